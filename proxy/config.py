@@ -1,0 +1,333 @@
+"""The configuration: one frozen snapshot, made from a file, the environment and flags, in that order of precedence.
+
+Rules of this file: every key has a default and a unit in its name; an unknown key is an error that names the
+nearest known one; nothing here opens a connection or reads a clock.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import ipaddress
+import os
+import tomllib
+from collections.abc import Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+
+from farthing.proxy.errors import ConfigFault
+
+__all__ = ["Config", "effective", "load"]
+
+
+class Section(BaseModel):
+    """A part of the configuration: immutable, and strict about its keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class Server(Section):
+    """Where farthing listens."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(8080, ge=0, le=65535)
+    admin_token: SecretStr | None = None
+    drain_s: float = Field(30.0, ge=0)
+    keepalive_s: float = Field(75.0, gt=0)
+
+
+class Upstream(Section):
+    """The provider behind farthing: `url` is the API's base as an SDK would have it."""
+
+    name: str = "default"
+    url: str = "https://api.openai.com/v1"
+    api_key: SecretStr | None = None
+    provider: str = ""
+    stream_usage: bool = True
+    connect_timeout_s: float = Field(10.0, gt=0)
+    first_byte_timeout_s: float = Field(600.0, gt=0)
+    idle_timeout_s: float = Field(300.0, gt=0)
+    total_timeout_s: float = Field(3600.0, gt=0)
+    max_connections: int = Field(0, ge=0, description="0: no limit")
+    retries: int = Field(2, ge=0, le=10)
+    retry_base_s: float = Field(0.25, gt=0)
+    retry_max_s: float = Field(8.0, gt=0)
+    retry_after_send: bool = False
+
+    @field_validator("url")
+    @classmethod
+    def _base(cls, url: str) -> str:
+        url = url.rstrip("/")
+        if not url.startswith(("http://", "https://")):
+            raise ValueError("must begin with http:// or https://")
+        if "?" in url or "#" in url:
+            raise ValueError("must not carry a query or a fragment")
+        return url if url.split("/")[-1].startswith("v") and url.split("/")[-1][1:2].isdigit() else url + "/v1"
+
+
+class Store(Section):
+    """Where answers are kept. `url` empty: memory in front of SQLite under `state_dir`."""
+
+    url: SecretStr = SecretStr("")
+    deadline_ms: float = Field(50.0, gt=0)
+    memory_bytes: int = Field(256 * 2**20, ge=0)
+    max_bytes: int = Field(2 * 2**30, ge=0)
+    max_entries: int = Field(200_000, ge=1)
+
+
+class Cache(Section):
+    """The exact cache."""
+
+    mode: Literal["off", "exact"] = "exact"
+    ttl_s: int = Field(86_400, ge=1)
+    sampled: bool = True
+    variants: int = Field(1, ge=1, le=16)
+    join: bool = True
+    remote_urls: bool = False
+    responses_never_chained: bool = False
+    max_entry_bytes: int = Field(8 * 2**20, ge=1024)
+
+
+class Semantic(Section):
+    """The near-duplicate cache; serves nothing unless `mode = "serve"` and `unproven = true`."""
+
+    mode: Literal["off", "observe", "serve"] = "observe"
+    unproven: bool = False
+    threshold: float = Field(0.92, ge=0, le=1, description="cosine similarity")
+    model: str = "minilm-int8"
+    deadline_ms: float = Field(100.0, gt=0)
+    max_entries: int = Field(100_000, ge=1)
+
+    @model_validator(mode="after")
+    def _unproven(self) -> Semantic:
+        if self.mode == "serve" and not self.unproven:
+            raise ValueError(
+                'mode = "serve" needs unproven = true: no bound on wrong answers has been proved for this cache yet'
+            )
+        return self
+
+
+class Compress(Section):
+    """The compressor."""
+
+    tidy: bool = True
+
+
+class Ledger(Section):
+    """The record of every request."""
+
+    enabled: bool = True
+    flush_ms: float = Field(50.0, gt=0, le=100)
+    buffer_rows: int = Field(10_000, ge=1)
+    jsonl: Path | None = None
+
+
+class ModelPrice(Section):
+    """An own price for a model, in US dollars per million tokens."""
+
+    input_usd_per_mtok: Decimal = Field(ge=0)
+    output_usd_per_mtok: Decimal = Field(Decimal(0), ge=0)
+    cached_usd_per_mtok: Decimal | None = Field(None, ge=0)
+    cache_write_usd_per_mtok: Decimal | None = Field(None, ge=0)
+    reasoning_usd_per_mtok: Decimal | None = Field(None, ge=0)
+    source: str = "config"
+
+
+class Prices(Section):
+    """Overrides of the price table, by model name as the answer or the request names it."""
+
+    models: dict[str, ModelPrice] = Field(default_factory=dict)
+
+
+class NamedScope(Section):
+    """Credentials that share one cache: SHA-256 of each, as hex."""
+
+    name: str
+    credentials_sha256: tuple[str, ...]
+
+
+class ClientKey(Section):
+    """A key that farthing itself asks of clients: SHA-256 of it, as hex."""
+
+    name: str
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+
+class Auth(Section):
+    """Who may call, and who shares with whom."""
+
+    client_keys: tuple[ClientKey, ...] = ()
+    scopes: tuple[NamedScope, ...] = ()
+
+
+class Limits(Section):
+    """Bounds on what is held in memory, and on slow clients."""
+
+    parse_bytes: int = Field(16 * 2**20, ge=1024, description="longer JSON bodies pass through unread")
+    max_body_bytes: int = Field(0, ge=0, description="hard limit, answered with 413; 0: none")
+    buffer_bytes: int = Field(8 * 2**20, ge=65_536, description="an answer's side buffer")
+    sse_event_bytes: int = Field(2**20, ge=4096)
+    body_timeout_s: float = Field(60.0, gt=0)
+    max_in_flight: int = Field(0, ge=0, description="429 beyond it; 0: none")
+
+
+class Log(Section):
+    """The log; never holds a key or a prompt."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "json", "text"] = "auto"
+
+
+class Config(Section):
+    """The whole configuration."""
+
+    state_dir: Path = Path(".farthing")
+    server: Server = Server()
+    upstream: Upstream = Upstream()
+    store: Store = Store()
+    cache: Cache = Cache()
+    semantic: Semantic = Semantic()
+    compress: Compress = Compress()
+    ledger: Ledger = Ledger()
+    prices: Prices = Prices()
+    auth: Auth = Auth()
+    limits: Limits = Limits()
+    log: Log = Log()
+
+    @model_validator(mode="after")
+    def _no_open_relay(self) -> Config:
+        if self.upstream.api_key and not self.auth.client_keys and not is_loopback(self.server.host):
+            raise ValueError(
+                f"server.host = {self.server.host!r} with an upstream key and no auth.client_keys would let anybody "
+                "spend that key; bind 127.0.0.1, or declare client keys"
+            )
+        return self
+
+    @property
+    def id(self) -> str:
+        """A short content hash of the configuration, for the ledger."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:12]
+
+
+def is_loopback(host: str) -> bool:
+    """Whether binding `host` reaches this machine only."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def load(path: Path | None, env: Mapping[str, str] = os.environ, flags: Mapping[str, Any] | None = None) -> Config:
+    """The configuration from `path` (or ./farthing.toml where it is None and exists), `env` and dotted `flags`.
+
+    Raises ConfigFault: a file that can't be read or parsed, an unknown key, a wrong value.
+    """
+    raw: dict[str, Any] = {}
+    if path is None and Path("farthing.toml").is_file():
+        path = Path("farthing.toml")
+    if path is not None:
+        raw = read_toml(path)
+    overlay_environment(raw, env)
+    for dotted, value in (flags or {}).items():
+        if value is not None:
+            put(raw, dotted.split("."), value, f"flag --{dotted.split('.')[-1]}")
+    if "url" not in raw.get("upstream", {}) and env.get("OPENAI_BASE_URL"):
+        put(raw, ["upstream", "url"], env["OPENAI_BASE_URL"], "OPENAI_BASE_URL")
+    try:
+        return Config.model_validate(raw)
+    except ValidationError as error:
+        where = str(path) if path else "the configuration"
+        raise ConfigFault("\n".join([f"{where} is not valid:", *explain(error)])) from None
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The file's table. Raises ConfigFault with the path and the line."""
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise ConfigFault(f"can't read {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigFault(f"{path} is not valid TOML: {error}") from None
+
+
+def overlay_environment(raw: dict[str, Any], env: Mapping[str, str]) -> None:
+    """Lay FARTHING_* over `raw`: `FARTHING_CACHE__TTL_S=60` is `cache.ttl_s = 60`; FARTHING_UPSTREAM is upstream.url."""
+    for name, text in sorted(env.items()):
+        if not name.startswith("FARTHING_"):
+            continue
+        keys = name.removeprefix("FARTHING_").lower().split("__")
+        if keys == ["upstream"]:
+            keys = ["upstream", "url"]
+        put(raw, keys, parse_value(text), name)
+
+
+def parse_value(text: str) -> Any:
+    """A value of the environment: TOML where it is TOML (numbers, true, lists), else the text itself."""
+    try:
+        return tomllib.loads(f"v = {text}")["v"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def put(raw: dict[str, Any], keys: list[str], value: Any, source: str) -> None:
+    """Set a nested key. Raises ConfigFault where a parent is not a table."""
+    table = raw
+    for key in keys[:-1]:
+        table = table.setdefault(key, {})
+        if not isinstance(table, dict):
+            raise ConfigFault(f"{source}: {key!r} is not a table")
+    table[keys[-1]] = value
+
+
+def explain(error: ValidationError) -> list[str]:
+    """Each fault as a line: where, what, and the nearest known key for an unknown one."""
+    lines = []
+    for fault in error.errors(include_url=False, include_input=False):
+        location = ".".join(str(part) for part in fault["loc"]) or "(top level)"
+        message = fault["msg"].removeprefix("Value error, ")
+        if fault["type"] == "extra_forbidden":
+            near = nearest(fault["loc"])
+            message = "unknown key" + (f"; did you mean {near!r}?" if near else "")
+        lines.append(f"  {location}: {message}")
+    return lines
+
+
+def nearest(location: tuple[int | str, ...]) -> str:
+    """The known key nearest to an unknown one, searched in its own section first, then everywhere."""
+    model: type[BaseModel] = Config
+    for part in location[:-1]:
+        field = model.model_fields.get(str(part))
+        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+            break
+        model = field.annotation
+    found = difflib.get_close_matches(str(location[-1]), list(model.model_fields), n=1, cutoff=0.5)
+    if found:
+        return found[0]
+    every = {
+        key: f"{name}.{key}"
+        for name, field in Config.model_fields.items()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+        for key in field.annotation.model_fields
+    }
+    found = difflib.get_close_matches(str(location[-1]), list(every), n=1, cutoff=0.75)
+    return every[found[0]] if found else ""
+
+
+def effective(config: Config) -> dict[str, Any]:
+    """The configuration as plain values with every secret masked, for `farthing check` and the log."""
+    shown: dict[str, Any] = config.model_dump(mode="json")
+    if config.store.url.get_secret_value():
+        shown["store"]["url"] = mask_url(config.store.url.get_secret_value())
+    shown["upstream"]["url"] = mask_url(config.upstream.url)
+    return shown
+
+
+def mask_url(url: str) -> str:
+    """The URL without its user and password."""
+    scheme, rest = url.split("://", 1) if "://" in url else ("", url)
+    return f"{scheme}://***@{rest.rpartition('@')[2]}" if "@" in rest else url

@@ -1,0 +1,272 @@
+"""One request's record, and the shape of a stage. Leaf: every room may import it; it imports none.
+
+Rules of this file:
+1. `Original` is what the client sent; nobody ever changes it.
+2. An `Exchange` belongs to one client request. Stages write the facts that they own, and append decisions.
+3. A `Call` is the upstream work behind one exchange or, when a flight is joined, behind several.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Protocol
+
+from multidict import CIMultiDict, CIMultiDictProxy
+
+from farthing.proxy.usage import Usage
+
+__all__ = [
+    "Attempt",
+    "CacheMode",
+    "CacheStatus",
+    "Call",
+    "Continue",
+    "Controls",
+    "Decision",
+    "Endpoint",
+    "Exchange",
+    "Head",
+    "LocalReply",
+    "Original",
+    "Outcome",
+    "Served",
+    "Stage",
+    "Verdict",
+]
+
+
+class Endpoint(StrEnum):
+    """Which API call this is; `OTHER` is proxied without being understood."""
+
+    CHAT = "chat"
+    EMBEDDINGS = "embeddings"
+    COMPLETIONS = "completions"
+    RESPONSES = "responses"
+    MESSAGES = "messages"
+    OTHER = "other"
+
+
+class CacheStatus(StrEnum):
+    """How the answer was had; the values of `x-farthing-cache`."""
+
+    HIT_EXACT = "hit-exact"
+    HIT_SEMANTIC = "hit-semantic"
+    JOINED = "joined"
+    MISS = "miss"
+    BYPASS = "bypass"
+
+
+class CacheMode(StrEnum):
+    """What `x-farthing-cache` asks for."""
+
+    OFF = "off"
+    EXACT = "exact"
+    SEMANTIC = "semantic"
+
+
+class Outcome(StrEnum):
+    """How it ended: exactly one for each exchange."""
+
+    COMPLETED = "completed"
+    FAILED = "failed"
+    ABANDONED = "abandoned"
+
+
+@dataclass(frozen=True, slots=True)
+class Original:
+    """The client's request as it came.
+
+    `target`: path and query, undecoded. `body`: None where the body is relayed without being held.
+    """
+
+    method: str
+    target: str
+    headers: CIMultiDictProxy[str]
+    body: bytes | None
+
+    @property
+    def path(self) -> str:
+        """The target without its query."""
+        return self.target.partition("?")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Controls:
+    """What the request's own headers ask of farthing (contract: request headers)."""
+
+    off: bool = False
+    no_cache: bool = False
+    no_store: bool = False
+    only_if_cached: bool = False
+    max_age_s: int | None = None
+    cache: CacheMode | None = None
+    ttl_s: int | None = None
+    scope: str = ""
+    compress: str = ""
+    route: str = ""
+    user: str = ""
+    tags: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What one stage did to this request, and why; for the ledger and the detail view. Never prompt text."""
+
+    stage: str
+    action: str
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Status and headers of an answer, hop-by-hop headers already removed."""
+
+    status: int
+    headers: CIMultiDict[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What the ledger must know of an answer that came from a cache: the usage behind it, and whose it was."""
+
+    entry_key: str
+    usage: Usage | None
+    model_served: str
+    model_requested: str
+    stored_s: float
+    expires_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Continue:
+    """The stage lets the request go on."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalReply:
+    """The stage answers itself. `body`: the whole answer, ready to send."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    served: Served | None = None
+
+
+Verdict = Continue | LocalReply
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One try at an upstream. Times are milliseconds; `error` is empty on success."""
+
+    upstream: str
+    status: int = 0
+    error: str = ""
+    duration_ms: float = 0.0
+    backoff_ms: float = 0.0
+
+
+@dataclass(slots=True)
+class Call:
+    """The upstream work of one flight. `gathered` is None once the answer outgrew the side buffer."""
+
+    id: str
+    upstream: str = ""
+    attempts: list[Attempt] = field(default_factory=list)
+    head: Head | None = None
+    started_s: float = 0.0
+    first_byte_s: float | None = None
+    ended_s: float | None = None
+    usage: Usage | None = None
+    model_served: str = ""
+    gathered: bytearray | None = field(default_factory=bytearray)
+    is_stream: bool = False
+    clean: bool = False
+    outcome: Outcome | None = None
+    error: str = ""
+
+    @property
+    def status(self) -> int:
+        """The upstream's status, 0 before its head has come."""
+        return self.head.status if self.head else 0
+
+
+@dataclass(slots=True, eq=False)
+class Exchange:
+    """One client request on its way through the stages. Ticks (`*_tick`) are monotonic seconds."""
+
+    id: str
+    original: Original
+    received_s: float
+    received_tick: float
+    # admit
+    credential: str = ""
+    tenant: str = ""
+    controls: Controls = field(default_factory=Controls)
+    # parse
+    endpoint: Endpoint = Endpoint.OTHER
+    payload: dict[str, Any] | None = None
+    model: str = ""
+    stream: bool = False
+    asks_usage: bool = False
+    body_out: bytes | None = None
+    # assign
+    optimise: bool = True
+    policy: str = ""
+    config_id: str = ""
+    experiment: str = ""
+    arm: str = ""
+    # eligible, exact, semantic
+    cacheable: bool = False
+    semantic_ok: bool = False
+    key: str = ""
+    cache: CacheStatus = CacheStatus.BYPASS
+    cache_reason: str = ""
+    similarity: float | None = None
+    p_wrong: float | None = None
+    served: Served | None = None
+    # compress
+    compress: str = ""
+    tokens_saved: int = 0
+    # upstream
+    call: Call | None = None
+    leads: bool = True
+    # the way back
+    status: int = 0
+    outcome: Outcome | None = None
+    error: str = ""
+    first_byte_tick: float | None = None
+    ended_tick: float | None = None
+    stage_ms: dict[str, float] = field(default_factory=dict)
+    decisions: list[Decision] = field(default_factory=list)
+
+    def decide(self, stage: str, action: str, reason: str = "") -> None:
+        """Append a decision; decisions are never changed or removed."""
+        self.decisions.append(Decision(stage, action, reason))
+
+
+class Stage(Protocol):
+    """One step of the pipeline: a thin shell round a pure decision.
+
+    `on_request` fires in the list's order and may answer itself; `on_end` in reverse order, only for stages
+    whose `on_request` ran, once the outcome is known. A stage never changes the original, opens no sockets
+    (but `upstream`), reads no clock but the injected one and starts no task of its own.
+    """
+
+    @property
+    def name(self) -> str:
+        """The stage's word in the list, in decisions and in `stage_ms`."""
+        ...
+
+    async def on_request(self, ex: Exchange) -> Verdict:
+        """Let the request go on, or answer it."""
+        ...
+
+    async def on_end(self, ex: Exchange) -> None:
+        """Learn from the outcome, which stands in the exchange."""
+        ...
+
+
+Stages = Sequence[Stage]
