@@ -256,7 +256,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def overlay_environment(raw: dict[str, Any], env: Mapping[str, str]) -> None:
-    """Lay FARTHING_* over `raw`: `FARTHING_CACHE__TTL_S=60` is `cache.ttl_s = 60`; FARTHING_UPSTREAM is upstream.url."""
+    """Lay FARTHING_* over `raw`: FARTHING_CACHE__TTL_S=60 is cache.ttl_s = 60; FARTHING_UPSTREAM is upstream.url."""
     for name, text in sorted(env.items()):
         if not name.startswith("FARTHING_"):
             continue
