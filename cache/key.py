@@ -1,0 +1,171 @@
+"""Identity: when are two requests the same? Pure.
+
+Rules of this file:
+1. Everything in the body is in the key unless `NOT_IN_KEY` names it; an unknown field makes another key.
+2. Canonical means JSON-level only. Keys are sorted at the top level and in messages; inside tools, functions,
+   schemas and unknown fields their order is kept, since structured output follows it. Numbers are exact decimals:
+   1.0 and 1 are one number, 0.1 and 0.10000000000000000001 are two. White space inside strings is content.
+3. The tenant is part of the key, and comes from the credential alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Context, Decimal
+from typing import Any
+
+import orjson
+
+from farthing.proxy.exchange import Controls, Endpoint
+
+__all__ = ["NOT_IN_KEY", "Scope", "canonical", "key_of", "neighbourhood"]
+
+VERSION = b"farthing-key-1"
+
+# What does not change the answer: the transport's shape, and who asks on whose behalf (OpenAI and Anthropic API
+# references). `store` is here because requests that store pass the cache by altogether.
+NOT_IN_KEY = frozenset(
+    {
+        "metadata",
+        "prompt_cache_key",
+        "prompt_cache_options",
+        "prompt_cache_retention",
+        "safety_identifier",
+        "store",
+        "stream",
+        "stream_options",
+        "user",
+    }
+)
+_MESSAGE_LISTS = frozenset({"messages", "input"})
+_SORTED_MEMBERS = frozenset({"content", "tool_calls", "image_url", "input_audio", "file", "source"})
+_BIG = 2**63
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """All of a request's identity that is not its body. `tenant` can't be left out."""
+
+    tenant: str
+    endpoint: Endpoint
+    target: str
+    upstream: str
+    headers: Mapping[str, str]
+    controls: Controls
+
+    def material(self) -> bytes:
+        """These parts as unambiguous bytes."""
+        vendor = sorted(
+            (name.lower(), value)
+            for name, value in self.headers.items()
+            if name.lower().startswith(("openai-", "anthropic-"))
+        )
+        lossy = (self.controls.route, self.controls.compress if self.controls.compress == "squeeze" else "")
+        return orjson.dumps(
+            [self.tenant, self.controls.scope, self.endpoint, self.target, self.upstream, vendor, lossy]
+        )
+
+
+def key_of(scope: Scope, payload: dict[str, Any]) -> str:
+    """The exact key, 32 hex digits (128 bits of SHA-256). `payload`: wire.Body.exact."""
+    digest = hashlib.sha256(VERSION)
+    material = scope.material()
+    digest.update(len(material).to_bytes(4, "big") + material)
+    digest.update(canonical(payload))
+    return digest.hexdigest()[:32]
+
+
+def canonical(payload: dict[str, Any]) -> bytes:
+    """The canonical form of a body as JSON bytes."""
+    return orjson.dumps(
+        {
+            name: _messages(payload[name]) if name in _MESSAGE_LISTS else _exact(payload[name])
+            for name in sorted(payload)
+            if name not in NOT_IN_KEY
+        }
+    )
+
+
+def _messages(value: Any) -> Any:
+    """Messages, with keys sorted where their order can't matter."""
+    if isinstance(value, list):
+        return [_messages(item) for item in value]
+    if isinstance(value, dict):
+        return {
+            name: value[name]
+            if type(value[name]) is str
+            else _messages(value[name])
+            if name in _SORTED_MEMBERS
+            else _exact(value[name])
+            for name in sorted(value)
+        }
+    return _exact(value)
+
+
+def _exact(value: Any) -> Any:
+    """The value with order kept and every number in its one canonical spelling."""
+    kind = type(value)
+    if kind is str or value is None or kind is bool:
+        return value
+    if kind is dict:
+        return {name: _exact(item) for name, item in value.items()}
+    if kind is list:
+        return [_exact(item) for item in value]
+    if kind is int:
+        return value if -_BIG <= value < _BIG else orjson.Fragment(str(value))
+    return _decimal(Decimal(repr(value)) if kind is float else value)
+
+
+def _decimal(number: Decimal) -> Any:
+    """An integer where the number is one, a float where that is exact, else its digits."""
+    if number.adjusted() < 18 and number == number.to_integral_value():
+        return int(number)
+    if -300 < number.adjusted() < 300 and Decimal(repr(nearest := float(number))) == number:
+        return nearest
+    digits = len(number.as_tuple().digits)
+    return orjson.Fragment(str(number.normalize(Context(prec=max(1, digits)))))
+
+
+def neighbourhood(scope: Scope, payload: dict[str, Any]) -> tuple[str, str] | str:
+    """The semantic scope (32 hex digits over everything but the last user message) and that message's text.
+
+    A string is returned instead where the request has no such form, and says why.
+    """
+    found = _last_text(scope.endpoint, payload)
+    if isinstance(found, str):
+        return found
+    text, without = found
+    digest = hashlib.sha256(VERSION + b"-neighbourhood")
+    material = scope.material()
+    digest.update(len(material).to_bytes(4, "big") + material)
+    digest.update(canonical(without))
+    return digest.hexdigest()[:32], text
+
+
+def _last_text(endpoint: Endpoint, payload: dict[str, Any]) -> tuple[str, dict[str, Any]] | str:
+    """The last user message's text, and the payload with that text taken out."""
+    field = "input" if endpoint is Endpoint.RESPONSES else "messages"
+    if endpoint not in (Endpoint.CHAT, Endpoint.MESSAGES, Endpoint.RESPONSES):
+        return "endpoint has no messages"
+    turns = payload.get(field)
+    if isinstance(turns, str):
+        return turns, {**payload, field: None}
+    if not isinstance(turns, list) or not turns or not isinstance(last := turns[-1], dict):
+        return "no messages"
+    if last.get("role") != "user":
+        return "last message is not the user's"
+    content = last.get("content")
+    if isinstance(content, str):
+        rest: Any = None
+        text = content
+    elif isinstance(content, list):
+        spoken = [part for part in content if isinstance(part, dict) and part.get("type") in ("text", "input_text")]
+        if len(spoken) != 1 or not isinstance(spoken[0].get("text"), str):
+            return "last message is not one text"
+        text = spoken[0]["text"]
+        rest = [{**part, "text": None} if part is spoken[0] else part for part in content]
+    else:
+        return "last message has no text"
+    return text, {**payload, field: [*turns[:-1], {**last, "content": rest}]}

@@ -1,0 +1,101 @@
+"""Server-sent events: an incremental splitter that makes no assumption on chunk borders. Leaf-like, no IO.
+
+Source: WHATWG HTML, "Server-sent events", 9.2.5-9.2.6. Lines end in LF, CRLF or CR; an empty line ends an event;
+a line that begins with a colon is a comment. Bytes are kept as they came.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+__all__ = ["DONE", "Event", "Splitter", "error_event", "events"]
+
+DONE = b"[DONE]"
+_BLANK = re.compile(rb"\r\n\r\n|\r\n\n|\r\n\r|\n\n|\n\r\n|\n\r|\r\r\n|\r\r")
+_NEWLINE = re.compile(rb"\r\n|\n|\r")
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event: its `event:` name ('' if none), its `data:` lines joined by LF, and its byte span with the blank
+    line that ends it."""
+
+    name: str
+    data: bytes
+    start: int
+    end: int
+
+
+def parse(block: bytes, start: int, end: int) -> Event:
+    """The event whose lines are `block`."""
+    if block.startswith(b"data: ") and b"\n" not in (line := block.rstrip(b"\r\n")) and b"\r" not in line:
+        return Event("", line[6:], start, end)  # the usual case: one data line
+    name, lines = b"", []
+    for line in _NEWLINE.split(block):
+        field, _, value = line.partition(b":")
+        value = value.removeprefix(b" ")
+        if field == b"data":
+            lines.append(value)
+        elif field == b"event":
+            name = value
+    return Event(name.decode("utf-8", "replace"), b"\n".join(lines), start, end)
+
+
+def blocks(data: bytes) -> Iterator[tuple[int, int]]:
+    """The byte spans of the events in `data`; a last one without its blank line is given too."""
+    start = 0
+    for match in _BLANK.finditer(data):
+        if match.end() > start:
+            yield start, match.end()
+            start = match.end()
+    if start < len(data):
+        yield start, len(data)
+
+
+def events(data: bytes) -> Iterator[Event]:
+    """The events of a complete stream, comments and empty blocks left out."""
+    for start, end in blocks(data):
+        event = parse(data[start:end], start, end)
+        if event.data or event.name:
+            yield event
+
+
+class Splitter:
+    """Cuts an incoming stream into pieces that end where an event ends.
+
+    `feed` returns whole events as they become complete; an incomplete tail waits for its end, up to `limit_bytes`:
+    then `overflown` is set and all bytes go on uncut.
+    """
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._tail = b""
+        self._limit = limit_bytes
+        self.overflown = False
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """The events completed by `chunk`, each with its blank line."""
+        if self.overflown:
+            return [chunk]
+        text = self._tail + chunk if self._tail else chunk
+        # A boundary may straddle the border by up to three bytes, so only the new part and those are searched.
+        pieces, start = [], 0
+        for match in _BLANK.finditer(text, max(0, len(self._tail) - 3)):
+            pieces.append(text[start : match.end()])
+            start = match.end()
+        self._tail = text[start:] if start else text
+        if len(self._tail) > self._limit:
+            self.overflown = True
+            pieces.append(self.rest())
+        return pieces
+
+    def rest(self) -> bytes:
+        """What is held at the end of the stream: an event without its blank line, or nothing."""
+        tail, self._tail = self._tail, b""
+        return tail
+
+
+def error_event(body: bytes) -> bytes:
+    """An error in mid-stream, as an SSE event in the shape that OpenAI's clients raise on."""
+    return b"data: " + body + b"\n\n"

@@ -1,0 +1,214 @@
+"""The wire's vocabulary: paths, headers, bodies. Pure; no sockets. Leaf.
+
+Rules of this file: nothing is dropped from a body or a header but what RFC 9110 calls hop-by-hop and what is
+addressed to farthing itself.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+from urllib.parse import urlsplit
+
+import orjson
+from multidict import CIMultiDict, CIMultiDictProxy
+
+from farthing.proxy.errors import ClientFault
+from farthing.proxy.exchange import CacheMode, Controls, Endpoint
+
+__all__ = ["Body", "controls", "credential", "endpoint_of", "forwardable", "read_body", "upstream_target"]
+
+_ENDPOINTS = {
+    "/v1/chat/completions": Endpoint.CHAT,
+    "/v1/embeddings": Endpoint.EMBEDDINGS,
+    "/v1/completions": Endpoint.COMPLETIONS,
+    "/v1/responses": Endpoint.RESPONSES,
+    "/v1/messages": Endpoint.MESSAGES,
+}
+
+# RFC 9110, 7.6.1; Keep-Alive and Proxy-Connection are RFC 2068's.
+HOP_BY_HOP = frozenset(
+    {
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+CREDENTIAL_HEADERS = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
+_OURS = "x-farthing-"
+
+
+def endpoint_of(method: str, path: str) -> Endpoint:
+    """Which API call this is."""
+    return _ENDPOINTS.get(path, Endpoint.OTHER) if method == "POST" else Endpoint.OTHER
+
+
+def upstream_target(base_url: str, target: str) -> str:
+    """The upstream's URL for a request target, which is kept undecoded.
+
+    `/v1/x` goes to `<base>/x`; any other path goes beside the base's version segment.
+    Raises ClientFault for a target in absolute form (RFC 9112, 3.2.2): farthing is no open proxy.
+    """
+    if not target.startswith("/") or target.startswith("//"):
+        raise ClientFault("the request target must be a path", code="invalid_target")
+    if target.startswith("/v1/") or target == "/v1" or target.startswith("/v1?"):
+        return base_url + target[3:]
+    return base_url.rpartition("/")[0] + target
+
+
+def forwardable(headers: Iterable[tuple[str, str]], *, drop: frozenset[str] = frozenset()) -> CIMultiDict[str]:
+    """The end-to-end headers, in order and with repeats; without hop-by-hop ones, those that `Connection` names,
+    farthing's own, and `drop` (lower case)."""
+    pairs = list(headers)
+    named = {
+        token.strip().lower() for name, value in pairs if name.lower() == "connection" for token in value.split(",")
+    }
+    kept: CIMultiDict[str] = CIMultiDict()
+    for name, value in pairs:
+        lower = name.lower()
+        if lower in HOP_BY_HOP or lower in named or lower in drop or lower.startswith(_OURS):
+            continue
+        kept.add(name, value)
+    return kept
+
+
+def credential(headers: Mapping[str, str]) -> str:
+    """The credential that the client shows, '' if none: tenancy comes from this and from nothing else."""
+    shown = [f"{name}:{headers[name]}" for name in CREDENTIAL_HEADERS if name in headers]
+    return "\n".join(shown)
+
+
+def controls(headers: CIMultiDictProxy[str]) -> Controls:
+    """What the request's headers ask of farthing. Raises ClientFault where one can't be understood."""
+    if "Cache-Control" not in headers and not any(name.lower().startswith(_OURS) for name in headers):
+        return _NOTHING_ASKED
+    directives = {}
+    for part in headers.get("Cache-Control", "").split(","):
+        name, _, value = part.strip().partition("=")
+        directives[name.lower()] = value.strip('"')
+    mode = headers.get("x-farthing-cache", "").lower()
+    if mode not in ("", "off", "exact", "semantic"):
+        raise ClientFault("x-farthing-cache must be off, exact or semantic", param="x-farthing-cache")
+    squeeze = headers.get("x-farthing-compress", "").lower()
+    if squeeze not in ("", "off", "tidy", "squeeze"):
+        raise ClientFault("x-farthing-compress must be off, tidy or squeeze", param="x-farthing-compress")
+    if "x-farthing-defer" in headers:
+        raise ClientFault("deferred requests are not available yet", code="not_available", param="x-farthing-defer")
+    return Controls(
+        off=headers.get("x-farthing-off", "") in ("1", "true"),
+        no_cache="no-cache" in directives,
+        no_store="no-store" in directives,
+        only_if_cached="only-if-cached" in directives,
+        max_age_s=_seconds(directives["max-age"], "Cache-Control") if "max-age" in directives else None,
+        cache=CacheMode(mode) if mode else None,
+        ttl_s=_seconds(headers["x-farthing-ttl"], "x-farthing-ttl") if "x-farthing-ttl" in headers else None,
+        scope=_short(headers.get("x-farthing-scope", ""), "x-farthing-scope"),
+        compress=squeeze,
+        route=_short(headers.get("x-farthing-route", ""), "x-farthing-route"),
+        user=_short(headers.get("x-farthing-user", ""), "x-farthing-user"),
+        tags=_tags(headers.get("x-farthing-tags", "")),
+    )
+
+
+_NOTHING_ASKED = Controls()
+
+
+def _seconds(text: str, where: str) -> int:
+    if not text.isdigit() or len(text) > 9:
+        raise ClientFault(f"{where}: {text[:20]!r} is not a number of seconds", param=where)
+    return int(text)
+
+
+def _short(text: str, where: str) -> str:
+    if len(text) > 256:
+        raise ClientFault(f"{where} is longer than 256 characters", param=where)
+    return text
+
+
+def _tags(text: str) -> tuple[tuple[str, str], ...]:
+    if not text:
+        return ()
+    pairs = [part.strip().partition("=") for part in text.split(",") if part.strip()]
+    if len(pairs) > 16 or any(not eq or not name or len(name) + len(value) > 256 for name, eq, value in pairs):
+        raise ClientFault(
+            "x-farthing-tags must look like team=search,feature=faq (at most 16)", param="x-farthing-tags"
+        )
+    return tuple(sorted((name.strip(), value.strip()) for name, _, value in pairs))
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """A JSON body, understood. `payload`: for reading. `exact`: the same value with every number exact, for the key;
+    None where the body can't have a canonical form (`problem` says why), so that it must not be cached."""
+
+    payload: dict[str, Any]
+    exact: dict[str, Any] | None
+    problem: str = ""
+
+
+def read_body(body: bytes) -> Body | str:
+    """The body understood, or the reason why it isn't: then it is passed through as it came.
+
+    Most clients send compact JSON with numbers in shortest form. Where encoding the decoded value again gives the
+    same bytes, no key was doubled and no number lost a digit, and the fast decoder's value is exact.
+    """
+    try:
+        payload = orjson.loads(body)
+    except ValueError:
+        return "body is not JSON"
+    if not isinstance(payload, dict):
+        return "body is not a JSON object"
+    if _same_bytes(payload, body):
+        return Body(payload, payload)
+    try:
+        exact = json.loads(
+            body,
+            object_pairs_hook=_unique,
+            parse_int=_integer,
+            parse_float=Decimal,
+            parse_constant=_no_constant,
+        )
+    except (ValueError, RecursionError, ArithmeticError) as error:
+        return Body(payload, None, str(error) if isinstance(error, _BadJSON) else "body has no canonical form")
+    return Body(payload, exact)
+
+
+class _BadJSON(ValueError):
+    """JSON that parses but whose meaning depends on the parser."""
+
+
+def _same_bytes(payload: Any, body: bytes) -> bool:
+    try:
+        return orjson.dumps(payload) == body
+    except (TypeError, ValueError):
+        return False
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) != len(pairs):
+        raise _BadJSON("duplicate keys")
+    return table
+
+
+def _integer(text: str) -> int | Decimal:
+    return int(text) if len(text) < 19 else Decimal(text)
+
+
+def _no_constant(name: str) -> Any:
+    raise _BadJSON(f"{name} is not JSON")
+
+
+def host_of(url: str) -> str:
+    """The host (and port) of a URL, without credentials; for logs and records."""
+    parts = urlsplit(url)
+    return f"{parts.hostname}:{parts.port}" if parts.port else str(parts.hostname)
