@@ -1,0 +1,240 @@
+"""One upstream answer, read by everyone who asked for it at the same time.
+
+Rules of this file:
+1. A flight belongs to nobody's connection. It ends when its work ends, or is cancelled when its last reader has left.
+2. Streams join only streams; whole answers may join either.
+3. A slow reader delays nobody: the writer waits only while *every* reader is behind; a reader that is behind alone by
+   more than the buffer is cut off.
+4. Once the buffer has overflown nobody may join any more, and nothing will be stored.
+5. Flights never cross a credential: the credential is part of the flight's key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+from farthing.proxy.errors import FarthingError, UpstreamFault
+from farthing.proxy.exchange import Call, Head
+
+__all__ = ["CutOff", "Flight", "Flights", "Frame", "Reader"]
+
+
+class CutOff(FarthingError):
+    """This reader was too slow and has been left behind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """Bytes of an answer. `usage_only`: an event that only a client which asked for usage may see."""
+
+    body: bytes
+    usage_only: bool = False
+
+
+class Flight:
+    """An answer being written by one driver and read by any number of readers.
+
+    The mutable state is `_frames` (what is still held), `_base` (the index of the first of them), `held_bytes`,
+    `_readers` and the end marks; it changes only on the event loop, between awaits.
+    """
+
+    def __init__(self, call: Call, *, stream: bool, limit_bytes: int) -> None:
+        self.call = call
+        self.stream = stream
+        self.head: Head | None = None
+        self.fault: FarthingError | None = None
+        self.ended = False
+        self.overflown = False
+        self.held_bytes = 0
+        self.task: asyncio.Task[Any] | None = None
+        self.finished = asyncio.Event()
+        self._limit = limit_bytes
+        self._frames: deque[Frame] = deque()
+        self._base = 0
+        self._readers: set[Reader] = set()
+        self._room: asyncio.Event | None = None
+
+    # -- the driver's side
+
+    def open(self, head: Head) -> None:
+        """The answer has begun."""
+        self.head = head
+        self._wake()
+
+    async def write(self, frame: Frame) -> None:
+        """Append; waits while every reader is behind by more than the buffer."""
+        self._frames.append(frame)
+        self.held_bytes += len(frame.body)
+        self._wake()
+        if self.held_bytes <= self._limit:
+            return
+        self.overflown = True
+        self._trim()
+        while self.held_bytes > self._limit and self._readers:
+            front = max(reader.position for reader in self._readers)
+            if self._bytes_from(front) <= self._limit:
+                self._cut_slowest()
+                self._trim()
+                continue
+            self._room = asyncio.Event()
+            await self._room.wait()
+            self._trim()
+
+    def end(self) -> None:
+        """The answer is complete."""
+        self.ended = True
+        self._wake()
+
+    def fail(self, fault: FarthingError) -> None:
+        """The answer can't be had, or broke off."""
+        self.fault = fault
+        self.ended = True
+        self._wake()
+
+    def body(self) -> bytes | None:
+        """All bytes so far; None where the buffer has overflown."""
+        return None if self.overflown else b"".join(frame.body for frame in self._frames)
+
+    def _bytes_from(self, position: int) -> int:
+        skip = position - self._base
+        return sum(len(frame.body) for i, frame in enumerate(self._frames) if i >= skip)
+
+    def _cut_slowest(self) -> None:
+        slowest = min(self._readers, key=lambda reader: reader.position)
+        slowest.cut = True
+        self._readers.discard(slowest)
+        slowest.wake()
+
+    def _trim(self) -> None:
+        """Let go of what every reader has read; only after an overflow, when nobody can join any more."""
+        low = min((reader.position for reader in self._readers), default=self._base + len(self._frames))
+        while self._base < low:
+            self.held_bytes -= len(self._frames.popleft().body)
+            self._base += 1
+
+    def _wake(self) -> None:
+        for reader in self._readers:
+            reader.wake()
+
+    # -- the readers' side
+
+    @property
+    def joinable(self) -> bool:
+        """Whether a new reader would get the answer from its first byte."""
+        return not self.overflown and self.fault is None and not (self.task is not None and self.task.cancelling())
+
+    @property
+    def readers(self) -> int:
+        """How many read it now."""
+        return len(self._readers)
+
+    def reader(self) -> Reader:
+        """A new reader, from the first byte."""
+        reader = Reader(self)
+        self._readers.add(reader)
+        return reader
+
+    def _get(self, position: int) -> Frame | None:
+        index = position - self._base
+        return self._frames[index] if index < len(self._frames) else None
+
+    def _left(self, reader: Reader) -> None:
+        self._readers.discard(reader)
+        self._advanced()
+        if not self._readers and not self.ended and self.task is not None:
+            self.task.cancel()
+
+    def _advanced(self) -> None:
+        if self._room is not None:
+            self._room.set()
+
+
+class Reader:
+    """One reader's place in a flight. Close it, or the flight can't know that nobody reads any more."""
+
+    __slots__ = ("_waiter", "cut", "flight", "position")
+
+    def __init__(self, flight: Flight) -> None:
+        self.flight = flight
+        self.position = 0
+        self.cut = False
+        self._waiter: asyncio.Future[None] | None = None
+
+    def wake(self) -> None:
+        """Something changed."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def head(self) -> Head:
+        """The answer's head. Raises the flight's fault where there is no answer."""
+        flight = self.flight
+        while flight.head is None:
+            if flight.fault is not None:
+                raise flight.fault
+            if flight.ended:
+                raise UpstreamFault("the upstream sent no answer", phase="head")
+            await self._wait()
+        return flight.head
+
+    async def frames(self) -> AsyncIterator[Frame]:
+        """The frames from here on. Raises the flight's fault after the last one where the answer broke off."""
+        flight = self.flight
+        while True:
+            if self.cut:
+                raise CutOff("this client read too slowly and was left behind")
+            frame = flight._get(self.position)
+            if frame is not None:
+                self.position += 1
+                if flight._room is not None:
+                    flight._advanced()
+                yield frame
+            elif flight.ended:
+                if flight.fault is not None:
+                    raise flight.fault
+                return
+            else:
+                await self._wait()
+
+    def close(self) -> None:
+        """Leave; the last one to leave an unfinished flight cancels it. Idempotent."""
+        if self in self.flight._readers:
+            self.flight._left(self)
+
+    async def _wait(self) -> None:
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+
+class Flights:
+    """The flights under way, by (credential, key, is it a stream)."""
+
+    def __init__(self) -> None:
+        self._flights: dict[tuple[str, str, bool], Flight] = {}
+
+    def __len__(self) -> int:
+        return len(self._flights)
+
+    def find(self, credential: str, key: str, *, stream: bool) -> Flight | None:
+        """A flight that this request may join."""
+        for shape in (True,) if stream else (False, True):
+            flight = self._flights.get((credential, key, shape))
+            if flight is not None and flight.joinable:
+                return flight
+        return None
+
+    def add(self, credential: str, key: str, flight: Flight) -> None:
+        """Let others find this flight."""
+        self._flights[credential, key, flight.stream] = flight
+
+    def remove(self, credential: str, key: str, flight: Flight) -> None:
+        """Nobody may find it any more; a newer flight in its place stays."""
+        place = (credential, key, flight.stream)
+        if self._flights.get(place) is flight:
+            del self._flights[place]
