@@ -65,10 +65,10 @@ class Flight:
         self.head = head
         self._wake()
 
-    async def write(self, frame: Frame) -> None:
+    async def write(self, body: bytes, *, usage_only: bool = False) -> None:
         """Append; waits while every reader is behind by more than the buffer."""
-        self._frames.append(frame)
-        self.held_bytes += len(frame.body)
+        self._frames.append(Frame(body, usage_only))
+        self.held_bytes += len(body)
         self._wake()
         if self.held_bytes <= self._limit:
             return

@@ -163,6 +163,12 @@ class Auth(Section):
     scopes: tuple[NamedScope, ...] = ()
 
 
+class Spend(Section):
+    """A hard limit on what is spent."""
+
+    daily_usd: Decimal | None = Field(None, ge=0, description="402 beyond it, from midnight UTC on; None: no limit")
+
+
 class Limits(Section):
     """Bounds on what is held in memory, and on slow clients."""
 
@@ -194,6 +200,7 @@ class Config(Section):
     ledger: Ledger = Ledger()
     prices: Prices = Prices()
     auth: Auth = Auth()
+    spend: Spend = Spend()
     limits: Limits = Limits()
     log: Log = Log()
 
@@ -205,6 +212,11 @@ class Config(Section):
                 "spend that key; bind 127.0.0.1, or declare client keys"
             )
         return self
+
+    @property
+    def all_off(self) -> bool:
+        """Whether every optimising stage is off: then bodies pass byte for byte and nothing is retried."""
+        return self.cache.mode == "off" and self.semantic.mode == "off" and not self.compress.tidy
 
     @property
     def id(self) -> str:

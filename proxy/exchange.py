@@ -8,7 +8,7 @@ Rules of this file:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
@@ -19,6 +19,7 @@ from farthing.proxy.usage import Usage
 
 __all__ = [
     "Attempt",
+    "BodySource",
     "CacheMode",
     "CacheStatus",
     "Call",
@@ -32,6 +33,7 @@ __all__ = [
     "Original",
     "Outcome",
     "Served",
+    "Sink",
     "Stage",
     "Verdict",
 ]
@@ -74,17 +76,45 @@ class Outcome(StrEnum):
     ABANDONED = "abandoned"
 
 
+class BodySource(Protocol):
+    """A request's body on its way in. `read` at most once, then `stream`."""
+
+    async def read(self, limit_bytes: int) -> bytes | None:
+        """The whole body; None where it is longer than the limit: then `stream` still gives all of it.
+
+        Raises ClientFault: too slow (408), or longer than the operator's hard limit (413).
+        """
+        ...
+
+    def stream(self) -> AsyncIterator[bytes]:
+        """The body in pieces as they arrive."""
+        ...
+
+
+class Sink(Protocol):
+    """Where an answer is written while it arrives; several clients may be reading it."""
+
+    def open(self, head: Head) -> None:
+        """The answer has begun."""
+        ...
+
+    async def write(self, body: bytes, *, usage_only: bool = False) -> None:
+        """Some of it; waits while every reader is too far behind."""
+        ...
+
+    def body(self) -> bytes | None:
+        """All bytes so far; None where they outgrew the buffer."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Original:
-    """The client's request as it came.
-
-    `target`: path and query, undecoded. `body`: None where the body is relayed without being held.
-    """
+    """The client's request as it came. `target`: path and query, undecoded. `source`: its body, still to be read."""
 
     method: str
     target: str
     headers: CIMultiDictProxy[str]
-    body: bytes | None
+    source: BodySource
 
     @property
     def path(self) -> str:
@@ -146,7 +176,7 @@ class Continue:
 
 @dataclass(frozen=True, slots=True)
 class LocalReply:
-    """The stage answers itself. `body`: the whole answer, ready to send."""
+    """The stage answers itself. `body`: the whole answer, ready to send; `headers`: without farthing's own."""
 
     status: int
     headers: Mapping[str, str]
@@ -159,7 +189,7 @@ Verdict = Continue | LocalReply
 
 @dataclass(slots=True)
 class Attempt:
-    """One try at an upstream. Times are milliseconds; `error` is empty on success."""
+    """One try at an upstream. Times are milliseconds; `error` is empty on success. `usage`: what it billed, if known."""
 
     upstream: str
     status: int = 0
@@ -170,20 +200,26 @@ class Attempt:
 
 @dataclass(slots=True)
 class Call:
-    """The upstream work of one flight. `gathered` is None once the answer outgrew the side buffer."""
+    """The upstream work of one flight. Ticks are monotonic seconds.
+
+    `answer`: the decoded bytes of the whole answer, set at the end where it was kept within bounds. `event_stream`:
+    it came as server-sent events. `reusable`: complete, successful and well-formed.
+    """
 
     id: str
     upstream: str = ""
     attempts: list[Attempt] = field(default_factory=list)
     head: Head | None = None
-    started_s: float = 0.0
-    first_byte_s: float | None = None
-    ended_s: float | None = None
+    started_tick: float | None = None
+    first_byte_tick: float | None = None
+    ended_tick: float | None = None
     usage: Usage | None = None
     model_served: str = ""
-    gathered: bytearray | None = field(default_factory=bytearray)
-    is_stream: bool = False
-    clean: bool = False
+    answer: bytes | None = None
+    event_stream: bool = False
+    reusable: bool = False
+    usage_injected: bool = False
+    served: Served | None = None
     outcome: Outcome | None = None
     error: str = ""
 
@@ -211,6 +247,8 @@ class Exchange:
     model: str = ""
     stream: bool = False
     asks_usage: bool = False
+    body: bytes | None = None
+    exact: dict[str, Any] | None = None
     body_out: bytes | None = None
     # assign
     optimise: bool = True
@@ -219,8 +257,10 @@ class Exchange:
     experiment: str = ""
     arm: str = ""
     # eligible, exact, semantic
-    cacheable: bool = False
-    semantic_ok: bool = False
+    may_store: bool = False
+    may_read: bool = False
+    may_join: bool = False
+    may_semantic: bool = False
     key: str = ""
     cache: CacheStatus = CacheStatus.BYPASS
     cache_reason: str = ""
@@ -232,7 +272,9 @@ class Exchange:
     tokens_saved: int = 0
     # upstream
     call: Call | None = None
+    sink: Sink | None = None
     leads: bool = True
+    joined_tick: float | None = None
     # the way back
     status: int = 0
     outcome: Outcome | None = None
@@ -250,6 +292,8 @@ class Exchange:
 class Stage(Protocol):
     """One step of the pipeline: a thin shell round a pure decision.
 
+    `hard`: its failure is the request's failure; any other stage that fails is passed by.
+
     `on_request` fires in the list's order and may answer itself; `on_end` in reverse order, only for stages
     whose `on_request` ran, once the outcome is known. A stage never changes the original, opens no sockets
     (but `upstream`), reads no clock but the injected one and starts no task of its own.
@@ -258,6 +302,11 @@ class Stage(Protocol):
     @property
     def name(self) -> str:
         """The stage's word in the list, in decisions and in `stage_ms`."""
+        ...
+
+    @property
+    def hard(self) -> bool:
+        """Whether its failure fails the request: only what the operator declared hard, and the upstream itself."""
         ...
 
     async def on_request(self, ex: Exchange) -> Verdict:

@@ -1,0 +1,76 @@
+"""May a failed attempt be tried again, and when? Pure.
+
+Rules: never after the first byte to the client (the caller asks only before it). A connection that was never made
+may always be tried again. Once the body may have arrived, a reset or a time-out is tried again only where the client
+sent an `Idempotency-Key` or the operator allows it. An answer's own `x-should-retry` and `Retry-After` are honoured.
+Back-off: exponential with full jitter (Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+
+from farthing.proxy.errors import UpstreamFault
+
+__all__ = ["RetryRules", "after_fault", "after_status"]
+
+# What the OpenAI and Anthropic SDKs retry: request time-out, conflict (lock time-out), rate limit, server errors.
+_AGAIN = frozenset({408, 409, 429})
+
+
+@dataclass(frozen=True, slots=True)
+class RetryRules:
+    """`retries`: attempts after the first. See config.Upstream."""
+
+    retries: int = 2
+    base_s: float = 0.25
+    longest_s: float = 8.0
+    after_send: bool = False
+
+
+def after_status(
+    status: int, headers: Mapping[str, str], attempt: int, rules: RetryRules, jitter: float, now_s: float
+) -> float | None:
+    """Seconds to wait before the next attempt after an answer with `status`; None: pass the answer on.
+
+    `attempt`: 1 for the first. `jitter` in [0, 1). A `Retry-After` longer than the longest wait is the client's to keep.
+    """
+    if attempt > rules.retries or status < 400:
+        return None
+    wish = headers.get("x-should-retry", "").lower()
+    if wish == "false" or (wish != "true" and status not in _AGAIN and status < 500):
+        return None
+    asked_s = _retry_after_s(headers, now_s)
+    if asked_s is None:
+        return _backoff_s(attempt, rules, jitter)
+    return asked_s if asked_s <= rules.longest_s else None
+
+
+def after_fault(
+    fault: UpstreamFault, attempt: int, rules: RetryRules, jitter: float, *, idempotent: bool
+) -> float | None:
+    """Seconds to wait before the next attempt after no answer at all; None: give up."""
+    if attempt > rules.retries or (fault.sent and not (idempotent or rules.after_send)):
+        return None
+    return _backoff_s(attempt, rules, jitter)
+
+
+def _backoff_s(attempt: int, rules: RetryRules, jitter: float) -> float:
+    return min(rules.longest_s, rules.base_s * 2.0 ** (attempt - 1)) * (0.5 + jitter / 2)
+
+
+def _retry_after_s(headers: Mapping[str, str], now_s: float) -> float | None:
+    """`retry-after-ms` or `Retry-After` (RFC 9110, 10.2.3: seconds or a date), in seconds from now."""
+    try:
+        if "retry-after-ms" in headers:
+            return max(0.0, float(headers["retry-after-ms"]) / 1000)
+        value = headers.get("retry-after", "")
+        if value.strip().isdigit():
+            return float(value)
+        if value:
+            return max(0.0, parsedate_to_datetime(value).timestamp() - now_s)
+    except (ValueError, OverflowError):
+        return None
+    return None
