@@ -1,0 +1,166 @@
+"""An entry as bytes, and back. Pure; never pickle, so that a stranger's bytes can't run anything.
+
+Layout: magic 3, version 1, digest 16, header length 4 (big-endian), header (JSON), body. The digest is BLAKE2b over
+all that isn't the digest, so a flipped bit, a cut or a foreign value reads as None, and never as another answer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from farthing.cache.entry import Entry
+from farthing.proxy.usage import Usage, UsageSource
+
+__all__ = ["Labels", "decode", "encode", "peek"]
+
+_MAGIC = b"FTH"
+_VERSION = b"\x01"
+_PREFIX = _MAGIC + _VERSION
+_DIGEST_AT = len(_PREFIX)
+_DIGEST_BYTES = 16
+_LENGTH_AT = _DIGEST_AT + _DIGEST_BYTES
+_HEADER_AT = _LENGTH_AT + 4
+
+# Below this, deflate's own cost is larger than what a page of SQLite or a packet to Redis costs.
+_COMPRESS_FROM_BYTES = 4096
+# A body that shrinks by less than an eighth stays as it is: base64 and embeddings.
+_MUST_SAVE = 8
+# What reading a header that we did not write can raise.
+_NOT_OURS = (ValueError, TypeError, LookupError, OverflowError, RecursionError, zlib.error)
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """What a purge looks at."""
+
+    key: str
+    scope: str
+    model_requested: str
+    model_served: str
+
+    def of_model(self, model: str) -> bool:
+        """Whether the answer was asked of, or served by, this model."""
+        return model in (self.model_requested, self.model_served)
+
+
+def encode(entry: Entry) -> bytes:
+    """The entry as bytes, its body deflated where that pays; `decode` gives the same entry back.
+
+    Raises ValueError: a field that JSON can't hold (a time that is not finite).
+    """
+    if not (abs(entry.stored_s) < float("inf") and abs(entry.expires_s) < float("inf")):
+        raise ValueError("an entry's times must be finite")
+    body, deflated = entry.body, 0
+    if len(body) > _COMPRESS_FROM_BYTES:
+        shorter = zlib.compress(body, 1)
+        if len(shorter) < len(body) - len(body) // _MUST_SAVE:
+            body, deflated = shorter, 1
+    usage = entry.usage
+    header = _dumps(
+        [
+            entry.key,
+            entry.scope,
+            entry.model_requested,
+            entry.model_served,
+            entry.endpoint,
+            entry.shape,
+            entry.content_type,
+            entry.stored_s,
+            entry.expires_s,
+            usage and [usage.fresh, usage.cached, usage.cache_write, usage.output, usage.reasoning, usage.source.value],
+            entry.tags,
+            len(entry.body),
+            deflated,
+        ]
+    )
+    length = len(header).to_bytes(4, "big")
+    return b"".join((_PREFIX, _digest(length, header, body), length, header, body))
+
+
+def decode(raw: bytes) -> Entry | None:
+    """The entry that `encode` wrote; None for anything else: cut, corrupt, foreign or of an unknown version."""
+    if len(raw) < _HEADER_AT or not raw.startswith(_PREFIX):
+        return None
+    view = memoryview(raw)
+    end = _HEADER_AT + int.from_bytes(view[_LENGTH_AT:_HEADER_AT], "big")
+    if end > len(raw) or _digest(view[_LENGTH_AT:]) != view[_DIGEST_AT:_LENGTH_AT]:
+        return None
+    try:
+        return _entry(_loads(bytes(view[_HEADER_AT:end])), view[end:])
+    except _NOT_OURS:
+        return None
+
+
+def peek(start: bytes) -> Labels | None:
+    """The labels from an encoded entry's first bytes, without its checksum: good for choosing what to remove, never
+    for serving. None where these bytes don't hold the whole header."""
+    if len(start) < _HEADER_AT or not start.startswith(_PREFIX):
+        return None
+    end = _HEADER_AT + int.from_bytes(start[_LENGTH_AT:_HEADER_AT], "big")
+    if end > len(start):
+        return None
+    try:
+        key, scope, requested, served = _loads(start[_HEADER_AT:end])[:4]
+    except _NOT_OURS:
+        return None
+    return Labels(str(key), str(scope), str(requested), str(served))
+
+
+def _entry(fields: list[Any], body: memoryview) -> Entry | None:
+    """Raises one of `_NOT_OURS` where the header is not ours."""
+    (key, scope, requested, served, endpoint, shape, content_type, stored_s, expires_s, usage, tags, size, deflated) = (
+        fields
+    )
+    if deflated:
+        # The bound keeps a made-up value from growing without end; ours fit it exactly.
+        inflater = zlib.decompressobj()
+        whole = inflater.decompress(body, size + 1)
+        if not inflater.eof:
+            return None
+    else:
+        whole = bytes(body)
+    if len(whole) != size or shape not in ("whole", "stream"):
+        return None
+    return Entry(
+        key=key,
+        scope=scope,
+        endpoint=endpoint,
+        model_requested=requested,
+        model_served=served,
+        shape=shape,
+        content_type=content_type,
+        body=whole,
+        usage=usage and Usage(*usage[:5], source=UsageSource(usage[5])),
+        stored_s=stored_s,
+        expires_s=expires_s,
+        tags=tuple((name, value) for name, value in tags),
+    )
+
+
+def _digest(*parts: bytes | memoryview) -> bytes:
+    digest = hashlib.blake2b(_PREFIX, digest_size=_DIGEST_BYTES)
+    for part in parts:
+        digest.update(part)
+    return digest.digest()
+
+
+def _dumps(value: list[Any]) -> bytes:
+    """JSON; the slow way, told by its leading space, for what orjson refuses: lone surrogates (they stand for raw
+    bytes of headers) and integers beyond 64 bits, which it would read back as floats."""
+    try:
+        return orjson.dumps(value)
+    except orjson.JSONEncodeError:
+        return b" " + json.dumps(value).encode()
+
+
+def _loads(raw: bytes) -> list[Any]:
+    value = json.loads(raw) if raw.startswith(b" ") else orjson.loads(raw)
+    if not isinstance(value, list):
+        raise ValueError("not a header")
+    return value

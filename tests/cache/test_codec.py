@@ -1,0 +1,157 @@
+"""An entry survives the trip as it was, or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import zlib
+from dataclasses import replace
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from farthing.cache.codec import Labels, decode, encode, peek
+from farthing.cache.entry import Entry
+from farthing.proxy.usage import Usage, UsageSource
+
+text = st.text(st.characters(), max_size=20)  # surrogates among them: raw header bytes come so
+counts = st.integers(0, 2**70)
+entries = st.builds(
+    Entry,
+    key=text,
+    scope=text,
+    endpoint=text,
+    model_requested=text,
+    model_served=text,
+    shape=st.sampled_from(["whole", "stream"]),
+    content_type=text,
+    body=st.one_of(st.binary(max_size=200), st.binary(min_size=1, max_size=9).map(lambda part: part * 3000)),
+    usage=st.one_of(
+        st.none(),
+        st.builds(
+            Usage,
+            fresh=counts,
+            cached=counts,
+            cache_write=counts,
+            output=counts,
+            reasoning=counts,
+            source=st.sampled_from(UsageSource),
+        ),
+    ),
+    stored_s=st.floats(0, 4e9),
+    expires_s=st.floats(0, 4e9),
+    tags=st.lists(st.tuples(text, text), max_size=3).map(tuple),
+)
+
+ENTRY = Entry(
+    key="0" * 32,
+    scope="tenant-a",
+    endpoint="chat",
+    model_requested="small",
+    model_served="small-2026",
+    shape="whole",
+    content_type="application/json",
+    body=b'{"choices":[]}' * 600,
+    usage=Usage(fresh=3, cached=1, output=9),
+    stored_s=1_800_000_000.25,
+    expires_s=1_800_086_400.5,
+    tags=(("team", "search"),),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(entries)
+def test_comes_back_the_same(entry: Entry) -> None:
+    assert decode(encode(entry)) == entry
+
+
+@settings(max_examples=300, deadline=None)
+@given(entry=entries, where=st.floats(0, 1, exclude_max=True), flip=st.integers(1, 255))
+def test_a_changed_byte_is_never_an_entry(entry: Entry, where: float, flip: int) -> None:
+    raw = bytearray(encode(entry))
+    raw[int(where * len(raw))] ^= flip
+    assert decode(bytes(raw)) is None
+
+
+def test_every_single_bit_of_one_entry_counts() -> None:
+    raw = encode(replace(ENTRY, body=b"{}"))
+    for at in range(len(raw)):
+        for bit in range(8):
+            assert decode(raw[:at] + bytes([raw[at] ^ (1 << bit)]) + raw[at + 1 :]) is None
+
+
+@settings(max_examples=100, deadline=None)
+@given(entry=entries, cut=st.floats(0, 1, exclude_max=True), extra=st.binary(min_size=1, max_size=5))
+def test_a_cut_or_longer_value_is_never_an_entry(entry: Entry, cut: float, extra: bytes) -> None:
+    raw = encode(entry)
+    assert decode(raw[: int(cut * len(raw))]) is None
+    assert decode(raw + extra) is None
+
+
+@given(st.binary(max_size=400))
+def test_foreign_bytes_are_never_an_entry(raw: bytes) -> None:
+    assert decode(raw) is None
+    assert decode(b"FTH\x01" + raw) is None
+    assert peek(raw) is None
+    peek(b"FTH\x01" + raw)  # must not raise
+
+
+def forged(header: object, body: bytes = b"", version: bytes = b"\x01") -> bytes:
+    """A value whose checksum is right and whose header may be anything."""
+    packed = orjson.dumps(header)
+    rest = len(packed).to_bytes(4, "big") + packed + body
+    return b"FTH" + version + hashlib.blake2b(b"FTH" + version + rest, digest_size=16).digest() + rest
+
+
+GOOD = ["k", "s", "m", "m", "chat", "whole", "t", 1.0, 2.0, None, []]
+
+
+@pytest.mark.parametrize(
+    ("header", "body"),
+    [
+        ({}, b""),
+        (None, b""),
+        ([], b""),
+        ([*GOOD, 3, 0], b"12"),
+        ([*GOOD, 2, 1], b"12"),
+        ([*GOOD, 10, 1], zlib.compress(b"x" * 1_000_000)),
+        ([*GOOD, "2", 1], zlib.compress(b"12")),
+        ([*GOOD, -5, 1], zlib.compress(b"12")),
+        ([*GOOD[:5], "other", *GOOD[6:], 2, 0], b"12"),
+        ([*GOOD[:9], [1], [], 2, 0], b"12"),
+        ([*GOOD[:9], [1, 2, 3, 4, 5, "nobody"], [], 2, 0], b"12"),
+        ([*GOOD[:10], [["a"]], 2, 0], b"12"),
+    ],
+)
+def test_a_right_checksum_over_a_wrong_header_is_no_entry(header: object, body: bytes) -> None:
+    assert decode(forged(header, body)) is None
+
+
+def test_the_forger_can_make_a_good_one_but_not_of_another_version() -> None:
+    assert decode(forged([*GOOD, 2, 0], b"12")) is not None
+    assert decode(forged([*GOOD, 2, 0], b"12", version=b"\x02")) is None
+
+
+def test_compresses_only_where_it_pays() -> None:
+    assert len(encode(ENTRY)) < 1000
+    noise = b"".join(hashlib.sha256(bytes([n])).digest() for n in range(250))
+    assert len(encode(replace(ENTRY, body=noise))) > len(noise)
+    short = b"a" * 4096
+    assert short in encode(replace(ENTRY, body=short))
+
+
+def test_peek_reads_the_labels_from_the_start() -> None:
+    raw = encode(ENTRY)
+    assert peek(raw[:400]) == Labels("0" * 32, "tenant-a", "small", "small-2026")
+    assert peek(raw[:60]) is None
+    labels = peek(raw)
+    assert labels is not None
+    assert labels.of_model("small") and labels.of_model("small-2026") and not labels.of_model("large")
+
+
+@pytest.mark.parametrize("when", [math.inf, -math.inf, math.nan])
+def test_times_must_be_finite(when: float) -> None:
+    with pytest.raises(ValueError, match="finite"):
+        encode(replace(ENTRY, expires_s=when))
