@@ -35,7 +35,8 @@ def after_status(
 ) -> float | None:
     """Seconds to wait before the next attempt after an answer with `status`; None: pass the answer on.
 
-    `attempt`: 1 for the first. `jitter` in [0, 1). A `Retry-After` longer than the longest wait is the client's to keep.
+    `attempt`: 1 for the first. `jitter` in [0, 1). A `Retry-After` longer than the longest wait
+    is the client's to keep.
     """
     if attempt > rules.retries or status < 400:
         return None

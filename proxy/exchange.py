@@ -189,7 +189,7 @@ Verdict = Continue | LocalReply
 
 @dataclass(slots=True)
 class Attempt:
-    """One try at an upstream. Times are milliseconds; `error` is empty on success. `usage`: what it billed, if known."""
+    """One try at an upstream. Times are milliseconds; `error` is empty on success."""
 
     upstream: str
     status: int = 0
@@ -203,7 +203,7 @@ class Call:
     """The upstream work of one flight. Ticks are monotonic seconds.
 
     `answer`: the decoded bytes of the whole answer, set at the end where it was kept within bounds. `event_stream`:
-    it came as server-sent events. `reusable`: complete, successful and well-formed.
+    it came as server-sent events. `complete`: it ended as HTTP says it should.
     """
 
     id: str
@@ -217,7 +217,7 @@ class Call:
     model_served: str = ""
     answer: bytes | None = None
     event_stream: bool = False
-    reusable: bool = False
+    complete: bool = False
     usage_injected: bool = False
     served: Served | None = None
     outcome: Outcome | None = None
@@ -264,6 +264,7 @@ class Exchange:
     key: str = ""
     cache: CacheStatus = CacheStatus.BYPASS
     cache_reason: str = ""
+    place: tuple[str, str] | None = None
     similarity: float | None = None
     p_wrong: float | None = None
     served: Served | None = None
@@ -281,6 +282,7 @@ class Exchange:
     error: str = ""
     first_byte_tick: float | None = None
     ended_tick: float | None = None
+    ran: int = 0
     stage_ms: dict[str, float] = field(default_factory=dict)
     decisions: list[Decision] = field(default_factory=list)
 

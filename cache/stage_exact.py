@@ -1,0 +1,225 @@
+"""The exact cache's two places in the pipeline: `ExactStage` looks up, `KeepStage` stores.
+
+They stand apart because a lookup belongs to one client's request and a stored answer to the flight: an answer is kept
+even when the client that asked for it has left.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, MutableSet
+from dataclasses import dataclass, field
+
+from farthing.cache import replay
+from farthing.cache.entry import Entry
+from farthing.cache.key import Scope, key_of
+from farthing.cache.store import Store
+from farthing.proxy.clock import Clock, Randomness
+from farthing.proxy.errors import ClientFault
+from farthing.proxy.exchange import CacheStatus, Call, Continue, Endpoint, Exchange, LocalReply, Served, Verdict
+
+__all__ = ["ExactStage", "KeepStage", "Renderer", "scope_of", "serve"]
+
+
+def scope_of(ex: Exchange, upstream_url: str) -> Scope:
+    """The request's identity apart from its body."""
+    return Scope(ex.tenant, ex.endpoint, ex.original.target, upstream_url, ex.original.headers, ex.controls)
+
+
+class Renderer:
+    """Turns stored answers into bytes ready to send, and remembers the pieces of the latest ones."""
+
+    def __init__(self, limit_bytes: int = 32 * 2**20) -> None:
+        self._templates: OrderedDict[tuple[str, float, bool, bool], tuple[replay.Template, int]] = OrderedDict()
+        self._bytes = 0
+        self._limit = limit_bytes
+
+    def render(self, entry: Entry, *, stream: bool, usage: bool, new_id: str, now_s: float) -> bytes | None:
+        """The entry's answer in the shape asked for; None where it has none in that shape."""
+        place = (entry.key, entry.stored_s, stream, usage)
+        found = self._templates.get(place)
+        if found is None:
+            shaped = reshaped(entry, stream=stream, usage=usage)
+            if shaped is None:
+                return None
+            found = (replay.prepare(shaped), len(shaped.body))
+            self._templates[place] = found
+            self._bytes += found[1]
+            while self._bytes > self._limit and len(self._templates) > 1:
+                self._bytes -= self._templates.popitem(last=False)[1][1]
+        else:
+            self._templates.move_to_end(place)
+        return found[0].render(new_id, int(now_s))
+
+
+def reshaped(entry: Entry, *, stream: bool, usage: bool) -> Entry | None:
+    """The entry in the shape asked for, without the usage event where the client didn't ask for it."""
+    from dataclasses import replace
+
+    if (entry.shape == "stream") != stream:
+        if not replay.can_serve(entry.endpoint, entry.shape, stream):
+            return None
+        body = replay.split(entry.body, usage) if stream else replay.assemble(entry.body)
+        if body is None:
+            return None
+        return replace(
+            entry,
+            body=body,
+            shape="stream" if stream else "whole",
+            content_type="text/event-stream; charset=utf-8" if stream else "application/json",
+        )
+    if stream and not usage and entry.endpoint in (Endpoint.CHAT, Endpoint.COMPLETIONS):
+        return replace(entry, body=replay.without_usage(entry.body))
+    return entry
+
+
+_ID_PREFIX = {Endpoint.CHAT: "chatcmpl-", Endpoint.COMPLETIONS: "cmpl-"}
+
+
+def serve(ex: Exchange, entry: Entry, renderer: Renderer, clock: Clock, randomness: Randomness) -> LocalReply | None:
+    """The entry as the answer to this request; None where it can't be had in the shape asked for."""
+    now_s = clock.now_s()
+    body = renderer.render(
+        entry,
+        stream=ex.stream,
+        usage=ex.asks_usage,
+        new_id=_ID_PREFIX.get(ex.endpoint, "") + randomness.token(12),
+        now_s=now_s,
+    )
+    if body is None:
+        return None
+    kind = "text/event-stream; charset=utf-8" if ex.stream else "application/json"
+    return LocalReply(
+        200,
+        {
+            "Content-Type": entry.content_type if (entry.shape == "stream") == ex.stream else kind,
+            "Age": str(max(0, int(now_s - entry.stored_s))),
+        },
+        body,
+        Served(entry.key, entry.usage, entry.model_served, entry.model_requested, entry.stored_s, entry.expires_s),
+    )
+
+
+@dataclass(slots=True)
+class ExactStage:
+    """Canonical key -> stored answer. `barred`: credentials that the upstream has refused, until a success."""
+
+    store: Store
+    upstream_url: str
+    variants: int
+    barred: MutableSet[str]
+    clock: Clock
+    randomness: Randomness
+    renderer: Renderer
+    name: str = field(default="exact", init=False)
+    hard: bool = field(default=False, init=False)
+
+    async def on_request(self, ex: Exchange) -> Verdict:
+        """Answer from the store, or say why not. Raises ClientFault 504 for `only-if-cached` on a miss."""
+        reply = await self._look(ex) if ex.exact is not None and ex.may_store else None
+        if reply is None and ex.controls.only_if_cached:
+            raise ClientFault(
+                "nothing is cached for this request and only-if-cached was asked for", status=504, code="not_cached"
+            )
+        return reply if reply is not None else Continue()
+
+    async def on_end(self, ex: Exchange) -> None:
+        """Nothing: `KeepStage` stores."""
+
+    async def _look(self, ex: Exchange) -> LocalReply | None:
+        assert ex.exact is not None
+        ex.cache = CacheStatus.MISS
+        ex.key = key_of(scope_of(ex, self.upstream_url), ex.exact)
+        if self.variants > 1:
+            ex.key = f"{ex.key}.{int(self.randomness.uniform() * self.variants)}"
+        if not ex.may_read:
+            return None
+        if ex.credential in self.barred:
+            ex.cache_reason = "credential was refused upstream"
+            return None
+        now_s = self.clock.now_s()
+        entry = await self.store.get(ex.key, now_s)
+        if entry is None:
+            return None
+        if ex.controls.max_age_s is not None and now_s - entry.stored_s > ex.controls.max_age_s:
+            ex.cache_reason = "older than max-age"
+            return None
+        reply = serve(ex, entry, self.renderer, self.clock, self.randomness)
+        if reply is None:
+            ex.cache_reason = "stored in another shape"
+            return None
+        ex.cache = CacheStatus.HIT_EXACT
+        return reply
+
+
+@dataclass(slots=True)
+class KeepStage:
+    """Stores what may be stored: complete, successful, well-formed answers, and nothing else."""
+
+    store: Store
+    ttl_s: int
+    max_entry_bytes: int
+    barred: MutableSet[str]
+    clock: Clock
+    kept: Callable[[Exchange, Entry], None]
+    name: str = field(default="store", init=False)
+    hard: bool = field(default=False, init=False)
+
+    async def on_request(self, ex: Exchange) -> Verdict:
+        """Nothing on the way in."""
+        return Continue()
+
+    async def on_end(self, ex: Exchange) -> None:
+        """Keep the flight's answer."""
+        call = ex.call
+        if call is None:
+            return
+        self._bar(ex, call)
+        if not ex.may_store or not ex.key or call.served is not None:
+            return
+        reason = unfit(call, ex.endpoint, self.max_entry_bytes)
+        if reason:
+            ex.decide(self.name, "not stored", reason)
+            return
+        assert call.answer is not None
+        assert call.head is not None
+        now_s = self.clock.now_s()
+        entry = Entry(
+            key=ex.key,
+            scope=ex.tenant,
+            endpoint=ex.endpoint,
+            model_requested=ex.model,
+            model_served=call.model_served or ex.model,
+            shape="stream" if call.event_stream else "whole",
+            content_type=call.head.headers.get("Content-Type", "application/json"),
+            body=call.answer,
+            usage=call.usage,
+            stored_s=now_s,
+            expires_s=now_s + (self.ttl_s if ex.controls.ttl_s is None else ex.controls.ttl_s),
+            tags=ex.controls.tags,
+        )
+        if entry.expires_s <= now_s:
+            return
+        await self.store.put(entry)
+        self.kept(ex, entry)
+
+    def _bar(self, ex: Exchange, call: Call) -> None:
+        """After a 401 or 403 that credential gets no hits until a success: it may have been revoked."""
+        if call.status in (401, 403):
+            self.barred.add(ex.credential)
+        elif 200 <= call.status < 300:
+            self.barred.discard(ex.credential)
+
+
+def unfit(call: Call, endpoint: Endpoint, max_bytes: int) -> str:
+    """Why an answer must not be stored; '' where it may be."""
+    if call.status != 200:
+        return f"status {call.status}"
+    if not call.complete:
+        return "answer broke off"
+    if call.answer is None:
+        return "answer too large or in an unknown encoding"
+    if len(call.answer) > max_bytes:
+        return "answer larger than cache.max_entry_bytes"
+    whole = replay.is_complete_stream if call.event_stream else replay.is_complete_whole
+    return "" if whole(call.answer, endpoint) else "answer is not well-formed"

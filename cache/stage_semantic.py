@@ -1,0 +1,155 @@
+"""The semantic cache's place in the pipeline: a near-duplicate in the same scope may answer.
+
+In *observe* the look-up runs while the upstream works, so that a miss waits for nothing, and serves nothing. In
+*serve* it runs before the upstream, within a deadline; late means miss. Embedding and search live on one thread of
+their own: `SemanticCache` is touched from nowhere else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from farthing.cache.entry import Entry
+from farthing.cache.key import neighbourhood
+from farthing.cache.semantic import Found, SemanticCache, unmatchable
+from farthing.cache.stage_exact import Renderer, scope_of, serve
+from farthing.cache.store import Store
+from farthing.proxy.clock import Clock, Randomness
+from farthing.proxy.exchange import CacheStatus, Continue, Exchange, LocalReply, Verdict
+
+__all__ = ["SemanticStage", "SemanticThread"]
+
+T = TypeVar("T")
+_QUEUE = 64
+
+
+class SemanticThread:
+    """Owns the thread on which a SemanticCache lives. `pending` work beyond a small queue is refused, not piled up."""
+
+    def __init__(self, build: Callable[[], SemanticCache]) -> None:
+        self._executor = ThreadPoolExecutor(1, "semantic")
+        self._build = build
+        self._cache: SemanticCache | None = None
+        self.pending = 0
+        self.entries = 0
+
+    async def open(self) -> None:
+        """Load model and index. Raises what `build` raises."""
+        self._cache = await asyncio.get_running_loop().run_in_executor(self._executor, self._build)
+        self.entries = len(self._cache)
+
+    @property
+    def ready(self) -> bool:
+        """Whether it may be asked now."""
+        return self._cache is not None and self.pending < _QUEUE
+
+    async def run(self, work: Callable[[SemanticCache], T]) -> T:
+        """Do `work` on the thread."""
+        cache = self._cache
+        if cache is None:
+            raise RuntimeError("the semantic cache is not open")
+        self.pending += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._executor, work, cache)
+        finally:
+            self.pending -= 1
+            self.entries = len(cache)
+
+    async def close(self) -> None:
+        """Finish what is queued and close the index; idempotent."""
+        cache, self._cache = self._cache, None
+        if cache is not None:
+            await asyncio.get_running_loop().run_in_executor(self._executor, cache.close)
+        self._executor.shutdown(wait=False)
+
+
+@dataclass(slots=True)
+class SemanticStage:
+    """`serve` is only ever true together with the operator's word that the bound is unproven."""
+
+    thread: SemanticThread | None
+    store: Store
+    upstream_url: str
+    serve: bool
+    threshold: float
+    deadline_s: float
+    spawn: Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]]
+    clock: Clock
+    randomness: Randomness
+    renderer: Renderer
+    looking: dict[Exchange, asyncio.Task[Any]] = field(default_factory=dict)
+    name: str = field(default="semantic", init=False)
+    hard: bool = field(default=False, init=False)
+
+    async def on_request(self, ex: Exchange) -> Verdict:
+        """Answer from a neighbour where that is allowed; otherwise look without making anybody wait."""
+        if self.thread is None or not ex.may_semantic or not ex.key or ex.exact is None:
+            return Continue()
+        place = neighbourhood(scope_of(ex, self.upstream_url), ex.exact)
+        if isinstance(place, str):
+            ex.decide(self.name, "passed by", place)
+            return Continue()
+        reason = unmatchable(place[1])
+        if reason:
+            ex.decide(self.name, "passed by", reason)
+            return Continue()
+        ex.place = place
+        if not self.thread.ready:
+            ex.decide(self.name, "passed by", "busy or not loaded yet")
+            return Continue()
+        if not self.serve:
+            self.looking[ex] = self.spawn(self._look(ex, self.thread, place))
+            return Continue()
+        try:
+            async with asyncio.timeout(self.deadline_s):
+                found = await self._look(ex, self.thread, place)
+        except TimeoutError:
+            ex.decide(self.name, "late", f"no answer within {self.deadline_s * 1000:.0f} ms")
+            return Continue()
+        return await self._reply(ex, found) or Continue()
+
+    async def on_end(self, ex: Exchange) -> None:
+        """Let an observing look-up finish, within the deadline, so that the ledger can tell its result."""
+        task = self.looking.pop(ex, None)
+        if task is not None and not task.done():
+            await asyncio.wait([task], timeout=self.deadline_s)
+            if not task.done():
+                ex.decide(self.name, "late", "the look-up outlived the request")
+
+    def learn(self, ex: Exchange, entry: Entry) -> None:
+        """A new answer is in the store: let its prompt be found."""
+        if self.thread is None or ex.place is None or not self.thread.ready:
+            return
+        scope, text = ex.place
+        self.spawn(self.thread.run(lambda cache: cache.add(scope, text, entry.key, entry.expires_s)))
+
+    async def forget(self, entry_keys: Iterable[str]) -> None:
+        """These answers are gone from the store."""
+        keys = tuple(entry_keys)
+        if self.thread is not None and keys:
+            await self.thread.run(lambda cache: cache.remove(keys))
+
+    async def _look(self, ex: Exchange, thread: SemanticThread, place: tuple[str, str]) -> Found:
+        scope, text = place
+        now_s = self.clock.now_s()
+        found = await thread.run(lambda cache: cache.lookup(scope, text, now_s, self.threshold))
+        ex.similarity = found.similarity
+        would = "would serve" if not self.serve and found.entry_key else "looked"
+        ex.decide(self.name, would, found.verdict)
+        return found
+
+    async def _reply(self, ex: Exchange, found: Found) -> LocalReply | None:
+        if found.entry_key is None:
+            return None
+        entry = await self.store.get(found.entry_key, self.clock.now_s())
+        if entry is None or entry.scope != ex.tenant or entry.endpoint != ex.endpoint:
+            await self.forget([found.entry_key])
+            return None
+        reply = serve(ex, entry, self.renderer, self.clock, self.randomness)
+        if reply is not None:
+            ex.cache, ex.cache_reason = CacheStatus.HIT_SEMANTIC, "unproven"
+        return reply

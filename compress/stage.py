@@ -1,0 +1,39 @@
+"""Tidy's place in the pipeline: what goes upstream, with fewer tokens and the same value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from farthing.compress.plan import plan
+from farthing.compress.tidy import tidy
+from farthing.proxy.exchange import Continue, Exchange, Verdict
+
+__all__ = ["TidyStage"]
+
+
+@dataclass(slots=True)
+class TidyStage:
+    """Removes JSON white space inside tool results. Bodies that have no canonical form are left alone."""
+
+    enabled: bool
+    name: str = field(default="tidy", init=False)
+    hard: bool = field(default=False, init=False)
+
+    async def on_request(self, ex: Exchange) -> Verdict:
+        """Put the shorter body in the place of the one to be sent."""
+        if not ex.optimise or ex.exact is None or ex.payload is None or ex.body is None:
+            return Continue()
+        chosen = plan(self.enabled, ex.controls.compress)
+        if chosen.reason:
+            ex.decide(self.name, "plan", chosen.reason)
+        if "tidy" not in chosen.steps:
+            return Continue()
+        tidied = tidy(ex.endpoint, ex.payload, ex.body)
+        if tidied.edits:
+            ex.body_out = tidied.body
+            ex.compress = self.name
+            ex.decide(self.name, "shortened", f"{tidied.edits} tool results, {tidied.chars_saved} characters")
+        return Continue()
+
+    async def on_end(self, ex: Exchange) -> None:
+        """Nothing to learn: tidy is lossless."""

@@ -1,0 +1,58 @@
+"""The policies' places in the pipeline: `EligibleStage`, `SpendStage`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from farthing.policies.eligibility import Rules, eligible
+from farthing.policies.spend import DayTotal, refuse_beyond
+from farthing.proxy.clock import Clock
+from farthing.proxy.exchange import CacheStatus, Continue, Exchange, Verdict
+
+__all__ = ["EligibleStage", "SpendStage"]
+
+
+@dataclass(slots=True)
+class EligibleStage:
+    """May this be cached, reused, joined? With the reason, for the ledger."""
+
+    rules: Rules
+    name: str = field(default="eligible", init=False)
+    hard: bool = field(default=False, init=False)
+
+    async def on_request(self, ex: Exchange) -> Verdict:
+        """Write the verdict into the exchange."""
+        if not ex.optimise:
+            ex.cache_reason = ex.cache_reason or "optimisation is off"
+            return Continue()
+        verdict = eligible(ex.endpoint, ex.payload, ex.controls, self.rules)
+        if verdict.store and ex.exact is None:
+            return Continue()  # the body has no canonical form; parse gave the reason
+        ex.may_store, ex.may_read, ex.may_join = verdict.store, verdict.read, verdict.join
+        ex.may_semantic = verdict.semantic
+        ex.cache_reason = ex.cache_reason or verdict.reason
+        ex.cache = CacheStatus.MISS if verdict.store else CacheStatus.BYPASS
+        return Continue()
+
+    async def on_end(self, ex: Exchange) -> None:
+        """Nothing to undo."""
+
+
+@dataclass(slots=True)
+class SpendStage:
+    """The hard daily limit; settled by the account stage once the bill is known."""
+
+    limit_pico: int | None
+    total: DayTotal
+    clock: Clock
+    name: str = field(default="spend", init=False)
+    hard: bool = field(default=True, init=False)
+
+    async def on_request(self, ex: Exchange) -> Verdict:
+        """Raise ClientFault 402 beyond the limit."""
+        now_s = self.clock.now_s()
+        refuse_beyond(self.limit_pico, self.total.read(now_s), now_s)
+        return Continue()
+
+    async def on_end(self, ex: Exchange) -> None:
+        """Nothing is reserved in the first form, so there is nothing to release."""

@@ -1,0 +1,172 @@
+"""farthing's own paths: health, metrics, dashboard, admin calls. Everything else is proxied.
+
+The admin paths are open to loopback only, unless a token is set. A browser page of another site must not reach them
+through the user's machine: the Host must be a loopback name too (DNS rebinding), and what changes state needs a
+header that no cross-site form can send.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from aiohttp import web
+from yarl import URL
+
+from farthing.cache.store import Selector
+from farthing.proxy.dashboard import Dashboard
+from farthing.proxy.errors import FarthingError, error_body
+from farthing.proxy.version import version
+from farthing.proxy.wire import host_of
+
+if TYPE_CHECKING:
+    from farthing.proxy.app import Services
+
+__all__ = ["Admin"]
+
+_SECURITY = {
+    "Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+_LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1", "[::1]"})
+_MAX_ADMIN_BODY = 64 * 1024
+
+
+class Admin:
+    """Answers farthing's own paths."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        ledger = services.config.state_dir / "ledger.db"
+        self._dashboard = Dashboard(ledger, services.clock, self.state)
+        services.metrics.watch(self.gauges)
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse | None:
+        """The answer, or None where the path is not ours."""
+        target = request.raw_path
+        if target.startswith("/v1/"):
+            return None
+        path = target.partition("?")[0]
+        if path == "/healthz":
+            return _json(200, {"status": "ok"})
+        if path == "/readyz":
+            return await self._ready()
+        if path == "/metrics":
+            return self._allow(request) or web.Response(
+                body=self._services.metrics.render(), headers={"Content-Type": self._services.metrics.content_type}
+            )
+        if path == "/farthing" or path.startswith("/farthing/"):
+            return self._allow(request) or await self._own(request, path)
+        return None
+
+    def state(self) -> dict[str, Any]:
+        """What is on, for the dashboard and /readyz. No secrets."""
+        services = self._services
+        config = services.config
+        semantic = config.semantic.mode
+        return {
+            "version": version(),
+            "upstream": host_of(config.upstream.url),
+            "upstream_name": config.upstream.name,
+            "simulated": config.upstream.name == "simulated",
+            "exact": config.cache.mode,
+            "semantic": "serve unproven" if semantic == "serve" else semantic,
+            "semantic_entries": services.semantic.thread.entries if services.semantic.thread else 0,
+            "tidy": config.compress.tidy,
+            "capture": "off",
+            "switched_off": services.switch(),
+            "config_id": config.id,
+            "in_flight": services.admit.in_flight,
+            "ledger": "off" if services.ledger is None else "ok" if services.ledger.healthy else "degraded",
+            "ledger_dropped": 0 if services.ledger is None else services.ledger.dropped,
+        }
+
+    def gauges(self) -> dict[str, float]:
+        """Values of this moment for /metrics, by metric name without prefix."""
+        services = self._services
+        ledger = services.ledger
+        return {
+            "in_flight_requests": services.admit.in_flight,
+            "ledger_dropped_rows": ledger.dropped if ledger else 0,
+            "ledger_healthy": 1 if ledger is None or ledger.healthy else 0,
+            "semantic_entries": services.semantic.thread.entries if services.semantic.thread else 0,
+            "optimisation_off": 1 if services.switch() else 0,
+            **{f"stage_errors:{name}": count for name, count in services.pipeline.stage_errors.items()},
+        }
+
+    async def _ready(self) -> web.Response:
+        """Whether requests should come here. The upstream's state does not fail it: hits can still be served."""
+        services = self._services
+        body = self.state()
+        try:
+            stats = await services.store.stats()
+            body["store"] = {"kind": stats.kind, "entries": stats.entries, "healthy": stats.healthy}
+        except FarthingError as error:
+            body["store"] = {"healthy": False, "error": str(error)}
+        degraded = not body["store"]["healthy"] or body["ledger"] == "degraded"
+        body["status"] = "degraded" if degraded else "ready"
+        return _json(200, body)
+
+    def _allow(self, request: web.BaseRequest) -> web.Response | None:
+        """None where the caller may; else the refusal."""
+        token = self._services.config.server.admin_token
+        if token is not None:
+            shown = request.headers.get("Authorization", "").removeprefix("Bearer ").strip()
+            if hmac.compare_digest(shown.encode(), token.get_secret_value().encode()):
+                return None
+            return _refusal(401, "this needs the admin token (Authorization: Bearer ...)", "admin_token")
+        host = URL(f"http://{request.headers.get('Host', '')}").host or ""
+        try:
+            local = ipaddress.ip_address(request.remote or "").is_loopback
+        except ValueError:
+            local = False
+        if local and host in _LOOPBACK_NAMES:
+            return None
+        return _refusal(403, "only this machine may see this page; set server.admin_token to open it", "loopback_only")
+
+    async def _own(self, request: web.BaseRequest, path: str) -> web.Response:
+        if request.method == "POST":
+            return await self._change(request, path)
+        query = dict(URL(request.raw_path, encoded=True).query)
+        found = await self._dashboard.handle(request.method, path, query)
+        if found is None:
+            return _refusal(404, f"there is no {path}", "not_found")
+        status, kind, body = found
+        return web.Response(status=status, body=body, headers={**_SECURITY, "Content-Type": kind})
+
+    async def _change(self, request: web.BaseRequest, path: str) -> web.Response:
+        if request.headers.get("x-farthing-admin") != "1":
+            return _refusal(403, "calls that change something need the header x-farthing-admin: 1", "admin_header")
+        services = self._services
+        if path == "/farthing/api/policy/off" or path == "/farthing/api/policy/on":
+            services.switch.set(off=path.endswith("off"))
+            return _json(200, {"switched_off": services.switch()})
+        if path == "/farthing/api/cache/purge":
+            raw = await request.content.read(_MAX_ADMIN_BODY)
+            try:
+                asked = orjson.loads(raw or b"{}")
+                chosen = Selector(**{name: str(value) for name, value in asked.items()})
+            except (ValueError, TypeError, AttributeError):
+                return _refusal(400, "the body must be a JSON object with key, model or scope", "invalid_selector")
+            keys = await services.store.purge(chosen)
+            await services.semantic.forget(keys)
+            return _json(200, {"purged": len(keys)})
+        if path == "/farthing/api/cache/stats":
+            stats = await services.store.stats()
+            return _json(200, {name: getattr(stats, name) for name in stats.__slots__})
+        return _refusal(404, f"there is no {path}", "not_found")
+
+
+def _json(status: int, value: Any) -> web.Response:
+    return web.Response(
+        status=status, body=orjson.dumps(value), headers={**_SECURITY, "Content-Type": "application/json"}
+    )
+
+
+def _refusal(status: int, message: str, code: str) -> web.Response:
+    body = error_body(message, kind="invalid_request_error", code=code)
+    return web.Response(status=status, body=body, headers={**_SECURITY, "Content-Type": "application/json"})

@@ -1,0 +1,65 @@
+"""A request's body on its way in from the client, bounded in size and time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from aiohttp import StreamReader
+
+from farthing.proxy.errors import ClientFault
+
+__all__ = ["IncomingBody"]
+
+
+class IncomingBody:
+    """See exchange.BodySource. What `read` took and could not hold is given again by `stream`."""
+
+    __slots__ = ("_content", "_hard_bytes", "_head", "_seen_bytes", "_timeout_s")
+
+    def __init__(self, content: StreamReader, *, hard_bytes: int, timeout_s: float) -> None:
+        self._content = content
+        self._hard_bytes = hard_bytes
+        self._timeout_s = timeout_s
+        self._head: list[bytes] = []
+        self._seen_bytes = 0
+
+    async def read(self, limit_bytes: int) -> bytes | None:
+        """The whole body, or None where it is longer than the limit."""
+        content = self._content
+        if content.is_eof():  # it came with the head: no timer, no task switch
+            while chunk := content.read_nowait():
+                self._take(chunk)
+        else:
+            try:
+                async with asyncio.timeout(self._timeout_s):
+                    while self._seen_bytes <= limit_bytes and (chunk := await content.readany()):
+                        self._take(chunk)
+            except TimeoutError:
+                raise ClientFault(
+                    "the request body took too long to arrive", status=408, code="request_timeout"
+                ) from None
+        if self._seen_bytes > limit_bytes:
+            return None
+        return self._head[0] if len(self._head) == 1 else b"".join(self._head)
+
+    async def stream(self) -> AsyncIterator[bytes]:
+        """The body in pieces: first what has been read, then the rest as it arrives."""
+        while self._head:
+            yield self._head.pop(0)
+        while chunk := await self._content.readany():
+            self._count(chunk)
+            yield chunk
+
+    def _take(self, chunk: bytes) -> None:
+        self._count(chunk)
+        self._head.append(chunk)
+
+    def _count(self, chunk: bytes) -> None:
+        self._seen_bytes += len(chunk)
+        if self._hard_bytes and self._seen_bytes > self._hard_bytes:
+            raise ClientFault(
+                f"the request body is longer than {self._hard_bytes} bytes (limits.max_body_bytes)",
+                status=413,
+                code="request_too_large",
+            )

@@ -1,0 +1,226 @@
+"""The command line. Thin: each command loads, calls, renders. Exit status: 0 done, 1 a check failed, 2 usage or
+configuration, 3 could not reach what it needs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from farthing.proxy.config import Config, effective
+from farthing.proxy.config import load as load_config
+from farthing.proxy.errors import ConfigFault
+
+__all__ = ["main"]
+
+app = typer.Typer(
+    help="The proxy that cuts an LLM bill and proves that the answers stayed good.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+cache_app = typer.Typer(help="The answers that are kept.", no_args_is_help=True)
+prices_app = typer.Typer(help="The price table.", no_args_is_help=True)
+policy_app = typer.Typer(help="The policy, and the emergency switch.", no_args_is_help=True)
+app.add_typer(cache_app, name="cache")
+app.add_typer(prices_app, name="prices")
+app.add_typer(policy_app, name="policy")
+
+ConfigOption = Annotated[Path | None, typer.Option("--config", help="Configuration file (default: ./farthing.toml).")]
+StateOption = Annotated[Path | None, typer.Option("--state", help="State directory (default: .farthing).")]
+JsonOption = Annotated[bool, typer.Option("--json", help="For a machine to read.")]
+
+
+def main() -> None:
+    """The console script."""
+    try:
+        app(standalone_mode=True)
+    except ConfigFault as fault:
+        Console(stderr=True).print(str(fault), style="red", markup=False, highlight=False)
+        sys.exit(2)
+
+
+def _load(config: Path | None, **flags: Any) -> Config:
+    return load_config(config, flags={name.replace("__", "."): value for name, value in flags.items()})
+
+
+def _emit(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2, default=str))
+
+
+@app.command(epilog="Example: farthing serve --upstream https://api.openai.com/v1 --port 8080")
+def serve(
+    config: ConfigOption = None,
+    host: Annotated[str | None, typer.Option(help="Address to bind (default 127.0.0.1).")] = None,
+    port: Annotated[int | None, typer.Option(help="Port (default 8080; 0: any free one).")] = None,
+    upstream: Annotated[str | None, typer.Option(help="The provider's API base, as an SDK would have it.")] = None,
+    state: StateOption = None,
+    workers: Annotated[int, typer.Option(help="Processes; more than one is not available yet.")] = 1,
+) -> None:
+    """Run the proxy."""
+    from farthing.proxy.logs import set_up
+    from farthing.proxy.serve import serve as run
+
+    if workers != 1:
+        raise ConfigFault("--workers: only 1 is available in this version; run it without the flag")
+
+    def load() -> Config:
+        return _load(config, server__host=host, server__port=port, upstream__url=upstream, state_dir=state)
+
+    set_up(load().log)
+    raise typer.Exit(run(load, Console(stderr=True)))
+
+
+@app.command(epilog="Example: farthing check --config farthing.toml")
+def check(config: ConfigOption = None, state: StateOption = None) -> None:
+    """Print the effective configuration with secrets masked; exit 2 where it is not valid."""
+    shown = effective(_load(config, state_dir=state))
+    _emit(shown)
+
+
+@app.command(epilog="Example: farthing report --since 24h --by model")
+def report(
+    since: Annotated[str, typer.Option(help="How far back: 90m, 24h, 7d, or a date.")] = "7d",
+    by: Annotated[str, typer.Option(help="Group by model, tenant, endpoint, cache, user or tag:NAME.")] = "",
+    format: Annotated[str, typer.Option("--format", help="table, json, csv or html.")] = "table",
+    config: ConfigOption = None,
+    state: StateOption = None,
+) -> None:
+    """What was spent, and what was saved by what."""
+    from farthing.proxy.clock import SystemClock
+    from farthing.proxy.report import report_on
+
+    loaded = _load(config, state_dir=state)
+    path = loaded.state_dir / "ledger.db"
+    if not path.exists():
+        Console(stderr=True).print(f"there is no ledger at {path} yet: run `farthing serve` and send it a request")
+        raise typer.Exit(3)
+    groups = tuple(part.strip() for part in by.split(",") if part.strip())
+    if format not in ("table", "json", "csv", "html"):
+        raise ConfigFault(f"--format: {format!r} is not one of table, json, csv, html")
+    shown = report_on(path, since, groups, format, SystemClock())
+    if isinstance(shown, str):
+        typer.echo(shown, nl=not shown.endswith("\n"))
+    else:
+        Console(width=None if sys.stdout.isatty() else 110).print(shown)
+
+
+@app.command(epilog="Example: farthing demo --requests 200")
+def demo(
+    requests: Annotated[int, typer.Option(help="How many requests to replay.")] = 200,
+    seed: Annotated[int, typer.Option(help="Which sample of the questions.")] = 1,
+    once: Annotated[bool, typer.Option("--once", help="End after the report instead of serving on.")] = False,
+    simulated: Annotated[bool, typer.Option("--simulated", help="Don't look for the small model.")] = False,
+    state: StateOption = None,
+    port: Annotated[int, typer.Option(help="The proxy's port (0: any free one).")] = 0,
+) -> None:
+    """A real small model, the proxy before it, a real workload, and what was saved. No key, no internet."""
+    from farthing.proxy.demo import run
+
+    raise typer.Exit(run(requests=requests, seed=seed, once=once, simulated=simulated, state=state, port=port))
+
+
+@app.command(epilog="Example: farthing compress request.json --model gpt-4o-mini --diff")
+def compress(
+    file: Annotated[str, typer.Argument(help="A request's JSON body, a tool result, or - for standard input.")],
+    model: Annotated[str, typer.Option(help="Whose tokenizer counts.")] = "gpt-4o-mini",
+    diff: Annotated[bool, typer.Option("--diff", help="Show what changed side by side.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """What the compressor would do to a request: before and after, with token counts."""
+    from farthing.compress.view import inspect
+    from farthing.proxy.tokens import Tokenizer
+
+    try:
+        text = sys.stdin.read() if file == "-" else Path(file).read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigFault(f"can't read {file}: {error}") from None
+    view = inspect(text, model, Tokenizer().count)
+    if as_json:
+        _emit(view.to_json())
+    else:
+        Console().print(view.render(diff=diff))
+
+
+@cache_app.command("stats", epilog="Example: farthing cache stats --json")
+def cache_stats(config: ConfigOption = None, state: StateOption = None, as_json: JsonOption = False) -> None:
+    """What the store holds."""
+    from farthing.proxy.cli_cache import stats, table
+
+    found = stats(_load(config, state_dir=state))
+    if as_json:
+        _emit(found)
+    else:
+        Console().print(table(found))
+
+
+@cache_app.command("purge", epilog="Example: farthing cache purge --model gpt-4o-mini")
+def cache_purge(
+    config: ConfigOption = None,
+    state: StateOption = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every stored answer.")] = False,
+    key: Annotated[str, typer.Option(help="The answer with this key (the ledger's key_hash).")] = "",
+    model: Annotated[str, typer.Option(help="Answers asked of, or given by, this model.")] = "",
+) -> None:
+    """Remove stored answers, from a running farthing or from its state."""
+    from farthing.proxy.cli_cache import purge
+
+    if sum((everything, bool(key), bool(model))) != 1:
+        raise ConfigFault("say what to purge: exactly one of --all, --key KEY, --model MODEL")
+    count = purge(_load(config, state_dir=state), key=key, model=model)
+    typer.echo(f"{count} stored {'answer' if count == 1 else 'answers'} removed")
+
+
+@prices_app.command("show", epilog="Example: farthing prices show gpt-4o-mini")
+def prices_show(model: str, config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """A model's price now, and where it comes from."""
+    from farthing.proxy.cli_prices import show
+
+    raise typer.Exit(show(_load(config), model, _emit if as_json else None, Console()))
+
+
+@prices_app.command("check", epilog="Example: farthing prices check")
+def prices_check(config: ConfigOption = None, state: StateOption = None) -> None:
+    """Which models in the ledger have no price; exit 1 where there are any."""
+    from farthing.proxy.cli_prices import check as run
+
+    raise typer.Exit(run(_load(config, state_dir=state), Console()))
+
+
+@policy_app.command("off", epilog="Example: farthing policy off")
+def policy_off(config: ConfigOption = None, state: StateOption = None) -> None:
+    """Turn all optimisation off at once: requests pass through unchanged. Takes effect within a second."""
+    _switch(config, state, off=True)
+
+
+@policy_app.command("on", epilog="Example: farthing policy on")
+def policy_on(config: ConfigOption = None, state: StateOption = None) -> None:
+    """Let the configured optimisation work again."""
+    _switch(config, state, off=False)
+
+
+def _switch(config: Path | None, state: Path | None, *, off: bool) -> None:
+    from farthing.proxy.clock import SystemClock
+    from farthing.proxy.state import Switch
+
+    switch = Switch(_load(config, state_dir=state).state_dir, SystemClock())
+    switch.set(off=off)
+    said = "off: requests pass through unchanged" if off else "on, as configured"
+    typer.echo(f"optimisation is {said} ({switch.path})")
+
+
+@app.command(epilog="Example: farthing version")
+def version() -> None:
+    """Which version this is."""
+    from farthing.proxy.version import version as current
+
+    typer.echo(f"farthing {current()}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""`farthing cache ...`: through a running farthing where one listens, else on its state directly."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import httpx
+from rich.table import Table
+
+from farthing.cache.store import Selector
+from farthing.proxy import state
+from farthing.proxy.app import open_store
+from farthing.proxy.clock import SystemClock
+from farthing.proxy.config import Config
+from farthing.proxy.errors import ConfigFault
+
+__all__ = ["purge", "stats", "table"]
+
+
+def stats(config: Config) -> dict[str, Any]:
+    """What the store holds. Raises ConfigFault where the running farthing refuses."""
+    answer = _ask(config, "/farthing/api/cache/stats", {})
+    if answer is not None:
+        return answer
+    return asyncio.run(_stats(config))
+
+
+def purge(config: Config, *, key: str, model: str) -> int:
+    """How many answers were removed. Raises ConfigFault where the running farthing refuses."""
+    chosen = {name: value for name, value in (("key", key), ("model", model)) if value}
+    answer = _ask(config, "/farthing/api/cache/purge", chosen)
+    if answer is not None:
+        return int(answer["purged"])
+    return asyncio.run(_purge(config, Selector(**chosen)))
+
+
+def table(found: dict[str, Any]) -> Table:
+    """The figures, aligned."""
+    shown = Table(show_header=False, box=None, padding=(0, 2))
+    for name, value in found.items():
+        text = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+        shown.add_row(f"[dim]{name.replace('_', ' ')}[/]", text)
+    return shown
+
+
+def _ask(config: Config, path: str, body: dict[str, Any]) -> dict[str, Any] | None:
+    """The running farthing's answer; None where nothing holds the state directory."""
+    try:
+        state.claim(config.state_dir).close()
+        return None
+    except ConfigFault:
+        pass  # somebody serves from it: it must be asked, since it keeps an index in memory
+    headers = {"x-farthing-admin": "1"}
+    token = config.server.admin_token
+    if token is not None:
+        headers["Authorization"] = f"Bearer {token.get_secret_value()}"
+    host = "127.0.0.1" if config.server.host in ("0.0.0.0", "::", "localhost") else config.server.host
+    url = f"http://{host}:{config.server.port}"
+    try:
+        answer = httpx.post(url + path, json=body, headers=headers, timeout=30)
+    except httpx.HTTPError as error:
+        raise ConfigFault(
+            f"a farthing uses {config.state_dir}, but {url} does not answer ({type(error).__name__}); "
+            "name its port with FARTHING_SERVER__PORT or --config"
+        ) from None
+    if answer.status_code != 200:
+        raise ConfigFault(f"{url} refused: {answer.text[:300]}")
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+async def _stats(config: Config) -> dict[str, Any]:
+    store = open_store(config, SystemClock())
+    try:
+        found = await store.stats()
+        return {name: getattr(found, name) for name in found.__slots__}
+    finally:
+        await store.close()
+
+
+async def _purge(config: Config, selector: Selector) -> int:
+    store = open_store(config, SystemClock())
+    try:
+        return len(await store.purge(selector))
+    finally:
+        await store.close()

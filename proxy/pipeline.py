@@ -1,0 +1,193 @@
+"""The way of a request. The two lists below are the product: read them top to bottom.
+
+FRONT runs for each client's request. It ends with a reply of its own, or with a reader of a flight: one it joined, or
+one it started, and then BACK runs once for that flight, in a task that belongs to the flight and not to the client's
+connection. On the way out each list is walked in reverse, only over the stages that ran: BACK when the flight has
+ended, FRONT when the client has its answer (and, for the one who started the flight, the flight has ended too).
+
+An optimising stage that fails is passed by, and after repeated failures left out for a while; only hard stages may
+fail a request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+import structlog
+
+from farthing.cache.flight import Flight, Reader
+from farthing.cache.stage_flight import FlightStage
+from farthing.proxy.clock import Clock
+from farthing.proxy.errors import ClientFault, FarthingError, UpstreamFault
+from farthing.proxy.exchange import CacheStatus, Exchange, Head, LocalReply, Outcome, Stage
+from farthing.proxy.tasks import TaskGroup
+from farthing.proxy.wire import forwardable
+
+__all__ = ["BACK", "FRONT", "Breaker", "Pipeline"]
+
+FRONT = (
+    "account",  # on the way out: the row
+    "admit",  # authenticate, tenant, limits                     may refuse: 401 413 429
+    "parse",  # body -> request, or pass it on untouched
+    "assign",  # policy version; are we switched off?
+    "eligible",  # may this be cached, reused, joined?
+    "exact",  # canonical key -> stored answer                  may answer
+    "flight",  # identical request already under way?            joins it
+)
+BACK = (
+    "store",  # on the way out: keep the answer
+    "semantic",  # near-duplicate in the same scope?               may answer
+    "tidy",  # JSON white space in tool results
+    "route",  # which model
+    "spend",  # the hard limit                                   may refuse: 402
+    "upstream",  # one attempt or more; streams as it arrives
+)
+
+
+@dataclass(slots=True)
+class Breaker:
+    """Leaves a stage out after repeated failures, and tries it again later. One log line per change."""
+
+    clock: Clock
+    failures_to_open: int = 5
+    pause_s: float = 30.0
+    failures: dict[str, int] = field(default_factory=dict)
+    open_until: dict[str, float] = field(default_factory=dict)
+
+    def closed(self, stage: str) -> bool:
+        """Whether the stage may run."""
+        return not self.open_until or self.clock.tick_s() >= self.open_until.get(stage, 0.0)
+
+    def succeeded(self, stage: str) -> None:
+        """The stage ran."""
+        if self.failures and self.failures.pop(stage, 0) >= self.failures_to_open:
+            self.open_until.pop(stage, None)
+            log.info("stage works again", stage=stage)
+
+    def failed(self, stage: str, error: BaseException) -> None:
+        """The stage raised."""
+        count = self.failures[stage] = self.failures.get(stage, 0) + 1
+        if count >= self.failures_to_open:
+            self.open_until[stage] = self.clock.tick_s() + self.pause_s
+        if count == 1 or count == self.failures_to_open:
+            paused = count == self.failures_to_open
+            log.warning("stage failed", stage=stage, error=type(error).__name__, paused=paused, exc_info=error)
+
+
+log = structlog.get_logger("farthing.pipeline")
+
+
+class Pipeline:
+    """Runs the lists. Stages are given in the order of FRONT and BACK; a name out of place is a programming error."""
+
+    def __init__(
+        self, front: tuple[Stage, ...], back: tuple[Stage, ...], flight: FlightStage, tasks: TaskGroup, clock: Clock
+    ) -> None:
+        if tuple(stage.name for stage in front) != FRONT or tuple(stage.name for stage in back) != BACK:
+            raise ValueError("the stages don't stand in the order of FRONT and BACK")
+        self._front = front
+        self._back = back
+        self._flight = flight
+        self._tasks = tasks
+        self._clock = clock
+        self.breaker = Breaker(clock)
+        self.stage_errors: dict[str, int] = {}
+
+    async def answer(self, ex: Exchange) -> LocalReply | Reader:
+        """The way in. Raises ClientFault where a stage refuses."""
+        for stage in self._front:
+            ex.ran += 1
+            reply = await self._step(stage, ex)
+            if reply is not None:
+                return reply
+        reader = self._flight.readers[ex]
+        if ex.leads:
+            self._take_off(ex, reader.flight)
+        return reader
+
+    def alone(self, ex: Exchange) -> Reader:
+        """A follower that can't use the answer it joined gets a flight of its own."""
+        self._flight.readers.pop(ex).close()
+        flight = self._flight.start(ex)
+        ex.cache, ex.cache_reason = CacheStatus.MISS, "joined answer had another shape"
+        self._take_off(ex, flight)
+        return self._flight.readers[ex]
+
+    async def finish(self, ex: Exchange) -> None:
+        """The client has its answer, or has left: walk FRONT back, after the flight's own end for its starter."""
+        flight = ex.sink
+        reader = self._flight.readers.get(ex)
+        if reader is not None:
+            reader.close()
+        if isinstance(flight, Flight) and ex.leads:
+            await flight.finished.wait()
+        await self._walk_back(self._front[: ex.ran], ex)
+
+    def _take_off(self, ex: Exchange, flight: Flight) -> None:
+        flight.task = self._tasks.spawn(self._fly(ex, flight), "flight")
+
+    async def _fly(self, ex: Exchange, flight: Flight) -> None:
+        """BACK, for the flight that this exchange started."""
+        call = flight.call
+        ran = 0
+        try:
+            for stage in self._back:
+                ran += 1
+                reply = await self._step(stage, ex)
+                if reply is not None:
+                    call.served = reply.served
+                    flight.open(Head(reply.status, forwardable(reply.headers.items())))
+                    await flight.write(reply.body)
+                    break
+            call.outcome = Outcome.COMPLETED
+            flight.end()
+        except asyncio.CancelledError:
+            call.outcome, call.error = Outcome.ABANDONED, "every client left"
+            flight.fail(UpstreamFault("the request was given up", phase="body", status=503))
+        except FarthingError as fault:
+            call.outcome, call.error = Outcome.FAILED, str(fault)
+            flight.fail(fault)
+        except Exception as error:
+            call.outcome, call.error = Outcome.FAILED, type(error).__name__
+            log.error("flight failed", exc_info=error)
+            flight.fail(UpstreamFault("farthing failed on this request", phase="head", status=500))
+        finally:
+            call.ended_tick = self._clock.tick_s()
+            if call.answer is None:
+                call.answer = flight.body() if call.served is None else None
+            await self._walk_back(self._back[:ran], ex)
+            self._flight.flights.remove(ex.credential, ex.key, flight)
+            flight.finished.set()
+
+    async def _step(self, stage: Stage, ex: Exchange) -> LocalReply | None:
+        name = stage.name
+        if not stage.hard and not self.breaker.closed(name):
+            ex.decide(name, "left out", "it failed repeatedly")
+            return None
+        begun = self._clock.tick_s()
+        try:
+            verdict = await stage.on_request(ex)
+        except (ClientFault, UpstreamFault):
+            raise
+        except Exception as error:
+            if stage.hard:
+                raise
+            self._failed(name, ex, error)
+            return None
+        finally:
+            ex.stage_ms[name] = (self._clock.tick_s() - begun) * 1000
+        self.breaker.succeeded(name)
+        return verdict if isinstance(verdict, LocalReply) else None
+
+    async def _walk_back(self, stages: tuple[Stage, ...], ex: Exchange) -> None:
+        for stage in reversed(stages):
+            try:
+                await stage.on_end(ex)
+            except Exception as error:  # noqa: BLE001 - one stage's failure must not keep another's end from running
+                self._failed(stage.name, ex, error)
+
+    def _failed(self, name: str, ex: Exchange, error: Exception) -> None:
+        ex.decide(name, "error", f"{type(error).__name__}: {error}"[:200] if isinstance(error, FarthingError) else "")
+        self.stage_errors[name] = self.stage_errors.get(name, 0) + 1
+        self.breaker.failed(name, error)

@@ -1,0 +1,117 @@
+"""`farthing serve`: run until told to stop, reload on SIGHUP, drain on SIGTERM and Ctrl-C."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable
+
+import structlog
+from rich.console import Console
+from rich.table import Table
+
+from farthing.proxy.app import running
+from farthing.proxy.config import Config, effective, is_loopback, mask_url
+from farthing.proxy.errors import ConfigFault
+
+__all__ = ["serve"]
+
+log = structlog.get_logger("farthing")
+
+
+def serve(load: Callable[[], Config], console: Console) -> int:
+    """Run the proxy. Returns the exit status: 0 after an orderly end, 2 where it can't start."""
+    import uvloop
+
+    return uvloop.run(_serve(load, console))
+
+
+async def _serve(load: Callable[[], Config], console: Console) -> int:
+    config = load()
+    stop = asyncio.Event()
+    reload = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, reload.set)
+    while True:
+        try:
+            async with running(config) as proxy:
+                banner(config, proxy.url, console)
+                fresh = await _until_told(stop, reload, load, config)
+                log.info("draining", in_flight=proxy.services.admit.in_flight)
+        except OSError as error:
+            console.print(
+                f"[red]can't listen on {config.server.host}:{config.server.port}[/]: {error.strerror or error}; "
+                "choose another with --port"
+            )
+            return 2
+        if fresh is None:
+            return 0
+        config = fresh
+        log.info("reloaded", config_id=config.id)
+
+
+async def _until_told(
+    stop: asyncio.Event, reload: asyncio.Event, load: Callable[[], Config], config: Config
+) -> Config | None:
+    """Wait for a signal: None to stop, a configuration to go on with. A bad one keeps the old one, and says so."""
+    while True:
+        waits = [asyncio.get_running_loop().create_task(event.wait()) for event in (stop, reload)]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        if stop.is_set():
+            return None
+        reload.clear()
+        try:
+            fresh = load()
+        except ConfigFault as fault:
+            log.error("the new configuration is bad; the old one stays", fault=str(fault))
+            continue
+        if fresh.id != config.id:
+            return fresh
+        log.info("the configuration has not changed")
+
+
+def banner(config: Config, url: str, console: Console) -> None:
+    """What an operator wants to see first: where, whereto, and what is on."""
+    semantic = {
+        "off": "off",
+        "observe": "observe (looks up and records, serves nothing)",
+        "serve": "[bold yellow]serve, unproven[/] (no bound on wrong answers has been proved)",
+    }[config.semantic.mode]
+    lines = Table.grid(padding=(0, 2))
+    for name, value in (
+        ("listening", f"[bold]{url}/v1[/]   (set your client's base_url to this)"),
+        ("upstream", mask_url(config.upstream.url) + ("  [yellow](simulated)[/]" if _simulated(config) else "")),
+        (
+            "exact cache",
+            f"{config.cache.mode}, {config.cache.ttl_s // 3600} h" if config.cache.mode != "off" else "off",
+        ),
+        ("semantic", semantic),
+        ("tidy", "on" if config.compress.tidy else "off"),
+        ("ledger", str(config.state_dir / "ledger.db") if config.ledger.enabled else "off"),
+        ("dashboard", f"{url}/farthing/" if is_loopback(config.server.host) else f"{url}/farthing/ (admin token)"),
+    ):
+        lines.add_row(f"[dim]{name}[/]", value)
+    if console.is_terminal:
+        console.print("[bold]farthing[/]", lines, sep="\n")
+    else:
+        shown = effective(config)
+        log.info(
+            "listening",
+            url=f"{url}/v1",
+            upstream=shown["upstream"]["url"],
+            simulated=_simulated(config),
+            cache=config.cache.mode,
+            semantic="serve unproven" if config.semantic.mode == "serve" else config.semantic.mode,
+            tidy=config.compress.tidy,
+            dashboard=f"{url}/farthing/",
+        )
+
+
+def _simulated(config: Config) -> bool:
+    return config.upstream.name == "simulated"

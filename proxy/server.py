@@ -1,0 +1,245 @@
+"""The thin shell between aiohttp's server and the pipeline: requests in, answers out.
+
+Rules of this file: no decision about caching or money is made here; every exchange ends in `_finish`, whatever
+happens; after the first byte a failure becomes a stream's error event or a cut connection, never a second answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+import structlog
+from aiohttp import web
+from multidict import CIMultiDict
+
+from farthing.cache import replay
+from farthing.cache.flight import CutOff, Reader
+from farthing.proxy.account import Account
+from farthing.proxy.body import IncomingBody
+from farthing.proxy.clock import Clock, Randomness
+from farthing.proxy.config import Limits, Upstream
+from farthing.proxy.errors import ClientFault, FarthingError, UpstreamFault, error_body
+from farthing.proxy.exchange import CacheStatus, Endpoint, Exchange, Head, LocalReply, Original, Outcome
+from farthing.proxy.pipeline import Pipeline
+from farthing.proxy.sse import error_event
+from farthing.proxy.tasks import TaskGroup
+
+__all__ = ["Relay"]
+
+log = structlog.get_logger("farthing.server")
+
+_COUNTS_USAGE = (Endpoint.CHAT, Endpoint.COMPLETIONS)
+_NULL_USAGE = b',"usage":null'
+
+
+class Relay:
+    """Answers one proxied request."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        account: Account,
+        tasks: TaskGroup,
+        limits: Limits,
+        upstream: Upstream,
+        clock: Clock,
+        randomness: Randomness,
+    ) -> None:
+        self._pipeline = pipeline
+        self._account = account
+        self._tasks = tasks
+        self._limits = limits
+        self._upstream = upstream
+        self._clock = clock
+        self._randomness = randomness
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """One exchange, from the client's head to the ledger."""
+        ex = self._open(request)
+        if request.headers.get("Expect", "").lower() == "100-continue" and request.transport is not None:
+            request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")  # RFC 9110, 10.1.1
+        try:
+            response = await self._answer(request, ex)
+        except asyncio.CancelledError:
+            ex.outcome = Outcome.ABANDONED
+            self._tasks.spawn(self._finish(ex), "finish")
+            raise
+        except (ConnectionError, CutOff) as error:
+            ex.outcome = Outcome.ABANDONED
+            ex.error = str(error) if isinstance(error, CutOff) else ""
+            _cut(request)
+            response = web.Response()
+        if ex.leads and ex.call is not None:
+            self._tasks.spawn(self._finish(ex), "finish")  # the flight's own end may still be under way
+        else:
+            await self._finish(ex)
+        return response
+
+    def _open(self, request: web.BaseRequest) -> Exchange:
+        body = IncomingBody(
+            request.content, hard_bytes=self._limits.max_body_bytes, timeout_s=self._limits.body_timeout_s
+        )
+        return Exchange(
+            id="far-" + self._randomness.token(12),
+            original=Original(request.method, request.raw_path, request.headers, body),
+            received_s=self._clock.now_s(),
+            received_tick=self._clock.tick_s(),
+        )
+
+    async def _finish(self, ex: Exchange) -> None:
+        if ex.ended_tick is None:
+            ex.ended_tick = self._clock.tick_s()
+        await self._pipeline.finish(ex)
+
+    async def _answer(self, request: web.BaseRequest, ex: Exchange) -> web.StreamResponse:
+        try:
+            reply = await self._pipeline.answer(ex)
+            if isinstance(reply, LocalReply):
+                ex.served = reply.served
+                return await self._send(request, ex, reply.status, CIMultiDict(reply.headers), reply.body)
+            return await self._relay(request, ex, reply)
+        except FarthingError as fault:
+            if isinstance(fault, CutOff):
+                raise
+            return await self._refuse(request, ex, fault)
+
+    async def _relay(self, request: web.BaseRequest, ex: Exchange, reader: Reader) -> web.StreamResponse:
+        """What the flight brings, in the shape that this client asked for."""
+        head = await self._head(ex, reader)
+        call = ex.call
+        if call is not None and call.served is not None:
+            ex.served = call.served
+        if ex.leads and ex.endpoint is Endpoint.OTHER:
+            return await self._stream(request, ex, head, reader)
+        if _is_event_stream(head):
+            if not ex.stream and reader.flight.stream:
+                return await self._assembled(request, ex, head, reader)
+            return await self._stream(request, ex, head, reader)
+        if not ex.optimise:
+            return await self._stream(request, ex, head, reader)
+        return await self._whole(request, ex, head, reader)
+
+    async def _head(self, ex: Exchange, reader: Reader) -> Head:
+        """Wait for the head; a follower keeps its own deadline and gets its 504 alone."""
+        if ex.leads:
+            return await reader.head()
+        try:
+            async with asyncio.timeout(self._upstream.first_byte_timeout_s):
+                return await reader.head()
+        except TimeoutError:
+            raise UpstreamFault(
+                "the request that this one joined got no answer in time", phase="head", status=504
+            ) from None
+
+    async def _whole(self, request: web.BaseRequest, ex: Exchange, head: Head, reader: Reader) -> web.StreamResponse:
+        """A whole answer is held until it is complete, so that its head can carry what it cost; a long one isn't."""
+        held = bytearray()
+        async for frame in reader.frames():
+            held += frame.body
+            if len(held) > self._limits.buffer_bytes:
+                response = await self._prepare(request, ex, head)
+                await response.write(bytes(held))
+                return await self._pour(request, ex, response, reader)
+        return await self._send(request, ex, head.status, head.headers, bytes(held))
+
+    async def _assembled(
+        self, request: web.BaseRequest, ex: Exchange, head: Head, reader: Reader
+    ) -> web.StreamResponse:
+        """A client that wanted a whole answer joined a stream."""
+        pieces = [frame.body async for frame in reader.frames()]
+        body = replay.assemble(b"".join(pieces)) if head.status == 200 else None
+        if body is None:
+            own = self._pipeline.alone(ex)
+            return await self._relay(request, ex, own)
+        return await self._send(request, ex, 200, CIMultiDict({"Content-Type": "application/json"}), body)
+
+    async def _stream(self, request: web.BaseRequest, ex: Exchange, head: Head, reader: Reader) -> web.StreamResponse:
+        response = await self._prepare(request, ex, head)
+        return await self._pour(request, ex, response, reader)
+
+    async def _pour(
+        self, request: web.BaseRequest, ex: Exchange, response: web.StreamResponse, reader: Reader
+    ) -> web.StreamResponse:
+        """Frames to the client as they come; usage only to a client that asked for it."""
+        hides = not ex.asks_usage and ex.optimise and ex.endpoint in _COUNTS_USAGE and _is_event_stream_type(response)
+        try:
+            async for frame in reader.frames():
+                body = frame.body
+                if hides:
+                    if frame.usage_only:
+                        continue
+                    if _NULL_USAGE in body:
+                        body = body.replace(_NULL_USAGE, b"")
+                if ex.first_byte_tick is None:
+                    ex.first_byte_tick = self._clock.tick_s()
+                await response.write(body)
+        except UpstreamFault as fault:
+            ex.outcome, ex.error = Outcome.FAILED, fault.message
+            if _is_event_stream_type(response):
+                await response.write(error_event(error_body(fault.message, kind="upstream_error", code="upstream")))
+                await response.write_eof()
+            else:
+                _cut(request)
+            return response
+        await response.write_eof()
+        ex.outcome = Outcome.COMPLETED
+        return response
+
+    async def _prepare(self, request: web.BaseRequest, ex: Exchange, head: Head) -> web.StreamResponse:
+        ex.status = head.status
+        headers = head.headers.copy()
+        headers.update(self._account.headers_at_head(ex))
+        if ex.optimise and ex.endpoint is not Endpoint.OTHER:
+            headers.popall("Content-Length", None)
+        response = web.StreamResponse(status=head.status, headers=headers)
+        await response.prepare(request)
+        return response
+
+    async def _send(
+        self, request: web.BaseRequest, ex: Exchange, status: int, headers: Mapping[str, str], body: bytes
+    ) -> web.StreamResponse:
+        """A whole answer in one write."""
+        ex.status = status
+        out: CIMultiDict[str] = CIMultiDict(headers)
+        out.popall("Content-Length", None)
+        out.update(self._account.headers_at_end(ex))
+        response = web.Response(status=status, headers=out, body=body)
+        await response.prepare(request)
+        ex.first_byte_tick = self._clock.tick_s()
+        await response.write_eof()
+        ex.outcome = ex.outcome or Outcome.COMPLETED
+        return response
+
+    async def _refuse(self, request: web.BaseRequest, ex: Exchange, fault: FarthingError) -> web.StreamResponse:
+        """An error of our own, in the OpenAI shape."""
+        ex.outcome, ex.error = Outcome.FAILED, str(fault)
+        headers: CIMultiDict[str] = CIMultiDict({"Content-Type": "application/json"})
+        if isinstance(fault, ClientFault):
+            status, body = fault.status, error_body(fault.message, kind=fault.kind, code=fault.code, param=fault.param)
+            if fault.retry_after_s is not None:
+                headers["Retry-After"] = str(max(1, int(fault.retry_after_s)))
+        elif isinstance(fault, UpstreamFault):
+            status, body = (
+                fault.status,
+                error_body(fault.message, kind="upstream_error", code=f"upstream_{fault.phase}"),
+            )
+        else:
+            status, body = 500, error_body("farthing failed on this request", kind="proxy_error", code="internal")
+        if ex.cache is CacheStatus.MISS and ex.call is None:
+            ex.cache = CacheStatus.BYPASS if isinstance(fault, ClientFault) and fault.code != "not_cached" else ex.cache
+        return await self._send(request, ex, status, headers, body)
+
+
+def _is_event_stream(head: Head) -> bool:
+    return head.headers.get("Content-Type", "").startswith("text/event-stream")
+
+
+def _is_event_stream_type(response: web.StreamResponse) -> bool:
+    return response.headers.get("Content-Type", "").startswith("text/event-stream")
+
+
+def _cut(request: web.BaseRequest) -> None:
+    """End the connection so that the client can't take half an answer for a whole one."""
+    if request.transport is not None:
+        request.transport.abort()

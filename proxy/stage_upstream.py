@@ -1,0 +1,272 @@
+"""The upstream stage: one attempt or more; the answer is written to the exchange's sink as it arrives.
+
+The only stage that opens sockets. aiohttp's errors are translated here, once, to UpstreamFault with a phase.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+import aiohttp
+import structlog
+from yarl import URL
+
+from farthing.policies.retry import RetryRules, after_fault, after_status
+from farthing.proxy import wire
+from farthing.proxy.clock import Clock, Randomness
+from farthing.proxy.config import Limits, Upstream
+from farthing.proxy.errors import UpstreamFault
+from farthing.proxy.exchange import Attempt, Call, Continue, Endpoint, Exchange, Head, Sink, Verdict
+from farthing.proxy.jsontext import find, insert_member, splice
+from farthing.proxy.observe import StreamObserver, decoded, read_whole
+from farthing.proxy.sse import Splitter
+
+__all__ = ["UpstreamStage", "open_session", "with_usage_asked"]
+
+log = structlog.get_logger("farthing.upstream")
+
+_ERROR_PEEK_BYTES = 64 * 1024
+_NO_AUTO = frozenset({"Accept", "Accept-Encoding", "User-Agent", "Content-Type"})
+
+
+def open_session(upstream: Upstream) -> aiohttp.ClientSession:
+    """The connection pool. It adds no header, follows no redirect, keeps no cookie and decodes nothing."""
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(
+            limit=upstream.max_connections, ttl_dns_cache=60, keepalive_timeout=15, enable_cleanup_closed=False
+        ),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=upstream.connect_timeout_s),
+        skip_auto_headers=_NO_AUTO,
+        max_line_size=65_536,
+        max_field_size=65_536,
+        read_bufsize=2**18,
+    )
+
+
+@dataclass(slots=True)
+class UpstreamStage:
+    """Carries the request upstream. `no_usage_asked`: set when this upstream was seen to refuse `stream_options`."""
+
+    session: aiohttp.ClientSession
+    upstream: Upstream
+    limits: Limits
+    clock: Clock
+    randomness: Randomness
+    passive: bool = False
+    no_usage_asked: bool = False
+    name: str = field(default="upstream", init=False)
+    hard: bool = field(default=True, init=False)
+
+    async def on_request(self, ex: Exchange) -> Verdict:
+        """Send, retry within the rules, relay. Raises UpstreamFault where no answer can be had or it breaks off."""
+        call, sink = ex.call, ex.sink
+        if call is None or sink is None:
+            raise RuntimeError("the upstream stage runs inside a flight")
+        call.upstream = self.upstream.name
+        call.started_tick = self.clock.tick_s()
+        url = URL(wire.upstream_target(self.upstream.url, ex.original.target), encoded=True)
+        try:
+            async with asyncio.timeout(self.upstream.first_byte_timeout_s) as deadline:
+                response, ahead = await self._answered(ex, call, url)
+                try:
+                    await self._relay(ex, call, sink, response, ahead, deadline)
+                finally:
+                    response.release() if call.complete else response.close()
+        except TimeoutError:
+            phase = "body" if call.head else "head"
+            raise UpstreamFault("the upstream sent nothing in time", phase=phase, status=504, sent=True) from None
+        return Continue()
+
+    async def on_end(self, ex: Exchange) -> None:
+        """Nothing to undo: connections go back to the pool in `on_request`."""
+
+    async def _answered(self, ex: Exchange, call: Call, url: URL) -> tuple[aiohttp.ClientResponse, bytes]:
+        """The first answer that isn't worth another attempt, and what of its body has been read already."""
+        rules = RetryRules(
+            0 if self.passive or not ex.optimise or ex.body is None else self.upstream.retries,
+            self.upstream.retry_base_s,
+            self.upstream.retry_max_s,
+            self.upstream.retry_after_send,
+        )
+        body: bytes | AsyncIterator[bytes] | None = self._body(ex, call)
+        headers = self._headers(ex)
+        while True:
+            attempt = Attempt(self.upstream.name)
+            call.attempts.append(attempt)
+            begun = self.clock.tick_s()
+            wait_s: float | None
+            try:
+                response = await self._send(ex.original.method, url, headers, body)
+            except UpstreamFault as fault:
+                attempt.error = f"{fault.phase}: {fault.message}"
+                attempt.duration_ms = (self.clock.tick_s() - begun) * 1000
+                idempotent = "Idempotency-Key" in ex.original.headers or ex.original.method in ("GET", "HEAD")
+                wait_s = after_fault(fault, len(call.attempts), rules, self.randomness.uniform(), idempotent=idempotent)
+                if wait_s is None:
+                    raise
+            else:
+                attempt.status = response.status
+                attempt.duration_ms = (self.clock.tick_s() - begun) * 1000
+                ahead = b""
+                if call.usage_injected and response.status == 400:
+                    ahead = await _read_ahead(response)
+                    if _refuses_usage(response, ahead):
+                        log.warning("the upstream refuses stream_options; usage of streams will be counted here")
+                        self.no_usage_asked, call.usage_injected = True, False
+                        body = self._body(ex, call)
+                        continue
+                wait_s = after_status(
+                    response.status,
+                    response.headers,
+                    len(call.attempts),
+                    rules,
+                    self.randomness.uniform(),
+                    self.clock.now_s(),
+                )
+                if wait_s is None:
+                    return response, ahead
+                response.close()
+            attempt.backoff_ms = wait_s * 1000
+            await asyncio.sleep(wait_s)
+
+    def _body(self, ex: Exchange, call: Call) -> bytes | AsyncIterator[bytes] | None:
+        """What is sent: the client's bytes, changed only by what the stages put in their place."""
+        if ex.body is None:
+            carries = "Content-Length" in ex.original.headers or "Transfer-Encoding" in ex.original.headers
+            return ex.original.source.stream() if carries else None
+        body = ex.body_out if ex.body_out is not None else ex.body
+        if (
+            ex.stream
+            and not ex.asks_usage
+            and ex.exact is not None
+            and ex.endpoint in (Endpoint.CHAT, Endpoint.COMPLETIONS)
+            and ex.optimise
+            and not (self.passive or self.no_usage_asked or not self.upstream.stream_usage)
+        ):
+            call.usage_injected = True
+            return with_usage_asked(body)
+        return body
+
+    def _headers(self, ex: Exchange) -> list[tuple[str, str]]:
+        drop = {"host", "expect"}
+        if ex.body is not None:
+            drop.add("content-length")
+        plain = ex.optimise and not self.passive and ex.endpoint is not Endpoint.OTHER
+        if plain:
+            drop.add("accept-encoding")
+        if self.upstream.api_key is not None:
+            drop |= set(wire.CREDENTIAL_HEADERS)
+        headers = wire.forwardable(ex.original.headers.items(), drop=frozenset(drop))
+        if plain:
+            # A stream's events must be seen as they come; a whole answer may stay compressed on its way.
+            zips = not ex.stream and "gzip" in ex.original.headers.get("Accept-Encoding", "")
+            headers["Accept-Encoding"] = "gzip" if zips else "identity"
+        if self.upstream.api_key is not None:
+            key = self.upstream.api_key.get_secret_value()
+            if "x-api-key" in ex.original.headers:
+                headers["x-api-key"] = key
+            elif "api-key" in ex.original.headers:
+                headers["api-key"] = key
+            else:
+                headers["Authorization"] = f"Bearer {key}"
+        return list(headers.items())
+
+    async def _send(
+        self, method: str, url: URL, headers: list[tuple[str, str]], body: bytes | AsyncIterator[bytes] | None
+    ) -> aiohttp.ClientResponse:
+        try:
+            return await self.session.request(method, url, headers=headers, data=body, allow_redirects=False)
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, ssl.SSLError) as error:
+            raise UpstreamFault(f"can't reach the upstream: {_say(error)}", phase="connect") from None
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
+            raise UpstreamFault(f"the upstream broke off: {_say(error)}", phase="head", sent=True) from None
+        except aiohttp.ClientError as error:
+            raise UpstreamFault(f"the upstream's answer is not HTTP: {_say(error)}", phase="head", sent=True) from None
+
+    async def _relay(
+        self,
+        ex: Exchange,
+        call: Call,
+        sink: Sink,
+        response: aiohttp.ClientResponse,
+        ahead: bytes,
+        deadline: asyncio.Timeout,
+    ) -> None:
+        """Head, then bytes as they arrive; streams of understood endpoints in whole events."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self.upstream.total_timeout_s
+        call.head = Head(response.status, wire.forwardable(response.headers.items()))
+        call.event_stream = response.content_type == "text/event-stream"
+        sink.open(call.head)
+        understood = ex.endpoint is not Endpoint.OTHER
+        watches = call.event_stream and understood and "Content-Encoding" not in response.headers
+        splitter = Splitter(self.limits.sse_event_bytes) if watches else None
+        observer = StreamObserver(ex.endpoint)
+        try:
+            if ahead:
+                await sink.write(ahead)
+            async for chunk in response.content.iter_any():
+                deadline.reschedule(min(until, loop.time() + self.upstream.idle_timeout_s))
+                if call.first_byte_tick is None:
+                    call.first_byte_tick = self.clock.tick_s()
+                if splitter is None:
+                    await sink.write(chunk)
+                    continue
+                for piece in splitter.feed(chunk):
+                    await sink.write(piece, usage_only=observer.see(piece))
+            if splitter is not None and (tail := splitter.rest()):
+                await sink.write(tail, usage_only=observer.see(tail))
+        except (aiohttp.ClientError, ConnectionError) as error:
+            raise UpstreamFault(f"the upstream broke off: {_say(error)}", phase="body", sent=True) from None
+        finally:
+            if splitter is not None:
+                call.usage, call.model_served = observer.usage, observer.model
+        call.complete = True
+        if understood and (body := sink.body()) is not None:
+            call.answer = decoded(body, response.headers, 8 * self.limits.buffer_bytes)
+            if splitter is None and call.answer is not None:
+                call.usage, call.model_served = read_whole(ex.endpoint, call.answer)
+
+
+def with_usage_asked(body: bytes) -> bytes:
+    """The body with `stream_options.include_usage` set, every other byte as it was.
+
+    Source: OpenAI API reference, chat/create, `stream_options`.
+    """
+    place = find(body, ("stream_options",))
+    if place is None:
+        return insert_member(body, "stream_options", b'{"include_usage":true}')
+    start, end = place
+    options = body[start:end]
+    if not options.startswith(b"{"):
+        return splice(body, [(start, end, b'{"include_usage":true}')])
+    inner = find(body, ("stream_options", "include_usage"))
+    if inner is not None:
+        return splice(body, [(*inner, b"true")])
+    return splice(body, [(start, end, insert_member(options, "include_usage", b"true"))])
+
+
+async def _read_ahead(response: aiohttp.ClientResponse) -> bytes:
+    """An error's body, as far as it can be had."""
+    try:
+        return await response.content.read(_ERROR_PEEK_BYTES)
+    except aiohttp.ClientError:
+        return b""
+
+
+def _refuses_usage(response: aiohttp.ClientResponse, ahead: bytes) -> bool:
+    """Whether a 400 is about the option that we added."""
+    plain = decoded(ahead, response.headers, _ERROR_PEEK_BYTES) or b""
+    return b"stream_options" in plain or b"include_usage" in plain
+
+
+def _say(error: BaseException) -> str:
+    """The error in a few words, without bytes of the answer and without credentials."""
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return f"{error.host}:{error.port} {error.os_error.strerror or type(error.os_error).__name__}"
+    return type(error).__name__

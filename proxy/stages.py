@@ -1,0 +1,190 @@
+"""The proxy's own short stages: admit, parse, assign, route."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import orjson
+
+from farthing.proxy import wire
+from farthing.proxy.config import Auth, Limits
+from farthing.proxy.errors import ClientFault
+from farthing.proxy.exchange import Continue, Endpoint, Exchange, Verdict
+from farthing.proxy.jsontext import find, insert_member, splice
+
+__all__ = ["AdmitStage", "AssignStage", "ParseStage", "RouteStage", "Tenants"]
+
+_REMEMBERED = 10_000
+
+
+class Tenants:
+    """Who a credential belongs to: HMAC-SHA-256 with a local secret, so that no key is kept and none can be guessed
+    from a record. Different credentials never share, unless the configuration puts them into one named scope."""
+
+    def __init__(self, secret: bytes, auth: Auth) -> None:
+        self._secret = secret
+        self._scopes = {digest.lower(): scope.name for scope in auth.scopes for digest in scope.credentials_sha256}
+        self._clients = {key.sha256: key.name for key in auth.client_keys}
+        self._known: OrderedDict[str, tuple[str, str]] = OrderedDict()
+
+    def identify(self, headers: Mapping[str, str]) -> tuple[str, str]:
+        """(credential, tenant), both opaque. Raises ClientFault 401 where client keys are declared and none fits."""
+        shown = wire.credential(headers)
+        known = self._known.get(shown)
+        if known is None:
+            known = self._work_out(shown)
+            self._known[shown] = known
+            if len(self._known) > _REMEMBERED:
+                self._known.popitem(last=False)
+        return known
+
+    def _work_out(self, shown: str) -> tuple[str, str]:
+        keys = [line.partition(":")[2].strip() for line in shown.split("\n")]
+        keys = [key[7:].strip() if key[:7].lower() == "bearer " else key for key in keys]
+        digests = [hashlib.sha256(key.encode()).hexdigest() for key in keys]
+        credential = hmac.new(self._secret, shown.encode(), "sha256").hexdigest()[:32]
+        if self._clients:
+            named = [self._clients[digest] for digest in digests if digest in self._clients]
+            if not named:
+                raise ClientFault(
+                    "this proxy needs a client key that it knows (Authorization: Bearer ...)",
+                    status=401,
+                    code="invalid_api_key",
+                    kind="authentication_error",
+                )
+        scopes = [self._scopes[digest] for digest in digests if digest in self._scopes]
+        tenant = hmac.new(self._secret, b"scope:" + scopes[0].encode(), "sha256").hexdigest()[:32] if scopes else ""
+        return credential, tenant or credential
+
+
+@dataclass(slots=True)
+class AdmitStage:
+    """Authenticate, find the tenant, keep the limits. `in_flight`: requests under way."""
+
+    tenants: Tenants
+    limits: Limits
+    in_flight: int = 0
+    name: str = field(default="admit", init=False)
+    hard: bool = field(default=True, init=False)
+
+    async def on_request(self, ex: Exchange) -> Verdict:
+        """Raises ClientFault: 400 a header can't be understood, 401, 413, 429."""
+        self.in_flight += 1
+        headers = ex.original.headers
+        ex.credential, ex.tenant = self.tenants.identify(headers)
+        ex.controls = wire.controls(headers)
+        if self.limits.max_in_flight and self.in_flight > self.limits.max_in_flight:
+            raise ClientFault(
+                f"more than {self.limits.max_in_flight} requests are under way (limits.max_in_flight)",
+                status=429,
+                code="too_many_requests",
+                kind="rate_limit_error",
+                retry_after_s=1.0,
+            )
+        hard_bytes = self.limits.max_body_bytes
+        length = headers.get("Content-Length", "")
+        if hard_bytes and length.isdigit() and int(length) > hard_bytes:
+            raise ClientFault(
+                f"the request body is longer than {hard_bytes} bytes (limits.max_body_bytes)",
+                status=413,
+                code="request_too_large",
+            )
+        return Continue()
+
+    async def on_end(self, ex: Exchange) -> None:
+        """One fewer under way."""
+        self.in_flight -= 1
+
+
+@dataclass(slots=True)
+class ParseStage:
+    """Body -> request. What isn't understood is passed on untouched, with the reason."""
+
+    limit_bytes: int
+    name: str = field(default="parse", init=False)
+    hard: bool = field(default=True, init=False)
+
+    async def on_request(self, ex: Exchange) -> Verdict:
+        """Read the body of an endpoint that we know. Raises ClientFault: 408, 413."""
+        original = ex.original
+        ex.endpoint = wire.endpoint_of(original.method, original.path)
+        if ex.endpoint is Endpoint.OTHER:
+            ex.cache_reason = "endpoint is only relayed"
+            return Continue()
+        headers = original.headers
+        kind = headers.get("Content-Type", "application/json").partition(";")[0].strip().lower()
+        if kind != "application/json" or headers.get("Content-Encoding", "identity").lower() != "identity":
+            ex.cache_reason = "body is not plain JSON"
+            return Continue()
+        ex.body = await original.source.read(self.limit_bytes)
+        if ex.body is None:
+            ex.cache_reason = "body is longer than limits.parse_bytes"
+            return Continue()
+        body = wire.read_body(ex.body)
+        if isinstance(body, str):
+            ex.cache_reason = body
+            return Continue()
+        ex.payload, ex.exact, ex.cache_reason = body.payload, body.exact, body.problem
+        model = body.payload.get("model")
+        ex.model = model if isinstance(model, str) else ""
+        ex.stream = body.payload.get("stream") is True
+        options = body.payload.get("stream_options")
+        ex.asks_usage = isinstance(options, dict) and options.get("include_usage") is True
+        return Continue()
+
+    async def on_end(self, ex: Exchange) -> None:
+        """Nothing to undo."""
+
+
+@dataclass(slots=True)
+class AssignStage:
+    """Freezes what applies to this request: the policy's name, the configuration, the switches."""
+
+    policy: str
+    config_id: str
+    switched_off: Callable[[], bool]
+    name: str = field(default="assign", init=False)
+    hard: bool = field(default=True, init=False)
+
+    async def on_request(self, ex: Exchange) -> Verdict:
+        """Decide whether this request is optimised at all."""
+        ex.policy, ex.config_id = self.policy, self.config_id
+        if ex.controls.off:
+            ex.optimise, ex.cache_reason = False, "x-farthing-off"
+        elif self.switched_off():
+            ex.optimise, ex.cache_reason, ex.policy = False, "switched off", "off"
+        return Continue()
+
+    async def on_end(self, ex: Exchange) -> None:
+        """Nothing to undo."""
+
+
+@dataclass(slots=True)
+class RouteStage:
+    """Which model serves: the one asked for, or the one that `x-farthing-route` names."""
+
+    name: str = field(default="route", init=False)
+    hard: bool = field(default=True, init=False)
+
+    async def on_request(self, ex: Exchange) -> Verdict:
+        """Put the other model's name into the body that goes upstream; every other byte stays."""
+        wanted = ex.controls.route
+        if not wanted or wanted == ex.model or not ex.optimise:
+            return Continue()
+        if ex.body is None or ex.exact is None:
+            raise ClientFault(
+                "x-farthing-route needs a JSON body with a model", code="invalid_route", param="x-farthing-route"
+            )
+        body = ex.body_out if ex.body_out is not None else ex.body
+        place = find(body, ("model",))
+        name = orjson.dumps(wanted)
+        ex.body_out = insert_member(body, "model", name) if place is None else splice(body, [(*place, name)])
+        ex.decide(self.name, "routed", wanted)
+        return Continue()
+
+    async def on_end(self, ex: Exchange) -> None:
+        """Nothing to undo."""

@@ -1,0 +1,80 @@
+"""What outlives the process under the state directory: the secret, the lock, the emergency switch."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+from typing import IO
+
+from farthing.proxy.clock import Clock, Randomness
+from farthing.proxy.errors import ConfigFault
+
+__all__ = ["Switch", "claim", "local_secret"]
+
+_LOOK_AGAIN_S = 0.25
+
+
+def local_secret(state_dir: Path, randomness: Randomness) -> bytes:
+    """The secret under which tenants are told apart; made once, readable by its owner only.
+
+    Raises ConfigFault where the directory can't be used.
+    """
+    path = state_dir / "secret"
+    try:
+        state_dir.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            secret = bytes.fromhex(path.read_text("ascii").strip())
+            if len(secret) >= 32:
+                return secret
+            raise ConfigFault(f"{path} is damaged; remove it to begin anew (cached answers will not be found again)")
+        fresh = randomness.token(32)
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "w", encoding="ascii") as out:
+            out.write(fresh + "\n")
+        return bytes.fromhex(fresh)
+    except (OSError, ValueError) as error:
+        raise ConfigFault(f"can't use the state directory {state_dir}: {error}") from None
+
+
+def claim(state_dir: Path) -> IO[str]:
+    """Hold the state directory for this process. Raises ConfigFault where another one holds it."""
+    state_dir.mkdir(parents=True, exist_ok=True)
+    lock = (state_dir / "lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        raise ConfigFault(f"another farthing uses {state_dir}; stop it, or give this one its own --state DIR") from None
+    return lock
+
+
+class Switch:
+    """The emergency switch: while `<state>/OFF` exists, nothing is optimised.
+
+    `farthing policy off` makes the file, `farthing policy on` removes it, and so may any operator by hand. It is
+    looked at again at most every quarter of a second.
+    """
+
+    def __init__(self, state_dir: Path, clock: Clock) -> None:
+        self.path = state_dir / "OFF"
+        self._clock = clock
+        self._off = self.path.exists()
+        self._looked_tick = clock.tick_s()
+
+    def __call__(self) -> bool:
+        """Whether all optimisation is off."""
+        now = self._clock.tick_s()
+        if now - self._looked_tick >= _LOOK_AGAIN_S:
+            self._off = self.path.exists()
+            self._looked_tick = now
+        return self._off
+
+    def set(self, *, off: bool) -> None:
+        """Turn all optimisation off, or on again."""
+        if off:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.touch()
+        else:
+            self.path.unlink(missing_ok=True)
+        self._off = off
