@@ -164,13 +164,33 @@ def read_body(body: bytes) -> Body | str:
     try:
         payload = orjson.loads(body)
     except ValueError:
-        return "body is not JSON"
+        return _read_slowly(body)
     if not isinstance(payload, dict):
         return "body is not a JSON object"
-    if _same_bytes(payload, body):
-        return Body(payload, payload)
     try:
-        exact = json.loads(
+        if orjson.dumps(payload) == body:
+            return Body(payload, payload)
+    except TypeError:
+        return Body(payload, None, "body is nested too deeply")
+    exact = _exact(body)
+    return Body(payload, None, exact) if isinstance(exact, str) else Body(payload, exact)
+
+
+def _read_slowly(body: bytes) -> Body | str:
+    """What the fast decoder refuses may still be JSON: a number beyond a double's range, say."""
+    exact = _exact(body)
+    if isinstance(exact, str):
+        return "body is not JSON" if exact == _NOT_JSON else exact
+    return Body(json.loads(body), exact) if isinstance(exact, dict) else "body is not a JSON object"
+
+
+_NOT_JSON = "body has no canonical form"
+
+
+def _exact(body: bytes) -> Any:
+    """The value with exact numbers, or (a string) why it has none."""
+    try:
+        return json.loads(
             body,
             object_pairs_hook=_unique,
             parse_int=_integer,
@@ -178,19 +198,11 @@ def read_body(body: bytes) -> Body | str:
             parse_constant=_no_constant,
         )
     except (ValueError, RecursionError, ArithmeticError) as error:
-        return Body(payload, None, str(error) if isinstance(error, _BadJSON) else "body has no canonical form")
-    return Body(payload, exact)
+        return str(error) if isinstance(error, _BadJSON) else _NOT_JSON
 
 
 class _BadJSON(ValueError):
     """JSON that parses but whose meaning depends on the parser."""
-
-
-def _same_bytes(payload: Any, body: bytes) -> bool:
-    try:
-        return orjson.dumps(payload) == body
-    except (TypeError, ValueError):
-        return False
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
