@@ -50,7 +50,7 @@ def processors() -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Serve the model on loopback until SIGINT or SIGTERM. Returns 0, or 3 where it can't: not installed, port taken."""
+    """Serve the model on loopback until SIGINT or SIGTERM. Returns 0; 3: not installed, port taken."""
     parser = argparse.ArgumentParser(prog="python -m farthing.proxy.small_model", description="A small real model.")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--threads", type=int, default=processors())

@@ -1,0 +1,320 @@
+"""`farthing demo`: a real small model, the proxy before it, a real workload, and what was saved. No key, no internet.
+
+Rules of this file: the proxy runs through its own command line, the savings come out of its own ledger through
+`farthing report`, and nothing is shown that this run didn't measure. Where the model is not installed, a simulated
+upstream answers, and every screen says 'simulated'; semantic hits are 'unproven' wherever they are named.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from farthing.proxy import simulated as simulated_upstream
+from farthing.proxy import small_model
+from farthing.proxy.clock import SystemClock
+from farthing.proxy.demo_replay import Answered, Plan, Tally, judge, median_and_p95, plan, replay
+from farthing.proxy.demo_servers import NotStarted, Server, free_port
+from farthing.proxy.traffic import load_questions
+
+__all__ = ["run"]
+
+THRESHOLD = 0.85  # cosine; low enough that natural rewordings hit on this workload. A choice, not a proved bound
+PRICED_AS = "gpt-4o-mini"
+PRICE_LINES = ('input_usd_per_mtok = "0.15"', 'cached_usd_per_mtok = "0.075"', 'output_usd_per_mtok = "0.60"')
+READY_S = 60.0
+PLAIN_EVERY = 25
+KINDS = (
+    ("miss", "from the upstream"),
+    ("hit-exact", "exact hit"),
+    ("hit-semantic", "semantic hit (unproven)"),
+    ("joined", "joined an identical request"),
+    ("bypass", "bypassed the cache"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """Which model answers. `label`: what stands on every screen; empty for the real one."""
+
+    name: str
+    module: str
+    model: str
+    label: str
+
+
+REAL = Upstream("small-model", "farthing.proxy.small_model", small_model.MODEL, "")
+SIMULATED = Upstream("simulated", "farthing.proxy.simulated", simulated_upstream.MODEL, "simulated")
+
+
+def run(*, requests: int, seed: int, once: bool, simulated: bool, state: Path | None, port: int) -> int:
+    """Run the demo on standard output; the exit status: 0 done, 1 some requests failed, 2 usage, 3 can't start.
+
+    On a terminal it serves on until Ctrl-C, so that the dashboard can be looked at, unless `once`. `state`: kept
+    where given, else a temporary directory that is removed. `port`: the proxy's, 0 for any free one. 130: interrupted.
+    """
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
+    if requests < 1 or not 0 <= port <= 65_535:
+        console.print("--requests must be at least 1, --port 0 to 65535")
+        return 2
+    if importlib.util.find_spec("openai") is None:
+        console.print("The demo asks through the official OpenAI client, which is not installed:", markup=False)
+        console.print("  pip install 'farthing[demo]'", markup=False)
+        return 3
+    home = Path(tempfile.mkdtemp(prefix="farthing-demo-")) if state is None else state.absolute()
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        lacking = "" if simulated else small_model.missing()
+        demo = Demo(console, SIMULATED if simulated or lacking else REAL, home, port)
+        demo.introduce(requests, seed, lacking)
+        return asyncio.run(until_signalled(demo, plan(load_questions(), requests, random.Random(seed)), once))
+    except OSError as error:
+        console.print(f"can't use {home}: {error.strerror}", markup=False)
+        return 3
+    finally:
+        if state is None:
+            shutil.rmtree(home, ignore_errors=True)
+
+
+async def until_signalled(demo: Demo, planned: Plan, once: bool) -> int:
+    """The demo's status. The first SIGINT, SIGTERM or SIGHUP ends it in order; a second one kills the servers."""
+    loop = asyncio.get_running_loop()
+    task = asyncio.current_task()
+    assert task is not None
+
+    def signalled() -> None:
+        if demo.ending:
+            demo.kill()
+        else:
+            demo.ending = True
+            task.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, signalled)
+    try:
+        return await demo.play(planned, once)
+    except NotStarted as fault:
+        demo.console.print(f"[red]{escape(str(fault))}[/red]")
+        return 3
+    except asyncio.CancelledError:
+        if not demo.ending:
+            raise
+        task.uncancel()
+        demo.console.print("stopped")
+        return 0 if demo.told else 130
+
+
+class Demo:
+    """One run. `told`: the results are out; `ending`: a signal has come."""
+
+    def __init__(self, console: Console, upstream: Upstream, home: Path, port: int) -> None:
+        self.console = console
+        self.ending = False
+        self.told = False
+        self._upstream = upstream
+        self._home = home
+        self._port = port
+        self._servers: list[Server] = []
+
+    def introduce(self, requests: int, seed: int, lacking: str) -> None:
+        """Say what will run, on what, and what it can't show."""
+        self._rule("farthing demo")
+        if self._upstream is REAL:
+            self._say(
+                "Upstream   SmolLM2-135M-Instruct, a real small language model, on this machine: no key, no internet"
+            )
+        else:
+            self._say(
+                "Upstream   [yellow]simulated: no model, invented answers and latencies[/yellow]; no key, no internet"
+            )
+        if lacking:
+            self._say(f"           because {lacking}. For the real one:")
+            for line in small_model.INSTALL:
+                self._say(f"             {escape(line)}")
+        self._say(f"Workload   {requests} requests for 200 questions of bank customers (BANKING77, PolyAI, CC BY 4.0),")
+        self._say(
+            f"           drawn with Zipf's popularity (exponent 1, seed {seed}): popular questions repeat, and the"
+        )
+        self._say("           saving follows from how often they do")
+        self._say(f"Prices     pretended: as if the model were {PRICED_AS}")
+        self._say(
+            f"Semantic   served [yellow]unproven[/yellow] from a cosine of {THRESHOLD} on: no error bound is proved"
+        )
+        self.console.print()
+
+    async def play(self, planned: Plan, once: bool) -> int:
+        """Start the servers, replay, tell; serve on where a terminal looks. Raises NotStarted."""
+        async with AsyncExitStack() as stack:
+            model_url = f"http://127.0.0.1:{free_port()}"
+            self._port = self._port or free_port()
+            base = f"http://127.0.0.1:{self._port}"
+            config = self._configure(model_url)
+            await self._serve(
+                stack,
+                "the model" if self._upstream is REAL else "the simulated upstream",
+                ["-m", self._upstream.module, "--port", model_url.rpartition(":")[2]],
+                model_url + "/health",
+            )
+            await self._serve(
+                stack,
+                "farthing",
+                ["-m", "farthing.proxy.cli", "serve", "--config", str(config), "--port", str(self._port)],
+                base + "/readyz",
+            )
+            self._say(f"farthing listens on {base}/v1, its dashboard on {base}/farthing/")
+            tally = await self._replay(base, planned)
+            self._tell(tally)
+            await self._report(config)
+            self._say(f"Dashboard  {base}/farthing/")
+            self.told = True
+            if self.console.is_terminal and not once:
+                self._say("Serving on until Ctrl-C …")
+                first = await self._servers[-1].ended()
+                raise NotStarted(f"farthing ended by itself, with status {first}")
+            return 1 if tally.failed else 0
+
+    def kill(self) -> None:
+        """Kill what still runs."""
+        for server in self._servers:
+            server.signal(signal.SIGKILL)
+
+    def _configure(self, model_url: str) -> Path:
+        """Write the proxy's configuration, as a user would; its path."""
+        source = f"demo: priced as if it were {PRICED_AS}" + (", simulated" if self._upstream is SIMULATED else "")
+        path = self._home / "demo.toml"
+        path.write_text(
+            "# Written by `farthing demo`. The prices are pretended, and no bound on the semantic cache is proved.\n"
+            f"state_dir = {quoted(str(self._home))}\n\n"
+            f'[server]\nhost = "127.0.0.1"\ndrain_s = 2\n\n'
+            f"[upstream]\nname = {quoted(self._upstream.name)}\nurl = {quoted(model_url + '/v1')}\n\n"
+            f'[semantic]\nmode = "serve"\nunproven = true\nthreshold = {THRESHOLD}\n'
+            "deadline_ms = 500  # the model next door keeps all processors busy\n\n"
+            f"[prices.models.{quoted(self._upstream.model)}]\n"
+            + "\n".join(PRICE_LINES)
+            + f"\nsource = {quoted(source)}\n",
+            "utf-8",
+        )
+        return path
+
+    async def _serve(self, stack: AsyncExitStack, name: str, argv: Sequence[str], ready_url: str) -> None:
+        log = self._home / f"{name.split()[-1]}.log"
+        server = await Server.start(name, [sys.executable, *argv], log, clean_environment())
+        self._servers.append(server)
+        stack.push_async_callback(server.stop)
+        with self.console.status(f"starting {name} …"):
+            await server.ready(ready_url, READY_S)
+
+    async def _replay(self, base: str, planned: Plan) -> Tally:
+        import openai
+
+        tally = Tally()
+        total = len(planned)
+        async with openai.AsyncOpenAI(
+            base_url=base + "/v1", api_key="none-needed", max_retries=0, timeout=60.0
+        ) as client:
+            if not self.console.is_terminal:
+
+                def plainly(answered: Answered) -> None:
+                    tally.add(answered)
+                    if len(tally.answers) % PLAIN_EVERY == 0 or len(tally.answers) == total:
+                        self._say(f"{len(tally.answers)}/{total} requests: {standing(tally)}")
+
+                await replay(client, self._upstream.model, planned, SystemClock(), plainly)
+                return tally
+            columns = (BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+            with Progress(*columns, console=self.console) as progress:
+                bar = progress.add_task("", total=total)
+
+                def moving(answered: Answered) -> None:
+                    tally.add(answered)
+                    progress.update(bar, advance=1, description=self._labelled(standing(tally)))
+
+                await replay(client, self._upstream.model, planned, SystemClock(), moving)
+        return tally
+
+    def _tell(self, tally: Tally) -> None:
+        """What the client saw: counts, latencies, and whose answers the semantic hits got."""
+        self.console.print()
+        self._rule("what the client saw")
+        table = Table(box=None, pad_edge=False)
+        for heading in ("", "requests", "median ms", "95th percentile ms"):
+            table.add_column(heading, justify="left" if not heading else "right")
+        for kind, words in KINDS:
+            values = tally.latencies_ms(kind)
+            if values:
+                median, p95 = median_and_p95(values)
+                table.add_row(words, str(len(values)), f"{median:.1f}", "" if p95 is None else f"{p95:.1f}")
+        self.console.print(table)
+        self.console.print("Times until the last byte of the answer, streams and whole answers together.", style="dim")
+        if tally.failed:
+            first = next(answered.error for answered in tally.answers if answered.error)
+            self.console.print(f"{tally.failed} requests failed; the first: {first}", style="red", markup=False)
+        if tally.counts["hit-semantic"]:
+            judged = judge(tally.answers)
+            self._say(
+                f"Semantic hits (unproven): {judged.same} got an answer to a question of their own intent, "
+                f"{judged.other} of another intent, {judged.untold} can't be told."
+            )
+        self.console.print()
+
+    async def _report(self, config: Path) -> None:
+        """`farthing report` on the run's own ledger, through its own command line."""
+        self._rule("what the ledger says")
+        self.console.file.flush()
+        argv = [sys.executable, "-m", "farthing.proxy.cli", "report", "--config", str(config)]
+        child = await asyncio.create_subprocess_exec(*argv, cwd=self._home, env=clean_environment())
+        try:
+            status = await child.wait()
+        except asyncio.CancelledError:
+            child.kill()
+            await child.wait()
+            raise
+        if status:
+            raise NotStarted(f"farthing report ended with status {status}")
+        self.console.print()
+
+    def _rule(self, title: str) -> None:
+        labels = " · ".join(word for word in (title, self._upstream.label, "semantic hits unproven") if word)
+        self.console.rule(f"[bold]{labels}[/bold]", align="left")
+
+    def _say(self, text: str) -> None:
+        self.console.print(text, soft_wrap=True)
+
+    def _labelled(self, text: str) -> str:
+        return f"[yellow]{self._upstream.label}[/yellow] {text}" if self._upstream.label else text
+
+
+def standing(tally: Tally) -> str:
+    """The running counts in one line; money as the answers' headers tell it."""
+    counts = tally.counts
+    return (
+        f"exact {counts['hit-exact']}, semantic (unproven) {counts['hit-semantic']}, joined {counts['joined']}, "
+        f"upstream {counts['miss']}, saved ${tally.saved_usd:.6f}"
+        + (f", failed {tally.failed}" if tally.failed else "")
+    )
+
+
+def clean_environment() -> dict[str, str]:
+    """This program's environment without what would reconfigure the proxy."""
+    return {k: v for k, v in os.environ.items() if not k.startswith("FARTHING_") and k != "OPENAI_BASE_URL"}
+
+
+def quoted(text: str) -> str:
+    """A TOML basic string: JSON's escapes are valid in it."""
+    return orjson.dumps(text).decode()
