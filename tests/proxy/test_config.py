@@ -1,0 +1,109 @@
+"""The configuration: layered, strict, and clear about what is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from farthing.proxy.config import Config, effective, load
+from farthing.proxy.errors import ConfigFault
+
+
+def made(tmp_path: Path, text: str, env: dict[str, str] | None = None, **flags: Any) -> Config:
+    path = tmp_path / "farthing.toml"
+    path.write_text(text, "utf-8")
+    return load(path, env or {}, {name.replace("__", "."): value for name, value in flags.items()})
+
+
+def fault(tmp_path: Path, text: str, env: dict[str, str] | None = None) -> str:
+    with pytest.raises(ConfigFault) as caught:
+        made(tmp_path, text, env)
+    return str(caught.value)
+
+
+def test_with_nothing_at_all_the_defaults_are_the_designs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = load(None, {})
+
+    assert config.upstream.url == "https://api.openai.com/v1"
+    assert (config.cache.mode, config.cache.ttl_s) == ("exact", 86_400)
+    assert (config.semantic.mode, config.compress.tidy, config.ledger.enabled) == ("observe", True, True)
+    assert config.server.host == "127.0.0.1"
+
+
+def test_file_then_environment_then_flags(tmp_path: Path) -> None:
+    text = "[server]\nport = 1\n[cache]\nttl_s = 1\n[limits]\nmax_in_flight = 1\n"
+    env = {"FARTHING_SERVER__PORT": "2", "FARTHING_CACHE__TTL_S": "2", "OTHER": "x"}
+    config = made(tmp_path, text, env, server__port=3, server__host=None)
+
+    assert (config.server.port, config.cache.ttl_s, config.limits.max_in_flight) == (3, 2, 1)
+
+
+@pytest.mark.parametrize(
+    ("env", "expected"),
+    [
+        ({"OPENAI_BASE_URL": "http://a/v1"}, "http://a/v1"),
+        ({"OPENAI_BASE_URL": "http://a/v1", "FARTHING_UPSTREAM": "http://b"}, "http://b/v1"),
+        ({"FARTHING_UPSTREAM__URL": "http://c/openai/v1/"}, "http://c/openai/v1"),
+    ],
+)
+def test_where_the_upstream_comes_from(tmp_path: Path, env: dict[str, str], expected: str) -> None:
+    assert made(tmp_path, "", env).upstream.url == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[server]\nprot = 1", "server.prot: unknown key; did you mean 'port'?"),
+        ("[cahce]\nttl_s = 1", "cahce: unknown key; did you mean 'cache'?"),
+        ("[server]\nttl_s = 1", "server.ttl_s: unknown key; did you mean 'cache.ttl_s'?"),
+        ("[server]\nport = 'x'", "server.port"),
+        ("[server]\nport = 70000", "server.port"),
+        ("[semantic]\nmode = 'serve'", "unproven"),
+        ("[upstream]\nurl = 'ftp://x'", "upstream.url: must begin with http"),
+        ("not toml", "is not valid TOML"),
+        ("[server]\nhost='0.0.0.0'\n[upstream]\napi_key='sk-secret'", "would let anybody"),
+    ],
+)
+def test_what_is_wrong_is_said_with_its_place(tmp_path: Path, text: str, said: str) -> None:
+    message = fault(tmp_path, text)
+
+    assert said in message
+    assert "sk-secret" not in message
+
+
+def test_an_unknown_variable_is_an_error_too(tmp_path: Path) -> None:
+    assert "did you mean 'ttl_s'?" in fault(tmp_path, "", {"FARTHING_CACHE__TLL_S": "5"})
+    assert "not a table" in fault(tmp_path, "cache = 5", {"FARTHING_CACHE__TTL_S": "5"})
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigFault, match="can't read"):
+        load(tmp_path / "none.toml", {})
+
+
+def test_secrets_are_masked_wherever_they_are_shown(tmp_path: Path) -> None:
+    config = made(
+        tmp_path,
+        "[upstream]\napi_key='sk-secret'\nurl='http://me:sk-secret@host/v1'\n[server]\nadmin_token='sk-secret'\n"
+        "[store]\nurl='redis://:sk-secret@host/0'",
+    )
+    shown = str(effective(config))
+
+    assert "sk-secret" not in shown
+    assert "sk-secret" not in repr(config.upstream.api_key)
+    assert "host" in shown
+
+
+def test_the_id_follows_the_content(tmp_path: Path) -> None:
+    assert made(tmp_path, "").id == made(tmp_path, "").id
+    assert made(tmp_path, "").id != made(tmp_path, "[cache]\nttl_s = 7").id
+
+
+def test_an_open_relay_needs_client_keys(tmp_path: Path) -> None:
+    key = "a" * 64
+    text = f"[server]\nhost='0.0.0.0'\n[upstream]\napi_key='k'\n[[auth.client_keys]]\nname='app'\nsha256='{key}'"
+
+    assert made(tmp_path, text).auth.client_keys[0].name == "app"
