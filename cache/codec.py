@@ -136,11 +136,15 @@ def _entry(fields: list[Any], body: memoryview) -> Entry | None:
         shape=shape,
         content_type=content_type,
         body=whole,
-        usage=usage and Usage(*usage[:5], source=UsageSource(usage[5])),
+        usage=None if usage is None else _usage(*usage),
         stored_s=stored_s,
         expires_s=expires_s,
         tags=tuple((name, value) for name, value in tags),
     )
+
+
+def _usage(fresh: int, cached: int, cache_write: int, output: int, reasoning: int, source: str) -> Usage:
+    return Usage(fresh, cached, cache_write, output, reasoning, UsageSource(source))
 
 
 def _digest(*parts: bytes | memoryview) -> bytes:

