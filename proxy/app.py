@@ -126,7 +126,7 @@ async def build(config: Config, clock: Clock, randomness: Randomness, stack: Asy
         )
         stack.callback(ledger.close)
         total.add(ledger.spent_since(clock.now_s() // 86_400 * 86_400), clock.now_s())
-    store = open_store(config, clock)
+    store = await open_store(config, clock)
     stack.push_async_callback(store.close)
     tasks = TaskGroup()
     renderer = Renderer()
@@ -196,8 +196,8 @@ def lay_out(
     return Pipeline(front, back, flight, tasks, clock), admit
 
 
-def open_store(config: Config, clock: Clock) -> Store:
-    """The store that the configuration names."""
+async def open_store(config: Config, clock: Clock) -> Store:
+    """The store that the configuration names, ready."""
     url = config.store.url.get_secret_value()
     if url:
         from farthing.cache.store_redis import RedisStore
@@ -205,13 +205,15 @@ def open_store(config: Config, clock: Clock) -> Store:
         return RedisStore(url, deadline_ms=config.store.deadline_ms, clock=clock)
     from farthing.cache.store_local import LocalStore
 
-    return LocalStore(
+    store = LocalStore(
         config.state_dir / "answers.db",
         clock=clock,
         memory_bytes=config.store.memory_bytes,
         max_bytes=config.store.max_bytes,
         max_entries=config.store.max_entries,
     )
+    await store.open()
+    return store
 
 
 async def open_semantic(config: Config, tasks: TaskGroup) -> SemanticThread | None:

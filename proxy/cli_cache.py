@@ -71,7 +71,7 @@ def _ask(config: Config, path: str, body: dict[str, Any]) -> dict[str, Any] | No
 
 
 async def _stats(config: Config) -> dict[str, Any]:
-    store = open_store(config, SystemClock())
+    store = await open_store(config, SystemClock())
     try:
         found = await store.stats()
         return {name: getattr(found, name) for name in found.__slots__}
@@ -80,7 +80,7 @@ async def _stats(config: Config) -> dict[str, Any]:
 
 
 async def _purge(config: Config, selector: Selector) -> int:
-    store = open_store(config, SystemClock())
+    store = await open_store(config, SystemClock())
     try:
         return len(await store.purge(selector))
     finally:

@@ -21,8 +21,10 @@ def set_up(log: Log, *, terminal: bool | None = None) -> None:
     readable = log.format == "text" or (log.format == "auto" and terminal)
     level = getattr(logging, log.level.upper())
     renderer: Callable[..., Any] = (
-        structlog.dev.ConsoleRenderer(colors=terminal) if readable else structlog.processors.JSONRenderer()
-    )
+        structlog.dev.ConsoleRenderer(colors=terminal, exception_formatter=structlog.dev.plain_traceback)
+        if readable
+        else structlog.processors.JSONRenderer()
+    )  # a traceback that shows local variables would show prompts
     shared: list[Callable[..., Any]] = [
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),

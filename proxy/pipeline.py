@@ -72,7 +72,9 @@ class Breaker:
             self.open_until[stage] = self.clock.tick_s() + self.pause_s
         if count == 1 or count == self.failures_to_open:
             paused = count == self.failures_to_open
-            log.warning("stage failed", stage=stage, error=type(error).__name__, paused=paused, exc_info=error)
+            unforeseen = None if isinstance(error, FarthingError) else error
+            said = str(error) if unforeseen is None else type(error).__name__
+            log.warning("stage failed", stage=stage, error=said, paused=paused, exc_info=unforeseen)
 
 
 log = structlog.get_logger("farthing.pipeline")
