@@ -202,7 +202,9 @@ class Demo:
             "# Written by `farthing demo`. The prices are pretended, and no bound on the semantic cache is proved.\n"
             f"state_dir = {quoted(str(self._home))}\n\n"
             f'[server]\nhost = "127.0.0.1"\ndrain_s = 2\n\n'
-            f"[upstream]\nname = {quoted(self._upstream.name)}\nurl = {quoted(model_url + '/v1')}\n\n"
+            f"[upstream]\nname = {quoted(self._upstream.name)}\nurl = {quoted(model_url + '/v1')}\n"
+            "# llama.cpp's server closes connections after a stream without saying so; asking twice costs nothing\n"
+            "retry_after_send = true\n\n"
             f'[semantic]\nmode = "serve"\nunproven = true\nthreshold = {THRESHOLD}\n'
             "deadline_ms = 500  # the model next door keeps all processors busy\n\n"
             f"[prices.models.{quoted(self._upstream.model)}]\n"

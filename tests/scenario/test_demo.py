@@ -1,0 +1,131 @@
+"""`farthing demo` from end to end, as a user runs it: a pipe, the real proxy, the official client."""
+
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from farthing.proxy import small_model
+
+DEMO = [sys.executable, "-m", "farthing.proxy.cli", "demo"]
+TIMEOUT_S = 110
+
+
+def environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("FARTHING_")}
+
+
+def run_demo(state: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*DEMO, "--state", str(state), *options],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+        env=environment(),
+    )
+
+
+def ledger_counts(state: Path) -> dict[str, int]:
+    with sqlite3.connect(state / "ledger.db") as ledger:
+        rows = ledger.execute("select cache, count(*) from requests where endpoint = 'chat' group by cache")
+        counts = {str(cache): int(count) for cache, count in rows}
+    ledger.close()
+    return counts
+
+
+def shown_counts(output: str) -> dict[str, int]:
+    """The last line of progress: what the client counted."""
+    last = [line for line in output.splitlines() if " requests: exact " in line][-1]
+    words = {"hit-exact": "exact", "hit-semantic": r"semantic \(unproven\)", "joined": "joined", "miss": "upstream"}
+    found = {kind: re.search(rf"{word} (\d+)", last) for kind, word in words.items()}
+    return {kind: int(match[1]) for kind, match in found.items() if match and int(match[1])}
+
+
+def left_behind(state: Path) -> list[str]:
+    """Command lines of processes that work in this state directory (Linux)."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            if (path / "cwd").readlink() == state:
+                found.append((path / "cmdline").read_text().replace("\0", " "))
+        except OSError:
+            continue
+    return found
+
+
+def check_run(state: Path, ended: subprocess.CompletedProcess[str], requests: int) -> None:
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert f"{requests}/{requests} requests" in ended.stdout
+    counts = ledger_counts(state)
+    assert counts == shown_counts(ended.stdout), ended.stdout
+    assert sum(counts.values()) == requests
+    assert counts["joined"] >= 1
+    assert counts["hit-exact"] >= 1
+    assert "unproven" in ended.stdout
+    assert "/farthing/" in ended.stdout
+    assert left_behind(state) == []
+
+
+def test_the_simulated_demo_runs_says_so_and_leaves_nobody_behind(tmp_path: Path) -> None:
+    ended = run_demo(tmp_path, "--simulated", "--requests", "60")
+    check_run(tmp_path, ended, 60)
+    headings = [line for line in ended.stdout.splitlines() if "─" * 10 in line and "farthing demo" in line]
+    assert headings
+    assert all("simulated" in line for line in headings)
+    with sqlite3.connect(tmp_path / "ledger.db") as ledger:
+        sources = {row[0] for row in ledger.execute("select distinct price_source from requests")}
+        money = ledger.execute("select sum(cost_usd), sum(baseline_usd) from requests").fetchone()
+    ledger.close()
+    assert any("gpt-4o-mini" in source and "simulated" in source for source in sources), sources
+    assert 0 < money[0] < money[1]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_an_interrupted_demo_leaves_nobody_behind(tmp_path: Path) -> None:
+    argv = [*DEMO, "--state", str(tmp_path), "--simulated", "--requests", "2000"]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, env=environment()) as demo:
+        assert demo.stdout is not None
+        for line in demo.stdout:
+            if "/2000 requests" in line:
+                break
+        assert len(left_behind(tmp_path)) == 2
+        demo.send_signal(signal.SIGINT)
+        assert demo.wait(TIMEOUT_S) == 130
+        assert "stopped" in demo.stdout.read()
+    assert left_behind(tmp_path) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_a_killed_demo_leaves_nobody_behind(tmp_path: Path) -> None:
+    argv = [*DEMO, "--state", str(tmp_path), "--simulated", "--requests", "2000"]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, env=environment()) as demo:
+        assert demo.stdout is not None
+        for line in demo.stdout:
+            if "/2000 requests" in line:
+                break
+        demo.kill()
+    deadline = time.monotonic() + 20
+    while left_behind(tmp_path):
+        assert time.monotonic() < deadline, left_behind(tmp_path)
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize("option", [["--requests", "0"], ["--port", "70000"]])
+def test_nonsense_is_refused(tmp_path: Path, option: list[str]) -> None:
+    assert run_demo(tmp_path, *option).returncode == 2
+
+
+@pytest.mark.model
+@pytest.mark.skipif(bool(small_model.missing()), reason=f"{small_model.missing()} (see small_model.INSTALL)")
+def test_the_demo_with_a_real_model(tmp_path: Path) -> None:
+    ended = run_demo(tmp_path, "--requests", "60")
+    check_run(tmp_path, ended, 60)
+    assert "SmolLM2" in ended.stdout
+    assert "simulated" not in ended.stdout
