@@ -13,12 +13,14 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 
 from farthing.proxy.row import COLUMNS, SAVED_COLUMNS, Row
 
 __all__ = [
     "CAUSES",
     "GROUPS",
+    "STATUSES",
     "Bucket",
     "Figures",
     "Group",
@@ -26,6 +28,7 @@ __all__ = [
     "Sums",
     "farthing_since",
     "one",
+    "open_ledger",
     "recent",
     "series",
     "summary",
@@ -44,6 +47,7 @@ GROUPS: Mapping[str, str] = {
 }
 """What figures may be split by, next to `tag:NAME`; the values are columns."""
 
+STATUSES = ("hit-exact", "hit-semantic", "joined", "miss", "bypass")
 MAX_GROUPS = 200
 MAX_BUCKETS = 1000
 MAX_RECENT = 1000
@@ -120,6 +124,11 @@ class Sums:
         return self.answered_here / self.requests if self.requests else None
 
     @property
+    def has_prices(self) -> bool:
+        """Whether any amount can be named at all: false where every request is of unknown price."""
+        return self.unpriced < self.requests or not self.requests
+
+    @property
     def saved_total(self) -> int:
         """The sum of the savings by cause; negative where optimising cost more than it saved."""
         return sum(self.saved.values())
@@ -170,6 +179,11 @@ class Bucket:
     length_s: float
     sums: Sums
     times: Mapping[str, Percentiles]
+
+
+def open_ledger(path: Path) -> sqlite3.Connection:
+    """A connection that can't write. Raises sqlite3.OperationalError where there is no such file."""
+    return sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=2.0)
 
 
 def summary(conn: sqlite3.Connection, since_s: float, until_s: float, by: Sequence[str] = ()) -> Figures:
@@ -287,7 +301,6 @@ def sums_by(
         "unpriced": f"sum(not {PRICED})",
         "overhead_unknown": f"sum({PRICED} and overhead_usd is null)",
     }
-    statuses = ("hit-exact", "hit-semantic", "joined", "miss", "bypass")
     money = {
         "baseline": f"case when {PRICED} then baseline_usd end",
         "cost": f"case when {PRICED} then cost_usd end",
@@ -298,7 +311,7 @@ def sums_by(
     selected = [
         *groups,
         *counts.values(),
-        *(f"sum(cache = '{status}')" for status in statuses),
+        *(f"sum(cache = '{status}')" for status in STATUSES),
         # In two parts: 64 bits of pico-dollars end at 9.2 million dollars, and SQLite's sum would fail there.
         *(f"sum(({sql}) / 1000000), sum(({sql}) % 1000000)" for sql in money.values()),
     ]
@@ -308,8 +321,8 @@ def sums_by(
     for values in conn.execute(query, (*parameters, *span)):
         key, rest = as_key(values[: len(groups)]), [value or 0 for value in values[len(groups) :]]
         named = dict(zip(counts, rest, strict=False))
-        by_status = dict(zip(statuses, rest[len(counts) :], strict=False))
-        halves = rest[len(counts) + len(statuses) :]
+        by_status = dict(zip(STATUSES, rest[len(counts) :], strict=False))
+        halves = rest[len(counts) + len(STATUSES) :]
         amounts = {name: halves[2 * i] * 1_000_000 + halves[2 * i + 1] for i, name in enumerate(money)}
         saved = {cause: amounts.pop(cause) for cause in CAUSES}
         # NULL and '' are one group, "none"; SQL keeps them apart.

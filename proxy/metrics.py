@@ -1,0 +1,238 @@
+"""What Prometheus may scrape: counted from finished rows, in the ledger's writer thread, so that no request pays.
+
+Rules of this file: names and units are the contract's (base units, prefix `farthing_`); every label set is bounded;
+a registry belongs to its `Metrics` and not to the process; a gauge whose source fails is left out, never guessed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter as Tally
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+import orjson
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from farthing.proxy.exchange import CacheStatus, Endpoint, Outcome
+from farthing.proxy.figures import CAUSES
+from farthing.proxy.row import Row
+from farthing.proxy.version import version
+
+__all__ = ["Metrics"]
+
+log = structlog.get_logger("farthing.metrics")
+
+PICO = 1e-12
+MAX_NAMES = 50
+OTHER = "other"
+REQUEST_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+OVERHEAD_BUCKETS_S = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1)
+
+ENDPOINTS = frozenset(Endpoint)
+STATUSES = frozenset(CacheStatus)
+OUTCOMES = frozenset(Outcome)
+
+GAUGES: Mapping[str, str] = {
+    "in_flight_requests": "Requests that are being answered.",
+    "ledger_pending_rows": "Rows that wait to be written.",
+    "ledger_healthy": "1 while rows reach the ledger, 0 while they don't.",
+    "store_entries": "Answers in the store.",
+    "store_bytes": "Bytes in the store.",
+    "semantic_entries": "Vectors in the near-duplicate index.",
+    "optimisation_off": "1 while the emergency switch turns all optimisation off.",
+}
+COUNTERS: Mapping[str, str] = {
+    "ledger_dropped_rows": "Rows lost because the ledger could not be written.",
+}
+STAGE_ERRORS = "stage_errors:"
+
+
+class Metrics:
+    """Counters, histograms and gauges of one farthing; a cap keeps the set of model and stage names finite."""
+
+    content_type = CONTENT_TYPE_LATEST
+
+    def __init__(self, max_names: int = MAX_NAMES) -> None:
+        self._registry = registry = CollectorRegistry(auto_describe=False)
+        self._models = Names(max_names)
+        self._requests = Counter(
+            "farthing_requests", "Finished requests.", ["endpoint", "model", "cache", "outcome", "status_class"],
+            registry=registry,
+        )  # fmt: skip
+        self._tokens = Counter(
+            "farthing_tokens", "Tokens. in_original: as asked; in_sent: as sent; in_cached, in_cache_write: of these.",
+            ["model", "kind"], registry=registry,
+        )  # fmt: skip
+        self._cost = Counter("farthing_cost_usd", "What upstreams charged, in dollars.", registry=registry)
+        self._baseline = Counter("farthing_baseline_usd", "What it would have cost, in dollars.", registry=registry)
+        self._overhead_usd = Counter("farthing_overhead_usd", "Farthing's own spending, in dollars.", registry=registry)
+        self._saved = Counter("farthing_saved_usd", "Savings by cause, in dollars.", ["cause"], registry=registry)
+        # A counter can't go down: where a cause cost more than it saved, the loss has its own.
+        self._lost = Counter(
+            "farthing_lost_usd", "Losses by cause, in dollars; net is saved less lost.", ["cause"], registry=registry
+        )
+        self._unpriced = Counter("farthing_unpriced_requests", "Requests of unknown price.", registry=registry)
+        self._duration = Histogram(
+            "farthing_request_duration_seconds", "From the request's arrival to the answer's end.", ["cache"],
+            buckets=REQUEST_BUCKETS_S, registry=registry,
+        )  # fmt: skip
+        self._overhead = Histogram(
+            "farthing_overhead_seconds", "Farthing's own part of that time.",
+            buckets=OVERHEAD_BUCKETS_S, registry=registry,
+        )  # fmt: skip
+        self._first_byte = Histogram(
+            "farthing_time_to_first_byte_seconds", "From the request's arrival to the answer's first byte.",
+            buckets=REQUEST_BUCKETS_S, registry=registry,
+        )  # fmt: skip
+        self._attempts = Counter(
+            "farthing_upstream_attempts", "Tries at an upstream, by the class of its status ('none': no answer).",
+            ["status_class"], registry=registry,
+        )  # fmt: skip
+        for cause in CAUSES:
+            self._saved.labels(cause)
+            self._lost.labels(cause)
+        self._watched = Watched(max_names)
+        registry.register(self._watched)
+
+    def watch(self, gauges: Callable[[], Mapping[str, float]]) -> None:
+        """Ask `gauges` at every scrape for values by name: those of GAUGES and COUNTERS, and `stage_errors:STAGE`."""
+        self._watched.sources.append(gauges)
+
+    def observe(self, rows: Sequence[Row]) -> None:
+        """Count finished rows. Safe in any thread. Cost: some 20 µs a row."""
+        requests: Tally[tuple[str, ...]] = Tally()
+        tokens: Tally[tuple[str, str]] = Tally()
+        attempts: Tally[str] = Tally()
+        for row in rows:
+            model = self._models.bounded(row.model_requested)
+            cache = known(row.cache, STATUSES)
+            requests[
+                (
+                    known(row.endpoint, ENDPOINTS),
+                    model,
+                    cache,
+                    known(row.outcome, OUTCOMES),
+                    status_class(row.status),
+                )
+            ] += 1
+            for kind, count in (
+                ("in_original", row.tokens_in_original),
+                ("in_sent", row.tokens_in_sent),
+                ("in_cached", row.tokens_in_cached),
+                ("in_cache_write", row.tokens_in_cache_write),
+                ("out", row.tokens_out),
+                ("reasoning", row.tokens_reasoning),
+            ):
+                if count:
+                    tokens[(model, kind)] += max(0, count)
+            attempts.update(attempt_classes(row))
+            self._duration.labels(cache).observe(row.latency_ms / 1000)
+            self._overhead.observe(row.overhead_ms / 1000)
+            if row.ttft_ms is not None:
+                self._first_byte.observe(row.ttft_ms / 1000)
+        for labels, count in requests.items():
+            self._requests.labels(*labels).inc(count)
+        for pair, count in tokens.items():
+            self._tokens.labels(*pair).inc(count)
+        for name, count in attempts.items():
+            self._attempts.labels(name).inc(count)
+        self._observe_money(rows)
+
+    def _observe_money(self, rows: Sequence[Row]) -> None:
+        """Add amounts up exactly, then once to each counter. As in the report, savings need both cost and baseline."""
+        priced = [row for row in rows if row.cost_usd is not None and row.baseline_usd is not None]
+        self._unpriced.inc(len(rows) - len(priced))
+        self._cost.inc(sum(row.cost_usd or 0 for row in rows) * PICO)
+        self._baseline.inc(sum(row.baseline_usd or 0 for row in priced) * PICO)
+        self._overhead_usd.inc(sum(row.overhead_usd or 0 for row in rows) * PICO)
+        for cause in CAUSES:
+            amounts = [getattr(row, f"saved_{cause}_usd") or 0 for row in priced]
+            self._saved.labels(cause).inc(sum(amount for amount in amounts if amount > 0) * PICO)
+            self._lost.labels(cause).inc(-sum(amount for amount in amounts if amount < 0) * PICO)
+
+    def render(self) -> bytes:
+        """Everything in Prometheus' text format; see `content_type`."""
+        return generate_latest(self._registry)
+
+
+class Names:
+    """The first so many names that came; every later one is `other`."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._seen: set[str] = set()
+
+    def bounded(self, name: str) -> str:
+        """The name, or `other`. A long name is `other` too: a client wrote it."""
+        if name in self._seen:
+            return name
+        if not name:
+            return "none"
+        if len(self._seen) >= self._limit or len(name) > 100:
+            return OTHER
+        self._seen.add(name)
+        return name
+
+
+class Watched(Collector):
+    """Values of the moment, asked for when Prometheus asks."""
+
+    def __init__(self, max_stages: int) -> None:
+        self.sources: list[Callable[[], Mapping[str, float]]] = []
+        self._stages = Names(max_stages)
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: the sources must not be asked before they are ready."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        """One family for each known name that a source gave."""
+        build = GaugeMetricFamily("farthing_build_info", "Always 1; the version is the label.", labels=["version"])
+        build.add_metric([version()], 1)
+        yield build
+        values: dict[str, float] = {}
+        for source in self.sources:
+            try:
+                values.update(source())
+            except Exception as error:  # noqa: BLE001 - one broken gauge must not hide all the others
+                log.warning("a gauge could not be read", error=repr(error))
+        for name, meaning in GAUGES.items():
+            if name in values:
+                yield GaugeMetricFamily(f"farthing_{name}", meaning, value=values[name])
+        for name, meaning in COUNTERS.items():
+            if name in values:
+                yield CounterMetricFamily(f"farthing_{name}", meaning, value=values[name])
+        stages: Tally[str] = Tally()
+        for name, value in values.items():
+            if name.startswith(STAGE_ERRORS):
+                stages[self._stages.bounded(name.removeprefix(STAGE_ERRORS))] += int(value)
+        errors = CounterMetricFamily(
+            "farthing_stage_errors", "Stages that failed and were passed by.", labels=["stage"]
+        )
+        for stage, count in sorted(stages.items()):
+            errors.add_metric([stage], count)
+        yield errors
+
+
+def known(value: str, values: frozenset[str]) -> str:
+    """The value, or `other` where it is none of the known ones."""
+    return value if value in values else OTHER
+
+
+def status_class(status: int) -> str:
+    """`2xx` and so on; `none` where there was no status."""
+    return f"{status // 100}xx" if 100 <= status < 600 else "none"
+
+
+def attempt_classes(row: Row) -> list[str]:
+    """The status class of each try at an upstream that this request itself made."""
+    if not row.attempts or row.cache == CacheStatus.JOINED:
+        return []
+    try:
+        return [status_class(int(attempt["status"])) for attempt in orjson.loads(row.attempts_detail)]
+    except (ValueError, TypeError, KeyError):
+        return []
