@@ -99,10 +99,17 @@ class Relay:
                 ex.served = reply.served
                 return await self._send(request, ex, reply.status, CIMultiDict(reply.headers), reply.body)
             return await self._relay(request, ex, reply)
+        except CutOff:
+            raise
         except FarthingError as fault:
-            if isinstance(fault, CutOff):
-                raise
             return await self._refuse(request, ex, fault)
+        except (ConnectionError, asyncio.CancelledError):
+            raise
+        except Exception as error:
+            log.error("request failed", id=ex.id, exc_info=error)
+            if ex.first_byte_tick is not None or ex.status:
+                raise ConnectionResetError("farthing failed in the middle of an answer") from error
+            return await self._refuse(request, ex, FarthingError(type(error).__name__))
 
     async def _relay(self, request: web.BaseRequest, ex: Exchange, reader: Reader) -> web.StreamResponse:
         """What the flight brings, in the shape that this client asked for."""

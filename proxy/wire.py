@@ -181,7 +181,7 @@ def _read_slowly(body: bytes) -> Body | str:
     exact = _exact(body)
     if isinstance(exact, str):
         return "body is not JSON" if exact == _NOT_JSON else exact
-    return Body(json.loads(body), exact) if isinstance(exact, dict) else "body is not a JSON object"
+    return Body(exact, exact) if isinstance(exact, dict) else "body is not a JSON object"
 
 
 _NOT_JSON = "body has no canonical form"

@@ -135,7 +135,10 @@ class ScriptedUpstream:
         if request.method == "POST" and path in answers:
             if not isinstance(asked, dict):
                 return self._fail(call, 400, "the body is not a JSON object")
-            kind, pieces = answers[path](call, asked, script)
+            try:
+                kind, pieces = answers[path](call, asked, script)
+            except (TypeError, AttributeError, KeyError, ValueError):
+                return self._fail(call, 400, "wrong types")
             return await self._send(request, call, script, 200, {"Content-Type": kind, **script.headers}, pieces)
         if path == "/v1/models":
             body = _dump({"object": "list", "data": [{"id": "m", "object": "model", "created": 1, "owned_by": "me"}]})
@@ -343,8 +346,9 @@ class ScriptedUpstream:
         start = whole | {"content": [], "stop_reason": None, "usage": whole["usage"] | {"output_tokens": 1}}  # type: ignore[operator]
         events: list[dict[str, Any]] = [{"type": "message_start", "message": start}]
         events.append({"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}})
-        for word in words:
-            events.append({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": word}})
+        events += [
+            {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": word}} for word in words
+        ]
         events.append({"type": "content_block_stop", "index": 0})
         ending = {"stop_reason": "end_turn", "stop_sequence": None}
         events.append({"type": "message_delta", "delta": ending, "usage": {"output_tokens": call.tokens_out}})

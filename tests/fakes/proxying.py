@@ -1,0 +1,84 @@
+"""A whole proxy in the test's own loop, in front of a scripted upstream, with its ledger at hand."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from farthing.proxy.app import Services, running
+from farthing.proxy.clock import Clock
+from farthing.proxy.config import load
+
+__all__ = ["PRICES", "Proxied", "chat", "proxied"]
+
+PRICES = {"models": {"m": {"input_usd_per_mtok": 2, "cached_usd_per_mtok": 1, "output_usd_per_mtok": 8}}}
+
+
+@dataclass
+class Proxied:
+    """A running proxy. `client`: knows its address; give it a credential by `headers`."""
+
+    url: str
+    services: Services
+    client: httpx.AsyncClient
+    state_dir: Path
+
+    async def rows(self, count: int | None = None) -> list[dict[str, Any]]:
+        """The ledger, oldest first; waits until `count` rows are there."""
+        for _ in range(200):
+            if self.services.ledger is not None:
+                await asyncio.to_thread(self.services.ledger.flush)
+            with closing(sqlite3.connect(self.state_dir / "ledger.db")) as ledger:
+                ledger.row_factory = sqlite3.Row
+                found = [dict(row) for row in ledger.execute("select * from requests order by ts, rowid")]
+            if count is None or len(found) >= count:
+                return found
+            await asyncio.sleep(0.02)
+        raise AssertionError(f"{len(found)} rows after 4 s, expected {count}")
+
+    async def post(self, body: Any, path: str = "/v1/chat/completions", **headers: str) -> httpx.Response:
+        """POST a JSON body; header names with _ for -."""
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        if isinstance(body, bytes):
+            return await self.client.post(path, content=body, headers={"Content-Type": "application/json"} | named)
+        return await self.client.post(path, json=body, headers=named)
+
+
+def chat(text: str = "hello there", **more: Any) -> dict[str, Any]:
+    """A chat request."""
+    return {"model": "m", "messages": [{"role": "user", "content": text}]} | more
+
+
+@asynccontextmanager
+async def proxied(
+    upstream_url: str,
+    state_dir: Path,
+    *,
+    clock: Clock | None = None,
+    env: dict[str, str] | None = None,
+    **settings: Any,
+) -> AsyncIterator[Proxied]:
+    """A proxy; settings as `cache__ttl_s=5`. The semantic stage is off unless asked for."""
+    flags: dict[str, Any] = {
+        "state_dir": state_dir,
+        "server.port": 0,
+        "upstream.url": upstream_url,
+        "upstream.retry_base_s": 0.01,
+        "semantic.mode": "off",
+        "prices": PRICES,
+    }
+    flags |= {name.replace("__", "."): value for name, value in settings.items()}
+    config = load(None, {}, flags)
+    async with running(config, clock=clock) as proxy:
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+        async with httpx.AsyncClient(
+            base_url=proxy.url, timeout=30, limits=limits, headers={"Authorization": "Bearer sk-one"}
+        ) as client:
+            yield Proxied(proxy.url, proxy.services, client, state_dir)
