@@ -1,0 +1,341 @@
+"""The shared store: entries in Redis (6.2 or later), Valkey, or a cluster of either.
+
+Keys: `<prefix>:e:{<key>}` holds an encoded entry, with Redis's own expiry; `<prefix>:v:{<key>}` is the set of the
+names of the entry's variants. The braces are Cluster's hash tag (Redis, "Cluster specification"), round the key
+without its `.N`, so that all variants of an answer are in one slot. A purge by key looks these up; any other purge
+walks the key space with SCAN and reads the labels at the front of each entry: slow, but it needs no second index
+that could disagree with the first.
+
+Rules of this file: no request waits longer than the deadline; once calls fail in a row they are refused at once,
+and a probe in the background, not a request, finds out when the server is back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import structlog
+
+from farthing.cache.breaker import Breaker, Gate
+from farthing.cache.codec import Labels, decode, encode, peek
+from farthing.cache.entry import Entry
+from farthing.cache.store import Selector, StoreStats
+from farthing.proxy.clock import Clock
+from farthing.proxy.errors import ConfigFault, StoreFault
+
+__all__ = ["RedisStore"]
+
+log = structlog.get_logger("farthing.store")
+
+T = TypeVar("T")
+
+# Larger bodies are deflated and checked in a thread: 64 KiB take some 0.6 ms.
+_THREAD_FROM_BYTES = 65_536
+_PROBE_S = 2.0
+_PURGE_STEP_S = 5.0
+_SCAN_COUNT = 500
+# Covers the labels of any entry but those with very long tags; those are then read whole.
+_LABELS_BYTES = 1024
+
+
+class RedisStore:
+    """Store over a Redis URL: redis://, rediss:// (TLS), unix://, and redis+cluster:// or rediss+cluster://.
+
+    `deadline_ms` bounds every get, put and stats; a purge's single steps have 5 s each. After `threshold` failures
+    in a row calls raise StoreFault at once, and every `pause_s` one of them starts a probe. Sizes and evictions in
+    `stats` are the server's own, whoever uses it. Raises ConfigFault: a URL that redis-py can't read.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        deadline_ms: float,
+        clock: Clock,
+        prefix: str = "farthing",
+        threshold: int = 5,
+        pause_s: float = 1.0,
+        max_connections: int = 128,
+    ) -> None:
+        self._client = _client(url, max_connections)
+        self._where = _where(url)
+        self._deadline_s = deadline_ms / 1000
+        self._clock = clock
+        self._prefix = prefix
+        self._breaker = Breaker(threshold=threshold, pause_s=pause_s)
+        # What is under way, stragglers and probe among it; ended by `close`.
+        self._running: set[asyncio.Future[Any]] = set()
+        self._refused: set[str] = set()
+        self._stats = StoreStats("redis", 0, 0, 0, 0, 0, False)
+        self._closed = False
+
+    async def open(self) -> None:
+        """Nothing: connections are made when they are needed. Here so that every store opens alike."""
+
+    async def get(self, key: str, now_s: float) -> Entry | None:
+        """Store.get."""
+        raw: bytes | None = await self._call("read", lambda: self._client.get(self._entry_name(key)))
+        if raw is None:
+            return None
+        entry = await asyncio.to_thread(decode, raw) if len(raw) > _THREAD_FROM_BYTES else decode(raw)
+        # The key is compared since a connection that was cut off in mid-answer must never serve another's.
+        if entry is None or entry.key != key:
+            log.warning("an entry fails its checksum: passed by", key=key)
+            return None
+        return entry if entry.expires_s > now_s else None
+
+    async def put(self, entry: Entry) -> None:
+        """Store.put."""
+        ttl_ms = int((entry.expires_s - self._clock.now_s()) * 1000)
+        name = self._entry_name(entry.key)
+        if ttl_ms <= 0:
+            await self._call("write", lambda: self._client.unlink(name))
+            return
+        long = len(entry.body) > _THREAD_FROM_BYTES
+        raw = await asyncio.to_thread(encode, entry) if long else encode(entry)
+        base, dot, _ = entry.key.partition(".")
+        if not dot:
+            await self._call("write", lambda: self._client.set(name, raw, px=ttl_ms))
+            return
+
+        async def write() -> None:
+            # The set lives as long as its longest-lived member: it only ever grows older here.
+            variants = self._variants_name(base)
+            pipe = self._client.pipeline(transaction=False)
+            pipe.set(name, raw, px=ttl_ms)
+            pipe.sadd(variants, entry.key)
+            pipe.pttl(variants)
+            left_ms = (await pipe.execute())[2]
+            if left_ms < ttl_ms:
+                await self._client.pexpire(variants, ttl_ms)
+
+        await self._call("write", write)
+
+    async def purge(self, selector: Selector) -> tuple[str, ...]:
+        """Store.purge. Cost: one step for a key, else a walk over all of the server's keys."""
+        if selector.key:
+            return await self._purge_key(selector)
+        removed: list[str] = []
+        names: list[bytes] = []
+        walk = self._client.scan_iter(match=f"{self._prefix}:e:*", count=_SCAN_COUNT).__aiter__()
+        while True:
+            name = await self._step(lambda: anext(walk, None))
+            if name is not None:
+                names.append(name)
+            if names and (name is None or len(names) >= _SCAN_COUNT):
+                removed += await self._purge_names(names, selector)
+                names = []
+            if name is None:
+                return tuple(dict.fromkeys(removed))
+
+    async def stats(self) -> StoreStats:
+        """Store.stats; never raises: while the server is away, the last known figures, not healthy."""
+        try:
+            entries, memory, counters = await self._call("read", self._figures)
+        except StoreFault:
+            old = self._stats
+            return StoreStats("redis", old.entries, old.bytes, 0, 0, old.evicted, False)
+        self._stats = StoreStats("redis", entries, memory, 0, 0, counters, not self._refused)
+        return self._stats
+
+    async def close(self) -> None:
+        """Store.close."""
+        if self._closed:
+            return
+        self._closed = True
+        for running in self._running:
+            running.cancel()
+        if self._running:
+            await asyncio.wait(set(self._running), timeout=_PROBE_S)
+        await self._client.aclose()
+
+    def _entry_name(self, key: str) -> str:
+        base, dot, variant = key.partition(".")
+        return f"{self._prefix}:e:{{{base}}}{dot}{variant}"
+
+    def _variants_name(self, base: str) -> str:
+        return f"{self._prefix}:v:{{{base}}}"
+
+    async def _purge_key(self, selector: Selector) -> tuple[str, ...]:
+        variants = await self._step(lambda: self._client.smembers(self._variants_name(selector.key)))
+        keys = [selector.key, *sorted(member.decode() for member in variants)]
+        removed = await self._purge_names([self._entry_name(key).encode() for key in keys], selector)
+        return tuple(removed)
+
+    async def _purge_names(self, names: list[bytes], selector: Selector) -> list[str]:
+        """Remove those of the named entries that the selector's scope and model match; their keys."""
+
+        async def starts() -> list[bytes]:
+            pipe = self._client.pipeline(transaction=False)
+            for name in names:
+                pipe.getrange(name, 0, _LABELS_BYTES - 1)
+            found: list[bytes] = await pipe.execute()
+            return found
+
+        matching: list[tuple[bytes, str]] = []
+        for name, start in zip(names, await self._step(starts), strict=True):
+            if not start:
+                continue
+            labels = peek(start) or await self._labels(name)
+            if labels is None or _matches(labels, selector):  # what can't be read can't be served: away with it
+                matching.append((name, labels.key if labels else name.decode(errors="replace")))
+
+        async def unlink() -> list[int]:
+            pipe = self._client.pipeline(transaction=False)
+            for name, _ in matching:
+                pipe.execute_command("UNLINK", name)  # the cluster client's unlink can't be queued
+            counts: list[int] = await pipe.execute()
+            return counts
+
+        if not matching:
+            return []
+        return [key for (_, key), count in zip(matching, await self._step(unlink), strict=True) if count]
+
+    async def _labels(self, name: bytes) -> Labels | None:
+        raw: bytes | None = await self._step(lambda: self._client.get(name))
+        return peek(raw) if raw else None
+
+    async def _figures(self) -> tuple[int, int, int]:
+        """Keys, bytes and evictions of the server; of all its nodes where it is a cluster."""
+        entries = await self._client.dbsize()
+        info = await self._client.info()
+        nodes = [info] if "used_memory" in info else list(info.values())
+        return (
+            int(entries),
+            sum(int(node["used_memory"]) for node in nodes),
+            sum(int(node["evicted_keys"]) for node in nodes),
+        )
+
+    async def _call(self, kind: str, command: Callable[[], Awaitable[T]]) -> T:
+        """One command within the deadline and the breaker's leave. `kind`: read or write."""
+        if self._closed:
+            raise StoreFault("the store is closed")
+        gate = self._breaker.ask(self._clock.tick_s())
+        if gate is Gate.PROBE:
+            probe = asyncio.gather(self._find_out())
+            self._running.add(probe)
+            probe.add_done_callback(self._ended)
+        if gate is not Gate.PASS:
+            raise StoreFault(f"{self._where} is away")
+        return await self._guarded(kind, command, self._deadline_s)
+
+    async def _step(self, command: Callable[[], Awaitable[T]]) -> T:
+        """One step of a purge: it is tried whatever the breaker says, since an operator waits for it."""
+        if self._closed:
+            raise StoreFault("the store is closed")
+        return await self._guarded("write", command, _PURGE_STEP_S)
+
+    async def _guarded(self, kind: str, command: Callable[[], Awaitable[T]], deadline_s: float) -> T:
+        """Translate redis-py's errors, and tell the breaker. An error *answer* (out of memory, read-only, no
+        permission) is a fault too, but the server is there: it opens no breaker."""
+        from redis.exceptions import ConnectionError as RedisGone
+        from redis.exceptions import RedisError, ResponseError
+        from redis.exceptions import TimeoutError as RedisSlow
+
+        try:
+            result = await self._within(deadline_s, command)
+        except (RedisGone, RedisSlow, OSError, TimeoutError) as error:
+            self._failed(error)
+            raise StoreFault(f"{self._where} failed: {type(error).__name__}") from error
+        except (RedisError, ResponseError) as error:
+            self._worked(kind, error)
+            raise StoreFault(f"{self._where} refused: {error}") from error
+        self._worked(kind, None)
+        return result
+
+    async def _within(self, deadline_s: float, command: Callable[[], Awaitable[T]]) -> T:
+        """The command's result, or TimeoutError when the time is over, whatever the command does then.
+
+        Not by `asyncio.timeout`: redis-py (8.1) was seen to lose a cancellation that came while it connected, and
+        then to wait on for its own 5 to 10 s. Here the wait ends at the deadline, and the straggler is cancelled,
+        held until it has ended, and bounded by redis-py's socket timeouts.
+        """
+        from redis.exceptions import ConnectionError as RedisGone
+
+        async def twice() -> T:
+            try:
+                return await command()
+            except (RedisGone, OSError):  # once more: a pooled connection may have died since its last use
+                return await command()
+
+        running = asyncio.gather(twice())
+        self._running.add(running)
+        running.add_done_callback(self._ended)
+        try:
+            await asyncio.wait({running}, timeout=deadline_s)
+            if not running.done():
+                raise TimeoutError
+            if running.cancelled():  # by `close`, not by our caller
+                raise StoreFault("the store is closed")
+            return running.result()[0]
+        finally:
+            running.cancel()
+
+    def _ended(self, running: asyncio.Future[Any]) -> None:
+        self._running.discard(running)
+        if not running.cancelled():
+            running.exception()  # looked at, so that a straggler's end is no warning
+
+    def _failed(self, error: Exception, *, probe: bool = False) -> None:
+        if self._breaker.failed(self._clock.tick_s(), probe=probe):
+            log.error("the store is away: answers pass it by", store=self._where, error=repr(error))
+
+    def _worked(self, kind: str, refusal: Exception | None) -> None:
+        """The server answered. One log line for each change, of the connection or of what it refuses."""
+        if self._breaker.succeeded():
+            log.warning("the store is back", store=self._where)
+        if (kind in self._refused) is (refusal is not None):
+            return
+        if refusal is None:
+            self._refused.discard(kind)
+            log.warning(f"the store takes a {kind} again", store=self._where)
+        else:
+            self._refused.add(kind)
+            log.error(f"the store refuses a {kind}", store=self._where, error=str(refusal))
+
+    async def _find_out(self) -> None:
+        """The probe: longer than a request may wait, so that a slow TLS handshake can come to its end."""
+        from redis.exceptions import RedisError
+
+        try:
+            await self._within(_PROBE_S, self._client.ping)
+        except (RedisError, OSError, TimeoutError) as error:
+            self._failed(error, probe=True)
+        else:
+            self._worked("read", None)
+
+
+def _matches(labels: Labels, selector: Selector) -> bool:
+    return (not selector.scope or labels.scope == selector.scope) and (
+        not selector.model or labels.of_model(selector.model)
+    )
+
+
+def _where(url: str) -> str:
+    """The URL's address alone: a password must not reach a log."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def _client(url: str, max_connections: int) -> Any:
+    """redis-py's client for the URL, without its retries."""
+    from redis.asyncio import Redis, RedisCluster
+    from redis.asyncio.retry import Retry
+    from redis.backoff import NoBackoff
+
+    scheme, mark, rest = url.partition("+cluster://")
+    options: dict[str, Any] = {
+        "retry": Retry(NoBackoff(), 0),
+        "max_connections": max_connections,
+        "socket_connect_timeout": _PROBE_S,
+        "socket_timeout": _PURGE_STEP_S,
+    }
+    try:
+        if mark:
+            return RedisCluster.from_url(f"{scheme}://{rest}", **options)
+        return Redis.from_url(url, **options)
+    except ValueError as error:
+        raise ConfigFault(f"store.url: {error}") from None

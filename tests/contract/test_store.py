@@ -1,0 +1,155 @@
+"""One promise, three stores: memory alone, memory over SQLite, and a real Valkey."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from farthing.cache.entry import Entry
+from farthing.cache.store import Selector, Store
+from farthing.cache.store_local import LocalStore
+from farthing.cache.store_redis import RedisStore
+from farthing.proxy.clock import FakeClock
+from farthing.proxy.errors import StoreFault
+from farthing.proxy.usage import Usage
+from tests.fakes.valkey import ValkeyProcess
+
+KEY = "a" * 32
+OTHER = "b" * 32
+
+
+@pytest.fixture(scope="module")
+def valkey() -> Iterator[ValkeyProcess]:
+    with ValkeyProcess() as server:
+        yield server
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture(params=["memory", "file", "file, nothing hot", "redis"])
+async def store(
+    request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock, valkey: ValkeyProcess
+) -> AsyncIterator[Store]:
+    made: LocalStore | RedisStore
+    if request.param == "redis":
+        valkey.command("FLUSHALL")
+        made = RedisStore(valkey.url, deadline_ms=2000, clock=clock)
+    else:
+        made = LocalStore(
+            None if request.param == "memory" else tmp_path / "state" / "cache.db",
+            clock=clock,
+            memory_bytes=0 if "nothing" in request.param else 10**7,
+            max_bytes=10**8,
+            max_entries=1000,
+            flush_ms=1,
+        )
+    await made.open()
+    yield made
+    await made.close()
+
+
+def entry(clock: FakeClock, key: str = KEY, *, scope: str = "t", ttl_s: float = 60, body: bytes = b"{}") -> Entry:
+    return Entry(
+        key=key,
+        scope=scope,
+        endpoint="chat",
+        model_requested="small",
+        model_served="small-2026",
+        shape="whole",
+        content_type="application/json",
+        body=body,
+        usage=Usage(fresh=7, output=3),
+        stored_s=clock.now_s(),
+        expires_s=clock.now_s() + ttl_s,
+        tags=(("team", "search"),),
+    )
+
+
+async def test_gives_back_what_was_put(store: Store, clock: FakeClock) -> None:
+    for size in (0, 2, 5000, 300_000):
+        put = entry(clock, body=b"word " * (size // 5))
+        await store.put(put)
+        assert await store.get(KEY, clock.now_s()) == put
+    assert await store.get(OTHER, clock.now_s()) is None
+
+
+async def test_replaces(store: Store, clock: FakeClock) -> None:
+    await store.put(entry(clock, body=b"old"))
+    await store.put(entry(clock, body=b"new"))
+    found = await store.get(KEY, clock.now_s())
+    assert found is not None and found.body == b"new"
+    assert (await store.stats()).entries == 1
+
+
+async def test_expires_by_the_clock_that_it_is_given(store: Store, clock: FakeClock) -> None:
+    await store.put(entry(clock, ttl_s=60))
+    assert await store.get(KEY, clock.now_s() + 59.9) is not None
+    assert await store.get(KEY, clock.now_s() + 60) is None
+
+
+async def test_keeps_nothing_that_has_expired_already(store: Store, clock: FakeClock) -> None:
+    await store.put(entry(clock, body=b"old"))
+    await store.put(entry(clock, ttl_s=0))
+    assert await store.get(KEY, clock.now_s()) is None
+
+
+@pytest.mark.parametrize(
+    ("selector", "gone"),
+    [
+        (Selector(), {KEY, f"{KEY}.1", f"{KEY}.12", OTHER, "c" * 32}),
+        (Selector(key=KEY), {KEY, f"{KEY}.1", f"{KEY}.12"}),
+        (Selector(key=f"{KEY}.1"), {f"{KEY}.1"}),
+        (Selector(key="d" * 32), set()),
+        (Selector(scope="t"), {KEY, f"{KEY}.1", f"{KEY}.12"}),
+        (Selector(model="small"), {KEY, f"{KEY}.1", f"{KEY}.12", OTHER}),
+        (Selector(model="served"), {"c" * 32}),
+        (Selector(model="small", scope="u"), {OTHER}),
+        (Selector(key=KEY, scope="u"), set()),
+        (Selector(model="sma"), set()),
+    ],
+)
+async def test_purges_what_matches_and_nothing_else(
+    store: Store, clock: FakeClock, selector: Selector, gone: set[str]
+) -> None:
+    everything = [
+        entry(clock),
+        entry(clock, f"{KEY}.1"),
+        entry(clock, f"{KEY}.12"),
+        entry(clock, OTHER, scope="u"),
+        replace(entry(clock, "c" * 32, scope="u"), model_requested="large", model_served="served"),
+    ]
+    for each in everything:
+        await store.put(each)
+    removed = await store.purge(selector)
+    assert set(removed) == gone and len(removed) == len(gone)
+    for each in everything:
+        assert (await store.get(each.key, clock.now_s()) is None) == (each.key in gone)
+    assert await store.purge(selector) == ()
+
+
+async def test_purges_entries_with_long_labels(store: Store, clock: FakeClock) -> None:
+    await store.put(replace(entry(clock), scope="s" * 3000))
+    assert await store.purge(Selector(scope="s" * 3000)) == (KEY,)
+
+
+async def test_purges_many(store: Store, clock: FakeClock) -> None:
+    for number in range(1000):
+        await store.put(entry(clock, f"{number:032x}", scope=f"t{number % 3}"))
+    assert len(await store.purge(Selector(scope="t0"))) == 334
+    assert (await store.stats()).entries == 666
+
+
+async def test_stats_and_closing_twice(store: Store, clock: FakeClock) -> None:
+    await store.put(entry(clock, body=b"x" * 1000))
+    stats = await store.stats()
+    assert stats.entries == 1 and stats.bytes > 1000 and stats.healthy
+    await store.close()
+    await store.close()
+    with pytest.raises(StoreFault):
+        await store.put(entry(clock, OTHER))
