@@ -73,6 +73,7 @@ class ScriptedUpstream:
         self.at_once = 0
         self.most_at_once = 0
         self.default = Script()
+        self.by_text: dict[str, Script] = {}
         self._scripts: deque[Script] = deque()
 
     def script(self, *scripts: Script) -> None:
@@ -89,8 +90,9 @@ class ScriptedUpstream:
         return total / 1_000_000
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        script = self._scripts.popleft() if self._scripts else self.default
         call = Call(request.method, request.raw_path, dict(request.headers), await request.content.read())
+        named = [script for text, script in self.by_text.items() if text.encode() in call.body]
+        script = named[0] if named else self._scripts.popleft() if self._scripts else self.default
         self.calls.append(call)
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
