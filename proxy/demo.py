@@ -24,7 +24,7 @@ import orjson
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from farthing.proxy import simulated as simulated_upstream
 from farthing.proxy import small_model
@@ -156,6 +156,10 @@ class Demo:
         self._say(
             f"Semantic   served [yellow]unproven[/yellow] from a cosine of {THRESHOLD} on: no error bound is proved"
         )
+        if (self._home / "ledger.db").exists():
+            self._say(
+                f"State      {escape(str(self._home))} holds earlier runs: their answers hit, the report counts them"
+            )
         self.console.print()
 
     async def play(self, planned: Plan, once: bool) -> int:
@@ -239,8 +243,9 @@ class Demo:
 
                 await replay(client, self._upstream.model, planned, SystemClock(), plainly)
                 return tally
-            columns = (BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
-            with Progress(*columns, console=self.console) as progress:
+            words = TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=False))
+            columns = (BarColumn(16), MofNCompleteColumn(), TimeElapsedColumn(), words)
+            with Progress(*columns, console=self.console, expand=True) as progress:
                 bar = progress.add_task("", total=total)
 
                 def moving(answered: Answered) -> None:
