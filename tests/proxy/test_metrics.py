@@ -32,8 +32,8 @@ def test_a_row_is_counted_once_everywhere() -> None:
     metrics.observe(
         [
             row(id="a", baseline_usd=3 * DOLLAR, cost_usd=2 * DOLLAR, saved_compress_usd=DOLLAR,
-                overhead_usd=DOLLAR // 4, tokens_in_original=100, tokens_in_sent=80, tokens_out=5, latency_ms=800.0, overhead_ms=2.0,
-                ttft_ms=300.0, attempts=3, attempts_detail=json.dumps(tries)),
+                overhead_usd=DOLLAR // 4, tokens_in_original=100, tokens_in_sent=80, tokens_out=5,
+                latency_ms=800.0, overhead_ms=2.0, ttft_ms=300.0, attempts=3, attempts_detail=json.dumps(tries)),
             row(id="b", cache="joined", attempts=3, attempts_detail=json.dumps(tries)),
         ]
     )  # fmt: skip

@@ -1,0 +1,182 @@
+"""The dashboard's page and what it asks for: figures as JSON, from a read-only connection in a thread.
+
+Rules of this file: it only reads; it knows no web framework, so its caller sets the security headers; a ledger that
+isn't there yet is an empty one; at most two questions are asked of the ledger at a time, and none for longer than
+`MAX_QUERY_S`, so that a wall of open dashboards doesn't slow requests down.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+import orjson
+
+from farthing.proxy.clock import Clock
+from farthing.proxy.errors import error_body
+from farthing.proxy.figures import GROUPS, Bucket, farthing_since, one, open_ledger, recent, series, summary
+from farthing.proxy.report import dollars, plain, plain_sums
+from farthing.proxy.row import COLUMNS, MONEY_COLUMNS, Row
+
+__all__ = ["Dashboard", "Reply"]
+
+Reply = tuple[int, str, bytes]
+T = TypeVar("T")
+
+STATIC: Mapping[str, str] = {
+    "index.html": "text/html; charset=utf-8",
+    "style.css": "text/css; charset=utf-8",
+    "app.js": "text/javascript; charset=utf-8",
+    "charts.js": "text/javascript; charset=utf-8",
+    "detail.js": "text/javascript; charset=utf-8",
+    "format.js": "text/javascript; charset=utf-8",
+    "icon.svg": "image/svg+xml",
+    "uPlot.iife.min.js": "text/javascript; charset=utf-8",
+    "uPlot.min.css": "text/css; charset=utf-8",
+    "uPlot.LICENSE.txt": "text/plain; charset=utf-8",
+}
+JSON = "application/json"
+JSON_COLUMNS = ("tags", "stage_ms", "decisions", "attempts_detail")
+LISTED = (
+    "id", "ts", "endpoint", "status", "outcome", "error", "stream", "model_requested", "model_served", "cache",
+    "cache_reason", "tokens_in_original", "tokens_in_sent", "tokens_out", "baseline_usd", "cost_usd", "overhead_usd",
+    "latency_ms", "overhead_ms",
+)  # fmt: skip
+MAX_QUERY_S = 20.0
+AT_A_TIME = 2
+STEPS_BETWEEN_LOOKS = 1_000_000
+
+
+class Dashboard:
+    """Answers GET and HEAD under /farthing/.
+
+    `ledger`: the SQLite file, which need not exist yet. `state`: what is on, shown as badges; never a secret.
+    """
+
+    def __init__(self, ledger: Path, clock: Clock, state: Callable[[], dict[str, Any]]) -> None:
+        self._ledger = ledger
+        self._clock = clock
+        self._state = state
+        folder = Path(__file__).parent / "static"
+        self._files = {name: (folder / name).read_bytes() for name in STATIC}
+        self._turns = asyncio.Semaphore(AT_A_TIME)
+
+    async def handle(self, method: str, path: str, query: Mapping[str, str]) -> Reply | None:
+        """Status, content type and body; None where the path is not the dashboard's. `path`: without its query."""
+        if path in ("/farthing", "/farthing/"):
+            path = "/farthing/static/index.html"
+        if not path.startswith(("/farthing/static/", "/farthing/api/")):
+            return None
+        rest = path.removeprefix("/farthing/")
+        kind, _, name = rest.partition("/")
+        if kind == "static":
+            found = self._files.get(name)
+            reply = fault(404, f"there is no file {name[:80]!r}") if found is None else (200, STATIC[name], found)
+        else:
+            ask = self._questions(name, query)
+            if ask is None:
+                return None
+            reply = fault(405, "only GET") if method not in ("GET", "HEAD") else await self._answer(ask)
+        return (reply[0], reply[1], b"") if method == "HEAD" else reply
+
+    def _questions(self, name: str, query: Mapping[str, str]) -> Callable[[sqlite3.Connection], Any] | None:
+        """What to ask of the ledger; None for a name that isn't ours."""
+        now_s = self._clock.now_s()
+        if name == "summary":
+            around = {"state": self._state(), "groups_known": [*GROUPS]}
+            return lambda conn: {**self._summary(conn, query, now_s), **around}
+        if name == "series":
+            return lambda conn: self._series(conn, query, now_s)
+        if name == "requests":
+            return lambda conn: {"requests": [listed(row) for row in recent(conn, number(query, "limit", 50))]}
+        if name.startswith("requests/"):
+            return lambda conn: found_row(conn, name.removeprefix("requests/"))
+        return None
+
+    def _summary(self, conn: sqlite3.Connection, query: Mapping[str, str], now_s: float) -> dict[str, Any]:
+        by = tuple(part for part in query.get("by", "").split(",") if part)
+        # One second more: a row written within this very second belongs to the figures.
+        return plain(summary(conn, farthing_since(query.get("since", "24h"), now_s), now_s + 1, by))
+
+    def _series(self, conn: sqlite3.Connection, query: Mapping[str, str], now_s: float) -> dict[str, Any]:
+        since_s = farthing_since(query.get("since", "24h"), now_s)
+        return {"buckets": [slice_of(each) for each in series(conn, since_s, now_s + 1, number(query, "buckets", 48))]}
+
+    async def _answer(self, ask: Callable[[sqlite3.Connection], Any]) -> Reply:
+        async with self._turns:
+            try:
+                return 200, JSON, orjson.dumps(await asyncio.to_thread(self._ask, ask))
+            except LookupError as error:
+                return fault(404, str(error.args[0]))
+            except ValueError as error:
+                return fault(400, str(error))
+            except sqlite3.Error as error:
+                return fault(503, f"the ledger can't be read: {error}")
+
+    def _ask(self, ask: Callable[[sqlite3.Connection], T]) -> T:
+        """Ask on a connection of its own; an absent ledger is an empty one."""
+        try:
+            conn = open_ledger(self._ledger)
+        except sqlite3.OperationalError:
+            if self._ledger.exists():
+                raise
+            conn = sqlite3.connect(":memory:")
+        with closing(conn):
+            if conn.execute("select 1 from sqlite_master where name = 'requests'").fetchone() is None:
+                conn.close()
+                conn = sqlite3.connect(":memory:")
+                conn.execute(f"create table requests ({', '.join(f'{chr(34)}{name}{chr(34)}' for name in COLUMNS)})")
+            until = self._clock.tick_s() + MAX_QUERY_S
+            conn.set_progress_handler(lambda: self._clock.tick_s() > until, STEPS_BETWEEN_LOOKS)
+            with closing(conn):
+                return ask(conn)
+
+
+def found_row(conn: sqlite3.Connection, row_id: str) -> dict[str, Any]:
+    """One row with everything. Raises LookupError."""
+    row = one(conn, row_id)
+    if row is None:
+        raise LookupError(f"there is no request {row_id[:80]!r} in the ledger")
+    return whole(row)
+
+
+def whole(row: Row) -> dict[str, Any]:
+    """A row as plain values: amounts as decimal texts of dollars, JSON columns parsed where they can be."""
+    values = asdict(row)
+    for name in MONEY_COLUMNS:
+        values[name] = None if values[name] is None else dollars(values[name])
+    for name in JSON_COLUMNS:
+        try:
+            values[name] = orjson.loads(values[name])
+        except ValueError:
+            values[name] = None
+    return values
+
+
+def listed(row: Row) -> dict[str, Any]:
+    """What the list of recent requests shows of a row."""
+    values = whole(row)
+    return {name: values[name] for name in LISTED}
+
+
+def slice_of(bucket: Bucket) -> dict[str, Any]:
+    """A slice of time as plain values."""
+    return {"start_s": bucket.start_s, "length_s": bucket.length_s, **plain_sums(bucket.sums, bucket.times)}
+
+
+def number(query: Mapping[str, str], name: str, otherwise: int) -> int:
+    """A whole number of the query. Raises ValueError."""
+    text = query.get(name, "") or str(otherwise)
+    if not text.isascii() or not text.isdigit() or len(text) > 9:
+        raise ValueError(f"{name} must be a whole number, not {text[:40]!r}")
+    return int(text)
+
+
+def fault(status: int, message: str) -> Reply:
+    """An error in the API's shape."""
+    return status, JSON, error_body(message, kind="invalid_request_error" if status < 500 else "api_error", code=None)

@@ -1,0 +1,60 @@
+// Numbers and times as a reader wants them. No DOM but `el`, which never reads markup from a text.
+
+/** Dollars (a decimal text or null) with the digits that matter; '$0' only for exactly nothing, '?' for unknown. */
+export function money(text) {
+  if (text === null || text === undefined) return '?';
+  const amount = Number(text), size = Math.abs(amount), sign = amount < 0 ? '-' : '';
+  if (size === 0) return '$0';
+  if (size >= 1) return `${sign}$${size.toLocaleString('en-US', { minimumFractionDigits: 2, maximumFractionDigits: 2 })}`;
+  if (size >= 0.01) return `${sign}$${size.toFixed(4)}`;
+  return `${sign}$${size.toFixed(Math.min(18, 2 - Math.floor(Math.log10(size))))}`;
+}
+
+/** A short amount for an axis. */
+export function axisMoney(amount) {
+  if (amount === 0) return '$0';
+  const size = Math.abs(amount), sign = amount < 0 ? '-' : '';
+  if (size >= 1000) return `${sign}$${short(size)}`;
+  return `${sign}$${Number(size.toPrecision(3))}`;
+}
+
+export const count = (n) => (n === null || n === undefined ? '–' : n.toLocaleString('en-US'));
+export const share = (x) => (x === null || x === undefined ? '–' : `${(100 * x).toFixed(1)}%`);
+
+/** 1234567 as 1.23M. */
+export function short(n) {
+  if (n === null || n === undefined) return '–';
+  for (const [size, unit] of [[1e12, 'T'], [1e9, 'B'], [1e6, 'M'], [1e3, 'k']]) {
+    if (Math.abs(n) >= size) return `${Number((n / size).toPrecision(3))}${unit}`;
+  }
+  return String(Math.round(n * 100) / 100);
+}
+
+/** Milliseconds as ms, s or min. */
+export function duration(ms) {
+  if (ms === null || ms === undefined) return '–';
+  if (ms < 10) return `${ms.toFixed(2)} ms`;
+  if (ms < 1000) return `${ms.toFixed(ms < 100 ? 1 : 0)} ms`;
+  return ms < 60000 ? `${(ms / 1000).toFixed(2)} s` : `${(ms / 60000).toFixed(1)} min`;
+}
+
+export function clock(seconds) {
+  const then = new Date(seconds * 1000), today = new Date().toDateString() === then.toDateString();
+  const time = then.toLocaleTimeString([], { hour: '2-digit', minute: '2-digit', second: '2-digit' });
+  return today ? time : `${then.toLocaleDateString([], { day: 'numeric', month: 'short' })}, ${time}`;
+}
+
+/** An element. Children that are texts become text nodes: nothing from the ledger is ever read as markup. */
+export function el(tag, attributes = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name === 'class') made.className = value;
+    else if (name.startsWith('on')) made.addEventListener(name.slice(2), value);
+    else if (name.startsWith('--') || name === 'width') made.style.setProperty(name, value);
+    else if (value !== null && value !== undefined) made.setAttribute(name, value);
+  }
+  made.append(...children.filter((child) => child !== null && child !== undefined).map((child) => (child instanceof Node ? child : String(child))));
+  return made;
+}
+
+export const swatch = (name, kind = '') => el('span', { class: `swatch ${kind}`, '--swatch': `var(--${name})`, 'aria-hidden': 'true' });
