@@ -12,7 +12,14 @@ from dataclasses import dataclass, field
 import orjson
 
 from farthing.policies.spend import DayTotal
-from farthing.proxy.attribute import Money, attribute_failure, attribute_hit, attribute_joined, attribute_upstream
+from farthing.proxy.attribute import (
+    UNKNOWN,
+    Money,
+    attribute_failure,
+    attribute_hit,
+    attribute_joined,
+    attribute_upstream,
+)
 from farthing.proxy.clock import Clock
 from farthing.proxy.config import Config
 from farthing.proxy.exchange import CacheStatus, Continue, Endpoint, Exchange, Outcome, Verdict
@@ -112,7 +119,7 @@ class Account:
         if ex.served is not None and ex.cache in (CacheStatus.HIT_EXACT, CacheStatus.HIT_SEMANTIC):
             return attribute_hit(self.rates, ex.model, usage, semantic=semantic, at_s=at_s)
         if ex.endpoint is Endpoint.OTHER and ex.original.method not in _FREE_METHODS and call is not None:
-            return attribute_failure(self.rates, "", at_s) if call.status >= 400 else _UNKNOWN
+            return attribute_failure(self.rates, "", at_s) if call.status >= 400 else UNKNOWN
         if call is None or not 200 <= call.status < 300 or ex.endpoint is Endpoint.OTHER:
             return attribute_failure(self.rates, ex.model, at_s)
         if not ex.leads:
@@ -220,9 +227,6 @@ class Account:
             arm=ex.arm,
             config_id=ex.config_id,
         )
-
-
-_UNKNOWN = Money(None, None, None, None, None, None, None, None, "", False)
 
 
 def _decisions(ex: Exchange) -> str:

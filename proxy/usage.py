@@ -6,10 +6,12 @@ turns both into the same buckets, once, so that nothing downstream can count a t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
-__all__ = ["Usage", "UsageSource"]
+__all__ = ["Usage", "UsageSource", "from_payload"]
 
 
 class UsageSource(StrEnum):
@@ -43,3 +45,56 @@ class Usage:
     def tokens_out(self) -> int:
         """All output tokens, reasoning among them."""
         return self.output + self.reasoning
+
+
+def from_payload(endpoint: str, usage: Mapping[str, Any]) -> Usage | None:
+    """A provider's own usage object, in disjoint buckets; None where its counts make no sense.
+
+    OpenAI chat and completions: `prompt_tokens` includes `cached_tokens` and `cache_write_tokens` of
+    `prompt_tokens_details`; `completion_tokens` includes `reasoning_tokens` of `completion_tokens_details`. Embeddings:
+    `prompt_tokens`. Responses: the same under `input_*` and `output_*`. Anthropic messages: `input_tokens` excludes
+    `cache_read_input_tokens` and `cache_creation_input_tokens`. A detail larger than its whole is cut to the whole; a
+    count that is negative or no integer makes the whole object unusable.
+    Sources: OpenAI API reference (usage objects), Anthropic API reference (Messages, `usage`).
+    """
+    try:
+        if endpoint == "messages":
+            return Usage(
+                fresh=_count(usage, "input_tokens"),
+                cached=_count(usage, "cache_read_input_tokens"),
+                cache_write=_count(usage, "cache_creation_input_tokens"),
+                output=_count(usage, "output_tokens"),
+            )
+        given, made = ("input", "output") if endpoint == "responses" else ("prompt", "completion")
+        if f"{given}_tokens" not in usage:
+            return None
+        whole_in = _count(usage, f"{given}_tokens")
+        details = _details(usage, f"{given}_tokens_details")
+        cached = min(whole_in, _count(details, "cached_tokens"))
+        written = min(whole_in - cached, _count(details, "cache_write_tokens"))
+        whole_out = _count(usage, f"{made}_tokens")
+        reasoning = min(whole_out, _count(_details(usage, f"{made}_tokens_details"), "reasoning_tokens"))
+    except ValueError:
+        return None
+    return Usage(
+        fresh=whole_in - cached - written,
+        cached=cached,
+        cache_write=written,
+        output=whole_out - reasoning,
+        reasoning=reasoning,
+    )
+
+
+def _details(usage: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = usage.get(name)
+    return found if isinstance(found, Mapping) else {}
+
+
+def _count(usage: Mapping[str, Any], name: str) -> int:
+    """A count; 0 where it is absent or null. Raises ValueError where it is no count."""
+    value = usage.get(name)
+    if value is None:
+        return 0
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(name)
+    return value

@@ -1,0 +1,131 @@
+"""What a request cost, what it would have cost, and what saved the difference. Pure.
+
+The prices of one request telescope:
+
+    p0  asked-for model, original prompt, the provider-cache reads that it would have had
+    p1  the same with the prompt as it was sent
+    p2  the served model, at those tokens and reads
+    p3  the serving attempt as billed
+    p4  all attempts as billed
+
+    baseline = p0        saved_compress     = p0 - p1
+    cost     = p4        saved_route        = (p1 - p2) + (p3 - p4)
+                         saved_prompt_cache = p2 - p3
+
+so that for every row `baseline - cost` is exactly the sum of the savings, in integers. Each p is rounded once.
+In this first form there is no simulated provider cache: unless `would_read` says otherwise, the reads that a request
+would have had are those that it had, and p2 = p3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from farthing.proxy.prices import RateCard
+from farthing.proxy.usage import Usage, UsageSource
+
+__all__ = ["UNKNOWN", "Money", "attribute_failure", "attribute_hit", "attribute_joined", "attribute_upstream"]
+
+
+@dataclass(frozen=True, slots=True)
+class Money:
+    """A row's money in integer pico-dollars; all None where a price is unknown. `modelled`: something was estimated."""
+
+    baseline: int | None = None
+    cost: int | None = None
+    overhead: int | None = None
+    saved_exact: int | None = None
+    saved_semantic: int | None = None
+    saved_compress: int | None = None
+    saved_route: int | None = None
+    saved_prompt_cache: int | None = None
+    price_source: str = ""
+    modelled: bool = False
+
+
+UNKNOWN = Money()
+_NOTHING = Money(0, 0, 0, 0, 0, 0, 0, 0)
+
+
+def attribute_upstream(
+    card: RateCard,
+    *,
+    model_requested: str,
+    model_served: str,
+    usage: Usage | None,
+    at_s: float,
+    tokens_saved: int = 0,
+    would_read: int | None = None,
+    other_attempts: Sequence[Usage] = (),
+) -> Money:
+    """An answer that an upstream gave. `usage`: the serving attempt's, as billed. `tokens_saved`: by compression.
+    `other_attempts`: what else was billed for this request."""
+    if usage is None:
+        return UNKNOWN
+    asked, served = card.rates(model_requested, at_s), card.rates(model_served, at_s)
+    if same_model(model_requested, model_served):
+        asked = served = served or asked  # a dated alias of one model: nothing was routed
+    if asked is None or served is None:
+        return UNKNOWN
+    reads = usage if would_read is None else with_reads(usage, would_read)
+    original = with_more_input(reads, tokens_saved)
+    p0, p1, p2, p3 = asked.pico(original), asked.pico(reads), served.pico(reads), served.pico(usage)
+    p4 = p3 + sum(served.pico(other) for other in other_attempts)
+    return Money(
+        baseline=p0,
+        cost=p4,
+        overhead=0,
+        saved_exact=0,
+        saved_semantic=0,
+        saved_compress=p0 - p1,
+        saved_route=(p1 - p2) + (p3 - p4),
+        saved_prompt_cache=p2 - p3,
+        price_source=served.source,
+        modelled=usage.source is UsageSource.COUNTED or would_read is not None or served is not asked,
+    )
+
+
+def attribute_hit(card: RateCard, model: str, usage: Usage | None, *, semantic: bool, at_s: float) -> Money:
+    """An answer from a cache: what the stored usage would cost today is saved."""
+    price = card.price(model, usage, at_s) if usage is not None else None
+    if price is None or usage is None:
+        return UNKNOWN
+    return replace(
+        _NOTHING,
+        baseline=price.pico,
+        saved_exact=0 if semantic else price.pico,
+        saved_semantic=price.pico if semantic else 0,
+        price_source=price.source,
+        modelled=semantic or usage.source is UsageSource.COUNTED,
+    )
+
+
+def attribute_joined(card: RateCard, model: str, usage: Usage | None, *, at_s: float) -> Money:
+    """An answer that was shared while it was under way; the one who started it carries the bill."""
+    return attribute_hit(card, model, usage, semantic=False, at_s=at_s)
+
+
+def attribute_failure(card: RateCard, model: str, at_s: float) -> Money:
+    """A request for which nothing was billed and nothing would have been."""
+    rates = card.rates(model, at_s)
+    return replace(_NOTHING, price_source=rates.source if rates else "")
+
+
+def same_model(asked: str, served: str) -> bool:
+    """Whether the served name is the asked-for one or a dated version of it (gpt-4o -> gpt-4o-2024-08-06)."""
+    if not served or asked == served:
+        return True
+    rest = served.removeprefix(asked)
+    return rest != served and rest.startswith(("-", "@", ":")) and rest[1:].replace("-", "").isdigit()
+
+
+def with_reads(usage: Usage, cached: int) -> Usage:
+    """The same input with another share of it read from the provider's cache."""
+    cached = max(0, min(cached, usage.tokens_in - usage.cache_write))
+    return replace(usage, cached=cached, fresh=usage.tokens_in - usage.cache_write - cached)
+
+
+def with_more_input(usage: Usage, tokens: int) -> Usage:
+    """The usage with `tokens` more fresh input; never less than none."""
+    return replace(usage, fresh=max(0, usage.fresh + tokens))
