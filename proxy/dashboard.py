@@ -14,6 +14,7 @@ from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import unquote
 
 import orjson
 
@@ -67,7 +68,7 @@ class Dashboard:
         self._turns = asyncio.Semaphore(AT_A_TIME)
 
     async def handle(self, method: str, path: str, query: Mapping[str, str]) -> Reply | None:
-        """Status, content type and body; None where the path is not the dashboard's. `path`: without its query."""
+        """Status, content type and body; None where the path is not the dashboard's. `path`: as it came, no query."""
         if path in ("/farthing", "/farthing/"):
             path = "/farthing/static/index.html"
         if not path.startswith(("/farthing/static/", "/farthing/api/")):
@@ -95,7 +96,7 @@ class Dashboard:
         if name == "requests":
             return lambda conn: {"requests": [listed(row) for row in recent(conn, number(query, "limit", 50))]}
         if name.startswith("requests/"):
-            return lambda conn: found_row(conn, name.removeprefix("requests/"))
+            return lambda conn: found_row(conn, unquote(name.removeprefix("requests/")))
         return None
 
     def _summary(self, conn: sqlite3.Connection, query: Mapping[str, str], now_s: float) -> dict[str, Any]:

@@ -96,9 +96,8 @@ function hero({ total, headline, notes }) {
   [...$('split').children].forEach((child, i) => child.style.setProperty('background', `var(--${wide[i][0]})`));
   $('split').setAttribute('aria-label', wide.map(([, name, amount]) => `${name} ${money(amount)}`).join(', '));
   const lines = parts.slice(1).filter((part) => Number(part[2]) !== 0).map(([key, name, amount]) => [key, `saved by ${name}`, amount]);
-  const own = total.overhead_usd === null ? null : String(-Number(total.overhead_usd));
   lines.unshift(['spent', 'spent in all', total.spent_usd], ['baseline', 'without farthing', total.baseline_usd]);
-  if (Number(own)) lines.push(['own', 'farthing’s own spending', own]);
+  if (Number(total.overhead_usd)) lines.splice(1, 0, ['own', 'of it, farthing’s own', total.overhead_usd]);
   $('causes').replaceChildren(...lines.map(([key, name, amount]) => el('div', { class: Number(amount) < 0 ? 'minus' : '' }, swatch(key), el('dt', {}, name), el('dd', {}, money(amount)))));
 }
 
@@ -109,8 +108,8 @@ function tiles(total) {
     tile('Requests', count(total.requests), `${count(total.errors)} errors`, `${count(total.abandoned)} abandoned`),
     tile('Hit rate', share(total.hit_rate_eligible), 'of eligible requests', `${share(total.hit_rate_all)} of all`),
     tile('Tokens in', short(total.tokens_in_sent), `sent, of ${short(total.tokens_in_original)} asked`, `${short(total.tokens_out)} out`),
-    tile('Latency p95', duration(latency.p95), `p50 ${duration(latency.p50)}, p99 ${duration(latency.p99)}`, `p50: hit ${duration(hit.p50)}, upstream ${duration(miss.p50)}`),
-    tile('Own overhead p95', duration(own.p95), `p50 ${duration(own.p50)}`, `p99 ${duration(own.p99)}`),
+    tile('Latency p95', duration(latency.p95), `p50 ${duration(latency.p50)}`, `p50 hit ${duration(hit.p50)}`, `p50 upstream ${duration(miss.p50)}`),
+    tile('Own overhead p95', duration(own.p95), `p50 ${duration(own.p50)}`, `p99 ${duration(own.p99)}`, 'in every request’s latency'),
   );
 }
 
@@ -183,8 +182,7 @@ if ([...$('by').options].some((option) => option.value === wanted.get('by'))) $(
 $('by').addEventListener('change', remember);
 $('live').addEventListener('change', refresh);
 $('detail-close').addEventListener('click', close);
-$('token-go').addEventListener('click', () => { token = $('token-text').value; sessionStorage.setItem('farthing-token', token); refresh(); });
-$('token-text').addEventListener('keydown', (event) => { if (event.key === 'Enter') $('token-go').click(); });
+$('token').addEventListener('submit', (event) => { event.preventDefault(); token = $('token-text').value; sessionStorage.setItem('farthing-token', token); refresh(); });
 document.addEventListener('visibilitychange', () => { if (!document.hidden) refresh(); });
 matchMedia('(prefers-color-scheme: dark)').addEventListener('change', refresh);
 $('snippet').textContent = `from openai import OpenAI\n\nclient = OpenAI(base_url="${location.origin}/v1")`;

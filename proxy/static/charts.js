@@ -56,16 +56,17 @@ export class Chart {
     const axis = { stroke: soft, font, grid: { stroke: line, width: 1 }, ticks: { show: false } };
     return {
       ...this.size(),
+      padding: [10, 12, 0, 0],
       legend: { show: false },
       cursor: { sync: { key: 'farthing' }, drag: { x: false, y: false }, points: { show: this.form.kind !== 'stack' }, y: false },
       scales: { x: { time: true }, y: { range: (_, low, high) => [Math.min(0, low) * 1.05, high > 0 ? high * 1.05 : low < 0 ? 0 : 1] } },
       axes: [
-        { ...axis, grid: { show: false }, space: 70, values: [
+        { ...axis, grid: { show: false }, space: 70, size: 40, values: [
           [86400, '{D} {MMM}', null, null, null, null, null, null, 1],
           [3600, '{HH}:{mm}', '\n{D} {MMM}', null, '\n{D} {MMM}', null, null, null, 1],
           [1, '{HH}:{mm}', '\n{D} {MMM}', null, '\n{D} {MMM}', null, null, null, 1],
         ] },
-        { ...axis, size: 58, space: 36, values: (_, ticks) => ticks.map((x) => this.form.axis(x)) },
+        { ...axis, size: 58, space: 32, values: (_, ticks) => ticks.map((x) => this.form.axis(x)) },
       ],
       series: [{}, ...this.series()],
       bands: this.form.band ? [{ series: this.form.band, fill: `${colour('compress')}2e` }] : undefined,

@@ -40,8 +40,8 @@ export function duration(ms) {
 
 export function clock(seconds) {
   const then = new Date(seconds * 1000), today = new Date().toDateString() === then.toDateString();
-  const time = then.toLocaleTimeString([], { hour: '2-digit', minute: '2-digit', second: '2-digit' });
-  return today ? time : `${then.toLocaleDateString([], { day: 'numeric', month: 'short' })}, ${time}`;
+  const time = then.toLocaleTimeString([], { hour: '2-digit', minute: '2-digit', second: '2-digit', hourCycle: 'h23' });
+  return today ? time : `${then.toLocaleDateString([], { day: 'numeric', month: 'short' })} ${time}`;
 }
 
 /** An element. Children that are texts become text nodes: nothing from the ledger is ever read as markup. */

@@ -1,0 +1,165 @@
+"""The dashboard in a real browser: its figures are the ledger's, hostile texts stay texts, every state shows."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from farthing.proxy.clock import FakeClock
+from farthing.proxy.dashboard import Dashboard
+from farthing.proxy.report import money
+from farthing.proxy.row import Row
+from tests.fakes.rows import DOLLAR, NOW_S, ledger, plausible, row
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed (apt-get install chromium)"),
+]
+
+STATE = {"version": "0.1.0", "upstream": "127.0.0.1", "simulated": False, "exact": "exact", "semantic": "observe",
+         "tidy": True, "capture": "off", "switched_off": False, "ledger": "ok", "ledger_dropped": 0}  # fmt: skip
+CSP = "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+
+Opener = Callable[..., Any]
+
+
+@asynccontextmanager
+async def served(dashboard: Dashboard) -> AsyncIterator[str]:
+    async def handler(request: web.Request) -> web.Response:
+        found = await dashboard.handle(request.method, request.path, request.query)
+        status, kind, body = found or (404, "text/plain", b"")
+        return web.Response(status=status, body=body, headers={"Content-Type": kind, "Content-Security-Policy": CSP})
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", handler)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+@pytest.fixture
+async def opened(tmp_path: Path) -> AsyncIterator[Opener]:
+    """Opens the page on a ledger of `rows`; afterwards there must have been no error on its console."""
+    complaints: list[str] = []
+    async with AsyncExitStack() as stack:
+        play = await stack.enter_async_context(playwright.async_playwright())
+        browser = await play.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-background-networking"]
+        )
+        stack.push_async_callback(browser.close)
+
+        async def open_page(rows: Iterable[Row], wait: str = "ready", width: int = 1280, **state: Any) -> Any:
+            ledger(tmp_path / "ledger.db", rows).close()
+            dashboard = Dashboard(tmp_path / "ledger.db", FakeClock(NOW_S), lambda: {**STATE, **state})
+            base = await stack.enter_async_context(served(dashboard))
+            page = await browser.new_page(viewport={"width": width, "height": 900})
+            page.on("pageerror", lambda error: complaints.append(str(error)))
+            page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
+            page.on("request", lambda asked: complaints.append(asked.url) if not asked.url.startswith(base) else None)
+            await page.goto(f"{base}/farthing/#since=7d")
+            await page.wait_for_selector(f"main[data-state={wait}]", timeout=20_000)
+            return page
+
+        yield open_page
+    assert complaints == []
+
+
+async def test_the_figures_are_the_ledgers(opened: Opener) -> None:
+    rows = plausible(800)
+    page = await opened(rows)
+    priced = [each for each in rows if each.baseline_usd is not None and each.cost_usd is not None]
+    own = sum(each.overhead_usd or 0 for each in rows)
+    saved = sum((each.baseline_usd or 0) - (each.cost_usd or 0) for each in priced)
+    assert await page.inner_text("#net") == money(saved - own)
+    spent = money(sum(each.cost_usd or 0 for each in priced) + own)
+    assert f"You spent {spent} in 7 days" in await page.inner_text("#headline")
+    unpriced = len(rows) - len(priced)
+    assert f"{unpriced} requests of unknown price" in await page.inner_text("#notes")
+    here = sum(each.cache in ("hit-exact", "hit-semantic", "joined") for each in rows)
+    eligible = sum(each.cache != "bypass" for each in rows)
+    tiles = await page.inner_text("#tiles")
+    assert f"{here / eligible:.1%}" in tiles
+    assert f"{here / len(rows):.1%} of all" in tiles
+    for_model = [each for each in rows if each.model_requested == "gpt-4o"]
+    line = await page.inner_text("#groups tr:has(td[title='gpt-4o'])")
+    assert str(len(for_model)) in line
+    assert money(sum(each.baseline_usd or 0 for each in for_model)) in line
+    assert await page.locator("#charts canvas").count() == 6
+    assert await page.locator("#recent tbody tr").count() == 50
+
+
+async def test_hostile_texts_stay_texts(opened: Opener) -> None:
+    nasty = "<img src=x onerror=\"document.title='pwned'\"><script>document.title='pwned'</script>"
+    rows = [
+        row(id=nasty, model_requested=nasty, user=nasty, error=nasty, cache_reason=nasty, outcome="failed", status=500,
+            upstream=nasty, decisions=f'[["{"exact"}", "<b>x</b>", "<script>1</script>"]]', tags='{"<i>":"<b>"}')
+    ]  # fmt: skip
+    page = await opened(rows, upstream=nasty)
+    assert nasty in await page.inner_text("#groups")
+    assert nasty in await page.inner_text("#badges")
+    await page.click("#recent button")
+    await page.wait_for_selector("#detail-body dl")
+    assert "<b>x</b>" in await page.inner_text("#detail-body")
+    assert await page.locator("#groups img, #recent img, #detail img, #badges img, main script, #detail b").count() == 0
+    assert await page.title() == "farthing"
+
+
+async def test_a_request_in_detail_by_keyboard(opened: Opener) -> None:
+    decided = '[["eligible","yes",""],["exact","miss","nothing stored"]]'
+    page = await opened([row(id="r1", decisions=decided, baseline_usd=DOLLAR, cost_usd=DOLLAR)])
+    await page.focus("#recent button")
+    await page.keyboard.press("Enter")
+    await page.wait_for_selector("#detail-body dl")
+    assert await page.inner_text("#detail-title") == "r1"
+    assert "nothing stored" in await page.inner_text("#detail-body")
+    await page.keyboard.press("Escape")
+    assert not await page.locator("#detail").is_visible()
+
+
+async def test_an_empty_ledger_says_what_to_do(opened: Opener) -> None:
+    page = await opened([], wait="empty")
+    assert "/v1" in await page.inner_text("#snippet")
+    assert await page.locator("#empty").is_visible()
+    assert not await page.locator(".hero").is_visible()
+
+
+async def test_the_badges_warn(opened: Opener) -> None:
+    page = await opened([row()], semantic="serve unproven", simulated=True, switched_off=True, ledger="degraded")
+    warned = await page.inner_text("#badges")
+    for words in ("all optimisation off", "semantic: unproven", "simulated", "can’t be written"):
+        assert words in warned
+    assert await page.locator("#badges li.warn", has_text="semantic: unproven").count() == 1
+
+
+async def test_unknown_prices_are_question_marks_and_losses_are_negative(opened: Opener) -> None:
+    loss = row(id="l", baseline_usd=DOLLAR, cost_usd=3 * DOLLAR, saved_prompt_cache_usd=-2 * DOLLAR, ts=NOW_S - 1)
+    unknown = row(id="u", model_requested="house", baseline_usd=None, cost_usd=None, saved_exact_usd=None)
+    page = await opened([loss, unknown])
+    assert await page.inner_text("#net") == "-$2.00"
+    assert (await page.inner_text("#groups tr:has(td[title=house])")).split()[-6:-3] == ["?", "?", "?"]
+    assert "-$2.00" in await page.inner_text("#recent tbody tr:first-child")
+
+
+async def test_a_phone_needs_no_sideways_scrolling(opened: Opener) -> None:
+    page = await opened(plausible(200), width=390)
+    assert await page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+async def test_the_range_changes_the_figures(opened: Opener) -> None:
+    page = await opened([row(id="new"), row(id="old", ts=NOW_S - 3 * 86_400)])
+    assert "2" in (await page.inner_text("#tiles .tile:first-child .value"))
+    await page.check("input[value='1h']", force=True)
+    await page.wait_for_function("document.querySelector('#tiles .tile .value').textContent === '1'")
+    assert "since=1h" in page.url
