@@ -161,5 +161,5 @@ async def test_the_range_changes_the_figures(opened: Opener) -> None:
     page = await opened([row(id="new"), row(id="old", ts=NOW_S - 3 * 86_400)])
     assert "2" in (await page.inner_text("#tiles .tile:first-child .value"))
     await page.check("input[value='1h']", force=True)
-    await page.wait_for_function("document.querySelector('#tiles .tile .value').textContent === '1'")
+    await playwright.expect(page.locator("#tiles .tile:first-child .value")).to_have_text("1")
     assert "since=1h" in page.url
