@@ -53,13 +53,15 @@ export class Chart {
 
   options() {
     const soft = colour('soft'), line = colour('line'), font = '12px system-ui, sans-serif';
+    // Half a slice of room at each end, or the first and last columns would be cut.
+    const half = this.form.kind === 'stack' && this.times.length > 1 ? (this.times[1] - this.times[0]) / 2 : 0;
     const axis = { stroke: soft, font, grid: { stroke: line, width: 1 }, ticks: { show: false } };
     return {
       ...this.size(),
       padding: [10, 12, 0, 0],
       legend: { show: false },
       cursor: { sync: { key: 'farthing' }, drag: { x: false, y: false }, points: { show: this.form.kind !== 'stack' }, y: false },
-      scales: { x: { time: true }, y: { range: (_, low, high) => [Math.min(0, low) * 1.05, high > 0 ? high * 1.05 : low < 0 ? 0 : 1] } },
+      scales: { x: { time: true, range: (_, low, high) => [low - half, high + half] }, y: { range: (_, low, high) => [Math.min(0, low) * 1.05, high > 0 ? high * 1.05 : low < 0 ? 0 : 1] } },
       axes: [
         { ...axis, grid: { show: false }, space: 70, size: 40, values: [
           [86400, '{D} {MMM}', null, null, null, null, null, null, 1],
