@@ -131,7 +131,7 @@ def test_everything_else_stays_byte_for_byte(endpoint: str, payload: dict[str, A
     indent=st.sampled_from([None, 0, 2]),
     shape=st.sampled_from(["chat", "parts", "responses", "messages"]),
 )
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 def test_only_the_replaced_literals_differ_and_they_mean_the_same(
     texts: list[str], ascii_only: bool, indent: int | None, shape: str
 ) -> None:
@@ -162,7 +162,7 @@ def test_a_container_is_always_tidied() -> None:
 
 
 @given(texts=st.lists(json_texts("container"), min_size=2, max_size=5), shape=st.sampled_from(["chat", "messages"]))
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 def test_a_growing_conversation_keeps_the_bytes_of_its_earlier_turns(texts: list[str], shape: str) -> None:
     bodies = []
     for n in range(1, len(texts) + 1):

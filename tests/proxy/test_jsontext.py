@@ -17,7 +17,7 @@ from tests.fakes.json_texts import json_texts, spelled
 
 
 @given(json_texts())
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 def test_minify_keeps_every_value_and_every_spelling(text: str) -> None:
     short = minify(text)
     assert short is not None
@@ -102,7 +102,7 @@ def test_bytes_that_are_not_utf_8_are_left_alone() -> None:
 
 
 @given(json_texts(top="object"))
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 def test_members_agree_with_a_decoder(text: str) -> None:
     raw = text.encode()
     found = {member.key: raw[member.start : member.end] for member in members(raw)}
@@ -112,7 +112,7 @@ def test_members_agree_with_a_decoder(text: str) -> None:
 
 
 @given(json_texts())
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 def test_find_leads_to_every_value(text: str) -> None:
     raw = text.encode()
     for path, value in paths(spelled(text)):
@@ -174,7 +174,7 @@ def test_a_malformed_array_is_refused(text: bytes) -> None:
 
 
 @given(json_texts(top="object"), st.text(max_size=5))
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None)
 def test_an_inserted_member_comes_first_and_nothing_else_changes(text: str, name: str) -> None:
     key = "new" + name.encode("utf-8", "replace").decode()
     raw = text.encode()
