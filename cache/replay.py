@@ -9,6 +9,7 @@ Rules of this file:
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +35,12 @@ __all__ = [
 ]
 
 _RENAMED = (Endpoint.CHAT, Endpoint.COMPLETIONS)
+_NULL_USAGE = b',"usage":null'
+# A quote inside a JSON string is escaped, so these bytes are a member; with plain members after it and then the end,
+# it is one of the outermost object. The short way for nearly all events of a stream.
+_NULL_USAGE_NEAR_END = re.compile(
+    _NULL_USAGE + rb'(?=(?:,"[a-z_]++":(?:"[^"\\]*+"|[a-z0-9.]++))*+\}\Z)',
+)
 
 
 def can_serve(entry_endpoint: str, shape: Shape, want_stream: bool) -> bool:
@@ -83,18 +90,24 @@ def with_identity(body: bytes, shape: Shape, new_id: str, created: int) -> bytes
 def _template(body: bytes, shape: Shape) -> Template:
     slots: list[tuple[int, int, bool]] = []
     if shape == "whole":
-        slots = _identity(body, 0, None)
+        slots = _identity(body, None)
     else:
         stream_id: bytes | None = None
+        begin, known = b"", [(0, 0, False)]
         for event in events(body):
             at = _place(body, event)
             if at < 0:
                 continue
-            found = _identity(event.data, at, stream_id)
-            if found and stream_id is None:
-                start, end = next((start, end) for start, end, is_id in found if is_id)
-                stream_id = body[start:end]
-            slots += found
+            if begin and event.data.startswith(begin):  # nearly all events of a stream begin alike
+                found = known
+            else:
+                found = _identity(event.data, stream_id)
+                if found and stream_id is None:
+                    stream_id = next(event.data[start:end] for start, end, is_id in found if is_id)
+                if len(found) == 2:
+                    # One byte more, so that a number that goes on is not taken for the same.
+                    begin, known = event.data[: found[-1][1] + 1], found
+            slots += [(at + start, at + end, is_id) for start, end, is_id in found]
     pieces: list[bytes] = []
     ids: list[int] = []
     stamps: list[int] = []
@@ -107,7 +120,7 @@ def _template(body: bytes, shape: Shape) -> Template:
     return Template(tuple(pieces), tuple(ids), tuple(stamps))
 
 
-def _identity(text: bytes, offset: int, wanted: bytes | None) -> list[tuple[int, int, bool]]:
+def _identity(text: bytes, wanted: bytes | None) -> list[tuple[int, int, bool]]:
     """Where `id` (True) and `created` (False) stand, in order; nothing where it has no id, or another than `wanted`."""
     table = _members(text)
     name = table.get("id")
@@ -115,10 +128,10 @@ def _identity(text: bytes, offset: int, wanted: bytes | None) -> list[tuple[int,
         return []
     if wanted is not None and text[name.start : name.end] != wanted:
         return []
-    slots = [(offset + name.start, offset + name.end, True)]
+    slots = [(name.start, name.end, True)]
     stamp = table.get("created")
     if stamp is not None and text[stamp.start : stamp.end].isdigit():
-        slots.append((offset + stamp.start, offset + stamp.end, False))
+        slots.append((stamp.start, stamp.end, False))
     return sorted(slots)
 
 
@@ -149,6 +162,9 @@ def without_usage(sse: bytes) -> bytes:
         if b"usage" not in event.data:
             continue
         at = _place(sse, event)
+        if at >= 0 and (null := _NULL_USAGE_NEAR_END.match(event.data, max(0, event.data.rfind(_NULL_USAGE)))):
+            edits.append((at + null.start(), at + null.end(), b""))
+            continue
         ordered = list(_members(event.data).values()) if at >= 0 else []
         table = {member.key: member for member in ordered}
         usage = table.get("usage")

@@ -94,6 +94,13 @@ def test_events_of_another_id_or_in_several_lines_are_left_alone() -> None:
     )
 
 
+def test_a_time_that_only_begins_alike_is_replaced_as_a_whole() -> None:
+    stream = b'data: {"id":"a","created":1}\n\ndata: {"id":"a","created":12}\n\ndata: {"id":"ab","created":1}\n\n'
+    assert with_identity(stream, "stream", "n", 9) == (
+        b'data: {"id":"n","created":9}\n\ndata: {"id":"n","created":9}\n\ndata: {"id":"ab","created":1}\n\n'
+    )
+
+
 @pytest.mark.parametrize(
     "body", [b"", b"[]", b"{}", b'{"id":null,"created":1}', b'{"id":"","created":1}', b'{"id":3}', b'{"id":"a"', b"x"]
 )
@@ -121,6 +128,14 @@ def test_a_completion_gets_a_new_identity() -> None:
         (b'data: {"usage":null,"choices":[1]}\n\n', b'data: {"choices":[1]}\n\n'),
         (b'data: {"a":1 , "usage" : null , "choices":[1]}\n\n', b'data: {"a":1 , "choices":[1]}\n\n'),
         (b'data: { "usage" : null }\n\n', b"data: {  }\n\n"),
+        (
+            b'data: {"choices":[1],"usage":null,"obfuscation":"aB3"}\n\n',
+            b'data: {"choices":[1],"obfuscation":"aB3"}\n\n',
+        ),
+        (b'data: {"usage":null,"x":{"a":1,"usage":null}}\n\n', b'data: {"x":{"a":1,"usage":null}}\n\n'),
+        (b'data: {"a":1,"usage":null,"x":{"usage":null}}\n\n', b'data: {"a":1,"x":{"usage":null}}\n\n'),
+        (b'data: {"x":{"a":1,"usage":null}}\n\n', None),
+        (b'data: {"x":{"a":1,"usage":null},"b":1}\n\n', None),
         # Usage beside content is the upstream's own way, asked for or not.
         (b'data: {"choices":[1],"usage":{"t":1}}\n\n', None),
         (b'data: {"choices":[{"delta":{"content":",\\"usage\\":null"}}]}\n\n', None),
