@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from farthing.cache.entry import Entry
+from farthing.cache.guard import unmatchable
 from farthing.cache.key import neighbourhood
-from farthing.cache.semantic import Found, SemanticCache, unmatchable
+from farthing.cache.semantic import Found, SemanticCache
 from farthing.cache.stage_exact import Renderer, scope_of, serve
 from farthing.cache.store import Store
 from farthing.proxy.clock import Clock, Randomness

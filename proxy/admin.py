@@ -7,6 +7,7 @@ header that no cross-site form can send.
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import ipaddress
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ import orjson
 from aiohttp import web
 from yarl import URL
 
-from farthing.cache.store import Selector
+from farthing.cache.store import Selector, StoreStats
 from farthing.proxy.dashboard import Dashboard
 from farthing.proxy.errors import FarthingError, error_body
 from farthing.proxy.version import version
@@ -43,6 +44,7 @@ class Admin:
         self._services = services
         ledger = services.config.state_dir / "ledger.db"
         self._dashboard = Dashboard(ledger, services.clock, self.state)
+        self._store: StoreStats | None = None
         services.metrics.watch(self.gauges)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse | None:
@@ -56,11 +58,12 @@ class Admin:
         if path == "/readyz":
             return await self._ready()
         if path == "/metrics":
-            return self._allow(request) or web.Response(
-                body=self._services.metrics.render(), headers={"Content-Type": self._services.metrics.content_type}
-            )
+            return self._allow(request) or await self._metrics()
         if path == "/farthing" or path.startswith("/farthing/"):
-            return self._allow(request) or await self._own(request, path)
+            # With a token the page itself holds no figures and must load, so that one can type the token into it.
+            open_page = self._services.config.server.admin_token is not None and not path.startswith("/farthing/api/")
+            refusal = None if open_page else self._allow(request)
+            return refusal or await self._own(request, path)
         return None
 
     def state(self) -> dict[str, Any]:
@@ -88,8 +91,10 @@ class Admin:
     def gauges(self) -> dict[str, float]:
         """Values of this moment for /metrics, by metric name without prefix."""
         services = self._services
-        ledger = services.ledger
-        return {
+        ledger, store = services.ledger, self._store
+        held = {"store_entries": store.entries, "store_bytes": store.bytes} if store is not None else {}
+        return held | {
+            "ledger_pending_rows": ledger.pending if ledger else 0,
             "in_flight_requests": services.admit.in_flight,
             "ledger_dropped_rows": ledger.dropped if ledger else 0,
             "ledger_healthy": 1 if ledger is None or ledger.healthy else 0,
@@ -97,6 +102,13 @@ class Admin:
             "optimisation_off": 1 if services.switch() else 0,
             **{f"stage_errors:{name}": count for name, count in services.pipeline.stage_errors.items()},
         }
+
+    async def _metrics(self) -> web.Response:
+        services = self._services
+        with contextlib.suppress(FarthingError):
+            self._store = await services.store.stats()
+        kind = services.metrics.content_type
+        return web.Response(body=services.metrics.render(), headers={"Content-Type": kind})
 
     async def _ready(self) -> web.Response:
         """Whether requests should come here. The upstream's state does not fail it: hits can still be served."""

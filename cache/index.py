@@ -1,0 +1,159 @@
+"""Nearest neighbours by inner product: one protocol, in plain numpy and in FAISS.
+
+Rules of this file: vectors are float32 of one length and L2-normalised by the caller, so inner product is cosine;
+nothing here locks, since an index lives on one thread. No imports of numpy or faiss at import time: they are heavy.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Vector = npt.NDArray[np.float32]
+
+__all__ = ["BruteIndex", "FaissIndex", "Index"]
+
+
+class Index(Protocol):
+    """Vectors by number. `search` is exact in every implementation here."""
+
+    def __len__(self) -> int:
+        """How many vectors it holds."""
+        ...
+
+    def add(self, number: int, vector: Vector) -> None:
+        """Keep `vector` (shape [dim]) under `number`, a new one of 0 to 2**63 - 1. Raises ValueError otherwise."""
+        ...
+
+    def remove(self, *numbers: int) -> None:
+        """Forget these; unknown ones are passed over."""
+        ...
+
+    def search(self, vector: Vector, k: int) -> list[tuple[int, float]]:
+        """The up to `k` nearest as (number, cosine), nearest first, equal ones by number. A NaN query finds none."""
+        ...
+
+    def items(self) -> list[tuple[int, Vector]]:
+        """Everything it holds, so that another implementation can take over."""
+        ...
+
+
+class BruteIndex:
+    """One matrix that doubles as it fills. Removal moves the last row into the gap, so it costs the same at any size."""
+
+    def __init__(self, dim: int) -> None:
+        import numpy as np
+
+        self._dim = dim
+        self._rows: Vector = np.zeros((1, dim), np.float32)
+        self._numbers: list[int] = []
+        self._row_of: dict[int, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def add(self, number: int, vector: Vector) -> None:
+        """Index.add: amortised O(dim)."""
+        import numpy as np
+
+        _check(number, vector, self._dim, self._row_of)
+        row = len(self._numbers)
+        if row == len(self._rows):
+            grown = np.zeros((2 * row, self._dim), np.float32)
+            grown[:row] = self._rows
+            self._rows = grown
+        self._rows[row] = vector
+        self._row_of[number] = row
+        self._numbers.append(number)
+
+    def remove(self, *numbers: int) -> None:
+        """Index.remove: O(dim) each; the memory stays for the next ones."""
+        for number in numbers:
+            row = self._row_of.pop(number, None)
+            if row is None:
+                continue
+            last = self._numbers.pop()
+            if last != number:
+                self._rows[row] = self._rows[len(self._numbers)]
+                self._numbers[row] = last
+                self._row_of[last] = row
+
+    def search(self, vector: Vector, k: int) -> list[tuple[int, float]]:
+        """Index.search: O(n · dim)."""
+        import numpy as np
+
+        size = len(self._numbers)
+        if size == 0 or k <= 0 or not np.isfinite(vector).all():
+            return []
+        cosines = self._rows[:size] @ np.asarray(vector, np.float32)
+        # All that tie with the k-th are sorted too, so that equal cosines come in the order of their numbers.
+        least = np.partition(cosines, size - k)[size - k] if k < size else -np.inf
+        rows = np.flatnonzero(cosines >= least)
+        found = sorted((-float(cosines[row]), self._numbers[row]) for row in rows)
+        return [(number, -negated) for negated, number in found[:k]]
+
+    def items(self) -> list[tuple[int, Vector]]:
+        """Index.items: the vectors are copies."""
+        return [(number, self._rows[row].copy()) for number, row in self._row_of.items()]
+
+
+class FaissIndex:
+    """FAISS's exact flat index (IndexIDMap2 over IndexFlatIP), on one thread. Removal is linear in its size, so
+    remove many at once."""
+
+    def __init__(self, dim: int) -> None:
+        import faiss
+
+        # FAISS would start a thread for each core for one query; here one thread is all that a look-up may take.
+        faiss.omp_set_num_threads(1)
+        self._dim = dim
+        self._index = faiss.IndexIDMap2(faiss.IndexFlatIP(dim))
+        self._numbers: set[int] = set()
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def add(self, number: int, vector: Vector) -> None:
+        """Index.add."""
+        import numpy as np
+
+        _check(number, vector, self._dim, self._numbers)
+        row = np.ascontiguousarray(vector, np.float32).reshape(1, self._dim)
+        self._index.add_with_ids(row, np.array([number], np.int64))
+        self._numbers.add(number)
+
+    def remove(self, *numbers: int) -> None:
+        """Index.remove: one pass over all vectors, however many go."""
+        import numpy as np
+
+        known = [number for number in set(numbers) if number in self._numbers]
+        if known:
+            self._index.remove_ids(np.array(known, np.int64))
+            self._numbers.difference_update(known)
+
+    def search(self, vector: Vector, k: int) -> list[tuple[int, float]]:
+        """Index.search. Among equal cosines at the very end of the list FAISS decides which ones are in it."""
+        import numpy as np
+
+        if not self._numbers or k <= 0 or not np.isfinite(vector).all():
+            return []
+        query = np.ascontiguousarray(vector, np.float32).reshape(1, self._dim)
+        cosines, numbers = self._index.search(query, min(k, len(self._numbers)))
+        found = sorted((-float(c), int(n)) for c, n in zip(cosines[0], numbers[0], strict=True) if n >= 0)
+        return [(number, -negated) for negated, number in found]
+
+    def items(self) -> list[tuple[int, Vector]]:
+        """Index.items."""
+        return [(number, self._index.reconstruct(number)) for number in sorted(self._numbers)]
+
+
+def _check(number: int, vector: Vector, dim: int, taken: set[int] | dict[int, int]) -> None:
+    import numpy as np
+
+    if number in taken or not 0 <= number < 2**63:
+        raise ValueError(f"{number} is taken or out of range")
+    if vector.shape != (dim,) or not np.isfinite(vector).all():
+        raise ValueError(f"a vector of {dim} finite numbers is wanted, not shape {vector.shape}")
