@@ -1,0 +1,132 @@
+"""Attribution telescopes: for every row, baseline minus cost is exactly the sum of the savings."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from farthing.proxy.attribute import (
+    UNKNOWN,
+    Money,
+    attribute_failure,
+    attribute_hit,
+    attribute_joined,
+    attribute_upstream,
+    same_model,
+)
+from farthing.proxy.config import ModelPrice
+from farthing.proxy.prices import RateCard
+from farthing.proxy.usage import Usage, UsageSource
+
+AT = 1_800_000_000.0
+
+
+def own(given: str, cached: str, made: str) -> ModelPrice:
+    return ModelPrice(
+        input_usd_per_mtok=Decimal(given), cached_usd_per_mtok=Decimal(cached), output_usd_per_mtok=Decimal(made)
+    )
+
+
+CARD = RateCard({"big": own("3", "0.3", "15"), "small": own("0.0028", "0.00035", "0.42")})
+USAGES = st.builds(
+    Usage,
+    *[st.integers(0, 10**6)] * 5,
+    source=st.sampled_from(UsageSource),
+)
+MODELS = st.sampled_from(["big", "small", "unknown", ""])
+
+
+def holds(money: Money) -> bool:
+    parts = [money.saved_exact, money.saved_semantic, money.saved_compress, money.saved_route, money.saved_prompt_cache]
+    if money.baseline is None or money.cost is None:
+        return [money.baseline, money.cost, *parts] == [None] * 7
+    return money.baseline - money.cost == sum(part or 0 for part in parts) and None not in parts
+
+
+@given(
+    MODELS,
+    MODELS,
+    st.none() | USAGES,
+    st.integers(-1000, 10**6),
+    st.none() | st.integers(-5, 10**6),
+    st.lists(USAGES, max_size=3),
+)
+def test_the_identity_holds_for_every_upstream_answer(
+    asked: str, served: str, usage: Usage | None, saved: int, would_read: int | None, others: list[Usage]
+) -> None:
+    money = attribute_upstream(
+        CARD,
+        model_requested=asked,
+        model_served=served,
+        usage=usage,
+        at_s=AT,
+        tokens_saved=saved,
+        would_read=would_read,
+        other_attempts=others,
+    )
+    assert holds(money)
+
+
+@given(MODELS, st.none() | USAGES, st.booleans())
+def test_and_for_hits_joined_calls_and_failures(model: str, usage: Usage | None, semantic: bool) -> None:
+    assert holds(attribute_hit(CARD, model, usage, semantic=semantic, at_s=AT))
+    assert holds(attribute_joined(CARD, model, usage, at_s=AT))
+    assert holds(attribute_failure(CARD, model, AT))
+
+
+def upstream(asked: str, served: str, usage: Usage, **more: object) -> Money:
+    return attribute_upstream(CARD, model_requested=asked, model_served=served, usage=usage, at_s=AT, **more)  # type: ignore[arg-type]
+
+
+def test_a_plain_answer_costs_what_it_costs_and_saves_nothing() -> None:
+    money = upstream("big", "big", Usage(fresh=1000, output=100))
+    assert (money.baseline, money.cost) == (4_500_000_000, 4_500_000_000)
+    assert not money.modelled
+
+
+def test_each_cause_gets_its_own() -> None:
+    usage = Usage(fresh=1000, output=100)
+    assert upstream("big", "big", usage, tokens_saved=500).saved_compress == 500 * 3_000_000
+    routed = upstream("big", "small", usage)
+    assert routed.saved_route == 4_500_000_000 - (1000 * 2800 + 100 * 420_000)
+    assert routed.modelled
+    assert upstream("big", "big", usage, other_attempts=[usage]).saved_route == -4_500_000_000
+    warmer = upstream("big", "big", Usage(fresh=200, cached=800, output=100), would_read=0)
+    assert warmer.saved_prompt_cache == 800 * 2_700_000
+
+
+def test_a_hit_saves_all_of_it_under_its_own_name() -> None:
+    usage = Usage(fresh=1000, output=100)
+    exact = attribute_hit(CARD, "big", usage, semantic=False, at_s=AT)
+    semantic = attribute_hit(CARD, "big", usage, semantic=True, at_s=AT)
+    assert (exact.cost, exact.saved_exact, exact.saved_semantic) == (0, 4_500_000_000, 0)
+    assert (semantic.cost, semantic.saved_exact, semantic.saved_semantic) == (0, 0, 4_500_000_000)
+
+
+@pytest.mark.parametrize("served", ["unknown", "small-ish"])
+def test_an_unknown_price_leaves_every_field_empty(served: str) -> None:
+    assert upstream("big", served, Usage(fresh=1)) == UNKNOWN
+    assert upstream("unknown", "big", Usage(fresh=1)) == UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("asked", "served", "same"),
+    [
+        ("gpt-4o", "gpt-4o-2024-08-06", True),
+        ("gpt-4o", "gpt-4o", True),
+        ("gpt-4o", "", True),
+        ("claude-x", "claude-x-20250929", True),
+        ("gpt-4o", "gpt-4o-mini", False),
+        ("gpt-4o", "gpt-4o-mini-2024-07-18", False),
+        ("gpt-4o", "o1", False),
+    ],
+)
+def test_a_dated_version_is_the_same_model(asked: str, served: str, same: bool) -> None:
+    assert same_model(asked, served) is same
+
+
+def test_an_estimate_is_marked() -> None:
+    assert upstream("big", "big", Usage(fresh=1, source=UsageSource.COUNTED)).modelled
