@@ -6,9 +6,12 @@ even when the client that asked for it has left.
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, MutableSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 from farthing.cache import replay
 from farthing.cache.entry import Entry
@@ -19,6 +22,10 @@ from farthing.proxy.errors import ClientFault
 from farthing.proxy.exchange import CacheStatus, Call, Continue, Endpoint, Exchange, LocalReply, Served, Verdict
 
 __all__ = ["ExactStage", "KeepStage", "Renderer", "scope_of", "serve"]
+
+
+# Work on more bytes than this takes milliseconds, so it leaves the event loop.
+OFF_LOOP_BYTES = 65_536
 
 
 def scope_of(ex: Exchange, upstream_url: str) -> Scope:
@@ -33,29 +40,34 @@ class Renderer:
         self._templates: OrderedDict[tuple[str, float, bool, bool], tuple[replay.Template, int]] = OrderedDict()
         self._bytes = 0
         self._limit = limit_bytes
+        self._lock = threading.Lock()
+
+    def knows(self, entry: Entry, *, stream: bool, usage: bool) -> bool:
+        """Whether the pieces are there already."""
+        return (entry.key, entry.stored_s, stream, usage) in self._templates
 
     def render(self, entry: Entry, *, stream: bool, usage: bool, new_id: str, now_s: float) -> bytes | None:
         """The entry's answer in the shape asked for; None where it has none in that shape."""
         place = (entry.key, entry.stored_s, stream, usage)
-        found = self._templates.get(place)
+        with self._lock:
+            found = self._templates.get(place)
+            if found is not None:
+                self._templates.move_to_end(place)
         if found is None:
             shaped = reshaped(entry, stream=stream, usage=usage)
             if shaped is None:
                 return None
             found = (replay.prepare(shaped), len(shaped.body))
-            self._templates[place] = found
-            self._bytes += found[1]
-            while self._bytes > self._limit and len(self._templates) > 1:
-                self._bytes -= self._templates.popitem(last=False)[1][1]
-        else:
-            self._templates.move_to_end(place)
+            with self._lock:
+                self._bytes += found[1] - self._templates.pop(place, (None, 0))[1]
+                self._templates[place] = found
+                while self._bytes > self._limit and len(self._templates) > 1:
+                    self._bytes -= self._templates.popitem(last=False)[1][1]
         return found[0].render(new_id, int(now_s))
 
 
 def reshaped(entry: Entry, *, stream: bool, usage: bool) -> Entry | None:
     """The entry in the shape asked for, without the usage event where the client didn't ask for it."""
-    from dataclasses import replace
-
     if (entry.shape == "stream") != stream:
         if not replay.can_serve(entry.endpoint, entry.shape, stream):
             return None
@@ -98,6 +110,16 @@ def serve(ex: Exchange, entry: Entry, renderer: Renderer, clock: Clock, randomne
         body,
         Served(entry.key, entry.usage, entry.model_served, entry.model_requested, entry.stored_s, entry.expires_s),
     )
+
+
+async def served(
+    ex: Exchange, entry: Entry, renderer: Renderer, clock: Clock, randomness: Randomness
+) -> LocalReply | None:
+    """`serve`, off the event loop where a large answer has to be taken apart first."""
+    work = partial(serve, ex, entry, renderer, clock, randomness)
+    if len(entry.body) > OFF_LOOP_BYTES and not renderer.knows(entry, stream=ex.stream, usage=ex.asks_usage):
+        return await asyncio.to_thread(work)
+    return work()
 
 
 @dataclass(slots=True)
@@ -144,7 +166,7 @@ class ExactStage:
         if ex.controls.max_age_s is not None and now_s - entry.stored_s > ex.controls.max_age_s:
             ex.cache_reason = "older than max-age"
             return None
-        reply = serve(ex, entry, self.renderer, self.clock, self.randomness)
+        reply = await served(ex, entry, self.renderer, self.clock, self.randomness)
         if reply is None:
             ex.cache_reason = "stored in another shape"
             return None
@@ -177,7 +199,9 @@ class KeepStage:
         self._bar(ex, call)
         if not ex.may_store or not ex.key or call.served is not None:
             return
-        reason = unfit(call, ex.endpoint, self.max_entry_bytes)
+        large = call.answer is not None and len(call.answer) > OFF_LOOP_BYTES
+        judge = partial(unfit, call, ex.endpoint, self.max_entry_bytes)
+        reason = await asyncio.to_thread(judge) if large else judge()
         if reason:
             ex.decide(self.name, "not stored", reason)
             return

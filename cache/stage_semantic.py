@@ -17,7 +17,7 @@ from farthing.cache.entry import Entry
 from farthing.cache.guard import unmatchable
 from farthing.cache.key import neighbourhood
 from farthing.cache.semantic import Found, SemanticCache
-from farthing.cache.stage_exact import Renderer, scope_of, serve
+from farthing.cache.stage_exact import Renderer, scope_of, served
 from farthing.cache.store import Store
 from farthing.proxy.clock import Clock, Randomness
 from farthing.proxy.exchange import CacheStatus, Continue, Exchange, LocalReply, Verdict
@@ -150,7 +150,7 @@ class SemanticStage:
         if entry is None or entry.scope != ex.tenant or entry.endpoint != ex.endpoint:
             await self.forget([found.entry_key])
             return None
-        reply = serve(ex, entry, self.renderer, self.clock, self.randomness)
+        reply = await served(ex, entry, self.renderer, self.clock, self.randomness)
         if reply is not None:
             ex.cache, ex.cache_reason = CacheStatus.HIT_SEMANTIC, "unproven"
         return reply

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
+from functools import partial
 
 from farthing.compress.plan import plan
 from farthing.compress.tidy import tidy
 from farthing.proxy.exchange import Continue, Exchange, Verdict
 
 __all__ = ["TidyStage"]
+
+_OFF_LOOP_BYTES = 65_536  # tidying more than this takes milliseconds, so it leaves the event loop
 
 
 @dataclass(slots=True)
@@ -28,7 +32,8 @@ class TidyStage:
             ex.decide(self.name, "plan", chosen.reason)
         if "tidy" not in chosen.steps:
             return Continue()
-        tidied = tidy(ex.endpoint, ex.payload, ex.body)
+        work = partial(tidy, ex.endpoint, ex.payload, ex.body)
+        tidied = await asyncio.to_thread(work) if len(ex.body) > _OFF_LOOP_BYTES else work()
         if tidied.edits:
             ex.body_out = tidied.body
             ex.compress = self.name

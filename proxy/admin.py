@@ -92,7 +92,9 @@ class Admin:
         """Values of this moment for /metrics, by metric name without prefix."""
         services = self._services
         ledger, store = services.ledger, self._store
-        held = {"store_entries": store.entries, "store_bytes": store.bytes} if store is not None else {}
+        held: dict[str, float] = (
+            {"store_entries": store.entries, "store_bytes": store.bytes} if store is not None else {}
+        )
         return held | {
             "ledger_pending_rows": ledger.pending if ledger else 0,
             "in_flight_requests": services.admit.in_flight,

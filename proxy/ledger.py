@@ -1,8 +1,11 @@
-"""Keeps the rows: SQLite in WAL mode, one writer thread, batches; the event loop only appends to a queue.
+"""Where rows go: SQLite, through one writer thread, so that no request ever waits for a disk.
 
-Rules of this file: `append` never blocks. Rows wait in a bounded queue while the disk fails and are counted as dropped
-beyond it. One log line for each change of health. Killed at any moment, the file is whole and at most `flush_ms` of
-rows are lost (synchronous=NORMAL in WAL mode survives the death of the process).
+Rules of this file: `append` only puts a row into a bounded buffer; the thread writes what has gathered in one
+transaction every `flush_ms`. A disk that fails or is locked keeps the rows in the buffer and is tried again; what no
+longer fits is counted as dropped. Trouble and its end are each logged once.
+
+WAL with synchronous=NORMAL: a killed process loses what wasn't flushed yet and never tears a row; a power cut may lose
+the last transactions too, but not the database. Source: sqlite.org/wal.html, sqlite.org/pragma.html#pragma_synchronous.
 """
 
 from __future__ import annotations
@@ -11,43 +14,45 @@ import sqlite3
 import threading
 from collections import deque
 from collections.abc import Callable
-from contextlib import closing
-from dataclasses import asdict, astuple
+from contextlib import closing, suppress
 from pathlib import Path
 
-import orjson
 import structlog
 
-from farthing.proxy.row import COLUMNS, MONEY_COLUMNS, Row
+from farthing.proxy.clock import Clock, SystemClock
+from farthing.proxy.ledger_file import (
+    INSERT,
+    POISON,
+    Lines,
+    OtherSchema,
+    connect,
+    is_busy,
+    is_corrupt,
+    move_aside,
+    values_of,
+    washed,
+)
+from farthing.proxy.row import Row
 
-__all__ = ["SCHEMA_VERSION", "Ledger", "create"]
+__all__ = ["Ledger"]
 
-log = structlog.get_logger("farthing.ledger")
-
-SCHEMA_VERSION = 1
-_BATCH_ROWS = 2000
-_REAL = {"ts", "similarity", "p_wrong", "latency_ms", "ttft_ms", "upstream_ms", "overhead_ms"}
-_INTEGER = {"status", "stream", "attempts", "modelled", *MONEY_COLUMNS} | {
-    name for name in COLUMNS if name.startswith("tokens_")
-}
-_INSERT = f"insert or replace into requests values ({','.join('?' * len(COLUMNS))})"
-
-
-def create(conn: sqlite3.Connection) -> None:
-    """The table `requests`, its indexes and the schema's version, where they are missing."""
-
-    def kind(name: str) -> str:
-        return "real" if name in _REAL else "integer" if name in _INTEGER else "text"
-
-    columns = ", ".join(f'"{name}" {kind(name)}{" primary key" if name == "id" else ""}' for name in COLUMNS)
-    conn.execute(f"create table if not exists requests ({columns})")
-    conn.execute("create index if not exists requests_ts on requests (ts)")
-    conn.execute("create table if not exists meta (name text primary key, value text)")
-    conn.execute("insert or ignore into meta values ('schema', ?)", (str(SCHEMA_VERSION),))
+_RETRY_S = 0.25  # between attempts on a disk that failed
+_LAST_TRY_S, _LAST_TRIES = 1.0, 20  # how long, and how often, `close` goes on trying
+_BATCH_ROWS = 5_000
 
 
 class Ledger:
-    """See the module. `on_rows` sees every row exactly once, on the writer's thread, whether or not the disk works."""
+    """Keeps rows. `append` belongs to the event loop, everything else to any thread.
+
+    `flush_ms`: the longest that a row waits. `buffer_rows`: the most that wait for the disk, and the most that may come
+    between two flushes; beyond it rows are dropped (the oldest, or the new one) and counted. `jsonl`: a file to which
+    each row is appended as well; what it doesn't take is not tried again. `on_rows`: called from the writer's thread
+    with each batch, once for every row that got into the buffer, whether or not the disk works.
+
+    Opening never fails: a damaged file is moved aside (`NAME.corrupt-MILLISECONDS.db`), one of another schema likewise
+    (`NAME.other-...`), and where nothing can be opened the ledger is unhealthy and tries again.
+    Effects: a thread, files beside `path`.
+    """
 
     def __init__(
         self,
@@ -57,153 +62,198 @@ class Ledger:
         buffer_rows: int = 10_000,
         jsonl: Path | None = None,
         on_rows: Callable[[list[Row]], None] | None = None,
+        clock: Clock | None = None,
     ) -> None:
         self.path = path
-        self.dropped = 0
-        self.healthy = True
-        self._limit = buffer_rows
         self._flush_s = flush_ms / 1000
-        self._jsonl = jsonl
+        self._most = buffer_rows
+        self._lines = Lines(jsonl) if jsonl is not None else None
         self._on_rows = on_rows
-        self._fresh: deque[Row] = deque()  # not yet seen by on_rows
-        self._waiting: deque[Row] = deque()  # seen, not yet on the disk; touched by the writer only
+        self._clock = clock or SystemClock()
+        self._log = structlog.get_logger("farthing.ledger")
         self._conn: sqlite3.Connection | None = None
+        self._works = True
+        self._suspect = False
+        self._fresh: deque[Row] = deque()  # appended, not yet seen by the thread
+        self._kept: deque[Row] = deque()  # the thread's own: told to on_rows, waiting for the disk
+        self._refused = self._lost = 0  # two counters, since two threads count
         self._wake = threading.Event()
+        self._round = threading.Condition()
+        self._asked = self._done = 0
         self._closing = False
-        self._work = threading.Lock()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._conn = self._open_first()
-        self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
+        try:
+            self._open()
+        except (sqlite3.Error, OSError) as error:
+            self._fail(error)
+        self._thread = threading.Thread(target=self._write_on, name="ledger", daemon=True)
         self._thread.start()
 
-    # -- the event loop's side
+    @property
+    def healthy(self) -> bool:
+        """Whether the last thing written got where it should."""
+        return self._works and (self._lines is None or self._lines.works)
 
-    def append(self, row: Row) -> None:
-        """Queue a row. Never blocks; beyond the bound the row is dropped and counted."""
-        if len(self._fresh) + len(self._waiting) >= self._limit:
-            self.dropped += 1
-            return
-        self._fresh.append(row)
+    @property
+    def dropped(self) -> int:
+        """Rows that are lost to the table."""
+        return self._refused + self._lost
 
     @property
     def pending(self) -> int:
-        """Rows that are not on the disk yet."""
-        return len(self._fresh) + len(self._waiting)
+        """Rows that wait to be written."""
+        return len(self._fresh) + len(self._kept)
 
-    def flush(self) -> bool:
-        """Write what is queued, now, in the caller's thread. False where the disk refused."""
-        with self._work:
-            return self._write()
+    def append(self, row: Row) -> None:
+        """Take a row. Never waits, never raises. After `close` it is dropped."""
+        if self._closing or len(self._fresh) >= self._most:
+            self._refused += 1
+            return
+        self._fresh.append(row)
+
+    def flush(self, timeout_s: float = 5.0) -> bool:
+        """Wait until every row appended so far has been tried; whether none is left waiting. Blocks."""
+        with self._round:
+            self._asked += 1
+            mine = self._asked
+            self._wake.set()
+            self._round.wait_for(lambda: self._done >= mine or not self._thread.is_alive(), timeout_s)
+            return self._done >= mine and not self._kept
 
     def close(self) -> None:
-        """Write what is queued and let go; idempotent."""
-        if not self._closing:
-            self._closing = True
-            self._wake.set()
-            self._thread.join()
-            self.flush()
-            if self.pending:
-                log.error("ledger closed with rows unwritten", rows=self.pending)
-            with self._work:
-                if self._conn is not None:
-                    self._conn.close()
-                    self._conn = None
+        """Write what waits and let go; blocks for some two seconds at most where the disk fails. Idempotent."""
+        self._closing = True
+        self._wake.set()
+        self._thread.join()
 
-    def spent_since(self, since_s: float) -> int:
-        """Pico-dollars of all rows since that moment."""
-        with closing(sqlite3.connect(self.path, timeout=1.0)) as conn:
-            total = conn.execute("select sum(cost_usd) from requests where ts >= ?", (since_s,)).fetchone()[0]
-        return int(total or 0)
+    def spent_since(self, at_s: float) -> int:
+        """Pico-dollars of `cost_usd` on disk from that moment on (seconds since the epoch); 0 where it can't be read.
 
-    # -- the writer's side
-
-    def _run(self) -> None:
-        while not self._closing:
-            self._wake.wait(self._flush_s)
-            if self._fresh or self._waiting:
-                self.flush()
-
-    def _write(self) -> bool:
-        batch: list[Row] = []
-        while self._fresh:
-            batch.append(self._fresh.popleft())
-        if batch:
-            self._waiting.extend(batch)
-            if self._on_rows is not None:
-                try:
-                    self._on_rows(batch)
-                except Exception:
-                    log.exception("metrics failed on a batch of rows")
-        while self._waiting:
-            part = [self._waiting[index] for index in range(min(_BATCH_ROWS, len(self._waiting)))]
-            try:
-                self._store(part)
-            except (sqlite3.Error, OSError) as error:
-                self._ill(error)
-                return False
-            for _ in part:
-                self._waiting.popleft()
-            self._well()
-        return True
-
-    def _store(self, rows: list[Row]) -> None:
-        if self._conn is None:
-            self._conn = self._open()
-        with self._conn:
-            self._conn.executemany(_INSERT, [astuple(row) for row in rows])
-        if self._jsonl is not None:
-            with self._jsonl.open("ab") as out:
-                out.write(b"".join(orjson.dumps(asdict(row)) + b"\n" for row in rows))
-
-    def _ill(self, error: Exception) -> None:
-        if self.healthy:
-            self.healthy = False
-            log.error("ledger can't be written; rows wait", path=str(self.path), error=str(error))
-
-    def _well(self) -> None:
-        if not self.healthy:
-            self.healthy = True
-            log.info("ledger is written again", dropped=self.dropped)
-
-    def _open_first(self) -> sqlite3.Connection | None:
+        For a budget that outlives a restart. Reads on a connection of its own; never makes a file.
+        """
+        query = "select coalesce(sum(cost_usd), 0) from requests where ts >= ?"
         try:
-            return self._open()
-        except sqlite3.DatabaseError as error:
-            if not _damaged(error):
-                self._ill(error)
-                return None
-            return self._begin_anew(error)
-        except OSError as error:
-            self._ill(error)
-            return None
+            with closing(sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True)) as conn:
+                return int(conn.execute(query, (at_s,)).fetchone()[0])
+        except sqlite3.Error as error:
+            self._log.warning("ledger_unreadable", path=str(self.path), error=str(error))
+            return 0
+
+    # -- the writer's thread
+
+    def _write_on(self) -> None:
+        rest = tries = 0  # rounds to let a failing disk rest; tries since the end was asked for
+        while True:
+            ending = self._closing
+            self._wake.wait(self._flush_s if not ending else 0 if self._works else _LAST_TRY_S / _LAST_TRIES)
+            self._wake.clear()
+            asked = self._asked
+            self._take()
+            rest -= 1
+            if self._works or ending or asked > self._done or rest <= 0:
+                self._try()
+                rest = round(_RETRY_S / self._flush_s)
+            with self._round:
+                self._done = asked
+                self._round.notify_all()
+            tries += ending
+            if ending and not self._fresh and (not self._kept or tries > _LAST_TRIES):
+                break
+        self._lost += len(self._kept)
+        self._kept.clear()
+        self._let_go()
+
+    def _take(self) -> None:
+        """Move what has come to what is kept, tell others of it, and drop the oldest beyond the bound."""
+        taken = [self._fresh.popleft() for _ in range(len(self._fresh))]
+        if not taken:
+            return
+        if self._on_rows is not None:
+            try:
+                self._on_rows(taken)
+            except Exception:  # noqa: BLE001 - a listener must not cost a row
+                self._log.exception("ledger_listener_failed")
+        if self._lines is not None:
+            before, fault = self._lines.works, self._lines.write(taken)
+            if before and fault:
+                self._log.error("ledger_jsonl_failing", path=str(self._lines.path), error=fault)
+            elif not before and not fault:
+                self._log.info("ledger_jsonl_recovered", path=str(self._lines.path), dropped=self._lines.dropped)
+        self._kept.extend(taken)
+        while len(self._kept) > self._most:
+            self._kept.popleft()
+            self._lost += 1
+
+    def _try(self) -> None:
+        """Write what is kept; what fails stays kept."""
+        if self._works and not self._kept:
+            return
+        try:
+            conn = self._conn or self._open()
+            while self._kept:
+                count = min(len(self._kept), _BATCH_ROWS)
+                self._insert(conn, [self._kept[i] for i in range(count)])
+                for _ in range(count):
+                    self._kept.popleft()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the thread must live
+            self._fail(error)
+            return
+        if not self._works:
+            self._works = True
+            self._log.info("ledger_recovered", path=str(self.path), dropped=self.dropped)
+
+    def _insert(self, conn: sqlite3.Connection, rows: list[Row]) -> None:
+        """All rows in one transaction; where one of them can't be stored, the others are all the same."""
+        try:
+            conn.execute("begin immediate")
+            try:
+                conn.executemany(INSERT, map(values_of, rows))
+            except POISON:
+                conn.execute("rollback")
+                conn.execute("begin immediate")
+                for row in rows:
+                    try:
+                        conn.execute(INSERT, washed(row))
+                    except POISON as error:
+                        self._lost += 1
+                        self._log.error("ledger_row_refused", row_id=repr(row.id)[:80], error=str(error)[:200])
+            conn.execute("commit")
+        except BaseException:
+            with suppress(sqlite3.Error):
+                conn.execute("rollback")
+            raise
+
+    def _fail(self, error: Exception) -> None:
+        if self._works:
+            self._works = False
+            self._log.error("ledger_failing", path=str(self.path), error=str(error), waiting=len(self._kept))
+        if not is_busy(error):
+            # Begin anew with whatever stands there then: it may be repaired, replaced or moved aside.
+            self._suspect = self._suspect or is_corrupt(error)
+            self._let_go()
+
+    def _let_go(self) -> None:
+        if self._conn is not None:
+            with suppress(sqlite3.Error):
+                self._conn.close()
+            self._conn = None
 
     def _open(self) -> sqlite3.Connection:
-        conn = sqlite3.connect(self.path, timeout=0.5, check_same_thread=False)
+        """Open the file, after moving aside one that isn't a sound ledger. Raises sqlite3.Error, OSError."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            conn.execute("pragma journal_mode = wal")
-            conn.execute("pragma synchronous = normal")
-            with conn:
-                create(conn)
-            found = [row[1] for row in conn.execute("pragma table_info(requests)")]
-            if tuple(found) != COLUMNS:
-                raise sqlite3.DatabaseError("malformed: the columns are not this version's")
-        except BaseException:
-            conn.close()
-            raise
-        return conn
-
-    def _begin_anew(self, error: Exception) -> sqlite3.Connection:
-        """The damaged file is kept beside the new one, under the first free name."""
-        number = 1
-        while (aside := self.path.with_name(f"{self.path.stem}.damaged-{number}{self.path.suffix}")).exists():
-            number += 1
-        for suffix in ("", "-wal", "-shm"):
-            part = self.path.with_name(self.path.name + suffix)
-            if part.exists():
-                part.rename(aside.with_name(aside.name + suffix))
-        log.error("ledger was damaged; a new one begins", kept=str(aside), error=str(error))
-        return self._open()
-
-
-def _damaged(error: sqlite3.DatabaseError) -> bool:
-    return any(word in str(error) for word in ("malformed", "not a database", "corrupt"))
+            self._conn = connect(self.path, whole=self._suspect)
+        except sqlite3.DatabaseError as error:
+            if not is_corrupt(error):
+                raise
+            word = "other" if isinstance(error, OtherSchema) else "corrupt"
+            aside = move_aside(self.path, f"{word}-{int(self._clock.now_s() * 1000)}")
+            self._log.error(
+                f"ledger_{word}",
+                path=str(self.path),
+                moved_to=str(aside),
+                error=str(error),
+                meaning="a new ledger is begun; reports and budgets no longer see what the old one holds",
+            )
+            self._conn = connect(self.path, whole=False)
+        self._suspect = False
+        return self._conn

@@ -7,6 +7,7 @@ happens; after the first byte a failure becomes a stream's error event or a cut 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping
 
 import structlog
@@ -30,7 +31,7 @@ __all__ = ["Relay"]
 log = structlog.get_logger("farthing.server")
 
 _COUNTS_USAGE = (Endpoint.CHAT, Endpoint.COMPLETIONS)
-_NULL_USAGE = b',"usage":null'
+_NULL_USAGE = re.compile(rb',\s*"usage"\s*:\s*null')
 
 
 class Relay:
@@ -176,8 +177,8 @@ class Relay:
                 if hides:
                     if frame.usage_only:
                         continue
-                    if _NULL_USAGE in body:
-                        body = body.replace(_NULL_USAGE, b"")
+                    if b'"usage"' in body:
+                        body = _NULL_USAGE.sub(b"", body)
                 if ex.first_byte_tick is None:
                     ex.first_byte_tick = self._clock.tick_s()
                 await response.write(body)

@@ -106,7 +106,7 @@ class TestUpstream:
     async def test_that_dies_in_mid_stream_leaves_what_came_and_an_error_event(
         self, proxy: Proxied, up: ScriptedUpstream
     ) -> None:
-        up.script(Script(cut_after=700, words=30))
+        up.script(Script(cut_after=1200, words=30))
         answer = await proxy.post(chat(stream=True))
 
         assert answer.status_code == 200
