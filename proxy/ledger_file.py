@@ -1,0 +1,163 @@
+"""The ledger's files: a SQLite table with exactly the row's columns, and JSON lines. No threads, no log.
+
+Rules of this file: a file that isn't a sound ledger is never deleted, only renamed.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import suppress
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from farthing.proxy.row import COLUMNS, Row
+
+__all__ = [
+    "INSERT",
+    "POISON",
+    "SCHEMA_VERSION",
+    "Lines",
+    "OtherSchema",
+    "connect",
+    "is_busy",
+    "is_corrupt",
+    "move_aside",
+    "values_of",
+    "washed",
+]
+
+SCHEMA_VERSION = 1
+
+INSERT = f"insert into requests values ({', '.join('?' * len(COLUMNS))})"
+values_of = attrgetter(*COLUMNS)
+# What SQLite raises for a row that it can't hold, rather than for a disk that it can't write.
+POISON = (
+    sqlite3.IntegrityError,
+    sqlite3.ProgrammingError,
+    sqlite3.InterfaceError,
+    ValueError,
+    TypeError,
+    OverflowError,
+)
+
+_KINDS = {"int": "integer", "float": "real", "str": "text"}
+_LOCK_WAIT_S = 0.05
+_CHECKED_BYTES = 64 * 2**20  # a ledger up to here is checked whole when it is opened
+
+
+class OtherSchema(sqlite3.DatabaseError):
+    """A sound database that isn't this version's ledger."""
+
+
+def connect(path: Path, *, whole: bool) -> sqlite3.Connection:
+    """A connection to a sound ledger, made where there is none; `whole`: check all of it, however large.
+
+    Raises sqlite3.Error.
+    """
+    conn = sqlite3.connect(path, timeout=_LOCK_WAIT_S, isolation_level=None, check_same_thread=False)
+    try:
+        conn.execute("pragma journal_mode=wal")
+        conn.execute("pragma synchronous=normal")
+        if whole or path.stat().st_size <= _CHECKED_BYTES:
+            verdict = conn.execute("pragma quick_check(1)").fetchone()[0]
+            if verdict != "ok":
+                error = sqlite3.DatabaseError(verdict)
+                error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+                raise error
+        conn.execute("begin immediate")
+        found = tuple(column[1] for column in conn.execute("pragma table_info(requests)"))
+        if not found:
+            _create(conn)
+        elif found != COLUMNS:
+            raise OtherSchema(f"its table has {len(found)} columns that aren't the {len(COLUMNS)} of this version")
+        conn.execute("commit")
+    except BaseException:
+        conn.close()
+        raise
+    return conn
+
+
+def _create(conn: sqlite3.Connection) -> None:
+    """The table with exactly the row's columns, what finds rows by time and id, and the schema's version."""
+    columns = []
+    for name, annotation in Row.__annotations__.items():
+        kind, _, optional = str(annotation).partition(" | ")
+        columns.append(f'"{name}" {_KINDS[kind]}' + ("" if optional else " not null"))
+    conn.execute(f"create table requests ({', '.join(columns)})")
+    conn.execute("create index requests_ts on requests (ts)")
+    conn.execute("create index requests_id on requests (id)")
+    conn.execute("create table if not exists meta (key text primary key, value text not null)")
+    conn.execute("insert or replace into meta values ('schema', ?)", (str(SCHEMA_VERSION),))
+
+
+def is_corrupt(error: Exception) -> bool:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return isinstance(error, OtherSchema) or code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def is_busy(error: Exception) -> bool:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def move_aside(path: Path, word: str) -> Path:
+    """Rename the file and its log: nothing is deleted. The new name."""
+    aside = path.with_name(f"{path.stem}.{word}{path.suffix}")
+    path.rename(aside)
+    for suffix in ("-wal", "-shm"):
+        with suppress(FileNotFoundError):
+            Path(f"{path}{suffix}").rename(f"{aside}{suffix}")
+    return aside
+
+
+def washed(row: Row) -> list[Any]:
+    """The row's values as SQLite and JSON can hold them: no lone surrogates, no integer beyond 64 bits.
+
+    A count or an amount that is too large becomes unknown rather than wrong.
+    """
+    washed: list[Any] = []
+    for value in values_of(row):
+        if isinstance(value, str):
+            value = value.encode("utf-8", "replace").decode()
+        elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+            value = None
+        washed.append(value)
+    return washed
+
+
+class Lines:
+    """The same rows as JSON lines, appended to a file. A line torn by a kill is closed before the next one."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.works = True
+        self.dropped = 0
+
+    def write(self, rows: list[Row]) -> str:
+        """Append the rows; the fault, or ''. The file is opened anew each time, so that it may be rotated away."""
+        lines = b"".join(map(_line, rows))
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("ab+", buffering=0) as out:
+                if out.seek(0, os.SEEK_END):
+                    out.seek(-1, os.SEEK_END)
+                    if out.read(1) != b"\n":
+                        lines = b"\n" + lines
+                written = out.write(lines)
+            self.works = written == len(lines)
+            fault = "" if self.works else "the disk is full"
+        except OSError as error:
+            self.works, fault = False, str(error)
+        if fault:
+            self.dropped += len(rows)
+        return fault
+
+
+def _line(row: Row) -> bytes:
+    try:
+        return orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
+    except TypeError:  # orjson's word for what it can't encode
+        return orjson.dumps(dict(zip(COLUMNS, washed(row), strict=True)), option=orjson.OPT_APPEND_NEWLINE)
