@@ -1,0 +1,145 @@
+"""Whether two texts that look alike to an embedding ask for the same: a strict, lexical check. Pure.
+
+It errs on the side of disagreement: a refused pair costs one upstream call, a passed one may cost a wrong answer.
+What passes is not proved right either; see `SemanticCache`.
+"""
+
+from __future__ import annotations
+
+import re
+
+from farthing.proxy.lexicon import CHANCE, FRESH, STOP
+from farthing.proxy.text import READ_CHARS, Signals, normalise, stem, tokens_of
+
+__all__ = ["disagreement", "unmatchable"]
+
+# Compared as ordered tuples: 'from 5 to 3' is not 'from 3 to 5'.
+_EQUAL = (
+    ("foreign", "words in another script differ"),
+    ("mixed", "words of mixed scripts differ"),
+    ("numbers", "numbers differ"),
+    ("quantities", "quantities differ"),
+    ("dates", "dates differ"),
+    ("times", "times differ"),
+    ("relative", "relative dates differ"),
+    ("units", "units differ"),
+    ("bounds", "bounds differ"),
+    ("code", "identifiers differ"),
+    ("quotes", "quotations differ"),
+    ("symbols", "symbols differ"),
+    ("negations", "negation differs"),
+)
+# Questions that ask for different things; 'what', 'which', 'how' and yes/no questions reword each other.
+_OPEN_QUESTIONS = frozenset({"", "what", "which", "how", "yes/no"})
+# Stop words that change what is asked when nothing else does: 'to Rome', 'from Rome'; 'my card', 'her card'.
+_TELLING = frozenset(
+    {"to", "from", "into", "on", "off", "in", "out", "up", "down", "over", "under", "by", "all", "some", "any", "my"}
+    | {"your", "our", "his", "her", "their", "should", "must", "will", "did", "was", "were", "who", "when", "where"}
+)
+_NEGATING = ("un", "in", "im", "il", "ir", "dis", "non", "non-", "de", "mis", "anti", "anti-")
+_PLACE_WORDS = 4
+_MIN_WORDS = 2
+_MIN_CHARS = 8
+_FRESH_PHRASES = re.compile(
+    r"\b(?:(?:this|next|last|past|coming) (?:week|weekend|month|year|morning|evening|night|quarter)|right now|so far|"
+    r"at the moment|up[- ]to[- ]date|as of|what time is it|what day is it|(?:the )?weather)\b",
+    re.I,
+)
+_CHANCE_PHRASES = re.compile(
+    r"\b(?:one more|a few more|some more|more (?:ideas|examples|options)|something (?:else|different|new)|"
+    r"a (?:different|new) one|flip a coin|roll (?:a|the|some) di\w{1,2}|pick (?:a|one|any)|surprise me)\b",
+    re.I,
+)
+
+
+def disagreement(a: Signals, b: Signals) -> str:
+    """The first reason why an answer to one text may not answer the other; '' where none is found. Symmetric.
+
+    Numbers, names and whatever may swap parts must come in the same order. Text whose language or script the word
+    lists don't cover agrees only word for word.
+    """
+    if a.cut or b.cut:
+        return "too long to compare"
+    for field, reason in _EQUAL:
+        if getattr(a, field) != getattr(b, field):
+            return reason
+    if a.words == b.words:
+        return ""
+    if a.language and b.language and a.language != b.language:
+        return "languages differ"
+    if {a.language, b.language} - {"", "en"}:
+        return "language not covered"
+    return _names(a, b) or _meaning(a, b) or _order(a, b) or _one_place(a, b)
+
+
+def unmatchable(text: str) -> str:
+    """Why `text` must never be matched with another, '' where it may: stale by nature, chance asked for, no words,
+    too short or too long. O(len(text)) up to a bound; needs no model."""
+    if len(text) > READ_CHARS:
+        return "too long"
+    plain = normalise(text)
+    if not plain:
+        return "empty"
+    words, _ = tokens_of(plain)
+    if not any(char.isalpha() for word in words for char in word):
+        return "no words"
+    folded = {word.lower() for word in words}
+    if folded & FRESH or _FRESH_PHRASES.search(plain):
+        return "freshness"
+    if folded & CHANCE or _CHANCE_PHRASES.search(plain):
+        return "chance asked for"
+    if len(plain) < _MIN_CHARS or (len(words) < _MIN_WORDS and plain.isascii()):
+        return "too short"
+    return ""
+
+
+def _names(a: Signals, b: Signals) -> str:
+    # A word that is capitalised as a name in either text is a name in both, so that lower case doesn't hide it.
+    names = {*a.names, *b.names}
+    same = [word for word in a.words if word in names] == [word for word in b.words if word in names]
+    return "" if same else "names differ"
+
+
+def _meaning(a: Signals, b: Signals) -> str:
+    asked = {a.question, b.question}
+    if (len(asked) == 2 and len(asked - _OPEN_QUESTIONS) == 2) or ("why" in asked and len(asked - {""}) == 2):
+        return "questions differ"
+    opposite = {"-" + pole[1:] if pole[0] == "+" else "+" + pole[1:] for pole in b.poles}
+    if set(a.poles) != set(b.poles) and opposite & set(a.poles):
+        return "direction differs"
+    only_a, only_b = set(a.content) - set(b.content), set(b.content) - set(a.content)
+    if _negates(only_a, only_b) or _negates(only_b, only_a):
+        return "negation differs"
+    swapped = {(right, left) for left, right in a.pairs if left != right} & b.pairs
+    return "roles differ" if swapped - a.pairs else ""
+
+
+def _negates(these: set[str], those: set[str]) -> bool:
+    return any(prefix + word in those for word in these for prefix in _NEGATING)
+
+
+def _order(a: Signals, b: Signals) -> str:
+    """The same words in another order, unless one part was moved to the other end ('In Java, how ...')."""
+    one, other = a.content, b.content
+    if one == other or sorted(one) != sorted(other):
+        return ""
+    turned = len(one) > 2 and any(one[at:] + one[:at] == other for at in range(1, len(one)))
+    return "" if turned else "word order differs"
+
+
+def _one_place(a: Signals, b: Signals) -> str:
+    """Texts alike but for one short place, where the words mean different things: a slot of one template."""
+    one, other = a.words, b.words
+    least = min(len(one), len(other))
+    front = next((at for at in range(least) if one[at] != other[at]), least)
+    left = least - front
+    back = next((at for at in range(left) if one[-1 - at] != other[-1 - at]), left)
+    mine, theirs = one[front : len(one) - back], other[front : len(other) - back]
+    longest = max(len(mine), len(theirs))
+    if longest > _PLACE_WORDS or 2 * (front + back) < max(len(one), len(other)):
+        return ""
+    told, other_told = ({word for word in place if word in _TELLING} for place in (mine, theirs))
+    said, other_said = ({stem(word) for word in place if word not in STOP} for place in (mine, theirs))
+    if said != other_said or (told and other_told and told != other_told):
+        return "one place differs"
+    return ""
