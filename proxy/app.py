@@ -129,6 +129,8 @@ async def build(config: Config, clock: Clock, randomness: Randomness, stack: Asy
     store = await open_store(config, clock)
     stack.push_async_callback(store.close)
     tasks = TaskGroup()
+    # The price table takes a tenth of a second to load: not while a request waits for it.
+    tasks.spawn(asyncio.to_thread(rates.rates, "gpt-4o-mini", clock.now_s()), "load prices")
     renderer = Renderer()
     thread = await open_semantic(config, tasks)
     if thread is not None:
