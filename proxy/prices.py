@@ -7,22 +7,24 @@ model has no price: None, never zero.
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from decimal import ROUND_HALF_EVEN, Decimal
+from decimal import Decimal
 from typing import Any, Protocol
 
 from farthing.proxy.usage import Usage
 
 __all__ = ["OwnPrice", "Price", "RateCard", "Rates", "Tiered"]
 
-_PICO_PER_MTOK_RATE = Decimal(10**6)  # dollars per million tokens, times this, are pico-dollars per token
+_MTOK_DIGITS = 6  # dollars per million tokens, times 10 to this, are pico-dollars per token
 # Prices that depend on the time of day change on the half hour (genai-prices' TimeOfDateConstraint), so that what was
 # looked up holds until the next one.
 _HOLDS_S = 1800
 _REMEMBERED = 4096
+_LONGEST_NAME = 200  # a client may ask for a model of any name; no real one is as long as this
 
 
 class OwnPrice(Protocol):
@@ -63,7 +65,10 @@ class Tiered:
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Dollars per million tokens, for each bucket of Usage. `source`: where they come from."""
+    """Dollars per million tokens, for each bucket of Usage. `source`: where they come from.
+
+    `request`: dollars per million requests, whatever they used (Perplexity's search models).
+    """
 
     fresh: Tiered
     cached: Tiered
@@ -71,18 +76,39 @@ class Rates:
     output: Tiered
     reasoning: Tiered
     source: str
+    request: Decimal = Decimal(0)
+    _ladder: tuple[tuple[int, tuple[int, ...]], ...] = field(init=False, repr=False, compare=False)
+    _unit: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """The rates as integers of a `_unit`-th of a pico-dollar, exact, for each step of the input's length."""
+        buckets = (self.fresh, self.cached, self.cache_write, self.output, self.reasoning)
+        starts = sorted({0, *(start for rate in buckets for start, _ in rate.steps)})
+        rungs = [(start, [*(rate.at(start + 1) for rate in buckets), self.request]) for start in starts]
+        digits = max(0, *(-int(rate.as_tuple().exponent) - _MTOK_DIGITS for _, rates in rungs for rate in rates))
+        scale = 10 ** (_MTOK_DIGITS + digits)
+        exact = tuple((start, tuple(_whole(rate, scale) for rate in rates)) for start, rates in rungs)
+        object.__setattr__(self, "_ladder", exact)
+        object.__setattr__(self, "_unit", 10**digits)
 
     def pico(self, usage: Usage) -> int:
-        """The price of a usage in pico-dollars, rounded once."""
-        whole = usage.tokens_in
-        total = usage.fresh * self.fresh.at(whole) + usage.output * self.output.at(whole)
-        if usage.cached:
-            total += usage.cached * self.cached.at(whole)
-        if usage.cache_write:
-            total += usage.cache_write * self.cache_write.at(whole)
-        if usage.reasoning:
-            total += usage.reasoning * self.reasoning.at(whole)
-        return int((total * _PICO_PER_MTOK_RATE).to_integral_value(ROUND_HALF_EVEN))
+        """The price of one request's usage in pico-dollars, rounded once, half to even."""
+        ladder = self._ladder
+        rung = ladder[0][1]
+        if len(ladder) > 1:
+            whole = usage.tokens_in
+            for start, rates in ladder:
+                if whole > start:
+                    rung = rates
+        fresh, cached, cache_write, output, reasoning, request = rung
+        total = usage.fresh * fresh + usage.output * output + request
+        if usage.cached or usage.cache_write or usage.reasoning:
+            total += usage.cached * cached + usage.cache_write * cache_write + usage.reasoning * reasoning
+        unit = self._unit
+        if unit == 1:
+            return total
+        quotient, rest = divmod(total, unit)
+        return quotient + (rest * 2 > unit or (rest * 2 == unit and quotient % 2))
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +154,10 @@ class RateCard:
             self._known.popitem(last=False)
         return found
 
+    def owns(self, model: str) -> bool:
+        """Whether the configuration itself prices this model."""
+        return model in self._own
+
     def describe(self, model: str, at_s: float) -> dict[str, Any] | None:
         """The rates as plain values for a person, with source and the table's date; None where they are unknown."""
         rates = self.rates(model, at_s)
@@ -139,26 +169,36 @@ class RateCard:
             steps = "".join(f"; past {start:,} input tokens ${stepped}" for start, stepped in rate.steps)
             label = "input" if name == "fresh" else name
             shown[f"{label}_usd_per_mtok"] = f"${rate.base}{steps}"
-        return shown | {"source": rates.source}
+        if rates.request:
+            shown["request_usd"] = f"${rates.request / 10**6}"
+        shown["source"] = rates.source
+        if not self.owns(model):
+            shown["table"] = _age(at_s)
+        return shown
 
     def _look_up(self, model: str, at_s: float) -> Rates | None:
-        from genai_prices.data_snapshot import get_snapshot
+        """Searches genai-prices' table itself: the library's own look-up remembers every unknown name for ever."""
+        from genai_prices.data_snapshot import find_provider_by_id, get_snapshot
 
-        snapshot = get_snapshot()
-        tries: list[tuple[str, str | None, str | None]] = [(model, self._provider, None)] if self._provider else []
+        if len(model) > _LONGEST_NAME:
+            return None
+        providers = get_snapshot().providers
+
+        def by_name(name: str) -> Any:
+            return next((each for each in providers if each.model_match and each.model_match.is_match(name)), None)
+
+        model = model.lower()
+        tries = [(model, find_provider_by_id(providers, self._provider))] if self._provider else []
         if self._url:
-            tries.append((model, None, self._url))
-        tries.append((model, None, None))
-        provider, _, bare = model.partition("/")
+            tries.append((model, next((each for each in providers if re.match(each.api_pattern, self._url)), None)))
+        tries.append((model, by_name(model)))
+        prefix, _, bare = model.partition("/")
         if bare:
-            tries += [(bare, provider, None), (bare, None, None)]
-        for name, provider_id, url in tries:
-            try:
-                _, info = snapshot.find_provider_model(name, None, provider_id, url)
-            except LookupError:
-                continue
-            moment = datetime.fromtimestamp(at_s, UTC)
-            return _table_rates(info.get_prices(moment), _edition())
+            tries += [(bare, find_provider_by_id(providers, prefix)), (bare, by_name(bare))]
+        for name, provider in tries:
+            info = provider.find_model(name, all_providers=providers) if provider is not None else None
+            if info is not None:
+                return _table_rates(info.get_prices(datetime.fromtimestamp(at_s, UTC)), _edition())
         return None
 
 
@@ -166,6 +206,28 @@ def _edition() -> str:
     from importlib.metadata import version
 
     return f"genai-prices {version('genai-prices')}"
+
+
+def _age(at_s: float) -> str:
+    """How old the table is, by the newest change of a price that it knows and that is in force."""
+    from genai_prices.data_snapshot import get_snapshot
+
+    today = datetime.fromtimestamp(at_s, UTC).date()
+    newest = max(
+        start
+        for provider in get_snapshot().providers
+        for model in provider.models
+        if isinstance(model.prices, list)
+        for conditional in model.prices
+        if (start := getattr(conditional.constraint, "start_date", None)) is not None and start <= today
+    )
+    return f"newest change of a price {newest}, {(today - newest).days} days ago"
+
+
+def _whole(rate: Decimal, scale: int) -> int:
+    """rate x scale as an integer, exactly, whatever the context's precision."""
+    numerator, denominator = rate.as_integer_ratio()
+    return numerator * scale // denominator
 
 
 def _own_rates(price: OwnPrice) -> Rates:
@@ -203,6 +265,7 @@ def _table_rates(prices: Any, source: str) -> Rates | None:
         cached=rate("cache_read_mtok") or fresh,
         cache_write=rate("cache_write_mtok") or fresh,
         output=output,
-        reasoning=output,
+        reasoning=rate("output_reasoning_mtok") or output,
         source=source,
+        request=fee.base * 1000 if (fee := rate("requests_kcount")) is not None else Decimal(0),
     )

@@ -114,3 +114,129 @@ def test_what_is_described_names_rates_and_source() -> None:
     assert shown is not None
     assert "past 272,000 input tokens" in shown["input_usd_per_mtok"]
     assert shown["source"].startswith("genai-prices ")
+    assert shown["table"].startswith("newest change of a price 2026-")
+    card = RateCard({"m": ModelPrice(input_usd_per_mtok=Decimal("1.50"), source="contract 7")})
+    described = card.describe("m", NOW)
+    assert described is not None
+    assert described == {
+        "model": "m",
+        "input_usd_per_mtok": "$1.50",
+        "cached_usd_per_mtok": "$1.50",
+        "cache_write_usd_per_mtok": "$1.50",
+        "output_usd_per_mtok": "$0",
+        "reasoning_usd_per_mtok": "$0",
+        "source": "contract 7",
+    }
+
+
+@pytest.mark.parametrize(
+    ("model", "fresh", "cached", "cache_write", "output"),
+    [
+        ("gpt-5.6", "4", "0.4", "5", "20"),
+        ("claude-sonnet-5", "2", "0.2", "2.5", "10"),
+        ("claude-opus-5", "5", "0.5", "6.25", "25"),
+        ("gemini-3.5-flash", "1.5", "0.15", "1.5", "9"),  # no write rate: as fresh
+    ],
+)
+def test_worked_examples(model: str, fresh: str, cached: str, cache_write: str, output: str) -> None:
+    """One request with tokens in every bucket, against sums done by hand from the published rates."""
+    price = CARD.price(model, Usage(fresh=1000, cached=2000, cache_write=300, output=40, reasoning=7), NOW)
+    by_hand = 1000 * Decimal(fresh) + 2000 * Decimal(cached) + 300 * Decimal(cache_write) + 47 * Decimal(output)
+
+    assert price is not None
+    assert price.usd == by_hand / 10**6
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.integers(0, 10**9),
+    *[st.integers(0, 300_000)] * 3,
+    *[st.integers(0, 50_000)] * 2,
+    st.integers(0, 365 * 86_400),
+)
+def test_every_model_of_the_table_like_the_table_itself(
+    which: int, fresh: int, cached: int, cache_write: int, output: int, reasoning: int, ago_s: int
+) -> None:
+    """Their calculation with all buckets at once, on any model that is priced by tokens, at any moment of a year."""
+    from genai_prices import Usage as TheirUsage
+    from genai_prices.data_snapshot import get_snapshot
+
+    listed = [(provider, model) for provider in get_snapshot().providers for model in provider.models]
+    provider, model = listed[which % len(listed)]
+    at_s = float(int(NOW) - ago_s)
+    moment = datetime.fromtimestamp(at_s, UTC)
+    if model.get_prices(moment).input_mtok is None or not model.is_match(model.id):
+        return
+    given_usage = TheirUsage(
+        input_tokens=fresh + cached + cache_write,
+        cache_read_tokens=cached,
+        cache_write_tokens=cache_write,
+        output_tokens=output + reasoning,
+        output_reasoning_tokens=reasoning,
+    )
+    first = provider.find_model(model.id)
+    assert first is not None
+    theirs = first.calc_price(given_usage, provider, genai_request_timestamp=moment)
+    ours = RateCard({}, provider.id).price(model.id, Usage(fresh, cached, cache_write, output, reasoning), at_s)
+
+    assert ours is not None
+    assert abs(ours.usd - theirs.total_price) <= Decimal("5.01e-13")  # theirs is rounded to 28 digits along the way
+
+
+def test_prices_by_time_of_day_change_on_the_half_hour_only() -> None:
+    """What lets a rate be remembered until the next half hour."""
+    from genai_prices.data_snapshot import get_snapshot
+    from genai_prices.types import TimeOfDateConstraint
+
+    found = [
+        edge
+        for provider in get_snapshot().providers
+        for model in provider.models
+        for priced in (model.prices if isinstance(model.prices, list) else [])
+        if isinstance(priced.constraint, TimeOfDateConstraint)
+        for edge in (priced.constraint.start_time, priced.constraint.end_time)
+    ]
+    assert found
+    assert all((edge.minute % 30, edge.second, edge.microsecond) == (0, 0, 0) for edge in found)
+    assert all(edge.tzinfo is None or edge.utcoffset() == UTC.utcoffset(None) for edge in found)
+
+
+def test_amounts_are_exact_and_rounded_once_half_to_even() -> None:
+    def pico(per_mtok: str, tokens: int) -> int:
+        price = RateCard({"m": ModelPrice(input_usd_per_mtok=Decimal(per_mtok))}).price("m", Usage(fresh=tokens), NOW)
+        assert price is not None
+        return price.pico
+
+    assert pico("0.0028", 1) == 2800
+    assert [pico("0.0000005", n) for n in (1, 2, 3, 5, 7)] == [0, 1, 2, 2, 4]
+    assert pico("0.00000051", 1) == 1
+    assert pico("123456789.123456789", 10**15) == 123456789123456789 * 10**12
+    assert pico("1E+2", 3) == 300_000_000
+
+
+@given(st.lists(st.integers(0, 10**7), min_size=5, max_size=5), st.lists(st.integers(0, 10**7), min_size=5, max_size=5))
+def test_prices_add_up_in_tokens(a: list[int], b: list[int]) -> None:
+    rates = CARD.rates("claude-sonnet-5", NOW)
+    assert rates is not None
+    assert rates.pico(Usage(*a)) + rates.pico(Usage(*b)) == rates.pico(Usage(*map(sum, zip(a, b, strict=True))))
+
+
+def test_a_fee_for_each_request_is_charged_once() -> None:
+    card = RateCard({}, "perplexity")
+    price, nothing = card.price("sonar", Usage(fresh=1000), NOW), card.price("sonar", Usage(), NOW)
+    assert price is not None and nothing is not None
+    assert (price.usd, nothing.usd) == (Decimal("0.013"), Decimal("0.012"))
+
+
+def test_unknown_names_are_not_remembered_for_ever() -> None:
+    """Clients choose model names: neither our memory nor the library's may grow with them."""
+    from genai_prices.data_snapshot import get_snapshot
+
+    card = RateCard({}, "", "https://api.openai.com/v1")
+    snapshot = get_snapshot()
+    before = len(snapshot._provider_misses) + len(snapshot._lookup_cache) + len(snapshot._provider_cache)
+    for n in range(5000):
+        assert card.price(f"unknown-{n}", Usage(fresh=1), NOW) is None
+    assert len(card._known) <= 4096
+    after = len(snapshot._provider_misses) + len(snapshot._lookup_cache) + len(snapshot._provider_cache)
+    assert after == before

@@ -268,7 +268,8 @@ def test_calls_results_and_pictures_count(tokenizer: Tokenizer) -> None:
 
 NAMES = [
     "messages", "role", "content", "tool_calls", "function", "name", "parameters", "properties", "items", "type",
-    "text", "input", "tools", "output", "arguments", "description", "enum", "anyOf", "image_url", "choices", "delta", "message",
+    "text", "input", "tools", "output", "arguments", "description", "enum", "anyOf", "image_url", "choices", "delta",
+    "message",
 ]  # fmt: skip
 any_json = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
