@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from farthing.proxy.prices import RateCard
+from farthing.proxy.prices import RateCard, Rates
 from farthing.proxy.usage import Usage, UsageSource
 
 __all__ = ["UNKNOWN", "Money", "attribute_failure", "attribute_hit", "attribute_joined", "attribute_upstream"]
@@ -59,13 +59,18 @@ def attribute_upstream(
     would_read: int | None = None,
     other_attempts: Sequence[Usage] = (),
 ) -> Money:
-    """An answer that an upstream gave. `usage`: the serving attempt's, as billed. `tokens_saved`: by compression.
-    `other_attempts`: what else was billed for this request."""
+    """An answer that an upstream gave.
+
+    `usage`: the serving attempt's, as billed. `tokens_saved`: original tokens less sent ones, negative where the prompt
+    grew; the model might have answered the original at another length, so such a row is `modelled`. `would_read`: the
+    tokens that a simulated provider cache would have read. `other_attempts`: what else was billed for this request.
+    """
     if usage is None:
         return UNKNOWN
-    asked, served = card.rates(model_requested, at_s), card.rates(model_served, at_s)
     if same_model(model_requested, model_served):
-        asked = served = served or asked  # a dated alias of one model: nothing was routed
+        asked = served = rates_of_one(card, model_requested, model_served, at_s)  # nothing was routed
+    else:
+        asked, served = card.rates(model_requested, at_s), card.rates(model_served, at_s)
     if asked is None or served is None:
         return UNKNOWN
     reads = usage if would_read is None else with_reads(usage, would_read)
@@ -82,28 +87,41 @@ def attribute_upstream(
         saved_route=(p1 - p2) + (p3 - p4),
         saved_prompt_cache=p2 - p3,
         price_source=served.source,
-        modelled=usage.source is UsageSource.COUNTED or would_read is not None or served is not asked,
+        modelled=(
+            usage.source is UsageSource.COUNTED
+            or tokens_saved != 0
+            or would_read is not None
+            or not same_model(model_requested, model_served)
+        ),
     )
 
 
-def attribute_hit(card: RateCard, model: str, usage: Usage | None, *, semantic: bool, at_s: float) -> Money:
-    """An answer from a cache: what the stored usage would cost today is saved."""
-    price = card.price(model, usage, at_s) if usage is not None else None
-    if price is None or usage is None:
+def attribute_hit(
+    card: RateCard, model: str, usage: Usage | None, *, semantic: bool, at_s: float, model_served: str = ""
+) -> Money:
+    """An answer from a cache: what the stored usage would cost today, of the model asked for, is saved.
+
+    `model_served`: the model that wrote the answer; where it is a dated version of `model` the hit is priced as the
+    miss was, so that the same answer never has two baselines.
+    """
+    one = model_served if same_model(model, model_served) else model
+    rates = rates_of_one(card, model, one, at_s) if usage is not None else None
+    if rates is None or usage is None:
         return UNKNOWN
+    pico = rates.pico(usage)
     return replace(
         _NOTHING,
-        baseline=price.pico,
-        saved_exact=0 if semantic else price.pico,
-        saved_semantic=price.pico if semantic else 0,
-        price_source=price.source,
+        baseline=pico,
+        saved_exact=0 if semantic else pico,
+        saved_semantic=pico if semantic else 0,
+        price_source=rates.source,
         modelled=semantic or usage.source is UsageSource.COUNTED,
     )
 
 
-def attribute_joined(card: RateCard, model: str, usage: Usage | None, *, at_s: float) -> Money:
+def attribute_joined(card: RateCard, model: str, usage: Usage | None, *, at_s: float, model_served: str = "") -> Money:
     """An answer that was shared while it was under way; the one who started it carries the bill."""
-    return attribute_hit(card, model, usage, semantic=False, at_s=at_s)
+    return attribute_hit(card, model, usage, semantic=False, at_s=at_s, model_served=model_served)
 
 
 def attribute_failure(card: RateCard, model: str, at_s: float) -> Money:
@@ -118,6 +136,17 @@ def same_model(asked: str, served: str) -> bool:
         return True
     rest = served.removeprefix(asked)
     return rest != served and rest.startswith(("-", "@", ":")) and rest[1:].replace("-", "").isdigit()
+
+
+def rates_of_one(card: RateCard, asked: str, served: str, at_s: float) -> Rates | None:
+    """The rates of one model under two names, the alias asked for and the dated version that answered.
+
+    A price that the operator declared for either name wins, the exact name first; else the dated version's, since that
+    is what the provider bills (gpt-3.5-turbo-1106 costs twice as much as gpt-3.5-turbo).
+    """
+    if not served or (card.owns(asked) and not card.owns(served)):
+        return card.rates(asked, at_s)
+    return card.rates(served, at_s) or card.rates(asked, at_s)
 
 
 def with_reads(usage: Usage, cached: int) -> Usage:

@@ -13,6 +13,8 @@ from typing import Any
 
 __all__ = ["Usage", "UsageSource", "from_payload"]
 
+_MOST = 10**9  # no request is as long; a larger count is a fault, and would exhaust a budget at once
+
 
 class UsageSource(StrEnum):
     """Who counted."""
@@ -59,6 +61,8 @@ def from_payload(endpoint: str, usage: Mapping[str, Any]) -> Usage | None:
     """
     try:
         if endpoint == "messages":
+            if "input_tokens" not in usage:
+                return None
             return Usage(
                 fresh=_count(usage, "input_tokens"),
                 cached=_count(usage, "cache_read_input_tokens"),
@@ -95,6 +99,6 @@ def _count(usage: Mapping[str, Any], name: str) -> int:
     value = usage.get(name)
     if value is None:
         return 0
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _MOST:
         raise ValueError(name)
     return value

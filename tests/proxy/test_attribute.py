@@ -130,3 +130,61 @@ def test_a_dated_version_is_the_same_model(asked: str, served: str, same: bool) 
 
 def test_an_estimate_is_marked() -> None:
     assert upstream("big", "big", Usage(fresh=1, source=UsageSource.COUNTED)).modelled
+    assert upstream("big", "big", Usage(fresh=1), tokens_saved=1).modelled
+    assert upstream("big", "big", Usage(fresh=1), would_read=1).modelled
+    assert attribute_hit(CARD, "big", Usage(fresh=1), semantic=True, at_s=AT).modelled
+    assert not attribute_hit(CARD, "big", Usage(fresh=1), semantic=False, at_s=AT).modelled
+
+
+@pytest.mark.parametrize(
+    ("own_names", "expected"),
+    [
+        ([], "1"),  # gpt-3.5-turbo-1106 in the table; gpt-3.5-turbo is 0.5
+        (["gpt-3.5-turbo"], "7"),
+        (["gpt-3.5-turbo-1106"], "7"),
+    ],
+)
+def test_an_alias_costs_what_its_dated_version_does_unless_the_operator_says_otherwise(
+    own_names: list[str], expected: str
+) -> None:
+    card = RateCard({name: own("7", "7", "7") for name in own_names}, "openai")
+    usage = Usage(fresh=1000)
+    asked, served = "gpt-3.5-turbo", "gpt-3.5-turbo-1106"
+    miss = attribute_upstream(card, model_requested=asked, model_served=served, usage=usage, at_s=AT)
+    hit = attribute_hit(card, asked, usage, semantic=False, at_s=AT, model_served=served)
+    joined = attribute_joined(card, asked, usage, at_s=AT, model_served=served)
+
+    assert miss.baseline == miss.cost == hit.baseline == joined.saved_exact == Decimal(expected) * 10**9
+    assert (miss.saved_route, miss.modelled) == (0, False)
+
+
+def test_a_hit_on_another_models_answer_is_worth_the_model_asked_for() -> None:
+    hit = attribute_hit(CARD, "big", Usage(fresh=1000), semantic=False, at_s=AT, model_served="small")
+    assert hit.baseline == 3_000_000_000
+
+
+@given(st.lists(st.tuples(st.booleans(), USAGES, st.lists(USAGES, max_size=2)), max_size=8))
+def test_all_costs_together_are_what_a_meter_charges(flights: list[tuple[bool, Usage, list[Usage]]]) -> None:
+    """Outside the identity: leaders carry every billed attempt, followers and hits nothing, whatever was saved."""
+    meter = sum(
+        (u.fresh + u.cache_write) * 3_000_000 + u.cached * 300_000 + u.tokens_out * 15_000_000
+        for _, served, others in flights
+        for u in (served, *others)
+    )
+    cost = 0
+    for compressed, served, others in flights:
+        saved = 50 if compressed else 0
+        rows = [
+            upstream("big", "big", served, other_attempts=others, tokens_saved=saved),
+            attribute_joined(CARD, "big", served, at_s=AT),
+            attribute_hit(CARD, "big", served, semantic=False, at_s=AT),
+        ]
+        cost += sum((row.cost or 0) + (row.overhead or 0) for row in rows)
+
+    assert cost == meter
+
+
+def test_a_failure_costs_nothing_and_is_known() -> None:
+    money = attribute_failure(CARD, "unknown", AT)
+    assert (money.baseline, money.cost, money.price_source) == (0, 0, "")
+    assert attribute_failure(CARD, "big", AT).price_source == "config"

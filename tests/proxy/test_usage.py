@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from farthing.proxy.usage import Usage, from_payload
 
-COUNTS = st.one_of(st.none(), st.integers(-5, 10**9), st.text(max_size=2), st.booleans(), st.floats())
+COUNTS = st.one_of(st.none(), st.integers(-5, 10**9 + 5), st.text(max_size=2), st.booleans(), st.floats())
 NAMES = [
     "prompt_tokens", "completion_tokens", "input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens",
     "cache_write_tokens", "cache_read_input_tokens", "cache_creation_input_tokens",
@@ -68,6 +68,14 @@ PAYLOADS = st.dictionaries(st.sampled_from(NAMES), COUNTS) | st.dictionaries(
         ("chat", {"prompt_tokens": -1}, None),
         ("chat", {"prompt_tokens": "12"}, None),
         ("chat", {"prompt_tokens": True}, None),
+        ("chat", {"prompt_tokens": 5.0}, None),
+        ("chat", {"prompt_tokens": 10**9 + 1}, None),
+        ("chat", {"prompt_tokens": 10**9}, Usage(fresh=10**9)),
+        ("chat", {"prompt_tokens": 5, "prompt_tokens_details": {"cached_tokens": -1}}, None),
+        ("chat", {"prompt_tokens": 5, "prompt_tokens_details": "?"}, Usage(fresh=5)),
+        ("messages", {"output_tokens": 5}, None),
+        ("messages", {"input_tokens": 5, "cache_read_input_tokens": None}, Usage(fresh=5)),
+        ("responses", {"prompt_tokens": 5}, None),
     ],
 )
 def test_providers_payloads(endpoint: str, payload: dict[str, Any], expected: Usage | None) -> None:
