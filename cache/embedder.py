@@ -89,7 +89,7 @@ class MiniLmOnnx:
         self._inputs = {given.name for given in self._session.get_inputs()}
         self._tokenizer: Any = Tokenizer.from_buffer(tokenizer)
         self._tokenizer.no_truncation()
-        self._tokenizer.enable_padding()
+        self._tokenizer.no_padding()
 
     def count(self, text: str) -> int:
         """See Embedder."""
@@ -99,21 +99,24 @@ class MiniLmOnnx:
         """See Embedder."""
         import numpy as np
 
-        encoded = self._tokenizer.encode_batch([_plain(text) for text in texts])
-        if not encoded:
-            return np.empty((0, self.dim), np.float32)
-        if len(encoded[0].ids) > _WINDOW:  # padded to the longest
-            raise ValueError("a text is longer than the model's window")
-        ids = np.array([one.ids for one in encoded], np.int64)
-        mask = np.array([one.attention_mask for one in encoded], np.int64)
-        given = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
-        hidden = self._session.run(None, {name: given[name] for name in self._inputs})[0]
-        if hidden.ndim == 3:
-            weights = mask[:, :, None].astype(np.float32)
-            hidden = (hidden * weights).sum(axis=1) / weights.sum(axis=1)
-        lengths = np.linalg.norm(hidden, axis=1, keepdims=True)
-        unit: NDArray[np.float32] = (hidden / np.maximum(lengths, 1e-12)).astype(np.float32)
+        # One text at a time: int8 activations are scaled by what shares the batch, so that in a batch a text's vector
+        # would depend on its company (and its padding); on one thread a batch saves little.
+        unit = np.empty((len(texts), self.dim), np.float32)
+        for row, text in enumerate(texts):
+            unit[row] = self._one(text)
         return unit
+
+    def _one(self, text: str) -> NDArray[np.float32]:
+        import numpy as np
+
+        tokens = self._tokenizer.encode(_plain(text)).ids
+        if len(tokens) > _WINDOW:
+            raise ValueError("the text is longer than the model's window")
+        ids = np.array([tokens], np.int64)
+        given = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+        hidden = self._session.run(None, {name: given[name] for name in self._inputs})[0]
+        mean: NDArray[np.float32] = hidden[0].mean(axis=0, dtype=np.float32)
+        return mean / max(float(np.linalg.norm(mean)), 1e-12)
 
 
 def _plain(text: str) -> str:

@@ -6,7 +6,7 @@ nothing here locks, since an index lives on one thread. No imports of numpy or f
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,7 +42,7 @@ class Index(Protocol):
 
 
 class BruteIndex:
-    """One matrix that doubles as it fills. Removal moves the last row into the gap, so it costs the same at any size."""
+    """One matrix that doubles as it fills. Removal moves the last row into the gap: the same cost at any size."""
 
     def __init__(self, dim: int) -> None:
         import numpy as np
@@ -110,7 +110,7 @@ class FaissIndex:
         # FAISS would start a thread for each core for one query; here one thread is all that a look-up may take.
         faiss.omp_set_num_threads(1)
         self._dim = dim
-        self._index = faiss.IndexIDMap2(faiss.IndexFlatIP(dim))
+        self._index: Any = faiss.IndexIDMap2(faiss.IndexFlatIP(dim))
         self._numbers: set[int] = set()
 
     def __len__(self) -> int:

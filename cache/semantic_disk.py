@@ -1,0 +1,193 @@
+"""The semantic cache's file: one SQLite table of texts with their vectors, so that a restart forgets nothing.
+
+Rules of this file:
+1. The file is a copy: the cache is right without it, and a disk that fails costs only what a restart forgets.
+2. A row is believed only with its checksum, and only if the same model made it.
+3. Every change is its own transaction in WAL mode: after kill -9 each row is there whole or not at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sqlite3
+import struct
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import structlog
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["Row", "SemanticDisk"]
+
+log = structlog.get_logger("farthing.semantic")
+
+_VERSION = "1"
+_BUSY_S = 0.25
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT);
+CREATE TABLE IF NOT EXISTS texts (id INTEGER PRIMARY KEY AUTOINCREMENT, entry_key TEXT NOT NULL UNIQUE,
+  scope TEXT NOT NULL, text TEXT NOT NULL, expires_s REAL NOT NULL, embedder TEXT NOT NULL, vector BLOB NOT NULL,
+  checksum BLOB NOT NULL);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One text, whose answer is `entry_key`. `vector`: float32 [dim]. `expires_s`: seconds since the epoch."""
+
+    scope: str
+    entry_key: str
+    text: str
+    expires_s: float
+    vector: NDArray[np.float32]
+
+
+class SemanticDisk:
+    """The file at `path`, opened for one thread. Errors of the disk are told once, and never raised."""
+
+    def __init__(self, path: Path, *, embedder: str, dim: int) -> None:
+        self._path = path
+        self._embedder = embedder
+        self._dim = dim
+        self._db: sqlite3.Connection | None = None
+        self._failing = False
+
+    def load(self) -> list[Row]:
+        """Open the file and give every good row, oldest first. Another model's rows and damaged ones are deleted,
+        told in one line; a file that is no database of ours is moved aside, told in one line, and begun anew."""
+        for _ in range(2):
+            try:
+                self._db = self._connect()
+                return self._read(self._db)
+            except (sqlite3.Error, OSError) as error:
+                self.close()
+                if not _is_corrupt(error) or not self._move_aside(error):
+                    self._tell(error)
+                    break
+        return []
+
+    def put(self, row: Row) -> None:
+        """Write one row, in place of the one under its entry key."""
+        values = (row.scope, row.text, row.expires_s, self._embedder, row.vector.astype("<f4").tobytes())
+        self._change(
+            "INSERT OR REPLACE INTO texts (entry_key, scope, text, expires_s, embedder, vector, checksum) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?)",
+            [(row.entry_key, *values, _checksum(row.entry_key, *values))],
+        )
+
+    def delete(self, entry_keys: Iterable[str]) -> None:
+        """Delete these rows, in one transaction."""
+        self._change("DELETE FROM texts WHERE entry_key = ?", [(key,) for key in entry_keys])
+
+    def clear(self) -> None:
+        """Delete every row."""
+        self._change("DELETE FROM texts", [()])
+
+    def close(self) -> None:
+        """Let the file go; idempotent."""
+        db, self._db = self._db, None
+        if db is not None:
+            db.close()
+
+    def _connect(self) -> sqlite3.Connection:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        # It holds prompts: nobody else on this machine may read it.
+        os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
+        db = sqlite3.connect(self._path, timeout=_BUSY_S, isolation_level=None)
+        try:
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = NORMAL")
+            db.executescript(_SCHEMA)
+            version = db.execute("SELECT value FROM meta WHERE name = 'version'").fetchone()
+            if version is None:
+                db.execute("INSERT INTO meta VALUES ('version', ?)", (_VERSION,))
+            elif version != (_VERSION,):
+                raise _ForeignSchema(f"version {version[0]!r}")
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+    def _read(self, db: sqlite3.Connection) -> list[Row]:
+        rows: list[Row] = []
+        dropped: list[tuple[int]] = []
+        for number, *fields in db.execute(
+            "SELECT id, entry_key, scope, text, expires_s, embedder, vector, checksum FROM texts ORDER BY id"
+        ):
+            row = self._believed(*fields)
+            if row is None:
+                dropped.append((number,))
+            else:
+                rows.append(row)
+        if dropped:
+            log.warning("semantic cache: rows of another model or damaged ones dropped", rows=len(dropped))
+            self._change("DELETE FROM texts WHERE id = ?", dropped)
+        return rows
+
+    def _believed(self, key: str, *fields: object) -> Row | None:
+        import numpy as np
+
+        match (key, *fields):
+            case (str(), str() as scope, str() as text, float() as expires_s, str() as model, bytes() as blob, check):
+                if model == self._embedder and check == _checksum(key, scope, text, expires_s, model, blob):
+                    vector = np.frombuffer(blob, "<f4").astype(np.float32) if len(blob) == 4 * self._dim else None
+                    if vector is not None and np.isfinite(vector).all():
+                        return Row(scope, key, text, expires_s, vector)
+        return None
+
+    def _change(self, statement: str, rows: Iterable[tuple[object, ...]]) -> None:
+        if self._db is None:
+            return
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                self._db.executemany(statement, rows)
+                self._db.execute("COMMIT")
+            finally:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+        except sqlite3.Error as error:
+            self._tell(error)
+        else:
+            self._failing = False
+
+    def _move_aside(self, error: Exception) -> bool:
+        try:
+            for part in self._parts():
+                if part.exists():
+                    part.replace(part.with_name(f"{part.name}.corrupt"))
+        except OSError:
+            return False
+        log.error("the semantic cache's file can't be read: moved aside, starting anew", reason=repr(error))
+        return True
+
+    def _parts(self) -> Iterator[Path]:
+        for suffix in ("", "-wal", "-shm"):
+            yield self._path.with_name(self._path.name + suffix)
+
+    def _tell(self, error: Exception) -> None:
+        if not self._failing:
+            self._failing = True
+            log.error("the semantic cache's file fails: going on from memory", path=str(self._path), error=repr(error))
+
+
+class _ForeignSchema(sqlite3.DatabaseError):
+    """A database, but of another version of ours."""
+
+
+def _is_corrupt(error: Exception) -> bool:
+    name = getattr(error, "sqlite_errorname", "")
+    return isinstance(error, _ForeignSchema) or name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_ERROR"))
+
+
+def _checksum(key: str, scope: str, text: str, expires_s: float, embedder: str, vector: bytes) -> bytes:
+    digest = hashlib.blake2b(digest_size=16)
+    for part in (key.encode(), scope.encode(), text.encode(), embedder.encode(), struct.pack("<d", expires_s), vector):
+        digest.update(len(part).to_bytes(8, "big") + part)
+    return digest.digest()
