@@ -104,7 +104,7 @@ def pieces(text: str, size: int = _PIECE_CHARS) -> Iterator[str]:
 class Tokenizer:
     """Counts tokens; one for the process. Threads may share it.
 
-    The ranks are loaded at first use (about a second, and some 60 MB, for each encoding). Counts of texts are
+    The ranks are loaded at first use (up to a second and 80 MiB for each encoding). Counts of texts are
     remembered under a hash, least recently used first to go, within `cache_bytes`: a growing conversation is counted
     once.
     """

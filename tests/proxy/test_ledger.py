@@ -387,7 +387,7 @@ def test_a_killed_program_loses_a_tenth_of_a_second_and_tears_nothing(
     assert kept == [f"{n:08d}" for n in range(len(kept))]  # a gapless beginning of what was appended
     assert stored(tmp_path / "ledger.db", "pragma integrity_check") == ["ok"]
     lost = [float(tick) for n, tick in appended if int(n) >= len(kept)]
-    assert all(last_tick - tick < 0.1 + 0.05 for tick in lost)  # half of it again for a machine that others use too
+    assert all(last_tick - tick < 0.1 + 0.1 for tick in lost)  # as much again for a machine that others use too
     ledger.append(row(id="next"))
     ledger.flush()
     assert stored(tmp_path / "ledger.db")[-1] == "next"
