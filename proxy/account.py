@@ -21,7 +21,6 @@ from farthing.proxy.attribute import (
     attribute_upstream,
 )
 from farthing.proxy.clock import Clock
-from farthing.proxy.config import Config
 from farthing.proxy.exchange import CacheStatus, Continue, Endpoint, Exchange, Outcome, Verdict
 from farthing.proxy.ledger import Ledger
 from farthing.proxy.prices import RateCard
@@ -57,7 +56,6 @@ class Account:
     tokenizer: Tokenizer
     total: DayTotal
     clock: Clock
-    config: Config
     slow: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2))
 
     # -- headers
@@ -117,13 +115,15 @@ class Account:
         call = ex.call
         semantic = ex.cache is CacheStatus.HIT_SEMANTIC
         if ex.served is not None and ex.cache in (CacheStatus.HIT_EXACT, CacheStatus.HIT_SEMANTIC):
-            return attribute_hit(self.rates, ex.model, usage, semantic=semantic, at_s=at_s)
+            return attribute_hit(
+                self.rates, ex.model, usage, semantic=semantic, at_s=at_s, model_served=ex.served.model_served
+            )
         if ex.endpoint is Endpoint.OTHER and ex.original.method not in _FREE_METHODS and call is not None:
             return attribute_failure(self.rates, "", at_s) if call.status >= 400 else UNKNOWN
         if call is None or not 200 <= call.status < 300 or ex.endpoint is Endpoint.OTHER:
             return attribute_failure(self.rates, ex.model, at_s)
         if not ex.leads:
-            return attribute_joined(self.rates, ex.model, usage, at_s=at_s)
+            return attribute_joined(self.rates, ex.model, usage, at_s=at_s, model_served=call.model_served)
         return attribute_upstream(
             self.rates,
             model_requested=ex.model,

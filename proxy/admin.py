@@ -23,7 +23,7 @@ from farthing.proxy.version import version
 from farthing.proxy.wire import host_of
 
 if TYPE_CHECKING:
-    from farthing.proxy.app import Services
+    from farthing.proxy.app import Running
 
 __all__ = ["Admin"]
 
@@ -40,12 +40,13 @@ _MAX_ADMIN_BODY = 64 * 1024
 class Admin:
     """Answers farthing's own paths."""
 
-    def __init__(self, services: Services) -> None:
-        self._services = services
-        ledger = services.config.state_dir / "ledger.db"
-        self._dashboard = Dashboard(ledger, services.clock, self.state)
+    def __init__(self, proxy: Running) -> None:
+        self._proxy = proxy
+        services = proxy.services
+        self._held = services.state
+        self._dashboard = Dashboard(services.config.state_dir / "ledger.db", self._held.clock, self.state)
         self._store: StoreStats | None = None
-        services.metrics.watch(self.gauges)
+        self._held.metrics.watch(self.gauges)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse | None:
         """The answer, or None where the path is not ours."""
@@ -61,14 +62,16 @@ class Admin:
             return self._allow(request) or await self._metrics()
         if path == "/farthing" or path.startswith("/farthing/"):
             # With a token the page itself holds no figures and must load, so that one can type the token into it.
-            open_page = self._services.config.server.admin_token is not None and not path.startswith("/farthing/api/")
+            open_page = self._proxy.services.config.server.admin_token is not None and not path.startswith(
+                "/farthing/api/"
+            )
             refusal = None if open_page else self._allow(request)
             return refusal or await self._own(request, path)
         return None
 
     def state(self) -> dict[str, Any]:
         """What is on, for the dashboard and /readyz. No secrets."""
-        services = self._services
+        services = self._proxy.services
         config = services.config
         semantic = config.semantic.mode
         return {
@@ -78,20 +81,21 @@ class Admin:
             "simulated": config.upstream.name == "simulated",
             "exact": config.cache.mode,
             "semantic": "serve unproven" if semantic == "serve" else semantic,
-            "semantic_entries": services.semantic.thread.entries if services.semantic.thread else 0,
+            "semantic_ready": services.thread is not None and services.thread.loaded,
+            "semantic_entries": services.thread.entries if services.thread else 0,
             "tidy": config.compress.tidy,
             "capture": "off",
-            "switched_off": services.switch(),
+            "switched_off": self._held.switch(),
             "config_id": config.id,
             "in_flight": services.admit.in_flight,
-            "ledger": "off" if services.ledger is None else "ok" if services.ledger.healthy else "degraded",
-            "ledger_dropped": 0 if services.ledger is None else services.ledger.dropped,
+            "ledger": "off" if self._held.ledger is None else "ok" if self._held.ledger.healthy else "degraded",
+            "ledger_dropped": 0 if self._held.ledger is None else self._held.ledger.dropped,
         }
 
     def gauges(self) -> dict[str, float]:
         """Values of this moment for /metrics, by metric name without prefix."""
-        services = self._services
-        ledger, store = services.ledger, self._store
+        services = self._proxy.services
+        ledger, store = self._held.ledger, self._store
         held: dict[str, float] = (
             {"store_entries": store.entries, "store_bytes": store.bytes} if store is not None else {}
         )
@@ -100,24 +104,22 @@ class Admin:
             "in_flight_requests": services.admit.in_flight,
             "ledger_dropped_rows": ledger.dropped if ledger else 0,
             "ledger_healthy": 1 if ledger is None or ledger.healthy else 0,
-            "semantic_entries": services.semantic.thread.entries if services.semantic.thread else 0,
-            "optimisation_off": 1 if services.switch() else 0,
+            "semantic_entries": services.thread.entries if services.thread else 0,
+            "optimisation_off": 1 if self._held.switch() else 0,
             **{f"stage_errors:{name}": count for name, count in services.pipeline.stage_errors.items()},
         }
 
     async def _metrics(self) -> web.Response:
-        services = self._services
         with contextlib.suppress(FarthingError):
-            self._store = await services.store.stats()
-        kind = services.metrics.content_type
-        return web.Response(body=services.metrics.render(), headers={"Content-Type": kind})
+            self._store = await self._held.store.stats()
+        kind = self._held.metrics.content_type
+        return web.Response(body=self._held.metrics.render(), headers={"Content-Type": kind})
 
     async def _ready(self) -> web.Response:
         """Whether requests should come here. The upstream's state does not fail it: hits can still be served."""
-        services = self._services
         body = self.state()
         try:
-            stats = await services.store.stats()
+            stats = await self._held.store.stats()
             body["store"] = {"kind": stats.kind, "entries": stats.entries, "healthy": stats.healthy}
         except FarthingError as error:
             body["store"] = {"healthy": False, "error": str(error)}
@@ -127,7 +129,7 @@ class Admin:
 
     def _allow(self, request: web.BaseRequest) -> web.Response | None:
         """None where the caller may; else the refusal."""
-        token = self._services.config.server.admin_token
+        token = self._proxy.services.config.server.admin_token
         if token is not None:
             shown = request.headers.get("Authorization", "").removeprefix("Bearer ").strip()
             if hmac.compare_digest(shown.encode(), token.get_secret_value().encode()):
@@ -155,10 +157,10 @@ class Admin:
     async def _change(self, request: web.BaseRequest, path: str) -> web.Response:
         if request.headers.get("x-farthing-admin") != "1":
             return _refusal(403, "calls that change something need the header x-farthing-admin: 1", "admin_header")
-        services = self._services
+        services = self._proxy.services
         if path == "/farthing/api/policy/off" or path == "/farthing/api/policy/on":
-            services.switch.set(off=path.endswith("off"))
-            return _json(200, {"switched_off": services.switch()})
+            self._held.switch.set(off=path.endswith("off"))
+            return _json(200, {"switched_off": self._held.switch()})
         if path == "/farthing/api/cache/purge":
             raw = await request.content.read(_MAX_ADMIN_BODY)
             try:
@@ -166,11 +168,11 @@ class Admin:
                 chosen = Selector(**{name: str(value) for name, value in asked.items()})
             except (ValueError, TypeError, AttributeError):
                 return _refusal(400, "the body must be a JSON object with key, model or scope", "invalid_selector")
-            keys = await services.store.purge(chosen)
+            keys = await self._held.store.purge(chosen)
             await services.semantic.forget(keys)
             return _json(200, {"purged": len(keys)})
         if path == "/farthing/api/cache/stats":
-            stats = await services.store.stats()
+            stats = await self._held.store.stats()
             return _json(200, {name: getattr(stats, name) for name in stats.__slots__})
         return _refusal(404, f"there is no {path}", "not_found")
 

@@ -40,35 +40,64 @@ from farthing.proxy.stages import AdmitStage, AssignStage, ParseStage, RouteStag
 from farthing.proxy.tasks import TaskGroup
 from farthing.proxy.tokens import Tokenizer
 
-__all__ = ["Running", "Services", "running"]
+__all__ = ["Running", "Services", "State", "open_store", "running"]
 
 log = structlog.get_logger("farthing")
 
 
 @dataclass(frozen=True, slots=True)
-class Services:
-    """Everything one process holds."""
+class State:
+    """What outlives a change of configuration: stores, books, counters, switches."""
 
-    config: Config
     clock: Clock
+    randomness: Randomness
+    secret: bytes
     switch: state.Switch
     store: Store
-    semantic: SemanticStage
     ledger: Ledger | None
     metrics: Metrics
-    pipeline: Pipeline
-    admit: AdmitStage
+    total: DayTotal
     tasks: TaskGroup
-    relay: Relay
-    rates: RateCard
+    renderer: Renderer
+    tokenizer: Tokenizer
+    barred: set[str]
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
-    """A proxy that listens. `url`: where, without a path."""
+class Services:
+    """Everything that one configuration made: what answers requests now."""
 
-    url: str
-    services: Services
+    config: Config
+    state: State
+    thread: SemanticThread | None
+    session: aiohttp.ClientSession
+    semantic: SemanticStage
+    pipeline: Pipeline
+    admit: AdmitStage
+    relay: Relay
+
+
+class Running:
+    """A proxy that listens. `url`: where, without a path. `services`: what answers now."""
+
+    def __init__(self, services: Services, stack: AsyncExitStack) -> None:
+        self.url = ""
+        self.services = services
+        self._stack = stack
+
+    async def reload(self, config: Config) -> tuple[str, ...]:
+        """Let `config` answer from the next request on; those under way end as they began.
+
+        Returns the sections that only a restart can change; they stay as they are.
+        """
+        old = self.services
+        kept = tuple(name for name in _FIXED if getattr(config, name) != getattr(old.config, name))
+        config = config.model_copy(update={name: getattr(old.config, name) for name in _FIXED})
+        self.services = await build(config, old.state, self._stack, old)
+        return kept
+
+
+_FIXED = ("state_dir", "server", "store", "ledger", "log")
 
 
 @asynccontextmanager
@@ -79,15 +108,14 @@ async def running(
 
     Raises ConfigFault: the state directory is in use or unusable; OSError: the address can't be bound.
     """
-    clock = clock or SystemClock()
-    randomness = randomness or SystemRandomness()
     async with AsyncExitStack() as stack:
-        services = await build(config, clock, randomness, stack)
-        admin = Admin(services)
+        held = await open_state(config, clock or SystemClock(), randomness or SystemRandomness(), stack)
+        proxy = Running(await build(config, held, stack), stack)
+        admin = Admin(proxy)
 
         async def handle(request: web.BaseRequest) -> web.StreamResponse:
             own = await admin.handle(request)
-            return own if own is not None else await services.relay.handle(request)
+            return own if own is not None else await proxy.services.relay.handle(request)
 
         server = web.Server(
             handle,
@@ -100,19 +128,18 @@ async def running(
         )
         runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=config.server.drain_s)
         await runner.setup()
+        stack.push_async_callback(drain, held.tasks, config.server.drain_s)
         stack.push_async_callback(runner.cleanup)
         site = web.TCPSite(runner, config.server.host, config.server.port, backlog=1024, reuse_address=True)
         await site.start()
         host, port = runner.addresses[0][:2]
-        yield Running(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}", services)
+        proxy.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        yield proxy
 
 
-async def build(config: Config, clock: Clock, randomness: Randomness, stack: AsyncExitStack) -> Services:
-    """The services; what they hold open is pushed on `stack`, so that it closes in reverse order."""
+async def open_state(config: Config, clock: Clock, randomness: Randomness, stack: AsyncExitStack) -> State:
+    """Open what lasts; it is pushed on `stack`, so that it closes in reverse order."""
     stack.callback(state.claim(config.state_dir).close)
-    secret = state.local_secret(config.state_dir, randomness)
-    switch = state.Switch(config.state_dir, clock)
-    rates = RateCard(config.prices.models, config.upstream.provider, config.upstream.url)
     metrics = Metrics()
     total = DayTotal()
     ledger = None
@@ -128,74 +155,81 @@ async def build(config: Config, clock: Clock, randomness: Randomness, stack: Asy
         total.add(ledger.spent_since(clock.now_s() // 86_400 * 86_400), clock.now_s())
     store = await open_store(config, clock)
     stack.push_async_callback(store.close)
-    tasks = TaskGroup()
-    # The price table takes a tenth of a second to load: not while a request waits for it.
-    tasks.spawn(asyncio.to_thread(rates.rates, "gpt-4o-mini", clock.now_s()), "load prices")
-    renderer = Renderer()
-    thread = await open_semantic(config, tasks)
-    if thread is not None:
+    return State(
+        clock=clock,
+        randomness=randomness,
+        secret=state.local_secret(config.state_dir, randomness),
+        switch=state.Switch(config.state_dir, clock),
+        store=store,
+        ledger=ledger,
+        metrics=metrics,
+        total=total,
+        tasks=TaskGroup(),
+        renderer=Renderer(),
+        tokenizer=Tokenizer(),
+        barred=set(),
+    )
+
+
+async def build(config: Config, held: State, stack: AsyncExitStack, old: Services | None = None) -> Services:
+    """What answers requests under `config`; connections and models of `old` are used on where they still fit."""
+    session = old.session if old is not None and old.config.upstream == config.upstream else None
+    if session is None:
+        session = open_session(config.upstream)
+        stack.push_async_callback(session.close)
+    thread = old.thread if old is not None and old.config.semantic.model == config.semantic.model else None
+    if config.semantic.mode == "off" or config.cache.mode == "off":
+        thread = None
+    elif thread is None:
+        thread = open_semantic(config, held.tasks)
         stack.push_async_callback(thread.close)
     semantic = SemanticStage(
         thread=thread,
-        store=store,
+        store=held.store,
         upstream_url=config.upstream.url,
         serve=config.semantic.mode == "serve" and config.semantic.unproven,
         threshold=config.semantic.threshold,
         deadline_s=config.semantic.deadline_ms / 1000,
-        spawn=lambda coro: tasks.spawn(coro, "semantic"),
-        clock=clock,
-        randomness=randomness,
-        renderer=renderer,
+        spawn=lambda coro: held.tasks.spawn(coro, "semantic"),
+        clock=held.clock,
+        randomness=held.randomness,
+        renderer=held.renderer,
     )
-    session = open_session(config.upstream)
-    stack.push_async_callback(session.close)
-    account = Account(rates=rates, ledger=ledger, tokenizer=Tokenizer(), total=total, clock=clock, config=config)
-    pipeline, admit = lay_out(
-        config, clock, randomness, secret, switch, store, semantic, session, renderer, account, tasks, total
-    )
-    relay = Relay(pipeline, account, tasks, config.limits, config.upstream, clock, randomness)
-    stack.push_async_callback(drain, tasks, config.server.drain_s)
-    return Services(config, clock, switch, store, semantic, ledger, metrics, pipeline, admit, tasks, relay, rates)
+    rates = RateCard(config.prices.models, config.upstream.provider, config.upstream.url)
+    # The price table takes a tenth of a second to load: not while a request waits for it.
+    held.tasks.spawn(asyncio.to_thread(rates.rates, "gpt-4o-mini", held.clock.now_s()), "load prices")
+    account = Account(rates, held.ledger, held.tokenizer, held.total, held.clock)
+    pipeline, admit = lay_out(config, held, semantic, session, account)
+    relay = Relay(pipeline, account, held.tasks, config.limits, config.upstream, held.clock, held.randomness)
+    return Services(config, held, thread, session, semantic, pipeline, admit, relay)
 
 
 def lay_out(
-    config: Config,
-    clock: Clock,
-    randomness: Randomness,
-    secret: bytes,
-    switch: state.Switch,
-    store: Store,
-    semantic: SemanticStage,
-    session: aiohttp.ClientSession,
-    renderer: Renderer,
-    account: Account,
-    tasks: TaskGroup,
-    total: DayTotal,
+    config: Config, held: State, semantic: SemanticStage, session: aiohttp.ClientSession, account: Account
 ) -> tuple[Pipeline, AdmitStage]:
     """The stages, in the order of pipeline.FRONT and pipeline.BACK."""
-    cache = config.cache
-    barred: set[str] = set()
-    admit = AdmitStage(Tenants(secret, config.auth), config.limits)
+    cache, clock, randomness = config.cache, held.clock, held.randomness
+    admit = AdmitStage(Tenants(held.secret, config.auth), config.limits)
     flight = FlightStage(Flights(), cache.join, config.limits.buffer_bytes, clock, randomness)
     limit = config.spend.daily_usd
     front = (
         AccountStage(account),
         admit,
         ParseStage(config.limits.parse_bytes),
-        AssignStage("default", config.id, lambda: config.all_off or switch()),
+        AssignStage("default", config.id, lambda: config.all_off or held.switch()),
         EligibleStage(Rules(cache.mode == "exact", cache.sampled, cache.remote_urls, cache.responses_never_chained)),
-        ExactStage(store, config.upstream.url, cache.variants, barred, clock, randomness, renderer),
+        ExactStage(held.store, config.upstream.url, cache.variants, held.barred, clock, randomness, held.renderer),
         flight,
     )
     back = (
-        KeepStage(store, cache.ttl_s, cache.max_entry_bytes, barred, clock, semantic.learn),
+        KeepStage(held.store, cache.ttl_s, cache.max_entry_bytes, held.barred, clock, semantic.learn),
         semantic,
         TidyStage(config.compress.tidy),
         RouteStage(),
-        SpendStage(None if limit is None else int(limit * 10**12), total, clock),
+        SpendStage(None if limit is None else int(limit * 10**12), held.total, clock),
         UpstreamStage(session, config.upstream, config.limits, clock, randomness, passive=config.all_off),
     )
-    return Pipeline(front, back, flight, tasks, clock), admit
+    return Pipeline(front, back, flight, held.tasks, clock), admit
 
 
 async def open_store(config: Config, clock: Clock) -> Store:
@@ -218,10 +252,8 @@ async def open_store(config: Config, clock: Clock) -> Store:
     return store
 
 
-async def open_semantic(config: Config, tasks: TaskGroup) -> SemanticThread | None:
+def open_semantic(config: Config, tasks: TaskGroup) -> SemanticThread:
     """The semantic cache's thread, loading in the background; a missing model turns the stage off with one line."""
-    if config.semantic.mode == "off" or config.cache.mode == "off":
-        return None
 
     def load() -> SemanticCache:
         from farthing.cache.embedder import open_embedder

@@ -10,7 +10,7 @@ import structlog
 from rich.console import Console
 from rich.table import Table
 
-from farthing.proxy.app import running
+from farthing.proxy.app import Running, running
 from farthing.proxy.config import Config, effective, is_loopback, mask_url
 from farthing.proxy.errors import ConfigFault
 
@@ -34,46 +34,42 @@ async def _serve(load: Callable[[], Config], console: Console) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, reload.set)
-    while True:
-        try:
-            async with running(config) as proxy:
-                banner(config, proxy.url, console)
-                fresh = await _until_told(stop, reload, load, config)
-                log.info("draining", in_flight=proxy.services.admit.in_flight)
-        except OSError as error:
-            console.print(
-                f"[red]can't listen on {config.server.host}:{config.server.port}[/]: {error.strerror or error}; "
-                "choose another with --port"
-            )
-            return 2
-        if fresh is None:
-            return 0
-        config = fresh
-        log.info("reloaded", config_id=config.id)
+    try:
+        async with running(config) as proxy:
+            banner(config, proxy.url, console)
+            while await _told(stop, reload):
+                reload.clear()
+                await _reload(proxy, load)
+            log.info("draining", in_flight=proxy.services.admit.in_flight)
+    except OSError as error:
+        said = error.strerror or str(error)
+        console.print(f"can't listen on {config.server.host}:{config.server.port}: {said}; choose another with --port")
+        return 2
+    return 0
 
 
-async def _until_told(
-    stop: asyncio.Event, reload: asyncio.Event, load: Callable[[], Config], config: Config
-) -> Config | None:
-    """Wait for a signal: None to stop, a configuration to go on with. A bad one keeps the old one, and says so."""
-    while True:
-        waits = [asyncio.get_running_loop().create_task(event.wait()) for event in (stop, reload)]
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
-        if stop.is_set():
-            return None
-        reload.clear()
-        try:
-            fresh = load()
-        except ConfigFault as fault:
-            log.error("the new configuration is bad; the old one stays", fault=str(fault))
-            continue
-        if fresh.id != config.id:
-            return fresh
-        log.info("the configuration has not changed")
+async def _told(stop: asyncio.Event, reload: asyncio.Event) -> bool:
+    """Wait for a signal: True to reload, False to stop."""
+    waits = [asyncio.get_running_loop().create_task(event.wait()) for event in (stop, reload)]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
+    return not stop.is_set()
+
+
+async def _reload(proxy: Running, load: Callable[[], Config]) -> None:
+    """Take the new configuration over; a bad one keeps the old one, and says so."""
+    try:
+        fresh = load()
+    except ConfigFault as fault:
+        log.error("the new configuration is bad; the old one stays", fault=str(fault))
+        return
+    left = await proxy.reload(fresh)
+    log.info("reloaded", config_id=proxy.services.config.id)
+    if left:
+        log.warning("some sections change only with a restart", sections=left)
 
 
 def banner(config: Config, url: str, console: Console) -> None:

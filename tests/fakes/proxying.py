@@ -33,8 +33,8 @@ class Proxied:
     async def rows(self, count: int | None = None) -> list[dict[str, Any]]:
         """The ledger, oldest first; waits until `count` rows are there."""
         for _ in range(200):
-            if self.services.ledger is not None:
-                await asyncio.to_thread(self.services.ledger.flush)
+            if self.services.state.ledger is not None:
+                await asyncio.to_thread(self.services.state.ledger.flush)
             with closing(sqlite3.connect(self.state_dir / "ledger.db")) as ledger:
                 ledger.row_factory = sqlite3.Row
                 found = [dict(row) for row in ledger.execute("select * from requests order by ts, rowid")]

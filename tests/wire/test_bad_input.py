@@ -203,7 +203,7 @@ class TestAdmin:
 
     async def test_what_changes_something_needs_a_header_no_form_can_send(self, proxy: Proxied) -> None:
         assert (await proxy.client.post("/farthing/api/policy/off")).status_code == 403
-        assert not proxy.services.switch()
+        assert not proxy.services.state.switch()
 
     async def test_a_token_opens_it_and_nothing_else_does(self, up: ScriptedUpstream, tmp_path: Path) -> None:
         async with proxied(up.url, tmp_path, server__admin_token="t0k") as proxy:

@@ -208,7 +208,7 @@ class TestOurselves:
         async def broken(*_: object) -> None:
             raise RuntimeError("boom")
 
-        monkeypatch.setattr(type(proxy.services.store), "get", broken)
+        monkeypatch.setattr(type(proxy.services.state.store), "get", broken)
         for _ in range(8):
             answer = await proxy.post(chat())
             assert (answer.status_code, answer.headers["x-farthing-cache"]) == (200, "miss")
@@ -218,7 +218,7 @@ class TestOurselves:
 
     async def test_the_switch_turns_everything_off_and_on_again(self, proxy: Proxied, up: ScriptedUpstream) -> None:
         await proxy.post(chat())
-        proxy.services.switch.path.touch()
+        proxy.services.state.switch.path.touch()
         await asyncio.sleep(0.3)
         answer = await proxy.post(chat())
         assert answer.headers["x-farthing-cache"] == "bypass"

@@ -1,0 +1,164 @@
+"""The semantic cache on the wire: it observes by default, serves only when told, and scopes are walls."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fakes.proxying import Proxied, chat, proxied
+from tests.fakes.upstream import Script, scripted
+
+SERVE = {"semantic__mode": "serve", "semantic__unproven": True, "semantic__threshold": 0.85,
+         "semantic__deadline_ms": 5000}  # fmt: skip
+ASK, AGAIN = "How do I reset my password?", "How can I reset my password?"
+
+
+async def loaded(proxy: Proxied) -> None:
+    for _ in range(500):
+        thread = proxy.services.thread
+        if thread is not None and thread.loaded:
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError("the model did not load")
+
+
+async def learnt(proxy: Proxied, count: int) -> None:
+    for _ in range(200):
+        if proxy.services.thread is not None and proxy.services.thread.entries >= count:
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError("the answer was not learnt")
+
+
+def how(response: Any) -> str:
+    return str(response.headers["x-farthing-cache"])
+
+
+async def test_observing_serves_nothing_and_records_what_it_would_have_done(tmp_path: Path) -> None:
+    async with scripted() as up, proxied(up.url, tmp_path, semantic__mode="observe", semantic__threshold=0.85) as proxy:
+        await loaded(proxy)
+        await proxy.post(chat(ASK))
+        await learnt(proxy, 1)
+        up.default.wait_s = 0.3
+        answer = await proxy.post(chat(AGAIN))
+        row = (await proxy.rows(2))[1]
+
+    assert (how(answer), len(up.calls)) == ("miss", 2)
+    assert row["similarity"] > 0.9
+    assert ["semantic", "would serve", "hit"] in json.loads(row["decisions"])
+    assert (row["cost_usd"], row["saved_semantic_usd"]) == (row["baseline_usd"], 0)
+
+
+async def test_observing_makes_nobody_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import time
+
+    async with scripted() as up, proxied(up.url, tmp_path, semantic__mode="observe") as proxy:
+        await loaded(proxy)
+        cache = proxy.services.thread
+        assert cache is not None
+        slow = type(cache._cache).lookup
+
+        def lookup(*args: Any) -> Any:
+            time.sleep(0.5)
+            return slow(*args)
+
+        monkeypatch.setattr(type(cache._cache), "lookup", lookup)
+        begun = time.monotonic()
+        await proxy.post(chat(ASK))
+        assert time.monotonic() - begun < 0.4
+
+
+async def test_serving_is_unproven_and_says_so_everywhere(tmp_path: Path) -> None:
+    async with scripted() as up, proxied(up.url, tmp_path, **SERVE) as proxy:
+        await loaded(proxy)
+        first = await proxy.post(chat(ASK))
+        await learnt(proxy, 1)
+        second = await proxy.post(chat(AGAIN))
+        stream = await proxy.post(chat("How could I reset my password?", stream=True))
+        rows = await proxy.rows(3)
+        state = (await proxy.client.get("/readyz")).json()
+
+    assert [how(answer) for answer in (first, second, stream)] == ["miss", "hit-semantic", "hit-semantic"]
+    assert second.headers["x-farthing-bound"] == "unproven"
+    assert 0.85 < float(second.headers["x-farthing-similarity"]) < 1
+    assert second.json()["choices"] == first.json()["choices"]
+    assert stream.text.rstrip().endswith("[DONE]")
+    assert state["semantic"] == "serve unproven"
+    assert (rows[1]["cache_reason"], rows[1]["saved_semantic_usd"]) == ("unproven", rows[0]["cost_usd"])
+    assert len(up.calls) == 1
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        chat("How do I reset my PIN?"),
+        chat("How do I not reset my password?"),
+        chat("How do I reset my 2 passwords?"),
+        chat("Wie setze ich mein Passwort zurück?"),
+        chat(AGAIN) | {"model": "n"},
+        chat(AGAIN) | {"temperature": 0.2},
+        chat(AGAIN) | {"tools": []},
+        chat(AGAIN) | {"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": AGAIN}]},
+        chat(AGAIN)
+        | {
+            "messages": [
+                {"role": "user", "content": "x"},
+                {"role": "assistant", "content": "y"},
+                {"role": "user", "content": AGAIN},
+            ]
+        },
+    ],
+    ids=["name", "negation", "number", "language", "model", "sampling", "tools", "system", "turns"],
+)
+async def test_what_differs_is_a_miss(tmp_path: Path, other: dict[str, Any]) -> None:
+    async with scripted() as up, proxied(up.url, tmp_path, **SERVE) as proxy:
+        await loaded(proxy)
+        await proxy.post(chat(ASK))
+        await learnt(proxy, 1)
+        assert how(await proxy.post(other)) == "miss"
+
+
+async def test_tenants_controls_and_purges_are_walls(tmp_path: Path) -> None:
+    async with scripted() as up, proxied(up.url, tmp_path, **SERVE) as proxy:
+        await loaded(proxy)
+        await proxy.post(chat(ASK))
+        await learnt(proxy, 1)
+        assert how(await proxy.post(chat(AGAIN), Authorization="Bearer sk-two", Cache_Control="no-store")) == "bypass"
+        assert how(await proxy.post(chat(AGAIN), Authorization="Bearer sk-three")) == "miss"
+        assert how(await proxy.post(chat("How may I reset my password?"), x_farthing_cache="exact")) == "miss"
+        assert how(await proxy.post(chat(AGAIN), x_farthing_scope="mine")) == "miss"
+        await proxy.client.post("/farthing/api/cache/purge", json={}, headers={"x-farthing-admin": "1"})
+        assert how(await proxy.post(chat(AGAIN))) == "miss"
+
+
+async def test_the_index_survives_a_restart(tmp_path: Path) -> None:
+    async with scripted() as up:
+        async with proxied(up.url, tmp_path, **SERVE) as proxy:
+            await loaded(proxy)
+            await proxy.post(chat(ASK))
+            await learnt(proxy, 1)
+        async with proxied(up.url, tmp_path, **SERVE) as proxy:
+            await loaded(proxy)
+            assert how(await proxy.post(chat(AGAIN))) == "hit-semantic"
+
+
+async def test_an_error_is_never_learnt(tmp_path: Path) -> None:
+    async with scripted() as up, proxied(up.url, tmp_path, **SERVE, upstream__retries=0) as proxy:
+        await loaded(proxy)
+        up.script(Script(status=500))
+        await proxy.post(chat(ASK))
+        assert how(await proxy.post(chat(AGAIN))) == "miss"
+
+
+async def test_a_missing_model_turns_the_stage_off_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with scripted() as up, proxied(up.url, tmp_path, semantic__mode="observe", semantic__model="none") as proxy:
+        await asyncio.sleep(0.2)
+        assert [how(await proxy.post(chat(ASK))) for _ in range(2)] == ["miss", "hit-exact"]
+        assert (await proxy.client.get("/readyz")).json()["semantic_ready"] is False
+    assert capsys.readouterr().out.count("semantic cache is off") == 1
