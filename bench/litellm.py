@@ -1,0 +1,77 @@
+"""LiteLLM's proxy as a peer: installed on demand in an environment of its own, one process, no key, no database.
+
+`FARTHING_BENCH_LITELLM` names an environment that already has it. Versions 1.82.7 and 1.82.8 are shut out:
+they were not published by its authors.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from bench.machine import Place
+from bench.servers import ROOT, Running, free_port, started
+
+__all__ = ["NotInstalled", "installed", "proxy"]
+
+REQUIREMENT = "litellm[proxy]!=1.82.7,!=1.82.8"
+
+
+class NotInstalled(Exception):
+    """Why LiteLLM can't be compared here."""
+
+
+def installed() -> Path:
+    """The environment's folder, made where it isn't there (700 MB, a few minutes). Raises NotInstalled."""
+    venv = Path(os.environ.get("FARTHING_BENCH_LITELLM") or ROOT / "bench" / "results" / "litellm-venv")
+    if (venv / "bin" / "litellm").exists():
+        return venv
+    for command in (
+        [sys.executable, "-m", "venv", str(venv)],
+        [str(venv / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check", REQUIREMENT],
+    ):
+        try:
+            ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise NotInstalled(f"not installed: {error.__class__.__name__}") from None
+        if ran.returncode:
+            lines = [line for line in ran.stderr.splitlines() if "ERROR" in line]
+            raise NotInstalled(f"not installed: {(lines or ran.stderr.splitlines() or ['no reason given'])[-1]}")
+    return venv
+
+
+def version(venv: Path) -> str:
+    """The installed version."""
+    asked = [str(venv / "bin" / "python"), "-c", "from importlib.metadata import version; print(version('litellm'))"]
+    return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+
+
+@contextlib.contextmanager
+def proxy(upstream_port: int, here: Place) -> Iterator[Running]:
+    """LiteLLM before the upstream. Raises NotInstalled, DidNotStart."""
+    venv = installed()
+    config = here.folder / "litellm.yaml"
+    config.write_text(
+        "model_list:\n"
+        "  - model_name: gpt-4o-mini\n"
+        "    litellm_params:\n"
+        "      model: openai/gpt-4o-mini\n"
+        f"      api_base: http://127.0.0.1:{upstream_port}/v1\n"
+        "      api_key: sk-bench\n"
+        "litellm_settings:\n"
+        "  telemetry: false\n",
+        "utf-8",
+    )
+    port = free_port()
+    command = [str(venv / "bin" / "litellm"), "--config", str(config), "--host", "127.0.0.1", "--port", str(port)]
+    # Its own price list, not one fetched at start; no banner, no debug log.
+    env = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR", "LITELLM_MODE": "PRODUCTION"}
+    name = f"LiteLLM {version(venv)}"
+    command += ["--num_workers", "1"]
+    alive = "/health/liveliness"
+    with started(name, command, port, here.folder, core=here.measured, ready=alive, env=env, timeout_s=150) as running:
+        yield running
