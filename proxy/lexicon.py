@@ -122,7 +122,7 @@ SCALES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**
 SUFFIXES = SCALES | {"k": 10**3, "m": 10**6, "bn": 10**9}
 OTHER_NUMBERS = {
     **{word: f"{n}." for n, word in enumerate(_listed("third fourth fifth sixth seventh eighth ninth tenth"), 3)},
-    **{"first": "1.", "second": "2.", "last": "-1.", "dozen": "12", "half": "1/2", "quarter": "1/4"},
+    **{"first": "1.", "second": "2.", "dozen": "12", "half": "1/2", "quarter": "1/4"},
     **{"once": "1x", "twice": "2x", "double": "2x", "triple": "3x", "thrice": "3x"},
 }
 BOUNDS = {

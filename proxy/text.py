@@ -37,7 +37,7 @@ from farthing.proxy.lexicon import (
 __all__ = ["READ_CHARS", "Signals", "normalise", "signals", "tokens_of"]
 
 # No embedding window that farthing serves with reaches further; a longer text is `cut` and agrees with nothing.
-READ_CHARS = 20_000
+READ_CHARS = 8_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +137,8 @@ _CLOCK = re.compile(r"(?<![\w:])([01]?\d|2[0-4]):([0-5]\d)(?::[0-5]\d)?(?: ?([ap
 _HOUR = re.compile(r"(?<![\w:.])(\d{1,2})(?: ?([ap])\.?m\b\.?| o'clock)", re.I)
 _AMOUNT = re.compile(
     rf"(?P<bound>[<>]=?|[≤≥~])? ?(?<![\w])(?P<sign>(?<![\d)] )(?<![\d).])[+-])?(?P<money>[$€£¥₹₩])? ?(?P<sign2>-)?"
-    rf"(?P<number>{_NUMBER})(?P<ordinal>st|nd|rd|th)?(?P<rest>(?: ?-?(?:thousand|million|billion|trillion|k|m|bn)\b)?)"
+    rf"(?P<number>{_NUMBER})(?P<ordinal>st|nd|rd|th)?"
+    r"(?P<rest>(?: ?-?(?:hundred|thousand|million|billion|trillion|k|m|bn)\b)?)"
     r"(?: ?-?(?P<unit>[%‰€£¥₹₩]|[°µμ]?[A-Za-zµμ]{1,12}+(?:/[A-Za-z]{1,4})?|°[CF]?))?",
     re.I,
 )
@@ -157,7 +158,7 @@ def signals(text: str) -> Signals:
     rest, code = _take_code(text)
     quotes = tuple(next(filter(None, found.groups()), "") for found in _QUOTED.finditer(rest))
     rest, dates, times = _take_dates(rest)
-    rest, digits, quantities, bounds = _take_amounts(rest)
+    rest, digits, quantities, bounds = _take_amounts(_in_digits(rest))
     words, names = tokens_of(rest)
     lower = tuple(word.lower() for word in words)
     foreign = tuple(token for token in tokens_of(text)[0] if not token.isascii() and _scripts(token) - {"latin"})
@@ -166,7 +167,7 @@ def signals(text: str) -> Signals:
         words=words,
         content=tuple(stem(word) for word in words if word not in STOP),
         names=names,
-        numbers=tuple(value for _, value in sorted([*digits, *_number_words(rest)])),
+        numbers=tuple(value for _, value in sorted([*digits, *_other_numbers(rest)])),
         quantities=quantities,
         dates=dates,
         times=times,
@@ -246,7 +247,7 @@ def _take_code(text: str) -> tuple[str, tuple[str, ...]]:
             or _DOTTED.fullmatch(inner) is not None
             or (digits and not _AMOUNT_ONLY.fullmatch(inner))
         )
-        if not bare or not is_code or _SLASHED.fullmatch(bare) or _BOUNDED_NUMBER.match(bare):
+        if not bare or not is_code or bare.lower() in UNITS or _SLASHED.fullmatch(bare) or _BOUNDED_NUMBER.match(bare):
             return raw
         taken.append((match.start(), bare))
         return " " * len(raw)
@@ -256,7 +257,8 @@ def _take_code(text: str) -> tuple[str, tuple[str, ...]]:
 
 
 _AMOUNT_ONLY = re.compile(
-    rf"[+-]?[$€£¥₹₩]?-?(?:{_NUMBER})-?[A-Za-z%°µμ]{{1,12}}(?:-[A-Za-z]+)?|\d{{4}}-\d\d-\d\dT\S+", re.I
+    rf"[+-]?[$€£¥₹₩]?-?(?:{_NUMBER})-?[A-Za-z%°µμ]{{1,12}}(?:-[A-Za-z]+)?|\d{{4}}-\d\d-\d\dT\S+|[\d:]{{1,8}}[ap]\.?m",
+    re.I,
 )
 _BOUNDED_NUMBER = re.compile(r"[<>]=?\d|\d+(?:km|mi)/h$|[$€£]\d[\d.,]*\w?$")
 
@@ -335,40 +337,58 @@ def _take_amounts(
     return _AMOUNT.sub(take, text), numbers, tuple(quantities), tuple(bounds)
 
 
-def _number_words(text: str) -> list[tuple[int, str]]:
-    """Numbers written as words, with their places. 'one' alone is a pronoun more often than a number: left out."""
-    found: list[tuple[int, str]] = []
+def _in_digits(text: str) -> str:
+    """The text with numbers in words turned to digits. 'one' alone is a pronoun more often than a number: it stays."""
+    pieces: list[str] = []
     run: list[str] = []
-    begin = 0
+    done = begin = end = 0
 
     def close() -> None:
+        nonlocal done
         if run and run != ["one"] and not all(word in SCALES for word in run):
-            total = part = 0
-            for word in run:
-                if word in SMALL:
-                    part += SMALL[word]
-                elif word == "hundred":
-                    part = max(part, 1) * 100
-                else:
-                    total, part = total + max(part, 1) * SCALES[word], 0
-            found.append((begin, str(total + part)))
+            pieces.extend((text[done:begin], str(_value(run))))
+            done = end
         run.clear()
 
-    for match in re.finditer(r"[A-Za-z]++", text):
+    for match in _LETTERS.finditer(text):
         word = match.group().lower()
+        gap = text[end : match.start()].strip(" -") if run else ""
+        counts_on = word not in SMALL or run[-1:] == [] or run[-1] in SCALES or SMALL[run[-1]] > 19 > 9 >= SMALL[word]
+        if gap not in ("", "and") or (gap == "and" and run[-1] not in SCALES) or not counts_on:
+            close()
         if word in SMALL or word in SCALES:
             begin = begin if run else match.start()
+            end = match.end()
             run.append(word)
-        elif word != "and" or not run:
+        elif word != "and":
             close()
-            if word in OTHER_NUMBERS:
-                found.append((match.start(), OTHER_NUMBERS[word]))
     close()
-    return found
+    return "".join((*pieces, text[done:]))
+
+
+_LETTERS = re.compile(r"[A-Za-z]++")
+
+
+def _value(run: list[str]) -> int:
+    total = part = 0
+    for word in run:
+        if word in SMALL:
+            part += SMALL[word]
+        elif word == "hundred":
+            part = max(part, 1) * 100
+        else:
+            total, part = total + max(part, 1) * SCALES[word], 0
+    return total + part
+
+
+def _other_numbers(text: str) -> list[tuple[int, str]]:
+    """Ordinals, multiples and parts written as words, with their places."""
+    words = ((match.start(), match.group().lower()) for match in _LETTERS.finditer(text))
+    return [(at, OTHER_NUMBERS[word]) for at, word in words if word in OTHER_NUMBERS]
 
 
 def _bound_words(words: tuple[str, ...]) -> tuple[str, ...]:
-    pairs = zip(words, (*words[1:], ""), strict=True)
+    pairs = zip(words, (*words[1:], ""), strict=False)
     return tuple(
         BOUND_OF.get(f"{one} {two}") or BOUND_OF[one]
         for one, two in pairs
@@ -416,7 +436,7 @@ def _language(words: tuple[str, ...]) -> str:
 
 
 def _question(words: tuple[str, ...], marked: bool) -> str:
-    for one, two in zip(words, (*words[1:], ""), strict=True):
+    for one, two in zip(words, (*words[1:], ""), strict=False):
         if one in ("why", "reason", "reasons"):
             return "why"
         if one == "how":
