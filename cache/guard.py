@@ -42,7 +42,8 @@ _MIN_WORDS = 2
 _MIN_CHARS = 8
 _FRESH_PHRASES = re.compile(
     r"\b(?:(?:this|next|last|past|coming) (?:week|weekend|month|year|morning|evening|night|quarter)|right now|so far|"
-    r"at the moment|up[- ]to[- ]date|as of|what time is it|what day is it|(?:the )?weather)\b",
+    r"at the moment|up[- ]to[- ]date|as of|what time is it|what day is it|"
+    r"breaking news|live (?:score|result|update|price)s?|(?:the )?weather)\b",
     re.I,
 )
 _CHANCE_PHRASES = re.compile(

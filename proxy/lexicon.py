@@ -192,6 +192,6 @@ AUXILIARIES = frozenset(_listed("is are was were do does did can could will woul
 FRESH = frozenset(
     _listed("""
     today today's tonight now currently current latest newest recent recently yesterday tomorrow nowadays
-    trending breaking upcoming live""")
+    trending upcoming""")
 )
 CHANCE = frozenset(_listed("another random randomly surprise again shuffle regenerate retry reroll dice"))
