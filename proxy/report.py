@@ -200,7 +200,7 @@ def table(figures: Figures) -> RenderableType:
 
     saved = [(CAUSE_NAMES[cause], money(amount)) for cause, amount in total.saved.items() if amount]
     saved += [("farthing's own spending", money(-total.overhead))] if total.overhead else []
-    saved += [("net saving", f"{money(total.net_saving)}{of_baseline(total)}")]
+    saved += [("net saving", f"{group_money(total)[2]}{of_baseline(total)}")]
     left = grid("Saved by cause", saved)
     right = grid(
         "Requests",
