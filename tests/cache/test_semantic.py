@@ -160,6 +160,19 @@ def test_what_expired_is_gone(cache: SemanticCache) -> None:
     assert len(cache) == 0
 
 
+def test_what_expired_is_not_served_even_while_much_is_still_to_be_cleared() -> None:
+    large = SemanticCache.open(None, Letters(), max_entries=1000)
+    large.add("s", ASKED, "k", NOW + 2)
+    for number in range(600):
+        large.add("t", f"how is {word(number)} made", f"k{number}", NOW + 1)
+
+    assert large.lookup("s", ASKED, NOW + 3, 0.9).entry_key is None
+    assert len(large) > 0
+    for _ in range(3):
+        large.lookup("s", ASKED, NOW + 3, 0.9)
+    assert len(large) == 0
+
+
 def test_an_entry_added_anew_lives_by_its_new_expiry(cache: SemanticCache) -> None:
     cache.add("s", ASKED, "k", NOW + 10)
     cache.add("s", ASKED, "k", LATER)

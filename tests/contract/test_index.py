@@ -66,6 +66,18 @@ def test_what_was_removed_is_not_found_and_its_number_is_free(make: Make) -> Non
     assert index.search(unit(100), 1)[0][0] == 3
 
 
+def test_what_moved_into_a_gap_can_be_removed_in_its_turn(make: Make) -> None:
+    index = make(DIM)
+    for number in range(3):
+        index.add(number, unit(number))
+
+    index.remove(0)
+    index.remove(2)
+
+    assert [number for number, _ in index.search(unit(2), 3)] == [1]
+    assert [number for number, _ in index.items()] == [1]
+
+
 def test_equal_vectors_come_in_the_order_of_their_numbers(make: Make) -> None:
     index = make(DIM)
     for number in (9, 4, 6):

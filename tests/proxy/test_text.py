@@ -22,6 +22,7 @@ from farthing.proxy.text import READ_CHARS, normalise, signals
         ("five apples", ("5",)),
         ("twenty-five or twenty five", ("25", "25")),
         ("two hundred and six thousand", ("206000",)),
+        ("a thousand and five", ("1005",)),
         ("two and three", ("2", "3")),
         ("a hundred and five, 5 hundred", ("105", "500")),
         ("one hundred and five", ("105",)),
