@@ -20,7 +20,7 @@ import orjson
 
 from farthing.proxy.exchange import Controls, Endpoint
 
-__all__ = ["NOT_IN_KEY", "Scope", "canonical", "key_of", "neighbourhood"]
+__all__ = ["NOT_IN_KEY", "Scope", "canonical", "digest_of", "key_of", "neighbourhood"]
 
 VERSION = b"farthing-key-1"
 
@@ -68,13 +68,14 @@ class Scope:
         )
 
 
-def key_of(scope: Scope, payload: dict[str, Any]) -> str:
-    """The exact key, 32 hex digits (128 bits of SHA-256). `payload`: wire.Body.exact."""
-    digest = hashlib.sha256(VERSION)
-    material = scope.material()
-    digest.update(len(material).to_bytes(4, "big") + material)
-    digest.update(canonical(payload))
-    return digest.hexdigest()[:32]
+def key_of(scope: Scope, body_digest: bytes) -> str:
+    """The exact key, 32 hex digits (128 bits of SHA-256 over scope and body). `body_digest`: of `digest_of`."""
+    return hashlib.sha256(VERSION + body_digest + scope.material()).hexdigest()[:32]
+
+
+def digest_of(payload: dict[str, Any]) -> bytes:
+    """The body's part of the key: SHA-256 of its canonical form. `payload`: wire.Body.exact."""
+    return hashlib.sha256(canonical(payload)).digest()
 
 
 def canonical(payload: dict[str, Any]) -> bytes:
@@ -137,11 +138,8 @@ def neighbourhood(scope: Scope, payload: dict[str, Any]) -> tuple[str, str] | st
     if isinstance(found, str):
         return found
     text, without = found
-    digest = hashlib.sha256(VERSION + b"-neighbourhood")
-    material = scope.material()
-    digest.update(len(material).to_bytes(4, "big") + material)
-    digest.update(canonical(without))
-    return digest.hexdigest()[:32], text
+    place = hashlib.sha256(VERSION + b"-neighbourhood" + digest_of(without) + scope.material()).hexdigest()[:32]
+    return place, text
 
 
 def _last_text(endpoint: Endpoint, payload: dict[str, Any]) -> tuple[str, dict[str, Any]] | str:

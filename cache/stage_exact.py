@@ -12,10 +12,11 @@ from collections import OrderedDict
 from collections.abc import Callable, MutableSet
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 from farthing.cache import replay
 from farthing.cache.entry import Entry
-from farthing.cache.key import Scope, key_of
+from farthing.cache.key import Scope, digest_of, key_of
 from farthing.cache.store import Store
 from farthing.proxy.clock import Clock, Randomness
 from farthing.proxy.errors import ClientFault
@@ -26,6 +27,8 @@ __all__ = ["ExactStage", "KeepStage", "Renderer", "scope_of", "serve"]
 
 # Work on more bytes than this takes milliseconds, so it leaves the event loop.
 OFF_LOOP_BYTES = 65_536
+_REMEMBERED_BODIES = 1000
+_REMEMBERED_BODY_BYTES = 16_384
 
 
 def scope_of(ex: Exchange, upstream_url: str) -> Scope:
@@ -133,6 +136,7 @@ class ExactStage:
     clock: Clock
     randomness: Randomness
     renderer: Renderer
+    digests: OrderedDict[bytes, bytes] = field(default_factory=OrderedDict)
     name: str = field(default="exact", init=False)
     hard: bool = field(default=False, init=False)
 
@@ -151,7 +155,7 @@ class ExactStage:
     async def _look(self, ex: Exchange) -> LocalReply | None:
         assert ex.exact is not None
         ex.cache = CacheStatus.MISS
-        ex.key = key_of(scope_of(ex, self.upstream_url), ex.exact)
+        ex.key = key_of(scope_of(ex, self.upstream_url), self._digest(ex, ex.exact))
         if self.variants > 1:
             ex.key = f"{ex.key}.{int(self.randomness.uniform() * self.variants)}"
         if not ex.may_read:
@@ -172,6 +176,18 @@ class ExactStage:
             return None
         ex.cache = CacheStatus.HIT_EXACT
         return reply
+
+    def _digest(self, ex: Exchange, exact: dict[str, Any]) -> bytes:
+        """The body's digest. A body that came before, byte for byte, isn't taken apart again."""
+        body = ex.body
+        if body is None or len(body) > _REMEMBERED_BODY_BYTES:
+            return digest_of(exact)
+        known = self.digests.get(body)
+        if known is None:
+            known = self.digests[body] = digest_of(exact)
+            if len(self.digests) > _REMEMBERED_BODIES:
+                self.digests.popitem(last=False)
+        return known
 
 
 @dataclass(slots=True)

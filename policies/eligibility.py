@@ -126,6 +126,8 @@ def _turns(turns: Any, rules: Rules) -> str:
     """What in the messages points elsewhere."""
     if turns is None or isinstance(turns, str):
         return ""
+    if isinstance(turns, list) and all(map(_is_plain, turns)):
+        return ""  # the usual case: nothing but text
     for part in _parts(turns):
         if "file_id" in part or part.get("type") in ("item_reference", "container_upload"):
             return "file or item id"
@@ -139,6 +141,11 @@ def _turns(turns: Any, rules: Rules) -> str:
         if isinstance(audio, dict) and "id" in audio:
             return "audio id"
     return ""
+
+
+def _is_plain(turn: Any) -> bool:
+    """A message of exactly a role and a text."""
+    return type(turn) is dict and len(turn) == 2 and "role" in turn and type(turn.get("content")) is str
 
 
 def _parts(turns: Any) -> Iterator[dict[str, Any]]:

@@ -85,7 +85,7 @@ class Account:
             sent = 0 if costs_nothing(ex) else usage.tokens_in
             if not ex.compress:
                 headers["x-farthing-tokens-in"] = f"{usage.tokens_in};{sent}"
-            money = self.money(ex, usage)
+            ex.money = money = self.money(ex, usage)
             if money.cost is not None and money.baseline is not None and not ex.compress:
                 headers["x-farthing-cost-usd"] = dollars(money.cost)
                 headers["x-farthing-saved-usd"] = dollars(money.baseline - money.cost)
@@ -138,13 +138,15 @@ class Account:
     async def settle(self, ex: Exchange) -> None:
         """Count what has to be counted, and append the row."""
         usage = self._usage(ex)
+        known: Money | None = ex.money
         if needs_counting(ex, usage) or ex.compress:
+            known = None
             async with self.slow:
                 counted = await asyncio.to_thread(self._count, ex, usage)
             if ex.call is not None and usage is None:
                 ex.call.usage = counted
             usage = counted
-        money = self.money(ex, usage)
+        money = known if known is not None else self.money(ex, usage)
         if money.cost and ex.leads:
             self.total.add(money.cost, self.clock.now_s())
         if self.ledger is not None:
@@ -219,7 +221,7 @@ class Account:
             ttft_ms=None if first is None else (first - ex.received_tick) * 1000,
             upstream_ms=upstream_ms,
             overhead_ms=self.overhead_ms(ex, ended),
-            stage_ms=orjson.dumps({name: round(ms, 3) for name, ms in ex.stage_ms.items() if ms >= 0.01}).decode(),
+            stage_ms=_stage_times(ex.stage_ms),
             decisions=_decisions(ex),
             attempts_detail=_attempts(ex),
             policy=ex.policy,
@@ -227,6 +229,12 @@ class Account:
             arm=ex.arm,
             config_id=ex.config_id,
         )
+
+
+def _stage_times(times_ms: dict[str, float]) -> str:
+    """The stages that took a twentieth of a millisecond or more."""
+    shown = {name: round(ms, 3) for name, ms in times_ms.items() if ms >= 0.05}
+    return orjson.dumps(shown).decode() if shown else "{}"
 
 
 def _decisions(ex: Exchange) -> str:

@@ -109,14 +109,9 @@ def attribute_hit(
     if rates is None or usage is None:
         return UNKNOWN
     pico = rates.pico(usage)
-    return replace(
-        _NOTHING,
-        baseline=pico,
-        saved_exact=0 if semantic else pico,
-        saved_semantic=pico if semantic else 0,
-        price_source=rates.source,
-        modelled=semantic or usage.source is UsageSource.COUNTED,
-    )
+    exact, near = (0, pico) if semantic else (pico, 0)
+    modelled = semantic or usage.source is UsageSource.COUNTED
+    return Money(pico, 0, 0, exact, near, 0, 0, 0, rates.source, modelled)
 
 
 def attribute_joined(card: RateCard, model: str, usage: Usage | None, *, at_s: float, model_served: str = "") -> Money:

@@ -46,12 +46,18 @@ class SystemRandomness:
 
     def __init__(self) -> None:
         self._random = random.Random(secrets.randbits(64))
+        self._pool = ""
 
     def uniform(self) -> float:
         return self._random.random()
 
     def token(self, n_bytes: int) -> str:
-        return secrets.token_hex(n_bytes)
+        """Drawn from a pool, so that the operating system is asked once for many; nothing is given twice."""
+        size = 2 * n_bytes
+        if len(self._pool) < size:
+            self._pool = secrets.token_hex(max(n_bytes, 2048))
+        given, self._pool = self._pool[:size], self._pool[size:]
+        return given
 
 
 class FakeClock:

@@ -278,6 +278,7 @@ class Exchange:
     joined_tick: float | None = None
     # the way back
     status: int = 0
+    money: Any = None  # attribute.Money, once it is worked out for this usage
     outcome: Outcome | None = None
     error: str = ""
     first_byte_tick: float | None = None

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from operator import attrgetter
 
 import orjson
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.metrics_core import Metric
@@ -19,6 +20,7 @@ from prometheus_client.registry import Collector
 
 from farthing.proxy.exchange import CacheStatus, Endpoint, Outcome
 from farthing.proxy.figures import CAUSES
+from farthing.proxy.histogram import BatchHistogram
 from farthing.proxy.row import Row
 from farthing.proxy.version import version
 
@@ -49,6 +51,14 @@ COUNTERS: Mapping[str, str] = {
     "ledger_dropped_rows": "Rows lost because the ledger could not be written.",
 }
 STAGE_ERRORS = "stage_errors:"
+TOKEN_KINDS = (
+    "tokens_in_original",
+    "tokens_in_sent",
+    "tokens_in_cached",
+    "tokens_in_cache_write",
+    "tokens_out",
+    "tokens_reasoning",
+)
 
 
 class Metrics:
@@ -76,17 +86,16 @@ class Metrics:
             "farthing_lost_usd", "Losses by cause, in dollars; net is saved less lost.", ["cause"], registry=registry
         )
         self._unpriced = Counter("farthing_unpriced_requests", "Requests of unknown price.", registry=registry)
-        self._duration = Histogram(
-            "farthing_request_duration_seconds", "From the request's arrival to the answer's end.", ["cache"],
-            buckets=REQUEST_BUCKETS_S, registry=registry,
+        self._duration = BatchHistogram(
+            "farthing_request_duration_seconds", "From the request's arrival to the answer's end.", "cache",
+            REQUEST_BUCKETS_S, registry,
         )  # fmt: skip
-        self._overhead = Histogram(
-            "farthing_overhead_seconds", "Farthing's own part of that time.",
-            buckets=OVERHEAD_BUCKETS_S, registry=registry,
-        )  # fmt: skip
-        self._first_byte = Histogram(
-            "farthing_time_to_first_byte_seconds", "From the request's arrival to the answer's first byte.",
-            buckets=REQUEST_BUCKETS_S, registry=registry,
+        self._overhead = BatchHistogram(
+            "farthing_overhead_seconds", "Farthing's own part of that time.", "", OVERHEAD_BUCKETS_S, registry
+        )
+        self._first_byte = BatchHistogram(
+            "farthing_time_to_first_byte_seconds", "From the request's arrival to the answer's first byte.", "",
+            REQUEST_BUCKETS_S, registry,
         )  # fmt: skip
         self._attempts = Counter(
             "farthing_upstream_attempts", "Tries at an upstream, by the class of its status ('none': no answer).",
@@ -103,56 +112,56 @@ class Metrics:
         self._watched.sources.append(gauges)
 
     def observe(self, rows: Sequence[Row]) -> None:
-        """Count finished rows. Safe in any thread. Cost: some 20 µs a row."""
-        requests: Tally[tuple[str, ...]] = Tally()
-        tokens: Tally[tuple[str, str]] = Tally()
+        """Count finished rows. Called by one thread at a time: the ledger's writer."""
+        requests: dict[tuple[str, str, str, str, int], int] = {}
+        tokens: dict[str, list[int]] = {}
         attempts: Tally[str] = Tally()
         for row in rows:
-            model = self._models.bounded(row.model_requested)
-            cache = known(row.cache, STATUSES)
-            requests[
-                (
-                    known(row.endpoint, ENDPOINTS),
-                    model,
-                    cache,
-                    known(row.outcome, OUTCOMES),
-                    status_class(row.status),
-                )
-            ] += 1
-            for kind, count in (
-                ("in_original", row.tokens_in_original),
-                ("in_sent", row.tokens_in_sent),
-                ("in_cached", row.tokens_in_cached),
-                ("in_cache_write", row.tokens_in_cache_write),
-                ("out", row.tokens_out),
-                ("reasoning", row.tokens_reasoning),
-            ):
-                if count:
-                    tokens[(model, kind)] += max(0, count)
-            attempts.update(attempt_classes(row))
-            self._duration.labels(cache).observe(row.latency_ms / 1000)
+            cache = row.cache
+            place = (row.endpoint, row.model_requested, cache, row.outcome, row.status)
+            requests[place] = requests.get(place, 0) + 1
+            counts = tokens.get(row.model_requested)
+            if counts is None:
+                counts = tokens[row.model_requested] = [0] * len(TOKEN_KINDS)
+            for index, name in enumerate(TOKEN_KINDS):
+                count = getattr(row, name)
+                if count and count > 0:
+                    counts[index] += count
+            if row.attempts:
+                attempts.update(attempt_classes(row))
+            self._duration.observe(row.latency_ms / 1000, known(cache, STATUSES))
             self._overhead.observe(row.overhead_ms / 1000)
             if row.ttft_ms is not None:
                 self._first_byte.observe(row.ttft_ms / 1000)
-        for labels, count in requests.items():
-            self._requests.labels(*labels).inc(count)
-        for pair, count in tokens.items():
-            self._tokens.labels(*pair).inc(count)
-        for name, count in attempts.items():
-            self._attempts.labels(name).inc(count)
+        for (endpoint, model, cache, outcome, status), count in requests.items():
+            self._requests.labels(
+                known(endpoint, ENDPOINTS),
+                self._models.bounded(model),
+                known(cache, STATUSES),
+                known(outcome, OUTCOMES),
+                status_class(status),
+            ).inc(count)
+        for model, counts in tokens.items():
+            for name, count in zip(TOKEN_KINDS, counts, strict=True):
+                if count:
+                    self._tokens.labels(self._models.bounded(model), name.removeprefix("tokens_")).inc(count)
+        for name, tries in attempts.items():
+            self._attempts.labels(name).inc(tries)
         self._observe_money(rows)
 
     def _observe_money(self, rows: Sequence[Row]) -> None:
         """Add amounts up exactly, then once to each counter. As in the report, savings need both cost and baseline."""
         priced = [row for row in rows if row.cost_usd is not None and row.baseline_usd is not None]
         self._unpriced.inc(len(rows) - len(priced))
-        self._cost.inc(sum(row.cost_usd or 0 for row in rows) * PICO)
-        self._baseline.inc(sum(row.baseline_usd or 0 for row in priced) * PICO)
-        self._overhead_usd.inc(sum(row.overhead_usd or 0 for row in rows) * PICO)
+        self._cost.inc(sum([row.cost_usd or 0 for row in rows]) * PICO)
+        self._baseline.inc(sum([row.baseline_usd or 0 for row in priced]) * PICO)
+        self._overhead_usd.inc(sum([row.overhead_usd or 0 for row in rows]) * PICO)
         for cause in CAUSES:
-            amounts = [getattr(row, f"saved_{cause}_usd") or 0 for row in priced]
-            self._saved.labels(cause).inc(sum(amount for amount in amounts if amount > 0) * PICO)
-            self._lost.labels(cause).inc(-sum(amount for amount in amounts if amount < 0) * PICO)
+            read = attrgetter(f"saved_{cause}_usd")
+            amounts = [amount for amount in map(read, priced) if amount]
+            if amounts:
+                self._saved.labels(cause).inc(sum([amount for amount in amounts if amount > 0]) * PICO)
+                self._lost.labels(cause).inc(-sum([amount for amount in amounts if amount < 0]) * PICO)
 
     def render(self) -> bytes:
         """Everything in Prometheus' text format; see `content_type`."""

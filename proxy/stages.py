@@ -19,6 +19,8 @@ from farthing.proxy.jsontext import find, insert_member, splice
 __all__ = ["AdmitStage", "AssignStage", "ParseStage", "RouteStage", "Tenants"]
 
 _REMEMBERED = 10_000
+_REMEMBERED_BODIES = 1000
+_REMEMBERED_BODY_BYTES = 16_384
 
 
 class Tenants:
@@ -105,6 +107,7 @@ class ParseStage:
     """Body -> request. What isn't understood is passed on untouched, with the reason."""
 
     limit_bytes: int
+    known: OrderedDict[bytes, wire.Body] = field(default_factory=OrderedDict)
     name: str = field(default="parse", init=False)
     hard: bool = field(default=True, init=False)
 
@@ -124,7 +127,7 @@ class ParseStage:
         if ex.body is None:
             ex.cache_reason = "body is longer than limits.parse_bytes"
             return Continue()
-        body = wire.read_body(ex.body)
+        body = self._understood(ex.body)
         if isinstance(body, str):
             ex.cache_reason = body
             return Continue()
@@ -135,6 +138,20 @@ class ParseStage:
         options = body.payload.get("stream_options")
         ex.asks_usage = isinstance(options, dict) and options.get("include_usage") is True
         return Continue()
+
+    def _understood(self, raw: bytes) -> wire.Body | str:
+        """The body understood. One that came before, byte for byte, isn't read again; nobody changes what it holds."""
+        if len(raw) > _REMEMBERED_BODY_BYTES:
+            return wire.read_body(raw)
+        body = self.known.get(raw)
+        if body is not None:
+            return body
+        read = wire.read_body(raw)
+        if isinstance(read, wire.Body):
+            self.known[raw] = read
+            if len(self.known) > _REMEMBERED_BODIES:
+                self.known.popitem(last=False)
+        return read
 
     async def on_end(self, ex: Exchange) -> None:
         """Nothing to undo."""

@@ -89,7 +89,7 @@ def credential(headers: Mapping[str, str]) -> str:
 
 def controls(headers: CIMultiDictProxy[str]) -> Controls:
     """What the request's headers ask of farthing. Raises ClientFault where one can't be understood."""
-    if "Cache-Control" not in headers and not any(name.lower().startswith(_OURS) for name in headers):
+    if "Cache-Control" not in headers and not any(_OURS in name.lower() for name in headers):
         return _NOTHING_ASKED
     directives = {}
     for part in headers.get("Cache-Control", "").split(","):
