@@ -86,8 +86,10 @@ def miss(here: Place, effort: Effort, tell: Tell) -> Report:
                 report.notes.append(f"LiteLLM: {str(error).splitlines()[0]}")
         else:
             report.notes.append("LiteLLM: left out as asked")
-        for server in [*servers, *([peer] if peer else [])]:
-            warm(server, here, next(names))
+        for server in servers:
+            warm(server, here, next(names), 1)
+        if peer:
+            warm(peer, here, next(names), 5)
         for number, concurrency in itertools.product(range(effort.rounds), CONCURRENCIES):
             for server in servers:
                 tell(f"miss: round {number + 1} of {effort.rounds}, {concurrency} at a time, {server.name}")
@@ -198,9 +200,9 @@ def passing(upstream_port: int, here: Place) -> contextlib.AbstractContextManage
     return started(PASS, command, port, here.folder, core=here.measured)
 
 
-def warm(server: Running, here: Place, name: str) -> None:
-    """A second of load before anything is measured. Raises RuntimeError: it answers with errors."""
-    learnt = window(server, 1, 1, here, name)
+def warm(server: Running, here: Place, name: str, seconds: int) -> None:
+    """Some load before anything is measured. Raises RuntimeError: it answers with errors, or not at all."""
+    learnt = window(server, 1, seconds, here, name)
     if learnt.errors or not learnt.requests:
         raise RuntimeError(f"{server.name}: {learnt.errors} errors in {learnt.requests} requests while warming up")
 

@@ -68,8 +68,14 @@ def proxy(upstream_port: int, here: Place) -> Iterator[Running]:
     )
     port = free_port()
     command = [str(venv / "bin" / "litellm"), "--config", str(config), "--host", "127.0.0.1", "--port", str(port)]
-    # Its own price list, not one fetched at start; no banner, no debug log.
-    env = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR", "LITELLM_MODE": "PRODUCTION"}
+    # Its own price list, not one fetched at start; no debug log; no key, which it asks for unless told otherwise: it
+    # listens on the loopback interface only, and checking a key would only make it slower.
+    env = {
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+        "LITELLM_LOG": "ERROR",
+        "LITELLM_MODE": "PRODUCTION",
+        "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true",
+    }
     name = f"LiteLLM {version(venv)}"
     command += ["--num_workers", "1"]
     alive = "/health/liveliness"

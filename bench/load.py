@@ -15,6 +15,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import cast
 
 from bench.http1 import Framer, Part, status_of
 from bench.machine import Place, on_core, settle
@@ -160,8 +161,7 @@ class Connection(asyncio.Protocol):
         self._sent = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but name
 
     async def exchange(self, request: bytes) -> Timing:
         """Send, and wait for the whole answer. Raises ConnectionError: the server has hung up."""
