@@ -20,7 +20,7 @@ from farthing.cache.key import Scope, digest_of, key_of
 from farthing.cache.store import Store
 from farthing.proxy.clock import Clock, Randomness
 from farthing.proxy.errors import ClientFault
-from farthing.proxy.exchange import CacheStatus, Call, Continue, Endpoint, Exchange, LocalReply, Served, Verdict
+from farthing.proxy.exchange import CacheStatus, Call, Continue, Endpoint, Exchange, LocalReply, Quiet, Served, Verdict
 
 __all__ = ["ExactStage", "KeepStage", "Renderer", "scope_of", "serve"]
 
@@ -126,7 +126,7 @@ async def served(
 
 
 @dataclass(slots=True)
-class ExactStage:
+class ExactStage(Quiet):
     """Canonical key -> stored answer. `barred`: credentials that the upstream has refused, until a success."""
 
     store: Store
@@ -148,9 +148,6 @@ class ExactStage:
                 "nothing is cached for this request and only-if-cached was asked for", status=504, code="not_cached"
             )
         return reply if reply is not None else Continue()
-
-    async def on_end(self, ex: Exchange) -> None:
-        """Nothing: `KeepStage` stores."""
 
     async def _look(self, ex: Exchange) -> LocalReply | None:
         assert ex.exact is not None
@@ -191,7 +188,7 @@ class ExactStage:
 
 
 @dataclass(slots=True)
-class KeepStage:
+class KeepStage(Quiet):
     """Stores what may be stored: complete, successful, well-formed answers, and nothing else."""
 
     store: Store
@@ -202,10 +199,6 @@ class KeepStage:
     kept: Callable[[Exchange, Entry], None]
     name: str = field(default="store", init=False)
     hard: bool = field(default=False, init=False)
-
-    async def on_request(self, ex: Exchange) -> Verdict:
-        """Nothing on the way in."""
-        return Continue()
 
     async def on_end(self, ex: Exchange) -> None:
         """Keep the flight's answer."""

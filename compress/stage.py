@@ -8,7 +8,7 @@ from functools import partial
 
 from farthing.compress.plan import plan
 from farthing.compress.tidy import tidy
-from farthing.proxy.exchange import Continue, Exchange, Verdict
+from farthing.proxy.exchange import Continue, Exchange, Quiet, Verdict
 
 __all__ = ["TidyStage"]
 
@@ -16,7 +16,7 @@ _OFF_LOOP_BYTES = 65_536  # tidying more than this takes milliseconds, so it lea
 
 
 @dataclass(slots=True)
-class TidyStage:
+class TidyStage(Quiet):
     """Removes JSON white space inside tool results. Bodies that have no canonical form are left alone."""
 
     enabled: bool
@@ -39,6 +39,3 @@ class TidyStage:
             ex.compress = self.name
             ex.decide(self.name, "shortened", f"{tidied.edits} tool results, {tidied.chars_saved} characters")
         return Continue()
-
-    async def on_end(self, ex: Exchange) -> None:
-        """Nothing to learn: tidy is lossless."""

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from farthing.policies.eligibility import Rules, eligible
 from farthing.policies.spend import DayTotal, refuse_beyond
 from farthing.proxy.clock import Clock
-from farthing.proxy.exchange import CacheStatus, Continue, Exchange, Verdict
+from farthing.proxy.exchange import CacheStatus, Continue, Exchange, Quiet, Verdict
 
 __all__ = ["EligibleStage", "SpendStage"]
 
 
 @dataclass(slots=True)
-class EligibleStage:
+class EligibleStage(Quiet):
     """May this be cached, reused, joined? With the reason, for the ledger."""
 
     rules: Rules
@@ -34,12 +34,9 @@ class EligibleStage:
         ex.cache = CacheStatus.MISS if verdict.store else CacheStatus.BYPASS
         return Continue()
 
-    async def on_end(self, ex: Exchange) -> None:
-        """Nothing to undo."""
-
 
 @dataclass(slots=True)
-class SpendStage:
+class SpendStage(Quiet):
     """The hard daily limit; settled by the account stage once the bill is known."""
 
     limit_pico: int | None
@@ -53,6 +50,3 @@ class SpendStage:
         now_s = self.clock.now_s()
         refuse_beyond(self.limit_pico, self.total.read(now_s), now_s)
         return Continue()
-
-    async def on_end(self, ex: Exchange) -> None:
-        """Nothing is reserved in the first form, so there is nothing to release."""

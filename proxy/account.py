@@ -21,7 +21,7 @@ from farthing.proxy.attribute import (
     attribute_upstream,
 )
 from farthing.proxy.clock import Clock
-from farthing.proxy.exchange import CacheStatus, Continue, Endpoint, Exchange, Outcome, Verdict
+from farthing.proxy.exchange import CacheStatus, Endpoint, Exchange, Outcome, Quiet
 from farthing.proxy.ledger import Ledger
 from farthing.proxy.prices import RateCard
 from farthing.proxy.row import Row
@@ -285,16 +285,12 @@ def needs_counting(ex: Exchange, usage: Usage | None) -> bool:
 
 
 @dataclass(slots=True)
-class AccountStage:
+class AccountStage(Quiet):
     """First in the list, so that its end comes last: then everything about the exchange is known."""
 
     account: Account
     name: str = field(default="account", init=False)
     hard: bool = field(default=True, init=False)
-
-    async def on_request(self, ex: Exchange) -> Verdict:
-        """Nothing on the way in."""
-        return Continue()
 
     async def on_end(self, ex: Exchange) -> None:
         """Write the row."""

@@ -32,6 +32,7 @@ __all__ = [
     "LocalReply",
     "Original",
     "Outcome",
+    "Quiet",
     "Served",
     "Sink",
     "Stage",
@@ -229,18 +230,19 @@ class Call:
         return self.head.status if self.head else 0
 
 
-@dataclass(slots=True, eq=False)
-class Exchange:
-    """One client request on its way through the stages. Ticks (`*_tick`) are monotonic seconds."""
+_NOTHING_ASKED = Controls()
 
-    id: str
-    original: Original
-    received_s: float
-    received_tick: float
+
+class Exchange:
+    """One client request on its way through the stages. Ticks (`*_tick`) are monotonic seconds.
+
+    Defaults stand on the class, so that making an exchange writes only what is its own: one is made for every hit.
+    """
+
     # admit
     credential: str = ""
     tenant: str = ""
-    controls: Controls = field(default_factory=Controls)
+    controls: Controls = _NOTHING_ASKED
     # parse
     endpoint: Endpoint = Endpoint.OTHER
     payload: dict[str, Any] | None = None
@@ -284,12 +286,34 @@ class Exchange:
     first_byte_tick: float | None = None
     ended_tick: float | None = None
     ran: int = 0
-    stage_ms: dict[str, float] = field(default_factory=dict)
-    decisions: list[Decision] = field(default_factory=list)
+
+    def __init__(self, id: str, original: Original, received_s: float, received_tick: float) -> None:
+        self.id = id
+        self.original = original
+        self.received_s = received_s
+        self.received_tick = received_tick
+        self.stage_ms: dict[str, float] = {}
+        self.decisions: list[Decision] = []
 
     def decide(self, stage: str, action: str, reason: str = "") -> None:
         """Append a decision; decisions are never changed or removed."""
         self.decisions.append(Decision(stage, action, reason))
+
+
+class Quiet:
+    """A stage's default: do nothing. What a stage doesn't override the pipeline doesn't even call."""
+
+    __slots__ = ()
+
+    async def on_request(self, ex: Exchange) -> Verdict:
+        """Nothing on the way in."""
+        return _GO_ON
+
+    async def on_end(self, ex: Exchange) -> None:
+        """Nothing on the way out."""
+
+
+_GO_ON = Continue()
 
 
 class Stage(Protocol):

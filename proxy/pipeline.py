@@ -20,7 +20,7 @@ from farthing.cache.flight import Flight, Reader
 from farthing.cache.stage_flight import FlightStage
 from farthing.proxy.clock import Clock
 from farthing.proxy.errors import ClientFault, FarthingError, UpstreamFault
-from farthing.proxy.exchange import CacheStatus, Exchange, Head, LocalReply, Outcome, Stage
+from farthing.proxy.exchange import CacheStatus, Exchange, Head, LocalReply, Outcome, Quiet, Stage
 from farthing.proxy.tasks import TaskGroup
 from farthing.proxy.wire import forwardable
 
@@ -79,6 +79,18 @@ class Breaker:
 
 log = structlog.get_logger("farthing.pipeline")
 
+Way = tuple[Stage, bool, bool]
+
+
+def ways(stages: tuple[Stage, ...]) -> tuple[Way, ...]:
+    """Each stage, whether it does anything on the way in, and whether on the way out."""
+    return tuple((stage, overrides(stage, "on_request"), overrides(stage, "on_end")) for stage in stages)
+
+
+def overrides(stage: Stage, name: str) -> bool:
+    """Whether the stage has its own method of that name."""
+    return getattr(type(stage), name) is not getattr(Quiet, name)
+
 
 class Pipeline:
     """Runs the lists. Stages are given in the order of FRONT and BACK; a name out of place is a programming error."""
@@ -88,8 +100,8 @@ class Pipeline:
     ) -> None:
         if tuple(stage.name for stage in front) != FRONT or tuple(stage.name for stage in back) != BACK:
             raise ValueError("the stages don't stand in the order of FRONT and BACK")
-        self._front = front
-        self._back = back
+        self._front_ways = ways(front)
+        self._back_ways = ways(back)
         self._flight = flight
         self._tasks = tasks
         self._clock = clock
@@ -98,10 +110,9 @@ class Pipeline:
 
     async def answer(self, ex: Exchange) -> LocalReply | Reader:
         """The way in. Raises ClientFault where a stage refuses."""
-        for stage in self._front:
+        for stage, acts, _ in self._front_ways:
             ex.ran += 1
-            reply = await self._step(stage, ex)
-            if reply is not None:
+            if acts and (reply := await self._step(stage, ex)) is not None:
                 return reply
         reader = self._flight.readers[ex]
         if ex.leads:
@@ -116,15 +127,19 @@ class Pipeline:
         self._take_off(ex, flight)
         return self._flight.readers[ex]
 
+    def landed(self, ex: Exchange) -> bool:
+        """Whether `finish` will not have to wait for a flight."""
+        return not ex.leads or not isinstance(ex.sink, Flight) or ex.sink.finished.is_set()
+
     async def finish(self, ex: Exchange) -> None:
         """The client has its answer, or has left: walk FRONT back, after the flight's own end for its starter."""
         flight = ex.sink
         reader = self._flight.readers.get(ex)
         if reader is not None:
             reader.close()
-        if isinstance(flight, Flight) and ex.leads:
+        if isinstance(flight, Flight) and ex.leads and not flight.finished.is_set():
             await flight.finished.wait()
-        await self._walk_back(self._front[: ex.ran], ex)
+        await self._walk_back(self._front_ways[: ex.ran], ex)
 
     def _take_off(self, ex: Exchange, flight: Flight) -> None:
         flight.task = self._tasks.spawn(self._fly(ex, flight), "flight")
@@ -134,9 +149,9 @@ class Pipeline:
         call = flight.call
         ran = 0
         try:
-            for stage in self._back:
+            for stage, acts, _ in self._back_ways:
                 ran += 1
-                reply = await self._step(stage, ex)
+                reply = await self._step(stage, ex) if acts else None
                 if reply is not None:
                     call.served = reply.served
                     flight.open(Head(reply.status, forwardable(reply.headers.items())))
@@ -158,7 +173,7 @@ class Pipeline:
             call.ended_tick = self._clock.tick_s()
             if call.answer is None:
                 call.answer = flight.body() if call.served is None else None
-            await self._walk_back(self._back[:ran], ex)
+            await self._walk_back(self._back_ways[:ran], ex)
             self._flight.flights.remove(ex.credential, ex.key, flight)
             flight.finished.set()
 
@@ -182,8 +197,10 @@ class Pipeline:
         self.breaker.succeeded(name)
         return verdict if isinstance(verdict, LocalReply) else None
 
-    async def _walk_back(self, stages: tuple[Stage, ...], ex: Exchange) -> None:
-        for stage in reversed(stages):
+    async def _walk_back(self, stages: tuple[Way, ...], ex: Exchange) -> None:
+        for stage, _, ends in reversed(stages):
+            if not ends:
+                continue
             try:
                 await stage.on_end(ex)
             except Exception as error:  # noqa: BLE001 - one stage's failure must not keep another's end from running

@@ -71,10 +71,10 @@ class Relay:
             ex.error = str(error) if isinstance(error, CutOff) else ""
             _cut(request)
             response = web.Response()
-        if ex.leads and ex.call is not None:
-            self._tasks.spawn(self._finish(ex), "finish")  # the flight's own end may still be under way
-        else:
+        if self._pipeline.landed(ex):
             await self._finish(ex)
+        else:
+            self._tasks.spawn(self._finish(ex), "finish")
         return response
 
     def _open(self, request: web.BaseRequest) -> Exchange:

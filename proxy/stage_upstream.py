@@ -19,7 +19,7 @@ from farthing.proxy import wire
 from farthing.proxy.clock import Clock, Randomness
 from farthing.proxy.config import Limits, Upstream
 from farthing.proxy.errors import UpstreamFault
-from farthing.proxy.exchange import Attempt, Call, Continue, Endpoint, Exchange, Head, Sink, Verdict
+from farthing.proxy.exchange import Attempt, Call, Continue, Endpoint, Exchange, Head, Quiet, Sink, Verdict
 from farthing.proxy.jsontext import find, insert_member, splice
 from farthing.proxy.observe import StreamObserver, decoded, read_whole
 from farthing.proxy.sse import Splitter
@@ -49,7 +49,7 @@ def open_session(upstream: Upstream) -> aiohttp.ClientSession:
 
 
 @dataclass(slots=True)
-class UpstreamStage:
+class UpstreamStage(Quiet):
     """Carries the request upstream. `no_usage_asked`: set when this upstream was seen to refuse `stream_options`."""
 
     session: aiohttp.ClientSession
@@ -81,9 +81,6 @@ class UpstreamStage:
             phase = "body" if call.head else "head"
             raise UpstreamFault("the upstream sent nothing in time", phase=phase, status=504, sent=True) from None
         return Continue()
-
-    async def on_end(self, ex: Exchange) -> None:
-        """Nothing to undo: connections go back to the pool in `on_request`."""
 
     async def _answered(self, ex: Exchange, call: Call, url: URL) -> tuple[aiohttp.ClientResponse, bytes]:
         """The first answer that isn't worth another attempt, and what of its body has been read already."""
@@ -199,7 +196,9 @@ class UpstreamStage:
     ) -> None:
         """Head, then bytes as they arrive; streams of understood endpoints in whole events."""
         loop = asyncio.get_running_loop()
-        until = loop.time() + self.upstream.total_timeout_s
+        now = loop.time()
+        until, idle_s, moved = now + self.upstream.total_timeout_s, self.upstream.idle_timeout_s, now
+        deadline.reschedule(min(until, now + idle_s))
         call.head = Head(response.status, wire.forwardable(response.headers.items()))
         call.event_stream = response.content_type == "text/event-stream"
         sink.open(call.head)
@@ -211,7 +210,9 @@ class UpstreamStage:
             if ahead:
                 await sink.write(ahead)
             async for chunk in response.content.iter_any():
-                deadline.reschedule(min(until, loop.time() + self.upstream.idle_timeout_s))
+                if (now := loop.time()) - moved > idle_s / 16:  # moving a timer for every chunk would cost too much
+                    moved = now
+                    deadline.reschedule(min(until, now + idle_s))
                 if call.first_byte_tick is None:
                     call.first_byte_tick = self.clock.tick_s()
                 if splitter is None:

@@ -13,7 +13,7 @@ import orjson
 from farthing.proxy import wire
 from farthing.proxy.config import Auth, Limits
 from farthing.proxy.errors import ClientFault
-from farthing.proxy.exchange import Continue, Endpoint, Exchange, Verdict
+from farthing.proxy.exchange import Continue, Endpoint, Exchange, Quiet, Verdict
 from farthing.proxy.jsontext import find, insert_member, splice
 
 __all__ = ["AdmitStage", "AssignStage", "ParseStage", "RouteStage", "Tenants"]
@@ -64,7 +64,7 @@ class Tenants:
 
 
 @dataclass(slots=True)
-class AdmitStage:
+class AdmitStage(Quiet):
     """Authenticate, find the tenant, keep the limits. `in_flight`: requests under way."""
 
     tenants: Tenants
@@ -103,7 +103,7 @@ class AdmitStage:
 
 
 @dataclass(slots=True)
-class ParseStage:
+class ParseStage(Quiet):
     """Body -> request. What isn't understood is passed on untouched, with the reason."""
 
     limit_bytes: int
@@ -153,12 +153,9 @@ class ParseStage:
                 self.known.popitem(last=False)
         return read
 
-    async def on_end(self, ex: Exchange) -> None:
-        """Nothing to undo."""
-
 
 @dataclass(slots=True)
-class AssignStage:
+class AssignStage(Quiet):
     """Freezes what applies to this request: the policy's name, the configuration, the switches."""
 
     policy: str
@@ -176,12 +173,9 @@ class AssignStage:
             ex.optimise, ex.cache_reason, ex.policy = False, "switched off", "off"
         return Continue()
 
-    async def on_end(self, ex: Exchange) -> None:
-        """Nothing to undo."""
-
 
 @dataclass(slots=True)
-class RouteStage:
+class RouteStage(Quiet):
     """Which model serves: the one asked for, or the one that `x-farthing-route` names."""
 
     name: str = field(default="route", init=False)
@@ -202,6 +196,3 @@ class RouteStage:
         ex.body_out = insert_member(body, "model", name) if place is None else splice(body, [(*place, name)])
         ex.decide(self.name, "routed", wanted)
         return Continue()
-
-    async def on_end(self, ex: Exchange) -> None:
-        """Nothing to undo."""
