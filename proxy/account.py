@@ -233,8 +233,10 @@ class Account:
 
 def _stage_times(times_ms: dict[str, float]) -> str:
     """The stages that took a twentieth of a millisecond or more."""
+    if max(times_ms.values(), default=0.0) < 0.05:
+        return "{}"
     shown = {name: round(ms, 3) for name, ms in times_ms.items() if ms >= 0.05}
-    return orjson.dumps(shown).decode() if shown else "{}"
+    return orjson.dumps(shown).decode()
 
 
 def _decisions(ex: Exchange) -> str:
