@@ -94,6 +94,8 @@ def _messages(value: Any) -> Any:
     if isinstance(value, list):
         return [_messages(item) for item in value]
     if isinstance(value, dict):
+        if len(value) == 2 and type(text := value.get("content")) is str and type(role := value.get("role")) is str:
+            return {"content": text, "role": role}  # the usual message, the short way
         return {
             name: value[name]
             if type(value[name]) is str

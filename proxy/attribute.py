@@ -74,7 +74,7 @@ def attribute_upstream(
     if asked is None or served is None:
         return UNKNOWN
     reads = usage if would_read is None else with_reads(usage, would_read)
-    original = with_more_input(reads, tokens_saved)
+    original = with_more_input(reads, tokens_saved) if tokens_saved else reads
     p0, p1, p2, p3 = asked.pico(original), asked.pico(reads), served.pico(reads), served.pico(usage)
     p4 = p3 + sum(served.pico(other) for other in other_attempts)
     return Money(
