@@ -8,6 +8,9 @@ their own: `SemanticCache` is touched from nowhere else.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import threading
 from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -31,8 +34,9 @@ _QUEUE = 64
 class SemanticThread:
     """Owns the thread on which a SemanticCache lives. `pending` work beyond a small queue is refused, not piled up."""
 
-    def __init__(self, build: Callable[[], SemanticCache]) -> None:
-        self._executor = ThreadPoolExecutor(1, "semantic")
+    def __init__(self, build: Callable[[], SemanticCache], *, patient: bool = False) -> None:
+        """`patient`: nobody waits for its work, so it yields the processor to whatever else wants it."""
+        self._executor = ThreadPoolExecutor(1, "semantic", step_back if patient else None)
         self._build = build
         self._cache: SemanticCache | None = None
         self.pending = 0
@@ -71,6 +75,12 @@ class SemanticThread:
         if cache is not None:
             await asyncio.get_running_loop().run_in_executor(self._executor, cache.close)
         self._executor.shutdown(wait=False)
+
+
+def step_back() -> None:
+    """Lower this thread's priority, where the system can (Linux: nice values are a thread's own)."""
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
 
 
 @dataclass(slots=True)

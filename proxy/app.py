@@ -94,6 +94,8 @@ class Running:
         kept = tuple(name for name in _FIXED if getattr(config, name) != getattr(old.config, name))
         config = config.model_copy(update={name: getattr(old.config, name) for name in _FIXED})
         self.services = await build(config, old.state, self._stack, old)
+        if old.thread is not None and old.thread is not self.services.thread:
+            await old.thread.close()
         return kept
 
 
@@ -177,7 +179,7 @@ async def build(config: Config, held: State, stack: AsyncExitStack, old: Service
     if session is None:
         session = open_session(config.upstream)
         stack.push_async_callback(session.close)
-    thread = old.thread if old is not None and old.config.semantic.model == config.semantic.model else None
+    thread = old.thread if old is not None and same_thread(old.config, config) else None
     if config.semantic.mode == "off" or config.cache.mode == "off":
         thread = None
     elif thread is None:
@@ -202,6 +204,11 @@ async def build(config: Config, held: State, stack: AsyncExitStack, old: Service
     pipeline, admit = lay_out(config, held, semantic, session, account)
     relay = Relay(pipeline, account, held.tasks, config.limits, config.upstream, held.clock, held.randomness)
     return Services(config, held, thread, session, semantic, pipeline, admit, relay)
+
+
+def same_thread(old: Config, new: Config) -> bool:
+    """Whether the semantic cache's thread may serve on: its model and its priority stay."""
+    return (old.semantic.model, old.semantic.mode) == (new.semantic.model, new.semantic.mode)
 
 
 def lay_out(
@@ -262,7 +269,7 @@ def open_semantic(config: Config, tasks: TaskGroup) -> SemanticThread:
         path = config.state_dir / "semantic.db"
         return SemanticCache.open(path, embedder, max_entries=config.semantic.max_entries)
 
-    thread = SemanticThread(load)
+    thread = SemanticThread(load, patient=config.semantic.mode == "observe")
 
     async def open_it() -> None:
         try:

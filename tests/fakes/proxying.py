@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 
-from farthing.proxy.app import Services, running
+from farthing.proxy.app import Running, Services, running
 from farthing.proxy.clock import Clock
 from farthing.proxy.config import load
 
@@ -29,6 +29,7 @@ class Proxied:
     services: Services
     client: httpx.AsyncClient
     state_dir: Path
+    running: Running
 
     async def rows(self, count: int | None = None) -> list[dict[str, Any]]:
         """The ledger, oldest first; waits until `count` rows are there."""
@@ -81,4 +82,4 @@ async def proxied(
         async with httpx.AsyncClient(
             base_url=proxy.url, timeout=30, limits=limits, headers={"Authorization": "Bearer sk-one"}
         ) as client:
-            yield Proxied(proxy.url, proxy.services, client, state_dir)
+            yield Proxied(proxy.url, proxy.services, client, state_dir, proxy)

@@ -162,3 +162,16 @@ async def test_a_missing_model_turns_the_stage_off_and_nothing_else(
         assert [how(await proxy.post(chat(ASK))) for _ in range(2)] == ["miss", "hit-exact"]
         assert (await proxy.client.get("/readyz")).json()["semantic_ready"] is False
     assert capsys.readouterr().out.count("semantic cache is off") == 1
+
+
+async def test_a_reload_from_observe_to_serve_keeps_what_was_learnt(tmp_path: Path) -> None:
+    async with scripted() as up, proxied(up.url, tmp_path, semantic__mode="observe", semantic__threshold=0.85) as proxy:
+        await loaded(proxy)
+        await proxy.post(chat(ASK))
+        await learnt(proxy, 1)
+        config = proxy.services.config
+        serving = config.semantic.model_copy(update={"mode": "serve", "unproven": True, "deadline_ms": 5000})
+        await proxy.running.reload(config.model_copy(update={"semantic": serving}))
+        proxy.services = proxy.running.services
+        await loaded(proxy)
+        assert how(await proxy.post(chat(AGAIN))) == "hit-semantic"
