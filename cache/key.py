@@ -11,14 +11,15 @@ Rules of this file:
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Context, Decimal
 from typing import Any
 
 import orjson
+from multidict import MultiMapping
 
 from farthing.proxy.exchange import Controls, Endpoint
+from farthing.proxy.wire import vendor_headers
 
 __all__ = ["NOT_IN_KEY", "Scope", "canonical", "digest_of", "key_of", "neighbourhood"]
 
@@ -52,16 +53,12 @@ class Scope:
     endpoint: Endpoint
     target: str
     upstream: str
-    headers: Mapping[str, str]
+    headers: MultiMapping[str]
     controls: Controls
 
     def material(self) -> bytes:
         """These parts as unambiguous bytes."""
-        vendor = sorted(
-            (name.lower(), value)
-            for name, value in self.headers.items()
-            if name.lower().startswith(("openai-", "anthropic-"))
-        )
+        vendor = [(name, value) for name in vendor_headers(tuple(self.headers)) for value in self.headers.getall(name)]
         lossy = (self.controls.route, self.controls.compress if self.controls.compress == "squeeze" else "")
         return orjson.dumps(
             [self.tenant, self.controls.scope, self.endpoint, self.target, self.upstream, vendor, lossy]

@@ -20,7 +20,7 @@ from farthing.cache.key import Scope, digest_of, key_of
 from farthing.cache.store import Store
 from farthing.proxy.clock import Clock, Randomness
 from farthing.proxy.errors import ClientFault
-from farthing.proxy.exchange import CacheStatus, Call, Continue, Endpoint, Exchange, LocalReply, Quiet, Served, Verdict
+from farthing.proxy.exchange import GO_ON, CacheStatus, Call, Endpoint, Exchange, LocalReply, Quiet, Served, Verdict
 
 __all__ = ["ExactStage", "KeepStage", "Renderer", "scope_of", "serve"]
 
@@ -147,7 +147,7 @@ class ExactStage(Quiet):
             raise ClientFault(
                 "nothing is cached for this request and only-if-cached was asked for", status=504, code="not_cached"
             )
-        return reply if reply is not None else Continue()
+        return reply if reply is not None else GO_ON
 
     async def _look(self, ex: Exchange) -> LocalReply | None:
         assert ex.exact is not None

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from farthing.cache.flight import Flight, Flights, Reader
 from farthing.proxy.clock import Clock, Randomness
-from farthing.proxy.exchange import CacheStatus, Call, Continue, Exchange, Verdict
+from farthing.proxy.exchange import GO_ON, CacheStatus, Call, Exchange, Verdict
 
 __all__ = ["FlightStage"]
 
@@ -32,11 +32,11 @@ class FlightStage:
                 ex.leads, ex.call, ex.cache = False, flight.call, CacheStatus.JOINED
                 ex.joined_tick = self.clock.tick_s()
                 self.readers[ex] = flight.reader()
-                return Continue()
+                return GO_ON
         flight = self.start(ex)
         if self.join and ex.may_join and ex.key:
             self.flights.add(ex.credential, ex.key, flight)
-        return Continue()
+        return GO_ON
 
     def start(self, ex: Exchange) -> Flight:
         """A flight of this exchange's own, that nobody can find yet."""

@@ -23,7 +23,7 @@ from farthing.cache.semantic import Found, SemanticCache
 from farthing.cache.stage_exact import Renderer, scope_of, served
 from farthing.cache.store import Store
 from farthing.proxy.clock import Clock, Randomness
-from farthing.proxy.exchange import CacheStatus, Continue, Exchange, LocalReply, Verdict
+from farthing.proxy.exchange import GO_ON, CacheStatus, Exchange, LocalReply, Verdict
 
 __all__ = ["SemanticStage", "SemanticThread"]
 
@@ -104,29 +104,29 @@ class SemanticStage:
     async def on_request(self, ex: Exchange) -> Verdict:
         """Answer from a neighbour where that is allowed; otherwise look without making anybody wait."""
         if self.thread is None or not ex.may_semantic or not ex.key or ex.exact is None:
-            return Continue()
+            return GO_ON
         place = neighbourhood(scope_of(ex, self.upstream_url), ex.exact)
         if isinstance(place, str):
             ex.decide(self.name, "passed by", place)
-            return Continue()
+            return GO_ON
         reason = unmatchable(place[1])
         if reason:
             ex.decide(self.name, "passed by", reason)
-            return Continue()
+            return GO_ON
         ex.place = place
         if not self.thread.ready:
             ex.decide(self.name, "passed by", "busy or not loaded yet")
-            return Continue()
+            return GO_ON
         if not self.serve:
             self.looking[ex] = self.spawn(self._look(ex, self.thread, place))
-            return Continue()
+            return GO_ON
         try:
             async with asyncio.timeout(self.deadline_s):
                 found = await self._look(ex, self.thread, place)
         except TimeoutError:
             ex.decide(self.name, "late", f"no answer within {self.deadline_s * 1000:.0f} ms")
-            return Continue()
-        return await self._reply(ex, found) or Continue()
+            return GO_ON
+        return await self._reply(ex, found) or GO_ON
 
     async def on_end(self, ex: Exchange) -> None:
         """Let an observing look-up finish, within the deadline, so that the ledger can tell its result."""

@@ -8,7 +8,7 @@ from functools import partial
 
 from farthing.compress.plan import plan
 from farthing.compress.tidy import tidy
-from farthing.proxy.exchange import Continue, Exchange, Quiet, Verdict
+from farthing.proxy.exchange import GO_ON, Exchange, Quiet, Verdict
 
 __all__ = ["TidyStage"]
 
@@ -26,16 +26,16 @@ class TidyStage(Quiet):
     async def on_request(self, ex: Exchange) -> Verdict:
         """Put the shorter body in the place of the one to be sent."""
         if not ex.optimise or ex.exact is None or ex.payload is None or ex.body is None:
-            return Continue()
+            return GO_ON
         chosen = plan(self.enabled, ex.controls.compress)
         if chosen.reason:
             ex.decide(self.name, "plan", chosen.reason)
         if "tidy" not in chosen.steps:
-            return Continue()
+            return GO_ON
         work = partial(tidy, ex.endpoint, ex.payload, ex.body)
         tidied = await asyncio.to_thread(work) if len(ex.body) > _OFF_LOOP_BYTES else work()
         if tidied.edits:
             ex.body_out = tidied.body
             ex.compress = self.name
             ex.decide(self.name, "shortened", f"{tidied.edits} tool results, {tidied.chars_saved} characters")
-        return Continue()
+        return GO_ON

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from farthing.policies.eligibility import Eligibility, Rules, eligible
 from farthing.policies.spend import DayTotal, refuse_beyond
 from farthing.proxy.clock import Clock
-from farthing.proxy.exchange import CacheStatus, Continue, Controls, Endpoint, Exchange, Quiet, Verdict
+from farthing.proxy.exchange import GO_ON, CacheStatus, Controls, Endpoint, Exchange, Quiet, Verdict
 
 __all__ = ["EligibleStage", "SpendStage"]
 
@@ -30,15 +30,15 @@ class EligibleStage(Quiet):
         """Write the verdict into the exchange."""
         if not ex.optimise:
             ex.cache_reason = ex.cache_reason or "optimisation is off"
-            return Continue()
+            return GO_ON
         verdict = self._verdict(ex)
         if verdict.store and ex.exact is None:
-            return Continue()  # the body has no canonical form; parse gave the reason
+            return GO_ON  # the body has no canonical form; parse gave the reason
         ex.may_store, ex.may_read, ex.may_join = verdict.store, verdict.read, verdict.join
         ex.may_semantic = verdict.semantic
         ex.cache_reason = ex.cache_reason or verdict.reason
         ex.cache = CacheStatus.MISS if verdict.store else CacheStatus.BYPASS
-        return Continue()
+        return GO_ON
 
     def _verdict(self, ex: Exchange) -> Eligibility:
         """The verdict. One on a body that came before, byte for byte, is remembered where no header asked otherwise."""
@@ -68,4 +68,4 @@ class SpendStage(Quiet):
         """Raise ClientFault 402 beyond the limit."""
         now_s = self.clock.now_s()
         refuse_beyond(self.limit_pico, self.total.read(now_s), now_s)
-        return Continue()
+        return GO_ON

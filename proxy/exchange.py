@@ -18,6 +18,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from farthing.proxy.usage import Usage
 
 __all__ = [
+    "GO_ON",
     "Attempt",
     "BodySource",
     "CacheMode",
@@ -186,6 +187,7 @@ class LocalReply:
 
 
 Verdict = Continue | LocalReply
+GO_ON = Continue()
 
 
 @dataclass(slots=True)
@@ -307,13 +309,10 @@ class Quiet:
 
     async def on_request(self, ex: Exchange) -> Verdict:
         """Nothing on the way in."""
-        return _GO_ON
+        return GO_ON
 
     async def on_end(self, ex: Exchange) -> None:
         """Nothing on the way out."""
-
-
-_GO_ON = Continue()
 
 
 class Stage(Protocol):

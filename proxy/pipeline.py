@@ -179,7 +179,7 @@ class Pipeline:
 
     async def _step(self, stage: Stage, ex: Exchange) -> LocalReply | None:
         name = stage.name
-        if not stage.hard and not self.breaker.closed(name):
+        if self.breaker.open_until and not stage.hard and not self.breaker.closed(name):
             ex.decide(name, "left out", "it failed repeatedly")
             return None
         begun = self._clock.tick_s()
@@ -194,7 +194,8 @@ class Pipeline:
             return None
         finally:
             ex.stage_ms[name] = (self._clock.tick_s() - begun) * 1000
-        self.breaker.succeeded(name)
+        if self.breaker.failures:
+            self.breaker.succeeded(name)
         return verdict if isinstance(verdict, LocalReply) else None
 
     async def _walk_back(self, stages: tuple[Way, ...], ex: Exchange) -> None:

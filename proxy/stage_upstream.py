@@ -9,6 +9,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import aiohttp
 import structlog
@@ -19,7 +20,7 @@ from farthing.proxy import wire
 from farthing.proxy.clock import Clock, Randomness
 from farthing.proxy.config import Limits, Upstream
 from farthing.proxy.errors import UpstreamFault
-from farthing.proxy.exchange import Attempt, Call, Continue, Endpoint, Exchange, Head, Quiet, Sink, Verdict
+from farthing.proxy.exchange import GO_ON, Attempt, Call, Endpoint, Exchange, Head, Quiet, Sink, Verdict
 from farthing.proxy.jsontext import find, insert_member, splice
 from farthing.proxy.observe import StreamObserver, decoded, read_whole
 from farthing.proxy.sse import Splitter
@@ -80,7 +81,7 @@ class UpstreamStage(Quiet):
         except TimeoutError:
             phase = "body" if call.head else "head"
             raise UpstreamFault("the upstream sent nothing in time", phase=phase, status=504, sent=True) from None
-        return Continue()
+        return GO_ON
 
     async def _answered(self, ex: Exchange, call: Call, url: URL) -> tuple[aiohttp.ClientResponse, bytes]:
         """The first answer that isn't worth another attempt, and what of its body has been read already."""
@@ -150,15 +151,9 @@ class UpstreamStage(Quiet):
         return body
 
     def _headers(self, ex: Exchange) -> list[tuple[str, str]]:
-        drop = {"host", "expect"}
-        if ex.body is not None:
-            drop.add("content-length")
         plain = ex.optimise and not self.passive and ex.endpoint is not Endpoint.OTHER
-        if plain:
-            drop.add("accept-encoding")
-        if self.upstream.api_key is not None:
-            drop |= set(wire.CREDENTIAL_HEADERS)
-        headers = wire.forwardable(ex.original.headers.items(), drop=frozenset(drop))
+        drop = _dropped(ex.body is not None, plain, self.upstream.api_key is not None)
+        headers = wire.forwardable(ex.original.headers.items(), drop=drop)
         if plain:
             # A stream's events must be seen as they come; a whole answer may stay compressed on its way.
             zips = not ex.stream and "gzip" in ex.original.headers.get("Accept-Encoding", "")
@@ -232,6 +227,15 @@ class UpstreamStage(Quiet):
             call.answer = decoded(body, response.headers, 8 * self.limits.buffer_bytes)
             if splitter is None and call.answer is not None:
                 call.usage, call.model_served = read_whole(ex.endpoint, call.answer)
+
+
+@lru_cache(maxsize=8)
+def _dropped(held: bool, plain: bool, own_key: bool) -> frozenset[str]:
+    """Which of the client's headers don't go upstream as they came (lower case)."""
+    drop = {"host", "expect"}
+    drop |= {"content-length"} if held else set()
+    drop |= {"accept-encoding"} if plain else set()
+    return frozenset(drop | set(wire.CREDENTIAL_HEADERS) if own_key else drop)
 
 
 def with_usage_asked(body: bytes) -> bytes:

@@ -13,7 +13,7 @@ import orjson
 from farthing.proxy import wire
 from farthing.proxy.config import Auth, Limits
 from farthing.proxy.errors import ClientFault
-from farthing.proxy.exchange import Continue, Endpoint, Exchange, Quiet, Verdict
+from farthing.proxy.exchange import GO_ON, Endpoint, Exchange, Quiet, Verdict
 from farthing.proxy.jsontext import find, insert_member, splice
 
 __all__ = ["AdmitStage", "AssignStage", "ParseStage", "RouteStage", "Tenants"]
@@ -95,7 +95,7 @@ class AdmitStage(Quiet):
                 status=413,
                 code="request_too_large",
             )
-        return Continue()
+        return GO_ON
 
     async def on_end(self, ex: Exchange) -> None:
         """One fewer under way."""
@@ -117,27 +117,27 @@ class ParseStage(Quiet):
         ex.endpoint = wire.endpoint_of(original.method, original.path)
         if ex.endpoint is Endpoint.OTHER:
             ex.cache_reason = "endpoint is only relayed"
-            return Continue()
+            return GO_ON
         headers = original.headers
         kind = headers.get("Content-Type", "application/json").partition(";")[0].strip().lower()
         if kind != "application/json" or headers.get("Content-Encoding", "identity").lower() != "identity":
             ex.cache_reason = "body is not plain JSON"
-            return Continue()
+            return GO_ON
         ex.body = await original.source.read(self.limit_bytes)
         if ex.body is None:
             ex.cache_reason = "body is longer than limits.parse_bytes"
-            return Continue()
+            return GO_ON
         body = self._understood(ex.body)
         if isinstance(body, str):
             ex.cache_reason = body
-            return Continue()
+            return GO_ON
         ex.payload, ex.exact, ex.cache_reason = body.payload, body.exact, body.problem
         model = body.payload.get("model")
         ex.model = model if isinstance(model, str) else ""
         ex.stream = body.payload.get("stream") is True
         options = body.payload.get("stream_options")
         ex.asks_usage = isinstance(options, dict) and options.get("include_usage") is True
-        return Continue()
+        return GO_ON
 
     def _understood(self, raw: bytes) -> wire.Body | str:
         """The body understood. One that came before, byte for byte, isn't read again; nobody changes what it holds."""
@@ -171,7 +171,7 @@ class AssignStage(Quiet):
             ex.optimise, ex.cache_reason = False, "x-farthing-off"
         elif self.switched_off():
             ex.optimise, ex.cache_reason, ex.policy = False, "switched off", "off"
-        return Continue()
+        return GO_ON
 
 
 @dataclass(slots=True)
@@ -185,7 +185,7 @@ class RouteStage(Quiet):
         """Put the other model's name into the body that goes upstream; every other byte stays."""
         wanted = ex.controls.route
         if not wanted or wanted == ex.model or not ex.optimise:
-            return Continue()
+            return GO_ON
         if ex.body is None or ex.exact is None:
             raise ClientFault(
                 "x-farthing-route needs a JSON body with a model", code="invalid_route", param="x-farthing-route"
@@ -195,4 +195,4 @@ class RouteStage(Quiet):
         name = orjson.dumps(wanted)
         ex.body_out = insert_member(body, "model", name) if place is None else splice(body, [(*place, name)])
         ex.decide(self.name, "routed", wanted)
-        return Continue()
+        return GO_ON

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,7 +20,16 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from farthing.proxy.errors import ClientFault
 from farthing.proxy.exchange import CacheMode, Controls, Endpoint
 
-__all__ = ["Body", "controls", "credential", "endpoint_of", "forwardable", "read_body", "upstream_target"]
+__all__ = [
+    "Body",
+    "controls",
+    "credential",
+    "endpoint_of",
+    "forwardable",
+    "read_body",
+    "upstream_target",
+    "vendor_headers",
+]
 
 _ENDPOINTS = {
     "/v1/chat/completions": Endpoint.CHAT,
@@ -69,16 +79,28 @@ def forwardable(headers: Iterable[tuple[str, str]], *, drop: frozenset[str] = fr
     """The end-to-end headers, in order and with repeats; without hop-by-hop ones, those that `Connection` names,
     farthing's own, and `drop` (lower case)."""
     pairs = list(headers)
-    named = {
-        token.strip().lower() for name, value in pairs if name.lower() == "connection" for token in value.split(",")
-    }
-    kept: CIMultiDict[str] = CIMultiDict()
-    for name, value in pairs:
-        lower = name.lower()
-        if lower in HOP_BY_HOP or lower in named or lower in drop or lower.startswith(_OURS):
-            continue
-        kept.add(name, value)
-    return kept
+    named = ",".join([value for name, value in pairs if len(name) == 10 and name.lower() == "connection"])
+    keep = _kept(tuple([name for name, _ in pairs]), named, drop)
+    return CIMultiDict([pair for pair, kept in zip(pairs, keep, strict=True) if kept])
+
+
+# A client sends the same header names again and again, so what they mean is worked out once.
+@lru_cache(maxsize=512)
+def _kept(names: tuple[str, ...], named_by_connection: str, drop: frozenset[str]) -> tuple[bool, ...]:
+    gone = HOP_BY_HOP | drop | {token.strip().lower() for token in named_by_connection.split(",")}
+    return tuple(not (name.lower() in gone or name.lower().startswith(_OURS)) for name in names)
+
+
+@lru_cache(maxsize=512)
+def _asks(names: tuple[str, ...]) -> bool:
+    """Whether any of these headers may be meant for farthing."""
+    return any(name.lower() == "cache-control" or name.lower().startswith(_OURS) for name in names)
+
+
+@lru_cache(maxsize=512)
+def vendor_headers(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of these headers that can change an answer, sorted: `openai-*` and `anthropic-*`."""
+    return tuple(sorted({name.lower() for name in names if name.lower().startswith(("openai-", "anthropic-"))}))
 
 
 def credential(headers: Mapping[str, str]) -> str:
@@ -89,7 +111,7 @@ def credential(headers: Mapping[str, str]) -> str:
 
 def controls(headers: CIMultiDictProxy[str]) -> Controls:
     """What the request's headers ask of farthing. Raises ClientFault where one can't be understood."""
-    if "Cache-Control" not in headers and not any(_OURS in name.lower() for name in headers):
+    if not _asks(tuple(headers)):
         return _NOTHING_ASKED
     directives = {}
     for part in headers.get("Cache-Control", "").split(","):

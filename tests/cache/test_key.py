@@ -10,6 +10,7 @@ import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from multidict import CIMultiDict
 
 from farthing.cache.key import NOT_IN_KEY, Scope, canonical, digest_of, key_of, neighbourhood
 from farthing.proxy.exchange import Controls, Endpoint
@@ -31,7 +32,8 @@ def scope(**changes: Any) -> Scope:
         "headers": {},
         "controls": Controls(),
     }
-    return Scope(**(parts | changes))
+    parts |= changes
+    return Scope(**(parts | {"headers": CIMultiDict(parts["headers"])}))
 
 
 def key(body: bytes | dict[str, Any], **changes: Any) -> str:
