@@ -22,6 +22,7 @@ from farthing.proxy.clock import Clock, Randomness
 from farthing.proxy.config import Limits, Upstream
 from farthing.proxy.errors import ClientFault, FarthingError, UpstreamFault, error_body
 from farthing.proxy.exchange import CacheStatus, Endpoint, Exchange, Head, LocalReply, Original, Outcome
+from farthing.proxy.observe import decoded
 from farthing.proxy.pipeline import Pipeline
 from farthing.proxy.sse import error_event
 from farthing.proxy.tasks import TaskGroup
@@ -149,7 +150,16 @@ class Relay:
                 response = await self._prepare(request, ex, head)
                 await response.write(bytes(held))
                 return await self._pour(request, ex, response, reader)
-        return await self._send(request, ex, head.status, head.headers, bytes(held))
+        headers, body = head.headers, bytes(held)
+        if not ex.leads and not _accepts(request, headers):
+            # Whoever started the flight takes this encoding; this client, who joined it, doesn't.
+            plain = decoded(body, headers, 8 * self._limits.buffer_bytes)
+            if plain is None:
+                return await self._relay(request, ex, self._pipeline.alone(ex))
+            headers = headers.copy()
+            headers.popall("Content-Encoding", None)
+            body = plain
+        return await self._send(request, ex, head.status, headers, body)
 
     async def _assembled(
         self, request: web.BaseRequest, ex: Exchange, head: Head, reader: Reader
@@ -245,6 +255,12 @@ def _is_event_stream(head: Head) -> bool:
 
 def _is_event_stream_type(response: web.StreamResponse) -> bool:
     return response.headers.get("Content-Type", "").startswith("text/event-stream")
+
+
+def _accepts(request: web.BaseRequest, headers: Mapping[str, str]) -> bool:
+    """Whether the client takes the answer's content encoding (RFC 9110, 12.5.3)."""
+    encoding = headers.get("Content-Encoding", "identity").strip().lower()
+    return encoding == "identity" or encoding in request.headers.get("Accept-Encoding", "").lower()
 
 
 def _cut(request: web.BaseRequest) -> None:

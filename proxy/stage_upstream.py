@@ -234,7 +234,7 @@ def _dropped(held: bool, plain: bool, own_key: bool) -> frozenset[str]:
     """Which of the client's headers don't go upstream as they came (lower case)."""
     drop = {"host", "expect"}
     drop |= {"content-length"} if held else set()
-    drop |= {"accept-encoding"} if plain else set()
+    drop |= {"accept-encoding", "cache-control"} if plain else set()  # Cache-Control speaks to us (contract)
     return frozenset(drop | set(wire.CREDENTIAL_HEADERS) if own_key else drop)
 
 

@@ -338,3 +338,20 @@ async def test_a_compressed_answer_is_stored_plain_and_reaches_the_client(proxy:
     assert first.headers["content-encoding"] == "gzip"
     assert (how(second), "content-encoding" in second.headers) == ("hit-exact", False)
     assert same_but_identity(first.json(), second.json())
+
+
+async def test_a_joined_client_gets_an_encoding_that_it_takes(proxy: Proxied, up: ScriptedUpstream) -> None:
+    up.default = Script(wait_s=0.4, gzip=True)
+    leader = asyncio.create_task(proxy.post(chat(), Accept_Encoding="gzip"))
+    while not up.calls:
+        await asyncio.sleep(0.01)
+    joined = await proxy.post(chat(), Accept_Encoding="identity")
+
+    assert (await leader).headers["content-encoding"] == "gzip"
+    assert (how(joined), "content-encoding" in joined.headers, len(up.calls)) == ("joined", False, 1)
+    assert joined.json() == (await leader).json()
+
+
+async def test_cache_control_speaks_to_us_and_not_to_the_upstream(proxy: Proxied, up: ScriptedUpstream) -> None:
+    await proxy.post(chat(), Cache_Control="no-cache")
+    assert "cache-control" not in {name.lower() for name in up.calls[0].headers}
