@@ -10,13 +10,7 @@ from typing import Any
 import pytest
 
 from tests.fakes.proxying import Proxied, chat, proxied
-from tests.fakes.upstream import ScriptedUpstream, scripted
-
-
-@pytest.fixture
-async def up() -> AsyncIterator[ScriptedUpstream]:
-    async with scripted() as upstream:
-        yield upstream
+from tests.fakes.upstream import ScriptedUpstream
 
 
 @pytest.fixture

@@ -4,26 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.fakes.proxying import Proxied, chat, proxied
-from tests.fakes.upstream import Script, ScriptedUpstream, scripted
-
-
-@pytest.fixture
-async def up() -> AsyncIterator[ScriptedUpstream]:
-    async with scripted() as upstream:
-        yield upstream
-
-
-@pytest.fixture
-async def proxy(up: ScriptedUpstream, tmp_path: Path) -> AsyncIterator[Proxied]:
-    async with proxied(up.url, tmp_path) as running:
-        yield running
+from tests.fakes.upstream import Script, ScriptedUpstream
 
 
 def how(response: Any) -> str:

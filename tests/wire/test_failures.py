@@ -5,26 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
 import pytest
 
 from tests.fakes.proxying import Proxied, chat, proxied
-from tests.fakes.upstream import Script, ScriptedUpstream, raw_server, scripted
-
-
-@pytest.fixture
-async def up() -> AsyncIterator[ScriptedUpstream]:
-    async with scripted() as upstream:
-        yield upstream
-
-
-@pytest.fixture
-async def proxy(up: ScriptedUpstream, tmp_path: Path) -> AsyncIterator[Proxied]:
-    async with proxied(up.url, tmp_path, upstream__retries=2) as running:
-        yield running
+from tests.fakes.upstream import Script, ScriptedUpstream, raw_server
 
 
 async def until(condition: object, seconds: float = 3.0) -> None:

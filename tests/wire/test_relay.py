@@ -12,23 +12,11 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.proxying import Proxied, chat, proxied
-from tests.fakes.upstream import Script, ScriptedUpstream, scripted
+from tests.fakes.upstream import Script, ScriptedUpstream
 
 ODD = b'{ "model":"m",\n\t"messages" : [ {"role":"user","content":"h\\u00e9 \xc3\xa9"} ], "x":1.50e+1, "stream":false}'
 CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": '{ "x": 1 }'}}
 ALL_OFF = {"cache__mode": "off", "semantic__mode": "off", "compress__tidy": False}
-
-
-@pytest.fixture
-async def up() -> AsyncIterator[ScriptedUpstream]:
-    async with scripted() as upstream:
-        yield upstream
-
-
-@pytest.fixture
-async def proxy(up: ScriptedUpstream, tmp_path: Path) -> AsyncIterator[Proxied]:
-    async with proxied(up.url, tmp_path) as running:
-        yield running
 
 
 async def test_a_body_that_no_stage_changes_goes_upstream_as_it_came(proxy: Proxied, up: ScriptedUpstream) -> None:
