@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from farthing.cache.embedder import EmbedderUnavailable
 
@@ -25,7 +25,7 @@ class SentenceTransformerEmbedder:
                 "sentence-transformers is not installed: pip install 'farthing[sentence-transformers]'"
             ) from None
         try:
-            self._model: Any = SentenceTransformer(model, device="cpu", local_files_only=True)
+            self._model = cast("Any", SentenceTransformer)(model, device="cpu", local_files_only=True)
         except Exception as error:
             raise EmbedderUnavailable(
                 f"sentence-transformers can't load {model!r} here: {type(error).__name__}"

@@ -108,6 +108,8 @@ def attribute_hit(
     rates = rates_of_one(card, model, one, at_s) if usage is not None else None
     if rates is None or usage is None:
         return UNKNOWN
+    if one is model and model_served != model and card.rates(model_served, at_s) is None:
+        return UNKNOWN  # nobody knows what this answer cost, so nobody knows what reusing it saves
     pico = rates.pico(usage)
     exact, near = (0, pico) if semantic else (pico, 0)
     modelled = semantic or usage.source is UsageSource.COUNTED

@@ -4,6 +4,7 @@ configuration, 3 could not reach what it needs."""
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -72,6 +73,7 @@ def serve(
     def load() -> Config:
         return _load(config, server__host=host, server__port=port, upstream__url=upstream, state_dir=state)
 
+    os.umask(0o077)  # answers and prompts lie in the state directory: they are the operator's alone
     set_up(load().log)
     raise typer.Exit(run(load, Console(stderr=True)))
 

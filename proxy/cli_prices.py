@@ -51,7 +51,10 @@ def check(config: Config, console: Console) -> int:
     with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as ledger:
         models = [
             row[0]
-            for row in ledger.execute("select distinct model_requested from requests where model_requested != ''")
+            for row in ledger.execute(
+                "select model_requested from requests where model_requested != '' "
+                "union select model_served from requests where model_served != ''"
+            )
         ]
     card, now_s = _card(config), SystemClock().now_s()
     rows = Table("model", "price")

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
@@ -213,6 +214,17 @@ class Config(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _no_loop(self) -> Config:
+        parts = urlsplit(self.upstream.url)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        if self.server.port == port and is_loopback(parts.hostname or "") and serves_loopback(self.server.host):
+            raise ValueError(
+                f"upstream.url = {self.upstream.url!r} is farthing itself; name the provider's address "
+                "(it is taken from OPENAI_BASE_URL where nothing else is said)"
+            )
+        return self
+
     @property
     def all_off(self) -> bool:
         """Whether every optimising stage is off: then bodies pass byte for byte and nothing is retried."""
@@ -222,6 +234,11 @@ class Config(Section):
     def id(self) -> str:
         """A short content hash of the configuration, for the ledger."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:12]
+
+
+def serves_loopback(host: str) -> bool:
+    """Whether a server bound to `host` answers on loopback."""
+    return host in ("0.0.0.0", "::", "") or is_loopback(host)
 
 
 def is_loopback(host: str) -> bool:

@@ -121,8 +121,8 @@ function drawCharts(buckets, total) {
     make({ title: 'Saved, by cause', kind: 'stack', axis: axisMoney, value: money, series: causes });
     make({ title: 'Requests', kind: 'stack', axis: short, value: count, series: Object.values(STATUSES).map(([label, colour]) => ({ label, colour })) });
     make({ title: 'Tokens', kind: 'lines', axis: short, value: short, series: [{ label: 'in, asked', colour: 'in' }, { label: 'in, sent', colour: 'sent' }, { label: 'out', colour: 'out' }] });
-    make({ title: 'Latency', kind: 'lines', axis: (ms) => duration(ms).replace(/\.?0+ /, ' '), value: duration, series: [{ label: 'p50', colour: 'p50' }, { label: 'p95', colour: 'p95' }] });
-    make({ title: 'Farthing’s own overhead', kind: 'lines', axis: (ms) => duration(ms).replace(/\.?0+ /, ' '), value: duration, series: [{ label: 'p50', colour: 'p50' }, { label: 'p95', colour: 'p95' }] });
+    make({ title: 'Latency', kind: 'lines', axis: (ms) => duration(ms).replace(/\.0+ /, ' '), value: duration, series: [{ label: 'p50', colour: 'p50' }, { label: 'p95', colour: 'p95' }] });
+    make({ title: 'Farthing’s own overhead', kind: 'lines', axis: (ms) => duration(ms).replace(/\.0+ /, ' '), value: duration, series: [{ label: 'p50', colour: 'p50' }, { label: 'p95', colour: 'p95' }] });
   }
   const times = buckets.map((each) => each.start_s + each.length_s / 2);
   const column = (name) => buckets.map((each) => (each[name] === null ? null : Number(each[name])));

@@ -188,3 +188,9 @@ def test_a_failure_costs_nothing_and_is_known() -> None:
     money = attribute_failure(CARD, "unknown", AT)
     assert (money.baseline, money.cost, money.price_source) == (0, 0, "")
     assert attribute_failure(CARD, "big", AT).price_source == "config"
+
+
+def test_a_hit_on_an_answer_of_unknown_cost_claims_no_saving() -> None:
+    usage = Usage(fresh=10)
+    assert attribute_hit(CARD, "big", usage, semantic=False, at_s=AT, model_served="somebody-elses") == UNKNOWN
+    assert attribute_hit(CARD, "big", usage, semantic=False, at_s=AT, model_served="small").baseline == 30_000_000

@@ -107,3 +107,9 @@ def test_an_open_relay_needs_client_keys(tmp_path: Path) -> None:
     text = f"[server]\nhost='0.0.0.0'\n[upstream]\napi_key='k'\n[[auth.client_keys]]\nname='app'\nsha256='{key}'"
 
     assert made(tmp_path, text).auth.client_keys[0].name == "app"
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:8092/v1", "http://localhost:8092", "http://[::1]:8092/v1"])
+def test_farthing_is_not_its_own_upstream(tmp_path: Path, url: str) -> None:
+    assert "is farthing itself" in fault(tmp_path, "[server]\nport = 8092", {"OPENAI_BASE_URL": url})
+    assert made(tmp_path, "[server]\nport = 8093", {"OPENAI_BASE_URL": url}).server.port == 8093
