@@ -54,7 +54,8 @@ class Signals:
     'from' and 'after' turned round.
     `code`: identifiers, paths, URLs, addresses, ids. `symbols`: emoji and mathematical signs. `foreign`: words with
     letters that aren't Latin. `mixed`: words of several scripts. `scripts`: of the letters. `language`: a guess for
-    Latin script, '' where unsure. `question`: 'how many', 'who', 'yes/no', ''. `cut`: there was more than was read.
+    Latin script, '' where unsure. `question`: 'how many', 'who', 'yes/no', ''. `cut`: there was more than was
+    read.
     """
 
     text: str
