@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from farthing.proxy.lexicon import CHANCE, FRESH, STOP
-from farthing.proxy.text import READ_CHARS, Signals, normalise, stem, tokens_of
+from farthing.proxy.text import READ_CHARS, Signals, mixed_words, normalise, stem, tokens_of
 
 __all__ = ["disagreement", "unmatchable"]
 
@@ -36,10 +36,13 @@ _TELLING = frozenset(
     {"to", "from", "into", "on", "off", "in", "out", "up", "down", "over", "under", "by", "all", "some", "any", "my"}
     | {"your", "our", "his", "her", "their", "should", "must", "will", "did", "was", "were", "who", "when", "where"}
 )
+_PAST = frozenset({"was", "were", "did", "had"})
+_PRESENT = frozenset({"is", "are", "am", "do", "does", "has", "have"})
 _NEGATING = ("un", "in", "im", "il", "ir", "dis", "non", "non-", "de", "mis", "anti", "anti-")
 _PLACE_WORDS = 4
 _MIN_WORDS = 2
 _MIN_CHARS = 8
+_EDGES = ".,;:!?()[]\"'`"
 _FRESH_PHRASES = re.compile(
     r"\b(?:(?:this|next|last|past|coming) (?:week|weekend|month|year|morning|evening|night|quarter)|right now|so far|"
     r"at the moment|up[- ]to[- ]date|as of|what time is it|what day is it|"
@@ -48,7 +51,9 @@ _FRESH_PHRASES = re.compile(
 )
 _CHANCE_PHRASES = re.compile(
     r"\b(?:one more|a few more|some more|more (?:ideas|examples|options)|something (?:else|different|new)|"
-    r"a (?:different|new) one|flip a coin|roll (?:a|the|some) di\w{1,2}|pick (?:a|one|any)|surprise me)\b",
+    r"a (?:different|new) one|"
+    r"(?:tell|give|show|write|send) me (?:a|some) (?:different|new)|"
+    r"flip a coin|roll (?:a|the|some) di\w{1,2}|pick (?:a|one|any)|surprise me)\b",
     re.I,
 )
 
@@ -64,18 +69,19 @@ def disagreement(a: Signals, b: Signals) -> str:
     for field, reason in _EQUAL:
         if getattr(a, field) != getattr(b, field):
             return reason
+    order = "word order differs" if _moved(a.content, b.content) or _moved(_sequence(a), _sequence(b)) else ""
     if a.words == b.words:
-        return ""
+        return order
     if a.language and b.language and a.language != b.language:
         return "languages differ"
     if {a.language, b.language} - {"", "en"}:
         return "language not covered"
-    return _names(a, b) or _meaning(a, b) or _order(a, b) or _one_place(a, b)
+    return _names(a, b) or _meaning(a, b) or order or _one_place(a, b)
 
 
 def unmatchable(text: str) -> str:
     """Why `text` must never be matched with another, '' where it may: stale by nature, chance asked for, no words,
-    too short or too long. O(len(text)) up to a bound; needs no model."""
+    look-alike letters of two alphabets in one word, too short or too long. O(len(text)) up to a bound; no model."""
     if len(text) > READ_CHARS:
         return "too long"
     plain = normalise(text)
@@ -89,6 +95,8 @@ def unmatchable(text: str) -> str:
         return "freshness"
     if folded & CHANCE or _CHANCE_PHRASES.search(plain):
         return "chance asked for"
+    if mixed_words(plain):
+        return "mixed script"
     if len(plain) < _MIN_CHARS or (len(words) < _MIN_WORDS and plain.isascii()):
         return "too short"
     return ""
@@ -111,21 +119,30 @@ def _meaning(a: Signals, b: Signals) -> str:
     only_a, only_b = set(a.content) - set(b.content), set(b.content) - set(a.content)
     if _negates(only_a, only_b) or _negates(only_b, only_a):
         return "negation differs"
-    swapped = {(right, left) for left, right in a.pairs if left != right} & b.pairs
-    return "roles differ" if swapped - a.pairs else ""
+    return "roles differ" if _facing(a, b) != _facing(b, a) else ""
+
+
+def _facing(a: Signals, b: Signals) -> set[tuple[str, str]]:
+    """The pairs of `a` that `b` has too, either way round."""
+    return {pair for pair in a.pairs if pair in b.pairs or pair[::-1] in b.pairs}
 
 
 def _negates(these: set[str], those: set[str]) -> bool:
     return any(prefix + word in those for word in these for prefix in _NEGATING)
 
 
-def _order(a: Signals, b: Signals) -> str:
+def _sequence(a: Signals) -> tuple[str, ...]:
+    """All that isn't a stop word, numbers and identifiers included: 'is x over 5' is not 'is 5 over x'."""
+    pieces = (piece.strip(_EDGES) for piece in a.text.split())
+    folded = (piece.removesuffix("'s").casefold() if piece not in a.code else piece for piece in pieces)
+    return tuple(stem(piece) for piece in folded if piece and piece not in STOP)
+
+
+def _moved(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
     """The same words in another order, unless one part was moved to the other end ('In Java, how ...')."""
-    one, other = a.content, b.content
     if one == other or sorted(one) != sorted(other):
-        return ""
-    turned = len(one) > 2 and any(one[at:] + one[:at] == other for at in range(1, len(one)))
-    return "" if turned else "word order differs"
+        return False
+    return len(one) < 3 or all(one[at:] + one[:at] != other for at in range(1, len(one)))
 
 
 def _one_place(a: Signals, b: Signals) -> str:
@@ -141,6 +158,7 @@ def _one_place(a: Signals, b: Signals) -> str:
         return ""
     told, other_told = ({word for word in place if word in _TELLING} for place in (mine, theirs))
     said, other_said = ({stem(word) for word in place if word not in STOP} for place in (mine, theirs))
-    if said != other_said or (told and other_told and told != other_told):
+    tensed = (_PAST & {*mine} and _PRESENT & {*theirs}) or (_PRESENT & {*mine} and _PAST & {*theirs})
+    if said != other_said or (told and other_told and told != other_told) or tensed:
         return "one place differs"
     return ""

@@ -34,7 +34,7 @@ from farthing.proxy.lexicon import (
     WEEKDAYS,
 )
 
-__all__ = ["READ_CHARS", "Signals", "normalise", "signals", "tokens_of"]
+__all__ = ["READ_CHARS", "Signals", "mixed_words", "normalise", "signals", "stem", "tokens_of"]
 
 # No embedding window that farthing serves with reaches further; a longer text is `cut` and agrees with nothing.
 READ_CHARS = 8_000
@@ -53,9 +53,9 @@ class Signals:
     `poles`: '+change', '-change' for 'increase', 'decrease'. `pairs`: the words on both sides of 'to', 'than', 'by';
     'from' and 'after' turned round.
     `code`: identifiers, paths, URLs, addresses, ids. `symbols`: emoji and mathematical signs. `foreign`: words with
-    letters that aren't Latin. `mixed`: words of several scripts. `scripts`: of the letters. `language`: a guess for
-    Latin script, '' where unsure. `question`: 'how many', 'who', 'yes/no', ''. `cut`: there was more than was
-    read.
+    letters that aren't Latin. `mixed`: words of several look-alike alphabets. `scripts`: of the letters. `language`:
+    a guess for Latin script, '' where unsure. `question`: 'how many', 'who', 'yes/no', ''. `cut`: there was more than
+    was read.
     """
 
     text: str
@@ -182,7 +182,7 @@ def signals(text: str) -> Signals:
         quotes=quotes,
         symbols=tuple(char for char in rest if not char.isalnum() and unicodedata.category(char) in ("So", "Sm")),
         foreign=foreign,
-        mixed=tuple(token for token in foreign if len(_scripts(token)) > 1),
+        mixed=mixed_words(text),
         scripts=frozenset().union(*(_scripts(token) for token in words)),
         language=_language(lower),
         question=_question(lower, "?" in text),
@@ -216,6 +216,22 @@ def tokens_of(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return tuple(words), tuple(names)
 
 
+def mixed_words(text: str) -> tuple[str, ...]:
+    """Runs of letters from several of the alphabets that share shapes, case-folded: 'p\u0430ypal'.
+
+    Latin beside Chinese, Japanese or Korean is ordinary writing, and so is the micro sign, which NFKC makes a Greek
+    letter. `text`: normalised. Source: Unicode Technical Standard 39, section 5.2 (restriction levels).
+    """
+    runs = () if text.isascii() else (found.group() for found in _LETTER_RUN.finditer(text))
+    return tuple(
+        run.casefold() for run in runs if not run.isascii() and len(_scripts(run.replace("μ", "")) & _ALIKE) > 1
+    )
+
+
+_LETTER_RUN = re.compile(r"[^\W\d_]++")
+_ALIKE = frozenset({"latin", "cyrillic", "greek", "armenian", "cherokee", "coptic", "lisu"})
+
+
 def stem(word: str) -> str:
     """The word without a common English ending; only for comparing two words."""
     for ending in ("ing", "ies", "ied", "es", "ed", "s", "ly", "e", "y"):
@@ -237,6 +253,12 @@ def _take_code(text: str) -> tuple[str, tuple[str, ...]]:
         taken.append((match.start(), " ".join(next(filter(None, match.groups()), match.group()).split())))
         return " " * len(match.group())
 
+    def take_url(match: re.Match[str]) -> str:
+        # A sentence's end isn't the address's; a bracket is only where it was opened inside, as in '/Mercury_(planet)'.
+        bare = match.group().rstrip(".,;:!?\"'" + ("" if "(" in match.group() else ")"))
+        taken.append((match.start(), bare))
+        return " " * len(match.group())
+
     def look(match: re.Match[str]) -> str:
         raw = match.group()
         bare = raw.strip(".,;:!?()\"'")
@@ -253,7 +275,7 @@ def _take_code(text: str) -> tuple[str, tuple[str, ...]]:
         taken.append((match.start(), bare))
         return " " * len(raw)
 
-    text = _CHUNK.sub(look, _URL.sub(take, _BACKTICKS.sub(take, text)))
+    text = _CHUNK.sub(look, _URL.sub(take_url, _BACKTICKS.sub(take, text)))
     return text, tuple(found for _, found in sorted(taken))
 
 

@@ -52,6 +52,11 @@ def verdict(one: str, other: str) -> str:
         ("flights from rome", "flights to rome", "roles differ"),
         ("turn euros into yen notes", "turn yen into euros notes", "units differ"),
         ("does the dog bite the man", "does the man bite the dog", "word order differs"),
+        ("Is Java like JavaScript?", "Is JavaScript like Java?", "word order differs"),
+        ("is my_var bigger than 5", "is 5 bigger than my_var", "word order differs"),
+        ("move `a` to the left of b", "move b to the left of `a`", "word order differs"),
+        ("rooms in paris to rome", "rome to paris and paris to rome", "roles differ"),
+        ("is the shop open", "was the shop open", "one place differs"),
         ("turn the radio on", "turn the radio off", "one place differs"),
         ("how do I close my account", "how do I close her account", "one place differs"),
         ("recipe for apple pie", "recipe for cherry pie", "one place differs"),
@@ -81,6 +86,8 @@ def test_what_must_not_share_an_answer(one: str, other: str, reason: str) -> Non
         ("pass\u200bword reset", "password reset"),
         ("Twenty-five euros to dollars", "25 euros to dollars"),
         ("你好吗 朋友", "你好吗，朋友"),
+        ("In JavaScript how do I sort lists", "how do I sort lists in JavaScript?"),
+        ("How do I reset my password?", "how can I reset my password"),
     ],
 )
 def test_what_may(one: str, other: str) -> None:
@@ -93,6 +100,45 @@ def test_it_is_symmetric_and_a_text_agrees_with_itself(one: str, other: str) -> 
     verdict(one, other)
 
     assert verdict(one, one) == ""
+
+
+# Words that the rules look at, so that random texts of them reach every rule; random characters seldom do.
+WORDS = """
+    paris rome Paris Rome to from than before after by the is was not no increase decrease cat dog founded unfounded
+    who why how when 5 five kg more less my her on off a_b `x` JavaScript US us Monday . ?"""
+LOADED = st.lists(st.sampled_from(WORDS.split()), min_size=1, max_size=8)
+
+
+@settings(max_examples=300, deadline=None)
+@given(LOADED, st.data())
+def test_it_is_symmetric_where_the_rules_bite(words: list[str], drawn: st.DataObject) -> None:
+    doubled = words + words[::-1]
+    other = drawn.draw(st.one_of(st.permutations(words), st.just(doubled), LOADED))
+
+    verdict(" ".join(words), " ".join(other))
+
+
+@pytest.mark.parametrize("end", [".", "?", "!", "...", "?!", " ?", ",", ";", ")", "  \n"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "how do I reset my password",
+        "see https://a.example/b",
+        "visit www.a.example",
+        "what is my_var",
+        "it costs $5",
+        "use version 3.10",
+        "call me at 3 pm",
+        "is it on 3 May 2024",
+        "learn C++",
+        "mail ada@example.org",
+        "is it 20°C",
+        'say "good morning"',
+    ],
+)
+def test_the_last_mark_and_the_first_capital_say_nothing(text: str, end: str) -> None:
+    assert verdict(text, text + end) == ""
+    assert verdict(text, f"  {text[0].upper()}{text[1:]}{end}") == ""
 
 
 @settings(max_examples=60, deadline=None)
@@ -127,6 +173,14 @@ def test_a_text_that_was_not_read_to_its_end_agrees_with_nothing() -> None:
         ("Surprise me with a story", "chance asked for"),
         ("pick a random number for me", "chance asked for"),
         ("give me one more, please", "chance asked for"),
+        ("tell me a different joke please", "chance asked for"),
+        ("do that one again for me", "chance asked for"),
+        ("log in to p\u0430ypal please", "mixed script"),
+        ("log in to P\u0430ypal, please", "mixed script"),
+        ("reset my \u0391pple password", "mixed script"),
+        ("Где мой API ключ для входа?", ""),
+        ("日本語でAPIを説明してください", ""),
+        ("how wide is a 5μm gap", ""),
         ("word " * READ_CHARS, "too long"),
         ("How do I reset my password?", ""),
         ("日本の首都はどこですか。", ""),

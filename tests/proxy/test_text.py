@@ -108,7 +108,9 @@ def test_names(text: str, names: tuple[str, ...]) -> None:
         ("call parseUrl() now", ("parseUrl",)),
         ("use os.path.join here", ("os.path.join",)),
         ("in `foo  bar`, ok", ("foo bar",)),
-        ("see https://a.example/b?c=1.", ("https://a.example/b?c=1.",)),
+        ("see https://a.example/b?c=1.", ("https://a.example/b?c=1",)),
+        ("(see https://a.example/b), www.a.example!", ("https://a.example/b", "www.a.example")),
+        ("https://a.example/Mercury_(planet)", ("https://a.example/Mercury_(planet)",)),
         ("mail ada@example.org, please", ("ada@example.org",)),
         ("open /etc/hosts", ("/etc/hosts",)),
         ("order A-123 and B7", ("A-123", "B7")),
@@ -173,6 +175,19 @@ def test_scripts_and_homoglyphs() -> None:
     assert found.foreign == ("p\u0430ypal", "東京")
     assert found.scripts == {"latin", "cyrillic", "cjk"}
     assert signals("café naïve").foreign == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "mixed"),
+    [
+        ("\u0410pple and B\u03bfb", ("\u0430pple", "b\u03bfb")),
+        ("API-ключ, 日本語API, 5μm, α-helix", ()),
+        ("café über Ærø", ()),
+        ("\u0391\u0430", ("\u03b1\u0430",)),
+    ],
+)
+def test_words_of_look_alike_alphabets(text: str, mixed: tuple[str, ...]) -> None:
+    assert signals(text).mixed == mixed
 
 
 @pytest.mark.parametrize(
