@@ -35,12 +35,13 @@ DISTINCT_HITS = 64
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How long to measure. `litellm_rounds` 0: not at all."""
+    """How long to measure. `litellm_rounds` 0: not at all. `installs`: fetch LiteLLM where it is missing."""
 
     rounds: int
     seconds: int
     litellm_rounds: int
     litellm_seconds: int
+    installs: bool = True
 
 
 def cell(windows: list[Window], server: str, concurrency: int) -> list[Window]:
@@ -79,9 +80,10 @@ def miss(here: Place, effort: Effort, tell: Tell) -> Report:
         ]
         peer: Running | None = None
         if effort.litellm_rounds:
-            tell("miss: LiteLLM starts (the first time it is installed, which takes minutes)")
+            first = " (the first time it is installed, which takes minutes)" if effort.installs else ""
+            tell(f"miss: LiteLLM starts{first}")
             try:
-                peer = stack.enter_context(litellm.proxy(direct.port, here))
+                peer = stack.enter_context(litellm.proxy(direct.port, here, install=effort.installs))
             except (litellm.NotInstalled, DidNotStart) as error:
                 report.notes.append(f"LiteLLM: {str(error).splitlines()[0]}")
         else:

@@ -25,11 +25,13 @@ class NotInstalled(Exception):
     """Why LiteLLM can't be compared here."""
 
 
-def installed() -> Path:
-    """The environment's folder, made where it isn't there (700 MB, a few minutes). Raises NotInstalled."""
+def installed(*, install: bool = True) -> Path:
+    """The environment's folder; `install`: made where it isn't there (700 MB, a few minutes). Raises NotInstalled."""
     venv = Path(os.environ.get("FARTHING_BENCH_LITELLM") or ROOT / "bench" / "results" / "litellm-venv")
     if (venv / "bin" / "litellm").exists():
         return venv
+    if not install:
+        raise NotInstalled("not installed, and a quick run doesn't install it")
     for command in (
         [sys.executable, "-m", "venv", str(venv)],
         [str(venv / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check", REQUIREMENT],
@@ -51,9 +53,9 @@ def version(venv: Path) -> str:
 
 
 @contextlib.contextmanager
-def proxy(upstream_port: int, here: Place) -> Iterator[Running]:
+def proxy(upstream_port: int, here: Place, *, install: bool = True) -> Iterator[Running]:
     """LiteLLM before the upstream. Raises NotInstalled, DidNotStart."""
-    venv = installed()
+    venv = installed(install=install)
     config = here.folder / "litellm.yaml"
     config.write_text(
         "model_list:\n"

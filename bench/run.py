@@ -26,7 +26,7 @@ from bench.streams import memory, stream
 
 EXPERIMENTS = ("miss", "hit", "stream", "memory")
 FULL = Effort(rounds=15, seconds=1, litellm_rounds=3, litellm_seconds=10)
-QUICK = Effort(rounds=2, seconds=1, litellm_rounds=1, litellm_seconds=3)
+QUICK = Effort(rounds=2, seconds=1, litellm_rounds=1, litellm_seconds=3, installs=False)
 RESULTS = ROOT / "bench" / "results"
 DOCUMENT = ROOT / "docs" / "benchmarks.md"
 
@@ -57,8 +57,9 @@ def main(arguments: list[str] | None = None) -> int:
             show(report, console)
             path = save(report, RESULTS, known, command, when)
             console.print(f"  every window: {path.relative_to(ROOT)}\n", highlight=False)
-            if not given.no_docs:
-                write(given.docs, report, known, command, when)
+            document = document_of(given)
+            if document is not None:
+                write(document, report, known, command, when)
             missed |= report.missed
     return 1 if missed else 0
 
@@ -74,6 +75,13 @@ def measure(name: str, here: Place, effort: Effort, quick: bool, tell: Tell) -> 
             return stream(here, effort, tell)
         case _:
             return memory(here, 10_000 if quick else 100_000, tell)
+
+
+def document_of(given: argparse.Namespace) -> Path | None:
+    """The document to write; None: leave it alone. Figures of a quick run replace full ones only where asked to."""
+    if given.no_docs or (given.quick and given.docs is None):
+        return None
+    return Path(given.docs) if given.docs is not None else DOCUMENT
 
 
 def write(document: Path, report: Report, known: dict[str, str], command: str, when: str) -> None:
@@ -100,7 +108,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("experiment", choices=[*EXPERIMENTS, "all"])
     made.add_argument("--quick", action="store_true", help="short windows: whether it works, and roughly how well")
     made.add_argument("--no-litellm", action="store_true", help="leave LiteLLM out (it installs 700 MB the first time)")
-    made.add_argument("--docs", type=Path, default=DOCUMENT, help="the document whose section is written anew")
+    made.add_argument(
+        "--docs", type=Path, help="document whose section is written anew (docs/benchmarks.md; none with --quick)"
+    )
     made.add_argument("--no-docs", action="store_true", help="print and save, but leave the document alone")
     return made
 

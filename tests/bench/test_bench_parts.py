@@ -21,6 +21,7 @@ from aiohttp.test_utils import TestServer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bench import litellm
 from bench import report as reports
 from bench.baselines import hit_app, pass_app
 from bench.hot import cell, paired
@@ -28,7 +29,7 @@ from bench.http1 import Framer, Part, status_of
 from bench.load import Window, chat_body, closed_loop, http_request, lua, percentile
 from bench.machine import Stat, cpu_s, parse_stat, rss_bytes, settle
 from bench.report import Report, Target, markdown, replace_section, save
-from bench.run import main, parser
+from bench.run import DOCUMENT, QUICK, document_of, main, parser
 from bench.servers import DidNotStart, free_port, get, started
 from bench.streams import mixed, until
 from bench.upstream import StaticAnswer, answer, events, nginx_conf
@@ -345,3 +346,26 @@ def test_the_command_line_refuses_what_it_does_not_know(capsys: pytest.CaptureFi
     assert caught.value.code == 2
     assert "miss" in capsys.readouterr().err
     assert parser().parse_args(["all", "--quick"]).quick
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["all"], DOCUMENT),
+        (["all", "--quick"], None),
+        (["all", "--no-docs"], None),
+        (["all", "--quick", "--docs", "other.md"], Path("other.md")),
+        (["all", "--docs", "other.md"], Path("other.md")),
+    ],
+)
+def test_a_quick_run_does_not_replace_the_figures_of_a_full_one(arguments: list[str], expected: Path | None) -> None:
+    assert document_of(parser().parse_args(arguments)) == expected
+
+
+def test_a_quick_run_installs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FARTHING_BENCH_LITELLM", str(tmp_path / "venv"))
+
+    with pytest.raises(litellm.NotInstalled, match="doesn't install it"):
+        litellm.installed(install=QUICK.installs)
+
+    assert not (tmp_path / "venv").exists()
