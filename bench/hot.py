@@ -42,6 +42,7 @@ class Effort:
     litellm_rounds: int
     litellm_seconds: int
     installs: bool = True
+    concurrencies: tuple[int, ...] = CONCURRENCIES
 
 
 def cell(windows: list[Window], server: str, concurrency: int) -> list[Window]:
@@ -92,7 +93,7 @@ def miss(here: Place, effort: Effort, tell: Tell) -> Report:
             warm(server, here, next(names), 1)
         if peer:
             warm(peer, here, next(names), 5)
-        for number, concurrency in itertools.product(range(effort.rounds), CONCURRENCIES):
+        for number, concurrency in itertools.product(range(effort.rounds), effort.concurrencies):
             for server in servers:
                 tell(f"miss: round {number + 1} of {effort.rounds}, {concurrency} at a time, {server.name}")
                 windows.append(
@@ -119,7 +120,7 @@ def miss(here: Place, effort: Effort, tell: Tell) -> Report:
                 )
     servers += [peer] if peer else []
     tabulate(report, windows, servers, direct.name)
-    for concurrency in CONCURRENCIES:
+    for concurrency in effort.concurrencies:
         report.targets.append(
             at_most(
                 f"CPU of a miss, {concurrency} at a time, in pass-throughs",
@@ -127,7 +128,7 @@ def miss(here: Place, effort: Effort, tell: Tell) -> Report:
                 paired(windows, OURS, PASS, concurrency),
             )
         )
-    report.targets.append(against_peer(windows, peer.name if peer else None))
+    report.targets.append(against_peer(windows, peer.name if peer else None, effort.concurrencies))
     report.targets.append(no_errors(windows))
     report.notes.append(
         "Load is a closed loop: at 16 and 64 at a time each server runs at its limit, so that latency there is mostly "
@@ -176,12 +177,12 @@ def hit(here: Place, effort: Effort, tell: Tell) -> Report:
                 learnt = window(server, 1, 1, here, repeated, DISTINCT_HITS)
                 if learnt.requests < 2 * DISTINCT_HITS:
                     raise RuntimeError(f"{server.name} answered only {learnt.requests} requests in a second")
-        for number, concurrency in itertools.product(range(effort.rounds), CONCURRENCIES):
+        for number, concurrency in itertools.product(range(effort.rounds), effort.concurrencies):
             for server in servers:
                 tell(f"hit: round {number + 1} of {effort.rounds}, {concurrency} at a time, {server.name}")
                 windows.append(window(server, concurrency, effort.seconds, here, repeated, DISTINCT_HITS))
     report.raw += [asdict(w) for w in windows]
-    for server, concurrency in itertools.product(servers, CONCURRENCIES):
+    for server, concurrency in itertools.product(servers, effort.concurrencies):
         mine = cell(windows, server.name, concurrency)
         multiple = paired(windows, server.name, HIT, concurrency)
         figures = [f"{median(w.cpu_us for w in mine):,.0f}", f"{multiple:.2f}", f"{median(w.per_s for w in mine):,.0f}"]
@@ -214,14 +215,15 @@ def at_most(what: str, most: float, measured: float) -> Target:
     return Target(what, f"≤ {most:g}", f"{measured:.2f}", measured <= most)
 
 
-def against_peer(windows: list[Window], peer: str | None) -> Target:
+def against_peer(windows: list[Window], peer: str | None, concurrencies: tuple[int, ...]) -> Target:
     """How many times farthing's CPU the peer needs, at the concurrency that is kindest to the peer."""
     what, goal = "LiteLLM's CPU for a miss, in farthings", f"≥ {LEAST_LITELLM_RATIO:g}"
     if peer is None:
         return Target(what, goal, "see below", None)
-    ratios = [paired(windows, peer, OURS, concurrency) for concurrency in CONCURRENCIES]
+    ratios = [paired(windows, peer, OURS, concurrency) for concurrency in concurrencies]
+    at = " / ".join(map(str, concurrencies))
     shown = " / ".join(f"{ratio:.0f}" for ratio in ratios)
-    return Target(what, goal, f"{shown} at 1 / 16 / 64", min(ratios) >= LEAST_LITELLM_RATIO)
+    return Target(what, goal, f"{shown} at {at}", min(ratios) >= LEAST_LITELLM_RATIO)
 
 
 def no_errors(windows: list[Window]) -> Target:

@@ -26,7 +26,7 @@ from bench.streams import memory, stream
 
 EXPERIMENTS = ("miss", "hit", "stream", "memory")
 FULL = Effort(rounds=15, seconds=1, litellm_rounds=3, litellm_seconds=10)
-QUICK = Effort(rounds=2, seconds=1, litellm_rounds=1, litellm_seconds=3, installs=False)
+QUICK = Effort(rounds=2, seconds=1, litellm_rounds=1, litellm_seconds=2, installs=False, concurrencies=(1, 64))
 RESULTS = ROOT / "bench" / "results"
 DOCUMENT = ROOT / "docs" / "benchmarks.md"
 
@@ -55,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
                 return 2
             when = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
             show(report, console)
-            path = save(report, RESULTS, known, command, when)
+            path = save(report, RESULTS / "quick" if given.quick else RESULTS, known, command, when)
             console.print(f"  every window: {path.relative_to(ROOT)}\n", highlight=False)
             document = document_of(given)
             if document is not None:

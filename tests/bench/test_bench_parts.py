@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from bench import litellm
 from bench import report as reports
 from bench.baselines import hit_app, pass_app
-from bench.hot import cell, paired
+from bench.hot import against_peer, cell, paired
 from bench.http1 import Framer, Part, status_of
 from bench.load import Window, chat_body, closed_loop, http_request, lua, percentile
 from bench.machine import Stat, cpu_s, parse_stat, rss_bytes, settle
@@ -147,6 +147,22 @@ def test_ratios_are_taken_within_a_round() -> None:
 
     assert paired(windows, "a", "b", 1) == 2.0
     assert [w.cpu_us for w in cell(windows, "a", 1)] == [100, 900]
+
+
+def test_the_peer_is_judged_where_it_does_best_and_only_where_it_was_measured() -> None:
+    windows = [
+        a_window("peer", 3000),
+        a_window("farthing", 100),
+        a_window("peer", 2000, 64),
+        a_window("farthing", 100, 64),
+    ]
+
+    judged = against_peer(windows, "peer", (1, 64))
+
+    assert judged.measured == "30 / 20 at 1 / 64"
+    assert judged.passed is False
+    assert against_peer(windows, "peer", (1,)).passed is True
+    assert against_peer(windows, None, (1, 64)).passed is None
 
 
 def a_report(passed: bool | None) -> Report:
