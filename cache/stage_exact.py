@@ -158,7 +158,7 @@ class ExactStage(Quiet):
         if not ex.may_read:
             return None
         if ex.credential in self.barred:
-            ex.cache_reason = "credential was refused upstream"
+            ex.may_semantic, ex.cache_reason = False, "credential was refused upstream"
             return None
         now_s = self.clock.now_s()
         entry = await self.store.get(ex.key, now_s)

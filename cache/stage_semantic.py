@@ -165,6 +165,10 @@ class SemanticStage:
         if entry is None or entry.scope != ex.tenant or entry.endpoint != ex.endpoint:
             await self.forget([found.entry_key])
             return None
+        oldest = ex.controls.max_age_s
+        if oldest is not None and self.clock.now_s() - entry.stored_s > oldest:
+            ex.decide(self.name, "looked", "older than max-age")
+            return None
         reply = await served(ex, entry, self.renderer, self.clock, self.randomness)
         if reply is not None:
             ex.cache, ex.cache_reason = CacheStatus.HIT_SEMANTIC, "unproven"

@@ -79,7 +79,7 @@ class Account:
         headers = self.headers_at_head(ex)
         usage = self._usage(ex)
         model = served_model(ex)
-        if model:
+        if model and model.isascii() and model.isprintable():
             headers["x-farthing-model"] = model
         if usage is not None:
             sent = 0 if costs_nothing(ex) else usage.tokens_in

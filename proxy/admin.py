@@ -34,6 +34,7 @@ _SECURITY = {
     "Cache-Control": "no-store",
 }
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1", "[::1]"})
+_FORWARDED = ("X-Forwarded-For", "X-Real-IP", "Forwarded", "Via")  # it came through a proxy: not from this machine
 _MAX_ADMIN_BODY = 64 * 1024
 
 
@@ -132,15 +133,16 @@ class Admin:
         token = self._proxy.services.config.server.admin_token
         if token is not None:
             shown = request.headers.get("Authorization", "").removeprefix("Bearer ").strip()
-            if hmac.compare_digest(shown.encode(), token.get_secret_value().encode()):
+            if hmac.compare_digest(shown.encode(errors="surrogateescape"), token.get_secret_value().encode()):
                 return None
             return _refusal(401, "this needs the admin token (Authorization: Bearer ...)", "admin_token")
-        host = URL(f"http://{request.headers.get('Host', '')}").host or ""
         try:
+            host = URL(f"http://{request.headers.get('Host', '')}").host or ""
             local = ipaddress.ip_address(request.remote or "").is_loopback
         except ValueError:
-            local = False
-        if local and host in _LOOPBACK_NAMES:
+            host, local = "", False
+        forwarded = any(name in request.headers for name in _FORWARDED)
+        if local and not forwarded and host in _LOOPBACK_NAMES:
             return None
         return _refusal(403, "only this machine may see this page; set server.admin_token to open it", "loopback_only")
 

@@ -127,10 +127,6 @@ class Pipeline:
         self._take_off(ex, flight)
         return self._flight.readers[ex]
 
-    def landed(self, ex: Exchange) -> bool:
-        """Whether `finish` will not have to wait for a flight."""
-        return not ex.leads or not isinstance(ex.sink, Flight) or ex.sink.finished.is_set()
-
     async def finish(self, ex: Exchange) -> None:
         """The client has its answer, or has left: walk FRONT back, after the flight's own end for its starter."""
         flight = ex.sink

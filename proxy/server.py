@@ -10,6 +10,7 @@ import asyncio
 import re
 from collections.abc import Mapping
 
+import orjson
 import structlog
 from aiohttp import web
 from multidict import CIMultiDict
@@ -24,13 +25,13 @@ from farthing.proxy.errors import ClientFault, FarthingError, UpstreamFault, err
 from farthing.proxy.exchange import CacheStatus, Endpoint, Exchange, Head, LocalReply, Original, Outcome
 from farthing.proxy.observe import decoded
 from farthing.proxy.pipeline import Pipeline
-from farthing.proxy.sse import error_event
 from farthing.proxy.tasks import TaskGroup
 
 __all__ = ["Relay"]
 
 log = structlog.get_logger("farthing.server")
 
+_FRAMED = {"Content-Length", "Content-Encoding"}  # nothing can be appended to such a body
 _COUNTS_USAGE = (Endpoint.CHAT, Endpoint.COMPLETIONS)
 _NULL_USAGE = re.compile(rb',\s*"usage"\s*:\s*null')
 
@@ -72,10 +73,8 @@ class Relay:
             ex.error = str(error) if isinstance(error, CutOff) else ""
             _cut(request)
             response = web.Response()
-        if self._pipeline.landed(ex):
-            await self._finish(ex)
-        else:
-            self._tasks.spawn(self._finish(ex), "finish")
+        # A client that hangs up cancels this handler; what is left to do for the books must not be cancelled with it.
+        self._tasks.spawn(self._finish(ex), "finish")
         return response
 
     def _open(self, request: web.BaseRequest) -> Exchange:
@@ -194,8 +193,9 @@ class Relay:
                 await response.write(body)
         except UpstreamFault as fault:
             ex.outcome, ex.error = Outcome.FAILED, fault.message
-            if _is_event_stream_type(response):
-                await response.write(error_event(error_body(fault.message, kind="upstream_error", code="upstream")))
+            told = None if response.headers.keys() & _FRAMED else error_event(ex.endpoint, fault.message)
+            if told is not None and ex.optimise and _is_event_stream_type(response):
+                await response.write(told)
                 await response.write_eof()
             else:
                 _cut(request)
@@ -255,6 +255,19 @@ def _is_event_stream(head: Head) -> bool:
 
 def _is_event_stream_type(response: web.StreamResponse) -> bool:
     return response.headers.get("Content-Type", "").startswith("text/event-stream")
+
+
+def error_event(endpoint: Endpoint, message: str) -> bytes | None:
+    """An error in mid-stream as an event that the endpoint's SDKs raise on; None where there is no such event.
+
+    Sources: openai-python (raises on a data object with `error`), Anthropic API reference, streaming, "Error events".
+    """
+    if endpoint in (Endpoint.CHAT, Endpoint.COMPLETIONS):
+        return b"data: " + error_body(message, kind="upstream_error", code="upstream") + b"\n\n"
+    if endpoint is Endpoint.MESSAGES:
+        told = {"type": "error", "error": {"type": "api_error", "message": message}}
+        return b"event: error\ndata: " + orjson.dumps(told) + b"\n\n"
+    return None
 
 
 def _accepts(request: web.BaseRequest, headers: Mapping[str, str]) -> bool:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-__all__ = ["DONE", "Event", "Splitter", "error_event", "events"]
+__all__ = ["DONE", "Event", "Splitter", "events"]
 
 DONE = b"[DONE]"
 _BLANK = re.compile(rb"\r\n\r\n|\r\n\n|\r\n\r|\n\n|\n\r\n|\n\r|\r\r\n|\r\r")
@@ -94,8 +94,3 @@ class Splitter:
         """What is held at the end of the stream: an event without its blank line, or nothing."""
         tail, self._tail = self._tail, b""
         return tail
-
-
-def error_event(body: bytes) -> bytes:
-    """An error in mid-stream, as an SSE event in the shape that OpenAI's clients raise on."""
-    return b"data: " + body + b"\n\n"

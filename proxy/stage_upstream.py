@@ -29,7 +29,6 @@ __all__ = ["UpstreamStage", "open_session", "with_usage_asked"]
 
 log = structlog.get_logger("farthing.upstream")
 
-_ERROR_PEEK_BYTES = 64 * 1024
 _NO_AUTO = frozenset({"Accept", "Accept-Encoding", "User-Agent", "Content-Type"})
 
 
@@ -73,9 +72,9 @@ class UpstreamStage(Quiet):
         url = URL(wire.upstream_target(self.upstream.url, ex.original.target), encoded=True)
         try:
             async with asyncio.timeout(self.upstream.first_byte_timeout_s) as deadline:
-                response, ahead = await self._answered(ex, call, url)
+                response = await self._answered(ex, call, url)
                 try:
-                    await self._relay(ex, call, sink, response, ahead, deadline)
+                    await self._relay(ex, call, sink, response, deadline)
                 finally:
                     response.release() if call.complete else response.close()
         except TimeoutError:
@@ -83,8 +82,8 @@ class UpstreamStage(Quiet):
             raise UpstreamFault("the upstream sent nothing in time", phase=phase, status=504, sent=True) from None
         return GO_ON
 
-    async def _answered(self, ex: Exchange, call: Call, url: URL) -> tuple[aiohttp.ClientResponse, bytes]:
-        """The first answer that isn't worth another attempt, and what of its body has been read already."""
+    async def _answered(self, ex: Exchange, call: Call, url: URL) -> aiohttp.ClientResponse:
+        """The first answer that isn't worth another attempt."""
         rules = RetryRules(
             0 if self.passive or not ex.optimise or ex.body is None else self.upstream.retries,
             self.upstream.retry_base_s,
@@ -93,6 +92,7 @@ class UpstreamStage(Quiet):
         )
         body: bytes | AsyncIterator[bytes] | None = self._body(ex, call)
         headers = self._headers(ex)
+        suspected = False
         while True:
             attempt = Attempt(self.upstream.name)
             call.attempts.append(attempt)
@@ -110,14 +110,15 @@ class UpstreamStage(Quiet):
             else:
                 attempt.status = response.status
                 attempt.duration_ms = (self.clock.tick_s() - begun) * 1000
-                ahead = b""
-                if call.usage_injected and response.status == 400:
-                    ahead = await _read_ahead(response)
-                    if _refuses_usage(response, ahead):
-                        log.warning("the upstream refuses stream_options; usage of streams will be counted here")
-                        self.no_usage_asked, call.usage_injected = True, False
-                        body = self._body(ex, call)
-                        continue
+                if call.usage_injected and response.status in (400, 422):
+                    # Perhaps it is our own option that it refuses: the client's request must not fail for that.
+                    response.close()
+                    call.usage_injected, suspected = False, True
+                    body = self._body(ex, call, ask_usage=False)
+                    continue
+                if suspected and response.status < 400 and not self.no_usage_asked:
+                    log.warning("the upstream refuses stream_options; usage of streams will be counted here")
+                    self.no_usage_asked = True
                 wait_s = after_status(
                     response.status,
                     response.headers,
@@ -127,19 +128,20 @@ class UpstreamStage(Quiet):
                     self.clock.now_s(),
                 )
                 if wait_s is None:
-                    return response, ahead
+                    return response
                 response.close()
             attempt.backoff_ms = wait_s * 1000
             await asyncio.sleep(wait_s)
 
-    def _body(self, ex: Exchange, call: Call) -> bytes | AsyncIterator[bytes] | None:
+    def _body(self, ex: Exchange, call: Call, *, ask_usage: bool = True) -> bytes | AsyncIterator[bytes] | None:
         """What is sent: the client's bytes, changed only by what the stages put in their place."""
         if ex.body is None:
             carries = "Content-Length" in ex.original.headers or "Transfer-Encoding" in ex.original.headers
             return ex.original.source.stream() if carries else None
         body = ex.body_out if ex.body_out is not None else ex.body
         if (
-            ex.stream
+            ask_usage
+            and ex.stream
             and not ex.asks_usage
             and ex.exact is not None
             and ex.endpoint in (Endpoint.CHAT, Endpoint.COMPLETIONS)
@@ -186,7 +188,6 @@ class UpstreamStage(Quiet):
         call: Call,
         sink: Sink,
         response: aiohttp.ClientResponse,
-        ahead: bytes,
         deadline: asyncio.Timeout,
     ) -> None:
         """Head, then bytes as they arrive; streams of understood endpoints in whole events."""
@@ -202,8 +203,6 @@ class UpstreamStage(Quiet):
         splitter = Splitter(self.limits.sse_event_bytes) if watches else None
         observer = StreamObserver(ex.endpoint)
         try:
-            if ahead:
-                await sink.write(ahead)
             async for chunk in response.content.iter_any():
                 if (now := loop.time()) - moved > idle_s / 16:  # moving a timer for every chunk would cost too much
                     moved = now
@@ -212,6 +211,9 @@ class UpstreamStage(Quiet):
                     call.first_byte_tick = self.clock.tick_s()
                 if splitter is None:
                     await sink.write(chunk)
+                    if loop.time() - now > 1:  # the reader was slow, not the upstream
+                        moved = now = loop.time()
+                        deadline.reschedule(min(until, now + idle_s))
                     continue
                 for piece in splitter.feed(chunk):
                     await sink.write(piece, usage_only=observer.see(piece))
@@ -254,20 +256,6 @@ def with_usage_asked(body: bytes) -> bytes:
     if inner is not None:
         return splice(body, [(*inner, b"true")])
     return splice(body, [(start, end, insert_member(options, "include_usage", b"true"))])
-
-
-async def _read_ahead(response: aiohttp.ClientResponse) -> bytes:
-    """An error's body, as far as it can be had."""
-    try:
-        return await response.content.read(_ERROR_PEEK_BYTES)
-    except aiohttp.ClientError:
-        return b""
-
-
-def _refuses_usage(response: aiohttp.ClientResponse, ahead: bytes) -> bool:
-    """Whether a 400 is about the option that we added."""
-    plain = decoded(ahead, response.headers, _ERROR_PEEK_BYTES) or b""
-    return b"stream_options" in plain or b"include_usage" in plain
 
 
 def _say(error: BaseException) -> str:

@@ -47,8 +47,8 @@ class Tenants:
     def _work_out(self, shown: str) -> tuple[str, str]:
         keys = [line.partition(":")[2].strip() for line in shown.split("\n")]
         keys = [key[7:].strip() if key[:7].lower() == "bearer " else key for key in keys]
-        digests = [hashlib.sha256(key.encode()).hexdigest() for key in keys]
-        credential = hmac.new(self._secret, shown.encode(), "sha256").hexdigest()[:32]
+        digests = [hashlib.sha256(key.encode(errors="surrogateescape")).hexdigest() for key in keys]
+        credential = hmac.new(self._secret, shown.encode(errors="surrogateescape"), "sha256").hexdigest()[:32]
         if self._clients:
             named = [self._clients[digest] for digest in digests if digest in self._clients]
             if not named:

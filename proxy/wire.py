@@ -130,7 +130,7 @@ def controls(headers: CIMultiDictProxy[str]) -> Controls:
         no_cache="no-cache" in directives,
         no_store="no-store" in directives,
         only_if_cached="only-if-cached" in directives,
-        max_age_s=_seconds(directives["max-age"], "Cache-Control") if "max-age" in directives else None,
+        max_age_s=_max_age_s(directives),
         cache=CacheMode(mode) if mode else None,
         ttl_s=_seconds(headers["x-farthing-ttl"], "x-farthing-ttl") if "x-farthing-ttl" in headers else None,
         scope=_short(headers.get("x-farthing-scope", ""), "x-farthing-scope"),
@@ -144,13 +144,21 @@ def controls(headers: CIMultiDictProxy[str]) -> Controls:
 _NOTHING_ASKED = Controls()
 
 
+def _max_age_s(directives: Mapping[str, str]) -> int | None:
+    """`max-age` in seconds; one that can't be read is as good as none (RFC 9111, 4.2.1)."""
+    text = directives.get("max-age", "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 12 else None
+
+
 def _seconds(text: str, where: str) -> int:
-    if not text.isdigit() or len(text) > 9:
+    if not (text.isascii() and text.isdigit()) or len(text) > 9:
         raise ClientFault(f"{where}: {text[:20]!r} is not a number of seconds", param=where)
     return int(text)
 
 
 def _short(text: str, where: str) -> str:
+    if not text.isprintable():
+        raise ClientFault(f"{where} holds what is no text", param=where)
     if len(text) > 256:
         raise ClientFault(f"{where} is longer than 256 characters", param=where)
     return text
@@ -159,6 +167,8 @@ def _short(text: str, where: str) -> str:
 def _tags(text: str) -> tuple[tuple[str, str], ...]:
     if not text:
         return ()
+    if not text.isprintable():
+        raise ClientFault("x-farthing-tags holds what is no text", param="x-farthing-tags")
     pairs = [part.strip().partition("=") for part in text.split(",") if part.strip()]
     if len(pairs) > 16 or any(not eq or not name or len(name) + len(value) > 256 for name, eq, value in pairs):
         raise ClientFault(
@@ -212,13 +222,15 @@ _NOT_JSON = "body has no canonical form"
 def _exact(body: bytes) -> Any:
     """The value with exact numbers, or (a string) why it has none."""
     try:
-        return json.loads(
+        value = json.loads(
             body,
             object_pairs_hook=_unique,
             parse_int=_integer,
             parse_float=Decimal,
             parse_constant=_no_constant,
         )
+        json.dumps(value, ensure_ascii=False, default=str).encode()  # a lone surrogate can't be written down
+        return value
     except (ValueError, RecursionError, ArithmeticError) as error:
         return str(error) if isinstance(error, _BadJSON) else _NOT_JSON
 

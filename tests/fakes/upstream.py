@@ -38,7 +38,7 @@ class Script:
     hang: bool = False
     gzip: bool = False
     no_usage: bool = False
-    refuse_stream_options: bool = False
+    refuse_stream_options: int = 0
     error_event: bool = False
     words: int | None = None
 
@@ -122,7 +122,7 @@ class ScriptedUpstream:
         if isinstance(asked, dict):
             call.model = str(asked.get("model", ""))
         if script.refuse_stream_options and isinstance(asked, dict) and "stream_options" in asked:
-            return self._fail(call, 400, "unknown field stream_options")
+            return self._fail(call, script.refuse_stream_options, "unknown field stream_options")
         if script.body is not None or script.status != 200:
             body = script.body if script.body is not None else _error(f"scripted {script.status}")
             headers = {"Content-Type": "application/json", **script.headers}

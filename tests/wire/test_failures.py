@@ -103,6 +103,24 @@ class TestUpstream:
         assert (row["outcome"], row["usage_source"]) == ("failed", "counted")
         assert row["tokens_out"] > 0
 
+    async def test_that_dies_in_an_anthropic_stream_is_told_as_anthropics_sdk_wants_it(
+        self, proxy: Proxied, up: ScriptedUpstream
+    ) -> None:
+        up.script(Script(cut_after=600, words=30))
+        answer = await proxy.post(chat(stream=True, max_tokens=9), "/v1/messages")
+        name, told = answer.text.strip().split("\n")[-2:]
+        assert name == "event: error"
+        assert json.loads(told[6:])["error"]["type"] == "api_error"
+
+    @pytest.mark.parametrize("path", ["/v1/responses", "/v1/chat/completions"])
+    async def test_that_dies_where_no_event_can_tell_it_cuts_the_connection(
+        self, proxy: Proxied, up: ScriptedUpstream, path: str
+    ) -> None:
+        up.script(Script(cut_after=600, words=30))
+        off = {"x_farthing_off": "1"} if path.endswith("completions") else {}
+        with pytest.raises(httpx.RemoteProtocolError):
+            await proxy.post(chat(stream=True, store=False, input="x"), path, **off)
+
     async def test_that_dies_in_a_whole_answer_gives_an_error_and_no_half_answer(
         self, proxy: Proxied, up: ScriptedUpstream
     ) -> None:
@@ -188,6 +206,26 @@ class TestClient:
             follower = await proxy.post(chat())
             assert follower.status_code == 504
             assert (await leader).status_code == 200
+
+    @pytest.mark.parametrize("how", [{}, {"x_farthing_off": "1"}, {"x_farthing_cache": "off"}])
+    async def test_that_hangs_up_at_the_end_is_still_in_the_books(
+        self, proxy: Proxied, up: ScriptedUpstream, how: dict[str, str]
+    ) -> None:
+        up.default = Script(no_usage=True)
+        port = int(proxy.url.rpartition(":")[2])
+        named = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in how.items()).encode()
+        for n in range(10):
+            body = json.dumps(chat(str(n), stream=True)).encode()
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(
+                b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+                b"%bContent-Length: %d\r\n\r\n%b" % (named, len(body), body)
+            )
+            await reader.readuntil(b"0\r\n\r\n")
+            writer.close()
+        rows = await proxy.rows(10)
+        assert all(row["cost_usd"] > 0 for row in rows)
+        assert proxy.services.admit.in_flight == 0
 
 
 class TestOurselves:

@@ -151,8 +151,11 @@ async def test_the_clients_own_stream_options_stay(proxy: Proxied, up: ScriptedU
     assert up.calls[0].json["stream_options"] == {"include_obfuscation": False, "include_usage": True}
 
 
-async def test_an_upstream_that_refuses_stream_options_is_asked_without(proxy: Proxied, up: ScriptedUpstream) -> None:
-    up.default.refuse_stream_options = True
+@pytest.mark.parametrize("status", [400, 422])
+async def test_an_upstream_that_refuses_stream_options_is_asked_without(
+    proxy: Proxied, up: ScriptedUpstream, status: int
+) -> None:
+    up.default.refuse_stream_options = status
     for text in ("a", "b"):
         answer = await proxy.post(chat(text, stream=True))
         assert answer.status_code == 200
@@ -208,3 +211,18 @@ async def test_tags_and_user_are_in_the_ledger(proxy: Proxied) -> None:
     assert row["user"] == "u1"
     assert "sk-one" not in str(row)
     assert "hello" not in str(row)
+
+
+async def test_one_clients_own_mistake_turns_usage_off_for_nobody(proxy: Proxied, up: ScriptedUpstream) -> None:
+    up.script(Script(status=400, body=b'{"error": {"message": "stream_options is wrong"}}'), Script(status=400))
+    assert (await proxy.post(chat("wrong", stream=True))).status_code == 400
+    await proxy.post(chat("right", stream=True), Authorization="Bearer sk-two")
+    assert up.calls[-1].json["stream_options"] == {"include_usage": True}
+
+
+async def test_a_model_name_that_no_header_can_carry_harms_no_answer(proxy: Proxied, up: ScriptedUpstream) -> None:
+    body = {"id": "x", "object": "chat.completion", "created": 1, "model": "m\nx"}
+    choice = {"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}
+    up.script(Script(body=json.dumps(body | {"choices": [choice]}).encode()))
+    for _ in range(2):
+        assert (await proxy.post(chat())).json()["model"] == "m\nx"

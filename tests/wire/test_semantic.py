@@ -175,3 +175,15 @@ async def test_a_reload_from_observe_to_serve_keeps_what_was_learnt(tmp_path: Pa
         proxy.services = proxy.running.services
         await loaded(proxy)
         assert how(await proxy.post(chat(AGAIN))) == "hit-semantic"
+
+
+async def test_a_refused_credential_and_a_stale_answer_get_no_semantic_hit(tmp_path: Path) -> None:
+    async with scripted() as up, proxied(up.url, tmp_path, **SERVE) as proxy:
+        await loaded(proxy)
+        await proxy.post(chat(ASK))
+        await learnt(proxy, 1)
+        await asyncio.sleep(0.05)
+        assert how(await proxy.post(chat(AGAIN), Cache_Control="max-age=0")) == "miss"
+        up.script(Script(status=401))
+        await proxy.post(chat("something else entirely"), x_farthing_cache="exact")
+        assert how(await proxy.post(chat("How could I reset my password?"))) == "miss"
