@@ -28,6 +28,7 @@ __all__ = ["ExactStage", "KeepStage", "Renderer", "scope_of", "serve"]
 # Work on more bytes than this takes milliseconds, so it leaves the event loop.
 OFF_LOOP_BYTES = 65_536
 _REMEMBERED_BODIES = 1000
+_MOST_BARRED = 100_000
 _REMEMBERED_BODY_BYTES = 16_384
 
 
@@ -71,6 +72,8 @@ class Renderer:
 
 def reshaped(entry: Entry, *, stream: bool, usage: bool) -> Entry | None:
     """The entry in the shape asked for, without the usage event where the client didn't ask for it."""
+    if entry.shape == "stream" and entry.usage is None and (usage or not stream):
+        return None  # it came without the usage that this client may rely on
     if (entry.shape == "stream") != stream:
         if not replay.can_serve(entry.endpoint, entry.shape, stream):
             return None
@@ -152,7 +155,9 @@ class ExactStage(Quiet):
     async def _look(self, ex: Exchange) -> LocalReply | None:
         assert ex.exact is not None
         ex.cache = CacheStatus.MISS
-        ex.key = key_of(scope_of(ex, self.upstream_url), self._digest(ex, ex.exact))
+        large = ex.body is not None and len(ex.body) > OFF_LOOP_BYTES
+        digest = await asyncio.to_thread(digest_of, ex.exact) if large else self._digest(ex, ex.exact)
+        ex.key = key_of(scope_of(ex, self.upstream_url), digest)
         if self.variants > 1:
             ex.key = f"{ex.key}.{int(self.randomness.uniform() * self.variants)}"
         if not ex.may_read:
@@ -239,6 +244,8 @@ class KeepStage(Quiet):
     def _bar(self, ex: Exchange, call: Call) -> None:
         """After a 401 or 403 that credential gets no hits until a success: it may have been revoked."""
         if call.status in (401, 403):
+            if len(self.barred) >= _MOST_BARRED:
+                self.barred.pop()
             self.barred.add(ex.credential)
         elif 200 <= call.status < 300:
             self.barred.discard(ex.credential)

@@ -8,7 +8,12 @@ from farthing.cache.flight import Flight, Flights, Reader
 from farthing.proxy.clock import Clock, Randomness
 from farthing.proxy.exchange import GO_ON, CacheStatus, Call, Exchange, Verdict
 
-__all__ = ["FlightStage"]
+__all__ = ["FlightStage", "flight_key"]
+
+
+def flight_key(ex: Exchange) -> str:
+    """The exact key, apart for who allows a near-duplicate's answer and who doesn't."""
+    return ex.key if ex.may_semantic else f"{ex.key}/exact"
 
 
 @dataclass(slots=True)
@@ -27,7 +32,7 @@ class FlightStage:
     async def on_request(self, ex: Exchange) -> Verdict:
         """Join or start. A follower's `call` is its leader's."""
         if self.join and ex.may_join and ex.key:
-            flight = self.flights.find(ex.credential, ex.key, stream=ex.stream)
+            flight = self.flights.find(ex.credential, flight_key(ex), stream=ex.stream)
             if flight is not None:
                 ex.leads, ex.call, ex.cache = False, flight.call, CacheStatus.JOINED
                 ex.joined_tick = self.clock.tick_s()
@@ -35,7 +40,7 @@ class FlightStage:
                 return GO_ON
         flight = self.start(ex)
         if self.join and ex.may_join and ex.key:
-            self.flights.add(ex.credential, ex.key, flight)
+            self.flights.add(ex.credential, flight_key(ex), flight)
         return GO_ON
 
     def start(self, ex: Exchange) -> Flight:

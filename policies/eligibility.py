@@ -20,7 +20,10 @@ _LOCAL_TOOLS = frozenset({"function", "custom"})
 # client to act, which makes them like functions.
 _ANTHROPIC_LOCAL = ("bash_", "text_editor_", "computer_", "memory_")
 _STATEFUL_RESPONSES = ("previous_response_id", "conversation", "background", "prompt")
-_CHAIN_MEMBERS = ("content", "source", "file", "image_url", "input_audio", "audio", "output")
+# Vendors' ways to let a plain call read the web (OpenRouter, xAI, Qwen).
+_ELSEWHERE = ("plugins", "search_parameters", "enable_search")
+_URL_MEMBERS = ("url", "image_url", "file_url", "video_url", "audio_url", "image", "video")
+_NOT_DESCENDED = frozenset({"tool_calls", "function_call", "arguments", "input_schema", "parameters"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +72,13 @@ def _obstacle(endpoint: Endpoint, payload: dict[str, Any] | None, asked: Control
         return "body is not understood"
     if not isinstance(payload.get("model"), str):
         return "no model named"
+    for name in _ELSEWHERE:
+        if payload.get(name):
+            return f"looks elsewhere: {name}"
+    if payload["model"].endswith(":online") or payload["model"].rpartition("/")[2].startswith("sonar"):
+        return "looks elsewhere: model"
     if endpoint is Endpoint.EMBEDDINGS:
-        return ""
+        return _turns(payload.get("input"), rules)
     temperature = payload.get("temperature")
     if not rules.sampled and (isinstance(temperature, bool) or temperature != 0):
         return "sampled answer"
@@ -86,8 +94,9 @@ def _obstacle(endpoint: Endpoint, payload: dict[str, Any] | None, asked: Control
 
 
 def _chat(payload: dict[str, Any]) -> str:
-    if payload.get("store"):
-        return "stateful: store"
+    for name in ("store", "conversation", "previous_response_id"):
+        if payload.get(name):
+            return f"stateful: {name}"
     if payload.get("web_search_options") is not None or "-search-" in payload["model"]:
         return "hosted tool: web search"
     return _tools(payload.get("tools"))
@@ -133,9 +142,9 @@ def _turns(turns: Any, rules: Rules) -> str:
             return "file or item id"
         if part.get("type") == "file" and isinstance(part.get("source"), str):
             return "file or item id"
-        for name in ("url", "image_url", "file_url"):
+        for name in _URL_MEMBERS:
             url = part.get(name)
-            if isinstance(url, str) and not url.startswith("data:") and not rules.remote_urls:
+            if isinstance(url, str) and "://" in url[:12] and not rules.remote_urls:
                 return "remote URL"
         audio = part.get("audio")
         if isinstance(audio, dict) and "id" in audio:
@@ -157,4 +166,5 @@ def _parts(turns: Any) -> Iterator[dict[str, Any]]:
             stack.extend(item)
         elif isinstance(item, dict):
             yield item
-            stack.extend(item[name] for name in _CHAIN_MEMBERS if isinstance(item.get(name), dict | list))
+            inner = (value for name, value in item.items() if name not in _NOT_DESCENDED)
+            stack.extend(value for value in inner if isinstance(value, dict | list))

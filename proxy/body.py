@@ -15,7 +15,7 @@ __all__ = ["IncomingBody"]
 class IncomingBody:
     """See exchange.BodySource. What `read` took and could not hold is given again by `stream`."""
 
-    __slots__ = ("_content", "_hard_bytes", "_head", "_seen_bytes", "_timeout_s")
+    __slots__ = ("_content", "_hard_bytes", "_head", "_seen_bytes", "_timeout_s", "fault")
 
     def __init__(self, content: StreamReader, *, hard_bytes: int, timeout_s: float) -> None:
         self._content = content
@@ -23,6 +23,7 @@ class IncomingBody:
         self._timeout_s = timeout_s
         self._head: list[bytes] = []
         self._seen_bytes = 0
+        self.fault: Exception | None = None  # why it was refused, for whoever was sending it on
 
     async def read(self, limit_bytes: int) -> bytes | None:
         """The whole body, or None where it is longer than the limit."""
@@ -32,12 +33,13 @@ class IncomingBody:
                 self._take(chunk)
         else:
             try:
-                async with asyncio.timeout(self._timeout_s):
+                async with asyncio.timeout(self._timeout_s) as deadline:
                     while self._seen_bytes <= limit_bytes and (chunk := await content.readany()):
                         self._take(chunk)
+                        deadline.reschedule(asyncio.get_running_loop().time() + self._timeout_s)
             except TimeoutError:
                 raise ClientFault(
-                    "the request body took too long to arrive", status=408, code="request_timeout"
+                    "no more of the request body came in time", status=408, code="request_timeout"
                 ) from None
         if self._seen_bytes > limit_bytes:
             return None
@@ -58,8 +60,9 @@ class IncomingBody:
     def _count(self, chunk: bytes) -> None:
         self._seen_bytes += len(chunk)
         if self._hard_bytes and self._seen_bytes > self._hard_bytes:
-            raise ClientFault(
+            self.fault = ClientFault(
                 f"the request body is longer than {self._hard_bytes} bytes (limits.max_body_bytes)",
                 status=413,
                 code="request_too_large",
             )
+            raise self.fault

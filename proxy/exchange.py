@@ -79,7 +79,9 @@ class Outcome(StrEnum):
 
 
 class BodySource(Protocol):
-    """A request's body on its way in. `read` at most once, then `stream`."""
+    """A request's body on its way in. `read` at most once, then `stream`. `fault`: why it was refused on the way."""
+
+    fault: Exception | None
 
     async def read(self, limit_bytes: int) -> bytes | None:
         """The whole body; None where it is longer than the limit: then `stream` still gives all of it.

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from farthing.cache.flight import Flight, Reader
-from farthing.cache.stage_flight import FlightStage
+from farthing.cache.stage_flight import FlightStage, flight_key
 from farthing.proxy.clock import Clock
 from farthing.proxy.errors import ClientFault, FarthingError, UpstreamFault
 from farthing.proxy.exchange import CacheStatus, Exchange, Head, LocalReply, Outcome, Quiet, Stage
@@ -170,7 +170,7 @@ class Pipeline:
             if call.answer is None:
                 call.answer = flight.body() if call.served is None else None
             await self._walk_back(self._back_ways[:ran], ex)
-            self._flight.flights.remove(ex.credential, ex.key, flight)
+            self._flight.flights.remove(ex.credential, flight_key(ex), flight)
             flight.finished.set()
 
     async def _step(self, stage: Stage, ex: Exchange) -> LocalReply | None:

@@ -165,7 +165,8 @@ class Relay:
     ) -> web.StreamResponse:
         """A client that wanted a whole answer joined a stream."""
         pieces = [frame.body async for frame in reader.frames()]
-        body = replay.assemble(b"".join(pieces)) if head.status == 200 else None
+        counted = ex.call is not None and ex.call.usage is not None
+        body = replay.assemble(b"".join(pieces)) if head.status == 200 and counted else None
         if body is None:
             own = self._pipeline.alone(ex)
             return await self._relay(request, ex, own)
@@ -179,7 +180,11 @@ class Relay:
         self, request: web.BaseRequest, ex: Exchange, response: web.StreamResponse, reader: Reader
     ) -> web.StreamResponse:
         """Frames to the client as they come; usage only to a client that asked for it."""
-        hides = not ex.asks_usage and ex.optimise and ex.endpoint in _COUNTS_USAGE and _is_event_stream_type(response)
+        call = ex.call
+        # Only where it was farthing, or whoever this client joined, that asked for usage.
+        added = call is not None and (call.usage_injected or not ex.leads)
+        understood = ex.optimise and ex.payload is not None and ex.endpoint in _COUNTS_USAGE
+        hides = added and understood and not ex.asks_usage and _is_event_stream_type(response)
         try:
             async for frame in reader.frames():
                 body = frame.body

@@ -101,6 +101,8 @@ class UpstreamStage(Quiet):
             try:
                 response = await self._send(ex.original.method, url, headers, body)
             except UpstreamFault as fault:
+                if ex.original.source.fault is not None:
+                    raise ex.original.source.fault from None
                 attempt.error = f"{fault.phase}: {fault.message}"
                 attempt.duration_ms = (self.clock.tick_s() - begun) * 1000
                 idempotent = "Idempotency-Key" in ex.original.headers or ex.original.method in ("GET", "HEAD")

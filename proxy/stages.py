@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 from collections import OrderedDict
@@ -20,6 +21,7 @@ __all__ = ["AdmitStage", "AssignStage", "ParseStage", "RouteStage", "Tenants"]
 
 _REMEMBERED = 10_000
 _REMEMBERED_BODIES = 1000
+_OFF_LOOP_BYTES = 262_144  # reading more than this takes milliseconds, so it leaves the event loop
 _REMEMBERED_BODY_BYTES = 16_384
 
 
@@ -127,7 +129,8 @@ class ParseStage(Quiet):
         if ex.body is None:
             ex.cache_reason = "body is longer than limits.parse_bytes"
             return GO_ON
-        body = self._understood(ex.body)
+        large = len(ex.body) > _OFF_LOOP_BYTES
+        body = await asyncio.to_thread(wire.read_body, ex.body) if large else self._understood(ex.body)
         if isinstance(body, str):
             ex.cache_reason = body
             return GO_ON
@@ -136,7 +139,10 @@ class ParseStage(Quiet):
         ex.model = model if isinstance(model, str) else ""
         ex.stream = body.payload.get("stream") is True
         options = body.payload.get("stream_options")
-        ex.asks_usage = isinstance(options, dict) and options.get("include_usage") is True
+        own = body.payload.get("usage")  # OpenRouter's way of asking
+        ex.asks_usage = (isinstance(options, dict) and options.get("include_usage") is True) or (
+            isinstance(own, dict) and own.get("include") is True
+        )
         return GO_ON
 
     def _understood(self, raw: bytes) -> wire.Body | str:

@@ -137,6 +137,27 @@ async def test_a_body_that_never_ends_times_out(proxy: Proxied, up: ScriptedUpst
     assert up.calls == []
 
 
+async def test_a_chunked_upload_beyond_the_hard_limit_is_413_too(up: ScriptedUpstream, tmp_path: Path) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(40):
+            yield b"x" * 100
+
+    async with proxied(up.url, tmp_path, limits__max_body_bytes=1000) as proxy:
+        answer = await proxy.client.post("/v1/files", content=pieces())
+        assert (answer.status_code, answer.json()["error"]["code"]) == (413, "request_too_large")
+
+
+async def test_a_body_that_keeps_arriving_may_take_its_time(proxy: Proxied) -> None:
+    body = b'{"model":"m","messages":[{"role":"user","content":"steady"}]}'
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(proxy.url.rpartition(":")[2]))
+    writer.write(post(b"", length=len(body)))
+    for start in range(0, len(body), 10):
+        await asyncio.sleep(0.1)
+        writer.write(body[start : start + 10])
+    assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 200")
+    writer.close()
+
+
 async def test_half_a_body_and_gone(proxy: Proxied, up: ScriptedUpstream) -> None:
     _, writer = await asyncio.open_connection("127.0.0.1", int(proxy.url.rpartition(":")[2]))
     writer.write(post(b'{"model":', length=500))

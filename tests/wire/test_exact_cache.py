@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.fakes.proxying import Proxied, chat, proxied
-from tests.fakes.upstream import Script, ScriptedUpstream
+from tests.fakes.upstream import Script, ScriptedUpstream, scripted
 
 
 def how(response: Any) -> str:
@@ -342,3 +342,35 @@ async def test_a_joined_client_gets_an_encoding_that_it_takes(proxy: Proxied, up
 async def test_cache_control_speaks_to_us_and_not_to_the_upstream(proxy: Proxied, up: ScriptedUpstream) -> None:
     await proxy.post(chat(), Cache_Control="no-cache")
     assert "cache-control" not in {name.lower() for name in up.calls[0].headers}
+
+
+async def test_a_stream_without_usage_serves_no_client_that_relies_on_it(proxy: Proxied, up: ScriptedUpstream) -> None:
+    up.script(Script(no_usage=True))
+    await proxy.post(chat(stream=True))
+    assert how(await proxy.post(chat(stream=True))) == "hit-exact"
+    assert "usage" in (await proxy.post(chat(stream=True, stream_options={"include_usage": True}))).text
+    whole = await proxy.post(chat())
+    assert whole.json()["usage"]["completion_tokens"] > 0
+
+
+async def test_nor_does_joining_such_a_stream(proxy: Proxied, up: ScriptedUpstream) -> None:
+    up.script(Script(no_usage=True, chunk_wait_s=0.05))
+    leader = asyncio.create_task(proxy.post(chat(stream=True)))
+    while not up.calls:
+        await asyncio.sleep(0.01)
+    whole = await proxy.post(chat())
+    await leader
+    assert "usage" in whole.json()
+    assert len(up.calls) == 2
+
+
+async def test_who_wants_only_exact_answers_does_not_join_who_allows_others(tmp_path: Path) -> None:
+    async with scripted() as up, proxied(up.url, tmp_path) as proxy:
+        up.default.wait_s = 0.2
+        answers = await asyncio.gather(
+            proxy.post(chat()),
+            proxy.post(chat(), x_farthing_cache="exact"),
+            proxy.post(chat(), x_farthing_cache="exact"),
+        )
+        assert sorted(how(answer) for answer in answers) == ["joined", "miss", "miss"]
+        assert len(up.calls) == 2

@@ -226,3 +226,15 @@ async def test_a_model_name_that_no_header_can_carry_harms_no_answer(proxy: Prox
     up.script(Script(body=json.dumps(body | {"choices": [choice]}).encode()))
     for _ in range(2):
         assert (await proxy.post(chat())).json()["model"] == "m\nx"
+
+
+async def test_a_client_that_asked_in_its_own_way_sees_its_usage(up: ScriptedUpstream, tmp_path: Path) -> None:
+    asked = {"stream": True, "stream_options": {"include_usage": True}}
+    async with proxied(up.url, tmp_path, limits__parse_bytes=2000) as proxy:
+        assert "usage" in (await proxy.post(chat("x" * 5000, **asked))).text
+        await proxy.post(chat(stream=True, usage={"include": True}))
+        assert "stream_options" not in up.calls[-1].json
+    async with proxied(up.url, tmp_path, upstream__stream_usage=False) as proxy:
+        text = "data: " + json.dumps({"choices": [], "usage": {"prompt_tokens": 1}}) + "\n\ndata: [DONE]\n\n"
+        up.script(Script(body=text.encode(), headers={"Content-Type": "text/event-stream"}))
+        assert (await proxy.post(chat("y", stream=True))).text == text
