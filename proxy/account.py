@@ -71,6 +71,7 @@ class Account:
             headers["x-farthing-policy"] = ex.policy
         if ex.cache is CacheStatus.HIT_SEMANTIC:
             headers["x-farthing-similarity"] = f"{ex.similarity or 0:.4f}"
+        if ex.cache_reason == "unproven":
             headers["x-farthing-bound"] = "unproven"
         return headers
 
@@ -113,8 +114,8 @@ class Account:
         """The exchange's money; every field None where no price is known."""
         at_s = ex.received_s
         call = ex.call
-        semantic = ex.cache is CacheStatus.HIT_SEMANTIC
-        if ex.served is not None and ex.cache in (CacheStatus.HIT_EXACT, CacheStatus.HIT_SEMANTIC):
+        semantic = ex.cache_reason == "unproven"
+        if ex.served is not None:
             return attribute_hit(
                 self.rates, ex.model, usage, semantic=semantic, at_s=at_s, model_served=ex.served.model_served
             )

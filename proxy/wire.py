@@ -97,6 +97,21 @@ def _asks(names: tuple[str, ...]) -> bool:
     return any(name.lower() == "cache-control" or name.lower().startswith(_OURS) for name in names)
 
 
+# Gateways have their own names for a key (Azure API Management's Ocp-Apim-Subscription-Key, cookies, X-Auth-Token).
+# One header too many splits a tenant, which costs hits; one too few would show one caller another's answers.
+_TELLING = ("auth", "key", "token", "cookie", "secret", "session", "credential", "signature", "assertion")
+_NOT_TELLING = frozenset({"idempotency-key", "x-idempotency-key", "sec-websocket-key"})
+
+
+@lru_cache(maxsize=512)
+def _credentials(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of these headers that may say who calls, the usual ones first."""
+    lower = dict.fromkeys(name.lower() for name in names)
+    usual = [name for name in CREDENTIAL_HEADERS if name in lower]
+    telling = (name for name in lower if any(word in name for word in _TELLING) and name not in _NOT_TELLING)
+    return tuple(usual + sorted(name for name in telling if name not in usual))
+
+
 @lru_cache(maxsize=512)
 def vendor_headers(names: tuple[str, ...]) -> tuple[str, ...]:
     """Those of these headers that can change an answer, sorted: `openai-*` and `anthropic-*`."""
@@ -104,8 +119,8 @@ def vendor_headers(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def credential(headers: Mapping[str, str]) -> str:
-    """The credential that the client shows, '' if none: tenancy comes from this and from nothing else."""
-    shown = [f"{name}:{headers[name]}" for name in CREDENTIAL_HEADERS if name in headers]
+    """Whatever the client shows to say who it is, '' if nothing: tenancy comes from this and from nothing else."""
+    shown = [f"{name}:{headers[name]}" for name in _credentials(tuple(headers))]
     return "\n".join(shown)
 
 

@@ -374,3 +374,13 @@ async def test_who_wants_only_exact_answers_does_not_join_who_allows_others(tmp_
         )
         assert sorted(how(answer) for answer in answers) == ["joined", "miss", "miss"]
         assert len(up.calls) == 2
+
+
+@pytest.mark.parametrize("header", ["Ocp-Apim-Subscription-Key", "X-Auth-Token", "Cookie", "X-Api-Key", "X-Session-Id"])
+async def test_whatever_says_who_calls_keeps_callers_apart(proxy: Proxied, header: str) -> None:
+    del proxy.client.headers["Authorization"]
+    await proxy.client.post("/v1/chat/completions", json=chat(), headers={header: "a"})
+    other = await proxy.client.post("/v1/chat/completions", json=chat(), headers={header: "b"})
+    again = await proxy.client.post("/v1/chat/completions", json=chat(), headers={header: "a", "Idempotency-Key": "1"})
+
+    assert (how(other), how(again)) == ("miss", "hit-exact")

@@ -187,3 +187,28 @@ async def test_a_refused_credential_and_a_stale_answer_get_no_semantic_hit(tmp_p
         up.script(Script(status=401))
         await proxy.post(chat("something else entirely"), x_farthing_cache="exact")
         assert how(await proxy.post(chat("How could I reset my password?"))) == "miss"
+
+
+async def test_who_joins_a_near_duplicates_answer_is_told_so_and_saves_as_much(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with scripted() as up, proxied(up.url, tmp_path, **SERVE) as proxy:
+        await loaded(proxy)
+        await proxy.post(chat(ASK))
+        await learnt(proxy, 1)
+        thread = proxy.services.thread
+        assert thread is not None
+        run = type(thread).run
+
+        async def slow(*args: Any) -> Any:
+            await asyncio.sleep(0.3)
+            return await run(*args)
+
+        monkeypatch.setattr(type(thread), "run", slow)
+        answers = await asyncio.gather(*(proxy.post(chat(AGAIN)) for _ in range(3)))
+        rows = await proxy.rows(4)
+
+    assert sorted(how(answer) for answer in answers) == ["hit-semantic", "joined", "joined"]
+    assert {answer.headers["x-farthing-bound"] for answer in answers} == {"unproven"}
+    assert [row["saved_semantic_usd"] for row in rows[1:]] == [rows[0]["cost_usd"]] * 3
+    assert {row["cache_reason"] for row in rows[1:]} == {"unproven"}
