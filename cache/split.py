@@ -102,6 +102,8 @@ def _aligned(message: dict[str, Any], logprobs: Any) -> bool:
     tokens = logprobs.get("content") if isinstance(logprobs, dict) else None
     if not isinstance(tokens, list) or not tokens or logprobs.get("refusal") is not None:
         return False
+    if not message.get("content"):
+        return False  # there is no text for empty tokens to travel with
     texts = [token.get("token") if isinstance(token, dict) else None for token in tokens]
     return all(isinstance(text, str) for text in texts) and "".join(map(str, texts)) == message.get("content")
 

@@ -43,6 +43,21 @@ def test_what_is_split_assembles_to_the_same_value(
     assert again.decode().index('"id"') == 1
 
 
+def test_an_empty_answer_keeps_its_logprobs() -> None:
+    """Found by the property above: an empty token is the whole of an empty text, and still has to be sent."""
+    logprobs = {"content": [{"token": "", "logprob": -0.1, "bytes": None}], "refusal": None}
+    message = {"role": "assistant", "content": ""}
+    choice = {"index": 0, "message": message, "logprobs": logprobs, "finish_reason": "stop"}
+    whole = {"id": "c", "object": "chat.completion", "created": 5, "model": "m", "choices": [choice]}
+
+    stream = split(json.dumps(whole).encode(), True)
+
+    assert stream is not None
+    again = assemble(stream)
+    assert again is not None
+    assert json.loads(again) == whole
+
+
 @given(completions())
 @settings(max_examples=80, deadline=None)
 def test_usage_comes_only_when_asked_for(answer: dict[str, Any]) -> None:
