@@ -12,7 +12,6 @@ from collections import OrderedDict
 from collections.abc import Callable, MutableSet
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
 
 from farthing.cache import replay
 from farthing.cache.entry import Entry
@@ -22,14 +21,12 @@ from farthing.proxy.clock import Clock, Randomness
 from farthing.proxy.errors import ClientFault
 from farthing.proxy.exchange import GO_ON, CacheStatus, Call, Endpoint, Exchange, LocalReply, Quiet, Served, Verdict
 
-__all__ = ["ExactStage", "KeepStage", "Renderer", "scope_of", "serve"]
+__all__ = ["ID_PREFIX", "ExactStage", "KeepStage", "Renderer", "scope_of", "serve"]
 
 
 # Work on more bytes than this takes milliseconds, so it leaves the event loop.
 OFF_LOOP_BYTES = 65_536
-_REMEMBERED_BODIES = 1000
 _MOST_BARRED = 100_000
-_REMEMBERED_BODY_BYTES = 16_384
 
 
 def scope_of(ex: Exchange, upstream_url: str) -> Scope:
@@ -46,9 +43,10 @@ class Renderer:
         self._limit = limit_bytes
         self._lock = threading.Lock()
 
-    def knows(self, entry: Entry, *, stream: bool, usage: bool) -> bool:
-        """Whether the pieces are there already."""
-        return (entry.key, entry.stored_s, stream, usage) in self._templates
+    def known(self, entry: Entry, *, stream: bool, usage: bool) -> replay.Template | None:
+        """The pieces, if they are there already."""
+        found = self._templates.get((entry.key, entry.stored_s, stream, usage))
+        return found[0] if found is not None else None
 
     def render(self, entry: Entry, *, stream: bool, usage: bool, new_id: str, now_s: float) -> bytes | None:
         """The entry's answer in the shape asked for; None where it has none in that shape."""
@@ -91,7 +89,7 @@ def reshaped(entry: Entry, *, stream: bool, usage: bool) -> Entry | None:
     return entry
 
 
-_ID_PREFIX = {Endpoint.CHAT: "chatcmpl-", Endpoint.COMPLETIONS: "cmpl-"}
+ID_PREFIX = {Endpoint.CHAT: "chatcmpl-", Endpoint.COMPLETIONS: "cmpl-"}
 
 
 def serve(ex: Exchange, entry: Entry, renderer: Renderer, clock: Clock, randomness: Randomness) -> LocalReply | None:
@@ -101,7 +99,7 @@ def serve(ex: Exchange, entry: Entry, renderer: Renderer, clock: Clock, randomne
         entry,
         stream=ex.stream,
         usage=ex.asks_usage,
-        new_id=_ID_PREFIX.get(ex.endpoint, "") + randomness.token(12),
+        new_id=ID_PREFIX.get(ex.endpoint, "") + randomness.token(12),
         now_s=now_s,
     )
     if body is None:
@@ -123,7 +121,7 @@ async def served(
 ) -> LocalReply | None:
     """`serve`, off the event loop where a large answer has to be taken apart first."""
     work = partial(serve, ex, entry, renderer, clock, randomness)
-    if len(entry.body) > OFF_LOOP_BYTES and not renderer.knows(entry, stream=ex.stream, usage=ex.asks_usage):
+    if len(entry.body) > OFF_LOOP_BYTES and renderer.known(entry, stream=ex.stream, usage=ex.asks_usage) is None:
         return await asyncio.to_thread(work)
     return work()
 
@@ -139,7 +137,6 @@ class ExactStage(Quiet):
     clock: Clock
     randomness: Randomness
     renderer: Renderer
-    digests: OrderedDict[bytes, bytes] = field(default_factory=OrderedDict)
     name: str = field(default="exact", init=False)
     hard: bool = field(default=False, init=False)
 
@@ -156,7 +153,7 @@ class ExactStage(Quiet):
         assert ex.exact is not None
         ex.cache = CacheStatus.MISS
         large = ex.body is not None and len(ex.body) > OFF_LOOP_BYTES
-        digest = await asyncio.to_thread(digest_of, ex.exact) if large else self._digest(ex, ex.exact)
+        digest = await asyncio.to_thread(digest_of, ex.exact) if large else digest_of(ex.exact)
         ex.key = key_of(scope_of(ex, self.upstream_url), digest)
         if self.variants > 1:
             ex.key = f"{ex.key}.{int(self.randomness.uniform() * self.variants)}"
@@ -178,18 +175,6 @@ class ExactStage(Quiet):
             return None
         ex.cache = CacheStatus.HIT_EXACT
         return reply
-
-    def _digest(self, ex: Exchange, exact: dict[str, Any]) -> bytes:
-        """The body's digest. A body that came before, byte for byte, isn't taken apart again."""
-        body = ex.body
-        if body is None or len(body) > _REMEMBERED_BODY_BYTES:
-            return digest_of(exact)
-        known = self.digests.get(body)
-        if known is None:
-            known = self.digests[body] = digest_of(exact)
-            if len(self.digests) > _REMEMBERED_BODIES:
-                self.digests.popitem(last=False)
-        return known
 
 
 @dataclass(slots=True)

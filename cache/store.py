@@ -42,6 +42,11 @@ class Store(Protocol):
         """The entry, or None where there is none, it has expired, or its bytes fail their checksum."""
         ...
 
+    def held(self, key: str, now_s: float) -> Entry | None:
+        """The entry, if it lies ready in this process's memory; else None, which says nothing of `get`. Never waits,
+        never raises; one object for as long as it is the same entry."""
+        ...
+
     async def put(self, entry: Entry) -> None:
         """Keep the entry under its key, replacing what was there; visible to `get` when this returns."""
         ...

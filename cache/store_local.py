@@ -103,6 +103,15 @@ class LocalStore:
             return entry
         return await self._get_cold(record, now_s)
 
+    def held(self, key: str, now_s: float) -> Entry | None:
+        """Store.held."""
+        record = self._index.get(key)
+        if record is None or record.entry is None or record.expires_s <= now_s:
+            return None
+        self._index.move_to_end(key)
+        self._hot.move_to_end(record)
+        return record.entry
+
     async def put(self, entry: Entry) -> None:
         """Store.put; the disk follows within `flush_ms`. Raises StoreFault where the bounds leave no room for it."""
         if not self._opened or self._closed:

@@ -87,6 +87,10 @@ class RedisStore:
             return None
         return entry if entry.expires_s > now_s else None
 
+    def held(self, key: str, now_s: float) -> Entry | None:
+        """Store.held: nothing lies ready here."""
+        return None
+
     async def put(self, entry: Entry) -> None:
         """Store.put."""
         ttl_ms = int((entry.expires_s - self._clock.now_s()) * 1000)

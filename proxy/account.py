@@ -28,7 +28,7 @@ from farthing.proxy.row import Row
 from farthing.proxy.tokens import Tokenizer
 from farthing.proxy.usage import Usage, UsageSource
 
-__all__ = ["Account", "AccountStage", "dollars"]
+__all__ = ["Account", "AccountStage", "cache_status", "dollars"]
 
 _FREE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
 _CACHE_STATUS = {  # RFC 9211
@@ -38,6 +38,12 @@ _CACHE_STATUS = {  # RFC 9211
     CacheStatus.MISS: "farthing; fwd=miss",
     CacheStatus.BYPASS: "farthing; fwd=bypass",
 }
+
+
+def cache_status(cache: CacheStatus, ttl_s: float | None) -> str:
+    """The value of `Cache-Status` (RFC 9211). `ttl_s`: how long a stored answer stays fresh."""
+    said = _CACHE_STATUS[cache]
+    return said if ttl_s is None else f"{said}; ttl={max(0, int(ttl_s))}"
 
 
 def dollars(pico: int) -> str:
@@ -62,10 +68,8 @@ class Account:
 
     def headers_at_head(self, ex: Exchange) -> dict[str, str]:
         """What is known before an answer's first byte."""
-        status = _CACHE_STATUS[ex.cache]
         served = ex.served
-        if served is not None:
-            status += f"; ttl={max(0, int(served.expires_s - self.clock.now_s()))}"
+        status = cache_status(ex.cache, None if served is None else served.expires_s - self.clock.now_s())
         headers = {"x-farthing-id": ex.id, "x-farthing-cache": ex.cache.value, "Cache-Status": status}
         if ex.policy:
             headers["x-farthing-policy"] = ex.policy
@@ -136,11 +140,15 @@ class Account:
 
     # -- the row
 
+    def must_count(self, ex: Exchange) -> bool:
+        """Whether `settle` will have to count tokens, which takes its time off the event loop."""
+        return bool(ex.compress) or needs_counting(ex, self._usage(ex))
+
     async def settle(self, ex: Exchange) -> None:
-        """Count what has to be counted, and append the row."""
+        """Count what has to be counted, and append the row. Waits for nothing unless `must_count`."""
         usage = self._usage(ex)
         known: Money | None = ex.money
-        if needs_counting(ex, usage) or ex.compress:
+        if self.must_count(ex):
             known = None
             async with self.slow:
                 counted = await asyncio.to_thread(self._count, ex, usage)
@@ -168,6 +176,11 @@ class Account:
         output = self.tokenizer.count_text_out(ex.endpoint, answer, ex.model) if answer else 0
         tokens_in = self.tokenizer.count_request(ex.endpoint, ex.payload, ex.model) - ex.tokens_saved
         return Usage(fresh=max(0, tokens_in), output=output, source=UsageSource.COUNTED)
+
+    def row_of_hit(self, ex: Exchange) -> Row:
+        """The row of an exchange that was answered from the cache."""
+        usage = self._usage(ex)
+        return self.row(ex, usage, self.money(ex, usage))
 
     def row(self, ex: Exchange, usage: Usage | None, money: Money) -> Row:
         """The ledger's row."""
@@ -233,11 +246,8 @@ class Account:
 
 
 def _stage_times(times_ms: dict[str, float]) -> str:
-    """The stages that took a twentieth of a millisecond or more."""
-    if max(times_ms.values(), default=0.0) < 0.05:
-        return "{}"
-    shown = {name: round(ms, 3) for name, ms in times_ms.items() if ms >= 0.05}
-    return orjson.dumps(shown).decode()
+    """What the stages took, of those that took long enough to be told."""
+    return orjson.dumps({name: round(ms, 3) for name, ms in times_ms.items()}).decode() if times_ms else "{}"
 
 
 def _decisions(ex: Exchange) -> str:

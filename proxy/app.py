@@ -34,6 +34,7 @@ from farthing.proxy.ledger import Ledger
 from farthing.proxy.metrics import Metrics
 from farthing.proxy.pipeline import Pipeline
 from farthing.proxy.prices import RateCard
+from farthing.proxy.repeat import Repeats
 from farthing.proxy.server import Relay
 from farthing.proxy.stage_upstream import UpstreamStage, open_session
 from farthing.proxy.stages import AdmitStage, AssignStage, ParseStage, RouteStage, Tenants
@@ -202,7 +203,17 @@ async def build(config: Config, held: State, stack: AsyncExitStack, old: Service
     held.tasks.spawn(asyncio.to_thread(rates.rates, "gpt-4o-mini", held.clock.now_s()), "load prices")
     account = Account(rates, held.ledger, held.tokenizer, held.total, held.clock)
     pipeline, admit = lay_out(config, held, semantic, session, account)
-    relay = Relay(pipeline, account, held.tasks, config.limits, config.upstream, held.clock, held.randomness)
+    repeats = Repeats(
+        held.store,
+        held.renderer,
+        account,
+        held.barred,
+        lambda: not (config.all_off or held.switch() or admit.full or pipeline.breaker.open_until),
+        held.clock,
+        held.randomness,
+        config.limits.repeat_bytes,
+    )
+    relay = Relay(pipeline, account, repeats, held.tasks, config.limits, config.upstream, held.clock, held.randomness)
     return Services(config, held, thread, session, semantic, pipeline, admit, relay)
 
 

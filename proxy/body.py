@@ -11,6 +11,8 @@ from farthing.proxy.errors import ClientFault
 
 __all__ = ["IncomingBody"]
 
+_AT_ONCE_BYTES = 262_144
+
 
 class IncomingBody:
     """See exchange.BodySource. What `read` took and could not hold is given again by `stream`."""
@@ -24,6 +26,19 @@ class IncomingBody:
         self._head: list[bytes] = []
         self._seen_bytes = 0
         self.fault: Exception | None = None  # why it was refused, for whoever was sending it on
+
+    def arrived(self) -> bytes | None:
+        """The body, if all of it is here already and within a few hundred kilobytes; `read` still gives it."""
+        content = self._content
+        if not content.is_eof() or content.total_bytes > _AT_ONCE_BYTES:
+            return None
+        if self._hard_bytes and content.total_bytes > self._hard_bytes:
+            return None  # `read` says so
+        while chunk := content.read_nowait():
+            self._take(chunk)
+        if len(self._head) > 1:
+            self._head = [b"".join(self._head)]
+        return self._head[0] if self._head else b""
 
     async def read(self, limit_bytes: int) -> bytes | None:
         """The whole body, or None where it is longer than the limit."""

@@ -179,6 +179,7 @@ class Limits(Section):
     sse_event_bytes: int = Field(2**20, ge=4096)
     body_timeout_s: float = Field(60.0, gt=0)
     max_in_flight: int = Field(0, ge=0, description="429 beyond it; 0: none")
+    repeat_bytes: int = Field(32 * 2**20, ge=0, description="hits remembered for the short way; 0: none")
 
 
 class Log(Section):

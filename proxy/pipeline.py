@@ -79,6 +79,8 @@ class Breaker:
 
 log = structlog.get_logger("farthing.pipeline")
 
+_WORTH_TELLING_S = 0.00005  # what a stage took is in the ledger from here on
+
 Way = tuple[Stage, bool, bool]
 
 
@@ -127,13 +129,18 @@ class Pipeline:
         self._take_off(ex, flight)
         return self._flight.readers[ex]
 
+    def over(self, ex: Exchange) -> bool:
+        """Whether all upstream work behind the exchange is done, so that `finish` waits for none."""
+        flight = ex.sink
+        return not (isinstance(flight, Flight) and ex.leads) or flight.finished.is_set()
+
     async def finish(self, ex: Exchange) -> None:
         """The client has its answer, or has left: walk FRONT back, after the flight's own end for its starter."""
         flight = ex.sink
         reader = self._flight.readers.get(ex)
         if reader is not None:
             reader.close()
-        if isinstance(flight, Flight) and ex.leads and not flight.finished.is_set():
+        if isinstance(flight, Flight) and not self.over(ex):
             await flight.finished.wait()
         await self._walk_back(self._front_ways[: ex.ran], ex)
 
@@ -189,7 +196,9 @@ class Pipeline:
             self._failed(name, ex, error)
             return None
         finally:
-            ex.stage_ms[name] = (self._clock.tick_s() - begun) * 1000
+            took_s = self._clock.tick_s() - begun
+            if took_s >= _WORTH_TELLING_S:
+                ex.stage_ms[name] = took_s * 1000
         if self.breaker.failures:
             self.breaker.succeeded(name)
         return verdict if isinstance(verdict, LocalReply) else None

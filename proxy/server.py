@@ -17,6 +17,7 @@ from multidict import CIMultiDict
 
 from farthing.cache import replay
 from farthing.cache.flight import CutOff, Reader
+from farthing.proxy import whole
 from farthing.proxy.account import Account
 from farthing.proxy.body import IncomingBody
 from farthing.proxy.clock import Clock, Randomness
@@ -25,12 +26,14 @@ from farthing.proxy.errors import ClientFault, FarthingError, UpstreamFault, err
 from farthing.proxy.exchange import CacheStatus, Endpoint, Exchange, Head, LocalReply, Original, Outcome
 from farthing.proxy.observe import decoded
 from farthing.proxy.pipeline import Pipeline
+from farthing.proxy.repeat import Repeats
 from farthing.proxy.tasks import TaskGroup
 
 __all__ = ["Relay"]
 
 log = structlog.get_logger("farthing.server")
 
+_REPLACED = {"content-length", "cache-status"}  # farthing's own stand in their place
 _FRAMED = {"Content-Length", "Content-Encoding"}  # nothing can be appended to such a body
 _COUNTS_USAGE = (Endpoint.CHAT, Endpoint.COMPLETIONS)
 _NULL_USAGE = re.compile(rb',\s*"usage"\s*:\s*null')
@@ -43,6 +46,7 @@ class Relay:
         self,
         pipeline: Pipeline,
         account: Account,
+        repeats: Repeats,
         tasks: TaskGroup,
         limits: Limits,
         upstream: Upstream,
@@ -51,15 +55,30 @@ class Relay:
     ) -> None:
         self._pipeline = pipeline
         self._account = account
+        self.repeats = repeats
         self._tasks = tasks
         self._limits = limits
         self._upstream = upstream
         self._clock = clock
         self._randomness = randomness
+        self._sent = whole.Sent()
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """One exchange, from the client's head to the ledger."""
-        ex = self._open(request)
+        begun_tick, now_s = self._clock.tick_s(), self._clock.now_s()
+        source = IncomingBody(
+            request.content, hard_bytes=self._limits.max_body_bytes, timeout_s=self._limits.body_timeout_s
+        )
+        known = self.repeats.find(request, source, now_s)
+        if known is not None:
+            await self.repeats.answer(request, known, begun_tick, now_s)
+            return self._sent
+        ex = Exchange(
+            id="far-" + self._randomness.token(12),
+            original=Original(request.method, request.raw_path, request.headers, source),
+            received_s=now_s,
+            received_tick=begun_tick,
+        )
         if request.headers.get("Expect", "").lower() == "100-continue" and request.transport is not None:
             request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")  # RFC 9110, 10.1.1
         try:
@@ -73,20 +92,12 @@ class Relay:
             ex.error = str(error) if isinstance(error, CutOff) else ""
             _cut(request)
             response = web.Response()
-        # A client that hangs up cancels this handler; what is left to do for the books must not be cancelled with it.
-        self._tasks.spawn(self._finish(ex), "finish")
+        if self._pipeline.over(ex) and not self._account.must_count(ex):
+            await self._finish(ex)  # nothing in it waits, so nothing can cancel it
+        else:
+            # A client that hangs up cancels this handler; what is left to do for the books must not go with it.
+            self._tasks.spawn(self._finish(ex), "finish")
         return response
-
-    def _open(self, request: web.BaseRequest) -> Exchange:
-        body = IncomingBody(
-            request.content, hard_bytes=self._limits.max_body_bytes, timeout_s=self._limits.body_timeout_s
-        )
-        return Exchange(
-            id="far-" + self._randomness.token(12),
-            original=Original(request.method, request.raw_path, request.headers, body),
-            received_s=self._clock.now_s(),
-            received_tick=self._clock.tick_s(),
-        )
 
     async def _finish(self, ex: Exchange) -> None:
         if ex.ended_tick is None:
@@ -98,7 +109,9 @@ class Relay:
             reply = await self._pipeline.answer(ex)
             if isinstance(reply, LocalReply):
                 ex.served = reply.served
-                return await self._send(request, ex, reply.status, CIMultiDict(reply.headers), reply.body)
+                response = await self._send(request, ex, reply.status, CIMultiDict(reply.headers), reply.body)
+                self.repeats.learn(request, ex, reply)
+                return response
             return await self._relay(request, ex, reply)
         except CutOff:
             raise
@@ -226,13 +239,24 @@ class Relay:
     ) -> web.StreamResponse:
         """A whole answer in one write."""
         ex.status = status
-        out: CIMultiDict[str] = CIMultiDict(headers)
-        out.popall("Content-Length", None)
-        out.update(self._account.headers_at_end(ex))
-        response = web.Response(status=status, headers=out, body=body)
-        await response.prepare(request)
-        ex.first_byte_tick = self._clock.tick_s()
-        await response.write_eof()
+        response: web.StreamResponse = self._sent
+        own = self._account.headers_at_end(ex)
+        if whole.sendable(request, status):
+            pairs = [pair for pair in headers.items() if pair[0].lower() not in _REPLACED]
+            if "Date" not in headers:
+                own["Date"] = whole.date_of(int(self._clock.now_s()))
+            head = whole.head_of(status, [*pairs, *own.items()], len(body))
+            ex.first_byte_tick = self._clock.tick_s()
+            whole.write(request, head, body)
+            await whole.drained(request, body)
+        else:
+            out: CIMultiDict[str] = CIMultiDict(headers)
+            out.popall("Content-Length", None)
+            out.update(own)
+            response = web.Response(status=status, headers=out, body=body)
+            await response.prepare(request)
+            ex.first_byte_tick = self._clock.tick_s()
+            await response.write_eof()
         ex.outcome = ex.outcome or Outcome.COMPLETED
         return response
 

@@ -20,9 +20,7 @@ from farthing.proxy.jsontext import find, insert_member, splice
 __all__ = ["AdmitStage", "AssignStage", "ParseStage", "RouteStage", "Tenants"]
 
 _REMEMBERED = 10_000
-_REMEMBERED_BODIES = 1000
 _OFF_LOOP_BYTES = 262_144  # reading more than this takes milliseconds, so it leaves the event loop
-_REMEMBERED_BODY_BYTES = 16_384
 
 
 class Tenants:
@@ -75,6 +73,11 @@ class AdmitStage(Quiet):
     name: str = field(default="admit", init=False)
     hard: bool = field(default=True, init=False)
 
+    @property
+    def full(self) -> bool:
+        """Whether one more would be too many."""
+        return bool(self.limits.max_in_flight) and self.in_flight >= self.limits.max_in_flight
+
     async def on_request(self, ex: Exchange) -> Verdict:
         """Raises ClientFault: 400 a header can't be understood, 401, 413, 429."""
         self.in_flight += 1
@@ -109,7 +112,6 @@ class ParseStage(Quiet):
     """Body -> request. What isn't understood is passed on untouched, with the reason."""
 
     limit_bytes: int
-    known: OrderedDict[bytes, wire.Body] = field(default_factory=OrderedDict)
     name: str = field(default="parse", init=False)
     hard: bool = field(default=True, init=False)
 
@@ -130,7 +132,7 @@ class ParseStage(Quiet):
             ex.cache_reason = "body is longer than limits.parse_bytes"
             return GO_ON
         large = len(ex.body) > _OFF_LOOP_BYTES
-        body = await asyncio.to_thread(wire.read_body, ex.body) if large else self._understood(ex.body)
+        body = await asyncio.to_thread(wire.read_body, ex.body) if large else wire.read_body(ex.body)
         if isinstance(body, str):
             ex.cache_reason = body
             return GO_ON
@@ -144,20 +146,6 @@ class ParseStage(Quiet):
             isinstance(own, dict) and own.get("include") is True
         )
         return GO_ON
-
-    def _understood(self, raw: bytes) -> wire.Body | str:
-        """The body understood. One that came before, byte for byte, isn't read again; nobody changes what it holds."""
-        if len(raw) > _REMEMBERED_BODY_BYTES:
-            return wire.read_body(raw)
-        body = self.known.get(raw)
-        if body is not None:
-            return body
-        read = wire.read_body(raw)
-        if isinstance(read, wire.Body):
-            self.known[raw] = read
-            if len(self.known) > _REMEMBERED_BODIES:
-                self.known.popitem(last=False)
-        return read
 
 
 @dataclass(slots=True)

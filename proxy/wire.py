@@ -27,6 +27,7 @@ __all__ = [
     "endpoint_of",
     "forwardable",
     "read_body",
+    "telling",
     "upstream_target",
     "vendor_headers",
 ]
@@ -116,6 +117,21 @@ def _credentials(names: tuple[str, ...]) -> tuple[str, ...]:
 def vendor_headers(names: tuple[str, ...]) -> tuple[str, ...]:
     """Those of these headers that can change an answer, sorted: `openai-*` and `anthropic-*`."""
     return tuple(sorted({name.lower() for name in names if name.lower().startswith(("openai-", "anthropic-"))}))
+
+
+_ALSO_TELLING = frozenset({"connection", "content-encoding", "content-type", "expect", "transfer-encoding"})
+
+
+@lru_cache(maxsize=512)
+def telling(names: tuple[bytes, ...]) -> tuple[int, ...]:
+    """Which of these headers (places in the list) can change how a request is answered from a cache: what says who
+    calls, what is meant for farthing, what vendors let change an answer, and how the body is to be read.
+
+    All others (traces, user agents, request ids) may differ between two requests that are the same.
+    """
+    lower = [name.decode("latin-1").lower() for name in names]
+    usual = {*_credentials(tuple(lower)), *vendor_headers(tuple(lower)), *_ALSO_TELLING}
+    return tuple(at for at, name in enumerate(lower) if name in usual or _asks((name,)))
 
 
 def credential(headers: Mapping[str, str]) -> str:
