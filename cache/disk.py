@@ -152,7 +152,8 @@ class Disk:
                 return False
             self._puts[record] = entry
             self._pending_bytes += record.size
-        self._wake.set()
+        if not self._wake.is_set():
+            self._wake.set()
         return True
 
     def forget(self, record: Record) -> None:

@@ -51,7 +51,8 @@ class Flight:
         self.overflown = False
         self.held_bytes = 0
         self.task: asyncio.Task[Any] | None = None
-        self.finished = asyncio.Event()
+        self.finished = False
+        self._done: asyncio.Event | None = None
         self._limit = limit_bytes
         self._frames: deque[Frame] = deque()
         self._base = 0
@@ -94,6 +95,18 @@ class Flight:
         self.fault = fault
         self.ended = True
         self._wake()
+
+    def finish(self) -> None:
+        """Nothing more will be done for this flight."""
+        self.finished = True
+        if self._done is not None:
+            self._done.set()
+
+    async def wait_finished(self) -> None:
+        """Return once it is finished."""
+        if not self.finished:
+            self._done = self._done or asyncio.Event()
+            await self._done.wait()
 
     def body(self) -> bytes | None:
         """All bytes so far; None where the buffer has overflown."""

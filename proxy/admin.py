@@ -51,10 +51,7 @@ class Admin:
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse | None:
         """The answer, or None where the path is not ours."""
-        target = request.raw_path
-        if target.startswith("/v1/"):
-            return None
-        path = target.partition("?")[0]
+        path = request.raw_path.partition("?")[0]
         if path == "/healthz":
             return _json(200, {"status": "ok"})
         if path == "/readyz":

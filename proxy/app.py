@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
-import aiohttp
 import structlog
 from aiohttp import web
 
@@ -23,6 +22,7 @@ from farthing.cache.stage_semantic import SemanticStage, SemanticThread
 from farthing.cache.store import Store
 from farthing.compress.stage import TidyStage
 from farthing.policies.eligibility import Rules
+from farthing.policies.retry import RetryRules
 from farthing.policies.spend import DayTotal
 from farthing.policies.stage import EligibleStage, SpendStage
 from farthing.proxy import state
@@ -30,13 +30,15 @@ from farthing.proxy.account import Account, AccountStage
 from farthing.proxy.admin import Admin
 from farthing.proxy.clock import Clock, Randomness, SystemClock, SystemRandomness
 from farthing.proxy.config import Config
+from farthing.proxy.connections import Connections
+from farthing.proxy.deadlines import Deadlines
 from farthing.proxy.ledger import Ledger
 from farthing.proxy.metrics import Metrics
 from farthing.proxy.pipeline import Pipeline
 from farthing.proxy.prices import RateCard
 from farthing.proxy.repeat import Repeats
 from farthing.proxy.server import Relay
-from farthing.proxy.stage_upstream import UpstreamStage, open_session
+from farthing.proxy.stage_upstream import UpstreamStage
 from farthing.proxy.stages import AdmitStage, AssignStage, ParseStage, RouteStage, Tenants
 from farthing.proxy.tasks import TaskGroup
 from farthing.proxy.tokens import Tokenizer
@@ -71,7 +73,7 @@ class Services:
     config: Config
     state: State
     thread: SemanticThread | None
-    session: aiohttp.ClientSession
+    connections: Connections
     semantic: SemanticStage
     pipeline: Pipeline
     admit: AdmitStage
@@ -117,7 +119,7 @@ async def running(
         admin = Admin(proxy)
 
         async def handle(request: web.BaseRequest) -> web.StreamResponse:
-            own = await admin.handle(request)
+            own = None if request.raw_path.startswith("/v1/") else await admin.handle(request)
             return own if own is not None else await proxy.services.relay.handle(request)
 
         server = web.Server(
@@ -176,10 +178,16 @@ async def open_state(config: Config, clock: Clock, randomness: Randomness, stack
 
 async def build(config: Config, held: State, stack: AsyncExitStack, old: Services | None = None) -> Services:
     """What answers requests under `config`; connections and models of `old` are used on where they still fit."""
-    session = old.session if old is not None and old.config.upstream == config.upstream else None
-    if session is None:
-        session = open_session(config.upstream)
-        stack.push_async_callback(session.close)
+    connections = old.connections if old is not None and old.config.upstream == config.upstream else None
+    if connections is None:
+        connections = Connections(
+            config.upstream.url,
+            connect_timeout_s=config.upstream.connect_timeout_s,
+            limit=config.upstream.max_connections,
+            spawn=held.tasks.spawn,
+            clock=held.clock,
+        )
+        stack.callback(connections.close)
     thread = old.thread if old is not None and same_thread(old.config, config) else None
     if config.semantic.mode == "off" or config.cache.mode == "off":
         thread = None
@@ -202,7 +210,7 @@ async def build(config: Config, held: State, stack: AsyncExitStack, old: Service
     # The price table takes a tenth of a second to load: not while a request waits for it.
     held.tasks.spawn(asyncio.to_thread(rates.rates, "gpt-4o-mini", held.clock.now_s()), "load prices")
     account = Account(rates, held.ledger, held.tokenizer, held.total, held.clock)
-    pipeline, admit = lay_out(config, held, semantic, session, account)
+    pipeline, admit = lay_out(config, held, semantic, connections, account)
     repeats = Repeats(
         held.store,
         held.renderer,
@@ -214,7 +222,7 @@ async def build(config: Config, held: State, stack: AsyncExitStack, old: Service
         config.limits.repeat_bytes,
     )
     relay = Relay(pipeline, account, repeats, held.tasks, config.limits, config.upstream, held.clock, held.randomness)
-    return Services(config, held, thread, session, semantic, pipeline, admit, relay)
+    return Services(config, held, thread, connections, semantic, pipeline, admit, relay)
 
 
 def same_thread(old: Config, new: Config) -> bool:
@@ -223,10 +231,10 @@ def same_thread(old: Config, new: Config) -> bool:
 
 
 def lay_out(
-    config: Config, held: State, semantic: SemanticStage, session: aiohttp.ClientSession, account: Account
+    config: Config, held: State, semantic: SemanticStage, connections: Connections, account: Account
 ) -> tuple[Pipeline, AdmitStage]:
     """The stages, in the order of pipeline.FRONT and pipeline.BACK."""
-    cache, clock, randomness = config.cache, held.clock, held.randomness
+    cache, upstream, clock, randomness = config.cache, config.upstream, held.clock, held.randomness
     admit = AdmitStage(Tenants(held.secret, config.auth), config.limits)
     flight = FlightStage(Flights(), cache.join, config.limits.buffer_bytes, clock, randomness)
     limit = config.spend.daily_usd
@@ -245,7 +253,16 @@ def lay_out(
         TidyStage(config.compress.tidy),
         RouteStage(),
         SpendStage(None if limit is None else int(limit * 10**12), held.total, clock),
-        UpstreamStage(session, config.upstream, config.limits, clock, randomness, passive=config.all_off),
+        UpstreamStage(
+            connections,
+            Deadlines(),
+            upstream,
+            config.limits,
+            clock,
+            randomness,
+            RetryRules(upstream.retries, upstream.retry_base_s, upstream.retry_max_s, upstream.retry_after_send),
+            passive=config.all_off,
+        ),
     )
     return Pipeline(front, back, flight, held.tasks, clock), admit
 

@@ -289,7 +289,6 @@ class Exchange:
     error: str = ""
     first_byte_tick: float | None = None
     ended_tick: float | None = None
-    ran: int = 0
 
     def __init__(self, id: str, original: Original, received_s: float, received_tick: float) -> None:
         self.id = id
@@ -298,6 +297,7 @@ class Exchange:
         self.received_tick = received_tick
         self.stage_ms: dict[str, float] = {}
         self.decisions: list[Decision] = []
+        self.walked: list[Stage] = []  # those whose end is still to come
 
     def decide(self, stage: str, action: str, reason: str = "") -> None:
         """Append a decision; decisions are never changed or removed."""

@@ -20,7 +20,7 @@ from farthing.cache.flight import Flight, Reader
 from farthing.cache.stage_flight import FlightStage, flight_key
 from farthing.proxy.clock import Clock
 from farthing.proxy.errors import ClientFault, FarthingError, UpstreamFault
-from farthing.proxy.exchange import CacheStatus, Exchange, Head, LocalReply, Outcome, Quiet, Stage
+from farthing.proxy.exchange import GO_ON, CacheStatus, Exchange, Head, LocalReply, Outcome, Quiet, Stage
 from farthing.proxy.tasks import TaskGroup
 from farthing.proxy.wire import forwardable
 
@@ -112,10 +112,9 @@ class Pipeline:
 
     async def answer(self, ex: Exchange) -> LocalReply | Reader:
         """The way in. Raises ClientFault where a stage refuses."""
-        for stage, acts, _ in self._front_ways:
-            ex.ran += 1
-            if acts and (reply := await self._step(stage, ex)) is not None:
-                return reply
+        reply = await self._walk_in(self._front_ways, ex, ex.walked)
+        if reply is not None:
+            return reply
         reader = self._flight.readers[ex]
         if ex.leads:
             self._take_off(ex, reader.flight)
@@ -132,7 +131,7 @@ class Pipeline:
     def over(self, ex: Exchange) -> bool:
         """Whether all upstream work behind the exchange is done, so that `finish` waits for none."""
         flight = ex.sink
-        return not (isinstance(flight, Flight) and ex.leads) or flight.finished.is_set()
+        return not (isinstance(flight, Flight) and ex.leads) or flight.finished
 
     async def finish(self, ex: Exchange) -> None:
         """The client has its answer, or has left: walk FRONT back, after the flight's own end for its starter."""
@@ -141,8 +140,8 @@ class Pipeline:
         if reader is not None:
             reader.close()
         if isinstance(flight, Flight) and not self.over(ex):
-            await flight.finished.wait()
-        await self._walk_back(self._front_ways[: ex.ran], ex)
+            await flight.wait_finished()
+        await self._walk_back(ex.walked, ex)
 
     def _take_off(self, ex: Exchange, flight: Flight) -> None:
         flight.task = self._tasks.spawn(self._fly(ex, flight), "flight")
@@ -150,16 +149,13 @@ class Pipeline:
     async def _fly(self, ex: Exchange, flight: Flight) -> None:
         """BACK, for the flight that this exchange started."""
         call = flight.call
-        ran = 0
+        walked: list[Stage] = []
         try:
-            for stage, acts, _ in self._back_ways:
-                ran += 1
-                reply = await self._step(stage, ex) if acts else None
-                if reply is not None:
-                    call.served = reply.served
-                    flight.open(Head(reply.status, forwardable(reply.headers.items())))
-                    await flight.write(reply.body)
-                    break
+            reply = await self._walk_in(self._back_ways, ex, walked)
+            if reply is not None:
+                call.served = reply.served
+                flight.open(Head(reply.status, forwardable(reply.headers.items())))
+                await flight.write(reply.body)
             call.outcome = Outcome.COMPLETED
             flight.end()
         except asyncio.CancelledError:
@@ -176,37 +172,44 @@ class Pipeline:
             call.ended_tick = self._clock.tick_s()
             if call.answer is None:
                 call.answer = flight.body() if call.served is None else None
-            await self._walk_back(self._back_ways[:ran], ex)
+            await self._walk_back(walked, ex)
             self._flight.flights.remove(ex.credential, flight_key(ex), flight)
-            flight.finished.set()
+            flight.finish()
 
-    async def _step(self, stage: Stage, ex: Exchange) -> LocalReply | None:
-        name = stage.name
-        if self.breaker.open_until and not stage.hard and not self.breaker.closed(name):
-            ex.decide(name, "left out", "it failed repeatedly")
-            return None
-        begun = self._clock.tick_s()
-        try:
-            verdict = await stage.on_request(ex)
-        except (ClientFault, UpstreamFault):
-            raise
-        except Exception as error:
-            if stage.hard:
-                raise
-            self._failed(name, ex, error)
-            return None
-        finally:
-            took_s = self._clock.tick_s() - begun
-            if took_s >= _WORTH_TELLING_S:
-                ex.stage_ms[name] = took_s * 1000
-        if self.breaker.failures:
-            self.breaker.succeeded(name)
-        return verdict if isinstance(verdict, LocalReply) else None
-
-    async def _walk_back(self, stages: tuple[Way, ...], ex: Exchange) -> None:
-        for stage, _, ends in reversed(stages):
-            if not ends:
+    async def _walk_in(self, ways: tuple[Way, ...], ex: Exchange, walked: list[Stage]) -> LocalReply | None:
+        """Each stage in turn, until one answers; those that have an end to come are noted in `walked`."""
+        clock, breaker = self._clock.tick_s, self.breaker
+        for stage, acts, ends in ways:
+            if ends:
+                walked.append(stage)
+            if not acts:
                 continue
+            name = stage.name
+            if breaker.open_until and not stage.hard and not breaker.closed(name):
+                ex.decide(name, "left out", "it failed repeatedly")
+                continue
+            begun = clock()
+            try:
+                verdict = await stage.on_request(ex)
+            except (ClientFault, UpstreamFault):
+                raise
+            except Exception as error:
+                if stage.hard:
+                    raise
+                self._failed(name, ex, error)
+                continue
+            finally:
+                took_s = clock() - begun
+                if took_s >= _WORTH_TELLING_S:
+                    ex.stage_ms[name] = took_s * 1000
+            if breaker.failures:
+                breaker.succeeded(name)
+            if verdict is not GO_ON and isinstance(verdict, LocalReply):
+                return verdict
+        return None
+
+    async def _walk_back(self, walked: list[Stage], ex: Exchange) -> None:
+        for stage in reversed(walked):
             try:
                 await stage.on_end(ex)
             except Exception as error:  # noqa: BLE001 - one stage's failure must not keep another's end from running

@@ -1,62 +1,51 @@
 """The upstream stage: one attempt or more; the answer is written to the exchange's sink as it arrives.
 
-The only stage that opens sockets. aiohttp's errors are translated here, once, to UpstreamFault with a phase.
+The only stage that opens sockets, by way of `Connections`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from functools import lru_cache
+from urllib.parse import urlsplit
 
-import aiohttp
 import structlog
-from yarl import URL
+from multidict import CIMultiDict
 
 from farthing.policies.retry import RetryRules, after_fault, after_status
 from farthing.proxy import wire
 from farthing.proxy.clock import Clock, Randomness
 from farthing.proxy.config import Limits, Upstream
+from farthing.proxy.connections import Connections
+from farthing.proxy.deadlines import Deadline, Deadlines
 from farthing.proxy.errors import UpstreamFault
 from farthing.proxy.exchange import GO_ON, Attempt, Call, Endpoint, Exchange, Head, Quiet, Sink, Verdict
+from farthing.proxy.http1 import Connection
 from farthing.proxy.jsontext import find, insert_member, splice
 from farthing.proxy.observe import StreamObserver, decoded, read_whole
 from farthing.proxy.sse import Splitter
 
-__all__ = ["UpstreamStage", "open_session", "with_usage_asked"]
+__all__ = ["UpstreamStage", "with_usage_asked"]
 
 log = structlog.get_logger("farthing.upstream")
 
-_NO_AUTO = frozenset({"Accept", "Accept-Encoding", "User-Agent", "Content-Type"})
-
-
-def open_session(upstream: Upstream) -> aiohttp.ClientSession:
-    """The connection pool. It adds no header, follows no redirect, keeps no cookie and decodes nothing."""
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(
-            limit=upstream.max_connections, ttl_dns_cache=60, keepalive_timeout=15, enable_cleanup_closed=False
-        ),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        auto_decompress=False,
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=upstream.connect_timeout_s),
-        skip_auto_headers=_NO_AUTO,
-        max_line_size=65_536,
-        max_field_size=65_536,
-        read_bufsize=2**18,
-    )
+_NO_RETRIES = RetryRules(0)
+_EVENT_STREAM = "text/event-stream"
 
 
 @dataclass(slots=True)
 class UpstreamStage(Quiet):
     """Carries the request upstream. `no_usage_asked`: set when this upstream was seen to refuse `stream_options`."""
 
-    session: aiohttp.ClientSession
+    connections: Connections
+    deadlines: Deadlines
     upstream: Upstream
     limits: Limits
     clock: Clock
     randomness: Randomness
+    rules: RetryRules
     passive: bool = False
     no_usage_asked: bool = False
     name: str = field(default="upstream", init=False)
@@ -69,28 +58,27 @@ class UpstreamStage(Quiet):
             raise RuntimeError("the upstream stage runs inside a flight")
         call.upstream = self.upstream.name
         call.started_tick = self.clock.tick_s()
-        url = URL(wire.upstream_target(self.upstream.url, ex.original.target), encoded=True)
+        limit = self.deadlines.begin(self.upstream.first_byte_timeout_s)
         try:
-            async with asyncio.timeout(self.upstream.first_byte_timeout_s) as deadline:
-                response = await self._answered(ex, call, url)
-                try:
-                    await self._relay(ex, call, sink, response, deadline)
-                finally:
-                    response.release() if call.complete else response.close()
-        except TimeoutError:
+            answer = await self._answered(ex, call)
+            try:
+                await self._relay(ex, call, sink, answer, limit)
+            finally:
+                self.connections.done(answer)
+        except asyncio.CancelledError:
+            if not limit.passed_alone():
+                raise
             phase = "body" if call.head else "head"
             raise UpstreamFault("the upstream sent nothing in time", phase=phase, status=504, sent=True) from None
+        finally:
+            self.deadlines.end(limit)
         return GO_ON
 
-    async def _answered(self, ex: Exchange, call: Call, url: URL) -> aiohttp.ClientResponse:
+    async def _answered(self, ex: Exchange, call: Call) -> Connection:
         """The first answer that isn't worth another attempt."""
-        rules = RetryRules(
-            0 if self.passive or not ex.optimise or ex.body is None else self.upstream.retries,
-            self.upstream.retry_base_s,
-            self.upstream.retry_max_s,
-            self.upstream.retry_after_send,
-        )
+        rules = _NO_RETRIES if self.passive or not ex.optimise or ex.body is None else self.rules
         body: bytes | AsyncIterator[bytes] | None = self._body(ex, call)
+        target = wire.upstream_target(self.base_path, ex.original.target)
         headers = self._headers(ex)
         suspected = False
         while True:
@@ -99,7 +87,7 @@ class UpstreamStage(Quiet):
             begun = self.clock.tick_s()
             wait_s: float | None
             try:
-                response = await self._send(ex.original.method, url, headers, body)
+                answer = await self.connections.send(ex.original.method, target, headers, body)
             except UpstreamFault as fault:
                 if ex.original.source.fault is not None:
                     raise ex.original.source.fault from None
@@ -110,28 +98,30 @@ class UpstreamStage(Quiet):
                 if wait_s is None:
                     raise
             else:
-                attempt.status = response.status
+                attempt.status = answer.status
                 attempt.duration_ms = (self.clock.tick_s() - begun) * 1000
-                if call.usage_injected and response.status in (400, 422):
+                if call.usage_injected and answer.status in (400, 422):
                     # Perhaps it is our own option that it refuses: the client's request must not fail for that.
-                    response.close()
+                    self._drop(answer)
                     call.usage_injected, suspected = False, True
                     body = self._body(ex, call, ask_usage=False)
                     continue
-                if suspected and response.status < 400 and not self.no_usage_asked:
+                if suspected and answer.status < 400 and not self.no_usage_asked:
                     log.warning("the upstream refuses stream_options; usage of streams will be counted here")
                     self.no_usage_asked = True
+                if answer.status < 400:
+                    return answer
                 wait_s = after_status(
-                    response.status,
-                    response.headers,
+                    answer.status,
+                    CIMultiDict(answer.headers),
                     len(call.attempts),
                     rules,
                     self.randomness.uniform(),
                     self.clock.now_s(),
                 )
                 if wait_s is None:
-                    return response
-                response.close()
+                    return answer
+                self._drop(answer)
             attempt.backoff_ms = wait_s * 1000
             await asyncio.sleep(wait_s)
 
@@ -154,6 +144,11 @@ class UpstreamStage(Quiet):
             return with_usage_asked(body)
         return body
 
+    @property
+    def base_path(self) -> str:
+        """The path of the upstream's base URL."""
+        return urlsplit(self.upstream.url).path
+
     def _headers(self, ex: Exchange) -> list[tuple[str, str]]:
         plain = ex.optimise and not self.passive and ex.endpoint is not Endpoint.OTHER
         drop = _dropped(ex.body is not None, plain, self.upstream.api_key is not None)
@@ -172,63 +167,43 @@ class UpstreamStage(Quiet):
                 headers["Authorization"] = f"Bearer {key}"
         return list(headers.items())
 
-    async def _send(
-        self, method: str, url: URL, headers: list[tuple[str, str]], body: bytes | AsyncIterator[bytes] | None
-    ) -> aiohttp.ClientResponse:
-        try:
-            return await self.session.request(method, url, headers=headers, data=body, allow_redirects=False)
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, ssl.SSLError) as error:
-            raise UpstreamFault(f"can't reach the upstream: {_say(error)}", phase="connect") from None
-        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
-            raise UpstreamFault(f"the upstream broke off: {_say(error)}", phase="head", sent=True) from None
-        except aiohttp.ClientError as error:
-            raise UpstreamFault(f"the upstream's answer is not HTTP: {_say(error)}", phase="head", sent=True) from None
+    def _drop(self, answer: Connection) -> None:
+        """Leave the rest of an answer unread."""
+        answer.close()
+        self.connections.done(answer)
 
-    async def _relay(
-        self,
-        ex: Exchange,
-        call: Call,
-        sink: Sink,
-        response: aiohttp.ClientResponse,
-        deadline: asyncio.Timeout,
-    ) -> None:
+    async def _relay(self, ex: Exchange, call: Call, sink: Sink, answer: Connection, limit: Deadline) -> None:
         """Head, then bytes as they arrive; streams of understood endpoints in whole events."""
-        loop = asyncio.get_running_loop()
-        now = loop.time()
-        until, idle_s, moved = now + self.upstream.total_timeout_s, self.upstream.idle_timeout_s, now
-        deadline.reschedule(min(until, now + idle_s))
-        call.head = Head(response.status, wire.forwardable(response.headers.items()))
-        call.event_stream = response.content_type == "text/event-stream"
-        sink.open(call.head)
+        tick_s = self.clock.tick_s
+        now = limit.now()
+        until, idle_s = now + self.upstream.total_timeout_s, self.upstream.idle_timeout_s
+        limit.due = min(until, now + idle_s)
+        call.head = head = Head(answer.status, wire.forwardable(answer.headers))
+        call.event_stream = head.headers.get("Content-Type", "").partition(";")[0].strip().lower() == _EVENT_STREAM
+        sink.open(head)
         understood = ex.endpoint is not Endpoint.OTHER
-        watches = call.event_stream and understood and "Content-Encoding" not in response.headers
+        watches = call.event_stream and understood and "Content-Encoding" not in head.headers
         splitter = Splitter(self.limits.sse_event_bytes) if watches else None
-        observer = StreamObserver(ex.endpoint)
+        observer = StreamObserver(ex.endpoint) if watches else None
         try:
-            async for chunk in response.content.iter_any():
-                if (now := loop.time()) - moved > idle_s / 16:  # moving a timer for every chunk would cost too much
-                    moved = now
-                    deadline.reschedule(min(until, now + idle_s))
+            while chunk := await answer.read():
                 if call.first_byte_tick is None:
-                    call.first_byte_tick = self.clock.tick_s()
-                if splitter is None:
+                    call.first_byte_tick = tick_s()
+                limit.due = until  # while a reader is slow the upstream is not to blame
+                if splitter is None or observer is None:
                     await sink.write(chunk)
-                    if loop.time() - now > 1:  # the reader was slow, not the upstream
-                        moved = now = loop.time()
-                        deadline.reschedule(min(until, now + idle_s))
-                    continue
-                for piece in splitter.feed(chunk):
-                    await sink.write(piece, usage_only=observer.see(piece))
-            if splitter is not None and (tail := splitter.rest()):
+                else:
+                    for piece in splitter.feed(chunk):
+                        await sink.write(piece, usage_only=observer.see(piece))
+                limit.due = min(until, limit.now() + idle_s)
+            if splitter is not None and observer is not None and (tail := splitter.rest()):
                 await sink.write(tail, usage_only=observer.see(tail))
-        except (aiohttp.ClientError, ConnectionError) as error:
-            raise UpstreamFault(f"the upstream broke off: {_say(error)}", phase="body", sent=True) from None
         finally:
-            if splitter is not None:
+            if observer is not None:
                 call.usage, call.model_served = observer.usage, observer.model
         call.complete = True
         if understood and (body := sink.body()) is not None:
-            call.answer = decoded(body, response.headers, 8 * self.limits.buffer_bytes)
+            call.answer = decoded(body, head.headers, 8 * self.limits.buffer_bytes)
             if splitter is None and call.answer is not None:
                 call.usage, call.model_served = read_whole(ex.endpoint, call.answer)
 
@@ -258,10 +233,3 @@ def with_usage_asked(body: bytes) -> bytes:
     if inner is not None:
         return splice(body, [(*inner, b"true")])
     return splice(body, [(start, end, insert_member(options, "include_usage", b"true"))])
-
-
-def _say(error: BaseException) -> str:
-    """The error in a few words, without bytes of the answer and without credentials."""
-    if isinstance(error, aiohttp.ClientConnectorError):
-        return f"{error.host}:{error.port} {error.os_error.strerror or type(error.os_error).__name__}"
-    return type(error).__name__
