@@ -77,12 +77,31 @@ def digest_of(payload: dict[str, Any]) -> bytes:
 
 def canonical(payload: dict[str, Any]) -> bytes:
     """The canonical form of a body as JSON bytes."""
+    kept = {name: value for name, value in payload.items() if name not in NOT_IN_KEY}
+    if all(_is_plain(name, value) for name, value in kept.items()):
+        return orjson.dumps(kept, option=orjson.OPT_SORT_KEYS)  # the same bytes, the short way
     return orjson.dumps(
-        {
-            name: _messages(payload[name]) if name in _MESSAGE_LISTS else _exact(payload[name])
-            for name in sorted(payload)
-            if name not in NOT_IN_KEY
-        }
+        {name: _messages(kept[name]) if name in _MESSAGE_LISTS else _exact(kept[name]) for name in sorted(kept)}
+    )
+
+
+def _is_plain(name: str, value: Any) -> bool:
+    """Whether sorting every key is all that the canonical form does to it: no table but messages of role and text, no
+    number with more than one spelling."""
+    kind = type(value)
+    if kind is str or kind is bool or value is None:
+        return True
+    if kind is int:
+        return bool(-_BIG <= value < _BIG)
+    if kind is float:
+        return not value.is_integer() and 1e-300 < abs(value) < 1e300
+    if kind is not list or name not in _MESSAGE_LISTS:
+        return False
+    return all(
+        [
+            type(item) is dict and len(item) == 2 and type(item.get("content")) is str and type(item.get("role")) is str
+            for item in value
+        ]
     )
 
 
