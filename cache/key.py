@@ -97,12 +97,11 @@ def _is_plain(name: str, value: Any) -> bool:
         return not value.is_integer() and 1e-300 < abs(value) < 1e300
     if kind is not list or name not in _MESSAGE_LISTS:
         return False
-    return all(
-        [
-            type(item) is dict and len(item) == 2 and type(item.get("content")) is str and type(item.get("role")) is str
-            for item in value
-        ]
-    )
+    return all(map(_is_plain_message, value))
+
+
+def _is_plain_message(item: Any) -> bool:
+    return type(item) is dict and len(item) == 2 and type(item.get("content")) is str and type(item.get("role")) is str
 
 
 def _messages(value: Any) -> Any:

@@ -163,16 +163,16 @@ class Connection(asyncio.Protocol):
             self._reusable = False
             self.close()  # bytes that nobody asked for (RFC 9112, 9.2)
             return
+        try:
+            parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            self._fail(f"the upstream's answer is not HTTP: {type(error).__name__}")
+            return
         if not self._headed:
             self._head_bytes += len(data)
             if self._head_bytes > _HEAD_BYTES:
                 self._fail("the upstream's answer is not HTTP: its head has no end")
                 return
-        try:
-            parser.feed_data(data)
-        except httptools.HttpParserError as error:
-            self._fail(f"the upstream's answer is not HTTP: {type(error).__name__}")
-            return
         if self._held > _HELD_BYTES and not self._paused and self._transport is not None:
             self._paused = True
             self._transport.pause_reading()
@@ -196,6 +196,10 @@ class Connection(asyncio.Protocol):
 
     # -- httptools' side
 
+    def on_message_begin(self) -> None:
+        if self._ended:
+            self._reusable = False  # another answer, that nobody asked for
+
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self._headed:  # what comes after the body are trailers, which end here (RFC 9110, 6.5)
             self.headers.append((name.decode("latin-1"), value.decode("utf-8", "surrogateescape")))
@@ -203,7 +207,7 @@ class Connection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         assert self._parser is not None
         status = self._parser.get_status_code()
-        if 100 <= status < 200:
+        if 100 <= status < 200:  # but 101, which nobody asked for and which the parser refuses
             self._interim = True
             return
         self.status = status
