@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from decimal import Context, Decimal
+from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal
 from typing import Any
 
 import orjson
@@ -21,7 +21,7 @@ from multidict import MultiMapping
 from farthing.proxy.exchange import Controls, Endpoint
 from farthing.proxy.wire import vendor_headers
 
-__all__ = ["NOT_IN_KEY", "Scope", "canonical", "digest_of", "key_of", "neighbourhood"]
+__all__ = ["ECHOED", "NOT_IN_KEY", "Scope", "canonical", "digest_of", "key_of", "neighbourhood"]
 
 VERSION = b"farthing-key-1"
 
@@ -40,6 +40,8 @@ NOT_IN_KEY = frozenset(
         "user",
     }
 )
+# A Responses answer repeats what the request said of itself, so there only the transport's shape is left out.
+ECHOED = frozenset({"stream", "stream_options"})
 _MESSAGE_LISTS = frozenset({"messages", "input"})
 _SORTED_MEMBERS = frozenset({"content", "tool_calls", "image_url", "input_audio", "file", "source"})
 _BIG = 2**63
@@ -70,14 +72,15 @@ def key_of(scope: Scope, body_digest: bytes) -> str:
     return hashlib.sha256(VERSION + body_digest + scope.material()).hexdigest()[:32]
 
 
-def digest_of(payload: dict[str, Any]) -> bytes:
+def digest_of(payload: dict[str, Any], endpoint: Endpoint) -> bytes:
     """The body's part of the key: SHA-256 of its canonical form. `payload`: wire.Body.exact."""
-    return hashlib.sha256(canonical(payload)).digest()
+    return hashlib.sha256(canonical(payload, endpoint)).digest()
 
 
-def canonical(payload: dict[str, Any]) -> bytes:
+def canonical(payload: dict[str, Any], endpoint: Endpoint = Endpoint.CHAT) -> bytes:
     """The canonical form of a body as JSON bytes."""
-    kept = {name: value for name, value in payload.items() if name not in NOT_IN_KEY}
+    left_out = ECHOED if endpoint is Endpoint.RESPONSES else NOT_IN_KEY
+    kept = {name: value for name, value in payload.items() if name not in left_out}
     if all(_is_plain(name, value) for name, value in kept.items()):
         return orjson.dumps(kept, option=orjson.OPT_SORT_KEYS)  # the same bytes, the short way
     return orjson.dumps(
@@ -143,7 +146,7 @@ def _decimal(number: Decimal) -> Any:
     if -300 < number.adjusted() < 300 and Decimal(repr(nearest := float(number))) == number:
         return nearest
     digits = len(number.as_tuple().digits)
-    return orjson.Fragment(str(number.normalize(Context(prec=max(1, digits)))))
+    return orjson.Fragment(str(number.normalize(Context(prec=max(1, digits), Emax=MAX_EMAX, Emin=MIN_EMIN))))
 
 
 def neighbourhood(scope: Scope, payload: dict[str, Any]) -> tuple[str, str] | str:
@@ -155,7 +158,9 @@ def neighbourhood(scope: Scope, payload: dict[str, Any]) -> tuple[str, str] | st
     if isinstance(found, str):
         return found
     text, without = found
-    place = hashlib.sha256(VERSION + b"-neighbourhood" + digest_of(without) + scope.material()).hexdigest()[:32]
+    place = hashlib.sha256(
+        VERSION + b"-neighbourhood" + digest_of(without, scope.endpoint) + scope.material()
+    ).hexdigest()[:32]
     return place, text
 
 

@@ -18,7 +18,7 @@ from farthing.cache.entry import Entry
 from farthing.cache.key import Scope, digest_of, key_of
 from farthing.cache.store import Store
 from farthing.proxy.clock import Clock, Randomness
-from farthing.proxy.errors import ClientFault
+from farthing.proxy.errors import StoreFault
 from farthing.proxy.exchange import GO_ON, CacheStatus, Call, Endpoint, Exchange, LocalReply, Quiet, Served, Verdict
 
 __all__ = ["ID_PREFIX", "ExactStage", "KeepStage", "Renderer", "scope_of", "serve"]
@@ -141,19 +141,21 @@ class ExactStage(Quiet):
     hard: bool = field(default=False, init=False)
 
     async def on_request(self, ex: Exchange) -> Verdict:
-        """Answer from the store, or say why not. Raises ClientFault 504 for `only-if-cached` on a miss."""
-        reply = await self._look(ex) if ex.exact is not None and ex.may_store else None
-        if reply is None and ex.controls.only_if_cached:
-            raise ClientFault(
-                "nothing is cached for this request and only-if-cached was asked for", status=504, code="not_cached"
-            )
-        return reply if reply is not None else GO_ON
+        """Answer from the store, or say why not."""
+        if ex.exact is None or not ex.may_store:
+            return GO_ON
+        try:
+            return await self._look(ex) or GO_ON
+        except StoreFault:
+            ex.cache, ex.cache_reason = CacheStatus.BYPASS, "store failed"
+            raise
 
     async def _look(self, ex: Exchange) -> LocalReply | None:
         assert ex.exact is not None
         ex.cache = CacheStatus.MISS
         large = ex.body is not None and len(ex.body) > OFF_LOOP_BYTES
-        digest = await asyncio.to_thread(digest_of, ex.exact) if large else digest_of(ex.exact)
+        work = partial(digest_of, ex.exact, ex.endpoint)
+        digest = await asyncio.to_thread(work) if large else work()
         ex.key = key_of(scope_of(ex, self.upstream_url), digest)
         if self.variants > 1:
             ex.key = f"{ex.key}.{int(self.randomness.uniform() * self.variants)}"

@@ -39,7 +39,7 @@ class FlightStage:
                 self.readers[ex] = flight.reader()
                 return GO_ON
         flight = self.start(ex)
-        if self.join and ex.may_join and ex.key:
+        if self.join and ex.may_join and ex.key and not ex.controls.only_if_cached:
             self.flights.add(ex.credential, flight_key(ex), flight)
         return GO_ON
 

@@ -23,7 +23,7 @@ from farthing.cache.semantic import Found, SemanticCache
 from farthing.cache.stage_exact import Renderer, scope_of, served
 from farthing.cache.store import Store
 from farthing.proxy.clock import Clock, Randomness
-from farthing.proxy.exchange import GO_ON, CacheStatus, Exchange, LocalReply, Verdict
+from farthing.proxy.exchange import GO_ON, CacheStatus, Exchange, LocalReply, Quiet, Verdict
 
 __all__ = ["SemanticStage", "SemanticThread"]
 
@@ -84,7 +84,7 @@ def step_back() -> None:
 
 
 @dataclass(slots=True)
-class SemanticStage:
+class SemanticStage(Quiet):
     """`serve` is only ever true together with the operator's word that the bound is unproven."""
 
     thread: SemanticThread | None
@@ -97,7 +97,6 @@ class SemanticStage:
     clock: Clock
     randomness: Randomness
     renderer: Renderer
-    looking: dict[Exchange, asyncio.Task[Any]] = field(default_factory=dict)
     name: str = field(default="semantic", init=False)
     hard: bool = field(default=False, init=False)
 
@@ -118,7 +117,7 @@ class SemanticStage:
             ex.decide(self.name, "passed by", "busy or not loaded yet")
             return GO_ON
         if not self.serve:
-            self.looking[ex] = self.spawn(self._look(ex, self.thread, place))
+            ex.looking = self.spawn(self._look(ex, self.thread, place))
             return GO_ON
         try:
             async with asyncio.timeout(self.deadline_s):
@@ -127,14 +126,6 @@ class SemanticStage:
             ex.decide(self.name, "late", f"no answer within {self.deadline_s * 1000:.0f} ms")
             return GO_ON
         return await self._reply(ex, found) or GO_ON
-
-    async def on_end(self, ex: Exchange) -> None:
-        """Let an observing look-up finish, within the deadline, so that the ledger can tell its result."""
-        task = self.looking.pop(ex, None)
-        if task is not None and not task.done():
-            await asyncio.wait([task], timeout=self.deadline_s)
-            if not task.done():
-                ex.decide(self.name, "late", "the look-up outlived the request")
 
     def learn(self, ex: Exchange, entry: Entry) -> None:
         """A new answer is in the store: let its prompt be found."""

@@ -72,6 +72,11 @@ def _obstacle(endpoint: Endpoint, payload: dict[str, Any] | None, asked: Control
         return "body is not understood"
     if not isinstance(payload.get("model"), str):
         return "no model named"
+    if not isinstance(payload.get("stream"), bool | None):
+        return "malformed: stream"
+    options = payload.get("stream_options")
+    if options is not None and not (isinstance(options, dict) and payload.get("stream") is True):
+        return "malformed: stream_options"  # a hit would hide what the upstream has to say of it
     for name in _ELSEWHERE:
         if payload.get(name):
             return f"looks elsewhere: {name}"
@@ -126,7 +131,7 @@ def _messages(payload: dict[str, Any]) -> str:
 def _tools(tools: Any) -> str:
     for tool in tools if isinstance(tools, list) else []:
         kind = tool.get("type") if isinstance(tool, dict) else None
-        if kind not in _LOCAL_TOOLS:
+        if not isinstance(kind, str) or kind not in _LOCAL_TOOLS:
             return f"hosted tool: {str(kind)[:40]}"
     return ""
 

@@ -55,13 +55,14 @@ def dollars(pico: int) -> str:
 
 @dataclass(slots=True)
 class Account:
-    """Prices exchanges, and keeps the books."""
+    """Prices exchanges, and keeps the books. `patience_s`: how long a row waits for a look-up that goes on."""
 
     rates: RateCard
     ledger: Ledger | None
     tokenizer: Tokenizer
     total: DayTotal
     clock: Clock
+    patience_s: float = 0.05
     slow: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2))
 
     # -- headers
@@ -140,15 +141,22 @@ class Account:
 
     # -- the row
 
-    def must_count(self, ex: Exchange) -> bool:
-        """Whether `settle` will have to count tokens, which takes its time off the event loop."""
+    def must_wait(self, ex: Exchange) -> bool:
+        """Whether `settle` has something to wait for: a look-up under way, tokens to be counted off the event loop."""
+        return (ex.looking is not None and not ex.looking.done()) or self._must_count(ex)
+
+    def _must_count(self, ex: Exchange) -> bool:
         return bool(ex.compress) or needs_counting(ex, self._usage(ex))
 
     async def settle(self, ex: Exchange) -> None:
-        """Count what has to be counted, and append the row. Waits for nothing unless `must_count`."""
+        """Count what has to be counted, and append the row. Waits for nothing unless `must_wait`."""
+        if ex.looking is not None and not ex.looking.done():
+            await asyncio.wait([ex.looking], timeout=self.patience_s)
+            if not ex.looking.done():
+                ex.decide("semantic", "late", "the look-up outlived the request")
         usage = self._usage(ex)
         known: Money | None = ex.money
-        if self.must_count(ex):
+        if self._must_count(ex):
             known = None
             async with self.slow:
                 counted = await asyncio.to_thread(self._count, ex, usage)

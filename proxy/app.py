@@ -32,6 +32,7 @@ from farthing.proxy.clock import Clock, Randomness, SystemClock, SystemRandomnes
 from farthing.proxy.config import Config
 from farthing.proxy.connections import Connections
 from farthing.proxy.deadlines import Deadlines
+from farthing.proxy.front import FrontServer
 from farthing.proxy.ledger import Ledger
 from farthing.proxy.metrics import Metrics
 from farthing.proxy.pipeline import Pipeline
@@ -122,7 +123,7 @@ async def running(
             own = None if request.raw_path.startswith("/v1/") else await admin.handle(request)
             return own if own is not None else await proxy.services.relay.handle(request)
 
-        server = web.Server(
+        server = FrontServer(
             handle,
             handler_cancellation=True,
             access_log=None,
@@ -209,7 +210,9 @@ async def build(config: Config, held: State, stack: AsyncExitStack, old: Service
     rates = RateCard(config.prices.models, config.upstream.provider, config.upstream.url)
     # The price table takes a tenth of a second to load: not while a request waits for it.
     held.tasks.spawn(asyncio.to_thread(rates.rates, "gpt-4o-mini", held.clock.now_s()), "load prices")
-    account = Account(rates, held.ledger, held.tokenizer, held.total, held.clock)
+    account = Account(
+        rates, held.ledger, held.tokenizer, held.total, held.clock, patience_s=config.semantic.deadline_ms / 1000
+    )
     pipeline, admit = lay_out(config, held, semantic, connections, account)
     repeats = Repeats(
         held.store,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
-from aiohttp import StreamReader
+from aiohttp import ClientPayloadError, StreamReader, web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from farthing.proxy.errors import ClientFault
 
@@ -49,7 +50,7 @@ class IncomingBody:
         else:
             try:
                 async with asyncio.timeout(self._timeout_s) as deadline:
-                    while self._seen_bytes <= limit_bytes and (chunk := await content.readany()):
+                    while self._seen_bytes <= limit_bytes and (chunk := await self._next()):
                         self._take(chunk)
                         deadline.reschedule(asyncio.get_running_loop().time() + self._timeout_s)
             except TimeoutError:
@@ -64,9 +65,18 @@ class IncomingBody:
         """The body in pieces: first what has been read, then the rest as it arrives."""
         while self._head:
             yield self._head.pop(0)
-        while chunk := await self._content.readany():
+        while chunk := await self._next():
             self._count(chunk)
             yield chunk
+
+    async def _next(self) -> bytes:
+        """More of the body, b'' at its end."""
+        try:
+            return await self._content.readany()
+        except (HttpProcessingError, ClientPayloadError, web.RequestPayloadError):
+            # What aiohttp says of it holds bytes of the body.
+            self.fault = ClientFault("the request body is not framed as RFC 9112 has it", code="bad_http")
+            raise self.fault from None
 
     def _take(self, chunk: bytes) -> None:
         self._count(chunk)

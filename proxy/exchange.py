@@ -8,6 +8,7 @@ Rules of this file:
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -274,6 +275,7 @@ class Exchange:
     similarity: float | None = None
     p_wrong: float | None = None
     served: Served | None = None
+    looking: asyncio.Task[Any] | None = None  # a look-up that nobody waits for but the ledger
     # compress
     compress: str = ""
     tokens_saved: int = 0

@@ -171,7 +171,7 @@ def minify(text: _Text) -> _Text | None:
     try:
         raw = text.encode() if isinstance(text, str) else text
         short = b"".join(_RUN.findall(raw))
-        if not _same_value(raw, short) or _too_deep(short):
+        if not _same_value(raw, short) or too_deep(short):
             return None
     except (ValueError, RecursionError):
         return None
@@ -210,7 +210,8 @@ def _refuse(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
-def _too_deep(text: bytes) -> bool:
+def too_deep(text: bytes) -> bool:
+    """Whether the text, which is JSON, is nested more than 200 deep: beyond what is read here."""
     if text.count(b"[") + text.count(b"{") <= MAX_DEPTH:
         return False
     brackets = _LITERAL.sub(b"", text).translate(None, _NOT_BRACKETS)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, MutableMapping
 from typing import Any
 
 import structlog
 
 from farthing.proxy.config import Log
+from farthing.proxy.errors import FarthingError
 
 __all__ = ["set_up"]
 
@@ -21,16 +23,13 @@ def set_up(log: Log, *, terminal: bool | None = None) -> None:
     readable = log.format == "text" or (log.format == "auto" and terminal)
     level = getattr(logging, log.level.upper())
     renderer: Callable[..., Any] = (
-        structlog.dev.ConsoleRenderer(colors=terminal, exception_formatter=structlog.dev.plain_traceback)
-        if readable
-        else structlog.processors.JSONRenderer()
-    )  # a traceback that shows local variables would show prompts
+        structlog.dev.ConsoleRenderer(colors=terminal) if readable else structlog.processors.JSONRenderer()
+    )
     shared: list[Callable[..., Any]] = [
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        frames_only,
     ]
-    if not readable:
-        shared.append(structlog.processors.format_exc_info)
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
@@ -47,3 +46,24 @@ def set_up(log: Log, *, terminal: bool | None = None) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(max(level, logging.WARNING))
+
+
+def frames_only(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Where an exception came from and of which kind it is, but not what it says: libraries put the bytes that they
+    stumbled over into their messages, and these may be a key or a prompt."""
+    given = event.pop("exc_info", None)
+    if given is True:
+        given = sys.exc_info()[1]
+    elif isinstance(given, tuple):
+        given = given[1]
+    if not isinstance(given, BaseException):
+        return event
+    parts, seen = [], set()
+    while given is not None and id(given) not in seen:
+        seen.add(id(given))
+        told = f": {given}" if isinstance(given, FarthingError) else ""
+        frames = "".join(traceback.format_tb(given.__traceback__))
+        parts.append(f"{frames}{type(given).__module__}.{type(given).__qualname__}{told}")
+        given = given.__cause__ or (None if given.__suppress_context__ else given.__context__)
+    event["exception"] = "\n\nafter\n\n".join(parts)
+    return event

@@ -54,6 +54,7 @@ class Breaker:
     pause_s: float = 30.0
     failures: dict[str, int] = field(default_factory=dict)
     open_until: dict[str, float] = field(default_factory=dict)
+    told_until: dict[str, float] = field(default_factory=dict)
 
     def closed(self, stage: str) -> bool:
         """Whether the stage may run."""
@@ -67,14 +68,23 @@ class Breaker:
 
     def failed(self, stage: str, error: BaseException) -> None:
         """The stage raised."""
+        if not isinstance(error, FarthingError | OSError):
+            self._unforeseen(stage, error)
+            return
         count = self.failures[stage] = self.failures.get(stage, 0) + 1
         if count >= self.failures_to_open:
             self.open_until[stage] = self.clock.tick_s() + self.pause_s
         if count == 1 or count == self.failures_to_open:
-            paused = count == self.failures_to_open
-            unforeseen = None if isinstance(error, FarthingError) else error
-            said = str(error) if unforeseen is None else type(error).__name__
-            log.warning("stage failed", stage=stage, error=said, paused=paused, exc_info=unforeseen)
+            said = str(error) if isinstance(error, FarthingError) else type(error).__name__
+            log.warning("stage failed", stage=stage, error=said, paused=count == self.failures_to_open)
+
+    def _unforeseen(self, stage: str, error: BaseException) -> None:
+        """A fault in our own code: told, but at most once in a pause, and no reason to leave the stage out: whoever
+        finds a request that brings it about must not be able to switch the stage off for everybody."""
+        now = self.clock.tick_s()
+        if now >= self.told_until.get(stage, 0.0):
+            self.told_until[stage] = now + self.pause_s
+            log.error("stage failed", stage=stage, error=type(error).__name__, exc_info=error)
 
 
 log = structlog.get_logger("farthing.pipeline")

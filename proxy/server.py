@@ -92,7 +92,7 @@ class Relay:
             ex.error = str(error) if isinstance(error, CutOff) else ""
             _cut(request)
             response = web.Response()
-        if self._pipeline.over(ex) and not self._account.must_count(ex):
+        if self._pipeline.over(ex) and not self._account.must_wait(ex):
             await self._finish(ex)  # nothing in it waits, so nothing can cancel it
         else:
             # A client that hangs up cancels this handler; what is left to do for the books must not go with it.

@@ -141,7 +141,7 @@ class UpstreamStage(Quiet):
             and not (self.passive or self.no_usage_asked or not self.upstream.stream_usage)
         ):
             call.usage_injected = True
-            return with_usage_asked(body)
+            return with_usage_asked(body)  # it has a canonical form, so it can be read
         return body
 
     @property
@@ -185,6 +185,7 @@ class UpstreamStage(Quiet):
         watches = call.event_stream and understood and "Content-Encoding" not in head.headers
         splitter = Splitter(self.limits.sse_event_bytes) if watches else None
         observer = StreamObserver(ex.endpoint) if watches else None
+        cuts = ex.optimise and not self.passive  # else bytes go on as they come
         try:
             while chunk := await answer.read():
                 if call.first_byte_tick is None:
@@ -194,10 +195,16 @@ class UpstreamStage(Quiet):
                     await sink.write(chunk)
                 else:
                     for piece in splitter.feed(chunk):
-                        await sink.write(piece, usage_only=observer.see(piece))
+                        usage_only = observer.see(piece)
+                        if cuts:
+                            await sink.write(piece, usage_only=usage_only)
+                    if not cuts:
+                        await sink.write(chunk)
                 limit.due = min(until, limit.now() + idle_s)
             if splitter is not None and observer is not None and (tail := splitter.rest()):
-                await sink.write(tail, usage_only=observer.see(tail))
+                usage_only = observer.see(tail)
+                if cuts:
+                    await sink.write(tail, usage_only=usage_only)
         finally:
             if observer is not None:
                 call.usage, call.model_served = observer.usage, observer.model

@@ -6,10 +6,11 @@ import asyncio
 import hashlib
 import hmac
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import orjson
+from multidict import MultiMapping
 
 from farthing.proxy import wire
 from farthing.proxy.config import Auth, Limits
@@ -33,7 +34,7 @@ class Tenants:
         self._clients = {key.sha256: key.name for key in auth.client_keys}
         self._known: OrderedDict[str, tuple[str, str]] = OrderedDict()
 
-    def identify(self, headers: Mapping[str, str]) -> tuple[str, str]:
+    def identify(self, headers: MultiMapping[str]) -> tuple[str, str]:
         """(credential, tenant), both opaque. Raises ClientFault 401 where client keys are declared and none fits."""
         shown = wire.credential(headers)
         known = self._known.get(shown)
@@ -170,13 +171,20 @@ class AssignStage(Quiet):
 
 @dataclass(slots=True)
 class RouteStage(Quiet):
-    """Which model serves: the one asked for, or the one that `x-farthing-route` names."""
+    """Which model serves: the one asked for, the one that `x-farthing-route` names, or none at all."""
 
     name: str = field(default="route", init=False)
     hard: bool = field(default=True, init=False)
 
     async def on_request(self, ex: Exchange) -> Verdict:
-        """Put the other model's name into the body that goes upstream; every other byte stays."""
+        """Put the other model's name into the body that goes upstream; every other byte stays.
+
+        Raises ClientFault: 504 where only what is cached was asked for, since no cache has answered by now; 400.
+        """
+        if ex.controls.only_if_cached and not ex.controls.off:
+            raise ClientFault(
+                "nothing is cached for this request and only-if-cached was asked for", status=504, code="not_cached"
+            )
         wanted = ex.controls.route
         if not wanted or wanted == ex.model or not ex.optimise:
             return GO_ON

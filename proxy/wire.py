@@ -15,10 +15,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import orjson
-from multidict import CIMultiDict, CIMultiDictProxy
+from multidict import CIMultiDict, CIMultiDictProxy, MultiMapping
 
 from farthing.proxy.errors import ClientFault
 from farthing.proxy.exchange import CacheMode, Controls, Endpoint
+from farthing.proxy.jsontext import too_deep
 
 __all__ = [
     "Body",
@@ -134,9 +135,9 @@ def telling(names: tuple[bytes, ...]) -> tuple[int, ...]:
     return tuple(at for at, name in enumerate(lower) if name in usual or _asks((name,)))
 
 
-def credential(headers: Mapping[str, str]) -> str:
+def credential(headers: MultiMapping[str]) -> str:
     """Whatever the client shows to say who it is, '' if nothing: tenancy comes from this and from nothing else."""
-    shown = [f"{name}:{headers[name]}" for name in _credentials(tuple(headers))]
+    shown = [f"{name}:{value}" for name in _credentials(tuple(headers)) for value in headers.getall(name)]
     return "\n".join(shown)
 
 
@@ -145,7 +146,7 @@ def controls(headers: CIMultiDictProxy[str]) -> Controls:
     if not _asks(tuple(headers)):
         return _NOTHING_ASKED
     directives = {}
-    for part in headers.get("Cache-Control", "").split(","):
+    for part in ",".join(headers.getall("Cache-Control", ())).split(","):  # RFC 9110, 5.3
         name, _, value = part.strip().partition("=")
         directives[name.lower()] = value.strip('"')
     mode = headers.get("x-farthing-cache", "").lower()
@@ -157,7 +158,7 @@ def controls(headers: CIMultiDictProxy[str]) -> Controls:
     if "x-farthing-defer" in headers:
         raise ClientFault("deferred requests are not available yet", code="not_available", param="x-farthing-defer")
     return Controls(
-        off=headers.get("x-farthing-off", "") in ("1", "true"),
+        off=_switch(headers.get("x-farthing-off", "0"), "x-farthing-off"),
         no_cache="no-cache" in directives,
         no_store="no-store" in directives,
         only_if_cached="only-if-cached" in directives,
@@ -173,6 +174,12 @@ def controls(headers: CIMultiDictProxy[str]) -> Controls:
 
 
 _NOTHING_ASKED = Controls()
+
+
+def _switch(text: str, where: str) -> bool:
+    if text.lower() not in ("1", "true", "0", "false"):
+        raise ClientFault(f"{where} must be 1 or 0", param=where)
+    return text.lower() in ("1", "true")
 
 
 def _max_age_s(directives: Mapping[str, str]) -> int | None:
@@ -230,11 +237,10 @@ def read_body(body: bytes) -> Body | str:
         return _read_slowly(body)
     if not isinstance(payload, dict):
         return "body is not a JSON object"
-    try:
-        if orjson.dumps(payload) == body:
-            return Body(payload, payload)
-    except TypeError:
-        return Body(payload, None, "body is nested too deeply")
+    if too_deep(body):
+        return Body(payload, None, _TOO_DEEP)
+    if orjson.dumps(payload) == body:
+        return Body(payload, payload)
     exact = _exact(body)
     return Body(payload, None, exact) if isinstance(exact, str) else Body(payload, exact)
 
@@ -244,17 +250,20 @@ def _read_slowly(body: bytes) -> Body | str:
     exact = _exact(body)
     if isinstance(exact, str):
         return "body is not JSON" if exact == _NOT_JSON else exact
+    if too_deep(body):
+        return _TOO_DEEP
     return Body(exact, exact) if isinstance(exact, dict) else "body is not a JSON object"
 
 
 _NOT_JSON = "body has no canonical form"
+_TOO_DEEP = "body is nested too deeply"
 
 
 def _exact(body: bytes) -> Any:
     """The value with exact numbers, or (a string) why it has none."""
     try:
         value = json.loads(
-            body,
+            body.decode(),  # from bytes it would guess at UTF-16, which nothing else here reads
             object_pairs_hook=_unique,
             parse_int=_integer,
             parse_float=Decimal,

@@ -40,7 +40,8 @@ def key(body: bytes | dict[str, Any], **changes: Any) -> str:
     read = read_body(body if isinstance(body, bytes) else json.dumps(body).encode())
     assert not isinstance(read, str)
     assert read.exact is not None, read.problem
-    return key_of(scope(**changes), digest_of(read.exact))
+    where = scope(**changes)
+    return key_of(where, digest_of(read.exact, where.endpoint))
 
 
 @pytest.mark.parametrize(
@@ -213,7 +214,7 @@ def test_a_deep_but_readable_body_never_raises() -> None:
     body = b'{"model":"m","x":' + b"[" * 300 + b"]" * 300 + b"}"
     read = read_body(body)
 
-    assert isinstance(read, str) or read.exact is None or key_of(scope(), digest_of(read.exact))
+    assert isinstance(read, str) or read.exact is None or key_of(scope(), digest_of(read.exact, Endpoint.CHAT))
 
 
 class TestNeighbourhood:

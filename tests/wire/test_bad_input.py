@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
+from farthing.proxy.config import Log
+from farthing.proxy.logs import set_up
 from tests.fakes.proxying import Proxied, chat, proxied
 from tests.fakes.upstream import ScriptedUpstream
 
@@ -194,9 +199,76 @@ async def test_broken_http_is_refused_and_reaches_nobody(
     proxy: Proxied, up: ScriptedUpstream, request_bytes: bytes
 ) -> None:
     got = await raw(proxy, request_bytes)
-    assert not got.startswith(b"HTTP/1.1 200")
+    assert got.startswith((b"HTTP/1.0 400", b"HTTP/1.1 400"))
+    assert set(json.loads(got.partition(b"\r\n\r\n")[2])["error"]) == {"message", "type", "param", "code"}
     assert up.calls == []
     assert (await proxy.post(chat("still alive"))).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer sk-hush\x01\r\n\r\n",
+        b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nsk-hush, hush\r\n",
+        b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 7\r\nContent-Length: 8\r\n\r\nsk-hush",
+        b"POST /v1/files HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nsk-hush, hush\r\n",
+    ],
+    ids=["header", "chunk", "lengths", "streamed-chunk"],
+)
+async def test_what_is_refused_is_neither_logged_nor_sent_back(
+    proxy: Proxied, request_bytes: bytes, capfd: pytest.CaptureFixture[str]
+) -> None:
+    set_up(Log(format="json"), terminal=False)
+    try:
+        got = await raw(proxy, request_bytes)
+        log = capfd.readouterr().err
+    finally:
+        structlog.reset_defaults()
+        logging.getLogger().handlers.clear()
+    assert b" 400 " in got.partition(b"\r\n")[0]
+    assert b"hush" not in got
+    assert "hush" not in log
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    "body",
+    [
+        json.dumps(chat(deep=json.loads("[" * 220 + "]" * 220))).encode(),
+        json.dumps(chat(big=0)).replace('"big": 0', '"big": 1e9999999').encode(),
+        json.dumps(chat()).encode("utf-16"),
+        json.dumps(chat()).encode("utf-32"),
+        b"\xef\xbb\xbf" + json.dumps(chat()).encode(),
+        json.dumps(chat(tools=[{"type": {}}, "x"])).encode(),
+    ],
+    ids=["deep", "huge-number", "utf-16", "utf-32", "bom", "odd-tools"],
+)
+async def test_what_farthing_cannot_read_the_upstream_still_gets(
+    proxy: Proxied, up: ScriptedUpstream, body: bytes, stream: bool
+) -> None:
+    if stream and body.startswith(b"{"):
+        body = b'{"stream":true,' + body[1:]
+    assert b"farthing failed" not in (await proxy.post(body)).content
+    assert up.calls[0].body == body or (stream and b"include_usage" in up.calls[0].body)
+
+
+async def test_one_clients_odd_requests_cost_nobody_else_a_hit(proxy: Proxied) -> None:
+    await proxy.post(chat())
+    for odd in (b'{"temperature":1e9999999,', b'{"tools":[{"type":{}}],'):
+        for _ in range(6):
+            await proxy.client.post(
+                "/v1/chat/completions",
+                content=odd + json.dumps(chat("odd")).encode()[1:],
+                headers={"Authorization": "Bearer other", "Content-Type": "application/json"},
+            )
+    assert (await proxy.post(chat())).headers["x-farthing-cache"] == "hit-exact"
+
+
+@pytest.mark.parametrize("said", ["yes", "on", ""])
+async def test_an_off_that_is_neither_is_refused(proxy: Proxied, up: ScriptedUpstream, said: str) -> None:
+    answer = await proxy.post(chat(), x_farthing_off=said)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "x-farthing-off")
+    assert up.calls == []
 
 
 async def test_a_header_cannot_be_injected(proxy: Proxied, up: ScriptedUpstream) -> None:

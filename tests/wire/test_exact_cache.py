@@ -145,6 +145,57 @@ async def test_what_a_client_may_say_with_cache_control(proxy: Proxied, up: Scri
     assert len(up.calls) == 5
 
 
+async def test_cache_control_on_two_lines_is_one(proxy: Proxied) -> None:
+    await proxy.post(chat())
+    lines = [("Cache-Control", "max-age=1000"), ("Cache-Control", "no-store")]
+    assert how(await proxy.client.post("/v1/chat/completions", json=chat(), headers=lines)) == "bypass"
+
+
+@pytest.mark.parametrize(
+    ("name", "shared", "own"),
+    [
+        ("Cookie", "theme=dark", ("session=alice", "session=bob")),
+        ("Authorization", "Basic gateway", ("Bearer alice", "Bearer bob")),
+        ("x-auth-token", "t", ("alice", "bob")),
+    ],
+)
+async def test_every_line_of_a_credential_tells_who_calls(
+    proxy: Proxied, name: str, shared: str, own: tuple[str, str]
+) -> None:
+    for value in own:
+        lines = [(name, shared), (name, value)]
+        request = proxy.client.build_request("POST", "/v1/chat/completions", json=chat(), headers=lines)
+        assert how(await proxy.client.send(request)) == "miss"
+
+
+async def test_a_responses_hit_repeats_only_what_this_request_said(proxy: Proxied, up: ScriptedUpstream) -> None:
+    """The answer echoes metadata and user: another request's must not come back."""
+    body = {"model": "m", "input": "hi", "store": False, "metadata": {"ticket": "A"}, "user": "alice"}
+    assert how(await proxy.post(body, "/v1/responses")) == "miss"
+    assert how(await proxy.post(body, "/v1/responses")) == "hit-exact"
+    assert how(await proxy.post(body | {"metadata": {"ticket": "B"}}, "/v1/responses")) == "miss"
+    assert how(await proxy.post(body | {"user": "bob"}, "/v1/responses")) == "miss"
+    await proxy.post(chat(user="alice"))
+    assert how(await proxy.post(chat(user="bob"))) == "hit-exact"
+
+
+@pytest.mark.parametrize(
+    "malformed", [{"stream": "banana"}, {"stream": 1}, {"stream_options": {"include_usage": True}}]
+)
+async def test_a_hit_hides_no_fault_of_the_request(
+    proxy: Proxied, up: ScriptedUpstream, malformed: dict[str, Any]
+) -> None:
+    await proxy.post(chat())
+    assert how(await proxy.post(chat(**malformed))) == "bypass"
+    assert len(up.calls) == 2
+
+
+async def test_an_answer_that_is_not_kept_is_not_joined_later(proxy: Proxied, up: ScriptedUpstream) -> None:
+    for _ in range(2):
+        assert how(await proxy.post(chat(), x_farthing_ttl="0")) == "miss"
+    assert len(up.calls) == 2
+
+
 async def test_no_store_leaves_nothing_behind(proxy: Proxied) -> None:
     await proxy.post(chat(), Cache_Control="no-store")
     assert how(await proxy.post(chat())) == "miss"

@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from farthing.proxy.errors import StoreFault
 from tests.fakes.proxying import Proxied, chat, proxied
 from tests.fakes.upstream import Script, ScriptedUpstream, raw_server
 
@@ -231,15 +232,41 @@ class TestClient:
 class TestOurselves:
     async def test_a_failing_stage_is_passed_by_and_told(self, proxy: Proxied, monkeypatch: pytest.MonkeyPatch) -> None:
         async def broken(*_: object) -> None:
-            raise RuntimeError("boom")
+            raise StoreFault("boom")
 
         monkeypatch.setattr(type(proxy.services.state.store), "get", broken)
         for _ in range(8):
             answer = await proxy.post(chat())
-            assert (answer.status_code, answer.headers["x-farthing-cache"]) == (200, "miss")
+            assert answer.status_code == 200
         rows = await proxy.rows(8)
         assert json.loads(rows[0]["decisions"])[0][:2] == ["exact", "error"]
+        assert (rows[0]["cache"], rows[0]["cache_reason"]) == ("bypass", "store failed")
         assert json.loads(rows[-1]["decisions"])[0][:2] == ["exact", "left out"]
+
+    async def test_a_fault_of_our_own_never_leaves_a_stage_out(
+        self, proxy: Proxied, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Else whoever finds a request that brings it about could switch the cache off for everybody."""
+
+        async def broken(*_: object) -> None:
+            raise TypeError("boom")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(type(proxy.services.state.store), "get", broken)
+            for _ in range(8):
+                assert (await proxy.post(chat())).status_code == 200
+        assert (await proxy.post(chat())).headers["x-farthing-cache"] == "hit-exact"
+
+    async def test_only_if_cached_never_goes_upstream_whatever_fails(
+        self, proxy: Proxied, up: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def broken(*_: object) -> None:
+            raise StoreFault("boom")
+
+        monkeypatch.setattr(type(proxy.services.state.store), "get", broken)
+        for _ in range(8):
+            assert (await proxy.post(chat(), Cache_Control="only-if-cached")).status_code == 504
+        assert up.calls == []
 
     async def test_the_switch_turns_everything_off_and_on_again(self, proxy: Proxied, up: ScriptedUpstream) -> None:
         await proxy.post(chat())

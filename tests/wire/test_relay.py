@@ -9,6 +9,7 @@ import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.fakes.proxying import Proxied, chat, proxied
@@ -238,3 +239,23 @@ async def test_a_client_that_asked_in_its_own_way_sees_its_usage(up: ScriptedUps
         text = "data: " + json.dumps({"choices": [], "usage": {"prompt_tokens": 1}}) + "\n\ndata: [DONE]\n\n"
         up.script(Script(body=text.encode(), headers={"Content-Type": "text/event-stream"}))
         assert (await proxy.post(chat("y", stream=True))).text == text
+
+
+async def test_with_everything_off_a_stream_that_is_cut_is_cut_at_the_same_byte(
+    proxy: Proxied, up: ScriptedUpstream
+) -> None:
+    """No whole event is waited for: what had come of the next one is the client's too."""
+    async with httpx.AsyncClient() as straight:
+        cuts = []
+        for client, url in ((straight, up.url.removesuffix("/v1")), (proxy.client, "")):
+            up.script(Script(cut_after=300, words=30))
+            got = b""
+            with pytest.raises(httpx.RemoteProtocolError):
+                async with client.stream(
+                    "POST", f"{url}/v1/chat/completions", json=chat(stream=True), headers={"x-farthing-off": "1"}
+                ) as answer:
+                    async for piece in answer.aiter_raw():
+                        got += piece
+            cuts.append(got)
+    assert len(cuts[0]) == len(cuts[1]) > 0
+    assert not cuts[0].endswith(b"\n\n")

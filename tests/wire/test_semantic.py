@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,32 @@ async def test_serving_is_unproven_and_says_so_everywhere(tmp_path: Path) -> Non
     assert state["semantic"] == "serve unproven"
     assert (rows[1]["cache_reason"], rows[1]["saved_semantic_usd"]) == ("unproven", rows[0]["cost_usd"])
     assert len(up.calls) == 1
+
+
+async def test_only_if_cached_takes_a_near_duplicate_too(tmp_path: Path) -> None:
+    async with scripted() as up, proxied(up.url, tmp_path, **SERVE) as proxy:
+        await loaded(proxy)
+        await proxy.post(chat(ASK))
+        await learnt(proxy, 1)
+        assert how(await proxy.post(chat(AGAIN), Cache_Control="only-if-cached")) == "hit-semantic"
+        assert (await proxy.post(chat("Who are you?"), Cache_Control="only-if-cached")).status_code == 504
+    assert len(up.calls) == 1
+
+
+async def test_an_answer_is_kept_while_its_look_up_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A repeat that follows at once is a hit, not a reader of a flight that has ended."""
+    async with scripted() as up, proxied(up.url, tmp_path, semantic__mode="observe") as proxy:
+        await loaded(proxy)
+        cache = proxy.services.thread
+        assert cache is not None
+        quick = type(cache._cache).lookup
+
+        def lookup(*args: Any) -> Any:
+            time.sleep(0.2)
+            return quick(*args)
+
+        monkeypatch.setattr(type(cache._cache), "lookup", lookup)
+        assert [how(await proxy.post(chat(ASK))) for _ in range(2)] == ["miss", "hit-exact"]
 
 
 @pytest.mark.parametrize(

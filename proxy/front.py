@@ -1,0 +1,52 @@
+"""The server's outermost layer: what is no HTTP gets an error in the OpenAI shape, and no byte of it is logged.
+
+aiohttp would answer in plain text and log the offending line, which may hold a key or a prompt.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import structlog
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
+
+from farthing.proxy.errors import error_body
+
+__all__ = ["FrontServer"]
+
+log = structlog.get_logger("farthing.server")
+
+
+class _Connection(RequestHandler):
+    """One client's connection."""
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """The answer to what could not be read, or to a fault of our own that nothing else caught."""
+        if request.writer.output_size > 0:
+            raise ConnectionError("an answer is under way already")
+        log.warning("a request could not be read", status=status, fault=type(exc).__name__)
+        if status < 500:
+            body = error_body("this is not HTTP/1.1 as RFC 9112 has it", kind="invalid_request_error", code="bad_http")
+        else:
+            body = error_body("farthing failed on this request", kind="proxy_error", code="internal")
+        answer = web.Response(status=status, body=body, content_type="application/json")
+        answer.force_close()
+        return answer
+
+    def log_exception(self, *args: Any, **kwargs: Any) -> None:
+        """The kind of fault alone."""
+        log.error("a connection failed", fault=type(kwargs.get("exc_info")).__name__)
+
+
+class FrontServer(web.Server):
+    """aiohttp's low-level server with connections of ours."""
+
+    def __call__(self) -> RequestHandler:
+        return _Connection(self, loop=self._loop, **self._kwargs)
