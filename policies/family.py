@@ -30,7 +30,6 @@ class Family:
     # A lower bound, known before a request comes, on the chance that any member's request gets a label.
     floor: float = 1.0
     place: Place | None = None
-    bound: float | None = None
 
     def start(self, ladder: Ladder) -> None:
         """From now on there is a ladder, and evidence counts."""
@@ -38,7 +37,7 @@ class Family:
 
     def weigh(self) -> None:
         """After new evidence: what the pool's proves now."""
-        self.place, self.bound = None, None
+        self.place = None
         if self.book is not None and self.rules.pooled:
             found = self.book.proved(self.rules.pool_level(self.restarts))
             self.place = Place(*found, "pool") if found else None

@@ -89,7 +89,6 @@ class Standing:
     served: int = 0
     unaudited: int = 0
     note: str = ""
-    bound: float | None = None
     own: Place | None = None
     lacking: str = ""
 
@@ -112,7 +111,6 @@ class Standing:
         """After new evidence: what it proves now. Evidence that is hopeless is dropped, at a price in level."""
         found = self.book.proved(self.rules.own_level(self.restarts))
         self.own = Place(*found, "own") if found else None
-        self.bound = None
         if self.own is None and max(self.book.now) <= _HOPELESS_LOG_E:
             self.restarts += 1
             self.reset("its evidence was hopeless")

@@ -13,6 +13,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Literal
 
 from farthing.policies.family import Family
@@ -246,17 +247,10 @@ class Verified:
 
     def _bound(self, family: Family, standing: Standing, place: Place) -> tuple[float, float]:
         """The upper bound and the estimate, by the evidence that proves the place."""
-        pooled = place.proof == "pool" and family.book is not None
-        book = family.book if pooled and family.book is not None else standing.book
+        book = family.book if place.proof == "pool" and family.book is not None else standing.book
         evidence = book.evidence[place.rung]
-        known = family.bound if pooled else standing.bound
-        if known is None:
-            # It was proved at some moment of this epoch, and stays so, though chance may have raised the figure since.
-            known = min(upper(evidence, place.level, self.settings.comparator), self.settings.bound.max_wrong)
-            if pooled:
-                family.bound = known
-            else:
-                standing.bound = known
+        # It was proved at some moment of this epoch, and stays so, though chance may have raised the figure since.
+        known = min(_upper(evidence, place.level, self.settings.comparator), self.settings.bound.max_wrong)
         return known, (evidence.bad + 0.5) / (evidence.seen + 1.0)
 
     def _states(self) -> Iterator[RouteState]:
@@ -283,3 +277,7 @@ class Verified:
                 drift=max(standing.rise.height, standing.fall.height),
                 reason=standing.note if place is None and standing.note else standing.lacking if place is None else "",
             )
+
+
+# Most verdicts of a serving route rest on the same evidence as the one before.
+_upper = lru_cache(maxsize=4_096)(upper)
