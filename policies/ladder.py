@@ -114,10 +114,20 @@ class Book:
 
     def dump(self) -> dict[str, Any]:
         """Everything but the ladder, as JSON values."""
-        return {"evidence": [[one.seen, one.bad] for one in self.evidence], "best": list(self.best)}
+        return {
+            "claim": self.test.mean,
+            "per_request": self.per_request,
+            "evidence": [[one.seen, one.bad] for one in self.evidence],
+            "best": list(self.best),
+        }
 
     def load(self, dumped: dict[str, Any]) -> None:
-        """Take over what `dump` gave. ValueError where it doesn't fit the ladder; then nothing is changed."""
+        """Take over what `dump` gave. ValueError where it doesn't fit the ladder; then nothing is changed.
+
+        What was proved of another claim is not proved of this one, but the evidence is as good as ever.
+        """
+        if dumped["per_request"] is not self.per_request:
+            raise ValueError("evidence for another promise: per hit, or per request")
         evidence = [Evidence(float(seen), float(bad)) for seen, bad in dumped["evidence"]]
         best = [float(value) for value in dumped["best"]]
         if not len(evidence) == len(best) == len(self.evidence):
@@ -126,5 +136,6 @@ class Book:
             raise ValueError("evidence is out of range")
         if not all(math.isfinite(value) for value in best):
             raise ValueError("evidence is out of range")
-        self.evidence, self.best = evidence, best
+        self.evidence = evidence
         self.now = [self.test.log_e(one) for one in evidence]
+        self.best = best if dumped["claim"] == self.test.mean else list(self.now)

@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 from farthing.policies.drift import Fall, Rise
 from farthing.policies.ladder import Book, Ladder
 from farthing.policies.reuse import Bound
-from farthing.policies.sequence import OVER, Comparator, Test
+from farthing.policies.sequence import NOTHING, OVER, Comparator, Test
 
 __all__ = ["Place", "Rules", "Standing", "new_book"]
 
@@ -25,7 +25,8 @@ __all__ = ["Place", "Rules", "Standing", "new_book"]
 _POOL_SHARE = 0.1
 _RESTART_SHARE = 0.05
 _LEAVE_LOG_E = math.log(100.0)
-_HOPELESS_LOG_E = -math.log(1000.0)
+# Evidence is hopeless where going on needs this many times the labels of starting again on a smaller level.
+_HOPELESS_TIMES = 2.0
 # Labels of its own that a route needs before it may lean on the pool, as a share of an error-free proof.
 _OWN_PART = 0.2
 _PILOT_PART = 0.1
@@ -108,27 +109,34 @@ class Standing:
         return pool if enough and self.book.now[pool.rung] >= 0 else self.own
 
     def weigh(self) -> None:
-        """After new evidence: what it proves now. Evidence that is hopeless is dropped, at a price in level."""
+        """After new evidence: what it proves now."""
         found = self.book.proved(self.rules.own_level(self.restarts))
         self.own = Place(*found, "own") if found else None
-        if self.own is None and max(self.book.now) <= _HOPELESS_LOG_E:
-            self.restarts += 1
-            self.reset("its evidence was hopeless")
         rung, needed = self.nearest()
         why = f" since {self.note}" if self.note else ""
         seen = self.book.evidence[rung].seen
         self.lacking = f"not proved{why}: {seen:.0f} labels, about {needed} more good ones needed"
 
     def nearest(self) -> tuple[int, int]:
-        """The rung that is nearest to its proof, and about how many good labels it lacks."""
-        goal = -math.log(self.rules.own_level(self.restarts))
+        """The rung that lacks the fewest good labels to be proved, and how many those are."""
+        level = self.rules.own_level(self.restarts)
         lacks = [
-            ((goal - math.log(share) - now) / self.rules.claim, -rung)
-            for rung, (share, now) in enumerate(zip(self.book.ladder.shares, self.book.now, strict=True))
+            (self.book.test.lacking(evidence, -math.log(share * level)), -rung)
+            for rung, (share, evidence) in enumerate(zip(self.book.ladder.shares, self.book.evidence, strict=True))
             if share > 0
         ]
         needed, rung = min(lacks)
         return -rung, max(1, math.ceil(needed))
+
+    def hopeless(self) -> bool:
+        """Whether its evidence, which proves nothing, was dropped: starting anew, on a smaller level, needs less."""
+        share = max(self.book.ladder.shares)
+        anew = self.book.test.lacking(NOTHING, -math.log(share * self.rules.own_level(self.restarts + 1)))
+        if self.own is not None or self.nearest()[1] <= _HOPELESS_TIMES * anew:
+            return False
+        self.restarts += 1
+        self.reset("its evidence was hopeless")
+        return True
 
     def worse(self, rung: int) -> bool:
         """Whether its labels at a rung show a rate above the claim; wrongly so for one route in a hundred at most."""
@@ -157,7 +165,8 @@ class Standing:
         """What `dump` gave. Raises ValueError, KeyError or TypeError where it is damaged."""
         found = cls.begin(ladder, rules)
         found.book.load(dumped["book"])
-        found.rise.levels = _floats(dumped["rise"], len(found.rise.levels))
+        if dumped["book"]["claim"] == rules.claim:
+            found.rise.levels = _floats(dumped["rise"], len(found.rise.levels))
         counts, levels = dumped["fall"]
         found.fall.counts = [int(count) for count in _floats(counts, found.fall.bins)]
         found.fall.levels = _floats(levels, len(found.fall.levels))

@@ -143,9 +143,11 @@ class Verified:
             self._leave(family, standing)
             return
         family.weigh()
-        if not standing.alone and standing.worse(family.common):
-            self._leave(family, standing)
         standing.weigh()
+        # In this order, since evidence that is dropped shows nothing any more.
+        worse = standing.worse(family.common)
+        if standing.hopeless() or worse:
+            self._leave(family, standing)
         self._lower_floor(family, standing)
 
     def forget(self, route: RouteKey) -> None:
