@@ -212,6 +212,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a tenth of the runs")
     parser.add_argument("--markdown", action="store_true", help="tables for the docs")
+    parser.add_argument("--part", choices=["level", "warm-up", "pool", "drift"], help="one table only")
     asked = parser.parse_args(arguments)
     part = 10 if asked.quick else 1
     console = Console()
@@ -223,12 +224,13 @@ def main(arguments: list[str]) -> int:
                 print(what, file=sys.stderr, flush=True)
             yield from progress.track(runs, description=what)
 
-        for figures in (
-            level(over, 2_000 // part),
-            warm_up(over, 100 // part),
-            mixture(over, 200 // part),
-            drifting(over, 100 // part),
-        ):
+        tables = {
+            "level": lambda: level(over, 2_000 // part),
+            "warm-up": lambda: warm_up(over, 100 // part),
+            "pool": lambda: mixture(over, 200 // part),
+            "drift": lambda: drifting(over, 100 // part),
+        }
+        for figures in (table() for name, table in tables.items() if asked.part in (None, name)):
             _show(console, figures, markdown=asked.markdown)
             missed = missed or figures.missed
     return int(missed)
