@@ -226,8 +226,8 @@ def main(arguments: list[str]) -> int:
 
         tables = {
             "level": lambda: level(over, 2_000 // part),
-            "warm-up": lambda: warm_up(over, 100 // part),
-            "pool": lambda: mixture(over, 200 // part),
+            "warm-up": lambda: warm_up(over, 40 // part),
+            "pool": lambda: mixture(over, 100 // part),
             "drift": lambda: drifting(over, 100 // part),
         }
         for figures in (table() for name, table in tables.items() if asked.part in (None, name)):
