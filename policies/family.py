@@ -27,8 +27,6 @@ class Family:
     book: Book | None = None
     restarts: int = 0
     routes: int = 0
-    # A lower bound, known before a request comes, on the chance that any member's request gets a label.
-    floor: float = 1.0
     place: Place | None = None
 
     def start(self, ladder: Ladder) -> None:
@@ -61,7 +59,6 @@ class Family:
             "book": self.book.dump() if self.book is not None else None,
             "pilot": [list(pair) for pair in self.pilot],
             "restarts": self.restarts,
-            "floor": self.floor,
         }
 
     @classmethod
@@ -73,8 +70,8 @@ class Family:
             found.start(Ladder(tuple(map(float, thresholds)), tuple(map(float, shares))))
         if found.book is not None:
             found.book.load(dumped["book"])
-        found.restarts, found.floor = int(dumped["restarts"]), float(dumped["floor"])
-        if found.restarts < 0 or not 0.0 < found.floor <= 1.0:
+        found.restarts = int(dumped["restarts"])
+        if found.restarts < 0:
             raise ValueError("numbers out of range")
         found.weigh()
         return found

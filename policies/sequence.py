@@ -44,7 +44,10 @@ class Evidence:
         return Evidence(self.seen + weight, self.bad + weight * outcome)
 
     def complained(self, weight: float = 1.0) -> Evidence:
-        """With a bad outcome that somebody reported: it counts against, and its silence never counts for."""
+        """With a bad outcome that somebody reported: it counts against, and silence never counts for.
+
+        Upper bounds stay valid; lower ones don't, since nobody drew it by a coin.
+        """
         return Evidence(self.seen, self.bad + weight)
 
 

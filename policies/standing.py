@@ -24,7 +24,6 @@ __all__ = ["Place", "Rules", "Standing", "new_book"]
 # hopeless. Each costs labels: ln(1/(1 - share)) / claim of them, 10 and 5 at a claim of 1 %.
 _POOL_SHARE = 0.1
 _RESTART_SHARE = 0.05
-_LEAVE_LOG_E = math.log(100.0)
 # Evidence is hopeless where going on needs this many times the labels of starting again on a smaller level.
 _HOPELESS_TIMES = 2.0
 # Labels of its own that a route needs before it may lean on the pool, as a share of an error-free proof.
@@ -138,10 +137,10 @@ class Standing:
         self.reset("its evidence was hopeless")
         return True
 
-    def worse(self, rung: int) -> bool:
-        """Whether its labels at a rung show a rate above the claim; wrongly so for one route in a hundred at most."""
+    def excess(self, rung: int) -> float:
+        """The logarithm of the e-value for its rate at a rung being above the claim."""
         evidence = self.book.evidence[rung]
-        return evidence.bad > 0 and _above(self.rules.claim).log_e(evidence) >= _LEAVE_LOG_E
+        return _above(self.rules.claim).log_e(evidence) if evidence.bad > 0 else 0.0
 
     def reset(self, note: str) -> None:
         """Drop the evidence: back to observing. Labels of earlier verdicts no longer count."""

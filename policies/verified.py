@@ -26,6 +26,9 @@ __all__ = ["Settings", "Verified"]
 
 _VERSION = 1
 _PILOT_EPOCH = -1
+# E-values for being worse than the claim, at which a route leaves the pool: wrongly so, for a route within the claim,
+# with probability 1 % at most; 10 % where its evidence is hopeless as well, and about to be dropped.
+_LEAVE, _LEAVE_HOPELESS = math.log(100.0), math.log(10.0)
 _PROVED_BY = {"own": "proved by its own labels", "pool": "proved by the pool"}
 
 
@@ -89,12 +92,10 @@ class Verified:
                 standing.reset("scores have fallen")
         place = standing.place(family.place)
         weight = self._weight(standing, place, may_audit)
-        pool_weight = family.floor if may_audit or family.floor == 1.0 else 0.0
+        floor = self._pool_floor(family, place, may_audit)
         if place is None:
-            return Verdict(
-                Action.OBSERVE, standing.lacking, epoch=standing.epoch, weight=weight, pool_weight=pool_weight
-            )
-        action, audit, chance_of_label = Action.OBSERVE, False, 1.0
+            return Verdict(Action.OBSERVE, standing.lacking, epoch=standing.epoch, weight=weight, pool_weight=floor)
+        action, audit, chance_of_label, pool_weight = Action.OBSERVE, False, 1.0, floor
         if rung > place.rung:
             reason = "below the proved threshold"
         elif self.settings.mode == "observe":
@@ -105,7 +106,7 @@ class Verified:
             action, reason = Action.SERVE, _PROVED_BY[place.proof]
             chance_of_label = weight
             audit = chance < chance_of_label
-            weight, pool_weight = (1.0, family.floor / chance_of_label) if audit else (0.0, 0.0)
+            weight, pool_weight = (1.0, floor / chance_of_label) if audit else (0.0, 0.0)
             standing.served += 1
             standing.unaudited += 1
         bound, wrong = self._bound(family, standing, place)
@@ -145,10 +146,9 @@ class Verified:
         family.weigh()
         standing.weigh()
         # In this order, since evidence that is dropped shows nothing any more.
-        worse = standing.worse(family.common)
-        if standing.hopeless() or worse:
+        excess = standing.excess(family.common)
+        if excess >= (_LEAVE_HOPELESS if standing.hopeless() else _LEAVE):
             self._leave(family, standing)
-        self._lower_floor(family, standing)
 
     def forget(self, route: RouteKey) -> None:
         """See reuse.Policy."""
@@ -186,9 +186,6 @@ class Verified:
             raise ValueError(f"not this policy's state: {error}") from error
         self._families, self._routes = families, routes
         self._shrink()
-        for route, known in self._routes.items():
-            if known is not None:
-                self._lower_floor(self._families[route.tenant], known)
 
     def _at(self, route: RouteKey) -> tuple[Family, Standing | None]:
         """The route's place, made where it is new; it is the latest used from now on."""
@@ -226,6 +223,17 @@ class Verified:
             return 1.0
         return self._audit_share(standing, place) if may_audit else 0.0
 
+    def _pool_floor(self, family: Family, place: Place | None, may_audit: bool) -> float:
+        """A lower bound, known beforehand, on the chance that a request of the pool's population gets a label.
+
+        A route that serves on its own word isn't of it; where some serve on the pool's, all count as little as they.
+        """
+        if self.settings.mode != "serve" or (place is None and family.place is None):
+            return 1.0
+        if place is not None and place.proof == "own":
+            return 0.0
+        return self.settings.audit_floor if may_audit else 0.0
+
     def _audit_share(self, standing: Standing, place: Place) -> float:
         seen = standing.book.evidence[place.rung].seen
         fade = math.sqrt(self._rules.unit / seen) if seen > self._rules.unit else 1.0
@@ -235,12 +243,6 @@ class Verified:
         if score >= standing.book.ladder.thresholds[place.rung]:
             return standing.rise.add(label.outcome)
         return self.settings.bound.per == "request" and standing.rise.add(0.0, verdict.weight)
-
-    def _lower_floor(self, family: Family, standing: Standing) -> None:
-        """Once a member may serve, the pool can count on no more than the least audit share."""
-        able = family.place is not None or standing.own is not None
-        if self.settings.mode == "serve" and able:
-            family.floor = min(family.floor, self.settings.audit_floor)
 
     def _leave(self, family: Family, standing: Standing) -> None:
         if not standing.alone:

@@ -301,6 +301,29 @@ def test_a_route_that_is_worse_leaves_the_pool_and_the_rest_can_prove_themselves
     assert next(one for *name, one in policy.dump()["routes"] if name == list(bad))["alone"] is True
 
 
+def test_a_route_that_serves_on_its_own_word_tells_the_pool_nothing() -> None:
+    """So those that only observe count in full, though some hits of others are seen by chance."""
+    policy = Verified(POOLED)
+    until_served(policy, route=ROUTE)
+
+    assert ask(policy, route=ROUTE, chance=AUDIT).pool_weight == 0.0
+    assert ask(policy, route=RouteKey("acme", "new")).pool_weight == 1.0
+
+
+def test_once_the_pool_serves_a_label_counts_as_little_as_the_least_audit() -> None:
+    policy = Verified(POOLED)
+    many = routes(12)
+    for _ in range(8):
+        for route in many:
+            compare(policy, route=route)
+    audit = ask(policy, route=many[0], chance=AUDIT)
+
+    assert audit.audit
+    assert audit.pool_weight == pytest.approx(0.01 / audit.label_chance)
+    assert ask(policy, route=RouteKey("acme", "new")).pool_weight == 0.01
+    assert ask(policy, route=RouteKey("acme", "new"), may_audit=False).pool_weight == 0.0
+
+
 def test_without_pooling_routes_know_nothing_of_each_other() -> None:
     policy = Verified(QUICK)
     for _ in range(8):
@@ -393,7 +416,7 @@ def test_what_is_dumped_and_loaded_goes_on_as_if_nothing_had_been(history: Any, 
         lambda d: d["routes"][0][2]["book"].update(per_request=True),
         lambda d: d["routes"][0][2].update(rise=[1.0]),
         lambda d: d["families"]["acme"].update(ladder=[[0.1, 0.5], [0.5, 0.5]]),
-        lambda d: d["families"]["acme"].update(floor=0.0),
+        lambda d: d["families"]["acme"].update(restarts=-1),
     ],
 )
 def test_damaged_state_is_refused_and_changes_nothing(damage: Any) -> None:
