@@ -139,11 +139,11 @@ class Verified:
                 family.book.add(candidate.score, label.outcome, verdict.pool_weight)
             if place is None or candidate.score >= standing.book.ladder.thresholds[place.rung]:
                 standing.unaudited = 0
+        family.weigh()
         if place is not None and self._risen(standing, place, candidate.score, verdict, label):
             standing.reset("too many answers were wrong")
             self._leave(family, standing)
             return
-        family.weigh()
         standing.weigh()
         # In this order, since evidence that is dropped shows nothing any more.
         excess = standing.excess(family.common)
