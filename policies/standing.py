@@ -1,0 +1,201 @@
+"""What is known of one route, and the rules by which that is judged. Pure.
+
+Rules of this file:
+1. A route's own evidence is the only one that speaks of it without an assumption. The pool's speaks of the average hit
+   of its members; a route may lean on it only after labels of its own that don't speak against it.
+2. The levels of all tests of a route whose quality never changed sum to the operator's, restarts included.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal, NamedTuple
+
+from farthing.policies.drift import Fall, Rise
+from farthing.policies.ladder import Book, Ladder
+from farthing.policies.reuse import Bound
+from farthing.policies.sequence import NOTHING, OVER, Comparator, Test
+
+__all__ = ["Place", "Rules", "Standing", "new_book"]
+
+# How the level is shared: the pool gets a tenth; of the rest a twentieth is kept for starting again where evidence is
+# hopeless. Each costs labels: ln(1/(1 - share)) / claim of them, 10 and 5 at a claim of 1 %.
+_POOL_SHARE = 0.1
+_RESTART_SHARE = 0.05
+# Evidence is hopeless where going on needs this many times the labels of starting again on a smaller level.
+_HOPELESS_TIMES = 2.0
+# Labels of its own that a route needs before it may lean on the pool, as a share of an error-free proof.
+_OWN_PART = 0.2
+_PILOT_PART = 0.1
+_PILOT_AT_LEAST, _PILOT_AT_MOST = 20, 100
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What is promised, and how carefully. `patience_*`: average observations between false alarms, at least."""
+
+    bound: Bound
+    comparator: Comparator
+    pooled: bool
+    patience_wrong: float
+    patience_scores: float
+
+    @property
+    def claim(self) -> float:
+        """The rate of 'different' labels that must be refuted for the promise to hold."""
+        return self.comparator.seen_rate(self.bound.max_wrong)
+
+    @property
+    def unit(self) -> float:
+        """About how many error-free labels prove the claim: ln(1/level) / claim."""
+        return math.log(1.0 / self.bound.level) / self.claim
+
+    @property
+    def pilot(self) -> int:
+        """How many first comparisons go into choosing thresholds."""
+        return min(_PILOT_AT_MOST, max(_PILOT_AT_LEAST, math.ceil(_PILOT_PART * self.unit)))
+
+    def own_level(self, restarts: int) -> float:
+        """The level of a route's own test after that many restarts."""
+        mine = self.bound.level * (1.0 - _POOL_SHARE if self.pooled else 1.0)
+        return mine * (_RESTART_SHARE / (restarts * (restarts + 1)) if restarts else 1.0 - _RESTART_SHARE)
+
+    def pool_level(self, restarts: int) -> float:
+        """The level of the pool's test after that many restarts."""
+        return self.bound.level * _POOL_SHARE / ((restarts + 1) * (restarts + 2))
+
+
+class Place(NamedTuple):
+    """Where a route may serve: the rung, the level at which it is proved, and whose evidence proves it."""
+
+    rung: int
+    level: float
+    proof: Literal["own", "pool"]
+
+
+@dataclass(slots=True)
+class Standing:
+    """One route. `alone`: it is worse than the pool and has left it. `unaudited`: hits served since the last label."""
+
+    rules: Rules
+    book: Book
+    rise: Rise
+    fall: Fall
+    epoch: int = 0
+    restarts: int = 0
+    alone: bool = False
+    served: int = 0
+    unaudited: int = 0
+    note: str = ""
+    own: Place | None = None
+    lacking: str = ""
+
+    @classmethod
+    def begin(cls, ladder: Ladder, rules: Rules) -> Standing:
+        """A route of which nothing is known."""
+        rise = Rise(rules.claim, rules.patience_wrong)
+        found = cls(rules, new_book(ladder, rules), rise, Fall(len(ladder.thresholds), rules.patience_scores))
+        found.weigh()
+        return found
+
+    def place(self, pool: Place | None) -> Place | None:
+        """The lowest threshold at which it may serve, on its own evidence or the pool's."""
+        if pool is None or self.alone or (self.own is not None and self.own.rung >= pool.rung):
+            return self.own
+        enough = self.book.evidence[pool.rung].seen >= _OWN_PART * self.rules.unit
+        return pool if enough and self.book.now[pool.rung] >= 0 else self.own
+
+    def weigh(self) -> None:
+        """After new evidence: what it proves now."""
+        found = self.book.proved(self.rules.own_level(self.restarts))
+        self.own = Place(*found, "own") if found else None
+        rung, needed = self.nearest()
+        why = f" since {self.note}" if self.note else ""
+        seen = self.book.evidence[rung].seen
+        self.lacking = f"not proved{why}: {seen:.0f} labels, about {needed} more good ones needed"
+
+    def nearest(self) -> tuple[int, int]:
+        """The rung that lacks the fewest good labels to be proved, and how many those are."""
+        level = self.rules.own_level(self.restarts)
+        lacks = [
+            (self.book.test.lacking(evidence, -math.log(share * level)), -rung)
+            for rung, (share, evidence) in enumerate(zip(self.book.ladder.shares, self.book.evidence, strict=True))
+            if share > 0
+        ]
+        needed, rung = min(lacks)
+        return -rung, max(1, math.ceil(needed))
+
+    def hopeless(self) -> bool:
+        """Whether its evidence, which proves nothing, was dropped: starting anew, on a smaller level, needs less."""
+        share = max(self.book.ladder.shares)
+        anew = self.book.test.lacking(NOTHING, -math.log(share * self.rules.own_level(self.restarts + 1)))
+        if self.own is not None or self.nearest()[1] <= _HOPELESS_TIMES * anew:
+            return False
+        self.restarts += 1
+        self.reset("its evidence was hopeless")
+        return True
+
+    def excess(self, rung: int) -> float:
+        """The logarithm of the e-value for its rate at a rung being above the claim."""
+        evidence = self.book.evidence[rung]
+        return _above(self.rules.claim).log_e(evidence) if evidence.bad > 0 else 0.0
+
+    def reset(self, note: str) -> None:
+        """Drop the evidence: back to observing. Labels of earlier verdicts no longer count."""
+        fresh = Standing.begin(self.book.ladder, self.rules)
+        self.book, self.rise, self.fall = fresh.book, fresh.rise, fresh.fall
+        self.note, self.unaudited = note, 0
+        self.epoch += 1
+        self.weigh()
+
+    def dump(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {
+            "book": self.book.dump(),
+            "rise": list(self.rise.levels),
+            "fall": [list(self.fall.counts), list(self.fall.levels)],
+            **{name: getattr(self, name) for name in _PLAIN},
+        }
+
+    @classmethod
+    def load(cls, ladder: Ladder, rules: Rules, dumped: dict[str, Any]) -> Standing:
+        """What `dump` gave. Raises ValueError, KeyError or TypeError where it is damaged."""
+        found = cls.begin(ladder, rules)
+        found.book.load(dumped["book"])
+        if dumped["book"]["claim"] == rules.claim:
+            found.rise.levels = _floats(dumped["rise"], len(found.rise.levels))
+        counts, levels = dumped["fall"]
+        found.fall.counts = [int(count) for count in _floats(counts, found.fall.bins)]
+        found.fall.levels = _floats(levels, len(found.fall.levels))
+        for name, kind in _PLAIN.items():
+            value = dumped[name]
+            if type(value) is not kind:
+                raise ValueError(f"{name}: {value!r}")
+            setattr(found, name, value)
+        found.weigh()
+        return found
+
+
+_PLAIN: dict[str, type] = {
+    "epoch": int, "restarts": int, "alone": bool, "served": int, "unaudited": int, "note": str
+}  # fmt: skip
+
+
+@lru_cache(maxsize=64)
+def _above(claim: float) -> Test:
+    """The test that speaks for a rate above the claim."""
+    return Test(claim, OVER)
+
+
+def new_book(ladder: Ladder, rules: Rules) -> Book:
+    """An empty book for these rules."""
+    return Book(ladder, Test(rules.claim), per_request=rules.bound.per == "request")
+
+
+def _floats(values: list[Any], count: int) -> list[float]:
+    found = [float(value) for value in values]
+    if len(found) != count or not all(0 <= value < math.inf for value in found):
+        raise ValueError("numbers out of range")
+    return found

@@ -1,0 +1,287 @@
+"""Verified reuse: a route serves where, and only where, its labels prove that few enough answers are wrong. Pure.
+
+It begins in observe, where every would-be hit is compared with the fresh answer for free. Once a threshold's bound is
+proved it serves from there up, audits a share of its hits, and goes back by itself when an alarm sounds, when the
+evidence no longer speaks for it, or when nobody has been allowed to look for too long.
+
+The promise, its proof, its assumptions: docs/reuse-bound.md.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Literal
+
+from farthing.policies.family import Family
+from farthing.policies.ladder import Ladder, build
+from farthing.policies.reuse import Action, Bound, Candidate, Label, Mode, RouteKey, RouteState, Source, Verdict
+from farthing.policies.sequence import Comparator, upper
+from farthing.policies.standing import Place, Rules, Standing
+
+__all__ = ["Settings", "Verified"]
+
+_VERSION = 1
+_PILOT_EPOCH = -1
+# E-values for being worse than the claim, at which a route leaves the pool: wrongly so, for a route within the claim,
+# with probability 1 % at most; 10 % where its evidence is hopeless as well, and about to be dropped.
+_LEAVE, _LEAVE_HOPELESS = math.log(100.0), math.log(10.0)
+_PROVED_BY = {"own": "proved by its own labels", "pool": "proved by the pool"}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """`audit_share`: of served hits, at first; it falls with the root of the evidence, to `audit_floor`.
+
+    `unaudited_limit`: hits served in a row without a label before the route observes again. `ladder`: thresholds, where
+    they are known beforehand; otherwise a tenant's first comparisons choose them.
+    """
+
+    bound: Bound = field(default_factory=Bound)
+    mode: Mode = "observe"
+    comparator: Comparator = field(default_factory=Comparator)
+    audit_share: float = 0.05
+    audit_floor: float = 0.01
+    unaudited_limit: int = 1_000
+    pooled: bool = True
+    patience_wrong: float = 10_000.0
+    patience_scores: float = 100_000.0
+    max_routes: int = 10_000
+    ladder: Ladder | None = None
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.audit_floor <= self.audit_share <= 1.0:
+            raise ValueError("0 < audit_floor <= audit_share <= 1")
+        if self.max_routes < 1 or self.unaudited_limit < 1:
+            raise ValueError("max_routes and unaudited_limit are at least 1")
+
+    @property
+    def rules(self) -> Rules:
+        """The part that evidence is judged by."""
+        return Rules(self.bound, self.comparator, self.pooled, self.patience_wrong, self.patience_scores)
+
+
+class Verified:
+    """See the module, and reuse.Policy. Memory: a few kB a route; beyond `max_routes` the least recently used go."""
+
+    entries: Literal["misses", "wrong"] = "misses"
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._rules = settings.rules
+        self._families: dict[str, Family] = {}
+        self._routes: OrderedDict[RouteKey, Standing | None] = OrderedDict()  # None: its tenant has no ladder yet
+
+    def decide(self, route: RouteKey, candidate: Candidate, chance: float, *, may_audit: bool = True) -> Verdict:
+        """See reuse.Policy. `chance` both draws the audit and breaks ties between scores, by other digits."""
+        if self.settings.mode == "off":
+            return Verdict(Action.OBSERVE, "off", weight=0.0, pool_weight=0.0)
+        if not 0.0 <= candidate.score <= 1.0:
+            return Verdict(Action.OBSERVE, "score is out of range", weight=0.0, pool_weight=0.0)
+        family, standing = self._at(route)
+        if standing is None or family.ladder is None:
+            reason = f"choosing thresholds: {len(family.pilot)} of {self._rules.pilot} comparisons"
+            return Verdict(Action.OBSERVE, reason, epoch=_PILOT_EPOCH)
+        rung = family.ladder.passed(candidate.score)
+        if rung < len(family.ladder.thresholds):
+            fell = standing.fall.add(standing.fall.bins - 1 - rung, chance * 65_536 % 1.0)
+            if fell and standing.place(family.place) is not None:
+                standing.reset("scores have fallen")
+        place = standing.place(family.place)
+        weight = self._weight(standing, place, may_audit)
+        floor = self._pool_floor(family, place, may_audit)
+        if place is None:
+            return Verdict(Action.OBSERVE, standing.lacking, epoch=standing.epoch, weight=weight, pool_weight=floor)
+        action, audit, chance_of_label, pool_weight = Action.OBSERVE, False, 1.0, floor
+        if rung > place.rung:
+            reason = "below the proved threshold"
+        elif self.settings.mode == "observe":
+            reason = "would serve"
+        elif standing.unaudited >= self.settings.unaudited_limit:
+            reason, weight = "not audited for too long", 1.0
+        else:
+            action, reason = Action.SERVE, _PROVED_BY[place.proof]
+            chance_of_label = weight
+            audit = chance < chance_of_label
+            weight, pool_weight = (1.0, floor / chance_of_label) if audit else (0.0, 0.0)
+            standing.served += 1
+            standing.unaudited += 1
+        bound, wrong = self._bound(family, standing, place)
+        threshold = family.ladder.thresholds[place.rung]
+        return Verdict(
+            action, reason, audit, bound, wrong, threshold, chance_of_label, standing.epoch, weight, pool_weight
+        )
+
+    def learn(self, route: RouteKey, candidate: Candidate, verdict: Verdict, label: Label) -> None:
+        """See reuse.Policy. A good rating is not learnt: whoever is content doesn't say so."""
+        family, standing = self._families.get(route.tenant), self._routes.get(route)
+        if family is None or self.settings.mode == "off" or not 0.0 <= candidate.score <= 1.0:
+            return
+        if family.ladder is None:
+            if verdict.epoch == _PILOT_EPOCH and label.source is Source.COMPARISON:
+                self._pilot(family, candidate.score, label.outcome)
+            return
+        if standing is None or family.book is None or verdict.epoch != standing.epoch:
+            return
+        place = standing.place(family.place)
+        if label.source is Source.RATING:
+            if label.outcome < 0.5:
+                return
+            standing.book.complained(candidate.score)
+            if not standing.alone:
+                family.book.complained(candidate.score)
+        else:
+            standing.book.add(candidate.score, label.outcome, verdict.weight)
+            if not standing.alone:
+                family.book.add(candidate.score, label.outcome, verdict.pool_weight)
+            if place is None or candidate.score >= standing.book.ladder.thresholds[place.rung]:
+                standing.unaudited = 0
+        family.weigh()
+        if place is not None and self._risen(standing, place, candidate.score, verdict, label):
+            standing.reset("too many answers were wrong")
+            self._leave(family, standing)
+            return
+        standing.weigh()
+        # In this order, since evidence that is dropped shows nothing any more.
+        excess = standing.excess(family.common)
+        if excess >= (_LEAVE_HOPELESS if standing.hopeless() else _LEAVE):
+            self._leave(family, standing)
+
+    def forget(self, route: RouteKey) -> None:
+        """See reuse.Policy."""
+        standing = self._routes.get(route)
+        if standing is not None:
+            standing.reset("the operator reset it")
+            standing.alone, standing.restarts = False, 0
+
+    def state(self) -> list[RouteState]:
+        """See reuse.Policy."""
+        return list(self._states())
+
+    def dump(self) -> dict[str, Any]:
+        """See reuse.Policy. Routes in the order of their last use."""
+        return {
+            "version": _VERSION,
+            "policy": "verified",
+            "families": {tenant: family.dump() for tenant, family in self._families.items()},
+            "routes": [[*route, one.dump() if one is not None else None] for route, one in self._routes.items()],
+        }
+
+    def load(self, dumped: dict[str, Any]) -> None:
+        """See reuse.Policy. Evidence stays good under another bound: what it proves is worked out anew."""
+        try:
+            if dumped["version"] != _VERSION or dumped["policy"] != "verified":
+                raise ValueError("another version")
+            families = {str(tenant): Family.load(self._rules, one) for tenant, one in dumped["families"].items()}
+            routes: OrderedDict[RouteKey, Standing | None] = OrderedDict()
+            for tenant, name, one in dumped["routes"]:
+                ladder = families[tenant].ladder
+                known = Standing.load(ladder, self._rules, one) if ladder is not None and one is not None else None
+                routes[RouteKey(str(tenant), str(name))] = known
+                families[tenant].routes += 1
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise ValueError(f"not this policy's state: {error}") from error
+        self._families, self._routes = families, routes
+        self._shrink()
+
+    def _at(self, route: RouteKey) -> tuple[Family, Standing | None]:
+        """The route's place, made where it is new; it is the latest used from now on."""
+        family = self._families.get(route.tenant)
+        if family is None:
+            family = self._families[route.tenant] = Family(self._rules)
+            if self.settings.ladder is not None:
+                family.start(self.settings.ladder)
+        if route not in self._routes:
+            self._routes[route] = None
+            family.routes += 1
+            self._shrink()
+        standing = self._routes[route]
+        if standing is None and family.ladder is not None:
+            standing = self._routes[route] = Standing.begin(family.ladder, self._rules)
+        self._routes.move_to_end(route)
+        return family, standing
+
+    def _shrink(self) -> None:
+        while len(self._routes) > self.settings.max_routes:
+            route, _ = self._routes.popitem(last=False)
+            family = self._families[route.tenant]
+            family.routes -= 1
+            if not family.routes:
+                del self._families[route.tenant]
+
+    def _pilot(self, family: Family, score: float, outcome: float) -> None:
+        family.pilot.append((score, outcome))
+        if len(family.pilot) >= self._rules.pilot:
+            family.start(build(family.pilot, self._rules.claim))
+
+    def _weight(self, standing: Standing, place: Place | None, may_audit: bool) -> float:
+        """What an observed label counts for the route: where its hits are served, no more than one of theirs may."""
+        if place is None or self.settings.mode != "serve":
+            return 1.0
+        return self._audit_share(standing, place) if may_audit else 0.0
+
+    def _pool_floor(self, family: Family, place: Place | None, may_audit: bool) -> float:
+        """A lower bound, known beforehand, on the chance that a request of the pool's population gets a label.
+
+        A route that serves on its own word isn't of it; where some serve on the pool's, all count as little as they.
+        """
+        if self.settings.mode != "serve" or (place is None and family.place is None):
+            return 1.0
+        if place is not None and place.proof == "own":
+            return 0.0
+        return self.settings.audit_floor if may_audit else 0.0
+
+    def _audit_share(self, standing: Standing, place: Place) -> float:
+        seen = standing.book.evidence[place.rung].seen
+        fade = math.sqrt(self._rules.unit / seen) if seen > self._rules.unit else 1.0
+        return max(self.settings.audit_floor, self.settings.audit_share * fade)
+
+    def _risen(self, standing: Standing, place: Place, score: float, verdict: Verdict, label: Label) -> bool:
+        if score >= standing.book.ladder.thresholds[place.rung]:
+            return standing.rise.add(label.outcome)
+        return self.settings.bound.per == "request" and standing.rise.add(0.0, verdict.weight)
+
+    def _leave(self, family: Family, standing: Standing) -> None:
+        if not standing.alone:
+            standing.alone = True
+            family.left()
+
+    def _bound(self, family: Family, standing: Standing, place: Place) -> tuple[float, float]:
+        """The upper bound and the estimate, by the evidence that proves the place."""
+        book = family.book if place.proof == "pool" and family.book is not None else standing.book
+        evidence = book.evidence[place.rung]
+        # It was proved at some moment of this epoch, and stays so, though chance may have raised the figure since.
+        known = min(_upper(evidence, place.level, self.settings.comparator), self.settings.bound.max_wrong)
+        return known, (evidence.bad + 0.5) / (evidence.seen + 1.0)
+
+    def _states(self) -> Iterator[RouteState]:
+        for route, standing in reversed(self._routes.items()):
+            family = self._families[route.tenant]
+            if standing is None:
+                reason = f"choosing thresholds: {len(family.pilot)} of {self._rules.pilot} comparisons"
+                yield RouteState(route, False, "", None, None, 0.0, 0.0, None, 0, 0, 0.0, reason)
+                continue
+            place = standing.place(family.place)
+            rung, needed = standing.nearest() if place is None else (place.rung, None)
+            evidence = standing.book.evidence[rung]
+            yield RouteState(
+                route=route,
+                serving=place is not None and self.settings.mode == "serve",
+                proof=place.proof if place is not None else "",
+                threshold=standing.book.ladder.thresholds[rung],
+                bound=self._bound(family, standing, place)[0] if place is not None else None,
+                labels=evidence.seen,
+                wrong=evidence.bad,
+                needed=needed,
+                epoch=standing.epoch,
+                served=standing.served,
+                drift=max(standing.rise.height, standing.fall.height),
+                reason=standing.note if place is None and standing.note else standing.lacking if place is None else "",
+            )
+
+
+# Most verdicts of a serving route rest on the same evidence as the one before.
+_upper = lru_cache(maxsize=4_096)(upper)
