@@ -20,11 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from farthing.cache.embedder import Embedder
-from farthing.cache.guard import unmatchable
 from farthing.cache.index import BruteIndex
 from farthing.cache.rarity import RouteWords
 from farthing.cache.semantic import NEIGHBOURS
 from farthing.cache.signals import comparable
+from farthing.cache.unmatchable import unmatchable
 from farthing.cache.verifier import Verifier
 from farthing.proxy.text import normalise
 
@@ -163,7 +163,7 @@ def replayed(requests: Sequence[Request], vectors: Vectors, verifier: Verifier) 
     verbatim: list[int] = []
     texts: list[tuple[str, str]] = []
     for number, one in enumerate(requests):
-        vector = None if unmatchable(one.text) else vectors.of(one.text)
+        vector = None if unmatchable(one.text, records=False) else vectors.of(one.text)
         if vector is None:
             continue
         index = indexes.setdefault(one.scope, BruteIndex(len(vector)))

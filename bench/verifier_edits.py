@@ -31,7 +31,8 @@ class Made:
     family: str
 
 
-# Slots: what stands in braces is filled from the list of that name; a digit tells two of a kind apart.
+# Slots: what stands in braces is filled from the list of that name; a digit tells two of a kind apart. '~': the order
+# of the two makes no difference to the answer.
 FRAMES = """
 How do I cook {food} for {n} people? | recipe for {food} for {n} | I want to make {food} for {n} people, how is it done?
 How many calories are in {n} grams of {food}? | {food}, {n} g: how many calories? | calories of {n} grams of {food}
@@ -39,8 +40,8 @@ What does the word {adj} mean? | define {adj} | meaning of the word "{adj}" | Ex
 Give me a synonym for {adj}. | another word for {adj} | What is a word that means the same as {adj}?
 How do I train a {animal} to stop biting? | my {animal} bites, how can I stop it | teach a {animal} not to bite
 What do {animal}s eat in winter? | winter food of the {animal} | In winter, what does a {animal} eat?
-What is the difference between a {animal} and a {animal2}? | {animal} vs {animal2}: how do they differ?
-What is the time difference between {city} and {city2}? | how many hours apart are {city} and {city2}
+~ What is the difference between a {animal} and a {animal2}? | {animal} vs {animal2}: how do they differ?
+~ What is the time difference between {city} and {city2}? | how many hours apart are {city} and {city2}
 Is {city} larger than {city2}? | Is {city} a bigger place than {city2}?
 Book a table in {city} for {n} on {day}. | I'd like a table for {n} in {city} on {day} | table for {n}, {city}, {day}
 Write an email to {name} asking for the report by {day}. | Ask {name} by email for the report, due {day}.
@@ -52,22 +53,22 @@ How do I plant {food} in {month}? | planting {food} in {month}, how? | It's {mon
 What does a {job} earn? | salary of a {job} | How much money does a {job} make?
 What training do I need to become a {job}? | I'd like to be a {job}, which training does it take?
 Interview questions for a {job} with {n} years of experience | What to ask a {job} who has {n} years of experience?
-Write a poem about {noun} in {n} lines. | a {n}-line poem about {noun} | Compose a poem of {n} lines on {noun}.
+Write a poem about {noun} in {n} lines. | a {n}-line poem about {noun} | {n} lines of verse on {noun}
 Which is more {adj}, {noun} or {noun2}? | Of {noun} and {noun2}, which is more {adj}?
-Summarise the history of {city} in {n} sentences. | history of {city}, {n} sentences | In {n} sentences: {city}'s history
+Summarise the history of {city} in {n} sentences. | history of {city}, {n} sentences
 When did {city} become independent of {city2}? | {city}'s independence from {city2}: when was it?
-Should I take {med} before or after eating? | {med}: before or after a meal? | take {med} with food or on its own
-Can I take {med} with {med2}? | are {med} and {med2} safe together | mixing {med2} and {med}, is it safe?
-How do I play {music} if I'm left-handed? | left-handed {music} playing, how | I'm left-handed; how can I play the {music}?
+Should I take {med} before or after eating? | {med}: before or after a meal?
+~ Can I take {med} with {med2}? | are {med} and {med2} safe together | mixing {med2} and {med}, is it safe?
+How do I play {music} if I'm left-handed? | I'm left-handed; how can I play the {music}?
 How do I raise {noun}? | ways to raise {noun}
 How do I lower {noun}? | ways to lower {noun}
 Why is {noun} good for {animal}s? | What makes {noun} good for {animal}s?
 Why is {noun} not good for {animal}s? | What makes {noun} bad for {animal}s?
-Remind me at {hour} to call {name}. | set a reminder at {hour}: call {name} | At {hour}, remind me that I must call {name}.
+Remind me at {hour} to call {name}. | set a reminder at {hour}: call {name}
 Is the museum open on {day} at {hour}? | on {day}, can I visit the museum at {hour}? | museum, {day}, {hour}: open?
 Write a function `{ident}` that returns the largest of {n} numbers. | function {ident}: the largest of {n} numbers
 What does error {n} mean in {ident}? | {ident} says error {n}, what is it? | meaning of error {n} from `{ident}`
-How far is it from {city} to {city2} by train? | train distance {city} to {city2} | by train from {city} to {city2}: how far
+~ How far is it from {city} to {city2} by train? | train distance {city} to {city2}
 Send {n} boxes of {food} from {city} to {city2}. | ship {n} boxes of {food} to {city2} from {city}
 Find rows where `{ident} > {n}`. | rows with {ident} > {n} | which rows have {ident} > {n}?
 Find rows where `{ident} < {n}`. | rows with {ident} < {n} | which rows have {ident} < {n}?
@@ -124,7 +125,7 @@ def frames(things: Things, seed: int, each: int = 60) -> Iterator[Made]:
     chance = Random(seed)
     fillers = _fillers(things)
     for number, line in enumerate(FRAMES.strip().splitlines()):
-        wordings = [wording.strip() for wording in line.split(" | ")]
+        wordings = [wording.strip() for wording in line.removeprefix("~").split(" | ")]
         wanted = sorted({match.group(1) + match.group(2) for wording in wordings for match in _SLOT.finditer(wording)})
         chosen = {slot: chance.sample(options, min(len(options), 4)) for slot in wanted
                   for options in [fillers[slot.rstrip("2")]]}  # fmt: skip
@@ -132,7 +133,8 @@ def frames(things: Things, seed: int, each: int = 60) -> Iterator[Made]:
             values = {slot: chance.choice(options) for slot, options in chosen.items()}
             if any(slot + "2" in values and values[slot + "2"] == values[slot] for slot in values):
                 continue
-            answer = f"frame{number}:" + "|".join(values[slot] for slot in wanted)
+            said = [values[slot] for slot in wanted]
+            answer = f"frame{number}:" + "|".join(sorted(said) if line.startswith("~") else said)
             for wording in chance.sample(wordings, min(2, len(wordings))):
                 yield Made(_surface(_filled(wording, values), chance), answer, f"frame{number}")
 

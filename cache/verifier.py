@@ -3,7 +3,7 @@
 The model file is made by bench/train_verifier.py, which writes into it how, from what, and how good it is. Rules:
 1. Texts that are equal when normalised score 1; texts that can't be compared score 0; all others lie between.
 2. The trees are monotone: a mismatch may only lower the score (see signals.FEATURES).
-3. Scores are symmetric in the two texts but for `contrast`, which looks at the other candidates.
+3. Scores are symmetric in the two texts.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ class Trees:
     """Trees of one depth, laid out in arrays, and the scale that turns their sum into a probability.
 
     `feature`, `threshold`: [trees, 2**depth - 1], the children of node n are 2n+1 (value <= threshold) and 2n+2;
-    `leaf`: [trees, 2**depth]. Probability: 1 / (1 + exp(-(slope * (start + sum of leaves) + offset))).
+    `leaf`: [trees, 2**depth]; `linear`: [features]. Probability: 1 / (1 + exp(-(slope * sum + offset))), where the sum
+    is start + the leaves + linear @ features.
     """
 
     def __init__(self, model: dict[str, Any]) -> None:
@@ -53,6 +54,7 @@ class Trees:
             self.feature = np.asarray(model["feature"], np.intp)
             self.threshold = np.asarray(model["threshold"], np.float64)
             self.leaf = np.asarray(model["leaf"], np.float64)
+            self._linear = np.asarray(model["linear"], np.float64)
             self._start = float(model["start"])
             self._slope, self._offset = float(model["slope"]), float(model["offset"])
         except (KeyError, TypeError, ValueError) as error:
@@ -60,7 +62,9 @@ class Trees:
         count, nodes = len(self.leaf), 2**self.depth - 1
         fits = self.feature.shape == self.threshold.shape == (count, nodes) and self.leaf.shape == (count, nodes + 1)
         inside = fits and 0 <= self.feature.min() <= self.feature.max() < len(FEATURES)
-        if not inside or not np.isfinite(self.leaf).all() or self._slope <= 0:
+        sound = inside and self._linear.shape == (len(FEATURES),) and self._slope > 0
+        numbers = [self.leaf, self._linear, np.array([self._start, self._slope, self._offset])]
+        if not sound or not all(np.isfinite(part).all() for part in numbers):
             raise VerifierUnavailable("the verifier's model is damaged: install farthing again")
         # Nodes level by level, so that a level is one comparison over all trees.
         self._flat = self.feature.ravel()
@@ -70,13 +74,15 @@ class Trees:
 
     def sums(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
         """float64 [n, features] to [n]: the uncalibrated log-odds."""
+        import numpy as np
+
         right = rows[:, self._flat] > self.threshold.ravel()
-        offset = self._first * 0 + right[:, self._first]
+        offset = right[:, self._first].astype(np.intp)
         for level in range(1, self.depth):
             node = self._first + offset + (2**level - 1)
             offset = 2 * offset + _picked(right, node)
         leaves: NDArray[np.float64] = self._leaves[self._first_leaf + offset].sum(axis=1)
-        return leaves + self._start
+        return leaves + rows @ self._linear + self._start
 
     def probabilities(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
         """float64 [n, features] to [n], each in (0, 1)."""
@@ -90,8 +96,7 @@ class Trees:
 def _picked(right: NDArray[np.bool_], node: NDArray[np.intp]) -> NDArray[np.bool_]:
     import numpy as np
 
-    found: NDArray[np.bool_] = np.take_along_axis(right, node, axis=1)
-    return found
+    return np.asarray(np.take_along_axis(right, node, axis=1))
 
 
 class Verifier:
@@ -139,11 +144,8 @@ class Verifier:
         self, asked: Reading, candidates: Sequence[Reading], cosines: Sequence[float], words: RouteWords
     ) -> list[list[float]]:
         """The features of each candidate, [candidates][features]."""
-        mean = sum(cosines) / max(len(cosines), 1)
         rarity = words.rarity
-        return [
-            compare(asked, one, cosine, cosine - mean, rarity) for one, cosine in zip(candidates, cosines, strict=True)
-        ]
+        return [compare(asked, one, cosine, rarity) for one, cosine in zip(candidates, cosines, strict=True)]
 
     def scores(self, text: str, candidates: Sequence[str], cosines: Sequence[float], words: RouteWords) -> list[float]:
         """For each candidate the probability that its answer answers `text`, in [0, 1].
@@ -166,7 +168,7 @@ class Verifier:
 
     def explain(self, text: str, candidate: str, cosine: float, words: RouteWords) -> dict[str, float]:
         """The features of one pair that say something, by name, for people."""
-        row = compare(self.read(text), self.read(candidate), cosine, 0.0, words.rarity)
+        row = compare(self.read(text), self.read(candidate), cosine, words.rarity)
         return {
             name: value
             for (name, direction), value in zip(FEATURES.items(), row, strict=True)
