@@ -9,6 +9,7 @@ the threshold chosen anew in each.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -142,18 +143,18 @@ def report(trees: Trees, learn: Sequence[Source], test: Sequence[Source], left_o
         moved.append(f"| {part.name} | " + " | ".join(cells) + " |")
         probable = np.where(part.pairs.verbatim == 1, 1.0, trees.probabilities(part.pairs.features))
         pooled.append(best_of(np.where(part.pairs.verbatim == -1, REFUSED, probable), part.pairs)[:2])
-    lines += moved + ["", *_reliability([part.name for part in test], pooled), "", *_slices(trees, test)]
+    lines += [*moved, "", *_reliability([part.name for part in test], pooled), "", *_slices(trees, test)]
     return "\n".join(lines) + "\n", figures
 
 
 def _reliability(names: Sequence[str], pooled: Sequence[tuple[NDArray[np.float64], NDArray[np.int8]]]) -> list[str]:
     edges = (0.0, 0.05, 0.2, 0.5, 0.8, 0.9, 0.95, 1.01)
     lines = ["Reliability on the part kept apart (best candidates: how many, mean probability, share right):", "",
-             "| stream | " + " | ".join(f"{a:g}-{min(b, 1):g}" for a, b in zip(edges, edges[1:], strict=False)) + " |",
+             "| stream | " + " | ".join(f"{a:g}-{min(b, 1):g}" for a, b in pairwise(edges)) + " |",
              "|---" * len(edges) + "|"]  # fmt: skip
     for name, (p, right) in zip(names, pooled, strict=True):
         cells = []
-        for a, b in zip(edges, edges[1:], strict=False):
+        for a, b in pairwise(edges):
             inside = (p >= a) & (p < b)
             cells.append(f"{inside.sum()}: {p[inside].mean():.2f}, {right[inside].mean():.2f}" if inside.any() else "–")
         lines.append(f"| {name} | " + " | ".join(cells) + " |")

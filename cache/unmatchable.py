@@ -58,8 +58,9 @@ _ALONE = frozenset({"another", "again", "random"})
 # When somebody tells what happened to them, these are no question of what is new.
 _TOLD = frozenset({"yesterday", "recently"})
 _CHANCE = re.compile(
-    r"\b(?:(?:one|a few|some) more(?= please|[,.!?]|$)|more (?:ideas|examples|options)|something (?:else|different|new)|"
-    r"another (?:joke|story|idea|example|version|option|try|go)|^another one|at random|random (?:number|name|word|fact)|"
+    r"\b(?:(?:one|a few|some) more(?= please|[,.!?]|$)|more (?:ideas|examples|options)|"
+    r"something (?:else|different|new)|another (?:joke|story|idea|example|version|option|try|go)|^another one|"
+    r"at random|random (?:number|name|word|fact)|"
     r"(?:tell|give|show|write|send) me (?:a|some) (?:different|new)|"
     r"(?:try|do|say|write|generate) (?:it|that|this) again|"
     r"flip a coin|roll (?:a|the|some) di\w{1,2}|pick (?:a|one|any)|surprise me|"
@@ -113,7 +114,7 @@ _HIDDEN = re.compile(
 )
 # Cyrillic and Greek letters that look like Latin ones; a word of nothing else, among Latin words, is in disguise.
 # Source: Unicode Technical Standard 39, confusables (the common cases).
-_CONFUSABLE = frozenset("асеорхуіѕјһԁԛԝАВСЕНІЈКМОРЅТХУΑΒΕΖΗΙΚΜΝΟΡΤΥΧοναρυικ")
+_CONFUSABLE = frozenset("асеорхуіѕјһԁԛԝӏАВСЕНІЈКМОРЅТХУΑΒΕΖΗΙΚΜΝΟΡΤΥΧοναρυικ")
 
 
 def unmatchable(text: str, *, records: bool = True) -> str:

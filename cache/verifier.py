@@ -66,8 +66,8 @@ class Trees:
         numbers = [self.leaf, self._linear, np.array([self._start, self._slope, self._offset])]
         if not sound or not all(np.isfinite(part).all() for part in numbers):
             raise VerifierUnavailable("the verifier's model is damaged: install farthing again")
-        # Nodes level by level, so that a level is one comparison over all trees.
         self._flat = self.feature.ravel()
+        self._thresholds = self.threshold.ravel()
         self._first = np.arange(count) * nodes
         self._leaves = self.leaf.ravel()
         self._first_leaf = np.arange(count) * (nodes + 1)
@@ -76,27 +76,20 @@ class Trees:
         """float64 [n, features] to [n]: the uncalibrated log-odds."""
         import numpy as np
 
-        right = rows[:, self._flat] > self.threshold.ravel()
-        offset = right[:, self._first].astype(np.intp)
+        right = (rows.take(self._flat, axis=1) > self._thresholds).ravel()
+        first = np.arange(len(rows))[:, None] * len(self._flat) + self._first
+        within = right.take(first).astype(np.intp)
         for level in range(1, self.depth):
-            node = self._first + offset + (2**level - 1)
-            offset = 2 * offset + _picked(right, node)
-        leaves: NDArray[np.float64] = self._leaves[self._first_leaf + offset].sum(axis=1)
-        return leaves + rows @ self._linear + self._start
+            within = 2 * within + right.take(first + (within + (2**level - 1)))
+        leaves = self._leaves.take(within + self._first_leaf).sum(axis=1)
+        return np.asarray(leaves + rows @ self._linear + self._start)
 
     def probabilities(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
         """float64 [n, features] to [n], each in (0, 1)."""
         import numpy as np
 
-        odds = np.clip(self._slope * self.sums(rows) + self._offset, -30.0, 30.0)
-        found: NDArray[np.float64] = 1.0 / (1.0 + np.exp(-odds))
-        return found
-
-
-def _picked(right: NDArray[np.bool_], node: NDArray[np.intp]) -> NDArray[np.bool_]:
-    import numpy as np
-
-    return np.asarray(np.take_along_axis(right, node, axis=1))
+        odds = np.minimum(np.maximum(self._slope * self.sums(rows) + self._offset, -30.0), 30.0)
+        return np.asarray(1.0 / (1.0 + np.exp(-odds)))
 
 
 class Verifier:
