@@ -111,12 +111,9 @@ def test_what_cannot_be_compared() -> None:
     assert reason("How do I pay?", "How can I pay?") == ""
 
 
-LOADED = st.lists(
-    st.sampled_from(
-        'paris Rome to from not no 5 five kg 3pm May "a b" `x` a_b < > buy sell Ana Ben my her who when . ?'.split(" ")
-    ),
-    max_size=10,
-).map(" ".join)
+# Words that the signals look at; random characters seldom reach them.
+PIECES = 'paris Rome to from not no 5 five kg 3pm May "a b" `x` a_b < > buy sell Ana Ben my her who when . ?'
+LOADED = st.lists(st.sampled_from(PIECES.split()), max_size=10).map(" ".join)
 
 
 @settings(max_examples=200, deadline=None)
