@@ -25,7 +25,7 @@ MOST_WORDS = 16_000
 ABOVE = frozenset({"@", "@i", "&"})
 HEADER = """\
 # Words in order of frequency from the tokenizer of sentence-transformers/all-MiniLM-L6-v2 (Apache License 2.0);
-# meanings, kinds and opposites from WordNet 3.1, Copyright 2011 by Princeton University (see NOTICE).
+# meanings, kinds and opposites from WordNet 3.1, Copyright 2006 by Princeton University (see NOTICE).
 # word, meanings, the meanings one step above, opposites. Made by bench/make_thesaurus.py.
 """
 

@@ -69,6 +69,8 @@ DIRECTIONS: tuple[int, ...] = tuple(FEATURES.values())
 _MOST_TERMS = 256
 # Unmatched words are compared each with each: so many on either side at most.
 _MOST_COMPARED = 6
+# Up to so many figures a list is quicker than counting.
+_FEW = 24
 _TOKEN = re.compile(r"\w++")
 _OPERATOR = re.compile(r"[<>!=]=|=>|->|&&|\|\||[<>=]|(?<=\s)[-+*/%&|^](?=\s)")
 _DIRECTION_WORDS = frozenset(
@@ -100,6 +102,7 @@ class Reading:
     senses: dict[str, Sense]
     order: dict[str, int]
     stems: tuple[str, ...]
+    lower: tuple[str, ...]
     words: frozenset[str]
     function_words: frozenset[str]
     direction_words: frozenset[str]
@@ -136,7 +139,8 @@ def read(text: str, thesaurus: Thesaurus) -> Reading:
             order[key] = place
             if sense is not NOTHING:
                 senses[key] = sense
-    words = frozenset(word.lower() for word in said.words)
+    lower = tuple(word.lower() for word in said.words)
+    words = frozenset(lower)
     folded = said.text.casefold()
     return Reading(
         signals=said,
@@ -144,6 +148,7 @@ def read(text: str, thesaurus: Thesaurus) -> Reading:
         senses=senses,
         order=order,
         stems=stems,
+        lower=lower,
         words=words,
         function_words=words & STOP,
         direction_words=words & _DIRECTION_WORDS,
@@ -186,15 +191,15 @@ def compare(a: Reading, b: Reading, cosine: float, rarity: Callable[[str, float]
     union = count_mine + len(theirs)
     sum_mine, sum_theirs = fsum(mine.values()), fsum(theirs.values())
     loose = sum_mine + sum_theirs
-    siblings, opposites = _related(a, b, mine, theirs) if mine and theirs else (0, 0)
-    if mine:
-        sum_mine, most_mine = fsum(mine.values()), max(mine.values(), default=0.0)
-    else:
-        sum_mine = most_mine = 0.0
-    if theirs:
-        sum_theirs, most_theirs = fsum(theirs.values()), max(theirs.values(), default=0.0)
-    else:
-        sum_theirs = most_theirs = 0.0
+    siblings = opposites = 0
+    explained = 0.0
+    if mine and theirs:
+        before = len(mine)
+        siblings, opposites = _related(a, b, mine, theirs)
+        if len(mine) < before:
+            sum_mine, sum_theirs = fsum(mine.values()), fsum(theirs.values())
+            explained = 1.0 - (sum_mine + sum_theirs) / loose
+    most_mine, most_theirs = max(mine.values(), default=0.0), max(theirs.values(), default=0.0)
     numbers, numbers_alone = _replaced(one.numbers, other.numbers)
     numbers_moved = one.numbers != other.numbers and not numbers and not numbers_alone
     quantities, quantities_alone = _replaced(a.quantities, b.quantities)
@@ -220,7 +225,7 @@ def compare(a: Reading, b: Reading, cosine: float, rarity: Callable[[str, float]
         2.0 * len(a.letters & b.letters) / ((len(a.letters) + len(b.letters)) or 1),
         len(a.function_words & b.function_words) / functions if functions else 1.0,
         min(count_mine, count_theirs) / max(count_mine, count_theirs, 1) if union else 1.0,
-        1.0 - (sum_mine + sum_theirs) / loose if loose else 0.0,
+        explained,
         min(most_mine, most_theirs),
         max(most_mine, most_theirs),
         min(sum_mine, sum_theirs, 60.0),
@@ -279,8 +284,18 @@ def _replaced(one: tuple[str, ...], other: tuple[str, ...]) -> tuple[int, int]:
     """How many figures stand against others, and how many stand alone; at most 3 each."""
     if one == other:
         return 0, 0
-    mine, theirs = Counter(one), Counter(other)
-    left, right = (mine - theirs).total(), (theirs - mine).total()
+    if len(one) + len(other) > _FEW:
+        mine, theirs = Counter(one), Counter(other)
+        left, right = (mine - theirs).total(), (theirs - mine).total()
+    else:
+        rest = list(other)
+        left = 0
+        for figure in one:
+            if figure in rest:
+                rest.remove(figure)
+            else:
+                left += 1
+        right = len(rest)
     return min(left, right, 3), min(abs(left - right), 3)
 
 
@@ -289,11 +304,11 @@ def _related(a: Reading, b: Reading, mine: dict[str, float], theirs: dict[str, f
     siblings = opposites = 0
     same_mine: set[str] = set()
     same_theirs: set[str] = set()
-    others = [(term, b.senses.get(term)) for term, _ in zip(theirs, range(_MOST_COMPARED), strict=False)]
+    others = [(term, term[:4], b.senses.get(term)) for term, _ in zip(theirs, range(_MOST_COMPARED), strict=False)]
     for term, _ in zip(mine, range(_MOST_COMPARED), strict=False):
-        sense = a.senses.get(term)
-        for their_term, their_sense in others:
-            same = term[:4] == their_term[:4] and _spelt_alike(term, their_term)
+        sense, start = a.senses.get(term), term[:4]
+        for their_term, their_start, their_sense in others:
+            same = start == their_start and _spelt_alike(term, their_term)
             if not same and sense is not None and their_sense is not None:
                 if term in their_sense.opposites or their_term in sense.opposites:
                     opposites += 1
@@ -332,8 +347,8 @@ def _names_moved(a: Reading, b: Reading) -> bool:
     names = a.names | b.names
     if len(names) < 2:
         return False
-    mine = [lower for word in a.signals.words if (lower := word.lower()) in names]
-    theirs = [lower for word in b.signals.words if (lower := word.lower()) in names]
+    mine = [word for word in a.lower if word in names]
+    theirs = [word for word in b.lower if word in names]
     return mine != theirs and sorted(mine) == sorted(theirs)
 
 
@@ -355,13 +370,14 @@ def _moved(one: dict[str, int], other: dict[str, int]) -> float:
     """The share of shared terms before which one must step back in the other's order; the lesser of both ways."""
     if one == other:
         return 0.0
-    here = [(place, other[term]) for term, place in one.items() if term in other]
-    if len(here) < 2:
+    theirs = [other[term] for term in one if term in other]
+    if len(theirs) < 2:
         return 0.0
-    there = [mine for _, mine in sorted([(theirs, mine) for mine, theirs in here])]
-    theirs = [place for _, place in here]
-    steps = min(sum(map(gt, theirs, theirs[1:])), sum(map(gt, there, there[1:])))
-    return float(steps) / (len(here) - 1)
+    back = [*map(gt, theirs, theirs[1:])].count(True)
+    if not back:
+        return 0.0
+    mine = [one[term] for term in other if term in one]
+    return min(back, [*map(gt, mine, mine[1:])].count(True)) / (len(theirs) - 1)
 
 
 def _told(one: frozenset[str], other: frozenset[str]) -> int:

@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections import OrderedDict
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -153,7 +154,9 @@ class Verifier:
         asked = self.read(text)
         others = [self.read(one) for one in candidates]
         near = [cosine if -1.0 <= cosine <= 1.0 else (1.0 if cosine > 1.0 else -1.0) for cosine in cosines]
-        found = self._trees.probabilities(np.array(self.rows(asked, others, near, words))).tolist()
+        rows = self.rows(asked, others, near, words)
+        table = np.fromiter(chain.from_iterable(rows), np.float64, len(rows) * len(FEATURES)).reshape(len(rows), -1)
+        found = self._trees.probabilities(table).tolist()
         return [
             0.0 if comparable(asked, one) else 1.0 if asked.signals.text == one.signals.text else score
             for one, score in zip(others, found, strict=True)
