@@ -6,10 +6,9 @@ What passes is not proved right either; see `SemanticCache`.
 
 from __future__ import annotations
 
-import re
-
-from farthing.proxy.lexicon import CHANCE, FRESH, STOP
-from farthing.proxy.text import READ_CHARS, Signals, mixed_words, normalise, stem, tokens_of
+from farthing.cache.unmatchable import unmatchable
+from farthing.proxy.lexicon import STOP
+from farthing.proxy.text import Signals, stem
 
 __all__ = ["disagreement", "unmatchable"]
 
@@ -40,22 +39,7 @@ _PAST = frozenset({"was", "were", "did", "had"})
 _PRESENT = frozenset({"is", "are", "am", "do", "does", "has", "have"})
 _NEGATING = ("un", "in", "im", "il", "ir", "dis", "non", "non-", "de", "mis", "anti", "anti-")
 _PLACE_WORDS = 4
-_MIN_WORDS = 2
-_MIN_CHARS = 8
 _EDGES = ".,;:!?()[]\"'`"
-_FRESH_PHRASES = re.compile(
-    r"\b(?:(?:this|next|last|past|coming) (?:week|weekend|month|year|morning|evening|night|quarter)|right now|so far|"
-    r"at the moment|up[- ]to[- ]date|as of|what time is it|what day is it|"
-    r"breaking news|live (?:score|result|update|price)s?|(?:the )?weather)\b",
-    re.I,
-)
-_CHANCE_PHRASES = re.compile(
-    r"\b(?:one more|a few more|some more|more (?:ideas|examples|options)|something (?:else|different|new)|"
-    r"a (?:different|new) one|"
-    r"(?:tell|give|show|write|send) me (?:a|some) (?:different|new)|"
-    r"flip a coin|roll (?:a|the|some) di\w{1,2}|pick (?:a|one|any)|surprise me)\b",
-    re.I,
-)
 
 
 def disagreement(a: Signals, b: Signals) -> str:
@@ -77,29 +61,6 @@ def disagreement(a: Signals, b: Signals) -> str:
     if {a.language, b.language} - {"", "en"}:
         return "language not covered"
     return _names(a, b) or _meaning(a, b) or order or _one_place(a, b)
-
-
-def unmatchable(text: str) -> str:
-    """Why `text` must never be matched with another, '' where it may: stale by nature, chance asked for, no words,
-    look-alike letters of two alphabets in one word, too short or too long. O(len(text)) up to a bound; no model."""
-    if len(text) > READ_CHARS:
-        return "too long"
-    plain = normalise(text)
-    if not plain:
-        return "empty"
-    words, _ = tokens_of(plain)
-    if not any(char.isalpha() for word in words for char in word):
-        return "no words"
-    folded = {word.lower() for word in words}
-    if folded & FRESH or _FRESH_PHRASES.search(plain):
-        return "freshness"
-    if folded & CHANCE or _CHANCE_PHRASES.search(plain):
-        return "chance asked for"
-    if mixed_words(plain):
-        return "mixed script"
-    if len(plain) < _MIN_CHARS or (len(words) < _MIN_WORDS and plain.isascii()):
-        return "too short"
-    return ""
 
 
 def _names(a: Signals, b: Signals) -> str:

@@ -1,0 +1,82 @@
+"""An optional second stage: a model that reads both texts together, for the few candidates that the verifier likes.
+
+It's asked only where the verifier's score is high enough to serve, and may only lower it: `combined`. There is one
+implementation, a cross-encoder of sentence-transformers, which is an extra; nothing is downloaded while serving.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol, cast
+
+from farthing.proxy.errors import FarthingError
+
+__all__ = ["CrossEncoderOpinion", "OpinionUnavailable", "SecondOpinion", "combined"]
+
+
+class OpinionUnavailable(FarthingError):
+    """The model can't be had; the message says what is missing."""
+
+
+class SecondOpinion(Protocol):
+    """`name` identifies the model, for the ledger."""
+
+    @property
+    def name(self) -> str: ...
+
+    def scores(self, text: str, candidates: Sequence[str]) -> list[float]:
+        """For each candidate the probability in [0, 1] that both texts get the same answer; 0 where it can't tell."""
+        ...
+
+
+def combined(first: float, second: float) -> float:
+    """The lesser of both: a second stage may refuse what the first would serve, never the other way round."""
+    return min(first, second) if second == second else 0.0
+
+
+class CrossEncoderOpinion:
+    """A CrossEncoder with one output (as duplicate-question models have), by name or folder, from this machine only.
+
+    Some 5-20 ms a pair on one core for a small model. Not for two threads at once. Raises OpinionUnavailable.
+    """
+
+    def __init__(self, model: str) -> None:
+        try:
+            from sentence_transformers import CrossEncoder
+        except ImportError:
+            raise OpinionUnavailable(
+                "sentence-transformers is not installed: pip install 'farthing[sentence-transformers]'"
+            ) from None
+        try:
+            self._model = cast("Any", CrossEncoder)(model, device="cpu", local_files_only=True)
+        except Exception as error:
+            raise OpinionUnavailable(
+                f"sentence-transformers can't load {model!r} as a cross-encoder: {type(error).__name__}"
+            ) from error
+        if int(self._model.config.num_labels) != 1:
+            raise OpinionUnavailable(f"{model!r} has {self._model.config.num_labels} outputs; one is needed")
+        self.name = f"cross-encoder:{model}"
+        self._window = int(self._model.max_length or 512)
+
+    def scores(self, text: str, candidates: Sequence[str]) -> list[float]:
+        """See SecondOpinion. Both orders are asked and the lesser counts, so that it's symmetric. A pair beyond the
+        window scores 0: a text is never silently cut."""
+        plain = _plain(text)
+        pairs = [(plain, _plain(one)) for one in candidates]
+        fits = [pair for pair in pairs if self._count(pair) <= self._window]
+        if not fits:
+            return [0.0] * len(pairs)
+        import torch
+
+        asked = [*fits, *((b, a) for a, b in fits)]
+        found = self._model.predict(asked, activation_fn=torch.nn.Sigmoid(), show_progress_bar=False)
+        values = [float(value) for value in found]
+        least = {pair: min(values[at], values[at + len(fits)]) for at, pair in enumerate(fits)}
+        return [least.get(pair, 0.0) for pair in pairs]
+
+    def _count(self, pair: tuple[str, str]) -> int:
+        return len(self._model.tokenizer(*pair, truncation=False, verbose=False)["input_ids"])
+
+
+def _plain(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()
