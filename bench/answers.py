@@ -277,7 +277,8 @@ def questions(data: Path) -> Iterator[Pair]:
     words = [frozenset(re.findall(r"\w{3,}", text.lower())) for text, _ in rows]
     for at, (text, known) in enumerate(rows):
         for back in range(at):
-            if rows[back][1] == known or len(words[at] & words[back]) >= max(3, len(words[at]) // 2):
+            like = len(words[at] & words[back]) >= max(3, len(words[at]) // 2)
+            if (like or rows[back][1] == known) and words[at] != words[back]:
                 yield _pair("question", "another's", known, rows[back][0], text, rows[back][1] == known)
 
 

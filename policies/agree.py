@@ -13,7 +13,7 @@ from collections.abc import Set
 
 from farthing.policies.agree_code import blocks_of, compare_code
 from farthing.policies.agree_json import compare_calls, compare_json
-from farthing.policies.agree_prose import compare_prose
+from farthing.policies.agree_prose import compare_prose, sentences
 from farthing.policies.agree_short import compare_labels, compare_numbers, compare_polarity
 from farthing.policies.answer import Answer, read
 from farthing.policies.opinion import Agreement, Embed, Opinion, different, same, unsure
@@ -26,8 +26,9 @@ _REFUSAL = re.compile(
     r"(?:i(?:'m| am) (?:very |really |so )?sorry[,.]? (?:but )?|(?:my )?apologies[,.]? (?:but )?|sorry[,.]? (?:but )?|"
     r"unfortunately,? |as an? (?:ai|language model|large language model|assistant)\b[^.]{0,60}, ?)*"
     r"(?:i(?:'m| am) (?:not able|unable|not allowed|not permitted|not comfortable)\b|"
-    r"i (?:can(?:'t|not| not)|could(?:n't| not)|won't|will not|do(?:n't| not) feel comfortable|(?:must|have to) decline)\b"
-    r"(?! (?:thank|wait|stress|recommend|say) )|"
+    r"i (?:must|have to) decline\b|i (?:do not|don't) feel comfortable\b|"
+    r"i (?:can(?:'t|not| not)|could(?:n't| not)|won't|will not) (?:be able to )?(?:help|assist|answer|comply|provide|"
+    r"fulfil|discuss|share|give|access|create|generate|write|do (?:that|this)|engage|support|offer|advise|continue)|"
     r"i do(?:n't| not) (?:have (?:access|the ability|information|enough)|know)\b|"
     r"(?:this|that|your) (?:request|content|question) (?:violates|goes against|is not something i))",
     re.I,
@@ -51,8 +52,8 @@ def agree(a: Answer, b: Answer, embed: Embed | None = None, labels: Set[str] = f
     """Whether two answers to one question say the same.
 
     `embed`: for longer text; without it rewordings are Unsure. `labels`: the closed set of answers, where one is known.
-    Cost: `embed` is called at most once, with at most 240 sentences; all else is linear in the texts, but for a
-    product of the numbers of sentences.
+    Cost: `embed` is called at most twice, with at most 240 sentences and with words; all else is linear in the texts,
+    but for the product of their numbers of sentences.
     """
     return (
         _by_bytes(a, b)
@@ -72,7 +73,8 @@ def refuses(answer: Answer) -> bool:
     """Whether it declines to answer: said so by the API, or by its first words (English)."""
     if answer.refusal.strip() or answer.finish == "refusal":
         return True
-    return not answer.calls and _REFUSAL.match(answer.text.strip().replace("’", "'")[:400]) is not None
+    first = next(iter(sentences(answer.text[:1000])), "")
+    return not answer.calls and _REFUSAL.match(first[:400]) is not None
 
 
 def _by_bytes(a: Answer, b: Answer) -> Opinion | None:

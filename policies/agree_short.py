@@ -69,12 +69,14 @@ def compare_labels(a: str, b: str, labels: Set[str] = frozenset()) -> Opinion | 
     if _slug(a) and _slug(b):
         return different("label", "two labels")
     left, right = signals(_unmarked(a)), signals(_unmarked(b))
+    # Longer ones are sentences, and those are compared by their meaning.
+    wordless = min(len(mine), len(theirs)) <= _BARE_WORDS
     if left.numbers and right.numbers and left.numbers != right.numbers:
         return different("label", "numbers differ")
     shared = {stem(word) for word in mine} & {stem(word) for word in theirs} - {stem(word) for word in STOP}
     if shared or _initials(mine) == "".join(theirs) or _initials(theirs) == "".join(mine):
-        return unsure("label", "parts in common")
-    return different("label", "no word in common")
+        return unsure("label", "parts in common") if wordless else None
+    return different("label", "no word in common") if wordless else None
 
 
 def _slug(text: str) -> bool:
@@ -119,7 +121,7 @@ class _Final:
 _NUMBER = r"[-+]?[$€£¥]?[-+]?(?:\d{1,3}(?:,\d{3})++(?:\.\d++)?+|\d++(?:\.\d++)?+|\.\d++)"
 _MARKED = re.compile(
     r"####[ \t]*+([^\n]{1,80})|\\boxed\{([^{}\n]{1,80})\}|"
-    r"\b(?:answer|result|total|solution)\s*+(?:is|:|=)\s*+:?\s*+([^\n]{1,80})",
+    r"\banswer\s*+(?:is|:|=)\s*+:?\s*+([^\n]{1,80})",
     re.I,
 )
 _EQUATION = re.compile(rf"=\s*+(?={_NUMBER})")
@@ -172,7 +174,9 @@ def _read(told: str, *, sure: bool) -> _Final | None:
 
 
 def _unit(found: Signals) -> str:
-    return found.quantities[0].split()[-1] if found.quantities else ""
+    unit = found.quantities[0].split()[-1] if found.quantities else ""
+    # '18 in the UK' isn't inches.
+    return "" if unit == "in" and not found.text.endswith("in") else unit
 
 
 def _canonical(number: str) -> str:
