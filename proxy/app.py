@@ -17,9 +17,10 @@ from aiohttp import web
 
 from farthing.cache.flight import Flights
 from farthing.cache.semantic import SemanticCache
+from farthing.cache.semantic_thread import SemanticThread
 from farthing.cache.stage_exact import ExactStage, KeepStage, Renderer
 from farthing.cache.stage_flight import FlightStage
-from farthing.cache.stage_semantic import SemanticStage, SemanticThread
+from farthing.cache.stage_semantic import SemanticStage
 from farthing.cache.store import Store
 from farthing.compress.stage import TidyStage
 from farthing.policies.eligibility import Rules
