@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -109,6 +110,7 @@ def _words(texts: list[_Sentence]) -> list[str]:
 
 _WORD = re.compile(r"\w++(?:[.,]\d++)*+")
 _CONTRACTIONS = re.compile(r"\b(can|won|\w+)(?:'t|n't)\b|'(s|re|ve|ll|d|m)\b")
+_GROUPED = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _FULL = {"re": " are", "ve": " have", "ll": " will", "m": " am", "s": " is", "d": " would"}
 
 
@@ -119,7 +121,8 @@ def _expanded(text: str) -> list[str]:
         stem = match[1].removesuffix("n") if match[0].endswith("n't") else match[1]
         return {"ca": "can", "can": "can", "wo": "will", "won": "will"}.get(stem, stem) + " not"
 
-    return _WORD.findall(_CONTRACTIONS.sub(full, text).replace("cannot", "can not"))
+    plain = _CONTRACTIONS.sub(full, _GROUPED.sub("", text))
+    return _WORD.findall(plain.replace("cannot", "can not"))
 
 
 def _facts_apart(mine: list[_Sentence], theirs: list[_Sentence]) -> str:
@@ -168,7 +171,8 @@ def _against(one: _Sentence, other: _Sentence) -> str:
             return f"{name} differ"
     if bool(one.said.negations % 2) != bool(other.said.negations % 2) and _overlap(one, other) >= _LIKE:
         return "negation differs"
-    if _overlap(one, other) >= _LIKE:
+    names = {stem(name) for name in (*one.said.names, *other.said.names)}
+    if _overlap(one, other, names) >= _LIKE:
         ours, others = (Counter(word for word in x.said.names if word not in y.said.words) for x, y in
                         ((one, other), (other, one)))  # fmt: skip
         if ours and ours.total() == others.total():
@@ -207,7 +211,7 @@ def _only(sentence: _Sentence, others: Counter[str]) -> str:
     return " ".join(word for word in sentence.said.words if word not in STOP and stem(word) not in others)
 
 
-def _overlap(one: _Sentence, other: _Sentence) -> float:
-    ours = {word for word in one.said.content if word not in STOP}
-    others = {word for word in other.said.content if word not in STOP}
+def _overlap(one: _Sentence, other: _Sentence, but: Set[str] = frozenset()) -> float:
+    """Which share of their words, without those of `but`, two sentences have in common."""
+    ours, others = {*one.said.content} - but, {*other.said.content} - but
     return len(ours & others) / max(len(ours | others), 1)

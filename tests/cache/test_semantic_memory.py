@@ -118,8 +118,8 @@ def test_the_first_forms_file_is_moved_aside_with_one_line(tmp_path: Path) -> No
     with sqlite3.connect(tmp_path / "s.db") as db:
         db.executescript(
             "CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT); INSERT INTO meta VALUES ('version', '1');"
-            "CREATE TABLE texts (id INTEGER PRIMARY KEY AUTOINCREMENT, entry_key TEXT NOT NULL UNIQUE,"
-            "scope TEXT NOT NULL, text TEXT NOT NULL, expires_s REAL NOT NULL, embedder TEXT NOT NULL, vector BLOB NOT NULL, checksum BLOB);"
+            "CREATE TABLE texts (id INTEGER PRIMARY KEY AUTOINCREMENT, entry_key TEXT NOT NULL UNIQUE, scope TEXT,"
+            "text TEXT NOT NULL, expires_s REAL NOT NULL, embedder TEXT NOT NULL, vector BLOB NOT NULL, checksum BLOB);"
         )
     db.close()
 
