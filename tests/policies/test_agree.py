@@ -22,11 +22,11 @@ LIKE = {"often": "frequently", "frequently": "frequently", "buy": "purchase"}
 
 
 def embed(texts: Sequence[str]) -> np.ndarray:
-    """Bags of words, synonyms as one: texts with the same words in any order have one vector."""
+    """Bags of words, synonyms and plurals as one: texts with the same words in any order have one vector."""
     rows = np.full((len(texts), 256), 1e-4, np.float32)
     for row, text in enumerate(texts):
         for word in re.findall(r"\w+", text.lower()):
-            word = LIKE.get(word, word)
+            word = LIKE.get(word, word).removesuffix("s")
             rows[row, hashlib.sha256(word.encode()).digest()[0]] += 1
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
@@ -92,14 +92,14 @@ NILE = "The Nile is 6,650 km long. It flows north through Egypt. Farmers often u
         ("18", "18 in the UK", "same number"),
         # code
         ("```py\nif a:\n    b(1)\n```", "```\nif a:\n  b( 1 )\n\n```", "same code"),
-        ("```\nif a:\n    b()\n    c()\n```", "```\nif a:\n    b()\nc()\n```", "unsure code"),
+        ("```\nif a:\n    b()\n    c()\n```", "```\nif a:\n    b()\nc()\n```", "different code"),
         ("```\nx = a < 1\n```", "```\nx = a > 1\n```", "different code"),
         ("```\nx = 'a'\n```", "```\nx = 'b'\n```", "different code"),
         ("```\nx = y\n```", "```\nz = y\n```", "unsure code"),
         ("```\nx = 1\n```", "Set x to one.", "unsure code"),
         ("Never do this:\n```\nx = 1\n```", "Always do this:\n```\nx = 1\n```", "unsure code"),
         # prose
-        (NILE, NILE.replace("6,650", "**6650**").replace("It ", "- It "), "same prose"),
+        (NILE, NILE.replace("6,650", "**6650**").replace(" It ", "\n- It "), "same prose"),
         (NILE, f"Sure! Here's the answer:\n\n{NILE}\n\nI hope this helps!", "same prose"),
         (NILE, "Farmers often use its water. The Nile is 6,650 km long. It flows north through Egypt.", "same prose"),
         (NILE, NILE.replace("often", "frequently"), "same prose"),
@@ -248,10 +248,11 @@ values = st.recursive(
 )
 
 
+objects = st.dictionaries(st.text(max_size=3), values, max_size=3)
+
+
 @settings(max_examples=150, deadline=None)
-@given(
-    st.dictionaries(st.text(max_size=3), values, max_size=3), st.dictionaries(st.text(max_size=3), values, max_size=3)
-)
+@given(objects, objects)
 def test_json_is_the_same_where_its_values_are(a: dict[str, object], b: dict[str, object]) -> None:
     one, other = json.dumps(a), json.dumps(dict(reversed(b.items())), indent=1)
     same = json.dumps(a, sort_keys=True) == json.dumps(b, sort_keys=True)
@@ -267,8 +268,13 @@ def test_final_numbers(a: int, b: int) -> None:
     assert found.agreement == ("same" if a == b else "different")
 
 
-@pytest.mark.parametrize("text", ["(" * 20_000, "a." * 20_000, "```" * 5_000, "9," * 20_000, "= 1" * 10_000, "I'm sorry " * 4_000,
-                                  "\\boxed{" * 5_000, "The answer is " * 3_000, "- " * 20_000, "so, " * 9_000])  # fmt: skip
+HOSTILE = [
+    "(" * 20_000, "a." * 20_000, "```" * 5_000, "9," * 20_000, "= 1" * 10_000, "I'm sorry " * 4_000, "\\boxed{" * 5_000,
+    "The answer is " * 3_000, "- " * 20_000, "so, " * 9_000, "```\n" * 5_000,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", HOSTILE)
 def test_hostile_text_takes_no_long_time(text: str) -> None:
     """Linear patterns: each of these takes some tens of ms; quadratic ones would take minutes."""
     import time
