@@ -9,19 +9,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["MADE_BY", "MADE_ON", "MEASURED", "VERSION", "Measured", "false_same"]
+__all__ = ["MADE_BY", "MADE_ON", "MEASURED", "PROVED", "VERSION", "Measured", "false_same"]
 
 VERSION = 1
+PROVED = frozenset({"bytes", "json", "calls"})
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Counts of pairs that the comparator judged, and rates' upper bounds. `differing`, `alike`: by the known truth."""
+    """Counts of pairs that the comparator judged, of texts that these were made from, and upper bounds of its rates.
+
+    `differing`, `alike`: by the known truth. Pairs of one source are no independent trials: the bounds count sources,
+    and one is wrong if any of its pairs is.
+    """
 
     differing: int
+    differing_sources: int
     false_same: int
     false_same_upper: float
     alike: int
+    alike_sources: int
     false_different: int
     false_different_upper: float
 
@@ -32,9 +39,11 @@ MEASURED: dict[str, Measured] = {}
 
 
 def false_same(by: str) -> float:
-    """The upper bound of the comparator's false-same rate, 0 to 1. 1 for one that was never measured: its Same is no
-    evidence. Equal bytes can't be told apart by anybody: 0."""
-    if by == "bytes":
+    """The upper bound of the comparator's false-same rate, 0 to 1; 1 for one that was never measured.
+
+    0 where Same isn't judged but proved: equal bytes, and equal values of JSON texts and of tool calls.
+    """
+    if by in PROVED:
         return 0.0
     found = MEASURED.get(by)
     return found.false_same_upper if found is not None else 1.0

@@ -50,6 +50,11 @@ _FILLER = re.compile(
     r"|(?:please )?(?:let me know if|feel free to ask if|is there anything) [a-z' ]{1,60}[.!?]",
     re.I,
 )
+# Small words that turn a sentence's direction: 'opt in', 'opt out'.
+_TELLING = frozenset(
+    {"to", "from", "in", "out", "on", "off", "up", "down", "over", "under", "with", "all", "some", "any"}
+)
+_NEGATING = ("un", "in", "im", "il", "ir", "dis", "non", "non-", "de", "mis", "anti", "anti-")
 # What a fact is, and what to call it when it differs. Multisets: order is the sentences' business.
 _FACTS = ("numbers", "quantities", "dates", "times", "code", "symbols", "foreign")
 
@@ -189,12 +194,22 @@ def _doubt(one: _Sentence, other: _Sentence) -> str:
         return "direction differs"
     if set(one.said.bounds) != set(other.said.bounds):
         return "bounds differ"
+    if _negated(one, other) or _negated(other, one):
+        return "negation differs"
+    if {*one.said.words} & _TELLING != {*other.said.words} & _TELLING and _overlap(one, other) >= _LIKE:
+        return "direction differs"
     names = {*one.said.names, *other.said.names}
     if Counter(w for w in one.said.words if w in names) != Counter(w for w in other.said.words if w in names):
         return "names differ"
     if names and [w for w in one.said.words if w in names] != [w for w in other.said.words if w in names]:
         return "names in another order"
     return ""
+
+
+def _negated(one: _Sentence, other: _Sentence) -> bool:
+    """Whether one denies a word of the other by a prefix: 'members', 'non-members'."""
+    ours, others = {*one.said.content} - {*other.said.content}, {*other.said.content} - {*one.said.content}
+    return any(prefix + word in others for word in ours for prefix in _NEGATING)
 
 
 def _slot(one: _Sentence, other: _Sentence) -> tuple[str, str] | None:

@@ -289,8 +289,8 @@ def test_every_comparator_that_may_say_same_has_its_measured_error() -> None:
     for by in ("json", "calls", "code", "number", "polarity", "label", "prose"):
         found = agree_measured.MEASURED[by]
         assert found.differing >= 50
-        assert 0 < found.false_same_upper < 0.06
-        assert agree_measured.false_same(by) == found.false_same_upper
+        assert 0 < found.false_same_upper < 0.1
+        assert agree_measured.false_same(by) == (0 if by in agree_measured.PROVED else found.false_same_upper)
     assert agree_measured.false_same("bytes") == 0
     assert agree_measured.false_same("a new one") == 1
     assert agree_measured.MADE_ON
