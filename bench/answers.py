@@ -22,6 +22,7 @@ from random import Random
 from typing import Any
 
 from bench.prose_edits import FACTS, SURFACE, names_of
+from farthing.policies.agree_short import plain
 from farthing.policies.answer import Answer, Call
 
 __all__ = ["Pair", "all_pairs", "sibling"]
@@ -37,6 +38,12 @@ class Pair:
     a: Answer
     b: Answer
     same: bool
+
+    @property
+    def trial(self) -> str:
+        """What counts as one independent trial: the source, and where two sources meet, the two of them."""
+        meeting = not self.same and self.kind in ("label", "span", "question")
+        return f"{self.source}\0{plain(self.b.text)}" if meeting else self.source
 
     @property
     def held_out(self) -> bool:
@@ -144,14 +151,14 @@ def labels(data: Path, chance: Random) -> Iterator[Pair]:
 
 def polar(data: Path, chance: Random) -> Iterator[Pair]:
     """Yes and no, alone and before a reason that is a real sentence."""
-    for passage in _passages(data):
-        reason = re.split(r"(?<=[.!?])\s", passage)[0]
+    reasons = {one for passage in _passages(data) for one in re.split(r"(?<=[.!?])\s", passage) if len(one.split()) > 4}
+    for reason in sorted(reasons):
         lowered = reason[:1].lower() + reason[1:]
         for one, against in (("Yes", "No"), ("No", "Yes")):
-            yield _pair("polarity", "a reason", passage, f"{one}.", f"**{one}**, {lowered}", True)
-            yield _pair("polarity", "turned", passage, f"{one}.", f"{against}, {lowered}", False)
-            yield _pair("polarity", "both with a reason, turned", passage, f"{one}, {lowered}", f"{against}. {reason}",
-                        False)  # fmt: skip
+            both = f"{against}. {reason}"
+            yield _pair("polarity", "a reason", reason, f"{one}.", f"**{one}**, {lowered}", True)
+            yield _pair("polarity", "turned", reason, f"{one}.", f"{against}, {lowered}", False)
+            yield _pair("polarity", "both with a reason, turned", reason, f"{one}, {lowered}", both, False)
 
 
 # JSON, calls, code
@@ -229,7 +236,7 @@ def code(data: Path, chance: Random) -> Iterator[Pair]:
         for message in row["messages"]:
             if message["role"] != "tool" or not isinstance(message["content"], str):
                 continue
-            for text in re.findall(r"^def .*?(?=^\S|\Z)", message["content"], re.S | re.M)[:4]:
+            for text in re.findall(r"^def .*?(?=^\S|\Z)", message["content"], re.S | re.M)[:12]:
                 yield _pair("code", "spaced another way", text, _fenced(text), _fenced(_respaced(text)), True)
                 found = list(re.finditer(r" (==|!=|<|>|<=|>=|\+|-|and|or|not|\d+|True|False) ", text))
                 if found:

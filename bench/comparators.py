@@ -3,7 +3,8 @@
 Rates are of the held-out half of the sources (bench.answers): thresholds were chosen on the other one. A comparator's
 false-same rate: of the pairs that truly differ and that it judged, the share that it called Same; false-different the
 other way round. Upper bounds: one-sided 95 %, Clopper and Pearson (1934). Pairs of one source are alike, so the bounds
-count sources, and one is wrong if any of its pairs is. docs/comparators.md says what such pairs can't show.
+count trials (a source, or two that meet), and one is wrong if any of its pairs is. docs/comparators.md says what such
+pairs can't show.
 
     python -m bench.comparators ../shared/data --write
 """
@@ -78,18 +79,18 @@ def _rates(found: Sequence[tuple[Pair, Agreement]], seen_before: int) -> dict[st
         (False, Agreement.SAME, "false_same", "differing", seen_before),
         (True, Agreement.DIFFERENT, "false_different", "alike", 0),
     ):
-        asked = [(pair.source, said is error) for pair, said in found if pair.same is same]
-        sources, wrong = {source for source, _ in asked}, {source for source, erred in asked if erred}
-        rates |= {trials: len(asked), name: sum(erred for _, erred in asked) + more, f"{trials}_sources": len(sources)}
-        rates[f"{name}_upper"] = round(upper(len(wrong) + more, len(sources)), 4)
+        asked = [(pair.trial, said is error) for pair, said in found if pair.same is same]
+        made, wrong = {trial for trial, _ in asked}, {trial for trial, erred in asked if erred}
+        rates |= {trials: len(asked), name: sum(erred for _, erred in asked) + more, f"{trials}_trials": len(made)}
+        rates[f"{name}_upper"] = round(upper(len(wrong) + more, len(made)), 4)
     return rates | {"unsure": sum(said is Agreement.UNSURE for _, said in found)}
 
 
 def written(rates: dict[str, dict[str, Any]], command: str) -> str:
     """The text of policies/agree_measured.py."""
     day = datetime.datetime.now(datetime.UTC).date().isoformat()
-    fields = ("differing", "differing_sources", "false_same", "false_same_upper",
-              "alike", "alike_sources", "false_different", "false_different_upper")  # fmt: skip
+    fields = ("differing", "differing_trials", "false_same", "false_same_upper",
+              "alike", "alike_trials", "false_different", "false_different_upper")  # fmt: skip
     rows = "".join(
         f'    "{name}": Measured({", ".join(str(r[one]) for one in fields)}),\n' for name, r in rates.items()
     )
@@ -103,11 +104,11 @@ def written(rates: dict[str, dict[str, Any]], command: str) -> str:
 def show(found: Sequence[tuple[Pair, Opinion]], rates: dict[str, dict[str, Any]], console: Console) -> None:
     """Two tables: by comparator, and by kind of pair and edit."""
     table = Table("comparator", title="Held-out pairs, by comparator", title_justify="left")
-    for name in ("differ", "sources", "false same", "≤", "alike", "sources", "false diff.", "≤", "unsure"):
+    for name in ("differ", "trials", "false same", "≤", "alike", "trials", "false diff.", "≤", "unsure"):
         table.add_column(name, justify="right")
     for name, r in rates.items():
-        wrong = (r["differing"], r["differing_sources"], r["false_same"], f"{r['false_same_upper']:.4f}")
-        lost = (r["alike"], r["alike_sources"], r["false_different"], f"{r['false_different_upper']:.4f}")
+        wrong = (r["differing"], r["differing_trials"], r["false_same"], f"{r['false_same_upper']:.4f}")
+        lost = (r["alike"], r["alike_trials"], r["false_different"], f"{r['false_different_upper']:.4f}")
         cells = (*wrong, *lost, r["unsure"])
         table.add_row(name, *map(str, cells))
     console.print(table)

@@ -28,6 +28,7 @@ from bench.answers import sibling
 from bench.index_candidates import CANDIDATES, TRAIN_AT
 from bench.machine import rss_bytes
 from farthing.cache.embedder import open_embedder
+from farthing.cache.index_growing import GrowingIndex
 from farthing.proxy.text import normalise
 
 K = 8
@@ -95,6 +96,23 @@ def measured(kind: str, entries: Matrix, queries: Matrix, truth: list[int]) -> d
     }
 
 
+def rebuilt(entries: Matrix) -> str:
+    """A flat index turned into a graph in slices: how long a look-up may have to wait for one of them."""
+    index = GrowingIndex(entries.shape[1], len(entries) - 1)
+    for number, vector in enumerate(entries):
+        index.add(number, vector)
+    slices = []
+    more = True
+    while more:
+        slices += timed(lambda _: index.tend(), [None])
+        more = index.restless
+    p50, p99, most = (float(np.percentile(slices, share)) for share in (50, 99, 100))
+    return (
+        f"rebuilt as a {index.kind} at {len(entries):,}: {len(slices):,} slices, p50 {p50:.2f} ms, p99 {p99:.2f} ms, "
+        f"longest {most:.1f} ms, {sum(slices) / 1000:.0f} s in all"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, nargs="?", default=Path("../shared/data"))
@@ -130,6 +148,7 @@ def main() -> None:
                 f"{row['bytes_per_entry']:,.0f}", f"{row['recall_at_1']:.3f}", f"{row['cosine_off']:.4f}",
             )  # fmt: skip
             console.print(row)
+        console.print(rebuilt(entries))
     console.print(table)
     if given.json:
         given.json.write_text(json.dumps(rows, indent=1) + "\n", "utf-8")

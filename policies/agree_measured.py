@@ -17,18 +17,18 @@ PROVED = frozenset({"bytes", "json", "calls"})
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Counts of pairs that the comparator judged, of texts that these were made from, and upper bounds of its rates.
+    """Counts of pairs that the comparator judged, of independent trials in them, and upper bounds of its rates.
 
-    `differing`, `alike`: by the known truth. Pairs of one source are no independent trials: the bounds count sources,
-    and one is wrong if any of its pairs is.
+    `differing`, `alike`: by the known truth. Pairs made from one text are one trial: the bounds count trials, and one
+    is wrong if any of its pairs is.
     """
 
     differing: int
-    differing_sources: int
+    differing_trials: int
     false_same: int
     false_same_upper: float
     alike: int
-    alike_sources: int
+    alike_trials: int
     false_different: int
     false_different_upper: float
 

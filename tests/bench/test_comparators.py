@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
@@ -119,17 +120,17 @@ def test_rates_count_what_was_said_against_the_truth(data: Path) -> None:
     assert rates["unsure"] == 1
 
 
-def test_the_table_that_is_written_is_read_again() -> None:
-    row = {"differing": 9, "false_same": 1, "false_same_upper": 0.4, "alike": 8, "false_different": 0,
-           "differing_sources": 5, "alike_sources": 6,
-           "false_different_upper": 0.3, "unsure": 2}  # fmt: skip
-    text = written({"json": row}, "a command")
-    space: dict[str, object] = {"__name__": "farthing.policies.agree_measured"}
-    exec(compile(text, "agree_measured.py", "exec", dont_inherit=True), space)
+def test_the_table_that_is_written_is_read_again(tmp_path: Path) -> None:
+    row = {"differing": 9, "differing_trials": 5, "false_same": 1, "false_same_upper": 0.4,
+           "alike": 8, "alike_trials": 6, "false_different": 0, "false_different_upper": 0.3, "unsure": 2}  # fmt: skip
+    (tmp_path / "measured.py").write_text(written({"label": row}, "a command"), "utf-8")
+
+    space = runpy.run_path(str(tmp_path / "measured.py"), run_name="measured_again")
 
     assert space["MADE_BY"] == "a command"
-    assert "json" in str(space["MEASURED"])
-    assert space["MEASURED"]["json"].false_same_upper == 0.4  # type: ignore[index]
+    assert space["MEASURED"]["label"].alike_trials == 6
+    assert space["false_same"]("label") == 0.4
+    assert space["false_same"]("number") == 1
 
 
 def test_missing_data_is_said_plainly(tmp_path: Path) -> None:
