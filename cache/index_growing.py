@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
 __all__ = ["GROW_AT", "GrowingIndex"]
 
-# Measured (bench/index.py, docs/semantic-cache.md): where a look-up in the graph becomes the cheaper one by far more
-# than its dearer adds and lost neighbours cost. Half of it is where a graph turns back.
-GROW_AT = 8_000
+# Measured (bench/index.py, docs/semantic-cache.md): here a flat look-up costs 2.5 ms, a third of embedding the prompt. A
+# graph is quicker from 1,000 on, but loses some neighbours, and a lost hit costs more than milliseconds.
+# Half of it is where a graph turns back.
+GROW_AT = 20_000
 _MOST_DEAD = 0.25
 _FEW_DEAD = 256
 
