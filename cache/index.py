@@ -1,12 +1,12 @@
-"""Nearest neighbours by inner product: one protocol, in plain numpy and in FAISS.
+"""Nearest neighbours by inner product: one protocol, and its exact form in plain numpy.
 
 Rules of this file: vectors are float32 of one length and L2-normalised by the caller, so inner product is cosine;
-nothing here locks, since an index lives on one thread. No imports of numpy or faiss at import time: they are heavy.
+nothing here locks, since an index lives on one thread. No import of numpy at import time: it is heavy.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
     Vector = npt.NDArray[np.float32]
 
-__all__ = ["BruteIndex", "FaissIndex", "Index"]
+__all__ = ["BruteIndex", "Index", "check"]
 
 
 class Index(Protocol):
-    """Vectors by number. `search` is exact in every implementation here."""
+    """Vectors by number. `search` is exact in BruteIndex; where it isn't, it misses but never invents."""
 
     def __len__(self) -> int:
         """How many vectors it holds."""
@@ -36,13 +36,24 @@ class Index(Protocol):
         """The up to `k` nearest as (number, cosine), nearest first, equal ones by number. A NaN query finds none."""
         ...
 
+    def numbers(self) -> list[int]:
+        """The numbers of all that it holds."""
+        ...
+
+    def vector(self, number: int) -> Vector:
+        """The vector under `number`. Raises KeyError."""
+        ...
+
     def items(self) -> list[tuple[int, Vector]]:
-        """Everything it holds, so that another implementation can take over."""
+        """Everything it holds."""
         ...
 
 
 class BruteIndex:
     """One matrix that doubles as it fills. Removal moves the last row into the gap: the same cost at any size."""
+
+    # How many vectors move into it in one slice of a rebuild: about 1 ms.
+    slice = 200
 
     def __init__(self, dim: int) -> None:
         import numpy as np
@@ -59,7 +70,7 @@ class BruteIndex:
         """Index.add: amortised O(dim)."""
         import numpy as np
 
-        _check(number, vector, self._dim, self._row_of)
+        check(number, vector, self._dim, self._row_of)
         row = len(self._numbers)
         if row == len(self._rows):
             grown = np.zeros((2 * row, self._dim), np.float32)
@@ -95,62 +106,25 @@ class BruteIndex:
         found = sorted((-float(cosines[row]), self._numbers[row]) for row in rows)
         return [(number, -negated) for negated, number in found[:k]]
 
+    def __contains__(self, number: int) -> bool:
+        return number in self._row_of
+
+    def numbers(self) -> list[int]:
+        """Index.numbers."""
+        return list(self._numbers)
+
+    def vector(self, number: int) -> Vector:
+        """Index.vector: a copy."""
+        found: Vector = self._rows[self._row_of[number]].copy()
+        return found
+
     def items(self) -> list[tuple[int, Vector]]:
         """Index.items: the vectors are copies."""
         return [(number, self._rows[row].copy()) for number, row in self._row_of.items()]
 
 
-class FaissIndex:
-    """FAISS's exact flat index (IndexIDMap2 over IndexFlatIP), on one thread. Removal is linear in its size, so
-    remove many at once."""
-
-    def __init__(self, dim: int) -> None:
-        import faiss
-
-        # FAISS would start a thread for each core for one query; here one thread is all that a look-up may take.
-        faiss.omp_set_num_threads(1)
-        self._dim = dim
-        self._index: Any = faiss.IndexIDMap2(faiss.IndexFlatIP(dim))
-        self._numbers: set[int] = set()
-
-    def __len__(self) -> int:
-        return len(self._numbers)
-
-    def add(self, number: int, vector: Vector) -> None:
-        """Index.add."""
-        import numpy as np
-
-        _check(number, vector, self._dim, self._numbers)
-        row = np.ascontiguousarray(vector, np.float32).reshape(1, self._dim)
-        self._index.add_with_ids(row, np.array([number], np.int64))
-        self._numbers.add(number)
-
-    def remove(self, *numbers: int) -> None:
-        """Index.remove: one pass over all vectors, however many go."""
-        import numpy as np
-
-        known = [number for number in set(numbers) if number in self._numbers]
-        if known:
-            self._index.remove_ids(np.array(known, np.int64))
-            self._numbers.difference_update(known)
-
-    def search(self, vector: Vector, k: int) -> list[tuple[int, float]]:
-        """Index.search. Among equal cosines at the very end of the list FAISS decides which ones are in it."""
-        import numpy as np
-
-        if not self._numbers or k <= 0 or not np.isfinite(vector).all():
-            return []
-        query = np.ascontiguousarray(vector, np.float32).reshape(1, self._dim)
-        cosines, numbers = self._index.search(query, min(k, len(self._numbers)))
-        found = sorted((-float(c), int(n)) for c, n in zip(cosines[0], numbers[0], strict=True) if n >= 0)
-        return [(number, -negated) for negated, number in found]
-
-    def items(self) -> list[tuple[int, Vector]]:
-        """Index.items."""
-        return [(number, self._index.reconstruct(number)) for number in sorted(self._numbers)]
-
-
-def _check(number: int, vector: Vector, dim: int, taken: set[int] | dict[int, int]) -> None:
+def check(number: int, vector: Vector, dim: int, taken: set[int] | dict[int, int]) -> None:
+    """Raises ValueError: a number that is taken or out of range, a vector that doesn't fit."""
     import numpy as np
 
     if number in taken or not 0 <= number < 2**63:

@@ -27,25 +27,33 @@ __all__ = ["Row", "SemanticDisk"]
 
 log = structlog.get_logger("farthing.semantic")
 
-_VERSION = "1"
+_VERSION = "2"
 _BUSY_S = 0.25
+_UNKNOWN_WORTH = -1.0
+_MOST_USES = 2**53
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT);
 CREATE TABLE IF NOT EXISTS texts (id INTEGER PRIMARY KEY AUTOINCREMENT, entry_key TEXT NOT NULL UNIQUE,
   scope TEXT NOT NULL, text TEXT NOT NULL, expires_s REAL NOT NULL, embedder TEXT NOT NULL, vector BLOB NOT NULL,
-  checksum BLOB NOT NULL);
+  worth_usd REAL NOT NULL, checksum BLOB NOT NULL, uses INTEGER NOT NULL DEFAULT 0);
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One text, whose answer is `entry_key`. `vector`: float32 [dim]. `expires_s`: seconds since the epoch."""
+    """One text, whose answer is `entry_key`. `vector`: float32 [dim]. `expires_s`: seconds since the epoch.
+
+    `worth_usd`: what one hit saves, None where unknown (a negative number in the file). `uses`: hits until now; outside
+    the checksum, since a wrong count costs no more than a bad choice of what leaves first.
+    """
 
     scope: str
     entry_key: str
     text: str
     expires_s: float
     vector: NDArray[np.float32]
+    worth_usd: float | None = None
+    uses: int = 0
 
 
 class SemanticDisk:
@@ -74,16 +82,21 @@ class SemanticDisk:
 
     def put(self, row: Row) -> None:
         """Write one row, in place of the one under its entry key."""
-        values = (row.scope, row.text, row.expires_s, self._embedder, row.vector.astype("<f4").tobytes())
+        worth_usd = _UNKNOWN_WORTH if row.worth_usd is None else row.worth_usd
+        values = (row.scope, row.text, row.expires_s, self._embedder, row.vector.astype("<f4").tobytes(), worth_usd)
         self._change(
-            "INSERT OR REPLACE INTO texts (entry_key, scope, text, expires_s, embedder, vector, checksum) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO texts (entry_key, scope, text, expires_s, embedder, vector, worth_usd, checksum) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             [(row.entry_key, *values, _checksum(row.entry_key, *values))],
         )
 
     def delete(self, entry_keys: Iterable[str]) -> None:
         """Delete these rows, in one transaction."""
         self._change("DELETE FROM texts WHERE entry_key = ?", [(key,) for key in entry_keys])
+
+    def used(self, counts: Iterable[tuple[str, int]]) -> None:
+        """Write how often these entries were hit, in one transaction."""
+        self._change("UPDATE texts SET uses = ? WHERE entry_key = ?", [(uses, key) for key, uses in counts])
 
     def clear(self) -> None:
         """Delete every row."""
@@ -118,7 +131,8 @@ class SemanticDisk:
         rows: list[Row] = []
         dropped: list[tuple[int]] = []
         for number, *fields in db.execute(
-            "SELECT id, entry_key, scope, text, expires_s, embedder, vector, checksum FROM texts ORDER BY id"
+            "SELECT id, entry_key, scope, text, expires_s, embedder, vector, worth_usd, checksum, uses FROM texts "
+            "ORDER BY id"
         ):
             row = self._believed(*fields)
             if row is None:
@@ -134,11 +148,16 @@ class SemanticDisk:
         import numpy as np
 
         match (key, *fields):
-            case (str(), str() as scope, str() as text, float() as expires_s, str() as model, bytes() as blob, check):
-                if model == self._embedder and check == _checksum(key, scope, text, expires_s, model, blob):
+            case (
+                str(), str() as scope, str() as text, float() as expires_s, str() as model, bytes() as blob,
+                float() as worth_usd, check, uses,
+            ):  # fmt: skip
+                if model == self._embedder and check == _checksum(key, scope, text, expires_s, model, blob, worth_usd):
                     vector = np.frombuffer(blob, "<f4").astype(np.float32) if len(blob) == 4 * self._dim else None
                     if vector is not None and np.isfinite(vector).all():
-                        return Row(scope, key, text, expires_s, vector)
+                        known = worth_usd if 0 <= worth_usd < float("inf") else None
+                        hits = uses if isinstance(uses, int) and 0 <= uses < _MOST_USES else 0
+                        return Row(scope, key, text, expires_s, vector, known, hits)
         return None
 
     def _change(self, statement: str, rows: Iterable[tuple[object, ...]]) -> None:
@@ -186,8 +205,11 @@ def _is_corrupt(error: Exception) -> bool:
     return isinstance(error, _ForeignSchema) or name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_ERROR"))
 
 
-def _checksum(key: str, scope: str, text: str, expires_s: float, embedder: str, vector: bytes) -> bytes:
+def _checksum(
+    key: str, scope: str, text: str, expires_s: float, embedder: str, vector: bytes, worth_usd: float
+) -> bytes:
     digest = hashlib.blake2b(digest_size=16)
-    for part in (key.encode(), scope.encode(), text.encode(), embedder.encode(), struct.pack("<d", expires_s), vector):
+    numbers = struct.pack("<dd", expires_s, worth_usd)
+    for part in (key.encode(), scope.encode(), text.encode(), embedder.encode(), numbers, vector):
         digest.update(len(part).to_bytes(8, "big") + part)
     return digest.digest()

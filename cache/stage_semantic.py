@@ -1,91 +1,36 @@
 """The semantic cache's place in the pipeline: a near-duplicate in the same scope may answer.
 
 In *observe* the look-up runs while the upstream works, so that a miss waits for nothing, and serves nothing. In
-*serve* it runs before the upstream, within a deadline; late means miss. Embedding and search live on one thread of
-their own: `SemanticCache` is touched from nowhere else.
+*serve* it runs before the upstream, within a deadline; late means miss. Embedding and search live on a thread of their
+own, `SemanticThread`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-import threading
 from collections.abc import Callable, Coroutine, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 from farthing.cache.entry import Entry
 from farthing.cache.guard import unmatchable
 from farthing.cache.key import neighbourhood
-from farthing.cache.semantic import Found, SemanticCache
+from farthing.cache.semantic import Found
+from farthing.cache.semantic_thread import SemanticThread
 from farthing.cache.stage_exact import Renderer, scope_of, served
 from farthing.cache.store import Store
 from farthing.proxy.clock import Clock, Randomness
 from farthing.proxy.exchange import GO_ON, CacheStatus, Exchange, LocalReply, Quiet, Verdict
 
-__all__ = ["SemanticStage", "SemanticThread"]
-
-T = TypeVar("T")
-_QUEUE = 64
-
-
-class SemanticThread:
-    """Owns the thread on which a SemanticCache lives. `pending` work beyond a small queue is refused, not piled up."""
-
-    def __init__(self, build: Callable[[], SemanticCache], *, patient: bool = False) -> None:
-        """`patient`: nobody waits for its work, so it yields the processor to whatever else wants it."""
-        self._executor = ThreadPoolExecutor(1, "semantic", step_back if patient else None)
-        self._build = build
-        self._cache: SemanticCache | None = None
-        self.pending = 0
-        self.entries = 0
-
-    async def open(self) -> None:
-        """Load model and index. Raises what `build` raises."""
-        self._cache = await asyncio.get_running_loop().run_in_executor(self._executor, self._build)
-        self.entries = len(self._cache)
-
-    @property
-    def loaded(self) -> bool:
-        """Whether model and index are there."""
-        return self._cache is not None
-
-    @property
-    def ready(self) -> bool:
-        """Whether it may be asked now."""
-        return self._cache is not None and self.pending < _QUEUE
-
-    async def run(self, work: Callable[[SemanticCache], T]) -> T:
-        """Do `work` on the thread."""
-        cache = self._cache
-        if cache is None:
-            raise RuntimeError("the semantic cache is not open")
-        self.pending += 1
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._executor, work, cache)
-        finally:
-            self.pending -= 1
-            self.entries = len(cache)
-
-    async def close(self) -> None:
-        """Finish what is queued and close the index; idempotent."""
-        cache, self._cache = self._cache, None
-        if cache is not None:
-            await asyncio.get_running_loop().run_in_executor(self._executor, cache.close)
-        self._executor.shutdown(wait=False)
-
-
-def step_back() -> None:
-    """Lower this thread's priority, where the system can (Linux: nice values are a thread's own)."""
-    with contextlib.suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+__all__ = ["SemanticStage"]
 
 
 @dataclass(slots=True)
 class SemanticStage(Quiet):
-    """`serve` is only ever true together with the operator's word that the bound is unproven."""
+    """`serve` is only ever true together with the operator's word that the bound is unproven.
+
+    `worth_usd`: what a hit on an entry saves, None where its price is unknown.
+    """
 
     thread: SemanticThread | None
     store: Store
@@ -97,6 +42,7 @@ class SemanticStage(Quiet):
     clock: Clock
     randomness: Randomness
     renderer: Renderer
+    worth_usd: Callable[[Entry], float | None] = lambda entry: None
     name: str = field(default="semantic", init=False)
     hard: bool = field(default=False, init=False)
 
@@ -132,7 +78,8 @@ class SemanticStage(Quiet):
         if self.thread is None or ex.place is None or not self.thread.ready:
             return
         scope, text = ex.place
-        self.spawn(self.thread.run(lambda cache: cache.add(scope, text, entry.key, entry.expires_s)))
+        worth_usd = self.worth_usd(entry)
+        self.spawn(self.thread.run(lambda cache: cache.add(scope, text, entry.key, entry.expires_s, worth_usd)))
 
     async def forget(self, entry_keys: Iterable[str]) -> None:
         """These answers are gone from the store."""
@@ -143,7 +90,7 @@ class SemanticStage(Quiet):
     async def _look(self, ex: Exchange, thread: SemanticThread, place: tuple[str, str]) -> Found:
         scope, text = place
         now_s = self.clock.now_s()
-        found = await thread.run(lambda cache: cache.lookup(scope, text, now_s, self.threshold))
+        found = await thread.lookup(scope, text, now_s, self.threshold)
         ex.similarity = found.similarity
         would = "would serve" if not self.serve and found.entry_key else "looked"
         ex.decide(self.name, would, found.verdict)

@@ -10,15 +10,18 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 from aiohttp import web
 
+from farthing.cache.entry import Entry
 from farthing.cache.flight import Flights
 from farthing.cache.semantic import SemanticCache
+from farthing.cache.semantic_thread import SemanticThread
 from farthing.cache.stage_exact import ExactStage, KeepStage, Renderer
 from farthing.cache.stage_flight import FlightStage
-from farthing.cache.stage_semantic import SemanticStage, SemanticThread
+from farthing.cache.stage_semantic import SemanticStage
 from farthing.cache.store import Store
 from farthing.compress.stage import TidyStage
 from farthing.policies.eligibility import Rules
@@ -195,6 +198,7 @@ async def build(config: Config, held: State, stack: AsyncExitStack, old: Service
     elif thread is None:
         thread = open_semantic(config, held.tasks)
         stack.push_async_callback(thread.close)
+    rates = RateCard(config.prices.models, config.upstream.provider, config.upstream.url)
     semantic = SemanticStage(
         thread=thread,
         store=held.store,
@@ -206,8 +210,8 @@ async def build(config: Config, held: State, stack: AsyncExitStack, old: Service
         clock=held.clock,
         randomness=held.randomness,
         renderer=held.renderer,
+        worth_usd=partial(a_hits_worth_usd, rates),
     )
-    rates = RateCard(config.prices.models, config.upstream.provider, config.upstream.url)
     # The price table takes a tenth of a second to load: not while a request waits for it.
     held.tasks.spawn(asyncio.to_thread(rates.rates, "gpt-4o-mini", held.clock.now_s()), "load prices")
     account = Account(
@@ -226,6 +230,12 @@ async def build(config: Config, held: State, stack: AsyncExitStack, old: Service
     )
     relay = Relay(pipeline, account, repeats, held.tasks, config.limits, config.upstream, held.clock, held.randomness)
     return Services(config, held, thread, connections, semantic, pipeline, admit, relay)
+
+
+def a_hits_worth_usd(rates: RateCard, entry: Entry) -> float | None:
+    """What a hit on the entry saves, at the rates of when it was stored; None where usage or rates are unknown."""
+    price = rates.price(entry.model_requested, entry.usage, entry.stored_s) if entry.usage is not None else None
+    return float(price.usd) if price is not None else None
 
 
 def same_thread(old: Config, new: Config) -> bool:

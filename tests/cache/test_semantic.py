@@ -19,9 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from farthing.cache import semantic
+from farthing.cache import index_growing
 from farthing.cache.embedder import MiniLmOnnx
-from farthing.cache.index import FaissIndex
 from farthing.cache.semantic import Found, Neighbour, SemanticCache, judge
 from farthing.proxy.text import signals
 
@@ -34,6 +33,7 @@ class Letters:
 
     dim = 32
     max_tokens = 20
+    batch = 4
 
     def __init__(self, name: str = "letters") -> None:
         self.name = name
@@ -222,13 +222,17 @@ def test_the_least_recently_used_make_room() -> None:
     assert cache.lookup("s0", f"how is {word(0)} made", NOW, 0.9).entry_key == "k0"
 
 
-def test_a_large_scope_moves_to_faiss_and_finds_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(semantic, "BRUTE_UP_TO", 30)
+def test_a_large_scope_becomes_a_graph_and_finds_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index_growing.GrowingIndex.__init__, "__defaults__", (30,))
     cache = SemanticCache.open(None, Letters(), max_entries=80)
     for number in range(100):
         cache.add("s", f"how is {word(number)} made", f"k{number}", LATER)
 
-    assert isinstance(cache._scopes["s"], FaissIndex)
+    assert cache.restless
+    while cache.tend():
+        pass
+    assert not cache.restless
+    assert cache._scopes["s"].kind == "graph"
     assert len(cache) <= 80
     assert cache.lookup("s", f"how is {word(99)} made", NOW, 0.9).entry_key == "k99"
     assert cache.lookup("s", f"how is {word(50)} made", NOW, 0.9).entry_key == "k50"
@@ -274,11 +278,13 @@ def test_it_outlives_a_restart_and_so_do_removals(tmp_path: Path) -> None:
 
 
 def test_a_smaller_bound_holds_at_once(tmp_path: Path) -> None:
-    filled(tmp_path / "s.db").close()
+    cache = filled(tmp_path / "s.db")
+    assert cache.lookup("t", "where does the whale live", NOW, 0.9).entry_key == "w"
+    cache.close()
 
     again = SemanticCache.open(tmp_path / "s.db", Letters(), max_entries=1)
 
-    assert len(again) == 1
+    assert len(again) == 1  # and the one that was used
     assert again.lookup("t", "where does the whale live", NOW, 0.9).entry_key == "w"
 
 
