@@ -21,7 +21,7 @@ from multidict import MultiMapping
 from farthing.proxy.exchange import Controls, Endpoint
 from farthing.proxy.wire import vendor_headers
 
-__all__ = ["ECHOED", "NOT_IN_KEY", "Scope", "canonical", "digest_of", "key_of", "neighbourhood"]
+__all__ = ["ECHOED", "NOT_IN_KEY", "Place", "Scope", "canonical", "digest_of", "key_of", "neighbourhood"]
 
 VERSION = b"farthing-key-1"
 
@@ -149,19 +149,38 @@ def _decimal(number: Decimal) -> Any:
     return orjson.Fragment(str(number.normalize(Context(prec=max(1, digits), Emax=MAX_EMAX, Emin=MIN_EMIN))))
 
 
-def neighbourhood(scope: Scope, payload: dict[str, Any]) -> tuple[str, str] | str:
-    """The semantic scope (32 hex digits over everything but the last user message) and that message's text.
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a request stands among others. `scope`: 32 hex digits over everything but the last user message, a wall.
 
-    A string is returned instead where the request has no such form, and says why.
+    `route`: the family of scopes that shares evidence: the same but for the turns of the conversation; model first,
+    for screens. `text`: of the last user message.
     """
+
+    scope: str
+    route: str
+    text: str
+
+
+def neighbourhood(scope: Scope, payload: dict[str, Any]) -> Place | str:
+    """The request's place; or, where it has no such form, why."""
     found = _last_text(scope.endpoint, payload)
     if isinstance(found, str):
         return found
     text, without = found
-    place = hashlib.sha256(
-        VERSION + b"-neighbourhood" + digest_of(without, scope.endpoint) + scope.material()
-    ).hexdigest()[:32]
-    return place, text
+    field = "input" if scope.endpoint is Endpoint.RESPONSES else "messages"
+    common = scope.material()
+    wall = hashlib.sha256(VERSION + b"-neighbourhood" + digest_of(without, scope.endpoint) + common).hexdigest()[:32]
+    shared = {**without, field: _instructions(without.get(field))}
+    family = hashlib.sha256(digest_of(shared, scope.endpoint) + common).hexdigest()[:8]
+    return Place(wall, f"{payload.get('model', '')} {family}", text)
+
+
+def _instructions(turns: Any) -> Any:
+    """What of the turns is said to every user: system and developer messages."""
+    if not isinstance(turns, list):
+        return None
+    return [turn for turn in turns if isinstance(turn, dict) and turn.get("role") in ("system", "developer")]
 
 
 def _last_text(endpoint: Endpoint, payload: dict[str, Any]) -> tuple[str, dict[str, Any]] | str:

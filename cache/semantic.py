@@ -1,8 +1,8 @@
-"""The semantic cache, first form: nearest neighbours in the same scope, a threshold, and a guard.
+"""The semantic cache: nearest neighbours in the same scope, and how safe each one is.
 
 Rules of this file:
 1. Scopes are walls: an entry can be found only from the scope it was put into.
-2. `judge` decides, and is pure. What it lets pass is *unproven*: no bound on wrong answers stands behind it.
+2. It finds and scores; whether anything is served is a policy's decision, taken elsewhere.
 3. All of a SemanticCache lives on one thread, its SQLite file included; the caller sees to that.
 """
 
@@ -10,21 +10,30 @@ from __future__ import annotations
 
 import heapq
 import sys
+from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from farthing.cache.embedder import Embedder
-from farthing.cache.guard import disagreement, unmatchable
 from farthing.cache.index_growing import GrowingIndex
+from farthing.cache.rarity import RouteWords
+from farthing.cache.scorer import GuardScorer, Scorer
 from farthing.cache.semantic_disk import Row, SemanticDisk
+from farthing.cache.unmatchable import unmatchable
 from farthing.cache.vectors import Vectors
 from farthing.cache.worth import Worth
-from farthing.proxy.text import Signals, normalise, signals
+from farthing.proxy.text import normalise
 
-__all__ = ["Found", "Neighbour", "SemanticCache", "judge"]
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["Found", "Neighbour", "SemanticCache", "best"]
 
 NEIGHBOURS = 8
+_MOST_ROUTES = 1_000
 MAX_BYTES = 512 * 2**20
 # What an entry holds besides text and vector: its places in four tables, its rank, its key and scope (measured).
 _ENTRY_BYTES = 1_200
@@ -45,13 +54,14 @@ class Neighbour:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The outcome of a look-up. `similarity`: the nearest neighbour's cosine, or the hit's, whichever may serve or not.
+    """The outcome of a look-up: the candidate with the best score, its cosine and its score.
 
-    `verdict`: 'hit', 'below threshold', 'guard: numbers differ', 'empty scope', 'too long', 'freshness' and so on.
+    `verdict`: 'candidate', or why there is none: 'empty scope', 'too long', 'freshness' and so on.
     """
 
     entry_key: str | None
     similarity: float | None
+    score: float
     verdict: str
 
 
@@ -64,20 +74,12 @@ class _Item:
     expires_s: float
 
 
-def judge(asked: Signals, neighbours: Sequence[Neighbour], threshold: float) -> Found:
-    """The nearest neighbour that is alike enough and that the guard lets pass. `neighbours`: nearest first."""
+def best(neighbours: Sequence[Neighbour], scores: Sequence[float]) -> Found:
+    """The neighbour with the highest score, of equals the nearest. `neighbours`: nearest first."""
     if not neighbours:
-        return Found(None, None, "no neighbour")
-    reason = ""
-    for neighbour in neighbours:
-        # Written so that a similarity or a threshold that is no number never passes.
-        if not neighbour.similarity >= threshold:
-            break
-        refused = disagreement(asked, signals(neighbour.text))
-        if not refused:
-            return Found(neighbour.entry_key, min(neighbour.similarity, 1.0), "hit")
-        reason = reason or refused
-    return Found(None, min(neighbours[0].similarity, 1.0), f"guard: {reason}" if reason else "below threshold")
+        return Found(None, None, 0.0, "no neighbour")
+    at = max(range(len(neighbours)), key=lambda i: (scores[i], -i))
+    return Found(neighbours[at].entry_key, min(neighbours[at].similarity, 1.0), scores[at], "candidate")
 
 
 class SemanticCache:
@@ -86,8 +88,12 @@ class SemanticCache:
     `max_entries`, `max_bytes`: beyond either the entries that save least for their bytes leave (see `Worth`).
     """
 
-    def __init__(self, embedder: Embedder, max_entries: int, max_bytes: int, disk: SemanticDisk | None) -> None:
+    def __init__(
+        self, embedder: Embedder, scorer: Scorer, max_entries: int, max_bytes: int, disk: SemanticDisk | None
+    ) -> None:
         self._embedder = embedder
+        self._scorer = scorer
+        self._words: OrderedDict[str, RouteWords] = OrderedDict()
         self._max = max_entries
         self._max_bytes = max_bytes
         self._disk = disk
@@ -103,11 +109,17 @@ class SemanticCache:
 
     @classmethod
     def open(
-        cls, path: Path | None, embedder: Embedder, *, max_entries: int, max_bytes: int = MAX_BYTES
+        cls,
+        path: Path | None,
+        embedder: Embedder,
+        *,
+        max_entries: int,
+        max_bytes: int = MAX_BYTES,
+        scorer: Scorer | None = None,
     ) -> SemanticCache:
         """Load what `path` holds (None: nothing is kept). A file that can't be read is moved aside, never raised."""
         disk = SemanticDisk(path, embedder=embedder.name, dim=embedder.dim) if path is not None else None
-        cache = cls(embedder, max_entries, max_bytes, disk)
+        cache = cls(embedder, scorer or GuardScorer(), max_entries, max_bytes, disk)
         for row in disk.load() if disk is not None else ():
             cache._insert(row)
         cache._shrink()
@@ -142,27 +154,80 @@ class SemanticCache:
             del self._restless[scope]
         return bool(self._restless)
 
-    def lookup(self, scope: str, text: str, now_s: float, threshold: float) -> Found:
-        """What may answer `text` in `scope`. A text beyond the model's window is matched with nothing."""
+    def lookup(self, scope: str, route: str, text: str, now_s: float) -> Found:
+        """The safest candidate for `text` in `scope`. `route`: the family of scopes that shares its words.
+
+        A text beyond the model's window is matched with nothing.
+        """
+        near = self.near(scope, text, now_s)
+        if isinstance(near, str):
+            return Found(None, None, 0.0, near)
+        return best(near, self._scores(normalise(text), near, route))
+
+    def near(self, scope: str, text: str, now_s: float) -> list[Neighbour] | str:
+        """The live neighbours, nearest first; or why none can be had."""
         self._expire(now_s)
         refused = unmatchable(text)
         if refused:
-            return Found(None, None, refused)
+            return refused
         index = self._scopes.get(scope)
         if index is None:
-            return Found(None, None, "empty scope")
-        plain = normalise(text)
-        vector = self._vectors.of(plain)
+            return "empty scope"
+        vector = self._vectors.of(normalise(text))
         if vector is None:
-            return Found(None, None, "too long")
+            return "too long"
         items = [(self._items[number], similarity) for number, similarity in index.search(vector, NEIGHBOURS)]
-        live = [Neighbour(one.entry_key, cosine, one.text) for one, cosine in items if one.expires_s > now_s]
-        found = judge(signals(plain), live, threshold)
-        if found.entry_key is not None:
-            self._use(found.entry_key)
-        return found
+        return [Neighbour(one.entry_key, cosine, one.text) for one, cosine in items if one.expires_s > now_s]
 
-    def add(self, scope: str, text: str, entry_key: str, expires_s: float, worth_usd: float | None = None) -> bool:
+    def explain(self, scope: str, route: str, text: str, now_s: float) -> list[dict[str, Any]] | str:
+        """The nearest entries with score and signals, best first, for people; or why there are none."""
+        near = self.near(scope, text, now_s)
+        if isinstance(near, str):
+            return near
+        plain, words = normalise(text), self._words_of(route)
+        rows = [
+            {
+                "entry_key": one.entry_key,
+                "text": one.text,
+                "cosine": one.similarity,
+                "score": score,
+                "signals": self._scorer.explain(plain, one.text, one.similarity, words),
+            }
+            for one, score in zip(near, self._scores(plain, near, route), strict=True)
+        ]
+        return sorted(rows, key=lambda row: -float(str(row["score"])))
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Vectors for a comparator: float32 [len(texts), dim]. Raises ValueError: a text beyond the window."""
+        return self._embedder.embed(texts)
+
+    def used(self, entry_key: str) -> None:
+        """An answer was served again."""
+        if entry_key in self._by_key:
+            self._use(entry_key)
+
+    def _scores(self, plain: str, near: Sequence[Neighbour], route: str) -> list[float]:
+        return self._scorer.scores(
+            plain, [one.text for one in near], [one.similarity for one in near], self._words_of(route)
+        )
+
+    def _words_of(self, route: str) -> RouteWords:
+        words = self._words.pop(route, None) or RouteWords()
+        self._words[route] = words
+        if len(self._words) > _MOST_ROUTES:
+            self._words.popitem(last=False)
+        return words
+
+    def add(
+        self,
+        scope: str,
+        text: str,
+        entry_key: str,
+        expires_s: float,
+        worth_usd: float | None = None,
+        *,
+        route: str = "",
+    ) -> bool:
         """Let `text` be found in `scope`, in place of what `entry_key` stood for; False where it must not match.
 
         `worth_usd`: what one hit on it saves; None: unknown, and taken to be the mean.
@@ -172,6 +237,7 @@ class SemanticCache:
         vector = None if unmatchable(text) else self._vectors.of(plain)
         if vector is None:
             return False
+        self._scorer.learn(plain, self._words_of(route))
         row = Row(scope, entry_key, plain, expires_s, vector, worth_usd)
         self._insert(row)
         if self._disk is not None:

@@ -36,9 +36,9 @@ class _Asked:
     """A look-up that waits for the thread."""
 
     scope: str
+    route: str
     text: str
     now_s: float
-    threshold: float
     answer: Future[Found]
 
 
@@ -76,10 +76,10 @@ class SemanticThread:
         cache = self._open()
         return await self._wait(cache, self._executor.submit(work, cache))
 
-    async def lookup(self, scope: str, text: str, now_s: float, threshold: float) -> Found:
+    async def lookup(self, scope: str, route: str, text: str, now_s: float) -> Found:
         """SemanticCache.lookup on the thread. Those that wait are embedded in one call, as far as that is a gain."""
         cache = self._open()
-        asked = _Asked(scope, text, now_s, threshold, Future())
+        asked = _Asked(scope, route, text, now_s, Future())
         self._asked.append(asked)
         self._executor.submit(self._answer, cache)
         return await self._wait(cache, asked.answer)
@@ -118,7 +118,7 @@ class SemanticThread:
                 cache.warm([asked.text for asked in taken])
         for asked in taken:
             try:
-                asked.answer.set_result(cache.lookup(asked.scope, asked.text, asked.now_s, asked.threshold))
+                asked.answer.set_result(cache.lookup(asked.scope, asked.route, asked.text, asked.now_s))
             except Exception as error:  # noqa: BLE001 - it is the asker's
                 asked.answer.set_exception(error)
 

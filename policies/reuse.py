@@ -145,6 +145,10 @@ class Policy(Protocol):
         worked out before the request was seen."""
         ...
 
+    def serves(self, route: RouteKey) -> bool:
+        """Whether this route may serve anything now: else nobody needs to wait for a look-up."""
+        ...
+
     def learn(self, route: RouteKey, candidate: Candidate, verdict: Verdict, label: Label) -> None:
         """Take in what came of a verdict."""
         ...

@@ -57,6 +57,10 @@ class Static:
             weight=float(audit or not serves),
         )
 
+    def serves(self, route: RouteKey) -> bool:
+        """See reuse.Policy."""
+        return self.mode == "serve"
+
     def learn(self, route: RouteKey, candidate: Candidate, verdict: Verdict, label: Label) -> None:
         """See reuse.Policy. Changes what is shown, never what is served."""
         if route not in self._routes or not self._passes(candidate):

@@ -115,6 +115,12 @@ class Verified:
             action, reason, audit, bound, wrong, threshold, chance_of_label, standing.epoch, weight, pool_weight
         )
 
+    def serves(self, route: RouteKey) -> bool:
+        """See reuse.Policy."""
+        standing, family = self._routes.get(route), self._families.get(route.tenant)
+        proved = standing is not None and family is not None and standing.place(family.place) is not None
+        return proved and self.settings.mode == "serve"
+
     def learn(self, route: RouteKey, candidate: Candidate, verdict: Verdict, label: Label) -> None:
         """See reuse.Policy. A good rating is not learnt: whoever is content doesn't say so."""
         family, standing = self._families.get(route.tenant), self._routes.get(route)
