@@ -116,6 +116,10 @@ class VCache:
             self._counts[route][2] += 1
         return Verdict(action, reason, wrong=wrong, threshold=curve.threshold, label_chance=explore)
 
+    def serves(self, route: RouteKey) -> bool:
+        """See reuse.Policy."""
+        return self.mode == "serve"
+
     def learn(self, route: RouteKey, candidate: Candidate, verdict: Verdict, label: Label) -> None:
         """See reuse.Policy. A label counts as right or wrong, whichever is likelier. The latest 50 are kept."""
         curve = self._curves.get((route, candidate.entry_key))

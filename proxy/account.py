@@ -76,8 +76,9 @@ class Account:
             headers["x-farthing-policy"] = ex.policy
         if ex.cache is CacheStatus.HIT_SEMANTIC:
             headers["x-farthing-similarity"] = f"{ex.similarity or 0:.4f}"
-        if ex.cache_reason == "unproven":
-            headers["x-farthing-bound"] = "unproven"
+        if served is not None and served.reuse:
+            proved = served.bound is not None and served.reuse == "proved"
+            headers["x-farthing-bound"] = f"{served.bound:.4f}" if proved else "unproven"
         return headers
 
     def headers_at_end(self, ex: Exchange) -> dict[str, str]:
@@ -119,10 +120,10 @@ class Account:
         """The exchange's money; every field None where no price is known."""
         at_s = ex.received_s
         call = ex.call
-        semantic = ex.cache_reason == "unproven"
-        if ex.served is not None:
+        served = ex.served
+        if served is not None:
             return attribute_hit(
-                self.rates, ex.model, usage, semantic=semantic, at_s=at_s, model_served=ex.served.model_served
+                self.rates, ex.model, usage, semantic=bool(served.reuse), at_s=at_s, model_served=served.model_served
             )
         if ex.endpoint is Endpoint.OTHER and ex.original.method not in _FREE_METHODS and call is not None:
             return attribute_failure(self.rates, "", at_s) if call.status >= 400 else UNKNOWN
@@ -154,20 +155,24 @@ class Account:
             await asyncio.wait([ex.looking], timeout=self.patience_s)
             if not ex.looking.done():
                 ex.decide("semantic", "late", "the look-up outlived the request")
-        usage = self._usage(ex)
-        known: Money | None = ex.money
-        if self._must_count(ex):
-            known = None
-            async with self.slow:
-                counted = await asyncio.to_thread(self._count, ex, usage)
-            if ex.call is not None and usage is None:
-                ex.call.usage = counted
-            usage = counted
+        known: Money | None = None if self._must_count(ex) else ex.money
+        usage = await self.usage_of(ex)
         money = known if known is not None else self.money(ex, usage)
         if money.cost and ex.leads:
             self.total.add(money.cost, self.clock.now_s())
         if self.ledger is not None:
             self.ledger.append(self.row(ex, usage, money))
+
+    async def usage_of(self, ex: Exchange) -> Usage | None:
+        """What was used; counted off the event loop where the upstream hasn't said."""
+        usage = self._usage(ex)
+        if self._must_count(ex):
+            async with self.slow:
+                counted = await asyncio.to_thread(self._count, ex, usage)
+            if ex.call is not None and usage is None:
+                ex.call.usage = counted
+            usage = counted
+        return usage
 
     def _count(self, ex: Exchange, usage: Usage | None) -> Usage | None:
         """Tokens by our own count, in a thread: of what went upstream, and of what had come back so far."""

@@ -25,7 +25,15 @@ from dataclasses import dataclass, replace
 from farthing.proxy.prices import RateCard, Rates
 from farthing.proxy.usage import Usage, UsageSource
 
-__all__ = ["UNKNOWN", "Money", "attribute_failure", "attribute_hit", "attribute_joined", "attribute_upstream"]
+__all__ = [
+    "UNKNOWN",
+    "Money",
+    "attribute_failure",
+    "attribute_hit",
+    "attribute_joined",
+    "attribute_upstream",
+    "audit_money",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +133,17 @@ def attribute_failure(card: RateCard, model: str, at_s: float) -> Money:
     """A request for which nothing was billed and nothing would have been."""
     rates = card.rates(model, at_s)
     return replace(_NOTHING, price_source=rates.source if rates else "")
+
+
+def audit_money(card: RateCard, model: str, usage: Usage | None, at_s: float) -> Money:
+    """What an audit cost: overhead alone, since no client asked for it; unknown where usage or rates are."""
+    if usage is None:
+        return replace(_NOTHING, overhead=None)
+    rates = card.rates(model, at_s)
+    if rates is None:
+        return replace(_NOTHING, overhead=None)
+    modelled = usage.source is UsageSource.COUNTED
+    return replace(_NOTHING, overhead=rates.pico(usage), price_source=rates.source, modelled=modelled)
 
 
 def same_model(asked: str, served: str) -> bool:

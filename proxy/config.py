@@ -93,22 +93,34 @@ class Cache(Section):
 
 
 class Semantic(Section):
-    """The near-duplicate cache; serves nothing unless `mode = "serve"` and `unproven = true`."""
+    """The near-duplicate cache: with `mode = "serve"` a route serves once its bound on wrong answers is proved.
+
+    `unproven = true` serves from a fixed cosine on, behind a guard, with nothing proved; and says so everywhere.
+    """
 
     mode: Literal["off", "observe", "serve"] = "observe"
+    max_wrong: float = Field(0.01, gt=0, lt=1, description="wrong answers per served hit, at most")
+    per: Literal["hit", "request"] = "hit"
+    confidence: float = Field(0.95, ge=0.5, lt=1)
+    policy: Literal["verified", "vcache"] = "verified"
+    audit_share: float = Field(0.05, gt=0, le=1, description="of served hits, at first; it falls with the evidence")
+    audit_daily_usd: Decimal = Field(Decimal(1), ge=0, description="what audits may cost a day (UTC)")
     unproven: bool = False
-    threshold: float = Field(0.92, ge=0, le=1, description="cosine similarity")
+    threshold: float = Field(0.92, ge=0, le=1, description="cosine similarity, for unproven = true")
     model: str = "minilm-int8"
     deadline_ms: float = Field(100.0, gt=0)
     max_entries: int = Field(100_000, ge=1)
 
     @model_validator(mode="after")
-    def _unproven(self) -> Semantic:
-        if self.mode == "serve" and not self.unproven:
-            raise ValueError(
-                'mode = "serve" needs unproven = true: no bound on wrong answers has been proved for this cache yet'
-            )
+    def _policy_fits(self) -> Semantic:
+        if self.policy == "vcache" and self.per != "request":
+            raise ValueError('policy = "vcache" bounds wrong answers per request: set per = "request" as well')
         return self
+
+    @property
+    def shown(self) -> str:
+        """The mode in words for screens."""
+        return "serve unproven" if self.mode == "serve" and self.unproven else self.mode
 
 
 class Compress(Section):

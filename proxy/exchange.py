@@ -162,9 +162,13 @@ class Head:
     headers: CIMultiDict[str]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Served:
-    """What the ledger must know of an answer that came from a cache: the usage behind it, and whose it was."""
+    """What the ledger must know of an answer that came from a cache: the usage behind it, and whose it was.
+
+    `reuse`: '' for an exact hit, else how a near-duplicate's answer came to be served: 'proved' or 'unproven'.
+    `bound`: the share of wrong answers that is proved not to be exceeded, at that moment.
+    """
 
     entry_key: str
     usage: Usage | None
@@ -172,6 +176,8 @@ class Served:
     model_requested: str
     stored_s: float
     expires_s: float
+    reuse: str = ""
+    bound: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,7 +277,8 @@ class Exchange:
     key: str = ""
     cache: CacheStatus = CacheStatus.BYPASS
     cache_reason: str = ""
-    place: tuple[str, str] | None = None
+    place: Any = None  # cache.key.Place
+    case: Any = None  # stage_semantic.Case
     similarity: float | None = None
     p_wrong: float | None = None
     served: Served | None = None

@@ -55,14 +55,16 @@ MAX_RECENT = 1000
 PRICED = "(cost_usd is not null and baseline_usd is not null)"
 # A client that left cut its own time short: such a row says nothing about how long an answer takes.
 ENDED = "outcome <> 'abandoned'"
+# An audit is farthing's own request: what it cost is overhead, and no client waited for it.
+CLIENTS = "endpoint <> 'audit'"
 # "miss" is whatever went upstream by itself, bypassed requests too; joined ones waited for another's, so they are in
 # neither. Overhead is farthing's own time: the client's waiting that was not the upstream's.
 LATENCIES: Mapping[str, tuple[str, str]] = {
-    "latency": ("latency_ms", ENDED),
-    "latency_miss": ("latency_ms", f"{ENDED} and cache in ('miss', 'bypass')"),
+    "latency": ("latency_ms", f"{ENDED} and {CLIENTS}"),
+    "latency_miss": ("latency_ms", f"{ENDED} and {CLIENTS} and cache in ('miss', 'bypass')"),
     "latency_hit": ("latency_ms", f"{ENDED} and cache in ('hit-exact', 'hit-semantic')"),
-    "overhead": ("overhead_ms", "1"),
-    "ttft": ("ttft_ms", "1"),
+    "overhead": ("overhead_ms", CLIENTS),
+    "ttft": ("ttft_ms", CLIENTS),
 }
 
 
@@ -292,12 +294,15 @@ def sums_by(
 ) -> dict[Key, Sums]:
     """Sums for each value of the group expressions, in one scan; nothing where there are no rows."""
     counts = {
-        "requests": "count(*)",
-        "errors": f"sum(outcome = 'failed' or (status >= 400 and {ENDED}))",
+        "requests": f"sum({CLIENTS})",
+        "errors": f"sum((outcome = 'failed' or (status >= 400 and {ENDED})) and {CLIENTS})",
         "abandoned": "sum(outcome = 'abandoned')",
         "unproven": "sum(cache = 'hit-semantic' and cache_reason like '%unproven%')",
         "modelled": "sum(modelled <> 0)",
-        **{name: f"sum({name})" for name in ("tokens_in_original", "tokens_in_sent", "tokens_in_cached", "tokens_out")},
+        **{
+            name: f"sum(case when {CLIENTS} then {name} end)"
+            for name in ("tokens_in_original", "tokens_in_sent", "tokens_in_cached", "tokens_out")
+        },
         "unpriced": f"sum(not {PRICED})",
         "overhead_unknown": f"sum({PRICED} and overhead_usd is null)",
     }
@@ -311,7 +316,7 @@ def sums_by(
     selected = [
         *groups,
         *counts.values(),
-        *(f"sum(cache = '{status}')" for status in STATUSES),
+        *(f"sum(cache = '{status}' and {CLIENTS})" for status in STATUSES),
         # In two parts: 64 bits of pico-dollars end at 9.2 million dollars, and SQLite's sum would fail there.
         *(f"sum(({sql}) / 1000000), sum(({sql}) % 1000000)" for sql in money.values()),
     ]

@@ -132,7 +132,7 @@ class Relay:
         if call is not None and call.served is not None:
             ex.served = call.served
             if not ex.leads:
-                ex.cache_reason = "unproven"  # it joined a flight that a near-duplicate answered
+                ex.cache_reason = call.served.reuse  # it joined a flight that a near-duplicate answered
         if ex.leads and ex.endpoint is Endpoint.OTHER:
             return await self._stream(request, ex, head, reader)
         if _is_event_stream(head):

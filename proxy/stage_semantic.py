@@ -1,0 +1,218 @@
+"""The semantic cache's place in the pipeline: a near-duplicate in the same scope may answer, where that is proved.
+
+A route that may not serve yet is looked up while the upstream works, so that a miss waits for nothing; the fresh answer
+is then compared with the candidate's, which is evidence for free. A route that serves is looked up before the upstream,
+within a deadline; late means miss. Some of its hits are audited after they were served.
+
+Rules of this file: what decides is the policy (policies/reuse.py) and what compares is policies/agree.py; here they are
+brought together with the index, the store and the upstream. Every comparison is learnt with the verdict it was made
+under, and with no other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from farthing.cache.entry import Entry
+from farthing.cache.key import Place, neighbourhood
+from farthing.cache.semantic_thread import SemanticThread
+from farthing.cache.stage_exact import Renderer, scope_of, served
+from farthing.cache.store import Store
+from farthing.cache.unmatchable import unmatchable, unmatchable_turn
+from farthing.policies.agree import agree_bytes
+from farthing.policies.opinion import Agreement
+from farthing.policies.reuse import Action, Candidate, Label, Policy, RouteKey, Source, Verdict
+from farthing.proxy.audit import Auditor
+from farthing.proxy.clock import Clock, Randomness
+from farthing.proxy.exchange import GO_ON, CacheStatus, Call, Endpoint, Exchange, LocalReply, Quiet
+from farthing.proxy.exchange import Verdict as StageVerdict
+
+__all__ = ["Case", "SemanticStage"]
+
+_RATEABLE = 10_000
+# Comparing costs more than looking up; below this score no threshold is ever proved.
+_WORTH_COMPARING = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One candidate of one request, and what the policy said of it."""
+
+    route: RouteKey
+    candidate: Candidate
+    verdict: Verdict
+
+
+@dataclass(slots=True)
+class SemanticStage(Quiet):
+    """`unproven`: the operator's word that a fixed threshold serves. `worth_usd`: what a hit on an entry saves."""
+
+    thread: SemanticThread | None
+    store: Store
+    upstream_url: str
+    reuse: Policy
+    unproven: bool
+    deadline_s: float
+    spawn: Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]]
+    clock: Clock
+    randomness: Randomness
+    renderer: Renderer
+    auditor: Auditor | None = None
+    worth_usd: Callable[[Entry], float | None] = lambda entry: None
+    served_cases: OrderedDict[str, Case] = field(default_factory=OrderedDict)
+    name: str = field(default="semantic", init=False)
+    hard: bool = field(default=False, init=False)
+
+    async def on_request(self, ex: Exchange) -> StageVerdict:
+        """Answer from a neighbour where that is allowed; otherwise look without making anybody wait."""
+        thread = self.thread
+        if thread is None or not ex.may_semantic or not ex.key or ex.exact is None:
+            return GO_ON
+        place = neighbourhood(scope_of(ex, self.upstream_url), ex.exact)
+        reason = place if isinstance(place, str) else unmatchable_turn(_last(ex)) or unmatchable(place.text)
+        if reason or isinstance(place, str):
+            ex.decide(self.name, "passed by", reason)
+            return GO_ON
+        ex.place = place
+        if not thread.ready:
+            ex.decide(self.name, "passed by", "busy or not loaded yet")
+            return GO_ON
+        if not self.reuse.serves(RouteKey(ex.tenant, place.route)):
+            ex.looking = self.spawn(self._look(ex, thread, place))
+            return GO_ON
+        try:
+            async with asyncio.timeout(self.deadline_s):
+                await self._look(ex, thread, place)
+        except TimeoutError:
+            ex.decide(self.name, "late", f"no answer within {self.deadline_s * 1000:.0f} ms")
+            return GO_ON
+        return await self._reply(ex, ex.case) or GO_ON
+
+    async def on_end(self, ex: Exchange) -> None:
+        """The upstream has answered: compare its answer with the candidate's, when nobody waits."""
+        call = ex.call
+        if call is not None and call.served is None and (ex.case is not None or ex.looking is not None):
+            self.spawn(self._learn_from_miss(ex, call))
+
+    def learn(self, ex: Exchange, entry: Entry) -> None:
+        """A new answer is in the store: let its prompt be found."""
+        place = ex.place
+        if self.thread is None or place is None or not self.thread.ready or self.reuse.entries != "misses":
+            return
+        self._add(place, entry)
+
+    async def forget(self, entry_keys: Iterable[str]) -> None:
+        """These answers are gone from the store."""
+        keys = tuple(entry_keys)
+        if self.thread is not None and keys:
+            await self.thread.run(lambda cache: cache.remove(keys))
+
+    def rate(self, exchange_id: str, *, wrong: bool) -> str | None:
+        """Somebody's word on a served hit: its entry's key, None where that hit is not known (any more)."""
+        case = self.served_cases.pop(exchange_id, None)
+        if case is None:
+            return None
+        self.reuse.learn(case.route, case.candidate, case.verdict, Label(float(wrong), Source.RATING))
+        return case.candidate.entry_key
+
+    async def _look(self, ex: Exchange, thread: SemanticThread, place: Place) -> None:
+        """Find the best candidate and ask the policy; what comes of it stands in `ex.case`."""
+        now_s = self.clock.now_s()
+        found = await thread.lookup(place.scope, place.route, place.text, now_s)
+        ex.similarity = found.similarity
+        if found.entry_key is None or found.similarity is None:
+            ex.decide(self.name, "looked", found.verdict)
+            return
+        candidate = Candidate(found.entry_key, min(max(found.score, 0.0), 1.0), found.similarity)
+        route = RouteKey(ex.tenant, place.route)
+        may_audit = self.auditor is not None and self.auditor.may()
+        verdict = self.reuse.decide(route, candidate, self.randomness.uniform(), may_audit=may_audit)
+        ex.case, ex.p_wrong = Case(route, candidate, verdict), verdict.wrong
+        ex.decide(self.name, verdict.action.value, f"score {found.score:.3f}; {verdict.reason}")
+
+    async def _reply(self, ex: Exchange, case: Case | None) -> LocalReply | None:
+        if case is None or case.verdict.action is not Action.SERVE:
+            return None
+        entry = await self._entry(ex, case)
+        if entry is None:
+            return None
+        oldest = ex.controls.max_age_s
+        if oldest is not None and self.clock.now_s() - entry.stored_s > oldest:
+            ex.decide(self.name, "looked", "older than max-age")
+            return None
+        proof = "unproven" if self.unproven else "proved"
+        reply = await served(ex, entry, self.renderer, self.clock, self.randomness)
+        if reply is None or reply.served is None:
+            return None
+        reply.served.reuse, reply.served.bound = proof, case.verdict.bound
+        ex.cache, ex.cache_reason = CacheStatus.HIT_SEMANTIC, proof
+        self.served_cases[ex.id] = case
+        if len(self.served_cases) > _RATEABLE:
+            self.served_cases.popitem(last=False)
+        if self.thread is not None:
+            self.spawn(self.thread.run(lambda cache: cache.used(entry.key)))
+        if case.verdict.audit and self.auditor is not None:
+            self.spawn(self._audit(ex, case, entry))
+        return reply
+
+    async def _entry(self, ex: Exchange, case: Case) -> Entry | None:
+        """The candidate's answer, if it is still this client's to see."""
+        key = case.candidate.entry_key
+        entry = await self.store.get(key, self.clock.now_s())
+        if entry is None or entry.scope != ex.tenant or entry.endpoint != ex.endpoint:
+            await self.forget([key])
+            return None
+        return entry
+
+    async def _learn_from_miss(self, ex: Exchange, call: Call) -> None:
+        if ex.looking is not None and not ex.looking.done():
+            await asyncio.wait([ex.looking])
+        case = ex.case
+        if case is None or not (case.verdict.weight or case.verdict.pool_weight):
+            return
+        if case.candidate.score < _WORTH_COMPARING:
+            return
+        entry = await self._entry(ex, case)
+        if entry is not None:
+            await self._compare(ex, case, entry, call)
+
+    async def _audit(self, ex: Exchange, case: Case, entry: Entry) -> None:
+        assert self.auditor is not None
+        await self._compare(ex, case, entry, await self.auditor.ask(ex))
+
+    async def _compare(self, ex: Exchange, case: Case, entry: Entry, call: Call) -> None:
+        """Learn whether the candidate's answer says what the fresh one says. In doubt it doesn't."""
+        if not call.complete or call.status != 200 or call.answer is None or self.thread is None:
+            return
+        work = partial(agree_bytes, entry.body, call.answer)
+        opinion = await self.thread.run(lambda cache: work(cache.embed))
+        wrong = opinion.agreement is not Agreement.SAME
+        self.reuse.learn(case.route, case.candidate, case.verdict, Label(float(wrong)))
+        if wrong and self.reuse.entries == "wrong" and ex.place is not None and ex.key:
+            fresh = await self.store.get(ex.key, self.clock.now_s())
+            if fresh is not None:
+                self._add(ex.place, fresh)
+
+    def _add(self, place: Place, entry: Entry) -> None:
+        if self.thread is None:
+            return
+        worth_usd = self.worth_usd(entry)
+        self.spawn(
+            self.thread.run(
+                lambda cache: cache.add(
+                    place.scope, place.text, entry.key, entry.expires_s, worth_usd, route=place.route
+                )
+            )
+        )
+
+
+def _last(ex: Exchange) -> dict[str, Any]:
+    """The last message as it came; nothing where there is none."""
+    turns = (ex.payload or {}).get("input" if ex.endpoint is Endpoint.RESPONSES else "messages")
+    last = turns[-1] if isinstance(turns, list) and turns else None
+    return last if isinstance(last, dict) else {}
