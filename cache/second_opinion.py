@@ -56,7 +56,9 @@ class CrossEncoderOpinion:
         if int(self._model.config.num_labels) != 1:
             raise OpinionUnavailable(f"{model!r} has {self._model.config.num_labels} outputs; one is needed")
         self.name = f"cross-encoder:{model}"
-        self._window = int(self._model.max_length or 512)
+        # Renamed within version 5.
+        window = getattr(self._model, "max_seq_length", None) or getattr(self._model, "max_length", None)
+        self._window = int(window or 512)
 
     def scores(self, text: str, candidates: Sequence[str]) -> list[float]:
         """See SecondOpinion. Both orders are asked and the lesser counts, so that it's symmetric. A pair beyond the

@@ -89,7 +89,7 @@ _FENCE = re.compile(r"```\w{1,12}+\n")
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One text, ready to be compared. Some 10 kB for 20 words.
+    """One text, ready to be compared. Some 9 kB for 12 words.
 
     `terms`: what it says (stems of content words, numbers, dates, words of code), each with its rarity in the language
     (see rarity.prior_of); the n-th 'word' is 'word#n', so that a question about a passage stays visible beside it.

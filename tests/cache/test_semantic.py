@@ -112,8 +112,9 @@ def test_scopes_are_walls(cache: SemanticCache) -> None:
     assert cache.lookup("mine", ASKED, NOW, 0.9).entry_key == "k"
 
 
-def test_the_same_text_is_found_however_it_is_hidden(cache: SemanticCache) -> None:
-    cache.add("s", "how do i get a re\u200bfund", "k", LATER)
+def test_the_same_text_is_found_in_other_widths_but_not_with_hidden_characters(cache: SemanticCache) -> None:
+    assert not cache.add("s", "how do i get a re\u200bfund", "hidden", LATER)
+    cache.add("s", "how do i get a refund", "k", LATER)
 
     assert cache.lookup("s", "ｈｏｗ do i get a refund", NOW, 0.99).entry_key == "k"
 
