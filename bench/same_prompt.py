@@ -3,7 +3,7 @@
 A 'wrong' hit on a real upstream means disagreement beyond this. The model is SmolLM2-135M (farthing.proxy.small_model),
 a process of its own on one thread; prompts are drawn by seed from the streams of ../shared/data.
 
-    python -m bench.same_prompt ../shared/data --prompts 30
+    python -m bench.same_prompt ../shared/data --prompts 30         (Ctrl-C: the table of what has been asked by then)
 """
 
 from __future__ import annotations
@@ -35,18 +35,16 @@ _LABELS = ("card_arrival", "exchange_rate", "lost_or_stolen_card", "transfer_fee
 
 
 def prompts(data: Path, count: int, chance: Random) -> Iterator[tuple[str, list[dict[str, str]], int]]:
-    """(kind, messages, max_tokens), `count` of each kind."""
+    """(kind, messages, max_tokens), `count` of each kind, in turns."""
     rows = {name: _rows(data / "semcache" / f"{name}.jsonl") for name in ("intent", "math", "long", "qa")}
-    for row in chance.sample(rows["intent"], count):
-        told = f"Classify the message as one of: {', '.join(_LABELS)}. Reply with the label only."
-        yield "label", [{"role": "system", "content": told}, row["messages"][-1]], 16
-    for row in chance.sample(rows["math"], count):
-        yield "worked number", row["messages"], 160
+    told = f"Classify the message as one of: {', '.join(_LABELS)}. Reply with the label only."
     short = [row for row in rows["long"] if len(row["messages"][-1]["content"]) < 1600]
-    for row in chance.sample(short, count):
-        yield "short answer", row["messages"], 48
-    for row in chance.sample(rows["qa"], count):
-        yield "open question", row["messages"], 120
+    drawn = [chance.sample(found, count) for found in (rows["intent"], rows["math"], short, rows["qa"])]
+    for label, worked, passage, question in zip(*drawn, strict=True):
+        yield "label", [{"role": "system", "content": told}, label["messages"][-1]], 16
+        yield "worked number", worked["messages"], 160
+        yield "short answer", passage["messages"], 48
+        yield "open question", question["messages"], 120
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
@@ -90,7 +88,7 @@ def main() -> None:
     found: Counter[tuple[str, float, str]] = Counter()
     told: Counter[tuple[str, float]] = Counter()
     kept = []
-    with served() as url, httpx.Client(base_url=url, timeout=300) as client:
+    with served() as url, httpx.Client(base_url=url, timeout=300) as client, contextlib.suppress(KeyboardInterrupt):
         for kind, messages, most in prompts(data, given.prompts, Random(given.seed)):
             for temperature in TEMPERATURES:
                 body = {"model": MODEL, "messages": messages, "max_tokens": most, "temperature": temperature}
@@ -100,8 +98,8 @@ def main() -> None:
                 told[kind, temperature] += 1
                 kept.append({"kind": kind, "temperature": temperature, "by": opinion.by, "reason": opinion.reason,
                              "agreement": opinion.agreement, "a": a.decode(), "b": b.decode()})  # fmt: skip
-    if given.keep:
-        given.keep.write_text("".join(json.dumps(row) + "\n" for row in kept), "utf-8")
+                if given.keep:
+                    given.keep.write_text("".join(json.dumps(row) + "\n" for row in kept), "utf-8")
     table = Table("kind", "temperature", "pairs", "same", "different", "unsure", title=f"{MODEL} against itself")
     for (kind, temperature), total in told.items():
         shares = [f"{found[kind, temperature, one] / total:.2f}" for one in ("same", "different", "unsure")]

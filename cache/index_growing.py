@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["GROW_AT", "GrowingIndex"]
 
-# Measured (bench/index.py, docs/semantic-cache.md): here a flat look-up costs 2.5 ms, a third of embedding the prompt. A
-# graph is quicker from 1,000 on, but loses some neighbours, and a lost hit costs more than milliseconds.
+# Measured (bench/index.py, docs/semantic-cache.md): here a flat look-up costs 2.5 ms, a third of embedding the prompt.
+# A graph is quicker from 1,000 on, but loses some neighbours, and a lost hit costs more than milliseconds.
 # Half of it is where a graph turns back.
 GROW_AT = 20_000
 _MOST_DEAD = 0.25
@@ -58,7 +58,10 @@ class GrowingIndex:
         """Index.add."""
         self._now.add(number, vector)
         if self._next is not None:
-            self._next.add(number, vector)
+            try:
+                self._next.add(number, vector)
+            except Exception:  # noqa: BLE001 - the old index has it; `tend` tries anew and tells
+                self._next = None
 
     def remove(self, *numbers: int) -> None:
         """Index.remove."""
@@ -79,7 +82,10 @@ class GrowingIndex:
         return self._now.items()
 
     def tend(self) -> bool:
-        """Do one slice of what is to be done; whether there is more."""
+        """Do one slice of what is to be done; whether there is more.
+
+        Raises what the new index raises, which is given up then; the old one goes on.
+        """
         if self._next is None:
             kind = self._wanted()
             if kind is None:
@@ -87,11 +93,15 @@ class GrowingIndex:
             self._next = kind(self._dim)
             self._todo = self._now.numbers()
         held, known = self._now, self._next
-        for _ in range(min(known.slice, len(self._todo))):
-            number = self._todo.pop()
-            # Removed since, or removed and added anew, and then it is there already.
-            if number in held and number not in known:
-                known.add(number, held.vector(number))
+        try:
+            for _ in range(min(known.slice, len(self._todo))):
+                number = self._todo.pop()
+                # Removed since, or removed and added anew, and then it is there already.
+                if number in held and number not in known:
+                    known.add(number, held.vector(number))
+        except BaseException:
+            self._next = None
+            raise
         if not self._todo:
             self._now, self._next = known, None
         return self.restless

@@ -131,11 +131,11 @@ class SemanticThread:
 
     def _tend(self, cache: SemanticCache) -> None:
         """One slice, on the thread; then to the end of the line again."""
-        more = False
         try:
             more = self._cache is cache and cache.tend()
-        except Exception as error:  # noqa: BLE001 - the old index goes on serving
+        except Exception as error:  # noqa: BLE001 - the old index goes on serving, and this is not tried again
             log.error("semantic cache: rebuilding an index failed; the old one goes on", error=repr(error))
+            return
         if more:
             with contextlib.suppress(RuntimeError):  # closed meanwhile
                 self._executor.submit(self._tend, cache)

@@ -75,6 +75,25 @@ def test_a_number_removed_and_taken_again_during_a_rebuild_is_the_new_one() -> N
     assert len(index) == 30
 
 
+def test_a_new_index_that_fails_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    index = filled(40, grow_at=20)
+    index.tend()
+    with monkeypatch.context() as broken:
+        broken.setattr(HnswIndex, "add", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            index.tend()
+        index._next = HnswIndex(DIM)
+        index.add(40, unit(40))
+    assert index.kind == "flat"
+    assert nearest(index, 7) == 7
+    assert nearest(index, 40) == 40
+
+    settle(index)
+
+    assert index.kind == "graph"
+    assert sorted(index.numbers()) == list(range(41))
+
+
 def test_a_slice_moves_few_vectors() -> None:
     index = filled(60, grow_at=20)
 
