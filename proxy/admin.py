@@ -17,8 +17,9 @@ from aiohttp import web
 from yarl import URL
 
 from farthing.cache.store import Selector, StoreStats
+from farthing.proxy import semantic_admin
 from farthing.proxy.dashboard import Dashboard
-from farthing.proxy.errors import FarthingError, error_body
+from farthing.proxy.errors import ClientFault, FarthingError, error_body
 from farthing.proxy.version import version
 from farthing.proxy.wire import host_of
 
@@ -36,6 +37,8 @@ _SECURITY = {
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1", "[::1]"})
 _FORWARDED = ("X-Forwarded-For", "X-Real-IP", "Forwarded", "Via")  # it came through a proxy: not from this machine
 _MAX_ADMIN_BODY = 64 * 1024
+_MAX_ASKED = 16 * 2**20
+_ASKED = {"/farthing/api/cache/explain": semantic_admin.explain, "/farthing/api/feedback": semantic_admin.rate}
 
 
 class Admin:
@@ -71,14 +74,13 @@ class Admin:
         """What is on, for the dashboard and /readyz. No secrets."""
         services = self._proxy.services
         config = services.config
-        semantic = config.semantic.mode
         return {
             "version": version(),
             "upstream": host_of(config.upstream.url),
             "upstream_name": config.upstream.name,
             "simulated": config.upstream.name == "simulated",
             "exact": config.cache.mode,
-            "semantic": "serve unproven" if semantic == "serve" else semantic,
+            "semantic": config.semantic.shown,
             "semantic_ready": services.thread is not None and services.thread.loaded,
             "semantic_entries": services.thread.entries if services.thread else 0,
             "tidy": config.compress.tidy,
@@ -146,6 +148,8 @@ class Admin:
     async def _own(self, request: web.BaseRequest, path: str) -> web.Response:
         if request.method == "POST":
             return await self._change(request, path)
+        if path == "/farthing/api/semantic":
+            return _json(200, semantic_admin.routes(self._proxy.services))
         query = dict(URL(request.raw_path, encoded=True).query)
         found = await self._dashboard.handle(request.method, path, query)
         if found is None:
@@ -170,6 +174,16 @@ class Admin:
             keys = await self._held.store.purge(chosen)
             await services.semantic.forget(keys)
             return _json(200, {"purged": len(keys)})
+        if path in _ASKED:
+            try:
+                asked = orjson.loads(await request.content.read(_MAX_ASKED) or b"{}")
+                if not isinstance(asked, dict):
+                    raise ClientFault("the body must be a JSON object")
+                return _json(200, await _ASKED[path](services, asked))
+            except ClientFault as fault:
+                return _refusal(fault.status, fault.message, fault.code)
+            except (ValueError, TypeError):
+                return _refusal(400, "the body must be a JSON object", "invalid_request")
         if path == "/farthing/api/cache/stats":
             stats = await self._held.store.stats()
             return _json(200, {name: getattr(stats, name) for name in stats.__slots__})

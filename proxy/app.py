@@ -21,7 +21,6 @@ from farthing.cache.semantic import SemanticCache
 from farthing.cache.semantic_thread import SemanticThread
 from farthing.cache.stage_exact import ExactStage, KeepStage, Renderer
 from farthing.cache.stage_flight import FlightStage
-from farthing.cache.stage_semantic import SemanticStage
 from farthing.cache.store import Store
 from farthing.compress.stage import TidyStage
 from farthing.policies.eligibility import Rules
@@ -31,6 +30,7 @@ from farthing.policies.stage import EligibleStage, SpendStage
 from farthing.proxy import state
 from farthing.proxy.account import Account, AccountStage
 from farthing.proxy.admin import Admin
+from farthing.proxy.audit import Auditor
 from farthing.proxy.clock import Clock, Randomness, SystemClock, SystemRandomness
 from farthing.proxy.config import Config
 from farthing.proxy.connections import Connections
@@ -41,7 +41,9 @@ from farthing.proxy.metrics import Metrics
 from farthing.proxy.pipeline import Pipeline
 from farthing.proxy.prices import RateCard
 from farthing.proxy.repeat import Repeats
+from farthing.proxy.reuse_state import Learnt
 from farthing.proxy.server import Relay
+from farthing.proxy.stage_semantic import SemanticStage
 from farthing.proxy.stage_upstream import UpstreamStage
 from farthing.proxy.stages import AdmitStage, AssignStage, ParseStage, RouteStage, Tenants
 from farthing.proxy.tasks import TaskGroup
@@ -68,6 +70,7 @@ class State:
     renderer: Renderer
     tokenizer: Tokenizer
     barred: set[str]
+    learnt: Learnt
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +167,9 @@ async def open_state(config: Config, clock: Clock, randomness: Randomness, stack
         total.add(ledger.spent_since(clock.now_s() // 86_400 * 86_400), clock.now_s())
     store = await open_store(config, clock)
     stack.push_async_callback(store.close)
+    tasks = TaskGroup()
+    learnt = Learnt(config.state_dir / "reuse.json", tasks.spawn)
+    stack.push_async_callback(learnt.close)
     return State(
         clock=clock,
         randomness=randomness,
@@ -173,10 +179,11 @@ async def open_state(config: Config, clock: Clock, randomness: Randomness, stack
         ledger=ledger,
         metrics=metrics,
         total=total,
-        tasks=TaskGroup(),
+        tasks=tasks,
         renderer=Renderer(),
         tokenizer=Tokenizer(),
         barred=set(),
+        learnt=learnt,
     )
 
 
@@ -203,8 +210,8 @@ async def build(config: Config, held: State, stack: AsyncExitStack, old: Service
         thread=thread,
         store=held.store,
         upstream_url=config.upstream.url,
-        serve=config.semantic.mode == "serve" and config.semantic.unproven,
-        threshold=config.semantic.threshold,
+        reuse=await held.learnt.use(config.semantic),
+        unproven=config.semantic.unproven,
         deadline_s=config.semantic.deadline_ms / 1000,
         spawn=lambda coro: held.tasks.spawn(coro, "semantic"),
         clock=held.clock,
@@ -217,7 +224,16 @@ async def build(config: Config, held: State, stack: AsyncExitStack, old: Service
     account = Account(
         rates, held.ledger, held.tokenizer, held.total, held.clock, patience_s=config.semantic.deadline_ms / 1000
     )
-    pipeline, admit = lay_out(config, held, semantic, connections, account)
+    pipeline, admit, upstream = lay_out(config, held, semantic, connections, account)
+    semantic.auditor = Auditor(
+        upstream,
+        account,
+        limit_pico=int(config.semantic.audit_daily_usd * 10**12),
+        hard_limit_pico=None if config.spend.daily_usd is None else int(config.spend.daily_usd * 10**12),
+        buffer_bytes=config.limits.buffer_bytes,
+        clock=held.clock,
+        randomness=held.randomness,
+    )
     repeats = Repeats(
         held.store,
         held.renderer,
@@ -240,12 +256,13 @@ def a_hits_worth_usd(rates: RateCard, entry: Entry) -> float | None:
 
 def same_thread(old: Config, new: Config) -> bool:
     """Whether the semantic cache's thread may serve on: its model and its priority stay."""
-    return (old.semantic.model, old.semantic.mode) == (new.semantic.model, new.semantic.mode)
+    before, after = old.semantic, new.semantic
+    return (before.model, before.mode, before.unproven) == (after.model, after.mode, after.unproven)
 
 
 def lay_out(
     config: Config, held: State, semantic: SemanticStage, connections: Connections, account: Account
-) -> tuple[Pipeline, AdmitStage]:
+) -> tuple[Pipeline, AdmitStage, UpstreamStage]:
     """The stages, in the order of pipeline.FRONT and pipeline.BACK."""
     cache, upstream, clock, randomness = config.cache, config.upstream, held.clock, held.randomness
     admit = AdmitStage(Tenants(held.secret, config.auth), config.limits)
@@ -260,24 +277,25 @@ def lay_out(
         ExactStage(held.store, config.upstream.url, cache.variants, held.barred, clock, randomness, held.renderer),
         flight,
     )
+    carrier = UpstreamStage(
+        connections,
+        Deadlines(),
+        upstream,
+        config.limits,
+        clock,
+        randomness,
+        RetryRules(upstream.retries, upstream.retry_base_s, upstream.retry_max_s, upstream.retry_after_send),
+        passive=config.all_off,
+    )
     back = (
         KeepStage(held.store, cache.ttl_s, cache.max_entry_bytes, held.barred, clock, semantic.learn),
         semantic,
         TidyStage(config.compress.tidy),
         RouteStage(),
         SpendStage(None if limit is None else int(limit * 10**12), held.total, clock),
-        UpstreamStage(
-            connections,
-            Deadlines(),
-            upstream,
-            config.limits,
-            clock,
-            randomness,
-            RetryRules(upstream.retries, upstream.retry_base_s, upstream.retry_max_s, upstream.retry_after_send),
-            passive=config.all_off,
-        ),
+        carrier,
     )
-    return Pipeline(front, back, flight, held.tasks, clock), admit
+    return Pipeline(front, back, flight, held.tasks, clock), admit, carrier
 
 
 async def open_store(config: Config, clock: Clock) -> Store:
@@ -305,10 +323,13 @@ def open_semantic(config: Config, tasks: TaskGroup) -> SemanticThread:
 
     def load() -> SemanticCache:
         from farthing.cache.embedder import open_embedder
+        from farthing.cache.scorer import GuardScorer, VerifierScorer
+        from farthing.cache.verifier import Verifier
 
         embedder = open_embedder(config.semantic.model)
         path = config.state_dir / "semantic.db"
-        return SemanticCache.open(path, embedder, max_entries=config.semantic.max_entries)
+        scorer = GuardScorer() if config.semantic.unproven else VerifierScorer(Verifier.open())
+        return SemanticCache.open(path, embedder, max_entries=config.semantic.max_entries, scorer=scorer)
 
     thread = SemanticThread(load, patient=config.semantic.mode == "observe")
 

@@ -83,8 +83,9 @@ def banner(config: Config, url: str, console: Console) -> None:
     semantic = {
         "off": "off",
         "observe": "observe (looks up and records, serves nothing)",
-        "serve": "[bold yellow]serve, unproven[/] (no bound on wrong answers has been proved)",
-    }[config.semantic.mode]
+        "serve": f"serve where at most {config.semantic.max_wrong:.2%} wrong per {config.semantic.per} is proved",
+        "serve unproven": "[bold yellow]serve, unproven[/] (no bound on wrong answers has been proved)",
+    }[config.semantic.shown]
     lines = Table.grid(padding=(0, 2))
     for name, value in (
         ("listening", f"[bold]{url}/v1[/]   (set your client's base_url to this)"),
@@ -109,7 +110,7 @@ def banner(config: Config, url: str, console: Console) -> None:
             upstream=shown["upstream"]["url"],
             simulated=_simulated(config),
             cache=config.cache.mode,
-            semantic="serve unproven" if config.semantic.mode == "serve" else config.semantic.mode,
+            semantic=config.semantic.shown,
             tidy=config.compress.tidy,
             dashboard=f"{url}/farthing/",
         )

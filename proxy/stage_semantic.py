@@ -74,7 +74,7 @@ class SemanticStage(Quiet):
         if thread is None or not ex.may_semantic or not ex.key or ex.exact is None:
             return GO_ON
         place = neighbourhood(scope_of(ex, self.upstream_url), ex.exact)
-        reason = place if isinstance(place, str) else unmatchable_turn(_last(ex)) or unmatchable(place.text)
+        reason = place if isinstance(place, str) else _refused(ex, place.text)
         if reason or isinstance(place, str):
             ex.decide(self.name, "passed by", reason)
             return GO_ON
@@ -111,6 +111,11 @@ class SemanticStage(Quiet):
         keys = tuple(entry_keys)
         if self.thread is not None and keys:
             await self.thread.run(lambda cache: cache.remove(keys))
+
+    @property
+    def audits_usd(self) -> float:
+        """What audits have cost today, in dollars."""
+        return 0.0 if self.auditor is None else self.auditor.spent.read(self.clock.now_s()) * 1e-12
 
     def rate(self, exchange_id: str, *, wrong: bool) -> str | None:
         """Somebody's word on a served hit: its entry's key, None where that hit is not known (any more)."""
@@ -209,6 +214,12 @@ class SemanticStage(Quiet):
                 )
             )
         )
+
+
+def _refused(ex: Exchange, text: str) -> str:
+    """Why the request must not be matched. Images and audio may stand beside the text: the scope's wall holds them."""
+    turn = unmatchable_turn(_last(ex))
+    return turn if turn == "tool result" else unmatchable(text)
 
 
 def _last(ex: Exchange) -> dict[str, Any]:

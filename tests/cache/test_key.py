@@ -219,7 +219,8 @@ def test_a_deep_but_readable_body_never_raises() -> None:
 
 class TestNeighbourhood:
     def place(self, body: dict[str, Any], **changes: Any) -> tuple[str, str] | str:
-        return neighbourhood(scope(**changes), body)
+        found = neighbourhood(scope(**changes), body)
+        return found if isinstance(found, str) else (found.scope, found.text)
 
     def test_only_the_last_user_text_may_differ(self) -> None:
         def ask(text: str, system: str = "s", **more: Any) -> dict[str, Any]:
@@ -234,6 +235,20 @@ class TestNeighbourhood:
         assert self.place(ask("a", tools=[]))[0] != here
         assert self.place(ask("a"), tenant="u")[0] != here
         assert self.place(ask("a", temperature=0.1))[0] != here
+
+    def test_a_route_is_all_that_conversations_share(self) -> None:
+        def route(*turns: tuple[str, str], **more: Any) -> str:
+            messages = [{"role": role, "content": text} for role, text in turns]
+            found = neighbourhood(scope(), BASE | {"messages": messages} | more)
+            assert not isinstance(found, str)
+            return found.route
+
+        first = route(("system", "s"), ("user", "a"))
+        assert first.startswith("m ")
+        assert route(("system", "s"), ("user", "x"), ("assistant", "y"), ("user", "b")) == first
+        assert route(("system", "t"), ("user", "a")) != first
+        assert route(("system", "s"), ("user", "a"), model="n") != first
+        assert route(("system", "s"), ("user", "a"), tools=[]) != first
 
     def test_earlier_turns_count(self) -> None:
         turns = [

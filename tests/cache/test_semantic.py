@@ -21,8 +21,10 @@ from structlog.testing import capture_logs
 
 from farthing.cache import index_growing
 from farthing.cache.embedder import MiniLmOnnx
-from farthing.cache.semantic import Found, Neighbour, SemanticCache, judge
-from farthing.proxy.text import signals
+from farthing.cache.rarity import RouteWords
+from farthing.cache.scorer import GuardScorer
+from farthing.cache.semantic import Found, Neighbour, SemanticCache, best
+from tests.fakes.semantic import served
 
 NOW = 1_800_000_000.0
 LATER = NOW + 100
@@ -74,23 +76,19 @@ ASKED = "how do i get a refund"
 @pytest.mark.parametrize(
     ("neighbours", "found"),
     [
-        ([], Found(None, None, "no neighbour")),
-        ([near("how can i get a refund", 0.95)], Found("k", 0.95, "hit")),
-        ([near("how can i get a refund", 0.9)], Found("k", 0.9, "hit")),
-        ([near("how can i get a refund", 0.89)], Found(None, 0.89, "below threshold")),
-        ([near("how do i get 2 refunds", 0.99)], Found(None, 0.99, "guard: numbers differ")),
-        ([near("how do i get 2 refunds", 0.99), near(ASKED, 0.95, "b")], Found("b", 0.95, "hit")),
-        ([near("how do i get 2 refunds", 0.99), near(ASKED, 0.8, "b")], Found(None, 0.99, "guard: numbers differ")),
-        ([near(ASKED, math.nan)], Found(None, math.nan, "below threshold")),
-        ([near(ASKED, 1.0000002)], Found("k", 1.0, "hit")),
+        ([], Found(None, None, 0.0, "no neighbour")),
+        ([near("how can i get a refund", 0.95)], Found("k", 0.95, 0.95, "candidate")),
+        ([near("how do i get 2 refunds", 0.99)], Found("k", 0.99, 0.0, "candidate")),
+        ([near("how do i get 2 refunds", 0.99), near(ASKED, 0.95, "b")], Found("b", 0.95, 0.95, "candidate")),
+        ([near(ASKED, 0.95, "a"), near(ASKED, 0.95, "b")], Found("a", 0.95, 0.95, "candidate")),
+        ([near(ASKED, math.nan)], Found("k", math.nan, 0.0, "candidate")),
+        ([near(ASKED, 1.0000002)], Found("k", 1.0, 1.0, "candidate")),
     ],
 )
-def test_judge(neighbours: list[Neighbour], found: Found) -> None:
-    assert repr(judge(signals(ASKED), neighbours, 0.9)) == repr(found)
-
-
-def test_a_threshold_that_is_no_number_lets_nothing_pass() -> None:
-    assert judge(signals(ASKED), [near(ASKED, 1.0)], math.nan).entry_key is None
+def test_the_best_of_the_neighbours_by_the_guard(neighbours: list[Neighbour], found: Found) -> None:
+    texts, cosines = [one.text for one in neighbours], [one.similarity for one in neighbours]
+    scores = GuardScorer().scores(ASKED, texts, cosines, RouteWords())
+    assert repr(best(neighbours, scores)) == repr(found)
 
 
 def test_a_reworded_question_is_found_and_a_trap_is_not(minilm: MiniLmOnnx) -> None:
@@ -98,25 +96,25 @@ def test_a_reworded_question_is_found_and_a_trap_is_not(minilm: MiniLmOnnx) -> N
     cache.add("s", "How do I reset my password?", "password", LATER)
     cache.add("s", "How far is it from Paris to Rome?", "way", LATER)
 
-    assert cache.lookup("s", "how can I reset my password", NOW, 0.9).entry_key == "password"
-    assert cache.lookup("s", "How far is it from Rome to Paris?", NOW, 0.9).verdict == "guard: names differ"
-    assert cache.lookup("s", "What do whales eat in winter?", NOW, 0.9).verdict == "below threshold"
+    assert served(cache, "s", "how can I reset my password", NOW, 0.9) == "password"
+    assert served(cache, "s", "How far is it from Rome to Paris?", NOW, 0.1) is None
+    assert served(cache, "s", "What do whales eat in winter?", NOW, 0.9) is None
 
 
 def test_scopes_are_walls(cache: SemanticCache) -> None:
     cache.add("mine", ASKED, "k", LATER)
 
-    assert cache.lookup("yours", ASKED, NOW, 0.0).verdict == "empty scope"
+    assert cache.lookup("yours", "r", ASKED, NOW).verdict == "empty scope"
     cache.add("yours", "something about whales", "w", LATER)
-    assert cache.lookup("yours", ASKED, NOW, -1.0).entry_key != "k"
-    assert cache.lookup("mine", ASKED, NOW, 0.9).entry_key == "k"
+    assert served(cache, "yours", ASKED, NOW, -1.0) != "k"
+    assert served(cache, "mine", ASKED, NOW, 0.9) == "k"
 
 
 def test_the_same_text_is_found_in_other_widths_but_not_with_hidden_characters(cache: SemanticCache) -> None:
     assert not cache.add("s", "how do i get a re\u200bfund", "hidden", LATER)
     cache.add("s", "how do i get a refund", "k", LATER)
 
-    assert cache.lookup("s", "ｈｏｗ do i get a refund", NOW, 0.99).entry_key == "k"
+    assert served(cache, "s", "ｈｏｗ do i get a refund", NOW, 0.99) == "k"
 
 
 @pytest.mark.parametrize(
@@ -136,7 +134,7 @@ def test_what_must_not_match_is_neither_found_nor_kept(cache: SemanticCache, tex
 
     assert cache.add("s", text, "k2", LATER) is False
     assert len(cache) == 1
-    assert cache.lookup("s", text, NOW, -1.0) == Found(None, None, verdict)
+    assert cache.lookup("s", "r", text, NOW) == Found(None, None, 0.0, verdict)
 
 
 @settings(max_examples=80, deadline=None)
@@ -145,19 +143,19 @@ def test_no_text_breaks_it_and_only_an_agreeing_one_is_served(one: str, other: s
     cache = SemanticCache.open(None, Letters(), max_entries=10)
     kept = cache.add("s", one, "k", LATER)
 
-    again = cache.lookup("s", one, NOW, 0.999)
-    found = cache.lookup("s", other, NOW, -1.0)
+    again = cache.lookup("s", "r", one, NOW)
+    found = cache.lookup("s", "r", other, NOW)
 
     assert again.entry_key == ("k" if kept else None)
-    if found.entry_key is not None:
-        assert judge(signals(other), [Neighbour("k", 1.0, one)], 0.5).verdict == "hit"
+    if found.score > 0.0:
+        assert GuardScorer().scores(other, [one], [1.0], RouteWords()) == [1.0]
 
 
 def test_what_expired_is_gone(cache: SemanticCache) -> None:
     cache.add("s", ASKED, "k", LATER)
 
-    assert cache.lookup("s", ASKED, LATER - 1, 0.9).entry_key == "k"
-    assert cache.lookup("s", ASKED, LATER, 0.9).verdict == "empty scope"
+    assert served(cache, "s", ASKED, LATER - 1, 0.9) == "k"
+    assert cache.lookup("s", "r", ASKED, LATER).verdict == "empty scope"
     assert len(cache) == 0
 
 
@@ -167,10 +165,10 @@ def test_what_expired_is_not_served_even_while_much_is_still_to_be_cleared() -> 
     for number in range(600):
         large.add("t", f"how is {word(number)} made", f"k{number}", NOW + 1)
 
-    assert large.lookup("s", ASKED, NOW + 3, 0.9).entry_key is None
+    assert served(large, "s", ASKED, NOW + 3, 0.9) is None
     assert len(large) > 0
     for _ in range(3):
-        large.lookup("s", ASKED, NOW + 3, 0.9)
+        large.lookup("s", "r", ASKED, NOW + 3)
     assert len(large) == 0
 
 
@@ -178,7 +176,7 @@ def test_an_entry_added_anew_lives_by_its_new_expiry(cache: SemanticCache) -> No
     cache.add("s", ASKED, "k", NOW + 10)
     cache.add("s", ASKED, "k", LATER)
 
-    assert cache.lookup("s", ASKED, NOW + 20, 0.9).entry_key == "k"
+    assert served(cache, "s", ASKED, NOW + 20, 0.9) == "k"
     assert len(cache) == 1
 
 
@@ -186,8 +184,8 @@ def test_an_entry_key_stands_for_one_text(cache: SemanticCache) -> None:
     cache.add("s", ASKED, "k", LATER)
     cache.add("t", "where does the whale live", "k", LATER)
 
-    assert cache.lookup("s", ASKED, NOW, 0.9).verdict == "empty scope"
-    assert cache.lookup("t", "where does the whale live", NOW, 0.9).entry_key == "k"
+    assert cache.lookup("s", "r", ASKED, NOW).verdict == "empty scope"
+    assert served(cache, "t", "where does the whale live", NOW, 0.9) == "k"
     assert cache.add("t", "", "k", LATER) is False
     assert len(cache) == 0
 
@@ -197,13 +195,13 @@ def test_remove_and_clear(cache: SemanticCache) -> None:
         cache.add("s", f"how do i store {word}", f"k{number}", LATER)
 
     assert cache.remove(["k0", "k0", "unknown"]) == 1
-    assert cache.lookup("s", "how do i store apples", NOW, 0.999).entry_key is None
-    assert cache.lookup("s", "how do i store pears", NOW, 0.999).entry_key == "k1"
+    assert served(cache, "s", "how do i store apples", NOW, 0.999) is None
+    assert served(cache, "s", "how do i store pears", NOW, 0.999) == "k1"
     cache.clear()
     assert len(cache) == 0
-    assert cache.lookup("s", "how do i store pears", NOW, 0.5).verdict == "empty scope"
+    assert cache.lookup("s", "r", "how do i store pears", NOW).verdict == "empty scope"
     cache.add("s", ASKED, "k", LATER)
-    assert cache.lookup("s", ASKED, NOW, 0.9).entry_key == "k"
+    assert served(cache, "s", ASKED, NOW, 0.9) == "k"
 
 
 def word(number: int) -> str:
@@ -214,13 +212,13 @@ def test_the_least_recently_used_make_room() -> None:
     cache = SemanticCache.open(None, Letters(), max_entries=3)
     for number in range(3):
         cache.add(f"s{number}", f"how is {word(number)} made", f"k{number}", LATER)
-    assert cache.lookup("s0", f"how is {word(0)} made", NOW, 0.9).entry_key == "k0"
+    assert served(cache, "s0", f"how is {word(0)} made", NOW, 0.9) == "k0"
 
     cache.add("s3", f"how is {word(3)} made", "k3", LATER)
 
     assert len(cache) == 3
-    assert cache.lookup("s1", f"how is {word(1)} made", NOW, 0.9).verdict == "empty scope"
-    assert cache.lookup("s0", f"how is {word(0)} made", NOW, 0.9).entry_key == "k0"
+    assert cache.lookup("s1", "r", f"how is {word(1)} made", NOW).verdict == "empty scope"
+    assert served(cache, "s0", f"how is {word(0)} made", NOW, 0.9) == "k0"
 
 
 def test_a_large_scope_becomes_a_graph_and_finds_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,9 +233,9 @@ def test_a_large_scope_becomes_a_graph_and_finds_the_same(monkeypatch: pytest.Mo
     assert not cache.restless
     assert cache._scopes["s"].kind == "graph"
     assert len(cache) <= 80
-    assert cache.lookup("s", f"how is {word(99)} made", NOW, 0.9).entry_key == "k99"
-    assert cache.lookup("s", f"how is {word(50)} made", NOW, 0.9).entry_key == "k50"
-    assert cache.lookup("s", f"how is {word(0)} made", NOW, 0.999).entry_key is None
+    assert served(cache, "s", f"how is {word(99)} made", NOW, 0.9) == "k99"
+    assert served(cache, "s", f"how is {word(50)} made", NOW, 0.9) == "k50"
+    assert served(cache, "s", f"how is {word(0)} made", NOW, 0.999) is None
 
 
 def test_a_miss_embeds_its_text_once() -> None:
@@ -245,7 +243,7 @@ def test_a_miss_embeds_its_text_once() -> None:
     cache = SemanticCache.open(None, letters, max_entries=10)
     cache.add("s", "where does the whale live", "w", LATER)
 
-    cache.lookup("s", ASKED, NOW, 0.9)
+    cache.lookup("s", "r", ASKED, NOW)
     cache.add("s", ASKED, "k", LATER)
 
     assert letters.embedded.count(ASKED) == 1
@@ -271,8 +269,8 @@ def test_it_outlives_a_restart_and_so_do_removals(tmp_path: Path) -> None:
     again = SemanticCache.open(tmp_path / "a" / "semantic.db", Letters(), max_entries=100)
 
     assert len(again) == 2
-    assert again.lookup("s", ASKED, NOW, 0.9).entry_key == "k"
-    assert again.lookup("t", "where does the whale live", NOW + 6, 0.9).verdict == "empty scope"
+    assert served(again, "s", ASKED, NOW, 0.9) == "k"
+    assert again.lookup("t", "r", "where does the whale live", NOW + 6).verdict == "empty scope"
     again.clear()
     again.close()
     assert len(SemanticCache.open(tmp_path / "a" / "semantic.db", Letters(), max_entries=100)) == 0
@@ -280,13 +278,13 @@ def test_it_outlives_a_restart_and_so_do_removals(tmp_path: Path) -> None:
 
 def test_a_smaller_bound_holds_at_once(tmp_path: Path) -> None:
     cache = filled(tmp_path / "s.db")
-    assert cache.lookup("t", "where does the whale live", NOW, 0.9).entry_key == "w"
+    assert served(cache, "t", "where does the whale live", NOW, 0.9) == "w"
     cache.close()
 
     again = SemanticCache.open(tmp_path / "s.db", Letters(), max_entries=1)
 
     assert len(again) == 1  # and the one that was used
-    assert again.lookup("t", "where does the whale live", NOW, 0.9).entry_key == "w"
+    assert served(again, "t", "where does the whale live", NOW, 0.9) == "w"
 
 
 def test_only_its_owner_may_read_the_file(tmp_path: Path) -> None:
@@ -330,7 +328,7 @@ def test_a_damaged_row_is_dropped_with_one_line(tmp_path: Path, damage: str) -> 
 
     assert len(again) == 1
     assert [line["rows"] for line in logs] == [1]
-    assert again.lookup("s", ASKED, NOW, 0.5).entry_key is None
+    assert served(again, "s", ASKED, NOW, 0.5) is None
     again.close()
 
 
@@ -376,7 +374,7 @@ def test_a_locked_file_costs_only_memory_and_is_not_moved(tmp_path: Path) -> Non
         cache.add("s", "how do i store apples", "a", LATER)
         cache.add("s", "how do i store pears", "p", LATER)
 
-    assert cache.lookup("s", "how do i store apples", NOW, 0.9).entry_key == "a"
+    assert served(cache, "s", "how do i store apples", NOW, 0.9) == "a"
     assert [line["log_level"] for line in logs] == ["error"]
     assert not (tmp_path / "s.db.corrupt").exists()
     lock.close()
@@ -430,6 +428,6 @@ def test_kill_9_leaves_every_row_whole(tmp_path: Path) -> None:
 
     assert logs == []
     for number in range(last + 1):
-        found = cache.lookup("s", f"how is {word(number)} made", NOW, 0.9999).entry_key
+        found = served(cache, "s", f"how is {word(number)} made", NOW, 0.9999)
         assert found == (f"k{number}" if number % 3 else None)
     cache.close()

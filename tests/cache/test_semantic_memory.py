@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 
 from farthing.cache.semantic import SemanticCache
 from tests.cache.test_semantic import LATER, NOW, Letters, word
+from tests.fakes import semantic
 
 
 def text(number: int) -> str:
@@ -18,7 +19,7 @@ def text(number: int) -> str:
 
 
 def served(cache: SemanticCache, number: int) -> bool:
-    return cache.lookup("s", text(number), NOW, 0.999).entry_key == f"k{number}"
+    return semantic.served(cache, "s", text(number), NOW, 0.999) == f"k{number}"
 
 
 def add(cache: SemanticCache, number: int, worth_usd: float | None = None) -> None:

@@ -49,7 +49,7 @@ async def test_look_ups_that_wait_are_embedded_together_up_to_the_models_batch()
     await thread.run(lambda cache: cache.add("s", "how is aaa made", "k", LATER))
     sizes = counted(letters)
     release = await held_up(thread)
-    asked = [asyncio.ensure_future(thread.lookup("s", f"how is {word(n)} made", NOW, 0.999)) for n in range(10)]
+    asked = [asyncio.ensure_future(thread.lookup("s", "r", f"how is {word(n)} made", NOW)) for n in range(10)]
     await asyncio.sleep(0.01)
     release()
 
@@ -69,7 +69,7 @@ async def test_where_a_batch_is_no_gain_each_is_answered_in_its_turn() -> None:
     await thread.run(lambda cache: cache.add("s", "how is aaa made", "k", LATER))
     sizes = counted(letters)
     release = await held_up(thread)
-    asked = [asyncio.ensure_future(thread.lookup("s", f"how is {word(n)} made", NOW, 0.9)) for n in range(3)]
+    asked = [asyncio.ensure_future(thread.lookup("s", "r", f"how is {word(n)} made", NOW)) for n in range(3)]
     await asyncio.sleep(0.01)
     release()
     await asyncio.gather(*asked)
@@ -84,8 +84,8 @@ async def test_who_gave_up_costs_nothing() -> None:
     await thread.open()
     await thread.run(lambda cache: cache.add("s", "how is aaa made", "k", LATER))
     release = await held_up(thread)
-    late = asyncio.ensure_future(thread.lookup("s", "how is bbb made", NOW, 0.9))
-    other = asyncio.ensure_future(thread.lookup("s", "how is ccc made", NOW, 0.9))
+    late = asyncio.ensure_future(thread.lookup("s", "r", "how is bbb made", NOW))
+    other = asyncio.ensure_future(thread.lookup("s", "r", "how is ccc made", NOW))
     await asyncio.sleep(0.01)
     late.cancel()
     await asyncio.sleep(0.01)
@@ -102,8 +102,8 @@ async def test_a_failing_look_up_fails_alone() -> None:
     await thread.open()
     await thread.run(lambda cache: cache.add("s", ASKED, "k", LATER))
     release = await held_up(thread)
-    good = asyncio.ensure_future(thread.lookup("s", ASKED, NOW, 0.9))
-    bad = asyncio.ensure_future(thread.lookup("s", None, NOW, 0.9))  # type: ignore[arg-type]
+    good = asyncio.ensure_future(thread.lookup("s", "r", ASKED, NOW))
+    bad = asyncio.ensure_future(thread.lookup("s", "r", None, NOW))  # type: ignore[arg-type]
     await asyncio.sleep(0.01)
     release()
 
@@ -128,7 +128,7 @@ async def test_indexes_are_rebuilt_in_between_and_look_ups_go_first(monkeypatch:
     release()
     await asyncio.gather(*adds)
     for _ in range(200):
-        found = await thread.lookup("s", f"how is {word(59)} made", NOW, 0.99)
+        found = await thread.lookup("s", "r", f"how is {word(59)} made", NOW)
         assert found.entry_key == "k59"
         if not await thread.run(lambda cache: cache.restless):
             break
@@ -151,7 +151,7 @@ async def test_it_can_be_closed_in_the_middle_of_a_rebuild(monkeypatch: pytest.M
     await thread.close()
 
     with pytest.raises(RuntimeError, match="not open"):
-        await thread.lookup("s", ASKED, NOW, 0.9)
+        await thread.lookup("s", "r", ASKED, NOW)
 
 
 async def test_a_rebuild_that_fails_is_told_and_the_old_index_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,7 +168,7 @@ async def test_a_rebuild_that_fails_is_told_and_the_old_index_goes_on(monkeypatc
         await thread.run(fill)
         for n in range(3, 6):
             await thread.run(lambda cache, n=n: cache.add("s", f"how is {word(n)} made", f"k{n}", LATER))  # type: ignore[misc]
-            found = await thread.lookup("s", f"how is {word(n)} made", NOW, 0.99)
+            found = await thread.lookup("s", "r", f"how is {word(n)} made", NOW)
             assert found.entry_key == f"k{n}"
 
     assert [line["log_level"] for line in logs] == ["error"]
