@@ -41,6 +41,7 @@ class Script:
     refuse_stream_options: int = 0
     error_event: bool = False
     words: int | None = None
+    says: str | None = None
 
 
 @dataclass
@@ -198,6 +199,8 @@ class ScriptedUpstream:
         call.tokens_in = max(1, len(text.split()))
         words = [f"word{i} " for i in range(len(text) % 7 + 3 if script.words is None else script.words)]
         words[0] = f"You said {text[-40:]!r}: "
+        if script.says is not None:
+            words = [f"{word} " for word in script.says.split()]
         call.tokens_out = len(words)
         return words
 

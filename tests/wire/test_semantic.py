@@ -40,7 +40,7 @@ def how(response: Any) -> str:
 
 
 async def test_observing_serves_nothing_and_records_what_it_would_have_done(tmp_path: Path) -> None:
-    async with scripted() as up, proxied(up.url, tmp_path, semantic__mode="observe", semantic__threshold=0.85) as proxy:
+    async with scripted() as up, proxied(up.url, tmp_path, semantic__mode="observe") as proxy:
         await loaded(proxy)
         await proxy.post(chat(ASK))
         await learnt(proxy, 1)
@@ -50,7 +50,9 @@ async def test_observing_serves_nothing_and_records_what_it_would_have_done(tmp_
 
     assert (how(answer), len(up.calls)) == ("miss", 2)
     assert row["similarity"] > 0.9
-    assert ["semantic", "would serve", "hit"] in json.loads(row["decisions"])
+    stage, action, reason = json.loads(row["decisions"])[0]
+    assert (stage, action) == ("semantic", "observe")
+    assert "score 0." in reason and "choosing thresholds" in reason
     assert (row["cost_usd"], row["saved_semantic_usd"]) == (row["baseline_usd"], 0)
 
 
