@@ -178,6 +178,40 @@ def cache_purge(
     typer.echo(f"{count} stored {'answer' if count == 1 else 'answers'} removed")
 
 
+@cache_app.command("explain", epilog="Example: farthing cache explain request.json")
+def cache_explain(
+    file: Annotated[
+        str, typer.Argument(help="A request's body, or {body, path, headers}, as JSON; -: standard input.")
+    ],
+    config: ConfigOption = None,
+    state: StateOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Why a request would, or wouldn't, be answered by a near-duplicate; asks the running farthing."""
+    from farthing.proxy.cli_semantic import explain, explained
+
+    found = explain(_load(config, state_dir=state), file)
+    if as_json:
+        _emit(found)
+    else:
+        Console().print(*explained(found), sep="\n")
+
+
+@cache_app.command("calibrate", epilog="Example: farthing cache calibrate trace.jsonl --max-wrong 0.02")
+def cache_calibrate(
+    trace: Annotated[
+        Path, typer.Argument(help="JSON lines: messages, and class or answer; tenant and model if known.")
+    ],
+    max_wrong: Annotated[float, typer.Option(min=0.0001, max=0.5, help="Wrong answers per served hit.")] = 0.01,
+    confidence: Annotated[float, typer.Option(min=0.5, max=0.9999)] = 0.95,
+    as_json: JsonOption = False,
+) -> None:
+    """The lowest safe score on recorded traffic, and how sure that is; exit 1 where none is proved safe."""
+    from farthing.proxy.cli_semantic import calibrated
+
+    raise typer.Exit(calibrated(trace, max_wrong, confidence, _emit if as_json else None, Console()))
+
+
 @prices_app.command("show", epilog="Example: farthing prices show gpt-4o-mini")
 def prices_show(model: str, config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """A model's price now, and where it comes from."""

@@ -15,12 +15,12 @@ from farthing.proxy.clock import SystemClock
 from farthing.proxy.config import Config
 from farthing.proxy.errors import ConfigFault
 
-__all__ = ["purge", "stats", "table"]
+__all__ = ["ask", "purge", "stats", "table"]
 
 
 def stats(config: Config) -> dict[str, Any]:
     """What the store holds. Raises ConfigFault where the running farthing refuses."""
-    answer = _ask(config, "/farthing/api/cache/stats", {})
+    answer = ask(config, "/farthing/api/cache/stats", {})
     if answer is not None:
         return answer
     return asyncio.run(_stats(config))
@@ -29,7 +29,7 @@ def stats(config: Config) -> dict[str, Any]:
 def purge(config: Config, *, key: str, model: str) -> int:
     """How many answers were removed. Raises ConfigFault where the running farthing refuses."""
     chosen = {name: value for name, value in (("key", key), ("model", model)) if value}
-    answer = _ask(config, "/farthing/api/cache/purge", chosen)
+    answer = ask(config, "/farthing/api/cache/purge", chosen)
     if answer is not None:
         return int(answer["purged"])
     return asyncio.run(_purge(config, Selector(**chosen)))
@@ -44,7 +44,7 @@ def table(found: dict[str, Any]) -> Table:
     return shown
 
 
-def _ask(config: Config, path: str, body: dict[str, Any]) -> dict[str, Any] | None:
+def ask(config: Config, path: str, body: dict[str, Any]) -> dict[str, Any] | None:
     """The running farthing's answer; None where nothing holds the state directory."""
     try:
         state.claim(config.state_dir).close()
