@@ -297,7 +297,9 @@ def overlay_environment(raw: dict[str, Any], env: Mapping[str, str]) -> None:
 
 
 def parse_value(text: str) -> Any:
-    """A value of the environment: TOML where it is TOML (numbers, true, lists), else the text itself."""
+    """A value of the environment: a TOML list or table where it is one, else the text itself."""
+    if not text.lstrip().startswith(("[", "{")):
+        return text  # what a number is, its key decides: an API key or a directory may consist of digits
     try:
         return tomllib.loads(f"v = {text}")["v"]
     except tomllib.TOMLDecodeError:

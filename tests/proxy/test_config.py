@@ -74,6 +74,35 @@ def test_what_is_wrong_is_said_with_its_place(tmp_path: Path, text: str, said: s
     assert "sk-secret" not in message
 
 
+@pytest.mark.parametrize("text", ["123456", "1e5", "true", "2026-01-01", "0x10", "nan", "'q'", "[::1]", ""])
+def test_a_text_of_the_environment_stays_as_it_is(tmp_path: Path, text: str) -> None:
+    config = made(tmp_path, "", {"FARTHING_UPSTREAM__NAME": text, "FARTHING_STATE_DIR": text or "."})
+
+    assert config.upstream.name == text
+    assert config.state_dir == Path(text)
+
+
+def test_numbers_switches_lists_and_tables_come_from_the_environment_too(tmp_path: Path) -> None:
+    env = {
+        "FARTHING_UPSTREAM__API_KEY": "123456",
+        "FARTHING_CACHE__TTL_S": "60",
+        "FARTHING_CACHE__SAMPLED": "false",
+        "FARTHING_SEMANTIC__THRESHOLD": "0.5",
+        "FARTHING_SPEND__DAILY_USD": "1.10",
+        "FARTHING_AUTH__SCOPES": '[{name = "a", credentials_sha256 = ["b"]}]',
+        "FARTHING_PRICES__MODELS": '{"gpt-x" = {input_usd_per_mtok = "0.10"}}',
+    }
+    config = made(tmp_path, "", env)
+
+    assert config.upstream.api_key is not None
+    assert config.upstream.api_key.get_secret_value() == "123456"
+    assert (config.cache.ttl_s, config.cache.sampled, config.semantic.threshold) == (60, False, 0.5)
+    assert str(config.spend.daily_usd) == "1.10"
+    assert config.auth.scopes[0].credentials_sha256 == ("b",)
+    assert str(config.prices.models["gpt-x"].input_usd_per_mtok) == "0.10"
+    assert "server.port" in fault(tmp_path, "", {"FARTHING_SERVER__PORT": "eighty"})
+
+
 def test_an_unknown_variable_is_an_error_too(tmp_path: Path) -> None:
     assert "did you mean 'ttl_s'?" in fault(tmp_path, "", {"FARTHING_CACHE__TLL_S": "5"})
     assert "not a table" in fault(tmp_path, "cache = 5", {"FARTHING_CACHE__TTL_S": "5"})
