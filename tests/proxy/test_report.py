@@ -160,6 +160,13 @@ def test_hostile_names_mean_nothing() -> None:
     assert "</script>\ufffd[31m[red]\ufffd" in shown
 
 
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_name_as_long_as_a_prompt_is_cut(form: str) -> None:
+    shown = render(figured(row(model_requested="m" * 1000), by=("model",)), form, width=400)
+    assert "m" * 256 in shown.replace("\n", "")
+    assert "m" * 257 not in shown.replace("\n", "")
+
+
 @pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@sum(a)"])
 def test_a_spreadsheet_runs_nothing(name: str) -> None:
     (line,) = csv_format.DictReader(io.StringIO(render(figured(row(user=name), by=("user",)), "csv")))
