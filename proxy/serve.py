@@ -11,6 +11,7 @@ import structlog
 from rich.console import Console
 from rich.table import Table
 
+from farthing.proxy import state
 from farthing.proxy.app import Running, running
 from farthing.proxy.config import Config, effective, is_loopback, mask_url
 from farthing.proxy.errors import ConfigFault
@@ -42,6 +43,7 @@ async def _serve(load: Callable[[], Config], console: Console) -> int:
             gc.collect()
             gc.freeze()
             gc.set_threshold(20_000, 20, 50)
+            state.announce(config.state_dir, from_here(proxy.url))
             banner(config, proxy.url, console)
             while await _told(stop, reload):
                 reload.clear()
@@ -76,6 +78,11 @@ async def _reload(proxy: Running, load: Callable[[], Config]) -> None:
     log.info("reloaded", config_id=proxy.services.config.id)
     if left:
         log.warning("some sections change only with a restart", sections=left)
+
+
+def from_here(url: str) -> str:
+    """The URL as this machine reaches it: a server on every address answers on loopback, under a name it trusts."""
+    return url.replace("://0.0.0.0:", "://127.0.0.1:").replace("://[::]:", "://[::1]:")
 
 
 def banner(config: Config, url: str, console: Console) -> None:

@@ -194,6 +194,37 @@ def test_compress_shows_before_and_after(tmp_path: Path) -> None:
     assert json.loads(machine.stdout)
 
 
+async def test_the_state_directory_is_enough_to_reach_a_proxy_on_any_port(tmp_path: Path) -> None:
+    async with scripted() as up, serving(up, tmp_path) as (_, client):
+        await ask(client)
+        stats = await asyncio.to_thread(farthing, "cache", "stats", "--state", "state", "--json", cwd=tmp_path)
+        second = await asyncio.to_thread(farthing, "serve", "--state", "state", "--port", "0", cwd=tmp_path)
+        purged = await asyncio.to_thread(farthing, "cache", "purge", "--state", "state", "--all", cwd=tmp_path)
+        again = await ask(client)
+    assert json.loads(stats.stdout)["entries"] == 1, stats.stderr
+    assert second.returncode == 2
+    assert "1 stored answer removed" in purged.stdout, purged.stderr
+    assert again.headers["x-farthing-cache"] == "miss"
+
+
+async def test_an_address_left_by_a_killed_proxy_means_nothing(tmp_path: Path) -> None:
+    async with scripted() as up, serving(up, tmp_path) as (child, client):
+        await ask(client)
+        await asyncio.sleep(0.3)  # the answer is on the disk
+        child.kill()
+        await child.wait()
+        assert (tmp_path / "state" / "lock").read_text().startswith("http://127.0.0.1:")
+        stats = await asyncio.to_thread(farthing, "cache", "stats", "--state", "state", "--json", cwd=tmp_path)
+    assert json.loads(stats.stdout)["entries"] == 1, stats.stderr
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+async def test_a_proxy_on_every_address_is_asked_over_loopback(tmp_path: Path, host: str) -> None:
+    async with scripted() as up, serving(up, tmp_path, "--host", host):
+        stats = await asyncio.to_thread(farthing, "cache", "stats", "--state", "state", "--json", cwd=tmp_path)
+    assert json.loads(stats.stdout)["entries"] == 0, stats.stderr
+
+
 async def test_a_second_proxy_on_the_same_state_says_so(tmp_path: Path) -> None:
     async with scripted() as up, serving(up, tmp_path):
         ended = await asyncio.to_thread(farthing, "serve", "--state", "state", "--port", "0", cwd=tmp_path)
