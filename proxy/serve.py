@@ -14,7 +14,6 @@ from rich.table import Table
 from farthing.proxy import state
 from farthing.proxy.app import Running, running
 from farthing.proxy.config import Config, effective, is_loopback, mask_url
-from farthing.proxy.errors import ConfigFault
 
 __all__ = ["serve"]
 
@@ -68,13 +67,13 @@ async def _told(stop: asyncio.Event, reload: asyncio.Event) -> bool:
 
 
 async def _reload(proxy: Running, load: Callable[[], Config]) -> None:
-    """Take the new configuration over; a bad one keeps the old one, and says so."""
+    """Take the new configuration over; a bad one keeps the old one, says so and counts."""
     try:
-        fresh = load()
-    except ConfigFault as fault:
-        log.error("the new configuration is bad; the old one stays", fault=str(fault))
+        left = await proxy.reload(load())
+    except Exception as error:  # noqa: BLE001 - one that only its use shows to be bad must not end the proxy either
+        log.error("the new configuration is bad; the old one stays", fault=str(error) or type(error).__name__)
+        proxy.services.state.metrics.reload_failed()
         return
-    left = await proxy.reload(fresh)
     log.info("reloaded", config_id=proxy.services.config.id)
     if left:
         log.warning("some sections change only with a restart", sections=left)

@@ -17,7 +17,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.fakes.proxying import chat
+from farthing.proxy.serve import _reload
+from tests.fakes.proxying import chat, proxied
 from tests.fakes.upstream import Script, ScriptedUpstream, scripted
 
 CLEAN = {name: value for name, value in os.environ.items() if not name.startswith(("FARTHING_", "OPENAI_"))}
@@ -99,6 +100,21 @@ async def test_sighup_takes_a_good_configuration_over_and_refuses_a_bad_one(tmp_
             await asyncio.sleep(0.5)
             assert (await ask(client)).headers["x-farthing-cache"] == expected
         assert "did you mean 'mode'" in (tmp_path / "serve.log").read_text()
+        assert "farthing_config_reload_failures_total 1.0" in (await client.get("/metrics")).text
+
+
+async def test_a_configuration_that_fails_only_in_use_does_not_end_the_proxy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with scripted() as up, proxied(up.url, tmp_path) as proxy:
+
+        async def fail(config: object) -> tuple[str, ...]:
+            raise ValueError("no such place")
+
+        monkeypatch.setattr(proxy.running, "reload", fail)
+        await _reload(proxy.running, lambda: proxy.services.config)
+        assert (await ask(proxy.client)).status_code == 200
+        assert "farthing_config_reload_failures_total 1.0" in (await proxy.client.get("/metrics")).text
 
 
 async def test_a_reload_drops_no_request(tmp_path: Path) -> None:
