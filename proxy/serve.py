@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import structlog
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from farthing.proxy import state
@@ -94,7 +95,10 @@ def banner(config: Config, url: str, console: Console) -> None:
     lines = Table.grid(padding=(0, 2))
     for name, value in (
         ("listening", f"[bold]{url}/v1[/]   (set your client's base_url to this)"),
-        ("upstream", mask_url(config.upstream.url) + ("  [yellow](simulated)[/]" if _simulated(config) else "")),
+        (
+            "upstream",
+            escape(mask_url(config.upstream.url)) + ("  [yellow](simulated)[/]" if _simulated(config) else ""),
+        ),
         (
             "exact cache",
             f"{config.cache.mode}, {config.cache.ttl_s // 3600} h" if config.cache.mode != "off" else "off",

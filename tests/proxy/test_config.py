@@ -126,9 +126,43 @@ def test_secrets_are_masked_wherever_they_are_shown(tmp_path: Path) -> None:
     assert "host" in shown
 
 
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("http://user:pw@host/v1", "http://***@host/v1"),
+        ("https://pw@host:8443/v1", "https://***@host:8443/v1"),
+        ("http://us@er:p@w@[::1]:9/a/v1", "http://***@[::1]:9/a/v1"),
+        ("http://host/v1", "http://host/v1"),
+    ],
+)
+def test_a_user_and_password_in_the_upstreams_url_are_hidden(tmp_path: Path, url: str, shown: str) -> None:
+    assert effective(made(tmp_path, f"[upstream]\nurl = '{url}'"))["upstream"]["url"] == shown
+
+
+def test_no_fault_tells_the_upstreams_password(tmp_path: Path) -> None:
+    said = fault(tmp_path, "[server]\nport = 8092", {"FARTHING_UPSTREAM": "http://user:sk-secret@127.0.0.1:8092/v1"})
+    assert "is farthing itself" in said
+    assert "sk-secret" not in said
+
+
+def test_an_empty_secret_is_none(tmp_path: Path) -> None:
+    """Set but empty, as compose files leave it: an empty admin token would open the dashboard to everybody."""
+    env = {"FARTHING_SERVER__ADMIN_TOKEN": "", "FARTHING_UPSTREAM__API_KEY": ""}
+    config = made(tmp_path, "", env)
+    assert config.server.admin_token is None
+    assert config.upstream.api_key is None
+
+
 def test_the_id_follows_the_content(tmp_path: Path) -> None:
     assert made(tmp_path, "").id == made(tmp_path, "").id
     assert made(tmp_path, "").id != made(tmp_path, "[cache]\nttl_s = 7").id
+
+
+def test_a_password_in_the_upstreams_url_is_a_key_that_an_open_relay_would_spend(tmp_path: Path) -> None:
+    text = "[server]\nhost='0.0.0.0'\n[upstream]\nurl='http://user:sk-secret@provider/v1'"
+    said = fault(tmp_path, text)
+    assert "would let anybody" in said
+    assert "sk-secret" not in said
 
 
 def test_an_open_relay_needs_client_keys(tmp_path: Path) -> None:
