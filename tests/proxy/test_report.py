@@ -173,6 +173,17 @@ def test_a_spreadsheet_runs_nothing(name: str) -> None:
     assert line["user"] == "'" + name
 
 
+def test_on_the_page_a_loss_looks_like_a_loss() -> None:
+    page = render(figured(HIT, row(id="l", cost_usd=6 * DOLLAR, saved_prompt_cache_usd=-6 * DOLLAR)), "html")
+    assert '<tr class="sum minus"><td>net saving</td>' in page
+    assert '<div class="good" style="margin-left:66.67%;width:33.33%">' in page
+    assert '<div class="minus" style="margin-left:0.00%;width:66.67%">' in page
+    assert '<td class="minus">-$6.00</td>' in page
+    gain = render(figured(HIT), "html")
+    assert '<tr class="sum good"><td>net saving</td>' in gain
+    assert '<div class="good" style="margin-left:0.00%;width:100.00%">' in gain
+
+
 def test_the_page_needs_nothing_from_outside() -> None:
     page = render(figured(HIT, MISS, by=("model",)), "html")
     assert not any(word in page for word in ("http://", "https://", "src=", "href=", "@import", "url("))
