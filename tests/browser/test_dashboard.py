@@ -157,6 +157,28 @@ async def test_a_phone_needs_no_sideways_scrolling(opened: Opener) -> None:
     assert await page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
+async def test_a_single_slice_of_time_shows_as_points(opened: Opener) -> None:
+    page = await opened([row(latency_ms=500.0, overhead_ms=2.0)])
+    drawn = """(canvas) => {
+        const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height), seen = new Set();
+        for (let i = 0; i < data.length; i += 4)
+            if (data[i + 3] === 255) seen.add(`rgb(${[...data.slice(i, i + 3)].join(', ')})`);
+        return [...seen]; }"""
+    for title in ("Latency", "Farthing’s own overhead"):
+        chart = page.locator(".chart", has_text=title)
+        # p50's point lies under p95's: one request has one latency.
+        p95 = await chart.locator(".swatch").last.evaluate("(swatch) => getComputedStyle(swatch).backgroundColor")
+        assert p95 in await chart.locator("canvas").evaluate(drawn)
+
+
+async def test_labels_of_an_axis_are_whole(opened: Opener) -> None:
+    tiny = [row(id=f"r{i}", cache="hit-exact", baseline_usd=62 * 10**4, saved_exact_usd=62 * 10**4) for i in range(3)]
+    page = await opened(tiny)
+    margin = """(canvas) => canvas.getContext('2d').getImageData(0, 0, 2, canvas.height).data.some((x) => x)"""
+    canvases = page.locator("#charts canvas")
+    assert [await canvases.nth(i).evaluate(margin) for i in range(await canvases.count())] == [False] * 6
+
+
 async def test_the_range_changes_the_figures(opened: Opener) -> None:
     page = await opened([row(id="new"), row(id="old", ts=NOW_S - 3 * 86_400)])
     assert "2" in (await page.inner_text("#tiles .tile:first-child .value"))
