@@ -179,6 +179,14 @@ async def test_labels_of_an_axis_are_whole(opened: Opener) -> None:
     assert [await canvases.nth(i).evaluate(margin) for i in range(await canvases.count())] == [False] * 6
 
 
+@pytest.mark.parametrize("width", [830, 1000, 1300])
+async def test_a_long_amount_stays_in_its_place(opened: Opener, width: int) -> None:
+    big = row(baseline_usd=5_000_000 * DOLLAR, cost_usd=3_765_433 * DOLLAR, saved_exact_usd=1_234_567 * DOLLAR)
+    page = await opened([big], width=width)
+    share, split = await page.locator("#net-share").bounding_box(), await page.locator(".split").bounding_box()
+    assert share["x"] + share["width"] <= split["x"]
+
+
 async def test_the_range_changes_the_figures(opened: Opener) -> None:
     page = await opened([row(id="new"), row(id="old", ts=NOW_S - 3 * 86_400)])
     assert "2" in (await page.inner_text("#tiles .tile:first-child .value"))
