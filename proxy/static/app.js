@@ -140,7 +140,7 @@ function drawCharts(buckets, total) {
 
 const head = (names, texts = 1) => el('thead', {}, el('tr', {}, ...names.map((name, i) => el('th', { scope: 'col', class: i < texts ? 'text' : '' }, name))));
 const cell = (value, kind = '') => el('td', { class: kind }, value);
-const signed = (amount) => (amount === null ? '' : Number(amount) < 0 ? 'minus' : 'good');
+const signed = (amount) => (Number(amount) < 0 ? 'minus' : Number(amount) > 0 ? 'good' : '');
 
 function groups({ groups: found, by, groups_left_out: left }) {
   const meter = (rate) => (rate === null ? '–' : el('span', {}, el('span', { class: 'meter', 'aria-hidden': 'true' }, el('i', { width: share(rate) })), share(rate)));
@@ -164,7 +164,7 @@ function recentTable(rows) {
       el('td', { class: 'name', title: row.model_requested }, row.model_requested || row.endpoint),
       el('td', { class: 'text' }, el('span', { class: 'status' }, swatch(colour), word + unproven)),
       cell(row.outcome === 'abandoned' ? 'abandoned' : row.status, failed ? 'error' : ''), cell(tokens), cell(count(row.tokens_out)),
-      cell(money(row.cost_usd)), cell(money(saved), Number(saved) ? signed(saved) : ''), cell(duration(row.latency_ms)), cell(duration(row.overhead_ms)));
+      cell(money(row.cost_usd)), cell(money(saved), signed(saved)), cell(duration(row.latency_ms)), cell(duration(row.overhead_ms)));
   })));
 }
 

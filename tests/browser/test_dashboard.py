@@ -187,6 +187,19 @@ async def test_a_long_amount_stays_in_its_place(opened: Opener, width: int) -> N
     assert share["x"] + share["width"] <= split["x"]
 
 
+async def test_nothing_saved_is_not_shown_as_a_gain(opened: Opener) -> None:
+    page = await opened([row(model_requested="")])
+    line = page.locator("#groups tbody tr")
+    assert "(none)" in await line.inner_text()
+    assert await line.locator(".good, .minus").count() == 0
+
+
+async def test_what_cannot_be_seen_in_a_name_is_shown(opened: Opener) -> None:
+    page = await opened([row(model_requested="a\x1b[31m\u202eb\x07")])
+    for table in ("#groups", "#recent"):
+        assert await page.inner_text(f"{table} td.name") == "a\ufffd[31m\ufffdb\ufffd"
+
+
 async def test_the_range_changes_the_figures(opened: Opener) -> None:
     page = await opened([row(id="new"), row(id="old", ts=NOW_S - 3 * 86_400)])
     assert "2" in (await page.inner_text("#tiles .tile:first-child .value"))
