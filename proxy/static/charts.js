@@ -57,7 +57,8 @@ export class Chart {
       const add = (sums, sign) => this.values[i].map((x, t) => (sums[t] += sign * Math.max(0, sign * (x ?? 0))));
       columns.push(add(up, 1), add(down, -1));
     }
-    return [this.times, ...columns.reverse()];
+    // A bar of no height would still draw a line along zero.
+    return [this.times, ...columns.reverse().map((column) => column.map((x) => x || null))];
   }
 
   series() {

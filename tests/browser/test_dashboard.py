@@ -176,6 +176,20 @@ async def test_a_single_slice_of_time_shows_as_points(opened: Opener) -> None:
         assert p95 in await chart.locator("canvas").evaluate(drawn)
 
 
+async def test_slices_without_a_saving_draw_nothing(opened: Opener) -> None:
+    page = await opened([row(saved_prompt_cache_usd=-4 * DOLLAR), row(id="h", saved_exact_usd=2 * DOLLAR)])
+    coloured = """(canvas) => {
+        // Without the axes: their letters have coloured edges where the screen's font smoothing makes them.
+        const { data } = canvas.getContext('2d').getImageData(70, 0, canvas.width / 2 - 70, canvas.height - 45);
+        let found = 0;
+        for (let i = 0; i < data.length; i += 4) {
+            const rgb = data.slice(i, i + 3);
+            if (data[i + 3] && Math.max(...rgb) - Math.min(...rgb) > 40) found += 1;
+        }
+        return found; }"""
+    assert await page.locator(".chart", has_text="Saved, by cause").locator("canvas").evaluate(coloured) == 0
+
+
 async def test_labels_of_an_axis_are_whole(opened: Opener) -> None:
     tiny = [row(id=f"r{i}", cache="hit-exact", baseline_usd=62 * 10**4, saved_exact_usd=62 * 10**4) for i in range(3)]
     page = await opened(tiny)
