@@ -24,7 +24,7 @@ from farthing.proxy.clock import Clock
 from farthing.proxy.exchange import CacheStatus, Endpoint, Exchange, Outcome, Quiet
 from farthing.proxy.ledger import Ledger
 from farthing.proxy.prices import RateCard
-from farthing.proxy.row import Row
+from farthing.proxy.row import LONGEST_NAME, Row
 from farthing.proxy.tokens import Tokenizer
 from farthing.proxy.usage import Usage, UsageSource
 
@@ -218,7 +218,7 @@ class Account:
             key_hash=ex.key,
             user=ex.controls.user,
             tags=orjson.dumps(dict(ex.controls.tags)).decode() if ex.controls.tags else "{}",
-            model_requested=ex.model,
+            model_requested=ex.model[:LONGEST_NAME],
             model_served=served_model(ex),
             upstream=call.upstream if call is not None else "",
             attempts=len(call.attempts) if call is not None and ex.leads else 0,
@@ -292,10 +292,10 @@ def costs_nothing(ex: Exchange) -> bool:
 
 
 def served_model(ex: Exchange) -> str:
-    """The model that wrote the answer."""
+    """The model that wrote the answer, in at most LONGEST_NAME characters."""
     if ex.served is not None:
-        return ex.served.model_served
-    return ex.call.model_served if ex.call is not None else ""
+        return ex.served.model_served[:LONGEST_NAME]
+    return ex.call.model_served[:LONGEST_NAME] if ex.call is not None else ""
 
 
 def needs_counting(ex: Exchange, usage: Usage | None) -> bool:

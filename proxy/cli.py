@@ -20,14 +20,21 @@ __all__ = ["main"]
 
 app = typer.Typer(
     help="The proxy that cuts an LLM bill and proves that the answers stayed good.",
+    epilog="Example: farthing serve --upstream https://api.openai.com/v1",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-cache_app = typer.Typer(help="The answers that are kept.", no_args_is_help=True)
-prices_app = typer.Typer(help="The price table.", no_args_is_help=True)
-policy_app = typer.Typer(help="The policy, and the emergency switch.", no_args_is_help=True)
+cache_app = typer.Typer(
+    help="The answers that are kept.", epilog="Example: farthing cache purge --model gpt-4o-mini", no_args_is_help=True
+)
+prices_app = typer.Typer(
+    help="The price table.", epilog="Example: farthing prices show gpt-4o-mini", no_args_is_help=True
+)
+policy_app = typer.Typer(
+    help="The policy, and the emergency switch.", epilog="Example: farthing policy off", no_args_is_help=True
+)
 app.add_typer(cache_app, name="cache")
 app.add_typer(prices_app, name="prices")
 app.add_typer(policy_app, name="policy")

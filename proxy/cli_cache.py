@@ -55,14 +55,16 @@ def ask(config: Config, path: str, body: dict[str, Any]) -> dict[str, Any] | Non
     token = config.server.admin_token
     if token is not None:
         headers["Authorization"] = f"Bearer {token.get_secret_value()}"
-    host = "127.0.0.1" if config.server.host in ("0.0.0.0", "::", "localhost") else config.server.host
-    url = f"http://{host}:{config.server.port}"
+    url = state.announced(config.state_dir)
+    if not url:
+        raise ConfigFault(
+            f"a farthing uses {config.state_dir}, but does not say where it listens; is it just starting?"
+        )
     try:
         answer = httpx.post(url + path, json=body, headers=headers, timeout=30)
     except httpx.HTTPError as error:
         raise ConfigFault(
-            f"a farthing uses {config.state_dir}, but {url} does not answer ({type(error).__name__}); "
-            "name its port with FARTHING_SERVER__PORT or --config"
+            f"a farthing uses {config.state_dir}, but {url} does not answer ({type(error).__name__})"
         ) from None
     if answer.status_code != 200:
         raise ConfigFault(f"{url} refused: {answer.text[:300]}")

@@ -1,4 +1,4 @@
-"""`farthing prices ...`."""
+"""`farthing prices ...`. Model names are the clients' own words: they never reach the terminal as markup or escapes."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from farthing.proxy.clock import SystemClock
 from farthing.proxy.config import Config
 from farthing.proxy.prices import RateCard
+from farthing.proxy.report import disarmed
+from farthing.proxy.row import LONGEST_NAME
 
 __all__ = ["check", "show"]
 
@@ -37,7 +40,7 @@ def show(config: Config, model: str, emit: Callable[[Any], None] | None, console
         return 0
     rows = Table(show_header=False, box=None, padding=(0, 2))
     for name, value in found.items():
-        rows.add_row(f"[dim]{name.replace('_', ' ')}[/]", str(value))
+        rows.add_row(Text(name.replace("_", " "), style="dim"), Text(disarmed(str(value))))
     console.print(rows)
     return 0
 
@@ -52,8 +55,8 @@ def check(config: Config, console: Console) -> int:
         models = [
             row[0]
             for row in ledger.execute(
-                "select model_requested from requests where model_requested != '' "
-                "union select model_served from requests where model_served != ''"
+                f"select substr(model_requested, 1, {LONGEST_NAME}) from requests where model_requested != '' "
+                f"union select substr(model_served, 1, {LONGEST_NAME}) from requests where model_served != ''"
             )
         ]
     card, now_s = _card(config), SystemClock().now_s()
@@ -62,6 +65,7 @@ def check(config: Config, console: Console) -> int:
     for model in sorted(models):
         known = card.describe(model, now_s)
         missing += known is None
-        rows.add_row(model, "[red]none[/]" if known is None else str(known.get("source", "known")))
+        price = Text("none", style="red") if known is None else Text(disarmed(str(known.get("source", "known"))))
+        rows.add_row(Text(disarmed(model)), price)
     console.print(rows)
     return 1 if missing else 0

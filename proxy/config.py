@@ -14,14 +14,31 @@ import tomllib
 from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from farthing.proxy.errors import ConfigFault
 
 __all__ = ["Config", "effective", "load"]
+
+
+def _none_for_empty(text: object) -> object:
+    return None if text == "" else text
+
+
+# A variable that is set and empty means none: an empty admin token would let everybody in.
+Secret = Annotated[SecretStr | None, BeforeValidator(_none_for_empty)]
 
 
 class Section(BaseModel):
@@ -35,7 +52,7 @@ class Server(Section):
 
     host: str = "127.0.0.1"
     port: int = Field(8080, ge=0, le=65535)
-    admin_token: SecretStr | None = None
+    admin_token: Secret = None
     drain_s: float = Field(30.0, ge=0)
     keepalive_s: float = Field(75.0, gt=0)
 
@@ -45,7 +62,7 @@ class Upstream(Section):
 
     name: str = "default"
     url: str = "https://api.openai.com/v1"
-    api_key: SecretStr | None = None
+    api_key: Secret = None
     provider: str = ""
     stream_usage: bool = True
     connect_timeout_s: float = Field(10.0, gt=0)
@@ -220,7 +237,8 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _no_open_relay(self) -> Config:
-        if self.upstream.api_key and not self.auth.client_keys and not is_loopback(self.server.host):
+        spendable = self.upstream.api_key or urlsplit(self.upstream.url).username is not None
+        if spendable and not self.auth.client_keys and not is_loopback(self.server.host):
             raise ValueError(
                 f"server.host = {self.server.host!r} with an upstream key and no auth.client_keys would let anybody "
                 "spend that key; bind 127.0.0.1, or declare client keys"
@@ -233,7 +251,7 @@ class Config(Section):
         port = parts.port or (443 if parts.scheme == "https" else 80)
         if self.server.port == port and is_loopback(parts.hostname or "") and serves_loopback(self.server.host):
             raise ValueError(
-                f"upstream.url = {self.upstream.url!r} is farthing itself; name the provider's address "
+                f"upstream.url = {mask_url(self.upstream.url)!r} is farthing itself; name the provider's address "
                 "(it is taken from OPENAI_BASE_URL where nothing else is said)"
             )
         return self
@@ -309,7 +327,9 @@ def overlay_environment(raw: dict[str, Any], env: Mapping[str, str]) -> None:
 
 
 def parse_value(text: str) -> Any:
-    """A value of the environment: TOML where it is TOML (numbers, true, lists), else the text itself."""
+    """A value of the environment: a TOML list or table where it is one, else the text itself."""
+    if not text.lstrip().startswith(("[", "{")):
+        return text  # what a number is, its key decides: an API key or a directory may consist of digits
     try:
         return tomllib.loads(f"v = {text}")["v"]
     except tomllib.TOMLDecodeError:
@@ -370,6 +390,6 @@ def effective(config: Config) -> dict[str, Any]:
 
 
 def mask_url(url: str) -> str:
-    """The URL without its user and password."""
+    """The URL without its user and password: nothing before the last @, since a password may hold what ends a host."""
     scheme, rest = url.split("://", 1) if "://" in url else ("", url)
     return f"{scheme}://***@{rest.rpartition('@')[2]}" if "@" in rest else url

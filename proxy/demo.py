@@ -181,16 +181,16 @@ class Demo:
                 ["-m", "farthing.proxy.cli", "serve", "--config", str(config), "--port", str(self._port)],
                 base + "/readyz",
             )
-            self._say(f"farthing listens on {base}/v1, its dashboard on {base}/farthing/")
+            self._say(f"farthing listens on {base}/v1, its dashboard on {base}/farthing/ while this runs")
             tally = await self._replay(base, planned)
             self._tell(tally)
             await self._report(config)
-            self._say(f"Dashboard  {base}/farthing/")
             self.told = True
             if self.console.is_terminal and not once:
-                self._say("Serving on until Ctrl-C …")
+                self._say(f"Dashboard  {base}/farthing/, served until Ctrl-C …")
                 first = await self._servers[-1].ended()
                 raise NotStarted(f"farthing ended by itself, with status {first}")
+            self._say("Dashboard  ends with this run; on a terminal `farthing demo` without --once keeps it open")
             return 1 if tally.failed else 0
 
     def kill(self) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from farthing.proxy.row import COLUMNS, SAVED_COLUMNS, Row
+from farthing.proxy.row import COLUMNS, LONGEST_NAME, SAVED_COLUMNS, Row
 
 __all__ = [
     "CAUSES",
@@ -277,7 +277,8 @@ def group_expressions(by: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ..
             expressions.append("cast(case when json_valid(tags) then json_extract(tags, ?) end as text)")
             parameters.append(f'$."{name}"')
         elif part in GROUPS:
-            expressions.append(f'"{GROUPS[part]}"')
+            # Ledgers from before names were cut hold whole prompts' worth of model name.
+            expressions.append(f'substr("{GROUPS[part]}", 1, {LONGEST_NAME})')
         else:
             raise ValueError(f"can't split by {part[:40]!r}; known: {', '.join(GROUPS)}, tag:NAME")
     if len(set(by)) != len(by) or len(by) > 4:

@@ -101,6 +101,10 @@ class Metrics:
             "farthing_upstream_attempts", "Tries at an upstream, by the class of its status ('none': no answer).",
             ["status_class"], registry=registry,
         )  # fmt: skip
+        self._reload_failures = Counter(
+            "farthing_config_reload_failures", "Configurations that were refused on SIGHUP; the old one stayed.",
+            registry=registry,
+        )  # fmt: skip
         for cause in CAUSES:
             self._saved.labels(cause)
             self._lost.labels(cause)
@@ -162,6 +166,10 @@ class Metrics:
             if amounts:
                 self._saved.labels(cause).inc(sum([amount for amount in amounts if amount > 0]) * PICO)
                 self._lost.labels(cause).inc(-sum([amount for amount in amounts if amount < 0]) * PICO)
+
+    def reload_failed(self) -> None:
+        """Count a configuration that was refused while running."""
+        self._reload_failures.inc()
 
     def render(self) -> bytes:
         """Everything in Prometheus' text format; see `content_type`."""

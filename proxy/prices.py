@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Protocol
@@ -199,7 +199,28 @@ class RateCard:
             info = provider.find_model(name, all_providers=providers) if provider is not None else None
             if info is not None:
                 return _table_rates(info.get_prices(datetime.fromtimestamp(at_s, UTC)), _edition())
-        return None
+        return _listed_rates(providers, model, datetime.fromtimestamp(at_s, UTC))
+
+
+def _listed_rates(providers: Any, model: str, at: datetime) -> Rates | None:
+    """The rates of a model by its exact id, wherever that is listed: OpenAI's, else those on which all providers agree.
+
+    Names that say nothing of their provider (`text-embedding-3-small`) have a price this way behind any address. Where
+    providers differ the price is unknown; where it is known, its source names whose it is.
+    """
+    found = {
+        provider.id: _table_rates(info.get_prices(at), f"{_edition()}, by {provider.id}")
+        for provider in providers
+        for info in provider.models
+        if info.id.lower() == model
+    }
+    if "openai" in found:
+        return found["openai"]
+    first = next(iter(found.values()), None)
+    agreed = first is not None and all(
+        rates is not None and replace(rates, source=first.source) == first for rates in found.values()
+    )
+    return first if agreed else None
 
 
 def _edition() -> str:

@@ -46,8 +46,10 @@ th:first-child, td:first-child { text-align: left; white-space: normal; overflow
 thead th { color: var(--soft); font-weight: 500; }
 tr + tr td, tbody tr:first-child td { border-top: 1px solid var(--line); }
 td.bar { width: 40%; } td.bar div { height: .7rem; border-radius: 3px; background: var(--bar); }
-td.bar div.minus { background: var(--minus); } tr.sum td { font-weight: 600; color: var(--good); }
-@media (max-width: 30rem) { td.bar { display: none; } }
+td.bar div.minus { background: var(--minus); }
+.minus { color: var(--minus); } tr.sum td { font-weight: 600; } tr.good { color: var(--good); }
+@media (max-width: 30rem) { td.bar { display: none; } th, td { padding: .4rem .5rem; }
+  th:first-child, td:first-child { min-width: 7rem; } }
 """
 
 
@@ -64,19 +66,8 @@ def page(figures: Figures) -> str:
             section("Time", TIME_HEAD, cells((name, *percentile_cells(t)) for name, t in named_times(figures)))
         )
     if figures.groups:
-        head = (", ".join(figures.by), "requests", "hit rate", "spent", "baseline", "net saved", "p95 ms", "unpriced")
-        rows = (
-            (
-                group_name(group.key),
-                f"{group.sums.requests:,}",
-                rate(group.sums.hit_rate_eligible),
-                *group_money(group.sums),
-                milliseconds(group.times["latency"].p95),
-                f"{group.sums.unpriced:,}",
-            )
-            for group in figures.groups
-        )
-        parts.append(section(f"By {', '.join(figures.by)}", head, cells(rows)))
+        head = (", ".join(figures.by), "requests", "spent", "net saved", "baseline", "hit rate", "p95 ms", "unpriced")
+        parts.append(section(f"By {', '.join(figures.by)}", head, cells(groups(figures))))
     title = f"farthing: {span(figures)} to {iso(figures.until_s)[:10]}"
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -90,19 +81,25 @@ def page(figures: Figures) -> str:
 
 
 def causes(figures: Figures) -> Iterable[str]:
-    """A line for each cause, with a bar in proportion to the largest."""
+    """A line for each cause, with a bar from a common zero: savings to its right, losses to its left."""
     total = figures.total
     if not total.has_prices:
         return
     amounts = [(CAUSE_NAMES[cause], pico) for cause, pico in total.saved.items()]
     amounts.append(("farthing's own spending", -total.overhead))
-    largest = max((abs(pico) for _, pico in amounts), default=0)
+    low = min(0, *(pico for _, pico in amounts))
+    whole = max(0, *(pico for _, pico in amounts)) - low or 1
     for name, pico in amounts:
-        width = 100 * abs(pico) / largest if largest else 0
-        minus = ' class="minus"' if pico < 0 else ""
-        bar = f'<div{minus} style="width:{width:.2f}%"></div>'
-        yield f'<tr><td>{text(name)}</td><td class="bar">{bar}</td><td>{money(pico)}</td></tr>'
-    yield f'<tr class="sum"><td>net saving</td><td class="bar"></td><td>{money(total.net_saving)}</td></tr>'
+        left, width = 100 * (min(0, pico) - low) / whole, 100 * abs(pico) / whole
+        bar = f'<div class="{sign(pico)}" style="margin-left:{left:.2f}%;width:{width:.2f}%"></div>'
+        yield f'<tr><td>{text(name)}</td><td class="bar">{bar}</td><td class="{sign(pico)}">{money(pico)}</td></tr>'
+    net = total.net_saving
+    yield f'<tr class="sum {sign(net)}"><td>net saving</td><td class="bar"></td><td>{money(net)}</td></tr>'
+
+
+def sign(pico: int) -> str:
+    """The class of an amount: a loss must not look like a saving."""
+    return "minus" if pico < 0 else "good" if pico > 0 else ""
 
 
 def requests(figures: Figures) -> Iterable[tuple[str, str]]:
@@ -120,6 +117,22 @@ def requests(figures: Figures) -> Iterable[tuple[str, str]]:
     yield "tokens in, as asked", f"{total.tokens_in_original:,}"
     yield "tokens in, as sent", f"{total.tokens_in_sent:,}"
     yield "tokens out", f"{total.tokens_out:,}"
+
+
+def groups(figures: Figures) -> Iterable[Sequence[str]]:
+    """A line for each group; what a phone shows without scrolling comes first."""
+    for group in figures.groups:
+        spent, baseline, net = group_money(group.sums)
+        yield (
+            group_name(group.key),
+            f"{group.sums.requests:,}",
+            spent,
+            net,
+            baseline,
+            rate(group.sums.hit_rate_eligible),
+            milliseconds(group.times["latency"].p95),
+            f"{group.sums.unpriced:,}",
+        )
 
 
 def section(title: str, head: Sequence[str], rows: Iterable[str]) -> str:

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-__all__ = ["COLUMNS", "MONEY_COLUMNS", "SAVED_COLUMNS", "Row"]
+__all__ = ["COLUMNS", "LONGEST_NAME", "MONEY_COLUMNS", "SAVED_COLUMNS", "Row"]
+
+LONGEST_NAME = 256
+"""Characters that are kept of a model's name: clients choose it, and no real one is as long."""
 
 
 @dataclass(slots=True)

@@ -9,11 +9,12 @@ from collections.abc import Callable
 
 import structlog
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from farthing.proxy import state
 from farthing.proxy.app import Running, running
 from farthing.proxy.config import Config, effective, is_loopback, mask_url
-from farthing.proxy.errors import ConfigFault
 
 __all__ = ["serve"]
 
@@ -42,6 +43,7 @@ async def _serve(load: Callable[[], Config], console: Console) -> int:
             gc.collect()
             gc.freeze()
             gc.set_threshold(20_000, 20, 50)
+            state.announce(config.state_dir, from_here(proxy.url))
             banner(config, proxy.url, console)
             while await _told(stop, reload):
                 reload.clear()
@@ -66,16 +68,21 @@ async def _told(stop: asyncio.Event, reload: asyncio.Event) -> bool:
 
 
 async def _reload(proxy: Running, load: Callable[[], Config]) -> None:
-    """Take the new configuration over; a bad one keeps the old one, and says so."""
+    """Take the new configuration over; a bad one keeps the old one, says so and counts."""
     try:
-        fresh = load()
-    except ConfigFault as fault:
-        log.error("the new configuration is bad; the old one stays", fault=str(fault))
+        left = await proxy.reload(load())
+    except Exception as error:  # noqa: BLE001 - one that only its use shows to be bad must not end the proxy either
+        log.error("the new configuration is bad; the old one stays", fault=str(error) or type(error).__name__)
+        proxy.services.state.metrics.reload_failed()
         return
-    left = await proxy.reload(fresh)
     log.info("reloaded", config_id=proxy.services.config.id)
     if left:
         log.warning("some sections change only with a restart", sections=left)
+
+
+def from_here(url: str) -> str:
+    """The URL as this machine reaches it: a server on every address answers on loopback, under a name it trusts."""
+    return url.replace("://0.0.0.0:", "://127.0.0.1:").replace("://[::]:", "://[::1]:")
 
 
 def banner(config: Config, url: str, console: Console) -> None:
@@ -89,7 +96,10 @@ def banner(config: Config, url: str, console: Console) -> None:
     lines = Table.grid(padding=(0, 2))
     for name, value in (
         ("listening", f"[bold]{url}/v1[/]   (set your client's base_url to this)"),
-        ("upstream", mask_url(config.upstream.url) + ("  [yellow](simulated)[/]" if _simulated(config) else "")),
+        (
+            "upstream",
+            escape(mask_url(config.upstream.url)) + ("  [yellow](simulated)[/]" if _simulated(config) else ""),
+        ),
         (
             "exact cache",
             f"{config.cache.mode}, {config.cache.ttl_s // 3600} h" if config.cache.mode != "off" else "off",

@@ -1,4 +1,4 @@
-"""What outlives the process under the state directory: the secret, the lock, the emergency switch."""
+"""What outlives the process under the state directory: the secret, the lock with its holder's address, the switch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import IO
 from farthing.proxy.clock import Clock, Randomness
 from farthing.proxy.errors import ConfigFault
 
-__all__ = ["Switch", "claim", "local_secret"]
+__all__ = ["Switch", "announce", "announced", "claim", "local_secret"]
 
 _LOOK_AGAIN_S = 0.25
 
@@ -40,13 +40,27 @@ def local_secret(state_dir: Path, randomness: Randomness) -> bytes:
 def claim(state_dir: Path) -> IO[str]:
     """Hold the state directory for this process. Raises ConfigFault where another one holds it."""
     state_dir.mkdir(parents=True, exist_ok=True)
-    lock = (state_dir / "lock").open("w")
+    lock = (state_dir / "lock").open("a")  # not "w": what stands in it is its holder's until it is ours
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock.truncate(0)
     except OSError:
         lock.close()
         raise ConfigFault(f"another farthing uses {state_dir}; stop it, or give this one its own --state DIR") from None
     return lock
+
+
+def announce(state_dir: Path, url: str) -> None:
+    """Write into the claimed lock where its holder listens, for the commands that must ask it."""
+    (state_dir / "lock").write_text(url + "\n", "utf-8")
+
+
+def announced(state_dir: Path) -> str:
+    """Where the holder of the lock listens; empty where it hasn't said. Means nothing while nobody holds the lock."""
+    try:
+        return (state_dir / "lock").read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 class Switch:

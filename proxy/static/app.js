@@ -138,22 +138,28 @@ function drawCharts(buckets, total) {
   }
 }
 
-const head = (names, texts = 1) => el('thead', {}, el('tr', {}, ...names.map((name, i) => el('th', { scope: 'col', class: i < texts ? 'text' : '' }, name))));
+/** Fill a table; each cell knows its column's name, since a narrow screen shows no head. `texts`: columns of words. */
+function fill(table, names, texts, rows) {
+  for (const row of rows) [...row.children].forEach((each, i) => each.setAttribute('data-label', names[i]));
+  const head = names.map((name, i) => el('th', { scope: 'col', class: i < texts ? 'text' : '' }, name));
+  table.replaceChildren(el('thead', {}, el('tr', {}, ...head)), el('tbody', {}, ...rows));
+}
+
 const cell = (value, kind = '') => el('td', { class: kind }, value);
-const signed = (amount) => (amount === null ? '' : Number(amount) < 0 ? 'minus' : 'good');
+const signed = (amount) => (Number(amount) < 0 ? 'minus' : Number(amount) > 0 ? 'good' : '');
 
 function groups({ groups: found, by, groups_left_out: left }) {
   const meter = (rate) => (rate === null ? '–' : el('span', {}, el('span', { class: 'meter', 'aria-hidden': 'true' }, el('i', { width: share(rate) })), share(rate)));
   const rows = found.map((each) => el('tr', {},
-    el('td', { class: 'name', title: each.key[by[0]] }, each.key[by[0]] || '(none)'), cell(count(each.requests)), cell(meter(each.hit_rate_eligible)),
-    cell(short(each.tokens_in_sent)), cell(short(each.tokens_out)), cell(money(each.spent_usd)), cell(money(each.baseline_usd)),
-    cell(money(each.net_saving_usd), signed(each.net_saving_usd)), cell(duration(each.latency_ms?.p95)), cell(each.unpriced ? count(each.unpriced) : '')));
+    el('td', { class: 'name', title: each.key[by[0]] }, each.key[by[0]] || '(none)'), cell(count(each.requests)), cell(money(each.spent_usd)),
+    cell(money(each.net_saving_usd), signed(each.net_saving_usd)), cell(money(each.baseline_usd)), cell(meter(each.hit_rate_eligible)), cell(duration(each.latency_ms?.p95)),
+    cell(short(each.tokens_in_sent)), cell(short(each.tokens_out)), cell(each.unpriced ? count(each.unpriced) : '')));
   if (left) rows.push(el('tr', {}, el('td', { class: 'name', colspan: '10' }, `${count(left)} smaller groups are not shown`)));
-  $('groups').replaceChildren(head([$('by').selectedOptions[0].textContent, 'requests', 'hit rate', 'tokens sent', 'tokens out', 'spent', 'baseline', 'net saved', 'p95', 'unpriced']), el('tbody', {}, ...rows));
+  fill($('groups'), [$('by').selectedOptions[0].textContent, 'requests', 'spent', 'net saved', 'baseline', 'hit rate', 'p95', 'tokens sent', 'tokens out', 'unpriced'], 1, rows);
 }
 
 function recentTable(rows) {
-  $('recent').replaceChildren(head(['time', 'model', 'answered by', 'status', 'tokens in', 'out', 'cost', 'saved', 'latency', 'overhead'], 3), el('tbody', {}, ...rows.map((row) => {
+  fill($('recent'), ['time', 'model', 'answered by', 'status', 'tokens in', 'out', 'cost', 'saved', 'latency', 'overhead'], 3, rows.map((row) => {
     const [label, colour] = STATUSES[row.cache] || [row.cache, 'bypass'];
     const word = { 'hit-exact': 'exact hit', 'hit-semantic': 'semantic hit', miss: 'upstream', bypass: 'upstream, bypass' }[row.cache] || label;
     const unproven = row.cache === 'hit-semantic' && row.cache_reason.includes('unproven') ? ' (unproven)' : '';
@@ -164,8 +170,8 @@ function recentTable(rows) {
       el('td', { class: 'name', title: row.model_requested }, row.model_requested || row.endpoint),
       el('td', { class: 'text' }, el('span', { class: 'status' }, swatch(colour), word + unproven)),
       cell(row.outcome === 'abandoned' ? 'abandoned' : row.status, failed ? 'error' : ''), cell(tokens), cell(count(row.tokens_out)),
-      cell(money(row.cost_usd)), cell(money(saved), Number(saved) ? signed(saved) : ''), cell(duration(row.latency_ms)), cell(duration(row.overhead_ms)));
-  })));
+      cell(money(row.cost_usd)), cell(money(saved), signed(saved)), cell(duration(row.latency_ms)), cell(duration(row.overhead_ms)));
+  }));
 }
 
 function remember() {

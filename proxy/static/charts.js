@@ -4,6 +4,24 @@ import { el, swatch } from './format.js';
 
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 
+const FEW = 8;
+
+/** Where points are drawn: at a few values everywhere, else where one stands alone, and so no line can show it. */
+function dots(u, series) {
+  const values = u.data[series], there = (i) => values[i] !== null && values[i] !== undefined;
+  const known = values.map((_, i) => i).filter(there);
+  return known.length <= FEW ? known : known.filter((i) => !there(i - 1) && !there(i + 1));
+}
+
+/** The width of the axis's longest label, in CSS pixels, and at least one that charts in a column share. */
+function labelRoom(u, labels, index) {
+  u.ctx.save();
+  u.ctx.font = u.axes[index].font[0];
+  const widest = Math.max(0, ...(labels ?? []).map((label) => u.ctx.measureText(label).width));
+  u.ctx.restore();
+  return Math.max(58, Math.ceil(widest / devicePixelRatio) + 10);
+}
+
 export class Chart {
   /** `form`: {title, kind: 'lines'|'stack', axis, value, series: [{label, colour, total?, dash?, fill?}]}; `total`: the idle legend's text. */
   constructor(parent, form) {
@@ -39,13 +57,14 @@ export class Chart {
       const add = (sums, sign) => this.values[i].map((x, t) => (sums[t] += sign * Math.max(0, sign * (x ?? 0))));
       columns.push(add(up, 1), add(down, -1));
     }
-    return [this.times, ...columns.reverse()];
+    // A bar of no height would still draw a line along zero.
+    return [this.times, ...columns.reverse().map((column) => column.map((x) => x || null))];
   }
 
   series() {
     const of = this.form.series;
     if (this.form.kind !== 'stack') {
-      return of.map((s) => ({ stroke: colour(s.colour), width: 2, dash: s.dash, spanGaps: false, points: { size: 4, fill: colour(s.colour) }, fill: s.fill ? `${colour(s.colour)}22` : undefined }));
+      return of.map((s) => ({ stroke: colour(s.colour), width: 2, dash: s.dash, spanGaps: false, points: { show: false, size: 6, width: 0, fill: colour(s.colour), filter: dots }, fill: s.fill ? `${colour(s.colour)}22` : undefined }));
     }
     const bars = uPlot.paths.bars({ size: [0.82, 36], gap: 1 });
     return [...this.kept].reverse().flatMap((i) => [0, 1].map(() => ({ fill: colour(of[i].colour), width: 0, paths: bars, points: { show: false } })));
@@ -58,7 +77,7 @@ export class Chart {
     const axis = { stroke: soft, font, grid: { stroke: line, width: 1 }, ticks: { show: false } };
     return {
       ...this.size(),
-      padding: [10, 12, 0, 0],
+      padding: [10, 20, 0, 0],
       legend: { show: false },
       cursor: { sync: { key: 'farthing' }, drag: { x: false, y: false }, points: { show: this.form.kind !== 'stack' }, y: false },
       scales: { x: { time: true, range: (_, low, high) => [low - half, high + half] }, y: { range: (_, low, high) => [Math.min(0, low) * 1.05, high > 0 ? high * 1.05 : low < 0 ? 0 : 1] } },
@@ -68,7 +87,7 @@ export class Chart {
           [3600, '{HH}:{mm}', '\n{D} {MMM}', null, '\n{D} {MMM}', null, null, null, 1],
           [1, '{HH}:{mm}', '\n{D} {MMM}', null, '\n{D} {MMM}', null, null, null, 1],
         ] },
-        { ...axis, size: 58, space: 32, values: (_, ticks) => ticks.map((x) => this.form.axis(x)) },
+        { ...axis, size: labelRoom, space: 32, values: (_, ticks) => ticks.map((x) => this.form.axis(x)) },
       ],
       series: [{}, ...this.series()],
       bands: this.form.band ? [{ series: this.form.band, fill: `${colour('compress')}2e` }] : undefined,

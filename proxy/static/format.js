@@ -44,16 +44,19 @@ export function clock(seconds) {
   return today ? time : `${then.toLocaleDateString([], { day: 'numeric', month: 'short' })} ${time}`;
 }
 
-/** An element. Children that are texts become text nodes: nothing from the ledger is ever read as markup. */
+/** The text with what can't be seen or would turn a line around shown as �. Joiners and marks of scripts stay. */
+export const visible = (text) => String(text).replace(/(?![\u061c\u200c-\u200f])[\p{Cc}\p{Cf}\p{Cs}\p{Co}\p{Zl}\p{Zp}]/gu, '\ufffd');
+
+/** An element. Children that are texts become visible text nodes: nothing from the ledger is ever read as markup. */
 export function el(tag, attributes = {}, ...children) {
   const made = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
     if (name === 'class') made.className = value;
     else if (name.startsWith('on')) made.addEventListener(name.slice(2), value);
     else if (name.startsWith('--') || name === 'width') made.style.setProperty(name, value);
-    else if (value !== null && value !== undefined) made.setAttribute(name, value);
+    else if (value !== null && value !== undefined) made.setAttribute(name, visible(value));
   }
-  made.append(...children.filter((child) => child !== null && child !== undefined).map((child) => (child instanceof Node ? child : String(child))));
+  made.append(...children.filter((child) => child !== null && child !== undefined).map((child) => (child instanceof Node ? child : visible(child))));
   return made;
 }
 

@@ -75,6 +75,35 @@ def test_what_is_wrong_is_said_with_its_place(tmp_path: Path, text: str, said: s
     assert "sk-secret" not in message
 
 
+@pytest.mark.parametrize("text", ["123456", "1e5", "true", "2026-01-01", "0x10", "nan", "'q'", "[::1]", ""])
+def test_a_text_of_the_environment_stays_as_it_is(tmp_path: Path, text: str) -> None:
+    config = made(tmp_path, "", {"FARTHING_UPSTREAM__NAME": text, "FARTHING_STATE_DIR": text or "."})
+
+    assert config.upstream.name == text
+    assert config.state_dir == Path(text)
+
+
+def test_numbers_switches_lists_and_tables_come_from_the_environment_too(tmp_path: Path) -> None:
+    env = {
+        "FARTHING_UPSTREAM__API_KEY": "123456",
+        "FARTHING_CACHE__TTL_S": "60",
+        "FARTHING_CACHE__SAMPLED": "false",
+        "FARTHING_SEMANTIC__THRESHOLD": "0.5",
+        "FARTHING_SPEND__DAILY_USD": "1.10",
+        "FARTHING_AUTH__SCOPES": '[{name = "a", credentials_sha256 = ["b"]}]',
+        "FARTHING_PRICES__MODELS": '{"gpt-x" = {input_usd_per_mtok = "0.10"}}',
+    }
+    config = made(tmp_path, "", env)
+
+    assert config.upstream.api_key is not None
+    assert config.upstream.api_key.get_secret_value() == "123456"
+    assert (config.cache.ttl_s, config.cache.sampled, config.semantic.threshold) == (60, False, 0.5)
+    assert str(config.spend.daily_usd) == "1.10"
+    assert config.auth.scopes[0].credentials_sha256 == ("b",)
+    assert str(config.prices.models["gpt-x"].input_usd_per_mtok) == "0.10"
+    assert "server.port" in fault(tmp_path, "", {"FARTHING_SERVER__PORT": "eighty"})
+
+
 def test_an_unknown_variable_is_an_error_too(tmp_path: Path) -> None:
     assert "did you mean 'ttl_s'?" in fault(tmp_path, "", {"FARTHING_CACHE__TLL_S": "5"})
     assert "not a table" in fault(tmp_path, "cache = 5", {"FARTHING_CACHE__TTL_S": "5"})
@@ -98,9 +127,43 @@ def test_secrets_are_masked_wherever_they_are_shown(tmp_path: Path) -> None:
     assert "host" in shown
 
 
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("http://user:pw@host/v1", "http://***@host/v1"),
+        ("https://pw@host:8443/v1", "https://***@host:8443/v1"),
+        ("http://us@er:p@w@[::1]:9/a/v1", "http://***@[::1]:9/a/v1"),
+        ("http://host/v1", "http://host/v1"),
+    ],
+)
+def test_a_user_and_password_in_the_upstreams_url_are_hidden(tmp_path: Path, url: str, shown: str) -> None:
+    assert effective(made(tmp_path, f"[upstream]\nurl = '{url}'"))["upstream"]["url"] == shown
+
+
+def test_no_fault_tells_the_upstreams_password(tmp_path: Path) -> None:
+    said = fault(tmp_path, "[server]\nport = 8092", {"FARTHING_UPSTREAM": "http://user:sk-secret@127.0.0.1:8092/v1"})
+    assert "is farthing itself" in said
+    assert "sk-secret" not in said
+
+
+def test_an_empty_secret_is_none(tmp_path: Path) -> None:
+    """Set but empty, as compose files leave it: an empty admin token would open the dashboard to everybody."""
+    env = {"FARTHING_SERVER__ADMIN_TOKEN": "", "FARTHING_UPSTREAM__API_KEY": ""}
+    config = made(tmp_path, "", env)
+    assert config.server.admin_token is None
+    assert config.upstream.api_key is None
+
+
 def test_the_id_follows_the_content(tmp_path: Path) -> None:
     assert made(tmp_path, "").id == made(tmp_path, "").id
     assert made(tmp_path, "").id != made(tmp_path, "[cache]\nttl_s = 7").id
+
+
+def test_a_password_in_the_upstreams_url_is_a_key_that_an_open_relay_would_spend(tmp_path: Path) -> None:
+    text = "[server]\nhost='0.0.0.0'\n[upstream]\nurl='http://user:sk-secret@provider/v1'"
+    said = fault(tmp_path, text)
+    assert "would let anybody" in said
+    assert "sk-secret" not in said
 
 
 def test_an_open_relay_needs_client_keys(tmp_path: Path) -> None:

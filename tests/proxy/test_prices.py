@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -86,11 +87,37 @@ def test_dated_and_prefixed_names_resolve(model: str) -> None:
     assert CARD.rates(model, NOW) == CARD.rates("gpt-4o-mini", NOW)
 
 
-def test_the_upstreams_address_helps_where_the_name_alone_does_not() -> None:
-    assert CARD.price("text-embedding-3-small", Usage(fresh=1), NOW) is None
-    by_url = RateCard({}, "", "https://api.openai.com/v1").price("text-embedding-3-small", Usage(fresh=10**6), NOW)
-    assert by_url is not None
-    assert by_url.usd == Decimal("0.02")
+@pytest.mark.parametrize("url", ["https://api.openai.com/v1", "http://127.0.0.1:9000/v1", "https://gateway.test/v1"])
+@pytest.mark.parametrize(("model", "usd"), [("text-embedding-3-small", "0.02"), ("text-embedding-3-large", "0.13")])
+def test_embeddings_have_a_price_behind_any_address(url: str, model: str, usd: str) -> None:
+    price = RateCard({}, "", url).price(model, Usage(fresh=10**6), NOW)
+    assert price is not None
+    assert price.usd == Decimal(usd)
+    assert price.source.endswith("by openai") == ("api.openai.com" not in url)
+
+
+def test_a_bare_id_is_priced_only_where_nobody_differs() -> None:
+    """Over the whole table: what the name alone doesn't decide costs OpenAI's price, or the one that all agree on."""
+    from genai_prices.data_snapshot import get_snapshot
+
+    moment = datetime.fromtimestamp(NOW, UTC)
+    listed: dict[str, dict[str, Any]] = {}
+    for provider in get_snapshot().providers:
+        for info in provider.models:
+            listed.setdefault(info.id.lower(), {})[provider.id] = info.get_prices(moment)
+    outcomes = set()
+    for model, prices in listed.items():
+        rates = CARD.rates(model, NOW)
+        if rates is not None and ", by " not in rates.source:
+            continue  # the name tells its provider
+        agree = all(price == next(iter(prices.values())) for price in prices.values())
+        if rates is not None:
+            assert rates.source.rpartition(" by ")[2] == ("openai" if "openai" in prices else next(iter(prices)))
+            outcomes.add("openai" if "openai" in prices else "alone" if len(prices) == 1 else "agreed")
+        elif not agree:
+            assert "openai" not in prices or prices["openai"].input_mtok is None
+            outcomes.add("differ")
+    assert outcomes == {"openai", "alone", "agreed", "differ"}
 
 
 @pytest.mark.parametrize("model", ["", "no-such-model", "m\x00", "x" * 1000, "/", "openai/"])

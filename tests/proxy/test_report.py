@@ -160,10 +160,28 @@ def test_hostile_names_mean_nothing() -> None:
     assert "</script>\ufffd[31m[red]\ufffd" in shown
 
 
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_name_as_long_as_a_prompt_is_cut(form: str) -> None:
+    shown = render(figured(row(model_requested="m" * 1000), by=("model",)), form, width=400)
+    assert "m" * 256 in shown.replace("\n", "")
+    assert "m" * 257 not in shown.replace("\n", "")
+
+
 @pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@sum(a)"])
 def test_a_spreadsheet_runs_nothing(name: str) -> None:
     (line,) = csv_format.DictReader(io.StringIO(render(figured(row(user=name), by=("user",)), "csv")))
     assert line["user"] == "'" + name
+
+
+def test_on_the_page_a_loss_looks_like_a_loss() -> None:
+    page = render(figured(HIT, row(id="l", cost_usd=6 * DOLLAR, saved_prompt_cache_usd=-6 * DOLLAR)), "html")
+    assert '<tr class="sum minus"><td>net saving</td>' in page
+    assert '<div class="good" style="margin-left:66.67%;width:33.33%">' in page
+    assert '<div class="minus" style="margin-left:0.00%;width:66.67%">' in page
+    assert '<td class="minus">-$6.00</td>' in page
+    gain = render(figured(HIT), "html")
+    assert '<tr class="sum good"><td>net saving</td>' in gain
+    assert '<div class="good" style="margin-left:0.00%;width:100.00%">' in gain
 
 
 def test_the_page_needs_nothing_from_outside() -> None:

@@ -69,7 +69,8 @@ def check_run(state: Path, ended: subprocess.CompletedProcess[str], requests: in
     assert counts["joined"] >= 1
     assert counts["hit-exact"] >= 1
     assert "unproven" in ended.stdout
-    assert "/farthing/" in ended.stdout
+    assert "/farthing/" not in ended.stdout.rpartition("what the ledger says")[2], "the address of what is gone"
+    assert "without --once" in ended.stdout.splitlines()[-1]
     assert left_behind(state) == []
 
 

@@ -51,6 +51,17 @@ def post(body: bytes, *headers: bytes, length: int | None = None) -> bytes:
     )
 
 
+async def test_a_model_name_as_long_as_a_prompt_is_cut_in_the_books(proxy: Proxied, up: ScriptedUpstream) -> None:
+    answer = await proxy.post(chat(model="m" * 380_000))
+    (row,) = await proxy.rows(1)
+
+    assert answer.status_code == 200
+    assert up.calls[0].json["model"] == "m" * 380_000
+    assert row["model_requested"] == "m" * 256
+    assert len(row["model_served"]) <= 256
+    assert len(answer.headers.get("x-farthing-model", "")) <= 256
+
+
 @pytest.mark.parametrize(
     "body",
     [
