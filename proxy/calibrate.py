@@ -1,4 +1,4 @@
-"""`farthing cache calibrate`: on recorded traffic, the lowest score at which near-duplicates may be served, and how sure.
+"""`farthing cache calibrate`: on recorded traffic, the lowest score from which near-duplicates may be served.
 
 The trace is replayed as a farthing in observe would see it: every prompt is looked up among those before it, in its own
 scope, and then becomes an entry. Whether the candidate would have been right is told by `class` where the trace has it,
@@ -45,7 +45,7 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What serving from `threshold` on would have done. `bound`: wrong per hit, at most, at the confidence asked for."""
+    """What serving from `threshold` on would have done. `bound`: wrong per hit, at most, at that confidence."""
 
     threshold: float
     hits: int
@@ -56,7 +56,7 @@ class Row:
 
 
 def read_trace(path: Path) -> Iterator[Turn]:
-    """The requests of a JSON-lines file: `messages` (or `body`), and `class` or `answer`; `tenant`, `model` where known.
+    """The requests of a JSON-lines file: `messages` or `body`, and `class` or `answer`; `tenant`, `model` if known.
 
     Raises ConfigFault with the line that can't be used.
     """

@@ -187,9 +187,7 @@ def cache_purge(
 
 @cache_app.command("explain", epilog="Example: farthing cache explain request.json")
 def cache_explain(
-    file: Annotated[
-        str, typer.Argument(help="A request's body, or {body, path, headers}, as JSON; -: standard input.")
-    ],
+    file: Annotated[str, typer.Argument(help="A request's JSON body, or {body, path, headers}; - for stdin.")],
     config: ConfigOption = None,
     state: StateOption = None,
     as_json: JsonOption = False,

@@ -132,7 +132,7 @@ async def test_every_audit_is_paid_for_in_the_books_and_a_change_ends_the_servin
     assert ways[0] == "hit-semantic"
     assert set(ways[-10:]) == {"miss"}
     audits = [row for row in rows if row["endpoint"] == "audit"]
-    assert len(audits) == [row["cache"] for row in rows].count("hit-semantic") > 0
+    assert 0 < len(audits) <= [row["cache"] for row in rows].count("hit-semantic")
     assert all((row["cost_usd"], row["baseline_usd"]) == (0, 0) and row["overhead_usd"] > 0 for row in audits)
     assert sum(row["cost_usd"] + row["overhead_usd"] for row in rows) == up.bill(("2", "1", "8")) * 10**12
     assert total.requests == len(rows) - len(audits)
