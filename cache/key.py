@@ -45,6 +45,7 @@ ECHOED = frozenset({"stream", "stream_options"})
 _MESSAGE_LISTS = frozenset({"messages", "input"})
 _SORTED_MEMBERS = frozenset({"content", "tool_calls", "image_url", "input_audio", "file", "source"})
 _BIG = 2**63
+_MOST_DIGITS = 40  # larger whole numbers are written with an exponent
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,14 +136,18 @@ def _exact(value: Any) -> Any:
     if kind is list:
         return [_exact(item) for item in value]
     if kind is int:
-        return value if -_BIG <= value < _BIG else orjson.Fragment(str(value))
+        return _whole(value) if abs(value) < 10**_MOST_DIGITS else _decimal(Decimal(value))
     return _decimal(Decimal(repr(value)) if kind is float else value)
+
+
+def _whole(value: int) -> Any:
+    return value if -_BIG <= value < _BIG else orjson.Fragment(str(value))
 
 
 def _decimal(number: Decimal) -> Any:
     """An integer where the number is one, a float where that is exact, else its digits."""
-    if number.adjusted() < 18 and number == number.to_integral_value():
-        return int(number)
+    if number.adjusted() < _MOST_DIGITS and number == number.to_integral_value():
+        return _whole(int(number))
     if -300 < number.adjusted() < 300 and Decimal(repr(nearest := float(number))) == number:
         return nearest
     digits = len(number.as_tuple().digits)
