@@ -38,7 +38,7 @@ CREATE TABLE IF NOT EXISTS bodies (id INTEGER PRIMARY KEY, bytes BLOB NOT NULL);
 PRAGMA user_version = {_SCHEMA_VERSION};
 """
 _INSERT = """
-INSERT INTO entries (key, scope, model_requested, model_served, size, expires_s) VALUES (?, ?, ?, ?, ?, ?)
+INSERT INTO entries (id, key, scope, model_requested, model_served, size, expires_s) VALUES (?, ?, ?, ?, ?, ?, ?)
 """
 # How long a writer waits for another process's lock before it calls the disk locked.
 _BUSY_S = 0.25
@@ -278,15 +278,21 @@ class Disk:
                 marks = ",".join("?" * len(part))
                 db.execute(f"DELETE FROM entries WHERE id IN ({marks})", part)
                 db.execute(f"DELETE FROM bodies WHERE id IN ({marks})", part)
+            row = db.execute("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'entries'").fetchone()[0]
+            entries, bodies = [], []
             for record, entry in puts.items():
                 labels = (record.key, record.scope, record.model_requested, record.model_served)
                 try:
                     raw = encode(entry)
-                    row = db.execute(_INSERT, (*labels, record.size, record.expires_s)).lastrowid or 0
+                    "".join(labels).encode()
                 except ValueError:  # lone surrogates, or no finite time: such an entry lives in memory only
                     continue
-                db.execute("INSERT INTO bodies VALUES (?, ?)", (row, raw))
+                row += 1
+                entries.append((row, *labels, record.size, record.expires_s))
+                bodies.append((row, raw))
                 rows.append((record, row))
+            db.executemany(_INSERT, entries)
+            db.executemany("INSERT INTO bodies VALUES (?, ?)", bodies)
         return rows
 
     # Either thread, at its own connection.

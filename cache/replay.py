@@ -27,6 +27,7 @@ __all__ = [
     "assemble",
     "can_serve",
     "is_complete_stream",
+    "is_complete_value",
     "is_complete_whole",
     "prepare",
     "split",
@@ -248,7 +249,12 @@ def is_complete_whole(body: bytes, endpoint: str) -> bool:
     or more. Responses: status completed. Messages: content and a stop reason.
     """
     value = _object(body)
-    if value is None or value.get("error") is not None:
+    return value is not None and is_complete_value(value, endpoint)
+
+
+def is_complete_value(value: dict[str, Any], endpoint: str) -> bool:
+    """`is_complete_whole` of an answer that was read before."""
+    if value.get("error") is not None:
         return False
     match endpoint:
         case Endpoint.CHAT | Endpoint.COMPLETIONS:

@@ -248,5 +248,8 @@ def unfit(call: Call, endpoint: Endpoint, max_bytes: int) -> str:
         return "answer too large or in an unknown encoding"
     if len(call.answer) > max_bytes:
         return "answer larger than cache.max_entry_bytes"
-    whole = replay.is_complete_stream if call.event_stream else replay.is_complete_whole
-    return "" if whole(call.answer, endpoint) else "answer is not well-formed"
+    if call.event_stream:
+        fit = replay.is_complete_stream(call.answer, endpoint)
+    else:
+        fit = call.value is not None and replay.is_complete_value(call.value, endpoint)
+    return "" if fit else "answer is not well-formed"

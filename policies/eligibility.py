@@ -47,6 +47,9 @@ class Eligibility:
     reason: str = ""
 
 
+_ALL = Eligibility(True, True, True, True)
+
+
 def eligible(endpoint: Endpoint, payload: dict[str, Any] | None, asked: Controls, rules: Rules) -> Eligibility:
     """The verdict on one request. `payload` None: the body isn't understood."""
     reason = _obstacle(endpoint, payload, asked, rules)
@@ -54,6 +57,8 @@ def eligible(endpoint: Endpoint, payload: dict[str, Any] | None, asked: Controls
         return Eligibility(False, False, False, False, reason)
     fresh = asked.no_cache
     semantic = asked.cache is not CacheMode.EXACT and not fresh
+    if semantic:
+        return _ALL
     return Eligibility(True, not fresh, not fresh, semantic, "no-cache" if fresh else "")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import orjson
 
@@ -21,7 +22,7 @@ from farthing.proxy.attribute import (
     attribute_upstream,
 )
 from farthing.proxy.clock import Clock
-from farthing.proxy.exchange import CacheStatus, Endpoint, Exchange, Outcome, Quiet
+from farthing.proxy.exchange import Attempt, CacheStatus, Endpoint, Exchange, Outcome, Quiet
 from farthing.proxy.ledger import Ledger
 from farthing.proxy.prices import RateCard
 from farthing.proxy.row import LONGEST_NAME, Row
@@ -260,7 +261,7 @@ class Account:
 
 def _stage_times(times_ms: dict[str, float]) -> str:
     """What the stages took, of those that took long enough to be told."""
-    return orjson.dumps({name: round(ms, 3) for name, ms in times_ms.items()}).decode() if times_ms else "{}"
+    return "{" + ",".join([f'"{name}":{ms:.3f}' for name, ms in times_ms.items()]) + "}"
 
 
 def _decisions(ex: Exchange) -> str:
@@ -272,18 +273,18 @@ def _decisions(ex: Exchange) -> str:
 def _attempts(ex: Exchange) -> str:
     if ex.call is None or not ex.leads:
         return "[]"
-    return orjson.dumps(
-        [
-            {
-                "upstream": attempt.upstream,
-                "status": attempt.status,
-                "error": attempt.error,
-                "duration_ms": round(attempt.duration_ms, 3),
-                "backoff_ms": round(attempt.backoff_ms, 3),
-            }
-            for attempt in ex.call.attempts
-        ]
-    ).decode()
+    return "[" + ",".join([_attempt(attempt) for attempt in ex.call.attempts]) + "]"
+
+
+def _attempt(attempt: Attempt) -> str:
+    times = f'"duration_ms":{attempt.duration_ms:.3f},"backoff_ms":{attempt.backoff_ms:.3f}'
+    error = orjson.dumps(attempt.error).decode() if attempt.error else '""'
+    return f'{{"upstream":{_quoted(attempt.upstream)},"status":{attempt.status},"error":{error},{times}}}'
+
+
+@lru_cache(maxsize=64)
+def _quoted(name: str) -> str:
+    return orjson.dumps(name).decode()
 
 
 def costs_nothing(ex: Exchange) -> bool:

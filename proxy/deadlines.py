@@ -40,9 +40,9 @@ class Deadlines:
         self._running: set[Deadline] = set()
         self._timer: asyncio.TimerHandle | None = None
 
-    def begin(self, seconds: float) -> Deadline:
-        """Limit the current task; `end` it when the work is done."""
-        task, loop = asyncio.current_task(), asyncio.get_running_loop()
+    def begin(self, seconds: float, task: asyncio.Task[Any] | None = None) -> Deadline:
+        """Limit `task`, by default the current one; `end` it when the work is done."""
+        task, loop = task or asyncio.current_task(), asyncio.get_running_loop()
         assert task is not None
         deadline = Deadline(seconds, task, loop)
         self._running.add(deadline)

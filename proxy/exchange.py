@@ -97,7 +97,9 @@ class BodySource(Protocol):
 
 
 class Sink(Protocol):
-    """Where an answer is written while it arrives; several clients may be reading it."""
+    """Where an answer is written while it arrives; several clients may be reading it. `task`: whose work it is."""
+
+    task: asyncio.Task[Any] | None
 
     def open(self, head: Head) -> None:
         """The answer has begun."""
@@ -214,7 +216,8 @@ class Attempt:
 class Call:
     """The upstream work of one flight. Ticks are monotonic seconds.
 
-    `answer`: the decoded bytes of the whole answer, set at the end where it was kept within bounds. `event_stream`:
+    `answer`: the decoded bytes of the whole answer, set at the end where it was kept within bounds. `value`: of a whole
+    answer that is a JSON object, the same read. `event_stream`:
     it came as server-sent events. `complete`: it ended as HTTP says it should.
     """
 
@@ -228,6 +231,7 @@ class Call:
     usage: Usage | None = None
     model_served: str = ""
     answer: bytes | None = None
+    value: dict[str, Any] | None = None
     event_stream: bool = False
     complete: bool = False
     usage_injected: bool = False

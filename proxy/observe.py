@@ -17,7 +17,7 @@ from farthing.proxy.exchange import Endpoint
 from farthing.proxy.sse import events
 from farthing.proxy.usage import Usage, from_payload
 
-__all__ = ["StreamObserver", "decoded", "read_whole"]
+__all__ = ["StreamObserver", "decoded", "loads", "read_whole"]
 
 # A quote inside a JSON string is escaped, so these bytes can only be a member of an object.
 _USAGE = re.compile(rb'"usage"\s*:\s*\{')
@@ -40,7 +40,7 @@ class StreamObserver:
             return False
         usage_only = False
         for event in events(piece):
-            value = _loads(event.data)
+            value = loads(event.data)
             if value is None:
                 continue
             self._begun = True
@@ -67,7 +67,8 @@ def _inner(endpoint: Endpoint, value: dict[str, Any]) -> dict[str, Any]:
     return inner if isinstance(inner, dict) else value
 
 
-def _loads(body: bytes) -> dict[str, Any] | None:
+def loads(body: bytes) -> dict[str, Any] | None:
+    """The object that the bytes are, if they are one."""
     try:
         value = orjson.loads(body)
     except ValueError:
@@ -75,9 +76,8 @@ def _loads(body: bytes) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def read_whole(endpoint: Endpoint, body: bytes) -> tuple[Usage | None, str]:
-    """Usage and model of a whole answer; (None, '') where it has none."""
-    value = _loads(body)
+def read_whole(endpoint: Endpoint, value: dict[str, Any] | None) -> tuple[Usage | None, str]:
+    """Usage and model of a whole answer; (None, '') where it has none. `value`: of `loads`."""
     if value is None:
         return None, ""
     usage = value.get("usage")

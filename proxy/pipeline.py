@@ -154,7 +154,7 @@ class Pipeline:
         await self._walk_back(ex.walked, ex)
 
     def _take_off(self, ex: Exchange, flight: Flight) -> None:
-        flight.task = self._tasks.spawn(self._fly(ex, flight), "flight")
+        flight.task = self._tasks.spawn(self._fly(ex, flight))
 
     async def _fly(self, ex: Exchange, flight: Flight) -> None:
         """BACK, for the flight that this exchange started."""

@@ -24,7 +24,7 @@ from farthing.proxy.errors import UpstreamFault
 from farthing.proxy.exchange import GO_ON, Attempt, Call, Endpoint, Exchange, Head, Quiet, Sink, Verdict
 from farthing.proxy.http1 import Connection
 from farthing.proxy.jsontext import find, insert_member, splice
-from farthing.proxy.observe import StreamObserver, decoded, read_whole
+from farthing.proxy.observe import StreamObserver, decoded, loads, read_whole
 from farthing.proxy.sse import Splitter
 
 __all__ = ["UpstreamStage", "with_usage_asked"]
@@ -58,7 +58,7 @@ class UpstreamStage(Quiet):
             raise RuntimeError("the upstream stage runs inside a flight")
         call.upstream = self.upstream.name
         call.started_tick = self.clock.tick_s()
-        limit = self.deadlines.begin(self.upstream.first_byte_timeout_s)
+        limit = self.deadlines.begin(self.upstream.first_byte_timeout_s, sink.task)
         try:
             answer = await self._answered(ex, call)
             try:
@@ -78,7 +78,7 @@ class UpstreamStage(Quiet):
         """The first answer that isn't worth another attempt."""
         rules = _NO_RETRIES if self.passive or not ex.optimise or ex.body is None else self.rules
         body: bytes | AsyncIterator[bytes] | None = self._body(ex, call)
-        target = wire.upstream_target(self.base_path, ex.original.target)
+        target = wire.upstream_target(_path_of(self.upstream.url), ex.original.target)
         headers = self._headers(ex)
         suspected = False
         while True:
@@ -144,11 +144,6 @@ class UpstreamStage(Quiet):
             return with_usage_asked(body)  # it has a canonical form, so it can be read
         return body
 
-    @property
-    def base_path(self) -> str:
-        """The path of the upstream's base URL."""
-        return urlsplit(self.upstream.url).path
-
     def _headers(self, ex: Exchange) -> list[tuple[str, str]]:
         plain = ex.optimise and not self.passive and ex.endpoint is not Endpoint.OTHER
         drop = _dropped(ex.body is not None, plain, self.upstream.api_key is not None)
@@ -212,7 +207,13 @@ class UpstreamStage(Quiet):
         if understood and (body := sink.body()) is not None:
             call.answer = decoded(body, head.headers, 8 * self.limits.buffer_bytes)
             if splitter is None and call.answer is not None:
-                call.usage, call.model_served = read_whole(ex.endpoint, call.answer)
+                call.value = loads(call.answer)
+                call.usage, call.model_served = read_whole(ex.endpoint, call.value)
+
+
+@lru_cache(maxsize=8)
+def _path_of(url: str) -> str:
+    return urlsplit(url).path
 
 
 @lru_cache(maxsize=8)

@@ -14,7 +14,7 @@ from tests.fakes.proxying import Proxied, chat, proxied
 from tests.fakes.upstream import Script, scripted
 
 SERVE = {"semantic__mode": "serve", "semantic__unproven": True, "semantic__threshold": 0.85,
-         "semantic__deadline_ms": 5000}  # fmt: skip
+         "semantic__deadline_ms": 5000, "semantic__audit_daily_usd": 0}  # fmt: skip
 ASK, AGAIN = "How do I reset my password?", "How can I reset my password?"
 
 
