@@ -77,10 +77,11 @@ def _obstacle(endpoint: Endpoint, payload: dict[str, Any] | None, asked: Control
         return "body is not understood"
     if not isinstance(payload.get("model"), str):
         return "no model named"
-    if not isinstance(payload.get("stream"), bool | None):
+    stream = payload.get("stream")
+    if stream is not None and type(stream) is not bool:
         return "malformed: stream"
     options = payload.get("stream_options")
-    if options is not None and not (isinstance(options, dict) and payload.get("stream") is True):
+    if options is not None and not (isinstance(options, dict) and stream is True):
         return "malformed: stream_options"  # a hit would hide what the upstream has to say of it
     for name in _ELSEWHERE:
         if payload.get(name):

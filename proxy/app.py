@@ -7,7 +7,7 @@ configurations can run in one process without touching each other.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -125,9 +125,13 @@ async def running(
         proxy = Running(await build(config, held, stack), stack)
         admin = Admin(proxy)
 
-        async def handle(request: web.BaseRequest) -> web.StreamResponse:
-            own = None if request.raw_path.startswith("/v1/") else await admin.handle(request)
+        async def own_or_relayed(request: web.BaseRequest) -> web.StreamResponse:
+            own = await admin.handle(request)
             return own if own is not None else await proxy.services.relay.handle(request)
+
+        def handle(request: web.BaseRequest) -> Awaitable[web.StreamResponse]:
+            relayed = request.raw_path.startswith("/v1/")
+            return proxy.services.relay.handle(request) if relayed else own_or_relayed(request)
 
         server = FrontServer(
             handle,

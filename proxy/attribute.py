@@ -81,6 +81,11 @@ def attribute_upstream(
         asked, served = card.rates(model_requested, at_s), card.rates(model_served, at_s)
     if asked is None or served is None:
         return UNKNOWN
+    if asked is served and not tokens_saved and would_read is None and not other_attempts:
+        pico = served.pico(usage)  # nothing was done to it: all four prices are one
+        counted = usage.source is UsageSource.COUNTED
+        modelled = counted or not same_model(model_requested, model_served)
+        return Money(pico, pico, 0, 0, 0, 0, 0, 0, served.source, modelled)
     reads = usage if would_read is None else with_reads(usage, would_read)
     original = with_more_input(reads, tokens_saved) if tokens_saved else reads
     p0, p1, p2, p3 = asked.pico(original), asked.pico(reads), served.pico(reads), served.pico(usage)

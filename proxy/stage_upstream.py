@@ -147,20 +147,20 @@ class UpstreamStage(Quiet):
     def _headers(self, ex: Exchange) -> list[tuple[str, str]]:
         plain = ex.optimise and not self.passive and ex.endpoint is not Endpoint.OTHER
         drop = _dropped(ex.body is not None, plain, self.upstream.api_key is not None)
-        headers = wire.forwardable(ex.original.headers.items(), drop=drop)
+        headers = wire.forwarded(ex.original.headers.items(), drop=drop)
         if plain:
             # A stream's events must be seen as they come; a whole answer may stay compressed on its way.
             zips = not ex.stream and "gzip" in ex.original.headers.get("Accept-Encoding", "")
-            headers["Accept-Encoding"] = "gzip" if zips else "identity"
-        if self.upstream.api_key is not None:
+            headers.append(("Accept-Encoding", "gzip" if zips else "identity"))
+        if self.upstream.api_key is not None:  # then all that the client showed is dropped
             key = self.upstream.api_key.get_secret_value()
             if "x-api-key" in ex.original.headers:
-                headers["x-api-key"] = key
+                headers.append(("x-api-key", key))
             elif "api-key" in ex.original.headers:
-                headers["api-key"] = key
+                headers.append(("api-key", key))
             else:
-                headers["Authorization"] = f"Bearer {key}"
-        return list(headers.items())
+                headers.append(("Authorization", f"Bearer {key}"))
+        return headers
 
     def _drop(self, answer: Connection) -> None:
         """Leave the rest of an answer unread."""

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import lru_cache
+from itertools import compress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -27,6 +28,7 @@ __all__ = [
     "credential",
     "endpoint_of",
     "forwardable",
+    "forwarded",
     "read_body",
     "telling",
     "upstream_target",
@@ -78,12 +80,17 @@ def upstream_target(base_url: str, target: str) -> str:
 
 
 def forwardable(headers: Iterable[tuple[str, str]], *, drop: frozenset[str] = frozenset()) -> CIMultiDict[str]:
+    """`forwarded` as a table."""
+    return CIMultiDict(forwarded(headers, drop=drop))
+
+
+def forwarded(headers: Iterable[tuple[str, str]], *, drop: frozenset[str] = frozenset()) -> list[tuple[str, str]]:
     """The end-to-end headers, in order and with repeats; without hop-by-hop ones, those that `Connection` names,
     farthing's own, and `drop` (lower case)."""
     pairs = list(headers)
     named = ",".join([value for name, value in pairs if len(name) == 10 and name.lower() == "connection"])
     keep = _kept(tuple([name for name, _ in pairs]), named, drop)
-    return CIMultiDict([pair for pair, kept in zip(pairs, keep, strict=True) if kept])
+    return list(compress(pairs, keep))
 
 
 # A client sends the same header names again and again, so what they mean is worked out once.
