@@ -82,9 +82,7 @@ async def test_both_ways_give_one_answer_and_one_row(tmp_path: Path, taken: list
         long = proxied(second.url, tmp_path / "long", clock=clock, cache__ttl_s=40, limits__repeat_bytes=0)
         async with short as with_it, long as without:
             for number in range(300):
-                clock.advance(
-                    15 if number % 50 == 49 else 0.001
-                )  # so that rows have an order, however they are written
+                clock.advance(15 if number % 50 == 49 else 0.001)  # gives rows an order
                 body, headers = request(chance)
                 left, right = [
                     await proxy.client.post("/v1/chat/completions", content=body, headers=headers)
