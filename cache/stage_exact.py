@@ -26,7 +26,6 @@ __all__ = ["ID_PREFIX", "ExactStage", "KeepStage", "Renderer", "scope_of", "serv
 
 # Work on more bytes than this takes milliseconds, so it leaves the event loop.
 OFF_LOOP_BYTES = 65_536
-_MOST_BARRED = 100_000
 
 
 def scope_of(ex: Exchange, upstream_url: str) -> Scope:
@@ -231,8 +230,6 @@ class KeepStage(Quiet):
     def _bar(self, ex: Exchange, call: Call) -> None:
         """After a 401 or 403 that credential gets no hits until a success: it may have been revoked."""
         if call.status in (401, 403):
-            if len(self.barred) >= _MOST_BARRED:
-                self.barred.pop()
             self.barred.add(ex.credential)
         elif 200 <= call.status < 300:
             self.barred.discard(ex.credential)

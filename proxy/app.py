@@ -40,6 +40,7 @@ from farthing.proxy.ledger import Ledger
 from farthing.proxy.metrics import Metrics
 from farthing.proxy.pipeline import Pipeline
 from farthing.proxy.prices import RateCard
+from farthing.proxy.refused import Refused
 from farthing.proxy.repeat import Repeats
 from farthing.proxy.reuse_state import Learnt
 from farthing.proxy.server import Relay
@@ -69,7 +70,7 @@ class State:
     tasks: TaskGroup
     renderer: Renderer
     tokenizer: Tokenizer
-    barred: set[str]
+    barred: Refused
     learnt: Learnt
 
 
@@ -171,6 +172,8 @@ async def open_state(config: Config, clock: Clock, randomness: Randomness, stack
         total.add(ledger.spent_since(clock.now_s() // 86_400 * 86_400), clock.now_s())
     store = await open_store(config, clock)
     stack.push_async_callback(store.close)
+    barred = Refused(config.state_dir / "refused")
+    stack.callback(barred.close)
     tasks = TaskGroup()
     learnt = Learnt(config.state_dir / "reuse.json", tasks.spawn)
     stack.push_async_callback(learnt.close)
@@ -186,7 +189,7 @@ async def open_state(config: Config, clock: Clock, randomness: Randomness, stack
         tasks=tasks,
         renderer=Renderer(),
         tokenizer=Tokenizer(),
-        barred=set(),
+        barred=barred,
         learnt=learnt,
     )
 
