@@ -1,7 +1,7 @@
 """The credentials that the upstream refused last time: they get no hits until a success, a restart or not.
 
-One line a change, `+` or `-` and the credential's HMAC, appended in order by one thread; the file is written anew when it
-is opened. No key stands in it.
+One line a change, `+` or `-` and the credential's HMAC, appended in order by one thread; the file is written anew when
+it is opened. No key stands in it.
 """
 
 from __future__ import annotations
