@@ -2,6 +2,7 @@
 import { Chart } from './charts.js';
 import { axisMoney, clock, count, duration, el, money, share, short, swatch } from './format.js';
 import { close, show as showDetail } from './detail.js';
+import { show as showReuse } from './reuse.js';
 
 const $ = (id) => document.getElementById(id);
 const EVERY_MS = 10_000;
@@ -25,13 +26,15 @@ async function refresh() {
   const mine = ++asked;
   const buckets = Math.round(BUCKETS[since()] / (innerWidth < 600 ? 2 : 1));
   try {
-    const [summary, series, recent] = await Promise.all([
+    const [summary, series, recent, reuse] = await Promise.all([
       ask(`summary?since=${since()}&by=${encodeURIComponent($('by').value)}`),
       ask(`series?since=${since()}&buckets=${buckets}`), ask('requests?limit=50'),
+      ask('semantic').catch((error) => { if (error.token) throw error; return null; }),
     ]);
     if (mine !== asked) return;
     $('trouble').hidden = $('token').hidden = true;
     show(summary, series.buckets, recent.requests);
+    showReuse(reuse, recent.requests);
     shown = true;
   } catch (error) {
     if (mine !== asked) return;
