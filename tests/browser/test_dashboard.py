@@ -310,3 +310,12 @@ async def test_hostile_names_of_routes_stay_texts_and_in_their_place(opened: Ope
     assert await page.locator("#reuse-card img").count() == 0
     assert await page.title() == "farthing"
     assert await page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+async def test_an_audit_is_listed_as_one_with_its_price(opened: Opener) -> None:
+    audit = row(id="a", endpoint="audit", cache="bypass", cache_reason="audit of far-1", overhead_usd=DOLLAR)
+    page = await opened([row(ts=NOW_S - 90), audit])
+    listed = await page.inner_text("#recent tbody tr:first-child")
+    assert "audit of a hit" in listed
+    assert "$1.00" in listed
+    assert (await page.inner_text("#tiles .tile:first-child .value")).strip() == "1"
