@@ -14,7 +14,7 @@ PROVED: dict[str, Any] = {"serving": True, "wrong": 1.0, "labels": 90.0, "bound"
 LACKING: dict[str, Any] = PROVED | {"serving": False, "bound": None, "needed": 40, "reason": "not proved"}
 
 
-@pytest.mark.parametrize(("requests", "most"), [(1, (2, 2)), (30, (36, 9)), (200, (240, 60)), (5000, (240, 60))])
+@pytest.mark.parametrize(("requests", "most"), [(1, (2, 2)), (30, (36, 15)), (200, (240, 100)), (5000, (240, 100))])
 def test_a_short_run_asks_little(requests: int, most: tuple[int, int]) -> None:
     assert budget(requests) == most
 
@@ -70,3 +70,9 @@ def test_what_was_not_proved_is_told_so(state: dict[str, Any] | None) -> None:
 def test_failures_are_told() -> None:
     broken = Heard(asked=2, failed=2, error="APIConnectionError: refused")
     assert "2 requests failed; the first: APIConnectionError" in told(HANDOVER, broken, None)[-1]
+
+
+@pytest.mark.parametrize(("wrong", "labels", "concluded"), [(1.0, 1.0, False), (1.0, 20.0, False), (6.0, 20.0, True)])
+def test_little_evidence_is_no_reason(wrong: float, labels: float, concluded: bool) -> None:
+    said = "\n".join(told(TEAM, heard(0), LACKING | {"wrong": wrong, "labels": labels}))
+    assert ("changed the upstream's answer" in said) is concluded
