@@ -1,10 +1,11 @@
 """`farthing cache calibrate`: on recorded traffic, the lowest score from which near-duplicates may be served.
 
 The trace is replayed as a farthing in observe would see it: every prompt is looked up among those before it, in its own
-scope, and then becomes an entry. Whether the candidate would have been right is told by `class` where the trace has it,
-else by comparing the two answers. Bounds: Clopper and Pearson's would need a count fixed beforehand, so the betting
-bound of policies/sequence.py is used, its level shared among the thresholds looked at; audits and warm-up are not part
-of a replay, so that the hit rate shown is what a route reaches once it serves.
+scope, and then becomes an entry. A text that came before in its scope is left out: the exact cache would have answered
+it, and counted here it would flatter the bound. Whether the candidate would have been right is told by `class` where
+the trace has it, else by comparing the two answers. Bounds: Clopper and Pearson's would need a count fixed beforehand,
+so the betting bound of policies/sequence.py is used, its level shared among the thresholds looked at; audits and
+warm-up are not part of a replay, so that the hit rate shown is what a route reaches once it serves.
 """
 
 from __future__ import annotations
@@ -89,14 +90,16 @@ def calibrate(
 ) -> list[Row]:
     """Replay, and judge each threshold, strictest first. `cache`: empty. `tell`: how many are done."""
     known: dict[str, Turn] = {}
+    asked: set[tuple[str, str]] = set()
     judged: list[tuple[float, bool]] = []
     count = 0
     for count, turn in enumerate(turns, 1):
         scope = Scope(turn.tenant, Endpoint.CHAT, "/v1/chat/completions", "", CIMultiDict(), Controls())
         place = neighbourhood(scope, turn.body)
         tell(count)
-        if isinstance(place, str):
+        if isinstance(place, str) or (place.scope, place.text) in asked:
             continue
+        asked.add((place.scope, place.text))
         found = cache.lookup(place.scope, place.route, place.text, 0.0)
         if found.entry_key is not None:
             judged.append((found.score, _differs(known[found.entry_key], turn, cache)))

@@ -16,6 +16,7 @@ from rich.text import Text
 from farthing.proxy.cli_cache import ask
 from farthing.proxy.config import Config
 from farthing.proxy.errors import ConfigFault
+from farthing.proxy.report import disarmed
 
 __all__ = ["calibrated", "explain", "explained"]
 
@@ -39,13 +40,15 @@ def explain(config: Config, file: str) -> dict[str, Any]:
 
 def explained(found: dict[str, Any]) -> list[RenderableType]:
     """For a person: the verdict, the route's standing, the nearest entries with what told for and against them."""
-    parts: list[RenderableType] = [Text.assemble(("verdict  ", "dim"), (str(found["verdict"]), "bold"))]
+    parts: list[RenderableType] = [Text.assemble(("verdict  ", "dim"), (disarmed(str(found["verdict"])), "bold"))]
     if "route" in found:
         standing = "serving" if found["serving"] else "observing"
         bound = f", at most {found['bound']:.2%} wrong" if found.get("bound") is not None else ""
         labels = f", {found['labels']:.0f} labels" if found.get("labels") is not None else ""
         needed = f", about {found['needed']} more needed" if found.get("needed") else ""
-        parts.append(Text.assemble(("route    ", "dim"), f"{found['route']}  ({standing}{bound}{labels}{needed})"))
+        parts.append(
+            Text.assemble(("route    ", "dim"), f"{disarmed(found['route'])}  ({standing}{bound}{labels}{needed})")
+        )
     if found["nearest"]:
         shown = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
         for name in ("score", "cosine", "text", "signals"):
@@ -53,7 +56,7 @@ def explained(found: dict[str, Any]) -> list[RenderableType]:
         for one in found["nearest"]:
             text = one["text"] if len(one["text"]) <= _SHOWN_CHARS else one["text"][: _SHOWN_CHARS - 1] + "…"
             told = ", ".join(f"{name} {_short(value)}" for name, value in one["signals"].items() if value)
-            shown.add_row(f"{one['score']:.3f}", f"{one['cosine']:.3f}", Text(text), Text(told))
+            shown.add_row(f"{one['score']:.3f}", f"{one['cosine']:.3f}", Text(disarmed(text)), Text(disarmed(told)))
         parts.append(shown)
     return parts
 

@@ -36,6 +36,7 @@ STATIC: Mapping[str, str] = {
     "charts.js": "text/javascript; charset=utf-8",
     "detail.js": "text/javascript; charset=utf-8",
     "format.js": "text/javascript; charset=utf-8",
+    "reuse.js": "text/javascript; charset=utf-8",
     "icon.svg": "image/svg+xml",
     "uPlot.iife.min.js": "text/javascript; charset=utf-8",
     "uPlot.min.css": "text/css; charset=utf-8",
@@ -46,7 +47,7 @@ JSON_COLUMNS = ("tags", "stage_ms", "decisions", "attempts_detail")
 LISTED = (
     "id", "ts", "endpoint", "status", "outcome", "error", "stream", "model_requested", "model_served", "cache",
     "cache_reason", "tokens_in_original", "tokens_in_sent", "tokens_out", "baseline_usd", "cost_usd", "overhead_usd",
-    "latency_ms", "overhead_ms",
+    "latency_ms", "overhead_ms", "similarity",
 )  # fmt: skip
 MAX_QUERY_S = 20.0
 AT_A_TIME = 2
@@ -160,9 +161,17 @@ def whole(row: Row) -> dict[str, Any]:
 
 
 def listed(row: Row) -> dict[str, Any]:
-    """What the list of recent requests shows of a row."""
+    """What the list of recent requests shows of a row. `semantic`: why its nearest candidate was or wasn't served."""
     values = whole(row)
-    return {name: values[name] for name in LISTED}
+    return {name: values[name] for name in LISTED} | {"semantic": decided(values["decisions"], "semantic")}
+
+
+def decided(decisions: Any, stage: str) -> str:
+    """The reason of a stage's first decision; empty where it made none, or the column holds something else."""
+    for each in decisions if isinstance(decisions, list) else ():
+        if isinstance(each, list) and len(each) == 3 and each[0] == stage:
+            return str(each[2])
+    return ""
 
 
 def slice_of(bucket: Bucket) -> dict[str, Any]:

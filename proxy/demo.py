@@ -2,7 +2,8 @@
 
 Rules of this file: the proxy runs through its own command line, the savings come out of its own ledger through
 `farthing report`, and nothing is shown that this run didn't measure. Where the model is not installed, a simulated
-upstream answers, and every screen says 'simulated'; semantic hits are 'unproven' wherever they are named.
+upstream answers, and every screen says 'simulated'; the first act's semantic hits are 'unproven' wherever they are
+named. The second act (demo_reuse.py) has a farthing of its own, which serves only what it has proved.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ from farthing.proxy import simulated as simulated_upstream
 from farthing.proxy import small_model
 from farthing.proxy.clock import SystemClock
 from farthing.proxy.demo_replay import Answered, Plan, Tally, judge, median_and_p95, plan, replay
+from farthing.proxy.demo_reuse import CONFIDENCE, MAX_WRONG, SecondAct, budget, rewordings
 from farthing.proxy.demo_servers import NotStarted, Server, free_port
+from farthing.proxy.tasks import TaskGroup
 from farthing.proxy.traffic import load_questions
 
 __all__ = ["run"]
@@ -83,7 +86,9 @@ def run(*, requests: int, seed: int, once: bool, simulated: bool, state: Path | 
         lacking = "" if simulated else small_model.missing()
         demo = Demo(console, SIMULATED if simulated or lacking else REAL, home, port)
         demo.introduce(requests, seed, lacking)
-        return asyncio.run(until_signalled(demo, plan(load_questions(), requests, random.Random(seed)), once))
+        rng = random.Random(seed)
+        planned = plan(load_questions(), requests, rng)
+        return asyncio.run(until_signalled(demo, planned, rewordings(load_questions(), rng), once))
     except OSError as error:
         console.print(f"can't use {home}: {error.strerror}", markup=False)
         return 3
@@ -92,7 +97,7 @@ def run(*, requests: int, seed: int, once: bool, simulated: bool, state: Path | 
             shutil.rmtree(home, ignore_errors=True)
 
 
-async def until_signalled(demo: Demo, planned: Plan, once: bool) -> int:
+async def until_signalled(demo: Demo, planned: Plan, reworded: Sequence[str], once: bool) -> int:
     """The demo's status. The first SIGINT, SIGTERM or SIGHUP ends it in order; a second one kills the servers."""
     loop = asyncio.get_running_loop()
     task = asyncio.current_task()
@@ -108,7 +113,7 @@ async def until_signalled(demo: Demo, planned: Plan, once: bool) -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, signalled)
     try:
-        return await demo.play(planned, once)
+        return await demo.play(planned, reworded, once)
     except NotStarted as fault:
         demo.console.print(f"[red]{escape(str(fault))}[/red]")
         return 3
@@ -154,21 +159,23 @@ class Demo:
         self._say("           saving follows from how often they do")
         self._say(f"Prices     pretended: as if the model were {PRICED_AS}")
         self._say(
-            f"Semantic   served [yellow]unproven[/yellow] from a cosine of {THRESHOLD} on: no error bound is proved"
+            f"Semantic   served [yellow]unproven[/yellow] from a cosine of {THRESHOLD} on: no error bound is proved;"
         )
+        self._say("           after that a second act, in which nothing is served before its bound is proved")
         if (self._home / "ledger.db").exists():
             self._say(
                 f"State      {escape(str(self._home))} holds earlier runs: their answers hit, the report counts them"
             )
         self.console.print()
 
-    async def play(self, planned: Plan, once: bool) -> int:
-        """Start the servers, replay, tell; serve on where a terminal looks. Raises NotStarted."""
+    async def play(self, planned: Plan, reworded: Sequence[str], once: bool) -> int:
+        """Start the servers, replay, tell, in two acts; serve on where a terminal looks. Raises NotStarted."""
         async with AsyncExitStack() as stack:
             model_url = f"http://127.0.0.1:{free_port()}"
             self._port = self._port or free_port()
             base = f"http://127.0.0.1:{self._port}"
-            config = self._configure(model_url)
+            unproven = f"unproven = true\nthreshold = {THRESHOLD}\n"
+            config = self._configure("demo.toml", self._home, model_url, unproven)
             await self._serve(
                 stack,
                 "the model" if self._upstream is REAL else "the simulated upstream",
@@ -186,30 +193,53 @@ class Demo:
             self._tell(tally)
             await self._report(config)
             self.told = True
+            second, failed = await self._second_act(stack, model_url, reworded, len(planned))
             if self.console.is_terminal and not once:
-                self._say(f"Dashboard  {base}/farthing/, served until Ctrl-C …")
-                first = await self._servers[-1].ended()
-                raise NotStarted(f"farthing ended by itself, with status {first}")
+                self._say(f"Dashboard  {base}/farthing/ of the first act, {second}/farthing/ of the second;")
+                self._say("           served until Ctrl-C …")
+                owner = TaskGroup()
+                ending = [owner.spawn(server.ended()) for server in self._servers]
+                done, _ = await asyncio.wait(ending, return_when=asyncio.FIRST_COMPLETED)
+                raise NotStarted(f"one of the servers ended by itself, with status {done.pop().result()}")
             self._say("Dashboard  ends with this run; on a terminal `farthing demo` without --once keeps it open")
-            return 1 if tally.failed else 0
+            return 1 if tally.failed or failed else 0
+
+    async def _second_act(
+        self, stack: AsyncExitStack, model_url: str, reworded: Sequence[str], requests: int
+    ) -> tuple[str, int]:
+        """A route goes from observe to serve, or not. Its proxy's address, and how many requests failed."""
+        self._rule("from observe to serve", unproven=False)
+        base = f"http://127.0.0.1:{(port := free_port())}"
+        # Always a new state: what an earlier run has proved is not this run's to show.
+        home = Path(tempfile.mkdtemp(prefix="second-", dir=self._home))
+        proving = f"max_wrong = {MAX_WRONG}\nconfidence = {CONFIDENCE}\n"
+        config = self._configure("second.toml", home, model_url, proving)
+        argv = ["-m", "farthing.proxy.cli", "serve", "--config", str(config), "--port", str(port)]
+        await self._serve(stack, "the second farthing", argv, base + "/readyz", log="second.log")
+        act = SecondAct(self.console, base, self._upstream.model, self._upstream.label, SystemClock())
+        most, team_most = budget(requests)
+        act.introduce(most)
+        if self.console.is_terminal:
+            self._say(f"Watch it on {base}/farthing/ under 'Near-duplicates'")
+        return base, await act.play(reworded, most, team_most)
 
     def kill(self) -> None:
         """Kill what still runs."""
         for server in self._servers:
             server.signal(signal.SIGKILL)
 
-    def _configure(self, model_url: str) -> Path:
-        """Write the proxy's configuration, as a user would; its path."""
+    def _configure(self, name: str, state: Path, model_url: str, semantic: str) -> Path:
+        """Write a proxy's configuration, as a user would; its path. `semantic`: lines of that section."""
         source = f"demo: priced as if it were {PRICED_AS}" + (", simulated" if self._upstream is SIMULATED else "")
-        path = self._home / "demo.toml"
+        path = self._home / name
         path.write_text(
-            "# Written by `farthing demo`. The prices are pretended, and no bound on the semantic cache is proved.\n"
-            f"state_dir = {quoted(str(self._home))}\n\n"
+            "# Written by `farthing demo`. The prices are pretended.\n"
+            f"state_dir = {quoted(str(state))}\n\n"
             f'[server]\nhost = "127.0.0.1"\ndrain_s = 2\n\n'
             f"[upstream]\nname = {quoted(self._upstream.name)}\nurl = {quoted(model_url + '/v1')}\n"
             "# llama.cpp's server closes connections after a stream without saying so; asking twice costs nothing\n"
             "retry_after_send = true\n\n"
-            f'[semantic]\nmode = "serve"\nunproven = true\nthreshold = {THRESHOLD}\n'
+            f'[semantic]\nmode = "serve"\n{semantic}'
             "deadline_ms = 500  # the model next door keeps all processors busy\n\n"
             f"[prices.models.{quoted(self._upstream.model)}]\n"
             + "\n".join(PRICE_LINES)
@@ -218,9 +248,11 @@ class Demo:
         )
         return path
 
-    async def _serve(self, stack: AsyncExitStack, name: str, argv: Sequence[str], ready_url: str) -> None:
-        log = self._home / f"{name.split()[-1]}.log"
-        server = await Server.start(name, [sys.executable, *argv], log, clean_environment())
+    async def _serve(
+        self, stack: AsyncExitStack, name: str, argv: Sequence[str], ready_url: str, log: str = ""
+    ) -> None:
+        path = self._home / (log or f"{name.split()[-1]}.log")
+        server = await Server.start(name, [sys.executable, *argv], path, clean_environment())
         self._servers.append(server)
         stack.push_async_callback(server.stop)
         with self.console.status(f"starting {name} …"):
@@ -296,8 +328,9 @@ class Demo:
             raise NotStarted(f"farthing report ended with status {status}")
         self.console.print()
 
-    def _rule(self, title: str) -> None:
-        labels = " · ".join(word for word in (title, self._upstream.label, "semantic hits unproven") if word)
+    def _rule(self, title: str, *, unproven: bool = True) -> None:
+        hits = "semantic hits unproven" if unproven else "nothing served unproved"
+        labels = " · ".join(word for word in (title, self._upstream.label, hits) if word)
         self.console.rule(f"[bold]{labels}[/bold]", align="left")
 
     def _say(self, text: str) -> None:

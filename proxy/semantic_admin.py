@@ -5,15 +5,14 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from multidict import CIMultiDict
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from farthing.cache.key import Place, Scope, neighbourhood
 from farthing.cache.store import Selector
-from farthing.cache.unmatchable import unmatchable, unmatchable_turn
 from farthing.policies.reuse import Candidate, RouteKey
 from farthing.proxy import wire
 from farthing.proxy.errors import ClientFault
-from farthing.proxy.exchange import Controls
+from farthing.proxy.stage_semantic import refused
 
 if TYPE_CHECKING:
     from farthing.proxy.app import Services
@@ -54,15 +53,14 @@ async def explain(services: Services, asked: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise ClientFault('the request must look like {"body": {...}}', param="body")
     _, tenant = services.admit.tenants.identify(headers)
-    place = neighbourhood(Scope(tenant, endpoint, path, services.config.upstream.url, headers, Controls()), body)
+    controls = wire.controls(CIMultiDictProxy(headers))
+    place = neighbourhood(Scope(tenant, endpoint, path, services.config.upstream.url, headers, controls), body)
     if isinstance(place, str):
         return {"verdict": place, "nearest": []}
-    turns = body.get("messages", body.get("input"))
-    last = turns[-1] if isinstance(turns, list) and turns and isinstance(turns[-1], dict) else {}
-    refused = unmatchable_turn(last) or unmatchable(place.text)
     thread = services.thread
-    if refused or thread is None or not thread.loaded:
-        return {"verdict": refused or "the semantic cache is off or not loaded yet", "nearest": []}
+    reason = refused(body, endpoint, place.text)
+    if reason or thread is None or not thread.loaded:
+        return {"verdict": reason or "the semantic cache is off or not loaded yet", "nearest": []}
     return await _nearest(services, tenant, place)
 
 
@@ -82,11 +80,11 @@ async def _nearest(services: Services, tenant: str, place: Place) -> dict[str, A
     if best is None:
         return shown | {"verdict": "no neighbour", "nearest": []}
     candidate = Candidate(str(best["entry_key"]), float(best["score"]), float(best["cosine"]))
-    proved = state is not None and state.serving and state.threshold is not None
-    serves = proved and state is not None and candidate.score >= (state.threshold or 0.0)
-    reason = "would be served" if serves else (state.reason if state is not None and state.reason else "not proved")
-    if proved and not serves:
-        reason = "its score is below the proved threshold"
+    reason = state.reason if state is not None and state.reason else "not proved"
+    if state is not None and state.proof and state.threshold is not None:
+        passes = candidate.score >= state.threshold
+        told = "would be served" if state.serving else "would be served if the mode were serve"
+        reason = told if passes else "its score is below the proved threshold"
     return shown | {"verdict": reason, "nearest": near}
 
 

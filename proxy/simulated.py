@@ -1,8 +1,10 @@
 """An upstream that speaks OpenAI's API and invents its answers: where no model is installed, and in tests.
 
-Rules of this file: it never passes for a model. Its model is called `simulated-1`, every answer begins with
-"[simulated]" and every response carries `x-simulated: 1`. The same request gives the same answer, always. Its tokens
-are words and punctuation marks, counted alike for prompts and answers; no model's tokenizer.
+Rules of this file: it never passes for a model. Its model is called `simulated-1`, every free answer begins with
+"[simulated]" and every response carries `x-simulated: 1`. A grammar that allows one of some words (llama.cpp's, as
+`root ::= "a" | "b"`) gets one of them: of two the last, of more one by the message's hash. The same request gives the
+same answer, always. Its tokens are words and punctuation marks, counted alike for prompts and answers; no model's
+tokenizer.
 
     python -m farthing.proxy.simulated --port 9000
 """
@@ -41,6 +43,7 @@ ADVICE = (
     "the statement lists each fee beside the payment that caused it",
     "write to us in the chat with the date and the amount",
 )
+GRAMMAR = re.compile(r'root ::= ("[^"\\]+"(?: \| "[^"\\]+")*)')
 TOKEN = re.compile(r"\s*(?:\w+|[^\w\s])")
 
 
@@ -64,6 +67,15 @@ def answer(messages: Sequence[dict[str, Any]], max_tokens: int) -> tuple[list[st
     opening, advice = OPENINGS[digest[0] % len(OPENINGS)], ADVICE[digest[1] % len(ADVICE)]
     cut = tokens(f"[simulated] {opening}. About “{question[:60]}”: {advice} (case {digest[2:4].hex()}).")
     return cut[:max_tokens], len(cut) <= max_tokens
+
+
+def chosen(grammar: object, text: str) -> str | None:
+    """The word that a grammar of words gets; None for any other grammar, or none."""
+    found = GRAMMAR.fullmatch(grammar) if isinstance(grammar, str) else None
+    if found is None:
+        return None
+    words: list[str] = re.findall(r'"([^"]+)"', found[1])
+    return words[-1] if len(words) <= 2 else words[hashlib.sha256(text.encode()).digest()[0] % len(words)]
 
 
 def content_text(content: object) -> str:
@@ -111,6 +123,9 @@ class Simulated:
         if not isinstance(limit, int) or limit < 1:
             raise refusal("max_tokens must be a positive integer", "max_tokens")
         cut, ended = answer(messages, limit)
+        word = chosen(body.get("grammar"), content_text(messages[-1].get("content")) if messages else "")
+        if word is not None:
+            cut, ended = [word], True
         prompt = sum(len(tokens(content_text(message.get("content")))) for message in messages)
         usage = {"prompt_tokens": prompt, "completion_tokens": len(cut), "total_tokens": prompt + len(cut)}
         finish = "stop" if ended else "length"

@@ -32,7 +32,7 @@ from farthing.proxy.clock import Clock, Randomness
 from farthing.proxy.exchange import GO_ON, CacheStatus, Call, Endpoint, Exchange, LocalReply, Quiet
 from farthing.proxy.exchange import Verdict as StageVerdict
 
-__all__ = ["Case", "SemanticStage"]
+__all__ = ["Case", "SemanticStage", "refused"]
 
 _RATEABLE = 10_000
 # Comparing costs more than looking up; below this score no threshold is ever proved.
@@ -74,7 +74,7 @@ class SemanticStage(Quiet):
         if thread is None or not ex.may_semantic or not ex.key or ex.exact is None:
             return GO_ON
         place = neighbourhood(scope_of(ex, self.upstream_url), ex.exact)
-        reason = place if isinstance(place, str) else _refused(ex, place.text)
+        reason = place if isinstance(place, str) else refused(ex.payload, ex.endpoint, place.text)
         if reason or isinstance(place, str):
             ex.decide(self.name, "passed by", reason)
             return GO_ON
@@ -150,7 +150,7 @@ class SemanticStage(Quiet):
         if oldest is not None and self.clock.now_s() - entry.stored_s > oldest:
             ex.decide(self.name, "looked", "older than max-age")
             return None
-        proof = "unproven" if self.unproven else "proved"
+        proof = "unproven" if self.unproven or case.verdict.bound is None else "proved"
         reply = await served(ex, entry, self.renderer, self.clock, self.randomness)
         if reply is None or reply.served is None:
             return None
@@ -216,14 +216,9 @@ class SemanticStage(Quiet):
         )
 
 
-def _refused(ex: Exchange, text: str) -> str:
-    """Why the request must not be matched. Images and audio may stand beside the text: the scope's wall holds them."""
-    turn = unmatchable_turn(_last(ex))
-    return turn if turn == "tool result" else unmatchable(text)
-
-
-def _last(ex: Exchange) -> dict[str, Any]:
-    """The last message as it came; nothing where there is none."""
-    turns = (ex.payload or {}).get("input" if ex.endpoint is Endpoint.RESPONSES else "messages")
+def refused(payload: dict[str, Any] | None, endpoint: Endpoint, text: str) -> str:
+    """Why a request must not be matched. Images and audio may stand beside the text: the scope's wall holds them."""
+    turns = (payload or {}).get("input" if endpoint is Endpoint.RESPONSES else "messages")
     last = turns[-1] if isinstance(turns, list) and turns else None
-    return last if isinstance(last, dict) else {}
+    turn = unmatchable_turn(last) if isinstance(last, dict) else ""
+    return turn if turn == "tool result" else unmatchable(text)

@@ -54,6 +54,15 @@ async def test_the_series_has_as_many_slices_as_asked_for(dashboard: Dashboard) 
     assert body["buckets"][-1]["saved_route_usd"] == "2"
 
 
+async def test_a_listed_request_tells_of_its_nearest_candidate(tmp_path: Path) -> None:
+    told = '[["exact","miss",""],["semantic","observe","score 0.731; below the proved threshold"]]'
+    rows = [row(id="near", similarity=0.87, decisions=told), row(id="odd", decisions='[["semantic"], 1]')]
+    ledger(tmp_path / "near.db", rows).close()
+    _, body = await got(made(tmp_path / "near.db"), "/farthing/api/requests")
+    listed = {each["id"]: (each["similarity"], each["semantic"]) for each in body["requests"]}
+    assert listed == {"near": (0.87, "score 0.731; below the proved threshold"), "odd": (None, "")}
+
+
 async def test_requests_newest_first_and_one_in_full(dashboard: Dashboard) -> None:
     _, body = await got(dashboard, "/farthing/api/requests", limit="50")
     assert [each["id"] for each in body["requests"]] == ["b/ü", "a"]

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from openai.types.chat import ChatCompletionMessageParam
 
-from farthing.proxy.simulated import MODEL, Pace, answer, application, embed, tokens
+from farthing.proxy.simulated import MODEL, Pace, answer, application, chosen, embed, tokens
 
 ASK: list[ChatCompletionMessageParam] = [
     {"role": "system", "content": "Be brief."},
@@ -126,3 +126,19 @@ def test_embeddings_are_unit_vectors(text: str, dimensions: int) -> None:
     vector = embed(text, dimensions)
     assert len(vector) == dimensions
     assert sum(x * x for x in vector) == pytest.approx(1.0)
+
+
+def test_a_grammar_of_words_gets_one_of_them() -> None:
+    assert chosen('root ::= "yes" | "no"', "anything") == "no"
+    three = 'root ::= "a" | "b" | "c"'
+    assert {chosen(three, str(number)) for number in range(40)} == {"a", "b", "c"}
+    assert chosen(three, "x") == chosen(three, "x")
+    for other in (None, 7, "", "root ::= [a-z]+", 'root ::= "a" | b', 'x ::= "a"'):
+        assert chosen(other, "x") is None
+
+
+async def test_a_confined_answer_is_whole_and_labelled(client: openai.AsyncOpenAI) -> None:
+    body = {"grammar": 'root ::= "yes" | "no"'}
+    raw = await client.chat.completions.with_raw_response.create(model="any", messages=ASK, extra_body=body)
+    choice = raw.parse().choices[0]
+    assert (choice.message.content, choice.finish_reason, raw.headers["x-simulated"]) == ("no", "stop", "1")

@@ -60,6 +60,15 @@ def left_behind(state: Path) -> list[str]:
     return found
 
 
+def check_second_act(said: str) -> None:
+    """Too short a run proves nothing, and says so: nothing is served, and nothing is called unproven."""
+    assert "at most 10%" in said
+    assert "handover  observing" in said
+    assert "team      observing" in said
+    assert said.count("is not proved for this route in this run") == 2
+    assert "unproven" not in said
+
+
 def check_run(state: Path, ended: subprocess.CompletedProcess[str], requests: int) -> None:
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert f"{requests}/{requests} requests" in ended.stdout
@@ -71,6 +80,7 @@ def check_run(state: Path, ended: subprocess.CompletedProcess[str], requests: in
     assert "unproven" in ended.stdout
     assert "/farthing/" not in ended.stdout.rpartition("what the ledger says")[2], "the address of what is gone"
     assert "without --once" in ended.stdout.splitlines()[-1]
+    check_second_act(ended.stdout.partition("from observe to serve")[2])
     assert left_behind(state) == []
 
 
@@ -86,6 +96,28 @@ def test_the_simulated_demo_runs_says_so_and_leaves_nobody_behind(tmp_path: Path
     ledger.close()
     assert any("gpt-4o-mini" in source and "simulated" in source for source in sources), sources
     assert 0 < money[0] < money[1]
+
+
+@pytest.mark.timeout(TIMEOUT_S)
+def test_with_enough_requests_a_route_goes_from_observe_to_serve(tmp_path: Path) -> None:
+    ended = run_demo(tmp_path, "--simulated", "--once")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    said = ended.stdout.partition("from observe to serve")[2]
+    handover = next(line for line in said.splitlines() if "handover  SERVING" in line)
+    assert "simulated" in handover
+    bound = re.search(r"at most ([0-9.]+)%; promise: at most 10%", handover)
+    assert bound and 0 < float(bound[1]) <= 10
+    hits = re.search(r"(\d+) near-duplicates answered by the cache from request (\d+)", said)
+    assert hits and int(hits[1]) >= 1
+    assert int(hits[2]) >= 50, "served before enough could have been compared"
+    assert "team      observing" in said
+    (second,) = tmp_path.glob("second-*")
+    with sqlite3.connect(second / "ledger.db") as ledger:
+        reasons = dict(
+            ledger.execute("select cache_reason, count(*) from requests where cache = 'hit-semantic' group by 1")
+        )
+    ledger.close()
+    assert reasons == {"proved": int(hits[1])}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")

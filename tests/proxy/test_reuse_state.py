@@ -1,0 +1,144 @@
+"""What was learnt of near-duplicates outlives a restart and a reload, and nothing that it doesn't speak for."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from farthing.policies.reuse import Action, Candidate, Label, Policy, RouteKey
+from farthing.policies.static import Static
+from farthing.policies.vcache import VCache
+from farthing.policies.verified import Verified
+from farthing.proxy import reuse_state
+from farthing.proxy.config import Semantic
+from farthing.proxy.reuse_state import Learnt, load, new_policy, save
+from farthing.proxy.tasks import TaskGroup
+
+ROUTE = RouteKey("t", "m 1")
+LOOSE = Semantic(mode="serve", max_wrong=0.25, confidence=0.8)
+
+
+def taught(policy: Policy, labels: int = 60) -> Policy:
+    for number in range(labels):
+        candidate = Candidate("e", 0.5 + 0.4 * (number % 10) / 10, 0.9)
+        verdict = policy.decide(ROUTE, candidate, 0.5)
+        if verdict.action is not Action.SERVE:
+            policy.learn(ROUTE, candidate, verdict, Label(0.0))
+    return policy
+
+
+def test_what_is_proved_is_proved_after_a_restart(tmp_path: Path) -> None:
+    policy = taught(new_policy(LOOSE))
+    assert policy.serves(ROUTE)
+    save(tmp_path / "reuse.json", LOOSE, policy)
+    again = load(tmp_path / "reuse.json", LOOSE)
+    assert again.serves(ROUTE)
+    assert again.state() == policy.state()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[]", b'{"made_with": 1}', b'{"made_with": "another scorer", "policy": {}}', None],
+)
+def test_what_can_not_be_trusted_is_turned_aside(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "reuse.json"
+    save(path, LOOSE, taught(new_policy(LOOSE)))
+    whole = path.read_bytes()
+    if content is None:  # of the right scorer, but damaged within
+        kept = orjson.loads(whole)
+        kept["policy"]["routes"][0][2]["book"]["evidence"] = [[-1, 0]]
+        content = orjson.dumps(kept)
+    path.write_bytes(content)
+    assert load(path, LOOSE).state() == []
+    assert not path.exists()
+    assert (tmp_path / "reuse.other.json").read_bytes() == content
+
+
+def test_another_scorer_turns_the_file_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "reuse.json"
+    save(path, LOOSE, taught(new_policy(LOOSE)))
+    other = tmp_path / "verifier.json"
+    other.write_text("{}", "utf-8")
+    monkeypatch.setattr(reuse_state, "MODEL", other)
+    assert not load(path, LOOSE).serves(ROUTE)
+    assert (tmp_path / "reuse.other.json").exists()
+
+
+def test_no_file_is_no_evidence_and_no_complaint(tmp_path: Path) -> None:
+    assert load(tmp_path / "reuse.json", LOOSE).state() == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_stricter_promise_is_judged_anew_by_the_same_evidence(tmp_path: Path) -> None:
+    save(tmp_path / "reuse.json", LOOSE, taught(new_policy(LOOSE)))
+    strict = load(tmp_path / "reuse.json", LOOSE.model_copy(update={"max_wrong": 0.01}))
+    assert not strict.serves(ROUTE)
+    assert strict.state()[0].labels > 0
+
+
+def test_a_write_that_fails_leaves_the_old_file_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "reuse.json"
+    save(path, LOOSE, taught(new_policy(LOOSE)))
+    before = path.read_bytes()
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        save(path, LOOSE, new_policy(LOOSE))
+    assert path.read_bytes() == before
+    assert load(path, LOOSE).serves(ROUTE)
+
+
+def test_the_policy_is_what_the_configuration_asks_for() -> None:
+    assert isinstance(new_policy(Semantic()), Verified)
+    assert isinstance(new_policy(Semantic(policy="vcache", per="request")), VCache)
+    assert isinstance(new_policy(Semantic(unproven=True)), Static)
+
+
+class Owner:
+    """A Learnt with its tasks, closed at the end of a test."""
+
+    def __init__(self, path: Path) -> None:
+        self.tasks = TaskGroup()
+        self.learnt = Learnt(path, self.tasks.spawn)
+
+    async def __aenter__(self) -> Learnt:
+        return self.learnt
+
+    async def __aexit__(self, *_: Any) -> None:
+        await self.learnt.close()
+        await self.tasks.drain(1)
+
+
+async def test_a_reload_keeps_what_was_learnt_and_not_yet_written(tmp_path: Path) -> None:
+    async with Owner(tmp_path / "reuse.json") as learnt:
+        first = taught(await learnt.use(LOOSE))
+        assert await learnt.use(LOOSE.model_copy()) is first
+        second = await learnt.use(LOOSE.model_copy(update={"deadline_ms": 7.0}))
+        assert second is not first
+        assert second.serves(ROUTE)
+        observing = await learnt.use(LOOSE.model_copy(update={"mode": "observe"}))
+        assert not observing.serves(ROUTE)
+        assert observing.state()[0].labels > 0
+
+
+async def test_a_reload_to_another_embedder_begins_anew(tmp_path: Path) -> None:
+    async with Owner(tmp_path / "reuse.json") as learnt:
+        taught(await learnt.use(LOOSE))
+        other = await learnt.use(LOOSE.model_copy(update={"model": "sentence-transformers:other"}))
+        assert other.state() == []
+
+
+async def test_it_is_written_at_the_end_and_not_where_the_cache_is_off(tmp_path: Path) -> None:
+    async with Owner(tmp_path / "off.json") as learnt:
+        await learnt.use(Semantic(mode="off"))
+    async with Owner(tmp_path / "on.json") as learnt:
+        taught(await learnt.use(LOOSE))
+    assert [path.name for path in tmp_path.iterdir()] == ["on.json"]
+    assert load(tmp_path / "on.json", LOOSE).serves(ROUTE)
