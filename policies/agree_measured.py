@@ -1,8 +1,8 @@
 """How often each comparator errs, measured; written by bench/comparators.py. No logic but the look-up.
 
 A bound on wrong answers that rests on opinions must allow for `false_same`: of pairs that truly differ at most that
-share was called Same, so that true wrong rate <= observed rate / (1 - false_same). Half of the sources was held out from choosing
-thresholds. Upper bounds: one-sided 95 %, Clopper and Pearson (1934).
+share was called Same, so that true wrong rate <= observed rate / (1 - false_same). Half of the sources was held out
+from choosing thresholds. Upper bounds: one-sided 95 %, Clopper and Pearson (1934).
 """
 
 from __future__ import annotations
