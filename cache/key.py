@@ -45,6 +45,7 @@ ECHOED = frozenset({"stream", "stream_options"})
 _MESSAGE_LISTS = frozenset({"messages", "input"})
 _SORTED_MEMBERS = frozenset({"content", "tool_calls", "image_url", "input_audio", "file", "source"})
 _BIG = 2**63
+_SHOWN_CHARS = 100
 _MOST_DIGITS = 40  # larger whole numbers are written with an exponent
 
 
@@ -178,7 +179,7 @@ def neighbourhood(scope: Scope, payload: dict[str, Any]) -> Place | str:
     wall = hashlib.sha256(VERSION + b"-neighbourhood" + digest_of(without, scope.endpoint) + common).hexdigest()[:32]
     shared = {**without, field: _instructions(without.get(field))}
     family = hashlib.sha256(digest_of(shared, scope.endpoint) + common).hexdigest()[:8]
-    return Place(wall, f"{payload.get('model', '')} {family}", text)
+    return Place(wall, f"{str(payload.get('model', ''))[:_SHOWN_CHARS]} {family}", text)
 
 
 def _instructions(turns: Any) -> Any:

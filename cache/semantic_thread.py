@@ -134,7 +134,7 @@ class SemanticThread:
         try:
             more = self._cache is cache and cache.tend()
         except Exception as error:  # noqa: BLE001 - the old index goes on serving, and this is not tried again
-            log.error("semantic cache: rebuilding an index failed; the old one goes on", error=repr(error))
+            log.error("semantic cache: rebuilding an index failed; the old one goes on", error=type(error).__name__)
             return
         if more:
             with contextlib.suppress(RuntimeError):  # closed meanwhile

@@ -21,7 +21,7 @@ from farthing.proxy.clock import Clock, Randomness
 from farthing.proxy.errors import StoreFault
 from farthing.proxy.exchange import GO_ON, CacheStatus, Call, Endpoint, Exchange, LocalReply, Quiet, Served, Verdict
 
-__all__ = ["ID_PREFIX", "ExactStage", "KeepStage", "Renderer", "scope_of", "serve"]
+__all__ = ["ID_PREFIX", "ExactStage", "KeepStage", "Renderer", "note_refusal", "scope_of", "serve", "unfit"]
 
 
 # Work on more bytes than this takes milliseconds, so it leaves the event loop.
@@ -196,7 +196,7 @@ class KeepStage(Quiet):
         call = ex.call
         if call is None:
             return
-        self._bar(ex, call)
+        note_refusal(self.barred, ex.credential, call.status)
         if not ex.may_store or not ex.key or call.served is not None:
             return
         large = call.answer is not None and len(call.answer) > OFF_LOOP_BYTES
@@ -227,12 +227,13 @@ class KeepStage(Quiet):
         await self.store.put(entry)
         self.kept(ex, entry)
 
-    def _bar(self, ex: Exchange, call: Call) -> None:
-        """After a 401 or 403 that credential gets no hits until a success: it may have been revoked."""
-        if call.status in (401, 403):
-            self.barred.add(ex.credential)
-        elif 200 <= call.status < 300:
-            self.barred.discard(ex.credential)
+
+def note_refusal(barred: MutableSet[str], credential: str, status: int) -> None:
+    """After a 401 or 403 that credential gets no hits until a success: it may have been revoked."""
+    if status in (401, 403):
+        barred.add(credential)
+    elif 200 <= status < 300:
+        barred.discard(credential)
 
 
 def unfit(call: Call, endpoint: Endpoint, max_bytes: int) -> str:

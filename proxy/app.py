@@ -7,6 +7,7 @@ configurations can run in one process without touching each other.
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ from farthing.proxy.clock import Clock, Randomness, SystemClock, SystemRandomnes
 from farthing.proxy.config import Config
 from farthing.proxy.connections import Connections
 from farthing.proxy.deadlines import Deadlines
+from farthing.proxy.exchange import Stage
 from farthing.proxy.front import FrontServer
 from farthing.proxy.ledger import Ledger
 from farthing.proxy.metrics import Metrics
@@ -44,7 +46,7 @@ from farthing.proxy.refused import Refused
 from farthing.proxy.repeat import Repeats
 from farthing.proxy.reuse_state import Learnt
 from farthing.proxy.server import Relay
-from farthing.proxy.stage_semantic import SemanticStage
+from farthing.proxy.stage_semantic import Case, SemanticStage
 from farthing.proxy.stage_upstream import UpstreamStage
 from farthing.proxy.stages import AdmitStage, AssignStage, ParseStage, RouteStage, Tenants
 from farthing.proxy.tasks import TaskGroup
@@ -72,6 +74,8 @@ class State:
     tokenizer: Tokenizer
     barred: Refused
     learnt: Learnt
+    audited: DayTotal
+    served_cases: OrderedDict[str, Case]
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +162,7 @@ async def open_state(config: Config, clock: Clock, randomness: Randomness, stack
     """Open what lasts; it is pushed on `stack`, so that it closes in reverse order."""
     stack.callback(state.claim(config.state_dir).close)
     metrics = Metrics()
-    total = DayTotal()
+    total, audited = DayTotal(), DayTotal()
     ledger = None
     if config.ledger.enabled:
         ledger = Ledger(
@@ -169,13 +173,15 @@ async def open_state(config: Config, clock: Clock, randomness: Randomness, stack
             on_rows=metrics.observe,
         )
         stack.callback(ledger.close)
-        total.add(ledger.spent_since(clock.now_s() // 86_400 * 86_400), clock.now_s())
+        midnight_s = clock.now_s() // 86_400 * 86_400
+        audited.add(ledger.spent_since(midnight_s, audits=True), clock.now_s())
+        total.add(ledger.spent_since(midnight_s) + audited.spent_pico, clock.now_s())
     store = await open_store(config, clock)
     stack.push_async_callback(store.close)
     barred = Refused(config.state_dir / "refused")
     stack.callback(barred.close)
     tasks = TaskGroup()
-    learnt = Learnt(config.state_dir / "reuse.json", tasks.spawn)
+    learnt = Learnt(config.state_dir, tasks.spawn)
     stack.push_async_callback(learnt.close)
     return State(
         clock=clock,
@@ -191,6 +197,8 @@ async def open_state(config: Config, clock: Clock, randomness: Randomness, stack
         tokenizer=Tokenizer(),
         barred=barred,
         learnt=learnt,
+        audited=audited,
+        served_cases=OrderedDict(),
     )
 
 
@@ -225,21 +233,24 @@ async def build(config: Config, held: State, stack: AsyncExitStack, old: Service
         randomness=held.randomness,
         renderer=held.renderer,
         worth_usd=partial(a_hits_worth_usd, rates),
+        served_cases=held.served_cases,
     )
     # The price table takes a tenth of a second to load: not while a request waits for it.
     held.tasks.spawn(asyncio.to_thread(rates.rates, "gpt-4o-mini", held.clock.now_s()), "load prices")
     account = Account(
         rates, held.ledger, held.tokenizer, held.total, held.clock, patience_s=config.semantic.deadline_ms / 1000
     )
-    pipeline, admit, upstream = lay_out(config, held, semantic, connections, account)
+    pipeline, admit, on_the_way = lay_out(config, held, semantic, connections, account)
     semantic.auditor = Auditor(
-        upstream,
+        on_the_way,
         account,
         limit_pico=int(config.semantic.audit_daily_usd * 10**12),
         hard_limit_pico=None if config.spend.daily_usd is None else int(config.spend.daily_usd * 10**12),
         buffer_bytes=config.limits.buffer_bytes,
         clock=held.clock,
         randomness=held.randomness,
+        barred=held.barred,
+        spent=held.audited,
     )
     repeats = Repeats(
         held.store,
@@ -269,7 +280,7 @@ def same_thread(old: Config, new: Config) -> bool:
 
 def lay_out(
     config: Config, held: State, semantic: SemanticStage, connections: Connections, account: Account
-) -> tuple[Pipeline, AdmitStage, UpstreamStage]:
+) -> tuple[Pipeline, AdmitStage, tuple[Stage, ...]]:
     """The stages, in the order of pipeline.FRONT and pipeline.BACK."""
     cache, upstream, clock, randomness = config.cache, config.upstream, held.clock, held.randomness
     admit = AdmitStage(Tenants(held.secret, config.auth), config.limits)
@@ -302,7 +313,7 @@ def lay_out(
         SpendStage(None if limit is None else int(limit * 10**12), held.total, clock),
         carrier,
     )
-    return Pipeline(front, back, flight, held.tasks, clock), admit, carrier
+    return Pipeline(front, back, flight, held.tasks, clock), admit, (back[2], back[3], carrier)
 
 
 async def open_store(config: Config, clock: Clock) -> Store:

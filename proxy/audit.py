@@ -6,14 +6,17 @@ cost and overhead over all rows is what the upstream charged.
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import MutableSet
 from dataclasses import dataclass, field
 
 from farthing.cache.flight import Flight
+from farthing.cache.stage_exact import note_refusal
 from farthing.policies.spend import DayTotal
 from farthing.proxy.account import Account
 from farthing.proxy.attribute import audit_money
 from farthing.proxy.clock import Clock, Randomness
-from farthing.proxy.errors import UpstreamFault
+from farthing.proxy.errors import ClientFault, UpstreamFault
 from farthing.proxy.exchange import CacheStatus, Call, Exchange, Outcome, Stage
 
 __all__ = ["Auditor"]
@@ -26,20 +29,23 @@ _CARRIED = (
 
 @dataclass(slots=True)
 class Auditor:
-    """Makes audit calls through the upstream stage. `spent`: on audits today; `limit_pico`: the most a day."""
+    """Makes audit calls through the stages that a miss goes through. `spent`: today; `limit_pico`: the most a day."""
 
-    upstream: Stage
+    stages: tuple[Stage, ...]
     account: Account
     limit_pico: int
     hard_limit_pico: int | None
     buffer_bytes: int
     clock: Clock
     randomness: Randomness
+    barred: MutableSet[str]
     spent: DayTotal = field(default_factory=DayTotal)
 
-    def may(self) -> bool:
-        """Whether another audit may be paid for."""
+    def may(self, model: str) -> bool:
+        """Whether another audit may be paid for; one of unknown price may not."""
         now_s = self.clock.now_s()
+        if self.account.rates.rates(model, now_s) is None:
+            return False
         within = self.spent.read(now_s) < self.limit_pico
         return within and (self.hard_limit_pico is None or self.account.total.read(now_s) < self.hard_limit_pico)
 
@@ -49,14 +55,21 @@ class Auditor:
         for name in _CARRIED:
             setattr(shadow, name, getattr(ex, name))
         call = shadow.call = Call(id=self.randomness.token(8))
-        shadow.sink = Flight(call, stream=ex.stream, limit_bytes=self.buffer_bytes)
+        flight = shadow.sink = Flight(call, stream=ex.stream, limit_bytes=self.buffer_bytes)
         shadow.cache, shadow.cache_reason = CacheStatus.BYPASS, f"audit of {ex.id}"
         try:
-            await self.upstream.on_request(shadow)
+            for stage in self.stages:
+                await stage.on_request(shadow)
             shadow.outcome = call.outcome = Outcome.COMPLETED
-        except UpstreamFault as fault:
+        except (UpstreamFault, ClientFault) as fault:
             shadow.outcome, shadow.error = Outcome.FAILED, fault.message
+        except asyncio.CancelledError:
+            shadow.outcome = Outcome.ABANDONED
+            raise
         finally:
+            note_refusal(self.barred, ex.credential, call.status)
+            if call.answer is None:
+                call.answer = flight.body()  # what came of it is billed
             shadow.status = call.status
             shadow.ended_tick = call.ended_tick = self.clock.tick_s()
             await self._settle(shadow, call)

@@ -18,9 +18,10 @@ from farthing.proxy.http1 import Connection, request_head
 
 __all__ = ["Connections"]
 
-_IDLE_S = 15.0  # shorter than what servers keep, so that seldom a request meets a connection that is just closing
+_IDLE_S = 4.0  # shorter than what servers keep, so that seldom a request meets a connection that is just closing
 _ADDRESSES_HOLD_S = 60.0
 _STAGGER_S = 0.25  # RFC 8305, 5
+_IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"})
 _NEEDS_LENGTH = frozenset({"POST", "PUT", "PATCH"})
 
 Spawn = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
@@ -60,14 +61,23 @@ class Connections:
         """
         if self._places is not None:
             await self._places.acquire()
-        connection: Connection | None = None
+        connection = self._take()
+        stale = connection is not None and _repeatable(method, headers, body)
         try:
-            connection = self._take() or await self._connect()
-            connection.send(*self._framed(method, target, headers, body), no_body=method == "HEAD")
-            if body is not None and not isinstance(body, bytes):
-                chunked = not any(name.lower() == "content-length" for name, _ in headers)
-                connection.uploading(self._spawn(connection.pour(body, chunked=chunked)))
-            await connection.head()
+            while True:
+                connection = connection or await self._connect()
+                connection.send(*self._framed(method, target, headers, body), no_body=method == "HEAD")
+                if body is not None and not isinstance(body, bytes):
+                    chunked = not any(name.lower() == "content-length" for name, _ in headers)
+                    connection.uploading(self._spawn(connection.pour(body, chunked=chunked)))
+                try:
+                    await connection.head()
+                    break
+                except UpstreamFault:
+                    if not stale or not connection.silent:
+                        raise
+                    # The server closed the idle connection just then (RFC 9110, 9.2.2): once more, on a fresh one.
+                    stale, connection = False, None
         except BaseException:
             if connection is not None:
                 connection.close()
@@ -133,6 +143,8 @@ class Connections:
             said = f"no connection within {self._timeout_s:g} s"
         except ssl.SSLCertVerificationError as error:
             said = f"its certificate is not valid: {error.verify_message}"
+        except UnicodeError:
+            said = "that is no host's name"
         except OSError as error:
             self._addresses = ([], 0.0)
             said = error.strerror or type(error).__name__
@@ -146,3 +158,9 @@ class Connections:
             addresses = list(await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM))
             self._addresses = (addresses, now + _ADDRESSES_HOLD_S)
         return addresses
+
+
+def _repeatable(method: str, headers: list[tuple[str, str]], body: bytes | AsyncIterator[bytes] | None) -> bool:
+    """Whether sending the request twice does no more than once (RFC 9110, 9.2.2), and it can be sent twice."""
+    keyed = any(name.lower() == "idempotency-key" for name, _ in headers)
+    return (method in _IDEMPOTENT or keyed) and (body is None or isinstance(body, bytes))

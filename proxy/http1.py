@@ -64,6 +64,11 @@ class Connection(asyncio.Protocol):
     # -- the caller's side
 
     @property
+    def silent(self) -> bool:
+        """Whether not a byte of an answer has come."""
+        return not self._headed and not self._head_bytes
+
+    @property
     def open(self) -> bool:
         """Whether another request may be sent on it."""
         return self._transport is not None and not self._transport.is_closing() and not self._full
@@ -144,10 +149,12 @@ class Connection(asyncio.Protocol):
             self._waiter.set_result(None)
 
     def _fail(self, said: str) -> None:
-        if self._ended or self._fault is not None:
+        if self._fault is not None:
             return
-        phase = "body" if self._headed else "head"
-        self._fault = UpstreamFault(said, phase=phase, sent=True)
+        if self._ended:
+            self._reusable = False  # the answer is whole; what came behind it is nobody's
+        else:
+            self._fault = UpstreamFault(said, phase="body" if self._headed else "head", sent=True)
         if self._transport is not None:
             self._transport.abort()
         self._wake()
@@ -212,7 +219,10 @@ class Connection(asyncio.Protocol):
             return
         self.status = status
         self._headed = True
-        self._framed = any(name.lower() in ("content-length", "transfer-encoding") for name, _ in self.headers)
+        self._framed = any(
+            name.lower() == "content-length" or (name.lower() == "transfer-encoding" and "chunked" in value.lower())
+            for name, value in self.headers
+        )
         if self._no_body:
             self._ended = True
 

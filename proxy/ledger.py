@@ -125,12 +125,15 @@ class Ledger:
         self._wake.set()
         self._thread.join()
 
-    def spent_since(self, at_s: float) -> int:
+    def spent_since(self, at_s: float, *, audits: bool = False) -> int:
         """Pico-dollars of `cost_usd` on disk from that moment on (seconds since the epoch); 0 where it can't be read.
+
+        `audits`: what audits cost instead, which is overhead.
 
         For a budget that outlives a restart. Reads on a connection of its own; never makes a file.
         """
-        query = "select coalesce(sum(cost_usd), 0) from requests where ts >= ?"
+        what = "case when endpoint = 'audit' then overhead_usd end" if audits else "cost_usd"
+        query = f"select coalesce(sum({what}), 0) from requests where ts >= ?"
         try:
             with closing(sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True)) as conn:
                 return int(conn.execute(query, (at_s,)).fetchone()[0])

@@ -216,7 +216,7 @@ class Watched(Collector):
             try:
                 values.update(source())
             except Exception as error:  # noqa: BLE001 - one broken gauge must not hide all the others
-                log.warning("a gauge could not be read", error=repr(error))
+                log.warning("a gauge could not be read", error=type(error).__name__)
         for name, meaning in GAUGES.items():
             if name in values:
                 yield GaugeMetricFamily(f"farthing_{name}", meaning, value=values[name])

@@ -36,6 +36,7 @@ Place = tuple[str, tuple[tuple[bytes, bytes], ...], bytes]
 
 _PRICES_HOLD_S = 60.0  # prices are dated: what a hit saves is worked out anew after this long
 _BOOKKEEPING_BYTES = 4096
+_MOST_NAMED_BYTES = 8192  # target and headers of a request that is remembered
 _AT = {name: COLUMNS.index(name) for name in ("id", "ts", "latency_ms", "ttft_ms", "overhead_ms", "stage_ms")}
 _EACH_TIME = frozenset({"age", "cache-status", "x-farthing-id", "x-farthing-overhead-ms", "date"})
 
@@ -135,13 +136,14 @@ class Repeats:
             return
         entry = self._store.held(ex.key, now_s)
         template = None if entry is None else self._renderer.known(entry, stream=ex.stream, usage=ex.asks_usage)
-        size = len(body) + _BOOKKEEPING_BYTES + (0 if entry is None else len(entry.body))
-        if entry is None or template is None or size * 8 > self._limit:
+        place = place_of(request, body)
+        named = len(place[0]) + sum(len(name) + len(value) for name, value in place[1])
+        size = len(body) + 2 * named + _BOOKKEEPING_BYTES + (0 if entry is None else len(entry.body))
+        if entry is None or template is None or size * 8 > self._limit or named > _MOST_NAMED_BYTES:
             return
         headers = dict(reply.headers) | self._account.headers_at_end(ex)
         row = list(values_of(self._account.row_of_hit(ex)))
         row[_AT["stage_ms"]] = "{}"
-        place = place_of(request, body)
         self._forget(place)
         self._known[place] = Repeat(
             entry=entry,

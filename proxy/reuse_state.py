@@ -55,6 +55,11 @@ def new_policy(semantic: Semantic) -> Policy:
     )
 
 
+def kind(semantic: Semantic) -> str:
+    """Which policy it is."""
+    return "static" if semantic.unproven else semantic.policy
+
+
 def made_with(semantic: Semantic) -> str:
     """What the evidence hangs on."""
     scorer = "guard" if semantic.unproven else f"{VERSION}/{hashlib.sha256(MODEL.read_bytes()).hexdigest()[:8]}"
@@ -77,7 +82,7 @@ def load(path: Path, semantic: Semantic, held: dict[str, Any] | None = None) -> 
         if dumped is not None:
             policy.load(dumped)
         return policy
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, ArithmeticError) as error:
         reason = str(error) or type(error).__name__
     if held is None:
         aside = path.with_suffix(".other.json")
@@ -110,10 +115,13 @@ def save(path: Path, semantic: Semantic, policy: Policy) -> None:
 
 
 class Learnt:
-    """The one policy in use, written to its file now and then, and once more at the end."""
+    """The one policy in use, written to its file now and then, before it changes, and once more at the end.
 
-    def __init__(self, path: Path, spawn: Callable[[Coroutine[Any, Any, None]], object]) -> None:
-        self._path = path
+    Each kind of policy has a file of its own in `folder`, so that trying another one loses nothing.
+    """
+
+    def __init__(self, folder: Path, spawn: Callable[[Coroutine[Any, Any, None]], object]) -> None:
+        self._folder = folder
         self._spawn = spawn
         self._now: tuple[Semantic, Policy] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -123,12 +131,18 @@ class Learnt:
         before = self._now
         if before is not None and before[0] == semantic:
             return before[1]
-        held = before[1].dump() if before is not None and made_with(before[0]) == made_with(semantic) else None
-        policy = await asyncio.to_thread(load, self._path, semantic, held)
+        await self._write()
+        held = None
+        if before is not None and (made_with(before[0]), kind(before[0])) == (made_with(semantic), kind(semantic)):
+            held = await asyncio.to_thread(before[1].dump)
+        policy = await asyncio.to_thread(load, self._path(semantic), semantic, held)
         self._now = (semantic, policy)
         if self._timer is None:
             self._later()
         return policy
+
+    def _path(self, semantic: Semantic) -> Path:
+        return self._folder / f"reuse-{kind(semantic)}.json"
 
     async def close(self) -> None:
         """Write what is known."""
@@ -147,6 +161,6 @@ class Learnt:
         if self._now is None or self._now[0].mode == "off":
             return
         try:
-            await asyncio.to_thread(save, self._path, *self._now)
+            await asyncio.to_thread(save, self._path(self._now[0]), *self._now)
         except OSError as error:
             log.warning("what is learnt of near-duplicates can't be written", error=error.strerror)

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import signal
 from collections.abc import Callable
+from typing import Any
 
 import structlog
 from rich.console import Console
@@ -36,6 +37,7 @@ async def _serve(load: Callable[[], Config], console: Console) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, reload.set)
+    loop.set_exception_handler(_told_by_kind)
     try:
         async with running(config) as proxy:
             # What is there now stays; and looking for garbage after every 700 new objects, as is the default, takes
@@ -54,6 +56,12 @@ async def _serve(load: Callable[[], Config], console: Console) -> int:
         console.print(f"can't listen on {config.server.host}:{config.server.port}: {said}; choose another with --port")
         return 2
     return 0
+
+
+def _told_by_kind(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What nobody caught, without the exception's own words: they may hold a key or a prompt."""
+    error = context.get("exception")
+    log.error("uncaught", fault=type(error).__name__ if error is not None else "unknown", exc_info=error)
 
 
 async def _told(stop: asyncio.Event, reload: asyncio.Event) -> bool:

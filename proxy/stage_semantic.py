@@ -14,14 +14,14 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 from farthing.cache.entry import Entry
 from farthing.cache.key import Place, neighbourhood
 from farthing.cache.semantic_thread import SemanticThread
-from farthing.cache.stage_exact import Renderer, scope_of, served
+from farthing.cache.stage_exact import Renderer, scope_of, served, unfit
 from farthing.cache.store import Store
 from farthing.cache.unmatchable import unmatchable, unmatchable_turn
 from farthing.policies.agree import agree_bytes
@@ -35,17 +35,19 @@ from farthing.proxy.exchange import Verdict as StageVerdict
 __all__ = ["Case", "SemanticStage", "refused"]
 
 _RATEABLE = 10_000
+_MOST_COMPARED_BYTES = 2**20
 # Comparing costs more than looking up; below this score no threshold is ever proved.
 _WORTH_COMPARING = 0.3
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One candidate of one request, and what the policy said of it."""
+    """One candidate of one request, and what the policy said of it. `entry`: its answer as it was then."""
 
     route: RouteKey
     candidate: Candidate
     verdict: Verdict
+    entry: Entry | None = None
 
 
 @dataclass(slots=True)
@@ -133,46 +135,53 @@ class SemanticStage(Quiet):
         if found.entry_key is None or found.similarity is None:
             ex.decide(self.name, "looked", found.verdict)
             return
+        entry, lacking = await self._entry(ex, found.entry_key)
+        if entry is None:
+            ex.decide(self.name, "looked", lacking)
+            return
         candidate = Candidate(found.entry_key, min(max(found.score, 0.0), 1.0), found.similarity)
         route = RouteKey(ex.tenant, place.route)
-        may_audit = self.auditor is not None and self.auditor.may()
+        may_audit = self.auditor is not None and self.auditor.may(ex.model)
         verdict = self.reuse.decide(route, candidate, self.randomness.uniform(), may_audit=may_audit)
-        ex.case, ex.p_wrong = Case(route, candidate, verdict), verdict.wrong
+        ex.case, ex.p_wrong = Case(route, candidate, verdict, entry), verdict.wrong
         ex.decide(self.name, verdict.action.value, f"score {found.score:.3f}; {verdict.reason}")
 
     async def _reply(self, ex: Exchange, case: Case | None) -> LocalReply | None:
-        if case is None or case.verdict.action is not Action.SERVE:
+        if case is None or case.verdict.action is not Action.SERVE or case.entry is None:
             return None
-        entry = await self._entry(ex, case)
-        if entry is None:
-            return None
-        oldest = ex.controls.max_age_s
-        if oldest is not None and self.clock.now_s() - entry.stored_s > oldest:
-            ex.decide(self.name, "looked", "older than max-age")
-            return None
+        entry = case.entry
         proof = "unproven" if self.unproven or case.verdict.bound is None else "proved"
         reply = await served(ex, entry, self.renderer, self.clock, self.randomness)
         if reply is None or reply.served is None:
             return None
         reply.served.reuse, reply.served.bound = proof, case.verdict.bound
         ex.cache, ex.cache_reason = CacheStatus.HIT_SEMANTIC, proof
-        self.served_cases[ex.id] = case
+        self.served_cases[ex.id] = replace(case, entry=None)
         if len(self.served_cases) > _RATEABLE:
             self.served_cases.popitem(last=False)
         if self.thread is not None:
             self.spawn(self.thread.run(lambda cache: cache.used(entry.key)))
-        if case.verdict.audit and self.auditor is not None:
+        if case.verdict.audit and self.auditor is not None and not ex.controls.only_if_cached:
             self.spawn(self._audit(ex, case, entry))
         return reply
 
-    async def _entry(self, ex: Exchange, case: Case) -> Entry | None:
-        """The candidate's answer, if it is still this client's to see."""
-        key = case.candidate.entry_key
-        entry = await self.store.get(key, self.clock.now_s())
+    async def _entry(self, ex: Exchange, key: str) -> tuple[Entry | None, str]:
+        """A candidate's answer, if it is this client's to see; else why it is none.
+
+        It is kept with the case: by the time that a fresh answer is there to be compared, the store may hold that one
+        under the same key.
+        """
+        if key == ex.key:
+            return None, "its own earlier answer"
+        now_s = self.clock.now_s()
+        entry = await self.store.get(key, now_s)
         if entry is None or entry.scope != ex.tenant or entry.endpoint != ex.endpoint:
             await self.forget([key])
-            return None
-        return entry
+            return None, "its answer is gone"
+        oldest = ex.controls.max_age_s
+        if oldest is not None and now_s - entry.stored_s > oldest:
+            return None, "older than max-age"
+        return entry, ""
 
     async def _learn_from_miss(self, ex: Exchange, call: Call) -> None:
         if ex.looking is not None and not ex.looking.done():
@@ -180,11 +189,8 @@ class SemanticStage(Quiet):
         case = ex.case
         if case is None or not (case.verdict.weight or case.verdict.pool_weight):
             return
-        if case.candidate.score < _WORTH_COMPARING:
-            return
-        entry = await self._entry(ex, case)
-        if entry is not None:
-            await self._compare(ex, case, entry, call)
+        if case.candidate.score >= _WORTH_COMPARING and case.entry is not None:
+            await self._compare(ex, case, case.entry, call)
 
     async def _audit(self, ex: Exchange, case: Case, entry: Entry) -> None:
         assert self.auditor is not None
@@ -192,8 +198,8 @@ class SemanticStage(Quiet):
 
     async def _compare(self, ex: Exchange, case: Case, entry: Entry, call: Call) -> None:
         """Learn whether the candidate's answer says what the fresh one says. In doubt it doesn't."""
-        if not call.complete or call.status != 200 or call.answer is None or self.thread is None:
-            return
+        if unfit(call, ex.endpoint, _MOST_COMPARED_BYTES) or call.answer is None or self.thread is None:
+            return  # an upstream's bad hour says nothing about the candidate
         work = partial(agree_bytes, entry.body, call.answer)
         opinion = await self.thread.run(lambda cache: work(cache.embed))
         wrong = opinion.agreement is not Agreement.SAME

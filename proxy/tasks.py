@@ -38,7 +38,7 @@ class TaskGroup:
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("background task failed", task=task.get_name(), error=repr(error), exc_info=error)
+            log.error("background task failed", task=task.get_name(), error=type(error).__name__, exc_info=error)
 
     async def drain(self, timeout_s: float) -> int:
         """Wait for all tasks, then cancel what is left. Returns how many had to be cancelled."""

@@ -12,8 +12,10 @@ import pytest
 
 from farthing.proxy.audit import Auditor
 from farthing.proxy.clock import FakeClock
-from tests.fakes.proxying import Proxied, chat, proxied
-from tests.fakes.upstream import ScriptedUpstream, scripted
+from farthing.proxy.config import Prices
+from farthing.proxy.prices import RateCard
+from tests.fakes.proxying import PRICES, Proxied, chat, proxied
+from tests.fakes.upstream import Script, ScriptedUpstream, scripted
 from tests.wire.test_semantic import SERVE, how, loaded
 
 ASK, AGAIN = "How do I reset my password?", "How can I reset my password?"
@@ -95,23 +97,62 @@ def auditor(clock: FakeClock, upstream: Any, limit_pico: int, hard: int | None =
     class Books:
         total = DayTotal()
         ledger = None
+        rates = RateCard(Prices.model_validate(PRICES).models)
 
     books: Any = Books()
     nothing: Any = None
-    return Auditor(upstream, books, limit_pico, hard, 1024, clock, nothing)
+    return Auditor(upstream, books, limit_pico, hard, 1024, clock, nothing, set())
 
 
 def test_the_cap_is_a_days_and_the_hard_limit_is_everybodys() -> None:
     clock = FakeClock(1_800_000_000.0)
     audits = auditor(clock, None, 100, hard=1_000)
-    assert audits.may()
+    assert audits.may("m")
     audits.spent.add(100, clock.now_s())
-    assert not audits.may()
+    assert not audits.may("m")
     clock.advance(DAY_S)
-    assert audits.may()
+    assert audits.may("m")
     audits.account.total.add(1_000, clock.now_s())
-    assert not audits.may()
+    assert not audits.may("m")
+
+
+def test_what_has_no_price_is_not_audited() -> None:
+    assert not auditor(FakeClock(1_800_000_000.0), None, 10**12).may("nobody-knows-its-price")
+
+
+async def test_an_audit_goes_the_way_of_its_request_and_is_billed_as_far_as_it_came(
+    up: ScriptedUpstream, tmp_path: Path
+) -> None:
+    routed = {"x_farthing_route": "m2"}
+    async with proxied(up.url, tmp_path, **AUDITED, semantic__audit_share=1.0, upstream__retries=0) as proxy:
+        await loaded(proxy)
+        up.default.says = "Ask the desk."
+        await proxy.post(chat(ASK, stream=True), **routed)
+        await quiet(proxy)
+        up.script(Script(cut_after=700, words=30))
+        hit = await proxy.post(chat(AGAIN, stream=True), **routed)
+        await quiet(proxy)
+        audit = next(row for row in await proxy.rows() if row["endpoint"] == "audit")
+    assert how(hit) == "hit-semantic"
+    assert [call.json["model"] for call in up.calls] == ["m2", "m2"]
+    assert audit["outcome"] == "failed"
+    assert audit["tokens_out"] > 0
+
+
+async def test_a_credential_that_an_audit_shows_to_be_revoked_gets_no_more_hits(
+    up: ScriptedUpstream, tmp_path: Path
+) -> None:
+    async with proxied(up.url, tmp_path, **AUDITED, semantic__audit_share=1.0, upstream__retries=0) as proxy:
+        await loaded(proxy)
+        await proxy.post(chat(ASK))
+        await quiet(proxy)
+        up.default.status = 401
+        ways = []
+        for _ in range(2):
+            ways.append(how(await proxy.post(chat(AGAIN))))
+            await quiet(proxy)
+    assert ways == ["hit-semantic", "miss"]
 
 
 def test_a_cap_of_nothing_allows_nothing() -> None:
-    assert not auditor(FakeClock(1_800_000_000.0), None, 0).may()
+    assert not auditor(FakeClock(1_800_000_000.0), None, 0).may("m")

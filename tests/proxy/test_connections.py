@@ -126,6 +126,29 @@ async def test_one_that_the_server_closed_is_not_used_again(pool: Callable[..., 
         assert server.connections == 2
 
 
+async def test_a_get_that_meets_a_closing_connection_is_sent_once_more(pool: Callable[..., Connections]) -> None:
+    seen = []
+
+    async def hasty(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answers one request on each connection, and hangs up when the second one comes."""
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            seen.append(await reader.readuntil(b"\r\n\r\n"))
+            writer.write(OK)
+            await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(hasty, "127.0.0.1", 0) as listening:
+        mine = pool(f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/v1")
+        assert [await whole(mine) for _ in range(4)] == [b"ok"] * 4
+        with pytest.raises(UpstreamFault, match="broke off"):
+            await whole(mine, b"", "POST")  # it may have been carried out
+        await whole(mine)
+        assert await whole(mine, b"", "POST", **{"Idempotency-Key": "k"}) == b"ok"
+        mine.close()
+        await asyncio.sleep(0.05)
+    assert len(seen) == 6
+
+
 async def test_two_exchanges_never_share_one(pool: Callable[..., Connections]) -> None:
     async with serving() as server:
         mine = pool(f"http://127.0.0.1:{server.port}/v1")

@@ -164,6 +164,17 @@ async def test_bytes_in_one_packet_with_the_end_never_reach_the_next_exchange() 
     assert not connection.settle()
 
 
+@pytest.mark.parametrize("behind", [b"garbage", b"0\r\n\r\n", b"\xff\xfe"])
+async def test_garbage_behind_a_whole_answer_costs_the_connection_and_not_the_answer(behind: bytes) -> None:
+    connection, wire = begun()
+    waiting = asyncio.get_running_loop().create_task(answer(connection))
+    await asyncio.sleep(0)
+    connection.data_received(WHOLE + behind)
+    assert (await waiting)[2] == b"hello"
+    assert wire.closed
+    assert not connection.settle()
+
+
 async def test_a_slow_reader_stops_the_reading() -> None:
     connection, wire = begun()
     connection.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 900000\r\n\r\n" + b"x" * 300_000)

@@ -117,7 +117,7 @@ class Owner:
 
 
 async def test_a_reload_keeps_what_was_learnt_and_not_yet_written(tmp_path: Path) -> None:
-    async with Owner(tmp_path / "reuse.json") as learnt:
+    async with Owner(tmp_path) as learnt:
         first = taught(await learnt.use(LOOSE))
         assert await learnt.use(LOOSE.model_copy()) is first
         second = await learnt.use(LOOSE.model_copy(update={"deadline_ms": 7.0}))
@@ -129,16 +129,25 @@ async def test_a_reload_keeps_what_was_learnt_and_not_yet_written(tmp_path: Path
 
 
 async def test_a_reload_to_another_embedder_begins_anew(tmp_path: Path) -> None:
-    async with Owner(tmp_path / "reuse.json") as learnt:
+    async with Owner(tmp_path) as learnt:
         taught(await learnt.use(LOOSE))
         other = await learnt.use(LOOSE.model_copy(update={"model": "sentence-transformers:other"}))
         assert other.state() == []
 
 
 async def test_it_is_written_at_the_end_and_not_where_the_cache_is_off(tmp_path: Path) -> None:
-    async with Owner(tmp_path / "off.json") as learnt:
+    async with Owner(tmp_path) as learnt:
         await learnt.use(Semantic(mode="off"))
-    async with Owner(tmp_path / "on.json") as learnt:
+    assert list(tmp_path.iterdir()) == []
+    async with Owner(tmp_path) as learnt:
         taught(await learnt.use(LOOSE))
-    assert [path.name for path in tmp_path.iterdir()] == ["on.json"]
-    assert load(tmp_path / "on.json", LOOSE).serves(ROUTE)
+    assert [path.name for path in tmp_path.iterdir()] == ["reuse-verified.json"]
+    assert load(tmp_path / "reuse-verified.json", LOOSE).serves(ROUTE)
+
+
+async def test_trying_another_policy_loses_nothing(tmp_path: Path) -> None:
+    async with Owner(tmp_path) as learnt:
+        taught(await learnt.use(LOOSE))
+        await learnt.use(LOOSE.model_copy(update={"unproven": True}))
+        again = await learnt.use(LOOSE)
+        assert again.serves(ROUTE)

@@ -110,6 +110,32 @@ async def test_nothing_is_served_where_answers_differ(
                 assert how(answer) == "miss"
 
 
+async def test_an_answer_is_never_its_own_witness(up: ScriptedUpstream, tmp_path: Path) -> None:
+    """One prompt again and again, each answer another: what replaced the candidate must not be compared with itself."""
+    async with proxied(up.url, tmp_path, **LOOSE) as proxy:
+        await loaded(proxy)
+        for number in range(40):
+            up.default.says = f"It takes {number} days."
+            await proxy.post(chat("How do I clean my kettle?"), Cache_Control="max-age=0")
+            await quiet(proxy)
+        states = proxy.services.semantic.reuse.state()
+    assert not any(one.serving or one.labels for one in states)
+
+
+async def test_a_stream_that_ends_in_an_error_says_nothing_of_the_candidate(
+    up: ScriptedUpstream, tmp_path: Path, asked: Iterator[tuple[str, str]]
+) -> None:
+    async with proxied(up.url, tmp_path, **LOOSE, upstream__retries=0) as proxy:
+        await loaded(proxy)
+        question, again = next(asked)
+        await proxy.post(chat(question))
+        await quiet(proxy)
+        up.default.error_event = True
+        await proxy.post(chat(again, stream=True))
+        await quiet(proxy)
+        assert "0 of" in proxy.services.semantic.reuse.state()[0].reason
+
+
 async def test_every_audit_is_paid_for_in_the_books_and_a_change_ends_the_serving(
     up: ScriptedUpstream, tmp_path: Path, asked: Iterator[tuple[str, str]]
 ) -> None:
@@ -160,14 +186,14 @@ async def test_what_is_learnt_outlives_a_restart_and_a_damaged_file_proves_nothi
         await proxy.post(chat(question))
         await quiet(proxy)
         assert how(await proxy.post(chat(again))) == "hit-semantic"
-    (tmp_path / "reuse.json").write_bytes(b'{"made_with": 1')
+    (tmp_path / "reuse-verified.json").write_bytes(b'{"made_with": 1')
     async with proxied(up.url, tmp_path, **LOOSE) as proxy:
         await loaded(proxy)
         question, again = next(asked)
         await proxy.post(chat(question))
         await quiet(proxy)
         assert how(await proxy.post(chat(again))) == "miss"
-    assert (tmp_path / "reuse.other.json").exists()
+    assert (tmp_path / "reuse-verified.other.json").exists()
 
 
 async def test_a_bad_rating_purges_the_answer_and_counts(
