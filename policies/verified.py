@@ -17,7 +17,7 @@ from functools import lru_cache
 from typing import Any, Literal
 
 from farthing.policies.family import Family
-from farthing.policies.ladder import Ladder, build
+from farthing.policies.ladder import Ladder
 from farthing.policies.reuse import Action, Bound, Candidate, Label, Mode, RouteKey, RouteState, Source, Verdict
 from farthing.policies.sequence import Comparator, upper
 from farthing.policies.standing import Place, Rules, Standing
@@ -26,9 +26,9 @@ __all__ = ["Settings", "Verified"]
 
 _VERSION = 1
 _PILOT_EPOCH = -1
-# E-values for being worse than the claim, at which a route leaves the pool: wrongly so, for a route within the claim,
-# with probability 1 % at most; 10 % where its evidence is hopeless as well, and about to be dropped.
-_LEAVE, _LEAVE_HOPELESS = math.log(100.0), math.log(10.0)
+# The e-value for being worse than the claim, at which a route leaves the pool: wrongly so, for a route within the claim,
+# with probability 1 % at most. Whose evidence is hopeless leaves as well.
+_LEAVE = math.log(100.0)
 _PROVED_BY = {"own": "proved by its own labels", "pool": "proved by the pool"}
 
 
@@ -83,10 +83,12 @@ class Verified:
             return Verdict(Action.OBSERVE, "score is out of range", weight=0.0, pool_weight=0.0)
         family, standing = self._at(route)
         if standing is None or family.ladder is None:
-            reason = f"choosing thresholds: {len(family.pilot)} of {self._rules.pilot} comparisons"
-            return Verdict(Action.OBSERVE, reason, epoch=_PILOT_EPOCH)
-        rung = family.ladder.passed(candidate.score)
-        if rung < len(family.ladder.thresholds):
+            return Verdict(Action.OBSERVE, self._choosing(family), epoch=_PILOT_EPOCH)
+        if standing.pilot is not None:
+            return Verdict(Action.OBSERVE, standing.lacking, epoch=standing.epoch)
+        ladder = standing.book.ladder
+        rung = ladder.passed(candidate.score)
+        if rung < len(ladder.thresholds):
             fell = standing.fall.add(standing.fall.bins - 1 - rung, chance * 65_536 % 1.0)
             if fell and standing.place(family.place) is not None:
                 standing.reset("scores have fallen")
@@ -110,7 +112,7 @@ class Verified:
             standing.served += 1
             standing.unaudited += 1
         bound, wrong = self._bound(family, standing, place)
-        threshold = family.ladder.thresholds[place.rung]
+        threshold = ladder.thresholds[place.rung]
         return Verdict(
             action, reason, audit, bound, wrong, threshold, chance_of_label, standing.epoch, weight, pool_weight
         )
@@ -125,6 +127,10 @@ class Verified:
                 self._pilot(family, candidate.score, label.outcome)
             return
         if standing is None or family.book is None or verdict.epoch != standing.epoch:
+            return
+        if standing.pilot is not None:
+            if label.source is Source.COMPARISON:
+                standing.explore(candidate.score, label.outcome)
             return
         place = standing.place(family.place)
         if label.source is Source.RATING:
@@ -145,16 +151,15 @@ class Verified:
             self._leave(family, standing)
             return
         standing.weigh()
-        # In this order, since evidence that is dropped shows nothing any more.
-        excess = standing.excess(family.common)
-        if excess >= (_LEAVE_HOPELESS if standing.hopeless() else _LEAVE):
+        # Whose thresholds are hopeless chooses its own from now on, and the pool's are no longer its.
+        if (not standing.alone and standing.excess(family.common) >= _LEAVE) or standing.hopeless():
             self._leave(family, standing)
 
     def forget(self, route: RouteKey) -> None:
         """See reuse.Policy."""
         standing = self._routes.get(route)
         if standing is not None:
-            standing.reset("the operator reset it")
+            standing.reset("the operator reset it", self._families[route.tenant].ladder)
             standing.alone, standing.restarts = False, 0
 
     def state(self) -> list[RouteState]:
@@ -178,8 +183,7 @@ class Verified:
             families = {str(tenant): Family.load(self._rules, one) for tenant, one in dumped["families"].items()}
             routes: OrderedDict[RouteKey, Standing | None] = OrderedDict()
             for tenant, name, one in dumped["routes"]:
-                ladder = families[tenant].ladder
-                known = Standing.load(ladder, self._rules, one) if ladder is not None and one is not None else None
+                known = Standing.load(self._rules, one) if families[tenant].ladder and one is not None else None
                 routes[RouteKey(str(tenant), str(name))] = known
                 families[tenant].routes += 1
         except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -214,8 +218,15 @@ class Verified:
 
     def _pilot(self, family: Family, score: float, outcome: float) -> None:
         family.pilot.append((score, outcome))
-        if len(family.pilot) >= self._rules.pilot:
-            family.start(build(family.pilot, self._rules.claim))
+        ladder = self._rules.ladder(family.pilot)
+        if ladder is not None:
+            family.start(ladder)
+
+    def _choosing(self, family: Family) -> str:
+        seen, least = len(family.pilot), self._rules.pilot
+        if seen < least:
+            return f"choosing thresholds: {seen} of {least} comparisons"
+        return f"choosing thresholds: {seen} comparisons, none is good enough yet"
 
     def _weight(self, standing: Standing, place: Place | None, may_audit: bool) -> float:
         """What an observed label counts for the route: where its hits are served, no more than one of theirs may."""
@@ -261,7 +272,7 @@ class Verified:
         for route, standing in reversed(self._routes.items()):
             family = self._families[route.tenant]
             if standing is None:
-                reason = f"choosing thresholds: {len(family.pilot)} of {self._rules.pilot} comparisons"
+                reason = self._choosing(family)
                 yield RouteState(route, False, "", None, None, 0.0, 0.0, None, 0, 0, 0.0, reason)
                 continue
             place = standing.place(family.place)
