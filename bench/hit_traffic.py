@@ -26,7 +26,7 @@ from farthing.policies.reuse import RouteKey
 from farthing.proxy.exchange import Controls, Endpoint
 from farthing.proxy.text import normalise
 
-__all__ = ["MADE", "Asked", "Traffic", "calibrations", "held_out", "made", "varied"]
+__all__ = ["MADE", "Asked", "Traffic", "calibrations", "held_out", "made", "orders", "streams", "varied"]
 
 MODEL = "model-1"
 # Apps of the traffic that is made, with the stream that their questions come from.
@@ -55,7 +55,8 @@ class Traffic:
     """A set of requests and how it is put in order. `order`: 'shuffle', 'bursts' or 'calibrated'.
 
     `length`: how many are asked, drawn anew each time (None: all). `first`: with 'calibrated', so many come before the
-    rest and aren't counted. `drifting`: classes whose right answer changes halfway.
+    rest and aren't counted. `drifting`: classes whose right answer changes halfway. `records`:
+    as in unmatchable. `share`: of the shuffles that are asked for, so many are run; long ones cost more.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Traffic:
     first: int = 0
     drifting: frozenset[str] = frozenset()
     records: bool = True
+    share: float = 1.0
 
 
 def held_out(folder: Path, vectors: Vectors, part: str = "test") -> dict[str, list[Asked]]:
@@ -171,16 +173,17 @@ def _slip(text: str, chance: Random) -> str:
     return " ".join(words)
 
 
-def streams(folder: Path, vectors: Vectors, count: int, lengths: tuple[int, int]) -> list[Traffic]:
-    """All that is replayed: held-out parts, and traffic made of them (`count` texts; `lengths`: the long one, others)."""
+def streams(folder: Path, vectors: Vectors, count: int) -> list[Traffic]:
+    """All that is replayed: held-out parts, and traffic made of them, from `count` different texts."""
     test = held_out(folder, vectors)
     found = [Traffic(name, tuple(rows), records=name != "intent") for name, rows in test.items()]
     texts = tuple(made(test, count, seed=3))
     asked_most = _most_asked([one for one in texts if one.slice.startswith("answers")])
-    long, short = lengths
-    found.append(Traffic("made: zipf", texts, length=long))
-    found.append(Traffic("made: drift", texts, length=short, drifting=frozenset(asked_most)))
-    found.append(Traffic("made: bursts", texts, "bursts", length=short))
+    long = round(count / 1.1)
+    found.append(Traffic("zipf", texts, length=long // 10))
+    found.append(Traffic("bursts", texts, "bursts", length=long // 10, share=0.5))
+    found.append(Traffic("drift", texts, length=long // 4, drifting=frozenset(asked_most), share=0.25))
+    found.append(Traffic("zipf, long", texts, length=long, share=0.08))
     return found
 
 
