@@ -1,9 +1,9 @@
 """What replays say: rates with intervals, the area under hits against errors, goals, tables.
 
-Intervals: a shuffle is a cluster. A rate is a ratio of sums over shuffles, its variance that of its linearised residuals
-between shuffles. Where nothing was wrong in any shuffle, the upper end is that of *one* shuffle's mean number of hits
-without a wrong one (0.025 to the power of 1/hits), since shuffles share their texts. So intervals say what another order
-would give, not other texts; for that the rate is clustered by class as well where it says so.
+Intervals: a shuffle is a cluster. A rate is a ratio of sums over shuffles, its variance that of its linearised
+residuals between shuffles. Where nothing was wrong in any shuffle, the upper end is that of *one* shuffle's mean number
+of hits without a wrong one (1 - 0.025 to the power of 1/hits), since shuffles share their texts. So intervals say what
+another order would give, not other texts; for that the rate is clustered by class as well where it says so.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from bench.hit_methods import BOUNDS, Method, Sums
 from bench.report import Report, Target
 
-__all__ = ["Results", "area", "goals", "main_table", "ratio", "slices_table", "warm_up_table", "areas_table"]
+__all__ = ["Results", "area", "areas_table", "goals", "main_table", "percent", "ratio", "slices_table", "warm_up_table"]
 
 # By traffic, by method's name. The traffic's best possible hit rate stands in `possible`.
 Results = Mapping[str, Mapping[str, tuple[Method, Sums]]]
@@ -106,16 +106,17 @@ def areas_table(results: Results) -> Report:
         cells = [area(_curve(found, family, per_hit=per)) for per in (True, False) for family in families]
         report.rows.append([name, *(f"{cell:.3f}" for cell in cells)])
     report.notes.append(
-        "'cosine' and 'score' are fixed thresholds, the best chosen in hindsight on what is reported: no user has them. "
-        "'vcache' and 'ours' are online."
+        "'cosine' and 'score' are fixed thresholds, the best chosen in hindsight on what is reported: no user has "
+        "them. 'vcache' and 'ours' are online."
     )
     return report
 
 
 def warm_up_table(results: Results) -> Report:
     """What it takes until the first is served."""
-    report = Report("hit_warm_up", "Warm-up: until the first serve, median over shuffles that served (of all shuffles)",
-                    ["traffic", *(f"{f} {b:.1%}: requests, labels" for f in ("vcache", "ours") for b in BOUNDS)])  # fmt: skip
+    title = "Warm-up: requests, labels until the first serve; median over the shuffles that served (how many)"
+    columns = [f"{family} {bound:.1%}" for family in ("vcache", "ours") for bound in BOUNDS]
+    report = Report("hit_warm_up", title, ["traffic", *columns])
     for name, found in results.items():
         cells = []
         for method, sums in found.values():
@@ -123,7 +124,7 @@ def warm_up_table(results: Results) -> Report:
                 served = [(first, labels) for first, labels in zip(sums.first, sums.labels, strict=True) if first >= 0]
                 middle = np.median(served, axis=0) if served else None
                 text = "never" if middle is None else f"{middle[0]:,.0f}, {middle[1]:,.0f}"
-                cells.append(f"{text} ({len(served)} of {len(sums.first)})")
+                cells.append(f"{text} ({len(served)})" if served else text)
         report.rows.append([name, *cells])
     return report
 
@@ -205,7 +206,7 @@ def _traps(results: Results) -> list[Target]:
         if name.startswith("adv"):
             bound, start = (0.05, "cold start") if name == "adv" else (0.01, name)
             sums = found[f"ours {bound:.1%}"][1]
-            rate, _, high = ratio(sums.wrong, sums.hits)
+            rate, _, _ = ratio(sums.wrong, sums.hits)
             fixed = [one for method, one in found.values() if method.family == "cosine" and sum(one.hits)]
             static = max((one.hit_rate for one in fixed if sum(one.wrong) <= bound * sum(one.hits)), default=0.0)
             told = f"{sums.hit_rate:.1%}, wrong per hit {percent(sums.wrong, sums.hits)}; static {static:.1%}"

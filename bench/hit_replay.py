@@ -3,7 +3,7 @@
 Rules of this file:
 1. A request's class says whether an answer may be shared, and nothing else: it makes labels, never candidates.
 2. What went upstream becomes an entry, as the policy says: every miss, or only one whose candidate was wrong.
-3. An entry's answer is the one that was right when it was stored: where the right answer has changed since, it is wrong.
+3. An entry's answer is the one that was right when it was stored: where what is right has changed since, it is wrong.
 """
 
 from __future__ import annotations

@@ -134,16 +134,14 @@ def _questions(source: Sequence[Asked], chance: Random) -> tuple[list[list[Asked
     return questions, weights
 
 
-_OPENERS = (
-    "Hi, |Hello, |Hey, |Hi there! |Good morning. |Good evening, |Quick question: |A question: |Excuse me, |Sorry, |"
-    "Please help: |I need help. |Just wondering: |One more thing: |Dear team, |Hi all, |Ok so |Um, |Hello there, |"
-    "Please tell me: |Can you help me? |Could you help? |I have a question. |Hey there, |Morning! |So, |Well, |Right, "
-).split("|")
-_CLOSERS = (
-    " Thanks!| Thank you.| Thanks in advance.| Please.| Cheers| Much appreciated.| Please let me know.| Thx|?|!| Ta.|"
-    " Many thanks| Thank you very much!| Any help is welcome.| Best regards| Have a nice day.| ...| :)| Kind regards,|"
-    " I'd be grateful.| Please advise.| Hope you can help.| Thanks a lot."
-).split("|")
+_OPENERS = """Hi,|Hello,|Hey,|Hi there!|Good morning.|Good evening,|Quick question:|A question:|Excuse me,|Sorry,
+Please help:|I need help.|Just wondering:|One more thing:|Dear team,|Hi all,|Ok so|Um,|Hello there,|Please tell me:
+Can you help me?|Could you help?|I have a question.|Hey there,|Morning!|So,|Well,|Right,""".replace("\n", "|").split(
+    "|"
+)
+_CLOSERS = """ Thanks!| Thank you.| Thanks in advance.| Please.| Cheers| Much appreciated.| Please let me know.| Thx|?|!
+ Ta.| Many thanks| Thank you very much!| Any help is welcome.| Best regards| Have a nice day.| ...| :)| Kind regards,
+ I'd be grateful.| Please advise.| Hope you can help.| Thanks a lot.""".replace("\n", "|").split("|")
 
 
 def varied(text: str, chance: Random) -> str:
@@ -155,7 +153,7 @@ def varied(text: str, chance: Random) -> str:
     if chance.random() < 0.15:
         text = _slip(text, chance)
     if chance.random() < 0.6:
-        text = chance.choice(_OPENERS) + text
+        text = f"{chance.choice(_OPENERS)} {text}"
     if chance.random() < 0.6:
         text += chance.choice(_CLOSERS)
     return text
@@ -182,8 +180,8 @@ def streams(folder: Path, vectors: Vectors, count: int) -> list[Traffic]:
     long = round(count / 1.1)
     found.append(Traffic("zipf", texts, length=long // 10))
     found.append(Traffic("bursts", texts, "bursts", length=long // 10, share=0.5))
-    found.append(Traffic("drift", texts, length=long // 4, drifting=frozenset(asked_most), share=0.25))
-    found.append(Traffic("zipf, long", texts, length=long, share=0.08))
+    found.append(Traffic("drift", texts, length=long // 4, drifting=frozenset(asked_most), share=0.2))
+    found.append(Traffic("zipf, long", texts, length=long, share=0.05))
     return found
 
 
@@ -202,10 +200,8 @@ def calibrations(folder: Path, vectors: Vectors) -> list[Traffic]:
         if text not in known:
             more.setdefault(text, replace(other[0], text=text, answer=one.answer, slice="frames"))
     extra = list(more.values())[:2_000]
-    return [
-        Traffic("adv after other families", (*other, *test), "calibrated", first=len(other)),
-        Traffic("adv after other families and frames", (*other, *extra, *test), "calibrated", first=len(other) + len(extra)),
-    ]  # fmt: skip
+    before = {"adv after other families": other, "adv after families and frames": [*other, *extra]}
+    return [Traffic(name, (*rows, *test), "calibrated", first=len(rows), share=0.2) for name, rows in before.items()]
 
 
 def _most_asked(rows: Sequence[Asked]) -> list[str]:

@@ -36,13 +36,17 @@ _PILOT_KEPT = 10
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What is promised, and how carefully. `patience_*`: average observations between false alarms, at least."""
+    """What is promised, and how carefully. `patience_*`: average observations between false alarms, at least.
+
+    `chosen`: whether comparisons choose the thresholds, or they are given.
+    """
 
     bound: Bound
     comparator: Comparator
     pooled: bool
     patience_wrong: float
     patience_scores: float
+    chosen: bool = True
 
     @property
     def claim(self) -> float:
@@ -153,8 +157,9 @@ class Standing:
             return False
         self.restarts += 1
         self.reset("its evidence was hopeless")
-        self.pilot = []
-        self.weigh()
+        if self.rules.chosen:
+            self.pilot = []
+            self.weigh()
         return True
 
     def explore(self, score: float, outcome: float) -> None:

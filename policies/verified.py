@@ -26,9 +26,9 @@ __all__ = ["Settings", "Verified"]
 
 _VERSION = 1
 _PILOT_EPOCH = -1
-# The e-value for being worse than the claim, at which a route leaves the pool: wrongly so, for a route within the claim,
-# with probability 1 % at most. Whose evidence is hopeless leaves as well.
-_LEAVE = math.log(100.0)
+# E-values for being worse than the claim, at which a route leaves the pool: wrongly so, for a route within the claim,
+# with probability 1 % at most; 10 % where its evidence is hopeless as well, and about to be dropped.
+_LEAVE, _LEAVE_HOPELESS = math.log(100.0), math.log(10.0)
 _PROVED_BY = {"own": "proved by its own labels", "pool": "proved by the pool"}
 
 
@@ -37,7 +37,7 @@ class Settings:
     """`audit_share`: of served hits, at first; it falls with the root of the evidence, to `audit_floor`.
 
     `unaudited_limit`: hits served in a row without a label before the route observes again. `ladder`: thresholds, where
-    they are known beforehand; otherwise a tenant's first comparisons choose them.
+    they are known beforehand; otherwise comparisons choose them, as soon as some threshold promises something.
     """
 
     bound: Bound = field(default_factory=Bound)
@@ -61,7 +61,8 @@ class Settings:
     @property
     def rules(self) -> Rules:
         """The part that evidence is judged by."""
-        return Rules(self.bound, self.comparator, self.pooled, self.patience_wrong, self.patience_scores)
+        patience = self.patience_wrong, self.patience_scores
+        return Rules(self.bound, self.comparator, self.pooled, *patience, chosen=self.ladder is None)
 
 
 class Verified:
@@ -151,8 +152,11 @@ class Verified:
             self._leave(family, standing)
             return
         standing.weigh()
-        # Whose thresholds are hopeless chooses its own from now on, and the pool's are no longer its.
-        if (not standing.alone and standing.excess(family.common) >= _LEAVE) or standing.hopeless():
+        # In this order, since evidence that is dropped shows nothing any more.
+        excess = 0.0 if standing.alone else standing.excess(family.common)
+        enough = _LEAVE_HOPELESS if standing.hopeless() else _LEAVE
+        # Who chooses thresholds of its own has nothing in common with the pool any more.
+        if excess >= enough or standing.pilot is not None:
             self._leave(family, standing)
 
     def forget(self, route: RouteKey) -> None:
