@@ -259,46 +259,6 @@ def test_thresholds_come_from_a_pilot_whose_labels_prove_nothing() -> None:
     assert only(policy).threshold is not None
 
 
-def test_a_pilot_waits_until_a_threshold_promises_something() -> None:
-    """In a cache that is still empty all candidates are poor; thresholds that fit those would fit nothing later."""
-    policy = Verified(replace(QUICK, ladder=None))
-    random = Random(3)
-    pilot = policy._rules.pilot
-    for _ in range(5 * pilot):
-        compare(policy, score=random.uniform(0.0, 0.3), outcome=1.0)
-
-    assert only(policy).threshold is None and "none is good enough yet" in only(policy).reason
-    for _ in range(1_000):
-        score = random.uniform(0.0, 0.9)
-        compare(policy, score=score, outcome=float(score < 0.6))
-
-    assert only(policy).serving and (only(policy).threshold or 0.0) >= 0.55
-
-
-def test_a_route_with_hopeless_thresholds_chooses_others_and_leaves_the_pool() -> None:
-    policy = Verified(replace(POOLED, ladder=None))
-    random = Random(4)
-    good, odd = RouteKey("acme", "good"), RouteKey("acme", "odd")
-    for _ in range(policy._rules.pilot):
-        compare(policy, score=random.uniform(0.3, 0.6), route=good)
-    given = policy.dump()["families"]["acme"]["ladder"][0]
-    for _ in range(800):
-        score = random.uniform(0.3, 1.0)
-        compare(policy, score=score, outcome=float(score < 0.8), route=odd)
-    before = json.loads(json.dumps(policy.dump()))
-    again = Verified(policy.settings)
-    again.load(before)
-    state = next(one for one in policy.state() if one.route == odd)
-
-    assert max(given) < 0.6
-    assert state.serving and state.proof == "own" and (state.threshold or 0.0) >= 0.75
-    assert again.dump() == before
-    assert ask(again, 0.95, route=odd).action is Action.SERVE
-    assert ask(again, 0.7, route=odd).action is Action.OBSERVE
-    policy.forget(odd)
-    assert next(one for *name, one in policy.dump()["routes"] if name == list(odd))["ladder"][0] == given
-
-
 def only_or_none(policy: Verified) -> RouteState | None:
     return policy.state()[0] if policy.state() else None
 
