@@ -20,10 +20,11 @@ from typing import Any
 
 from farthing.policies.sequence import NOTHING, Evidence, Test
 
-__all__ = ["Book", "Ladder", "build"]
+__all__ = ["Book", "Ladder", "build", "promising"]
 
-# Shares of the would-be hits that the rungs let through, judged by the pilot's scores.
-_CUTS = (0.1, 0.25, 0.5, 0.75, 1.0)
+# Shares of the would-be hits that the rungs let through, judged by the pilot's scores. One is far stricter than seems
+# needed: a cache that fills finds nearer neighbours, and more and more reach it.
+_CUTS = (0.03, 0.1, 0.25, 0.5, 1.0)
 _FIRST_GUESS = 0.6
 
 
@@ -56,15 +57,25 @@ def build(pilot: Sequence[tuple[float, float]], claim: float) -> Ladder:
 
     Rungs at quantiles of the scores; most of the level on the lowest rung whose pilot outcomes are within the claim.
     """
-    ranked = sorted(pilot, reverse=True)
-    counts = sorted({max(1, math.ceil(cut * len(ranked))) for cut in _CUTS}) if ranked else []
-    rungs: dict[float, int] = {ranked[count - 1][0]: count for count in counts}
-    outcomes = [[outcome for score, outcome in ranked if score >= threshold] for threshold in rungs]
-    good = [i for i, seen in enumerate(outcomes) if sum(seen) <= claim * len(seen)]
+    rungs = _rungs(pilot)
+    good = [i for i, seen in enumerate(rungs.values()) if sum(seen) <= claim * len(seen)]
     guess = good[-1] if good else 0
     rest = (1.0 - _FIRST_GUESS) / (len(rungs) - 1) if len(rungs) > 1 else 0.0
     shares = tuple((1.0 - rest * (len(rungs) - 1)) if i == guess else rest for i in range(len(rungs)))
     return Ladder(tuple(rungs), shares)
+
+
+def promising(pilot: Sequence[tuple[float, float]], claim: float, labels: int) -> bool:
+    """Whether some rung of a ladder from this pilot has so many labels, and they are within the claim."""
+    return any(len(seen) >= labels and sum(seen) <= claim * len(seen) for seen in _rungs(pilot).values())
+
+
+def _rungs(pilot: Sequence[tuple[float, float]]) -> dict[float, list[float]]:
+    """Thresholds at quantiles of the scores, the strictest first, and the outcomes that each lets through."""
+    ranked = sorted(pilot, reverse=True)
+    counts = sorted({max(1, math.ceil(cut * len(ranked))) for cut in _CUTS}) if ranked else []
+    cuts = dict.fromkeys(ranked[count - 1][0] for count in counts)
+    return {cut: [outcome for score, outcome in ranked if score >= cut] for cut in cuts}
 
 
 class Book:

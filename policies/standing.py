@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 from farthing.policies.drift import Fall, Rise
-from farthing.policies.ladder import Book, Ladder
+from farthing.policies.ladder import Book, Ladder, build, promising
 from farthing.policies.reuse import Bound
 from farthing.policies.sequence import NOTHING, OVER, Comparator, Test
 
@@ -30,17 +30,23 @@ _HOPELESS_TIMES = 2.0
 _OWN_PART = 0.2
 _PILOT_PART = 0.1
 _PILOT_AT_LEAST, _PILOT_AT_MOST = 20, 100
+# The latest comparisons that a pilot keeps, in pilots: so many that the strictest rung, a tenth, is a pilot's worth.
+_PILOT_KEPT = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What is promised, and how carefully. `patience_*`: average observations between false alarms, at least."""
+    """What is promised, and how carefully. `patience_*`: average observations between false alarms, at least.
+
+    `chosen`: whether comparisons choose the thresholds, or they are given.
+    """
 
     bound: Bound
     comparator: Comparator
     pooled: bool
     patience_wrong: float
     patience_scores: float
+    chosen: bool = True
 
     @property
     def claim(self) -> float:
@@ -54,8 +60,17 @@ class Rules:
 
     @property
     def pilot(self) -> int:
-        """How many first comparisons go into choosing thresholds."""
+        """How many comparisons go into choosing thresholds, at least."""
         return min(_PILOT_AT_MOST, max(_PILOT_AT_LEAST, math.ceil(_PILOT_PART * self.unit)))
+
+    def ladder(self, pilot: list[tuple[float, float]]) -> Ladder | None:
+        """The ladder from a pilot, as soon as it promises something; None: not yet, and what is too old is dropped.
+
+        A cache that is still empty finds poor neighbours only: thresholds chosen then would fit nothing later, and
+        evidence for them would be waste. Waiting costs no level, since no evidence counts before.
+        """
+        del pilot[: -_PILOT_KEPT * self.pilot]
+        return build(pilot, self.claim) if promising(pilot, self.claim, self.pilot) else None
 
     def own_level(self, restarts: int) -> float:
         """The level of a route's own test after that many restarts."""
@@ -77,7 +92,10 @@ class Place(NamedTuple):
 
 @dataclass(slots=True)
 class Standing:
-    """One route. `alone`: it is worse than the pool and has left it. `unaudited`: hits served since the last label."""
+    """One route. `alone`: it is worse than the pool and has left it. `unaudited`: hits served since the last label.
+
+    `pilot`: while it chooses thresholds of its own, the comparisons so far; None: it has thresholds.
+    """
 
     rules: Rules
     book: Book
@@ -89,6 +107,7 @@ class Standing:
     served: int = 0
     unaudited: int = 0
     note: str = ""
+    pilot: list[tuple[float, float]] | None = None
     own: Place | None = None
     lacking: str = ""
 
@@ -111,8 +130,11 @@ class Standing:
         """After new evidence: what it proves now."""
         found = self.book.proved(self.rules.own_level(self.restarts))
         self.own = Place(*found, "own") if found else None
-        rung, needed = self.nearest()
         why = f" since {self.note}" if self.note else ""
+        if self.pilot is not None:
+            self.lacking = f"choosing thresholds{why}: {len(self.pilot)} comparisons, none is good enough yet"
+            return
+        rung, needed = self.nearest()
         seen = self.book.evidence[rung].seen
         self.lacking = f"not proved{why}: {seen:.0f} labels, about {needed} more good ones needed"
 
@@ -135,24 +157,41 @@ class Standing:
             return False
         self.restarts += 1
         self.reset("its evidence was hopeless")
+        if self.rules.chosen:
+            self.pilot = []
+            self.weigh()
         return True
+
+    def explore(self, score: float, outcome: float) -> None:
+        """One more comparison for its own pilot; when that promises something, evidence counts from then on."""
+        assert self.pilot is not None
+        self.pilot.append((score, outcome))
+        ladder = self.rules.ladder(self.pilot)
+        if ladder is not None:
+            self.reset(self.note, ladder)
+        else:
+            self.weigh()
 
     def excess(self, rung: int) -> float:
         """The logarithm of the e-value for its rate at a rung being above the claim."""
         evidence = self.book.evidence[rung]
         return _above(self.rules.claim).log_e(evidence) if evidence.bad > 0 else 0.0
 
-    def reset(self, note: str) -> None:
-        """Drop the evidence: back to observing. Labels of earlier verdicts no longer count."""
-        fresh = Standing.begin(self.book.ladder, self.rules)
+    def reset(self, note: str, ladder: Ladder | None = None) -> None:
+        """Drop the evidence: back to observing, with another ladder if one is given. Labels of earlier verdicts no
+        longer count."""
+        fresh = Standing.begin(ladder or self.book.ladder, self.rules)
         self.book, self.rise, self.fall = fresh.book, fresh.rise, fresh.fall
-        self.note, self.unaudited = note, 0
+        self.note, self.unaudited, self.pilot = note, 0, None
         self.epoch += 1
         self.weigh()
 
     def dump(self) -> dict[str, Any]:
         """As JSON values."""
+        ladder = self.book.ladder
         return {
+            "ladder": [list(ladder.thresholds), list(ladder.shares)],
+            "pilot": [list(pair) for pair in self.pilot] if self.pilot is not None else None,
             "book": self.book.dump(),
             "rise": list(self.rise.levels),
             "fall": [list(self.fall.counts), list(self.fall.levels)],
@@ -160,9 +199,12 @@ class Standing:
         }
 
     @classmethod
-    def load(cls, ladder: Ladder, rules: Rules, dumped: dict[str, Any]) -> Standing:
+    def load(cls, rules: Rules, dumped: dict[str, Any]) -> Standing:
         """What `dump` gave. Raises ValueError, KeyError or TypeError where it is damaged."""
-        found = cls.begin(ladder, rules)
+        thresholds, shares = dumped["ladder"]
+        found = cls.begin(Ladder(tuple(map(float, thresholds)), tuple(map(float, shares))), rules)
+        if dumped["pilot"] is not None:
+            found.pilot = [(float(score), float(outcome)) for score, outcome in dumped["pilot"]]
         found.book.load(dumped["book"])
         if dumped["book"]["claim"] == rules.claim:
             found.rise.levels = _floats(dumped["rise"], len(found.rise.levels))

@@ -129,7 +129,8 @@ class VCache:
         curve.labels.append((candidate.cosine, right))
         if len(curve.labels) > _KEPT_LABELS:
             del curve.labels[len(_SEEDS)]
-        curve.fit()
+        if len(curve.labels) >= _ENOUGH_LABELS:  # before, no fit decides anything
+            curve.fit()
         counts = self._counts.setdefault(route, [0.0, 0.0, 0.0])
         counts[0] += 1
         counts[1] += 1.0 - right

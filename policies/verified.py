@@ -17,7 +17,7 @@ from functools import lru_cache
 from typing import Any, Literal
 
 from farthing.policies.family import Family
-from farthing.policies.ladder import Ladder, build
+from farthing.policies.ladder import Ladder
 from farthing.policies.reuse import Action, Bound, Candidate, Label, Mode, RouteKey, RouteState, Source, Verdict
 from farthing.policies.sequence import Comparator, upper
 from farthing.policies.standing import Place, Rules, Standing
@@ -37,7 +37,7 @@ class Settings:
     """`audit_share`: of served hits, at first; it falls with the root of the evidence, to `audit_floor`.
 
     `unaudited_limit`: hits served in a row without a label before the route observes again. `ladder`: thresholds, where
-    they are known beforehand; otherwise a tenant's first comparisons choose them.
+    they are known beforehand; otherwise comparisons choose them, as soon as some threshold promises something.
     """
 
     bound: Bound = field(default_factory=Bound)
@@ -61,7 +61,8 @@ class Settings:
     @property
     def rules(self) -> Rules:
         """The part that evidence is judged by."""
-        return Rules(self.bound, self.comparator, self.pooled, self.patience_wrong, self.patience_scores)
+        patience = self.patience_wrong, self.patience_scores
+        return Rules(self.bound, self.comparator, self.pooled, *patience, chosen=self.ladder is None)
 
 
 class Verified:
@@ -83,10 +84,12 @@ class Verified:
             return Verdict(Action.OBSERVE, "score is out of range", weight=0.0, pool_weight=0.0)
         family, standing = self._at(route)
         if standing is None or family.ladder is None:
-            reason = f"choosing thresholds: {len(family.pilot)} of {self._rules.pilot} comparisons"
-            return Verdict(Action.OBSERVE, reason, epoch=_PILOT_EPOCH)
-        rung = family.ladder.passed(candidate.score)
-        if rung < len(family.ladder.thresholds):
+            return Verdict(Action.OBSERVE, self._choosing(family), epoch=_PILOT_EPOCH)
+        if standing.pilot is not None:
+            return Verdict(Action.OBSERVE, standing.lacking, epoch=standing.epoch)
+        ladder = standing.book.ladder
+        rung = ladder.passed(candidate.score)
+        if rung < len(ladder.thresholds):
             fell = standing.fall.add(standing.fall.bins - 1 - rung, chance * 65_536 % 1.0)
             if fell and standing.place(family.place) is not None:
                 standing.reset("scores have fallen")
@@ -110,7 +113,7 @@ class Verified:
             standing.served += 1
             standing.unaudited += 1
         bound, wrong = self._bound(family, standing, place)
-        threshold = family.ladder.thresholds[place.rung]
+        threshold = ladder.thresholds[place.rung]
         return Verdict(
             action, reason, audit, bound, wrong, threshold, chance_of_label, standing.epoch, weight, pool_weight
         )
@@ -132,6 +135,10 @@ class Verified:
             return
         if standing is None or family.book is None or verdict.epoch != standing.epoch:
             return
+        if standing.pilot is not None:
+            if label.source is Source.COMPARISON:
+                standing.explore(candidate.score, label.outcome)
+            return
         place = standing.place(family.place)
         if label.source is Source.RATING:
             if label.outcome < 0.5:
@@ -152,15 +159,17 @@ class Verified:
             return
         standing.weigh()
         # In this order, since evidence that is dropped shows nothing any more.
-        excess = standing.excess(family.common)
-        if excess >= (_LEAVE_HOPELESS if standing.hopeless() else _LEAVE):
+        excess = 0.0 if standing.alone else standing.excess(family.common)
+        enough = _LEAVE_HOPELESS if standing.hopeless() else _LEAVE
+        # Who chooses thresholds of its own has nothing in common with the pool any more.
+        if excess >= enough or standing.pilot is not None:
             self._leave(family, standing)
 
     def forget(self, route: RouteKey) -> None:
         """See reuse.Policy."""
         standing = self._routes.get(route)
         if standing is not None:
-            standing.reset("the operator reset it")
+            standing.reset("the operator reset it", self._families[route.tenant].ladder)
             standing.alone, standing.restarts = False, 0
 
     def state(self) -> list[RouteState]:
@@ -184,8 +193,7 @@ class Verified:
             families = {str(tenant): Family.load(self._rules, one) for tenant, one in dumped["families"].items()}
             routes: OrderedDict[RouteKey, Standing | None] = OrderedDict()
             for tenant, name, one in dumped["routes"]:
-                ladder = families[tenant].ladder
-                known = Standing.load(ladder, self._rules, one) if ladder is not None and one is not None else None
+                known = Standing.load(self._rules, one) if families[tenant].ladder and one is not None else None
                 routes[RouteKey(str(tenant), str(name))] = known
                 families[tenant].routes += 1
         except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -220,8 +228,15 @@ class Verified:
 
     def _pilot(self, family: Family, score: float, outcome: float) -> None:
         family.pilot.append((score, outcome))
-        if len(family.pilot) >= self._rules.pilot:
-            family.start(build(family.pilot, self._rules.claim))
+        ladder = self._rules.ladder(family.pilot)
+        if ladder is not None:
+            family.start(ladder)
+
+    def _choosing(self, family: Family) -> str:
+        seen, least = len(family.pilot), self._rules.pilot
+        if seen < least:
+            return f"choosing thresholds: {seen} of {least} comparisons"
+        return f"choosing thresholds: {seen} comparisons, none is good enough yet"
 
     def _weight(self, standing: Standing, place: Place | None, may_audit: bool) -> float:
         """What an observed label counts for the route: where its hits are served, no more than one of theirs may."""
@@ -267,7 +282,7 @@ class Verified:
         for route, standing in reversed(self._routes.items()):
             family = self._families[route.tenant]
             if standing is None:
-                reason = f"choosing thresholds: {len(family.pilot)} of {self._rules.pilot} comparisons"
+                reason = self._choosing(family)
                 yield RouteState(route, False, "", None, None, 0.0, 0.0, None, 0, 0, 0.0, reason)
                 continue
             place = standing.place(family.place)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from farthing.policies.drift import Fall, Rise
-from farthing.policies.ladder import Book, Ladder, build
+from farthing.policies.ladder import Book, Ladder, build, promising
 from farthing.policies.sequence import Evidence, Test
 
 THREE = Ladder((0.9, 0.6, 0.3), (0.2, 0.6, 0.2))
@@ -93,8 +93,17 @@ def test_the_pilots_guess_is_the_lowest_rung_without_fault() -> None:
 
     ladder = build(pilot, 0.01)
 
-    assert ladder.thresholds == (0.9, 0.75, 0.5, 0.25, 0.0)
-    assert ladder.guess == 2
+    assert ladder.thresholds == (0.97, 0.9, 0.75, 0.5, 0.0)
+    assert ladder.guess == 3
+
+
+def test_a_pilot_promises_something_where_enough_labels_are_within_the_claim() -> None:
+    pilot = [(i / 100, float(i < 45)) for i in range(100)]
+
+    assert promising(pilot, 0.01, 50)
+    assert not promising(pilot, 0.01, 51)
+    assert promising(pilot, 0.45, 100)
+    assert not promising([], 0.01, 1)
 
 
 @pytest.mark.parametrize(
