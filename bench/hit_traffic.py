@@ -90,7 +90,9 @@ def asked(row: dict[str, object]) -> Asked:
     told = json.dumps([one["content"] for one in messages if one["role"] == "system"])
     before = json.dumps([one for one in messages[:-1] if one["role"] != "system"])
     route = RouteKey(tenant, f"{MODEL} {told}")
-    return Asked(normalise(place[1]), str(row["class"]), str(row["slice"]), place[0], route, (tenant, told, before))
+    return Asked(
+        normalise(place.text), str(row["class"]), str(row["slice"]), place.scope, route, (tenant, told, before)
+    )
 
 
 def _scope(tenant: str) -> Scope:
