@@ -1,7 +1,7 @@
 """GPTCache itself on the held-out streams, in an environment of its own; its results as lines of JSON.
 
     python -m venv elsewhere && elsewhere/bin/pip install gptcache==0.1.44 faiss-cpu sqlalchemy
-    python -m bench.hit_gptcache --dump texts.npz      (with farthing's environment: texts, classes, vectors, orders)
+    python -m bench.hit_gptcache --dump texts.npz         (with farthing's environment: texts, classes, vectors, orders)
     elsewhere/bin/python bench/hit_gptcache.py texts.npz
 
 Its way of use is that of its README: the last message's text is the key, SQLite and FAISS keep it, the search distance

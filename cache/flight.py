@@ -193,8 +193,8 @@ class Reader:
             await self._wait()
         return flight.head
 
-    async def frames(self) -> AsyncIterator[Frame]:
-        """The frames from here on. Raises the flight's fault after the last one where the answer broke off."""
+    async def next(self) -> Frame | None:
+        """The next frame, None after the last one. Raises the flight's fault there where the answer broke off."""
         flight = self.flight
         while True:
             if self.cut:
@@ -204,13 +204,17 @@ class Reader:
                 self.position += 1
                 if flight._room is not None:
                     flight._advanced()
-                yield frame
-            elif flight.ended:
+                return frame
+            if flight.ended:
                 if flight.fault is not None:
                     raise flight.fault
-                return
-            else:
-                await self._wait()
+                return None
+            await self._wait()
+
+    async def frames(self) -> AsyncIterator[Frame]:
+        """`next` until there is none."""
+        while (frame := await self.next()) is not None:
+            yield frame
 
     def close(self) -> None:
         """Leave; the last one to leave an unfinished flight cancels it. Idempotent."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from farthing.cache.flight import Flight, Flights, Reader
 from farthing.proxy.clock import Clock, Randomness
-from farthing.proxy.exchange import GO_ON, CacheStatus, Call, Exchange, Verdict
+from farthing.proxy.exchange import GO_ON, CacheStatus, Call, Exchange, Quiet, Verdict
 
 __all__ = ["FlightStage", "flight_key"]
 
@@ -17,7 +17,7 @@ def flight_key(ex: Exchange) -> str:
 
 
 @dataclass(slots=True)
-class FlightStage:
+class FlightStage(Quiet):
     """Gives each exchange a reader: of a flight that it joins, or of one that it starts (`ex.leads`)."""
 
     flights: Flights

@@ -45,6 +45,11 @@ class SpendStage(Quiet):
     name: str = field(default="spend", init=False)
     hard: bool = field(default=True, init=False)
 
+    @property
+    def idle(self) -> bool:
+        """See Stage: there is no limit."""
+        return self.limit_pico is None
+
     async def on_request(self, ex: Exchange) -> Verdict:
         """Raise ClientFault 402 beyond the limit."""
         now_s = self.clock.now_s()

@@ -322,6 +322,11 @@ class Quiet:
 
     __slots__ = ()
 
+    @property
+    def idle(self) -> bool:
+        """It acts."""
+        return False
+
     async def on_request(self, ex: Exchange) -> Verdict:
         """Nothing on the way in."""
         return GO_ON
@@ -348,6 +353,11 @@ class Stage(Protocol):
     @property
     def hard(self) -> bool:
         """Whether its failure fails the request: only what the operator declared hard, and the upstream itself."""
+        ...
+
+    @property
+    def idle(self) -> bool:
+        """Whether, as it is configured, it will never do anything on the way in."""
         ...
 
     async def on_request(self, ex: Exchange) -> Verdict:

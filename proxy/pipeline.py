@@ -96,7 +96,9 @@ Way = tuple[Stage, bool, bool]
 
 def ways(stages: tuple[Stage, ...]) -> tuple[Way, ...]:
     """Each stage, whether it does anything on the way in, and whether on the way out."""
-    return tuple((stage, overrides(stage, "on_request"), overrides(stage, "on_end")) for stage in stages)
+    return tuple(
+        (stage, overrides(stage, "on_request") and not stage.idle, overrides(stage, "on_end")) for stage in stages
+    )
 
 
 def overrides(stage: Stage, name: str) -> bool:

@@ -157,14 +157,15 @@ class Relay:
 
     async def _whole(self, request: web.BaseRequest, ex: Exchange, head: Head, reader: Reader) -> web.StreamResponse:
         """A whole answer is held until it is complete, so that its head can carry what it cost; a long one isn't."""
-        held = bytearray()
-        async for frame in reader.frames():
-            held += frame.body
-            if len(held) > self._limits.buffer_bytes:
+        pieces, held = [], 0
+        while (frame := await reader.next()) is not None:
+            pieces.append(frame.body)
+            held += len(frame.body)
+            if held > self._limits.buffer_bytes:
                 response = await self._prepare(request, ex, head)
-                await response.write(bytes(held))
+                await response.write(b"".join(pieces))
                 return await self._pour(request, ex, response, reader)
-        headers, body = head.headers, bytes(held)
+        headers, body = head.headers, pieces[0] if len(pieces) == 1 else b"".join(pieces)
         if not ex.leads and not _accepts(request, headers):
             # Whoever started the flight takes this encoding; this client, who joined it, doesn't.
             plain = decoded(body, headers, 8 * self._limits.buffer_bytes)
@@ -201,7 +202,7 @@ class Relay:
         understood = ex.optimise and ex.payload is not None and ex.endpoint in _COUNTS_USAGE
         hides = added and understood and not ex.asks_usage and _is_event_stream_type(response)
         try:
-            async for frame in reader.frames():
+            while (frame := await reader.next()) is not None:
                 body = frame.body
                 if hides:
                     if frame.usage_only:

@@ -70,6 +70,11 @@ class SemanticStage(Quiet):
     name: str = field(default="semantic", init=False)
     hard: bool = field(default=False, init=False)
 
+    @property
+    def idle(self) -> bool:
+        """See Stage: the cache is off."""
+        return self.thread is None
+
     async def on_request(self, ex: Exchange) -> StageVerdict:
         """Answer from a neighbour where that is allowed; otherwise look without making anybody wait."""
         thread = self.thread

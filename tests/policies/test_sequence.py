@@ -90,8 +90,9 @@ def test_bounds_are_tight(seen: float, share: float, level: float) -> None:
 
 @given(evidence, levels, st.floats(1.01, 3))
 def test_less_confidence_is_a_tighter_bound(seen: Evidence, level: float, more: float) -> None:
-    assert upper(seen, level * more) <= upper(seen, level)
-    assert lower(seen, level * more) >= lower(seen, level)
+    """To within the exactness of the search, which stops on the safe side."""
+    assert upper(seen, level * more) <= upper(seen, level) + 1e-6
+    assert lower(seen, level * more) >= lower(seen, level) - 1e-6
 
 
 @given(evidence, means, weights)
