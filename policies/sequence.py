@@ -156,6 +156,8 @@ def upper(evidence: Evidence, level: float, comparator: Comparator = _PERFECT) -
         value, slope = _at(evidence, UNDER, mean)
         if value >= goal:
             found = min(found, mean)
+        if slope <= 0.0:
+            break  # so little evidence that its slope is lost in rounding
         step = (value - goal) / slope
         if abs(step) < _EXACT * mean and value >= goal:
             break

@@ -88,6 +88,12 @@ def test_bounds_are_tight(seen: float, share: float, level: float) -> None:
     assert low == 0.0 or Test(min(low * 1.001, 0.999999), OVER).log_e(found) < math.log(1 / level)
 
 
+def test_next_to_no_evidence_says_nothing() -> None:
+    """Found by the property below: its slope is zero as a float."""
+    assert upper(Evidence(1e-300, 0.0), 0.05) == 1.0
+    assert lower(Evidence(1e-300, 0.0), 0.05) == 0.0
+
+
 @given(evidence, levels, st.floats(1.01, 3))
 def test_less_confidence_is_a_tighter_bound(seen: Evidence, level: float, more: float) -> None:
     """To within the exactness of the search, which stops on the safe side."""
