@@ -175,6 +175,9 @@ def lower(evidence: Evidence, level: float, comparator: Comparator = _PERFECT) -
     mean, found = 0.0, 0.0
     for _ in range(_STEPS):
         value, slope = _at(evidence, OVER, mean)
+        if value < goal and mean - found > 2 * _EXACT * mean:
+            mean -= _EXACT * mean  # rounding took the last step too far: a hair back, not the whole step
+            continue
         if value < goal or slope >= 0:
             break
         found = max(found, mean)
