@@ -30,7 +30,7 @@ OFF_LOOP_BYTES = 65_536
 
 def scope_of(ex: Exchange, upstream_url: str) -> Scope:
     """The request's identity apart from its body."""
-    return Scope(ex.tenant, ex.endpoint, ex.original.target, upstream_url, ex.original.headers, ex.controls)
+    return Scope(ex.tenant, ex.endpoint, ex.original.target, upstream_url, ex.original.facts.vendor, ex.controls)
 
 
 class Renderer:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
 
 from farthing.compress.plan import plan
-from farthing.compress.tidy import tidy
+from farthing.compress.tidy import Tidied, tidy
 from farthing.proxy.exchange import GO_ON, Exchange, Quiet, Verdict
 
 __all__ = ["TidyStage"]
@@ -23,7 +24,7 @@ class TidyStage(Quiet):
     name: str = field(default="tidy", init=False)
     hard: bool = field(default=False, init=False)
 
-    async def on_request(self, ex: Exchange) -> Verdict:
+    def on_request(self, ex: Exchange) -> Verdict | Awaitable[Verdict]:
         """Put the shorter body in the place of the one to be sent."""
         if not ex.optimise or ex.exact is None or ex.payload is None or ex.body is None:
             return GO_ON
@@ -33,7 +34,12 @@ class TidyStage(Quiet):
         if "tidy" not in chosen.steps:
             return GO_ON
         work = partial(tidy, ex.endpoint, ex.payload, ex.body)
-        tidied = await asyncio.to_thread(work) if len(ex.body) > _OFF_LOOP_BYTES else work()
+        return self._aside(ex, work) if len(ex.body) > _OFF_LOOP_BYTES else self._put(ex, work())
+
+    async def _aside(self, ex: Exchange, work: Callable[[], Tidied]) -> Verdict:
+        return self._put(ex, await asyncio.to_thread(work))
+
+    def _put(self, ex: Exchange, tidied: Tidied) -> Verdict:
         if tidied.edits:
             ex.body_out = tidied.body
             ex.compress = self.name

@@ -20,7 +20,7 @@ would have had are those that it had, and p2 = p3.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from farthing.proxy.prices import RateCard, Rates
 from farthing.proxy.usage import Usage, UsageSource
@@ -36,8 +36,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Money:
+class Money(NamedTuple):
     """A row's money in integer pico-dollars; all None where a price is unknown. `modelled`: something was estimated."""
 
     baseline: int | None = None
@@ -137,18 +136,18 @@ def attribute_joined(card: RateCard, model: str, usage: Usage | None, *, at_s: f
 def attribute_failure(card: RateCard, model: str, at_s: float) -> Money:
     """A request for which nothing was billed and nothing would have been."""
     rates = card.rates(model, at_s)
-    return replace(_NOTHING, price_source=rates.source if rates else "")
+    return _NOTHING._replace(price_source=rates.source if rates else "")
 
 
 def audit_money(card: RateCard, model: str, usage: Usage | None, at_s: float) -> Money:
     """What an audit cost: overhead alone, since no client asked for it; unknown where usage or rates are."""
     if usage is None:
-        return replace(_NOTHING, overhead=None)
+        return _NOTHING._replace(overhead=None)
     rates = card.rates(model, at_s)
     if rates is None:
-        return replace(_NOTHING, overhead=None)
+        return _NOTHING._replace(overhead=None)
     modelled = usage.source is UsageSource.COUNTED
-    return replace(_NOTHING, overhead=rates.pico(usage), price_source=rates.source, modelled=modelled)
+    return _NOTHING._replace(overhead=rates.pico(usage), price_source=rates.source, modelled=modelled)
 
 
 def same_model(asked: str, served: str) -> bool:
@@ -173,9 +172,9 @@ def rates_of_one(card: RateCard, asked: str, served: str, at_s: float) -> Rates 
 def with_reads(usage: Usage, cached: int) -> Usage:
     """The same input with another share of it read from the provider's cache."""
     cached = max(0, min(cached, usage.tokens_in - usage.cache_write))
-    return replace(usage, cached=cached, fresh=usage.tokens_in - usage.cache_write - cached)
+    return usage._replace(cached=cached, fresh=usage.tokens_in - usage.cache_write - cached)
 
 
 def with_more_input(usage: Usage, tokens: int) -> Usage:
     """The usage with `tokens` more fresh input; never less than none."""
-    return replace(usage, fresh=max(0, usage.fresh + tokens))
+    return usage._replace(fresh=max(0, usage.fresh + tokens))

@@ -17,7 +17,7 @@ from farthing.proxy.account import Account
 from farthing.proxy.attribute import audit_money
 from farthing.proxy.clock import Clock, Randomness
 from farthing.proxy.errors import ClientFault, UpstreamFault
-from farthing.proxy.exchange import CacheStatus, Call, Exchange, Outcome, Stage
+from farthing.proxy.exchange import CacheStatus, Call, Continue, Exchange, LocalReply, Outcome, Stage
 
 __all__ = ["Auditor"]
 
@@ -59,7 +59,9 @@ class Auditor:
         shadow.cache, shadow.cache_reason = CacheStatus.BYPASS, f"audit of {ex.id}"
         try:
             for stage in self.stages:
-                await stage.on_request(shadow)
+                verdict = stage.on_request(shadow)
+                if not isinstance(verdict, Continue | LocalReply):
+                    await verdict
             shadow.outcome = call.outcome = Outcome.COMPLETED
         except (UpstreamFault, ClientFault) as fault:
             shadow.outcome, shadow.error = Outcome.FAILED, fault.message
@@ -83,6 +85,4 @@ class Auditor:
             self.spent.add(money.overhead, now_s)
             self.account.total.add(money.overhead, now_s)
         if self.account.ledger is not None:
-            row = self.account.row(shadow, usage, money)
-            row.endpoint = "audit"
-            self.account.ledger.append(row)
+            self.account.ledger.append(self.account.row(shadow, usage, money)._replace(endpoint="audit"))

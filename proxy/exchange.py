@@ -9,14 +9,17 @@ Rules of this file:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from farthing.proxy.usage import Usage
+
+if TYPE_CHECKING:
+    from farthing.proxy.header_facts import HeaderFacts
 
 __all__ = [
     "GO_ON",
@@ -116,12 +119,16 @@ class Sink(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Original:
-    """The client's request as it came. `target`: path and query, undecoded. `source`: its body, still to be read."""
+    """The client's request as it came. `target`: path and query, undecoded. `source`: its body, still to be read.
+
+    `facts`: what the headers say.
+    """
 
     method: str
     target: str
     headers: CIMultiDictProxy[str]
     source: BodySource
+    facts: HeaderFacts
 
     @property
     def path(self) -> str:
@@ -327,12 +334,13 @@ class Quiet:
         """It acts."""
         return False
 
-    async def on_request(self, ex: Exchange) -> Verdict:
+    def on_request(self, ex: Exchange) -> Verdict | Awaitable[Verdict]:
         """Nothing on the way in."""
         return GO_ON
 
-    async def on_end(self, ex: Exchange) -> None:
+    def on_end(self, ex: Exchange) -> Awaitable[None] | None:
         """Nothing on the way out."""
+        return None
 
 
 class Stage(Protocol):
@@ -341,7 +349,8 @@ class Stage(Protocol):
     `hard`: its failure is the request's failure; any other stage that fails is passed by.
 
     `on_request` fires in the list's order and may answer itself; `on_end` in reverse order, only for stages
-    whose `on_request` ran, once the outcome is known. A stage never changes the original, opens no sockets
+    whose `on_request` ran, once the outcome is known. Where a stage has to wait it gives something to await; most
+    don't, and so cost no coroutine. A stage never changes the original, opens no sockets
     (but `upstream`), reads no clock but the injected one and starts no task of its own.
     """
 
@@ -360,11 +369,11 @@ class Stage(Protocol):
         """Whether, as it is configured, it will never do anything on the way in."""
         ...
 
-    async def on_request(self, ex: Exchange) -> Verdict:
+    def on_request(self, ex: Exchange) -> Verdict | Awaitable[Verdict]:
         """Let the request go on, or answer it."""
         ...
 
-    async def on_end(self, ex: Exchange) -> None:
+    def on_end(self, ex: Exchange) -> Awaitable[None] | None:
         """Learn from the outcome, which stands in the exchange."""
         ...
 

@@ -29,7 +29,6 @@ from farthing.proxy.ledger_file import (
     is_busy,
     is_corrupt,
     move_aside,
-    values_of,
     washed,
 )
 from farthing.proxy.row import Row
@@ -209,7 +208,7 @@ class Ledger:
         try:
             conn.execute("begin immediate")
             try:
-                conn.executemany(INSERT, map(values_of, rows))
+                conn.executemany(INSERT, rows)
             except POISON:
                 conn.execute("rollback")
                 conn.execute("begin immediate")

@@ -27,7 +27,6 @@ from farthing.proxy.account import Account, cache_status
 from farthing.proxy.body import IncomingBody
 from farthing.proxy.clock import Clock, Randomness
 from farthing.proxy.exchange import CacheStatus, Exchange, LocalReply
-from farthing.proxy.ledger_file import values_of
 from farthing.proxy.row import COLUMNS, Row
 
 __all__ = ["Repeat", "Repeats"]
@@ -124,7 +123,7 @@ class Repeats:
         row[_AT["latency_ms"]] = row[_AT["overhead_ms"]] = (clock.tick_s() - begun_tick) * 1000
         row[_AT["ttft_ms"]] = ready_ms
         if self._account.ledger is not None:
-            self._account.ledger.append(Row(*row))
+            self._account.ledger.append(Row._make(row))
         await whole.drained(request, body)
 
     def learn(self, request: web.BaseRequest, ex: Exchange, reply: LocalReply) -> None:
@@ -142,7 +141,7 @@ class Repeats:
         if entry is None or template is None or size * 8 > self._limit or named > _MOST_NAMED_BYTES:
             return
         headers = dict(reply.headers) | self._account.headers_at_end(ex)
-        row = list(values_of(self._account.row_of_hit(ex)))
+        row = list(self._account.row_of_hit(ex))
         row[_AT["stage_ms"]] = "{}"
         self._forget(place)
         self._known[place] = Repeat(

@@ -7,9 +7,8 @@ turns both into the same buckets, once, so that nothing downstream can count a t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 __all__ = ["Usage", "UsageSource", "from_payload"]
 
@@ -23,8 +22,7 @@ class UsageSource(StrEnum):
     COUNTED = "counted"
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(NamedTuple):
     """Tokens of one answer; the buckets are disjoint, so their sum is the whole.
 
     `fresh`: input neither read from nor written to the provider's cache. `cached`: input read from it.
@@ -91,12 +89,14 @@ def from_payload(endpoint: str, usage: Mapping[str, Any]) -> Usage | None:
 
 def _details(usage: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     found = usage.get(name)
-    return found if isinstance(found, Mapping) else {}
+    return found if type(found) is dict or isinstance(found, Mapping) else {}
 
 
 def _count(usage: Mapping[str, Any], name: str) -> int:
     """A count; 0 where it is absent or null. Raises ValueError where it is no count."""
     value = usage.get(name)
+    if type(value) is int and 0 <= value <= _MOST:
+        return value
     if value is None:
         return 0
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _MOST:
