@@ -153,7 +153,7 @@ class ExactStage(Quiet):
         assert ex.exact is not None
         ex.cache = CacheStatus.MISS
         large = ex.body is not None and len(ex.body) > OFF_LOOP_BYTES
-        work = partial(digest_of, ex.exact, ex.endpoint)
+        work = partial(digest_of, ex.exact, ex.endpoint, plain=ex.plain)
         digest = await asyncio.to_thread(work) if large else work()
         ex.key = key_of(scope_of(ex, self.upstream_url), digest)
         if self.variants > 1:

@@ -31,7 +31,7 @@ class TidyStage(Quiet):
         chosen = plan(self.enabled, ex.controls.compress)
         if chosen.reason:
             ex.decide(self.name, "plan", chosen.reason)
-        if "tidy" not in chosen.steps:
+        if "tidy" not in chosen.steps or ex.plain:  # without a tool's message there is no result to tidy
             return GO_ON
         work = partial(tidy, ex.endpoint, ex.payload, ex.body)
         return self._aside(ex, work) if len(ex.body) > _OFF_LOOP_BYTES else self._put(ex, work())

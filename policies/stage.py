@@ -25,7 +25,7 @@ class EligibleStage(Quiet):
         if not ex.optimise:
             ex.cache_reason = ex.cache_reason or "optimisation is off"
             return GO_ON
-        verdict = eligible(ex.endpoint, ex.payload, ex.controls, self.rules)
+        verdict = eligible(ex.endpoint, ex.payload, ex.controls, self.rules, plain=ex.plain)
         if verdict.store and ex.exact is None:
             return GO_ON  # the body has no canonical form; parse gave the reason
         ex.may_store, ex.may_read, ex.may_join = verdict.store, verdict.read, verdict.join

@@ -273,6 +273,7 @@ class Exchange:
     asks_usage: bool = False
     body: bytes | None = None
     exact: dict[str, Any] | None = None
+    plain: bool = False  # what is said in it is nothing but roles and texts
     body_out: bytes | None = None
     # assign
     optimise: bool = True

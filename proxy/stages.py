@@ -136,7 +136,7 @@ class ParseStage(Quiet):
         if isinstance(body, str):
             ex.cache_reason = body
             return GO_ON
-        ex.payload, ex.exact, ex.cache_reason = body.payload, body.exact, body.problem
+        ex.payload, ex.exact, ex.plain, ex.cache_reason = body.payload, body.exact, body.plain, body.problem
         model = body.payload.get("model")
         ex.model = model if isinstance(model, str) else ""
         ex.stream = body.payload.get("stream") is True

@@ -29,6 +29,7 @@ __all__ = [
     "endpoint_of",
     "forwardable",
     "forwarded",
+    "is_plain",
     "read_body",
     "telling",
     "upstream_target",
@@ -225,11 +226,38 @@ def _tags(text: str) -> tuple[tuple[str, str], ...]:
 @dataclass(frozen=True, slots=True)
 class Body:
     """A JSON body, understood. `payload`: for reading. `exact`: the same value with every number exact, for the key;
-    None where the body can't have a canonical form (`problem` says why), so that it must not be cached."""
+    None where the body can't have a canonical form (`problem` says why), so that it must not be cached.
+    `plain`: `is_plain(payload)`."""
 
     payload: dict[str, Any]
     exact: dict[str, Any] | None
     problem: str = ""
+    plain: bool = False
+
+
+_LISTS = ("messages", "input")
+
+
+def is_plain(payload: dict[str, Any]) -> bool:
+    """Whether all that is said in it is messages of exactly a role and a text, none of them a tool's.
+
+    Most requests are like that, and then nobody need look into each message for parts, references or results.
+    """
+    for name in _LISTS:
+        turns = payload.get(name)
+        if turns is None or type(turns) is str:
+            continue
+        if type(turns) is not list:
+            return False
+        for turn in turns:
+            if type(turn) is not dict or len(turn) != 2 or type(turn.get("content")) is not str:
+                return False
+            if type(role := turn.get("role")) is not str or role not in _SPEAKERS:
+                return False
+    return True
+
+
+_SPEAKERS = frozenset({"system", "developer", "user", "assistant"})
 
 
 def read_body(body: bytes) -> Body | str:
@@ -247,7 +275,7 @@ def read_body(body: bytes) -> Body | str:
     if too_deep(body):
         return Body(payload, None, _TOO_DEEP)
     if orjson.dumps(payload) == body:
-        return Body(payload, payload)
+        return Body(payload, payload, plain=is_plain(payload))
     exact = _exact(body)
     return Body(payload, None, exact) if isinstance(exact, str) else Body(payload, exact)
 
