@@ -15,7 +15,7 @@ from farthing.cache.stage_exact import note_refusal
 from farthing.policies.spend import DayTotal
 from farthing.proxy.account import Account
 from farthing.proxy.attribute import audit_money
-from farthing.proxy.clock import Clock, Randomness
+from farthing.proxy.clock import Clock, Randomness, new_id
 from farthing.proxy.errors import ClientFault, UpstreamFault
 from farthing.proxy.exchange import CacheStatus, Call, Continue, Exchange, LocalReply, Outcome, Stage
 
@@ -51,7 +51,8 @@ class Auditor:
 
     async def ask(self, ex: Exchange) -> Call:
         """Ask the upstream what `ex` asked, and write the audit's row. Never raises for the upstream's sake."""
-        shadow = Exchange("far-" + self.randomness.token(12), ex.original, self.clock.now_s(), self.clock.tick_s())
+        now_s = self.clock.now_s()
+        shadow = Exchange(new_id(now_s, self.randomness), ex.original, now_s, self.clock.tick_s())
         for name in _CARRIED:
             setattr(shadow, name, getattr(ex, name))
         call = shadow.call = Call(id=self.randomness.token(8))

@@ -87,6 +87,10 @@ class BodySource(Protocol):
 
     fault: Exception | None
 
+    def arrived(self) -> bytes | None:
+        """The body, if all of it is here already and not large; `read` still gives it."""
+        ...
+
     async def read(self, limit_bytes: int) -> bytes | None:
         """The whole body; None where it is longer than the limit: then `stream` still gives all of it.
 

@@ -106,6 +106,11 @@ class Connection(asyncio.Protocol):
         while not self._headed:
             await self._more()
 
+    @property
+    def ended(self) -> bool:
+        """Whether the body is complete and all of it was read."""
+        return self._ended and not self._chunks
+
     async def read(self) -> bytes:
         """Some of the body, b'' once it is complete. Raises UpstreamFault where it breaks off."""
         while not self._chunks:

@@ -208,7 +208,7 @@ class Ledger:
         try:
             conn.execute("begin immediate")
             try:
-                conn.executemany(INSERT, rows)
+                conn.executemany(INSERT, map(tuple, rows))  # SQLite binds a plain tuple faster
             except POISON:
                 conn.execute("rollback")
                 conn.execute("begin immediate")
