@@ -26,7 +26,7 @@ _HELD_BYTES = 262_144
 
 
 def request_head(method: str, target: str, lines: str) -> bytes:
-    """The request's head as bytes. `lines`: of whole.lines_of. Raises ValueError: a line break in the target."""
+    """The request's head as bytes. `lines`: of wire.lines_of. Raises ValueError: a line break in the target."""
     if any(map(target.__contains__, "\r\n \0")):
         raise ValueError("the target holds what no target may hold")
     return f"{method} {target} HTTP/1.1\r\n{lines}\r\n".encode("utf-8", "surrogateescape")

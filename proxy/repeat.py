@@ -148,7 +148,7 @@ class Repeats:
             entry=entry,
             template=template,
             id_prefix=ID_PREFIX.get(ex.endpoint, ""),
-            head=whole.lines_of((name, value) for name, value in headers.items() if name.lower() not in _EACH_TIME),
+            head=wire.lines_of((name, value) for name, value in headers.items() if name.lower() not in _EACH_TIME),
             row=row,
             credential=ex.credential,
             until_s=now_s + _PRICES_HOLD_S,

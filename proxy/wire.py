@@ -30,6 +30,7 @@ __all__ = [
     "forwardable",
     "forwarded",
     "is_plain",
+    "lines_of",
     "read_body",
     "telling",
     "upstream_target",
@@ -92,6 +93,15 @@ def forwarded(headers: Iterable[tuple[str, str]], *, drop: frozenset[str] = froz
     named = ",".join([value for name, value in pairs if len(name) == 10 and name.lower() == "connection"])
     keep = _kept(tuple([name for name, _ in pairs]), named, drop)
     return list(compress(pairs, keep))
+
+
+def lines_of(headers: Iterable[tuple[str, str]]) -> str:
+    """Header lines. Raises ValueError: a line break inside one, which would make two of it (RFC 9112, 11.1)."""
+    lines = [f"{name}: {value}\r\n" for name, value in headers]
+    text = "".join(lines)
+    if text.count("\n") != len(lines) or text.count("\r") != len(lines) or "\0" in text:
+        raise ValueError("a header holds a line break")
+    return text
 
 
 # A client sends the same header names again and again, so what they mean is worked out once.

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from farthing.proxy.errors import UpstreamFault
 from farthing.proxy.header_facts import Lines
 from farthing.proxy.http1 import Connection, request_head
-from farthing.proxy.whole import lines_of
+from farthing.proxy.wire import lines_of
 
 
 class Wire(asyncio.Transport):
