@@ -218,8 +218,8 @@ def simulated(found: Sequence[Candidates]) -> Report:
             )  # fmt: skip
     table.notes.append(
         f"Simulation: right about each pair with that probability, independently; {DRAWS} draws. Thresholds in "
-        "hindsight, with and without judge alike. 'More hits / judged pair' is where it pays: while a judgement costs a "
-        "smaller share of a hit's worth than that."
+        "hindsight, with and without judge alike. 'More hits / judged pair' is where it pays: while a judgement costs "
+        "a smaller share of a hit's worth than that."
     )
     return table
 
