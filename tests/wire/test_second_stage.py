@@ -15,6 +15,8 @@ import pytest
 
 from farthing.cache.store import Selector
 from farthing.proxy import figures
+from tests.cache.test_second_opinion import HERE as TORCH
+from tests.cache.test_second_opinion import tiny
 from tests.fakes.proxying import PRICES, Proxied, chat, proxied
 from tests.fakes.upstream import Call, Script, ScriptedUpstream
 from tests.wire.test_reuse import LOOSE, SAYS, pairs, quiet
@@ -280,6 +282,19 @@ async def test_without_a_cross_encoder_a_doubtful_candidate_is_not_served(up: Sc
     async with proxied(up.url, tmp_path, **settings) as proxy:
         assert "not judged" in await one_candidate(proxy)
         assert not proxy.services.semantic.reuse.state()
+
+
+@pytest.mark.torch
+@pytest.mark.skipif(not TORCH, reason="the extra sentence-transformers is absent")
+@pytest.mark.filterwarnings("default")  # what torch and transformers warn of is not ours
+async def test_a_cross_encoder_judges_and_costs_nothing(up: ScriptedUpstream, tmp_path: Path) -> None:
+    settings = JUDGED | {"semantic__second_stage": f"cross-encoder:{tiny(tmp_path / 'model')}"}
+    async with proxied(up.url, tmp_path, **settings) as proxy:
+        await loaded(proxy)
+        await quiet(proxy)  # until it is loaded
+        assert "judged 0." in await one_candidate(proxy)
+        rows = await proxy.rows()
+    assert {row["endpoint"] for row in rows} == {"chat"}
 
 
 async def test_a_reload_keeps_verdicts_and_the_days_money(up: ScriptedUpstream, tmp_path: Path) -> None:
