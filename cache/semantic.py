@@ -54,7 +54,7 @@ class Neighbour:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The outcome of a look-up: the candidate with the best score, its cosine and its score.
+    """The outcome of a look-up: the candidate with the best score, its cosine, its score and its text, normalised.
 
     `verdict`: 'candidate', or why there is none: 'empty scope', 'too long', 'freshness' and so on.
     """
@@ -63,6 +63,7 @@ class Found:
     similarity: float | None
     score: float
     verdict: str
+    text: str = ""
 
 
 @dataclass(slots=True)
@@ -79,7 +80,8 @@ def best(neighbours: Sequence[Neighbour], scores: Sequence[float]) -> Found:
     if not neighbours:
         return Found(None, None, 0.0, "no neighbour")
     at = max(range(len(neighbours)), key=lambda i: (scores[i], -i))
-    return Found(neighbours[at].entry_key, min(neighbours[at].similarity, 1.0), scores[at], "candidate")
+    found = neighbours[at]
+    return Found(found.entry_key, min(found.similarity, 1.0), scores[at], "candidate", found.text)
 
 
 class SemanticCache:

@@ -10,7 +10,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import structlog
@@ -18,6 +18,7 @@ from aiohttp import web
 
 from farthing.cache.entry import Entry
 from farthing.cache.flight import Flights
+from farthing.cache.second_opinion import Band
 from farthing.cache.semantic import SemanticCache
 from farthing.cache.semantic_thread import SemanticThread
 from farthing.cache.stage_exact import ExactStage, KeepStage, Renderer
@@ -36,8 +37,10 @@ from farthing.proxy.clock import Clock, Randomness, SystemClock, SystemRandomnes
 from farthing.proxy.config import Config
 from farthing.proxy.connections import Connections
 from farthing.proxy.deadlines import Deadlines
+from farthing.proxy.errand import Errands
 from farthing.proxy.exchange import Stage
 from farthing.proxy.front import FrontServer
+from farthing.proxy.judge import Judge, Verdicts
 from farthing.proxy.ledger import Ledger
 from farthing.proxy.metrics import Metrics
 from farthing.proxy.pipeline import Pipeline
@@ -45,6 +48,7 @@ from farthing.proxy.prices import RateCard
 from farthing.proxy.refused import Refused
 from farthing.proxy.repeat import Repeats
 from farthing.proxy.reuse_state import Learnt
+from farthing.proxy.second_stage import CrossEncoderStage, SecondStage
 from farthing.proxy.server import Relay
 from farthing.proxy.stage_semantic import Case, SemanticStage
 from farthing.proxy.stage_upstream import UpstreamStage
@@ -75,6 +79,8 @@ class State:
     barred: Refused
     learnt: Learnt
     audited: DayTotal
+    judged: DayTotal
+    verdicts: Verdicts
     served_cases: OrderedDict[str, Case]
 
 
@@ -111,6 +117,9 @@ class Running:
         self.services = await build(config, old.state, self._stack, old)
         if old.thread is not None and old.thread is not self.services.thread:
             await old.thread.close()
+        before = old.semantic.second
+        if isinstance(before, CrossEncoderStage) and before is not self.services.semantic.second:
+            before.close()
         return kept
 
 
@@ -162,7 +171,7 @@ async def open_state(config: Config, clock: Clock, randomness: Randomness, stack
     """Open what lasts; it is pushed on `stack`, so that it closes in reverse order."""
     stack.callback(state.claim(config.state_dir).close)
     metrics = Metrics()
-    total, audited = DayTotal(), DayTotal()
+    total, audited, judged = DayTotal(), DayTotal(), DayTotal()
     ledger = None
     if config.ledger.enabled:
         ledger = Ledger(
@@ -174,8 +183,9 @@ async def open_state(config: Config, clock: Clock, randomness: Randomness, stack
         )
         stack.callback(ledger.close)
         midnight_s = clock.now_s() // 86_400 * 86_400
-        audited.add(ledger.spent_since(midnight_s, audits=True), clock.now_s())
-        total.add(ledger.spent_since(midnight_s) + audited.spent_pico, clock.now_s())
+        audited.add(ledger.spent_since(midnight_s, overhead_of="audit"), clock.now_s())
+        judged.add(ledger.spent_since(midnight_s, overhead_of="judge"), clock.now_s())
+        total.add(ledger.spent_since(midnight_s) + audited.spent_pico + judged.spent_pico, clock.now_s())
     store = await open_store(config, clock)
     stack.push_async_callback(store.close)
     barred = Refused(config.state_dir / "refused")
@@ -198,6 +208,8 @@ async def open_state(config: Config, clock: Clock, randomness: Randomness, stack
         barred=barred,
         learnt=learnt,
         audited=audited,
+        judged=judged,
+        verdicts=Verdicts(),
         served_cases=OrderedDict(),
     )
 
@@ -228,6 +240,8 @@ async def build(config: Config, held: State, stack: AsyncExitStack, old: Service
         reuse=await held.learnt.use(config.semantic),
         unproven=config.semantic.unproven,
         deadline_s=config.semantic.deadline_ms / 1000,
+        band=Band(*config.semantic.judge_band),
+        judge_deadline_s=config.semantic.judge_deadline_ms / 1000,
         spawn=lambda coro: held.tasks.spawn(coro, "semantic"),
         clock=held.clock,
         randomness=held.randomness,
@@ -241,7 +255,8 @@ async def build(config: Config, held: State, stack: AsyncExitStack, old: Service
         rates, held.ledger, held.tokenizer, held.total, held.clock, patience_s=config.semantic.deadline_ms / 1000
     )
     pipeline, admit, on_the_way = lay_out(config, held, semantic, connections, account)
-    semantic.auditor = Auditor(
+    audits = Errands(
+        "audit",
         on_the_way,
         account,
         limit_pico=int(config.semantic.audit_daily_usd * 10**12),
@@ -252,6 +267,9 @@ async def build(config: Config, held: State, stack: AsyncExitStack, old: Service
         barred=held.barred,
         spent=held.audited,
     )
+    semantic.auditor = Auditor(audits)
+    if thread is not None:
+        semantic.second = open_second(config, held, audits, stack, old)
     repeats = Repeats(
         held.store,
         held.renderer,
@@ -359,6 +377,33 @@ def open_semantic(config: Config, tasks: TaskGroup) -> SemanticThread:
 
     tasks.spawn(open_it(), "load semantic")
     return thread
+
+
+def open_second(
+    config: Config, held: State, audits: Errands, stack: AsyncExitStack, old: Services | None
+) -> SecondStage | None:
+    """The second stage that the configuration names; a cross-encoder that is loaded already serves on."""
+    kind, _, model = config.semantic.second_stage.partition(":")
+    if kind == "off":
+        return None
+    if kind == "judge":
+        calls = replace(
+            audits,
+            kind="judge",
+            stages=audits.stages[-1:],  # to the upstream, and past what concerns the client's request
+            limit_pico=int(config.semantic.judge_daily_usd * 10**12),
+            barred=None,
+            spent=held.judged,
+        )
+        return Judge(
+            model, calls, lambda coro: held.tasks.spawn(coro, "judge"), config.semantic.judge_at_once, held.verdicts
+        )
+    if old is not None and old.semantic.second and old.config.semantic.second_stage == config.semantic.second_stage:
+        return old.semantic.second
+    stage = CrossEncoderStage(model)
+    stack.callback(stage.close)
+    held.tasks.spawn(stage.open(), "load cross-encoder")
+    return stage
 
 
 async def drain(tasks: TaskGroup, timeout_s: float) -> None:

@@ -32,7 +32,7 @@ __all__ = [
     "attribute_hit",
     "attribute_joined",
     "attribute_upstream",
-    "audit_money",
+    "overhead_money",
 ]
 
 
@@ -135,8 +135,8 @@ def attribute_failure(card: RateCard, model: str, at_s: float) -> Money:
     return _NOTHING._replace(price_source=rates.source if rates else "")
 
 
-def audit_money(card: RateCard, model: str, usage: Usage | None, at_s: float) -> Money:
-    """What an audit cost: overhead alone, since no client asked for it; unknown where usage or rates are."""
+def overhead_money(card: RateCard, model: str, usage: Usage | None, at_s: float) -> Money:
+    """What a call of farthing's own cost: overhead alone, as no client asked; unknown where usage or rates are."""
     if usage is None:
         return _NOTHING._replace(overhead=None)
     rates = card.rates(model, at_s)

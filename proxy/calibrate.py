@@ -23,7 +23,6 @@ from farthing.cache.key import Scope, neighbourhood
 from farthing.cache.semantic import SemanticCache
 from farthing.policies.agree import agree
 from farthing.policies.answer import Answer
-from farthing.policies.opinion import Agreement
 from farthing.policies.sequence import NOTHING, Comparator, upper
 from farthing.proxy.errors import ConfigFault
 from farthing.proxy.exchange import Controls, Endpoint
@@ -122,7 +121,7 @@ def _differs(one: Turn, other: Turn, cache: SemanticCache) -> bool:
     if one.truth and other.truth:
         return one.truth != other.truth
     said = (Answer(text=one.answer), Answer(text=other.answer))
-    return agree(*said, cache.embed).agreement is not Agreement.SAME
+    return agree(*said, cache.embed).wrong
 
 
 def table(rows: list[Row], max_wrong: float, confidence: float) -> Table:

@@ -69,8 +69,8 @@ def calibrated(
     from farthing.cache.scorer import VerifierScorer
     from farthing.cache.semantic import SemanticCache
     from farthing.cache.verifier import Verifier
+    from farthing.policies.agree import comparator
     from farthing.proxy.calibrate import as_json, calibrate, read_trace, table
-    from farthing.proxy.reuse_state import comparator
 
     turns = list(read_trace(trace))
     if not turns:

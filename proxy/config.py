@@ -124,6 +124,11 @@ class Semantic(Section):
     audit_daily_usd: Decimal = Field(Decimal(1), ge=0, description="what audits may cost a day (UTC)")
     unproven: bool = False
     threshold: float = Field(0.92, ge=0, le=1, description="cosine similarity, for unproven = true")
+    second_stage: str = Field("off", pattern=r"^(off|(judge|cross-encoder):.+)$")
+    judge_band: tuple[float, float] = Field((0.5, 0.85), description="first scores that are put to the second stage")
+    judge_daily_usd: Decimal = Field(Decimal(1), ge=0, description="what judgements may cost a day (UTC)")
+    judge_deadline_ms: float = Field(1000.0, gt=0, description="for a judgement before the upstream; late means miss")
+    judge_at_once: int = Field(8, ge=1, description="judgements under way")
     model: str = "minilm-int8"
     deadline_ms: float = Field(100.0, gt=0)
     max_entries: int = Field(100_000, ge=1)
@@ -132,6 +137,15 @@ class Semantic(Section):
     def _policy_fits(self) -> Semantic:
         if self.policy == "vcache" and self.per != "request":
             raise ValueError('policy = "vcache" bounds wrong answers per request: set per = "request" as well')
+        return self
+
+    @model_validator(mode="after")
+    def _second_stage_fits(self) -> Semantic:
+        low, high = self.judge_band
+        if not 0 <= low < high <= 1:
+            raise ValueError("judge_band must be two scores between 0 and 1, the lower one first")
+        if self.second_stage != "off" and (self.unproven or self.policy == "vcache"):
+            raise ValueError('second_stage changes the score, which only policy = "verified" without unproven looks at')
         return self
 
     @property

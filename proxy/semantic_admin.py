@@ -34,6 +34,9 @@ def routes(services: Services) -> dict[str, Any]:
         "confidence": semantic.confidence,
         "audits_usd_today": services.semantic.audits_usd,
         "audit_daily_usd": float(semantic.audit_daily_usd),
+        "second_stage": semantic.second_stage,
+        "judge_usd_today": services.state.judged.read(services.state.clock.now_s()) * 1e-12,
+        "judge_daily_usd": float(semantic.judge_daily_usd),
         "count": len(states),
         "routes": [
             asdict(state) | {"route": {"tenant": state.route.tenant[:8], "name": state.route.name}}
@@ -85,6 +88,8 @@ async def _nearest(services: Services, tenant: str, place: Place) -> dict[str, A
         passes = candidate.score >= state.threshold
         told = "would be served" if state.serving else "would be served if the mode were serve"
         reason = told if passes else "its score is below the proved threshold"
+    if stage.second is not None and stage.band.holds(candidate.score):
+        reason = f"its score would be put to {services.config.semantic.second_stage}, which is not asked here"
     return shown | {"verdict": reason, "nearest": near}
 
 

@@ -2,7 +2,11 @@
 
 A route that may not serve yet is looked up while the upstream works, so that a miss waits for nothing; the fresh answer
 is then compared with the candidate's, which is evidence for free. A route that serves is looked up before the upstream,
-within a deadline; late means miss. Some of its hits are audited after they were served.
+within a deadline; late means miss. Some of its hits are audited after they were served; an entry that an audit shows to
+have answered wrongly is found no more.
+
+Where there is a second stage (proxy/second_stage.py), a candidate of doubtful score is put to it first, within a
+deadline of its own, and the policy is given the combined score.
 
 Rules of this file: what decides is the policy (policies/reuse.py) and what compares is policies/agree.py; here they are
 brought together with the index, the store and the upstream. Every comparison is learnt with the verdict it was made
@@ -18,21 +22,29 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
+import structlog
+
 from farthing.cache.entry import Entry
 from farthing.cache.key import Place, neighbourhood
+from farthing.cache.second_opinion import Band, combined
+from farthing.cache.semantic import Found
 from farthing.cache.semantic_thread import SemanticThread
 from farthing.cache.stage_exact import Renderer, scope_of, served, unfit
 from farthing.cache.store import Store
 from farthing.cache.unmatchable import unmatchable, unmatchable_turn
 from farthing.policies.agree import agree_bytes
-from farthing.policies.opinion import Agreement
+from farthing.policies.opinion import Agreement, Opinion
 from farthing.policies.reuse import Action, Candidate, Label, Policy, RouteKey, Source, Verdict
 from farthing.proxy.audit import Auditor
 from farthing.proxy.clock import Clock, Randomness
 from farthing.proxy.exchange import GO_ON, CacheStatus, Call, Endpoint, Exchange, LocalReply, Quiet
 from farthing.proxy.exchange import Verdict as StageVerdict
+from farthing.proxy.second_stage import Said, SecondStage
+from farthing.proxy.text import normalise
 
 __all__ = ["Case", "SemanticStage", "refused"]
+
+log = structlog.get_logger("farthing.semantic")
 
 _RATEABLE = 10_000
 _MOST_COMPARED_BYTES = 2**20
@@ -60,11 +72,14 @@ class SemanticStage(Quiet):
     reuse: Policy
     unproven: bool
     deadline_s: float
+    band: Band
+    judge_deadline_s: float
     spawn: Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]]
     clock: Clock
     randomness: Randomness
     renderer: Renderer
     auditor: Auditor | None = None
+    second: SecondStage | None = None
     worth_usd: Callable[[Entry], float | None] = lambda entry: None
     served_cases: OrderedDict[str, Case] = field(default_factory=OrderedDict)
     name: str = field(default="semantic", init=False)
@@ -92,11 +107,15 @@ class SemanticStage(Quiet):
         if not self.reuse.serves(RouteKey(ex.tenant, place.route)):
             ex.looking = self.spawn(self._look(ex, thread, place))
             return GO_ON
+        what, limit_s = "look-up", self.deadline_s
         try:
-            async with asyncio.timeout(self.deadline_s):
-                await self._look(ex, thread, place)
+            async with asyncio.timeout(limit_s):
+                near = await self._find(ex, thread, place)
+            what, limit_s = "judgement", self.judge_deadline_s
+            async with asyncio.timeout(limit_s):
+                await self._weigh(ex, place, near)
         except TimeoutError:
-            ex.decide(self.name, "late", f"no answer within {self.deadline_s * 1000:.0f} ms")
+            ex.decide(self.name, "late", f"{what}: no answer within {limit_s * 1000:.0f} ms")
             return GO_ON
         return await self._reply(ex, ex.case) or GO_ON
 
@@ -122,7 +141,7 @@ class SemanticStage(Quiet):
     @property
     def audits_usd(self) -> float:
         """What audits have cost today, in dollars."""
-        return 0.0 if self.auditor is None else self.auditor.spent.read(self.clock.now_s()) * 1e-12
+        return 0.0 if self.auditor is None else self.auditor.errands.spent.read(self.clock.now_s()) * 1e-12
 
     def rate(self, exchange_id: str, *, wrong: bool) -> str | None:
         """Somebody's word on a served hit: its entry's key, None where that hit is not known (any more)."""
@@ -134,22 +153,40 @@ class SemanticStage(Quiet):
 
     async def _look(self, ex: Exchange, thread: SemanticThread, place: Place) -> None:
         """Find the best candidate and ask the policy; what comes of it stands in `ex.case`."""
-        now_s = self.clock.now_s()
-        found = await thread.lookup(place.scope, place.route, place.text, now_s)
+        await self._weigh(ex, place, await self._find(ex, thread, place))
+
+    async def _find(self, ex: Exchange, thread: SemanticThread, place: Place) -> tuple[Found, Entry] | None:
+        """The best candidate by the first stage's score, and its answer."""
+        found = await thread.lookup(place.scope, place.route, place.text, self.clock.now_s())
         ex.similarity = found.similarity
         if found.entry_key is None or found.similarity is None:
             ex.decide(self.name, "looked", found.verdict)
-            return
+            return None
         entry, lacking = await self._entry(ex, found.entry_key)
         if entry is None:
             ex.decide(self.name, "looked", lacking)
+            return None
+        return found, entry
+
+    async def _weigh(self, ex: Exchange, place: Place, near: tuple[Found, Entry] | None) -> None:
+        """Ask the second stage where the score is doubtful, then the policy."""
+        if near is None:
             return
-        candidate = Candidate(found.entry_key, min(max(found.score, 0.0), 1.0), found.similarity)
+        found, entry = near
+        score, said = min(max(found.score, 0.0), 1.0), Said(None)
+        if self.second is not None and self.band.holds(score):
+            said = await self.second.ask(ex, normalise(place.text), found.text)
+            if said.probability is None:
+                ex.decide(self.name, "not judged", f"score {score:.3f}; {said.reason}")
+                return
+            score = combined(score, said.probability, self.band)
+        candidate = Candidate(entry.key, score, found.similarity or 0.0)
         route = RouteKey(ex.tenant, place.route)
-        may_audit = self.auditor is not None and self.auditor.may(ex.model)
+        may_audit = self.auditor is not None and self.auditor.errands.may(ex.model)
         verdict = self.reuse.decide(route, candidate, self.randomness.uniform(), may_audit=may_audit)
         ex.case, ex.p_wrong = Case(route, candidate, verdict, entry), verdict.wrong
-        ex.decide(self.name, verdict.action.value, f"score {found.score:.3f}; {verdict.reason}")
+        judged = "" if said.probability is None else f", judged {said.probability:.2f}"
+        ex.decide(self.name, verdict.action.value, f"score {score:.3f}{judged}; {verdict.reason}")
 
     async def _reply(self, ex: Exchange, case: Case | None) -> LocalReply | None:
         if case is None or case.verdict.action is not Action.SERVE or case.entry is None:
@@ -199,20 +236,24 @@ class SemanticStage(Quiet):
 
     async def _audit(self, ex: Exchange, case: Case, entry: Entry) -> None:
         assert self.auditor is not None
-        await self._compare(ex, case, entry, await self.auditor.ask(ex))
+        opinion = await self._compare(ex, case, entry, await self.auditor.ask(ex))
+        if opinion is not None and opinion.agreement is Agreement.DIFFERENT:
+            # For its own question it may be right, so the exact cache keeps it; others find it no more.
+            await self.forget([entry.key])
+            log.info("an audit found an answer wrong; its entry is found no more", id=ex.id, entry=entry.key)
 
-    async def _compare(self, ex: Exchange, case: Case, entry: Entry, call: Call) -> None:
+    async def _compare(self, ex: Exchange, case: Case, entry: Entry, call: Call) -> Opinion | None:
         """Learn whether the candidate's answer says what the fresh one says. In doubt it doesn't."""
         if unfit(call, ex.endpoint, _MOST_COMPARED_BYTES) or call.answer is None or self.thread is None:
-            return  # an upstream's bad hour says nothing about the candidate
+            return None  # an upstream's bad hour says nothing about the candidate
         work = partial(agree_bytes, entry.body, call.answer)
         opinion = await self.thread.run(lambda cache: work(cache.embed))
-        wrong = opinion.agreement is not Agreement.SAME
-        self.reuse.learn(case.route, case.candidate, case.verdict, Label(float(wrong)))
-        if wrong and self.reuse.entries == "wrong" and ex.place is not None and ex.key:
+        self.reuse.learn(case.route, case.candidate, case.verdict, Label(float(opinion.wrong)))
+        if opinion.wrong and self.reuse.entries == "wrong" and ex.place is not None and ex.key:
             fresh = await self.store.get(ex.key, self.clock.now_s())
             if fresh is not None:
                 self._add(ex.place, fresh)
+        return opinion
 
     def _add(self, place: Place, entry: Entry) -> None:
         if self.thread is None:

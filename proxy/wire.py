@@ -159,6 +159,12 @@ def credential(headers: MultiMapping[str]) -> str:
     return "\n".join(shown)
 
 
+def callers(headers: MultiMapping[str]) -> CIMultiDict[str]:
+    """Who calls and on whose account, and no other header: for a call of farthing's own on the client's behalf."""
+    names = (*_credentials(tuple(headers)), "openai-organization", "openai-project")
+    return CIMultiDict((name, value) for name in names for value in headers.getall(name, ()))
+
+
 def controls(headers: CIMultiDictProxy[str]) -> Controls:
     """What the request's headers ask of farthing. Raises ClientFault where one can't be understood."""
     if not _asks(tuple(headers)):

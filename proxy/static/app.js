@@ -164,8 +164,8 @@ function groups({ groups: found, by, groups_left_out: left }) {
 function recentTable(rows) {
   fill($('recent'), ['time', 'model', 'answered by', 'status', 'tokens in', 'out', 'cost', 'saved', 'latency', 'overhead'], 3, rows.map((row) => {
     const [label, colour] = STATUSES[row.cache] || [row.cache, 'bypass'];
-    const audit = row.endpoint === 'audit';
-    const word = audit ? 'audit of a hit' : { 'hit-exact': 'exact hit', 'hit-semantic': 'semantic hit', miss: 'upstream', bypass: 'upstream, bypass' }[row.cache] || label;
+    const own = { audit: 'audit of a hit', judge: 'judge of a candidate' }[row.endpoint];
+    const word = own || { 'hit-exact': 'exact hit', 'hit-semantic': 'semantic hit', miss: 'upstream', bypass: 'upstream, bypass' }[row.cache] || label;
     const unproven = row.cache === 'hit-semantic' && row.cache_reason.includes('unproven') ? ' (unproven)' : '';
     const saved = row.baseline_usd === null || row.cost_usd === null ? null : String(Number(row.baseline_usd) - Number(row.cost_usd));
     const failed = row.outcome !== 'completed' || row.status >= 400;
@@ -174,7 +174,7 @@ function recentTable(rows) {
       el('td', { class: 'name', title: row.model_requested }, row.model_requested || row.endpoint),
       el('td', { class: 'text' }, el('span', { class: 'status' }, swatch(colour), word + unproven)),
       cell(row.outcome === 'abandoned' ? 'abandoned' : row.status, failed ? 'error' : ''), cell(tokens), cell(count(row.tokens_out)),
-      cell(money(audit ? row.overhead_usd : row.cost_usd)), cell(audit ? '' : money(saved), signed(saved)), cell(duration(row.latency_ms)), cell(duration(row.overhead_ms)));
+      cell(money(own ? row.overhead_usd : row.cost_usd)), cell(own ? '' : money(saved), signed(saved)), cell(duration(row.latency_ms)), cell(duration(row.overhead_ms)));
   }));
 }
 

@@ -31,6 +31,10 @@ function promise(reuse) {
   $('reuse-audits').replaceChildren(
     el('span', {}, `policy ${reuse.policy}`), ' · ',
     el('span', { class: spent >= cap ? 'error' : '' }, `audits today ${money(String(spent))} of ${money(String(cap))} at most`),
+    ...(reuse.second_stage && reuse.second_stage !== 'off' ? [' · ', el('span', {}, `second stage ${reuse.second_stage}`)] : []),
+    ...((reuse.second_stage || '').startsWith('judge:') ? [' · ',
+      el('span', { class: reuse.judge_usd_today >= reuse.judge_daily_usd ? 'error' : '' },
+        `judging today ${money(String(reuse.judge_usd_today))} of ${money(String(reuse.judge_daily_usd))} at most`)] : []),
   );
 }
 

@@ -251,10 +251,12 @@ async def test_near_duplicates_show_the_promise_the_proof_and_what_lacks(opened:
               "served": 1234, "drift": 0.25, "reason": ""}  # fmt: skip
     near = row(similarity=0.8712, decisions='[["semantic","observe","score 0.731; below the proved threshold"]]')
     hit = row(id="h", cache="hit-semantic", similarity=0.99, decisions='[["semantic","serve","score 0.950; proved"]]')
-    told = reuse(proved, {}, mode="serve", audits_usd_today=0.25)
+    judge = {"second_stage": "judge:cheap", "judge_usd_today": 0.5, "judge_daily_usd": 2.0}
+    told = reuse(proved, {}, mode="serve", audits_usd_today=0.25, **judge)
     page = await opened([near, hit], reuse=told)
     assert "At most 1% of the answers given again may be wrong, 95% sure" in await page.inner_text("#reuse-promise")
     assert "audits today $0.2500 of $1.00" in await page.inner_text("#reuse-audits")
+    assert "judge:cheap · judging today $0.5000 of $2.00" in await page.inner_text("#reuse-audits")
     rows = page.locator("#reuse-routes tbody tr")
     first, second = await rows.nth(0).inner_text(), await rows.nth(1).inner_text()
     for words in ("serving", "by its own labels", "0% seen, at most 0.93%", "471", "1,234", "25.0%"):
@@ -312,10 +314,11 @@ async def test_hostile_names_of_routes_stay_texts_and_in_their_place(opened: Ope
     assert await page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-async def test_an_audit_is_listed_as_one_with_its_price(opened: Opener) -> None:
-    audit = row(id="a", endpoint="audit", cache="bypass", cache_reason="audit of far-1", overhead_usd=DOLLAR)
+@pytest.mark.parametrize(("endpoint", "word"), [("audit", "audit of a hit"), ("judge", "judge of a candidate")])
+async def test_an_own_call_is_listed_as_one_with_its_price(opened: Opener, endpoint: str, word: str) -> None:
+    audit = row(id="a", endpoint=endpoint, cache="bypass", cache_reason="far-1", overhead_usd=DOLLAR)
     page = await opened([row(ts=NOW_S - 90), audit])
     listed = await page.inner_text("#recent tbody tr:first-child")
-    assert "audit of a hit" in listed
+    assert word in listed
     assert "$1.00" in listed
     assert (await page.inner_text("#tiles .tile:first-child .value")).strip() == "1"

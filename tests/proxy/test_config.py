@@ -63,6 +63,12 @@ def test_where_the_upstream_comes_from(tmp_path: Path, env: dict[str, str], expe
         ("[server]\nport = 70000", "server.port"),
         ("[semantic]\npolicy = 'vcache'", "per"),
         ("[semantic]\nmax_wrong = 1", "semantic.max_wrong"),
+        ("[semantic]\nsecond_stage = 'judge:'", "semantic.second_stage"),
+        ("[semantic]\nsecond_stage = 'oracle:m'", "semantic.second_stage"),
+        ("[semantic]\njudge_band = [0.9, 0.5]", "judge_band must be two scores"),
+        ("[semantic]\njudge_band = [0.5, 1.5]", "judge_band must be two scores"),
+        ("[semantic]\nsecond_stage = 'judge:m'\nunproven = true", "second_stage changes the score"),
+        ("[semantic]\nsecond_stage = 'judge:m'\npolicy = 'vcache'\nper = 'request'", "second_stage changes the score"),
         ("[upstream]\nurl = 'ftp://x'", "upstream.url: must begin with http"),
         ("not toml", "is not valid TOML"),
         ("[server]\nhost='0.0.0.0'\n[upstream]\napi_key='sk-secret'", "would let anybody"),
@@ -89,6 +95,7 @@ def test_numbers_switches_lists_and_tables_come_from_the_environment_too(tmp_pat
         "FARTHING_CACHE__TTL_S": "60",
         "FARTHING_CACHE__SAMPLED": "false",
         "FARTHING_SEMANTIC__THRESHOLD": "0.5",
+        "FARTHING_SEMANTIC__JUDGE_BAND": "[0.4, 0.9]",
         "FARTHING_SPEND__DAILY_USD": "1.10",
         "FARTHING_AUTH__SCOPES": '[{name = "a", credentials_sha256 = ["b"]}]',
         "FARTHING_PRICES__MODELS": '{"gpt-x" = {input_usd_per_mtok = "0.10"}}',
@@ -98,6 +105,7 @@ def test_numbers_switches_lists_and_tables_come_from_the_environment_too(tmp_pat
     assert config.upstream.api_key is not None
     assert config.upstream.api_key.get_secret_value() == "123456"
     assert (config.cache.ttl_s, config.cache.sampled, config.semantic.threshold) == (60, False, 0.5)
+    assert config.semantic.judge_band == (0.4, 0.9)
     assert str(config.spend.daily_usd) == "1.10"
     assert config.auth.scopes[0].credentials_sha256 == ("b",)
     assert str(config.prices.models["gpt-x"].input_usd_per_mtok) == "0.10"

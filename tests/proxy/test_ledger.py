@@ -336,11 +336,15 @@ def test_what_was_spent_outlives_a_restart(opened: Open, tmp_path: Path) -> None
         row(ts=100.0, cost_usd=20),
         row(ts=101.0, cost_usd=None),
         row(ts=102.0, cost_usd=300),
+        row(ts=103.0, endpoint="audit", cost_usd=0, overhead_usd=7),
+        row(ts=104.0, endpoint="judge", cost_usd=0, overhead_usd=5),
+        row(ts=105.0, endpoint="judge", cost_usd=0, overhead_usd=None),
     ):
         ledger.append(each)
     ledger.close()
 
     assert opened().spent_since(100.0) == 320
+    assert [opened().spent_since(100.0, overhead_of=one) for one in ("audit", "judge", "chat")] == [7, 5, 0]
     (tmp_path / "file").write_text("")
     with capture_logs() as logs:
         assert opened("file/ledger.db").spent_since(0) == 0
