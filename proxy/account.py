@@ -7,6 +7,7 @@ the event loop, after the client has its answer. A row is written for every exch
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -218,7 +219,7 @@ class Account:
             tenant=ex.tenant,
             key_hash=ex.key,
             user=ex.controls.user,
-            tags=orjson.dumps(dict(ex.controls.tags)).decode() if ex.controls.tags else "{}",
+            tags=tags_text(ex.controls.tags),
             model_requested=ex.model[:LONGEST_NAME],
             model_served=served_model(ex),
             upstream=call.upstream if call is not None else "",
@@ -285,6 +286,14 @@ def _attempt(attempt: Attempt) -> str:
 @lru_cache(maxsize=64)
 def _quoted(name: str) -> str:
     return orjson.dumps(name).decode()
+
+
+def tags_text(tags: Sequence[tuple[str, str]]) -> str:
+    """The ledger's tags: one value for each name, where it was said several times all of them between bars."""
+    named: dict[str, list[str]] = {}
+    for name, value in tags:
+        named.setdefault(name, []).append(value)
+    return orjson.dumps({name: "|".join(values) for name, values in named.items()}).decode()
 
 
 def costs_nothing(ex: Exchange) -> bool:

@@ -28,7 +28,9 @@ from pydantic import (
     model_validator,
 )
 
+from farthing.policies.freshness import Kind
 from farthing.proxy.errors import ConfigFault
+from farthing.proxy.exchange import Endpoint
 
 __all__ = ["Config", "effective", "load"]
 
@@ -96,11 +98,32 @@ class Store(Section):
     max_entries: int = Field(200_000, ge=1)
 
 
+class FreshnessRule(Section):
+    """How long some answers may be given again. Of the rules the first that matches wins; what it leaves out matches
+    everything. `model`, `tag`: shell patterns."""
+
+    model: str = ""
+    endpoint: Endpoint | Literal[""] = ""
+    tag: str = Field("", pattern="^$|^[^=]+=", description="NAME=VALUE")
+    kind: Kind | Literal[""] = ""
+    ttl_s: int | None = Field(None, ge=0, description="0: not kept; None: cache.ttl_s")
+    semantic_ttl_s: int | None = Field(None, ge=0, description="0: never for near-duplicates; None: while it is kept")
+
+    @model_validator(mode="after")
+    def _says_something(self) -> FreshnessRule:
+        if self.ttl_s is None and self.semantic_ttl_s is None:
+            raise ValueError("a rule needs ttl_s, semantic_ttl_s or both")
+        if self.ttl_s is not None and self.semantic_ttl_s is not None and self.semantic_ttl_s > self.ttl_s:
+            raise ValueError("semantic_ttl_s is longer than ttl_s: a near-duplicate needs the stored answer")
+        return self
+
+
 class Cache(Section):
     """The exact cache."""
 
     mode: Literal["off", "exact"] = "exact"
     ttl_s: int = Field(86_400, ge=1)
+    freshness: tuple[FreshnessRule, ...] = ()
     sampled: bool = True
     variants: int = Field(1, ge=1, le=16)
     join: bool = True
@@ -127,6 +150,7 @@ class Semantic(Section):
     model: str = "minilm-int8"
     deadline_ms: float = Field(100.0, gt=0)
     max_entries: int = Field(100_000, ge=1)
+    templates: bool = Field(True, description="match only what varies where a route's prompts share a long part")
 
     @model_validator(mode="after")
     def _policy_fits(self) -> Semantic:

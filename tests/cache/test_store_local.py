@@ -389,7 +389,7 @@ def test_expiries_are_never_early_and_at_most_a_bucket_late() -> None:
     expiries = Expiries()
     chance = random.Random(5)
     records = [
-        Record(str(n), "", "", "", 1, 1e9 + chance.choice([10, 1000, 10**7]) * chance.random()) for n in range(500)
+        Record(str(n), "", "", "", 1, 1e9 + chance.choice([10, 1000, 10**7]) * chance.random(), 1e9) for n in range(500)
     ]
     for record in records:
         expiries.add(record, 1e9)
