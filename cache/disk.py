@@ -374,7 +374,10 @@ class Disk:
             "ORDER BY id"
         )
         read = lru_cache(1024)(_tags)  # most entries share their tags with others
-        records = [Record(*labels, tags=read(tags), row=row) for *labels, tags, row in rows]
+        records = [
+            Record(key, scope, asked, served, size, expires_s, stored_s, read(tags), row)
+            for key, scope, asked, served, size, expires_s, stored_s, tags, row in rows
+        ]
         self._last_row = records[-1].row if records else 0
         return records
 

@@ -14,6 +14,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from farthing.cache.key import Place
 from farthing.cache.template import LEAST_CHARS, Parts, Templates, wall_of
@@ -28,22 +29,22 @@ _JUDGED = 1_024
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
-    """An entry at its place. `worth_usd`: what a hit on it saves, None where unknown."""
-
-    place: Place
-    entry_key: str
-    expires_s: float
-    worth_usd: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Settled:
     """A request's place, and the whole place and the parts that it was made of."""
 
     place: Place
     origin: Place
     parts: Parts
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """An entry at its place. `worth_usd`: what a hit on it saves, None where unknown."""
+
+    settled: Settled
+    entry_key: str
+    expires_s: float
+    worth_usd: float | None = None
 
 
 class Places:
@@ -61,7 +62,7 @@ class Places:
         if self._templates is None:
             return Settled(place, place, Parts("", place.text, ""))
         parts = self._templates.divide(place.route, place.text, learn=learn)
-        return Settled(place if parts.whole else _narrowed(place, parts), place, parts)
+        return Settled(place, place, parts) if parts.whole else _divided(place, parts)
 
     def refusal(self, settled: Settled) -> str:
         """Why the request must not be matched, '' where it may: a millisecond for each 1,000 characters. Any thread."""
@@ -69,12 +70,12 @@ class Places:
         return unmatchable(parts.varying) or ("" if parts.whole else self._around(settled.place.scope, parts))
 
     def wait(self, placed: Placed) -> None:
-        """An entry was put down at its whole text. Nothing happens where the text is divided already, or short."""
-        if self._templates is None or placed.place.divided or len(placed.place.text) <= LEAST_CHARS:
-            return
+        """An entry was put down. Where much of its text varies, more of it may turn out to be common."""
         self._drop(placed.entry_key)
+        if self._templates is None or len(placed.settled.parts.varying) <= LEAST_CHARS:
+            return
         self._waiting[placed.entry_key] = placed
-        self._waiting_chars += len(placed.place.text)
+        self._waiting_chars += len(placed.settled.origin.text)
         while len(self._waiting) > _WAITING or self._waiting_chars > _WAITING_CHARS:
             self._drop(next(iter(self._waiting)))
 
@@ -86,29 +87,17 @@ class Places:
     def _drop(self, entry_key: str) -> None:
         gone = self._waiting.pop(entry_key, None)
         if gone is not None:
-            self._waiting_chars -= len(gone.place.text)
+            self._waiting_chars -= len(gone.settled.origin.text)
 
     def called(self, settled: Settled) -> Sequence[Placed]:
-        """Take out what waits in this request's scope with its very prefix and suffix, at its new place."""
-        place, parts = settled.origin, settled.parts
-        if parts.whole:
+        """What waits in this request's scope and shares its prefix and suffix, at its new place behind that wall."""
+        if settled.parts.whole:
             return ()
-        around = len(parts.prefix) + len(parts.suffix)
-        found = []
-        for one in self._waiting.values():
-            text = one.place.text
-            if (
-                one.place.scope == place.scope
-                and len(text) > around
-                and text.startswith(parts.prefix)
-                and text.endswith(parts.suffix)
-            ):
-                found.append(one)
-                if len(found) == _MOST_MOVED:
-                    break
-        for one in found:
-            self._drop(one.entry_key)
-        return [replace(one, place=_narrowed(one.place, _within(one.place.text, parts))) for one in found]
+        found = list(islice((one for one in self._waiting.values() if _belongs(one.settled, settled)), _MOST_MOVED))
+        moved = [replace(one, settled=_divided(one.settled.origin, settled.parts)) for one in found]
+        for one in moved:
+            self.wait(one)
+        return moved
 
     def _around(self, wall: str, parts: Parts) -> str:
         """Why what stands around the varying part forbids matching; read once for each wall while it is remembered."""
@@ -123,16 +112,26 @@ class Places:
         return found
 
 
-def _within(text: str, parts: Parts) -> Parts:
-    """Another text with the same prefix and suffix, divided alike."""
-    return replace(parts, varying=text[len(parts.prefix) : len(text) - len(parts.suffix)])
+def _belongs(one: Settled, wall: Settled) -> bool:
+    """Whether an entry shares all that is common behind `wall`, and more than its own place takes for common."""
+    text, mine, theirs = one.origin.text, one.parts, wall.parts
+    return (
+        one.origin.scope == wall.origin.scope
+        and len(mine.prefix) <= len(theirs.prefix)
+        and len(mine.suffix) <= len(theirs.suffix)
+        and len(mine.varying) > len(text) - len(theirs.prefix) - len(theirs.suffix) > 0
+        and text.startswith(theirs.prefix)
+        and text.endswith(theirs.suffix)
+    )
 
 
-def _narrowed(place: Place, parts: Parts) -> Place:
-    """Behind the wall of its common part, with the varying part for a text.
+def _divided(origin: Place, by: Parts) -> Settled:
+    """A whole place divided by this prefix and suffix; they are the text's own.
 
     Its route gathers evidence of its own: scores of parts are other scores than those of whole texts.
     """
-    return replace(
-        place, scope=wall_of(place.scope, parts), route=f"{place.route} parts", text=parts.varying, divided=True
-    )
+    varying = origin.text[len(by.prefix) : len(origin.text) - len(by.suffix)]
+    parts = Parts(by.prefix, varying, by.suffix)
+    route = f"{origin.route} parts"
+    place = replace(origin, scope=wall_of(origin.scope, parts), route=route, text=varying, divided=True)
+    return Settled(place, origin, parts)

@@ -26,8 +26,9 @@ __all__ = ["LEAST_CHARS", "MOST_CHARS", "Parts", "Templates", "wall_of"]
 # Shorter common parts hardly dilute an embedding, and natural questions may share as much by chance.
 LEAST_CHARS = 200
 MOST_CHARS = 65_536
-# One text in five may leave before the border and it is one still: the first questions about a document may all begin
-# with the same sentence, and the border moves back once there are others.
+# Along this last stretch the count must hold: how questions begin is shorter. One text in five may leave, since the
+# first questions about a document may all begin with one sentence; the border moves back once there are others.
+_HELD_CHARS = 100
 _HOLDS = 0.8
 # With two or three, the rewordings of one long question would be taken for a template, each behind a wall of its own
 # (measured: docs/semantic-templates.md).
@@ -134,7 +135,7 @@ def _common(lengths: Sequence[int], counts: Sequence[int], least: int) -> int:
     for length, count in zip(lengths, counts, strict=True):
         if count < least:
             break
-        while lengths[near] < length - LEAST_CHARS:
+        while lengths[near] < length - _HELD_CHARS:
             near += 1
         if length >= LEAST_CHARS and count >= _HOLDS * counts[near]:
             longest = length

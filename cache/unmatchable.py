@@ -18,7 +18,7 @@ from typing import Any
 from farthing.proxy.lexicon import CHANCE, FRESH
 from farthing.proxy.text import READ_CHARS, mixed_words, normalise, tokens_of
 
-__all__ = ["REASONS", "unmatchable", "unmatchable_around", "unmatchable_turn"]
+__all__ = ["REASONS", "UNLESS_DIVIDED", "unmatchable", "unmatchable_around", "unmatchable_turn"]
 
 REASONS = (
     "too long",
@@ -35,6 +35,8 @@ REASONS = (
     "tool result",
     "not text alone",
 )
+# Of a whole text, these may be true only of what it shares with others, and no longer once that is known.
+UNLESS_DIVIDED = frozenset({"too long", "repeats itself"})
 _MIN_WORDS = 2
 _MIN_CHARS = 8
 # A text of many words with few different ones pulls an embedding wherever its writer wants it.

@@ -20,11 +20,11 @@ from typing import Any
 
 from farthing.cache.entry import Entry
 from farthing.cache.key import Place, neighbourhood
-from farthing.cache.places import Placed, Places
+from farthing.cache.places import Placed, Places, Settled
 from farthing.cache.semantic_thread import SemanticThread
 from farthing.cache.stage_exact import Renderer, scope_of, served, unfit
 from farthing.cache.store import Store
-from farthing.cache.unmatchable import unmatchable_turn
+from farthing.cache.unmatchable import UNLESS_DIVIDED, unmatchable_turn
 from farthing.policies.agree import agree_bytes
 from farthing.policies.opinion import Agreement
 from farthing.policies.reuse import Action, Candidate, Label, Policy, RouteKey, Source, Verdict
@@ -94,8 +94,8 @@ class SemanticStage(Quiet):
         long = len(place.text) > _LONG_CHARS
         refusal = await asyncio.to_thread(self.places.refusal, settled) if long else self.places.refusal(settled)
         place = settled.place
-        if refusal in ("", "too long"):
-            ex.place = place  # what is too long may turn out to be long only in what it shares with others
+        if not refusal or refusal in UNLESS_DIVIDED:
+            ex.place = settled
         if refusal:
             ex.decide(self.name, "passed by", refusal)
             return GO_ON
@@ -122,10 +122,9 @@ class SemanticStage(Quiet):
 
     def learn(self, ex: Exchange, entry: Entry) -> None:
         """A new answer is in the store: let its prompt be found."""
-        place = ex.place
-        if self.thread is None or place is None or not self.thread.ready or self.reuse.entries != "misses":
+        if self.thread is None or ex.place is None or not self.thread.ready or self.reuse.entries != "misses":
             return
-        self._add(place, entry)
+        self._add(ex.place, entry)
 
     async def forget(self, entry_keys: Iterable[str]) -> int:
         """These answers are gone from the store; how many of them could be found by near-duplicates."""
@@ -237,20 +236,20 @@ class SemanticStage(Quiet):
             if fresh is not None:
                 self._add(ex.place, fresh)
 
-    def _add(self, place: Place, entry: Entry) -> None:
+    def _add(self, settled: Settled, entry: Entry) -> None:
         thread = self.thread
         if thread is None:
             return
         until_s = min(entry.expires_s, self.semantic_until_s(entry))
         if until_s <= self.clock.now_s():
             return
-        placed = Placed(place, entry.key, until_s, self.worth_usd(entry))
+        placed = Placed(settled, entry.key, until_s, self.worth_usd(entry))
         self.places.wait(placed)
         self._put(thread, placed)
 
     def _put(self, thread: SemanticThread, one: Placed) -> asyncio.Task[Any]:
         """Let an entry be found at its place, and nowhere else."""
-        place = one.place
+        place = one.settled.place
         return self.spawn(
             thread.run(
                 lambda cache: cache.add(

@@ -169,7 +169,7 @@ async def test_purges_by_tag_and_age(store: Store, clock: FakeClock, selector: S
 
 
 async def test_purges_by_a_tag_behind_many_long_ones(store: Store, clock: FakeClock) -> None:
-    tags = tuple((f"t{n:02}", "ü" * 250) for n in range(15)) + (("source", "kb-17"),)
+    tags = (*((f"t{n:02}", "ü" * 250) for n in range(15)), ("source", "kb-17"))
     await store.put(replace(entry(clock), tags=tags))
     assert await store.purge(Selector(tags=(("source", "kb-17"),))) == (KEY,)
 
