@@ -14,7 +14,7 @@ import tomllib
 from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -387,10 +387,13 @@ def nearest(location: tuple[int | str, ...]) -> str:
     """The known key nearest to an unknown one, searched in its own section first, then everywhere."""
     model: type[BaseModel] = Config
     for part in location[:-1]:
-        field = model.model_fields.get(str(part))
-        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+        if isinstance(part, int):
+            continue  # one of several: its section is the list's
+        field = model.model_fields.get(part)
+        inner = None if field is None else next(iter(get_args(field.annotation)), field.annotation)
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
             break
-        model = field.annotation
+        model = inner
     found = difflib.get_close_matches(str(location[-1]), list(model.model_fields), n=1, cutoff=0.5)
     if found:
         return found[0]
