@@ -167,7 +167,7 @@ def replay(prompts: Sequence[Prompt], embedder: Embedder, templates: Templates |
             found.reachable += right
             if best.entry_key is not None:
                 found.judged.append((best.score, answers[best.entry_key] == prompt.answer))
-            refusal = best.verdict if best.verdict == "too long" else ""
+            refusal = "too long" if found.tokens[-1] > embedder.max_tokens else ""
         found.unmatchable += bool(refusal)
         if not refusal or refusal in UNLESS_DIVIDED:
             answers[str(number)] = prompt.answer
