@@ -178,10 +178,13 @@ class ExactStage(Quiet):
 
 @dataclass(slots=True)
 class KeepStage(Quiet):
-    """Stores what may be stored: complete, successful, well-formed answers, and nothing else."""
+    """Stores what may be stored: complete, successful, well-formed answers, and nothing else.
+
+    `ttl_s`: how long, where the request's own `x-farthing-ttl` doesn't say.
+    """
 
     store: Store
-    ttl_s: int
+    ttl_s: Callable[[Entry], int]
     max_entry_bytes: int
     barred: MutableSet[str]
     clock: Clock
@@ -217,9 +220,13 @@ class KeepStage(Quiet):
             body=call.answer,
             usage=call.usage,
             stored_s=now_s,
-            expires_s=now_s + (self.ttl_s if ex.controls.ttl_s is None else ex.controls.ttl_s),
+            expires_s=now_s,
             tags=ex.controls.tags,
         )
+        ttl_s = ex.controls.ttl_s
+        if ttl_s is None:
+            ttl_s = await asyncio.to_thread(self.ttl_s, entry) if large else self.ttl_s(entry)
+        entry = replace(entry, expires_s=now_s + ttl_s)
         if entry.expires_s <= now_s:
             return
         await self.store.put(entry)

@@ -18,14 +18,17 @@ from aiohttp import web
 
 from farthing.cache.entry import Entry
 from farthing.cache.flight import Flights
+from farthing.cache.places import Places
 from farthing.cache.second_opinion import Band
 from farthing.cache.semantic import SemanticCache
 from farthing.cache.semantic_thread import SemanticThread
 from farthing.cache.stage_exact import ExactStage, KeepStage, Renderer
 from farthing.cache.stage_flight import FlightStage
 from farthing.cache.store import Store
+from farthing.cache.template import Templates
 from farthing.compress.stage import TidyStage
 from farthing.policies.eligibility import Rules
+from farthing.policies.freshness import Freshness, Lifetime, Rule
 from farthing.policies.retry import RetryRules
 from farthing.policies.spend import DayTotal
 from farthing.policies.stage import EligibleStage, SpendStage
@@ -34,6 +37,7 @@ from farthing.proxy.account import Account, AccountStage
 from farthing.proxy.admin import Admin
 from farthing.proxy.audit import Auditor
 from farthing.proxy.clock import Clock, Randomness, SystemClock, SystemRandomness
+from farthing.proxy.config import Cache as CacheConfig
 from farthing.proxy.config import Config
 from farthing.proxy.connections import Connections
 from farthing.proxy.deadlines import Deadlines
@@ -82,6 +86,7 @@ class State:
     judged: DayTotal
     verdicts: Verdicts
     served_cases: OrderedDict[str, Case]
+    places: Places
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +216,7 @@ async def open_state(config: Config, clock: Clock, randomness: Randomness, stack
         judged=judged,
         verdicts=Verdicts(),
         served_cases=OrderedDict(),
+        places=Places(Templates()),
     )
 
 
@@ -246,7 +252,9 @@ async def build(config: Config, held: State, stack: AsyncExitStack, old: Service
         clock=held.clock,
         randomness=held.randomness,
         renderer=held.renderer,
+        places=held.places if config.semantic.templates else Places(None),
         worth_usd=partial(a_hits_worth_usd, rates),
+        semantic_until_s=partial(near_until_s, freshness(config.cache)),
         served_cases=held.served_cases,
     )
     # The price table takes a tenth of a second to load: not while a request waits for it.
@@ -290,6 +298,22 @@ def a_hits_worth_usd(rates: RateCard, entry: Entry) -> float | None:
     return float(price.usd) if price is not None else None
 
 
+def freshness(cache: CacheConfig) -> Freshness:
+    """The configuration's rules."""
+    return Freshness(cache.ttl_s, [Rule(**rule.model_dump()) for rule in cache.freshness])
+
+
+def lifetime(fresh: Freshness, entry: Entry) -> Lifetime:
+    """How long the rules let an answer be given again."""
+    return fresh.of((entry.model_requested, entry.model_served), entry.endpoint, entry.tags, entry.body)
+
+
+def near_until_s(fresh: Freshness, entry: Entry) -> float:
+    """Until when near-duplicates may be answered with the entry: never longer than it is kept."""
+    ttl_s = lifetime(fresh, entry).semantic_ttl_s
+    return entry.expires_s if ttl_s is None else min(entry.expires_s, entry.stored_s + ttl_s)
+
+
 def same_thread(old: Config, new: Config) -> bool:
     """Whether the semantic cache's thread may serve on: its model and its priority stay."""
     before, after = old.semantic, new.semantic
@@ -303,6 +327,7 @@ def lay_out(
     cache, upstream, clock, randomness = config.cache, config.upstream, held.clock, held.randomness
     admit = AdmitStage(Tenants(held.secret, config.auth), config.limits)
     flight = FlightStage(Flights(), cache.join, config.limits.buffer_bytes, clock, randomness)
+    fresh = freshness(cache)
     limit = config.spend.daily_usd
     front = (
         AccountStage(account),
@@ -324,7 +349,14 @@ def lay_out(
         passive=config.all_off,
     )
     back = (
-        KeepStage(held.store, cache.ttl_s, cache.max_entry_bytes, held.barred, clock, semantic.learn),
+        KeepStage(
+            held.store,
+            lambda entry: lifetime(fresh, entry).ttl_s,
+            cache.max_entry_bytes,
+            held.barred,
+            clock,
+            semantic.learn,
+        ),
         semantic,
         TidyStage(config.compress.tidy),
         RouteStage(),

@@ -20,7 +20,10 @@ from multidict import CIMultiDict
 from rich.table import Table
 
 from farthing.cache.key import Scope, neighbourhood
+from farthing.cache.places import Placed, Places
 from farthing.cache.semantic import SemanticCache
+from farthing.cache.template import Templates
+from farthing.cache.unmatchable import UNLESS_DIVIDED
 from farthing.policies.agree import agree
 from farthing.policies.answer import Answer
 from farthing.policies.sequence import NOTHING, Comparator, upper
@@ -88,6 +91,7 @@ def calibrate(
     tell: Callable[[int], None] = lambda done: None,
 ) -> list[Row]:
     """Replay, and judge each threshold, strictest first. `cache`: empty. `tell`: how many are done."""
+    places = Places(Templates())
     known: dict[str, Turn] = {}
     asked: set[tuple[str, str]] = set()
     judged: list[tuple[float, bool]] = []
@@ -99,11 +103,20 @@ def calibrate(
         if isinstance(place, str) or (place.scope, place.text) in asked:
             continue
         asked.add((place.scope, place.text))
-        found = cache.lookup(place.scope, place.route, place.text, 0.0)
-        if found.entry_key is not None:
-            judged.append((found.score, _differs(known[found.entry_key], turn, cache)))
-        if cache.add(place.scope, place.text, str(count), _NEVER_S, route=place.route):
+        settled = places.settle(place)
+        refusal = places.refusal(settled)
+        if not refusal:
+            for one in places.called(settled):
+                _put(cache, one)
+            place = settled.place
+            found = cache.lookup(place.scope, place.route, place.text, 0.0)
+            if found.entry_key is not None:
+                judged.append((found.score, _differs(known[found.entry_key], turn, cache)))
+        if not refusal or refusal in UNLESS_DIVIDED:
             known[str(count)] = turn
+            placed = Placed(settled, str(count), _NEVER_S)
+            places.wait(placed)
+            _put(cache, placed)
     level = (1.0 - confidence) / len(THRESHOLDS)
     rows = []
     for threshold in THRESHOLDS:
@@ -114,6 +127,11 @@ def calibrate(
         bound = upper(evidence, level, comparator) if hits else 1.0
         rows.append(Row(threshold, len(hits), sum(hits), len(hits) / max(count, 1), bound, bound <= max_wrong))
     return rows
+
+
+def _put(cache: SemanticCache, one: Placed) -> None:
+    place = one.settled.place
+    cache.add(place.scope, place.text, one.entry_key, one.expires_s, route=place.route)
 
 
 def _differs(one: Turn, other: Turn, cache: SemanticCache) -> bool:

@@ -14,7 +14,7 @@ import tomllib
 from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -28,7 +28,9 @@ from pydantic import (
     model_validator,
 )
 
+from farthing.policies.freshness import Kind
 from farthing.proxy.errors import ConfigFault
+from farthing.proxy.exchange import Endpoint
 
 __all__ = ["Config", "effective", "load"]
 
@@ -96,11 +98,32 @@ class Store(Section):
     max_entries: int = Field(200_000, ge=1)
 
 
+class FreshnessRule(Section):
+    """How long some answers may be given again. Of the rules the first that matches wins; what it leaves out matches
+    everything. `model`, `tag`: shell patterns."""
+
+    model: str = ""
+    endpoint: Endpoint | Literal[""] = ""
+    tag: str = Field("", pattern="^$|^[^=]+=", description="NAME=VALUE")
+    kind: Kind | Literal[""] = ""
+    ttl_s: int | None = Field(None, ge=0, description="0: not kept; None: cache.ttl_s")
+    semantic_ttl_s: int | None = Field(None, ge=0, description="0: never for near-duplicates; None: while it is kept")
+
+    @model_validator(mode="after")
+    def _says_something(self) -> FreshnessRule:
+        if self.ttl_s is None and self.semantic_ttl_s is None:
+            raise ValueError("a rule needs ttl_s, semantic_ttl_s or both")
+        if self.ttl_s is not None and self.semantic_ttl_s is not None and self.semantic_ttl_s > self.ttl_s:
+            raise ValueError("semantic_ttl_s is longer than ttl_s: a near-duplicate needs the stored answer")
+        return self
+
+
 class Cache(Section):
     """The exact cache."""
 
     mode: Literal["off", "exact"] = "exact"
     ttl_s: int = Field(86_400, ge=1)
+    freshness: tuple[FreshnessRule, ...] = ()
     sampled: bool = True
     variants: int = Field(1, ge=1, le=16)
     join: bool = True
@@ -132,6 +155,7 @@ class Semantic(Section):
     model: str = "minilm-int8"
     deadline_ms: float = Field(100.0, gt=0)
     max_entries: int = Field(100_000, ge=1)
+    templates: bool = Field(True, description="match only what varies where a route's prompts share a long part")
 
     @model_validator(mode="after")
     def _policy_fits(self) -> Semantic:
@@ -377,10 +401,13 @@ def nearest(location: tuple[int | str, ...]) -> str:
     """The known key nearest to an unknown one, searched in its own section first, then everywhere."""
     model: type[BaseModel] = Config
     for part in location[:-1]:
-        field = model.model_fields.get(str(part))
-        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+        if isinstance(part, int):
+            continue  # one of several: its section is the list's
+        field = model.model_fields.get(part)
+        inner = None if field is None else next(iter(get_args(field.annotation)), field.annotation)
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
             break
-        model = field.annotation
+        model = inner
     found = difflib.get_close_matches(str(location[-1]), list(model.model_fields), n=1, cutoff=0.5)
     if found:
         return found[0]

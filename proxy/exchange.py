@@ -293,7 +293,7 @@ class Exchange:
     key: str = ""
     cache: CacheStatus = CacheStatus.BYPASS
     cache_reason: str = ""
-    place: Any = None  # cache.key.Place
+    place: Any = None  # cache.places.Settled
     case: Any = None  # stage_semantic.Case
     similarity: float | None = None
     p_wrong: float | None = None

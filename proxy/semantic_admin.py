@@ -12,7 +12,7 @@ from farthing.cache.store import Selector
 from farthing.policies.reuse import Candidate, RouteKey
 from farthing.proxy import wire
 from farthing.proxy.errors import ClientFault
-from farthing.proxy.stage_semantic import refused
+from farthing.proxy.stage_semantic import tool_result
 
 if TYPE_CHECKING:
     from farthing.proxy.app import Services
@@ -61,10 +61,12 @@ async def explain(services: Services, asked: dict[str, Any]) -> dict[str, Any]:
     if isinstance(place, str):
         return {"verdict": place, "nearest": []}
     thread = services.thread
-    reason = refused(body, endpoint, place.text)
+    places = services.semantic.places
+    settled = places.settle(place, learn=False)
+    reason = tool_result(body, endpoint) or places.refusal(settled)
     if reason or thread is None or not thread.loaded:
         return {"verdict": reason or "the semantic cache is off or not loaded yet", "nearest": []}
-    return await _nearest(services, tenant, place)
+    return await _nearest(services, tenant, settled.place)
 
 
 async def _nearest(services: Services, tenant: str, place: Place) -> dict[str, Any]:
@@ -75,6 +77,8 @@ async def _nearest(services: Services, tenant: str, place: Place) -> dict[str, A
     route = RouteKey(tenant, place.route)
     state = next((one for one in stage.reuse.state() if one.route == route), None)
     shown: dict[str, Any] = {"scope": place.scope, "route": place.route, "serving": bool(state and state.serving)}
+    if place.divided:
+        shown["varying"] = place.text
     if state is not None:
         shown |= {"threshold": state.threshold, "bound": state.bound, "labels": state.labels, "needed": state.needed}
     if isinstance(near, str):

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Collection, Coroutine, Iterable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -26,12 +26,13 @@ import structlog
 
 from farthing.cache.entry import Entry
 from farthing.cache.key import Place, neighbourhood
+from farthing.cache.places import Placed, Places, Settled
 from farthing.cache.second_opinion import Band, combined
 from farthing.cache.semantic import Found
 from farthing.cache.semantic_thread import SemanticThread
 from farthing.cache.stage_exact import Renderer, scope_of, served, unfit
 from farthing.cache.store import Store
-from farthing.cache.unmatchable import unmatchable, unmatchable_turn
+from farthing.cache.unmatchable import UNLESS_DIVIDED, unmatchable_turn
 from farthing.policies.agree import agree_bytes
 from farthing.policies.opinion import Agreement, Opinion
 from farthing.policies.reuse import Action, Candidate, Label, Policy, RouteKey, Source, Verdict
@@ -42,12 +43,16 @@ from farthing.proxy.exchange import Verdict as StageVerdict
 from farthing.proxy.second_stage import Said, SecondStage
 from farthing.proxy.text import normalise
 
-__all__ = ["Case", "SemanticStage", "refused"]
+__all__ = ["Case", "SemanticStage", "tool_result"]
 
 log = structlog.get_logger("farthing.semantic")
 
+Moving = Collection[asyncio.Task[Any]]
+
 _RATEABLE = 10_000
 _MOST_COMPARED_BYTES = 2**20
+# Reading more than this takes milliseconds, so it leaves the event loop.
+_LONG_CHARS = 2_000
 # Comparing costs more than looking up; below this score no threshold is ever proved.
 _WORTH_COMPARING = 0.3
 
@@ -64,7 +69,8 @@ class Case:
 
 @dataclass(slots=True)
 class SemanticStage(Quiet):
-    """`unproven`: the operator's word that a fixed threshold serves. `worth_usd`: what a hit on an entry saves."""
+    """`unproven`: the operator's word that a fixed threshold serves. `worth_usd`: what a hit on an entry saves.
+    `semantic_until_s`: until when near-duplicates may be answered with it, in seconds since the epoch."""
 
     thread: SemanticThread | None
     store: Store
@@ -78,9 +84,11 @@ class SemanticStage(Quiet):
     clock: Clock
     randomness: Randomness
     renderer: Renderer
+    places: Places
     auditor: Auditor | None = None
     second: SecondStage | None = None
     worth_usd: Callable[[Entry], float | None] = lambda entry: None
+    semantic_until_s: Callable[[Entry], float] = lambda entry: entry.expires_s
     served_cases: OrderedDict[str, Case] = field(default_factory=OrderedDict)
     name: str = field(default="semantic", init=False)
     hard: bool = field(default=False, init=False)
@@ -96,21 +104,29 @@ class SemanticStage(Quiet):
         if thread is None or not ex.may_semantic or not ex.key or ex.exact is None:
             return GO_ON
         place = neighbourhood(scope_of(ex, self.upstream_url), ex.exact)
-        reason = place if isinstance(place, str) else refused(ex.payload, ex.endpoint, place.text)
-        if reason or isinstance(place, str):
-            ex.decide(self.name, "passed by", reason)
+        if isinstance(place, str) or (turn := tool_result(ex.payload, ex.endpoint)):
+            ex.decide(self.name, "passed by", place if isinstance(place, str) else turn)
             return GO_ON
-        ex.place = place
+        settled = self.places.settle(place)
+        long = len(place.text) > _LONG_CHARS
+        refusal = await asyncio.to_thread(self.places.refusal, settled) if long else self.places.refusal(settled)
+        place = settled.place
+        if not refusal or refusal in UNLESS_DIVIDED:
+            ex.place = settled
+        if refusal:
+            ex.decide(self.name, "passed by", refusal)
+            return GO_ON
         if not thread.ready:
             ex.decide(self.name, "passed by", "busy or not loaded yet")
             return GO_ON
+        moving = [self._put(thread, one) for one in self.places.called(settled)]
         if not self.reuse.serves(RouteKey(ex.tenant, place.route)):
-            ex.looking = self.spawn(self._look(ex, thread, place))
+            ex.looking = self.spawn(self._look(ex, thread, place, moving))
             return GO_ON
         what, limit_s = "look-up", self.deadline_s
         try:
             async with asyncio.timeout(limit_s):
-                near = await self._find(ex, thread, place)
+                near = await self._find(ex, thread, place, moving)
             what, limit_s = "judgement", self.judge_deadline_s
             async with asyncio.timeout(limit_s):
                 await self._weigh(ex, place, near)
@@ -127,16 +143,17 @@ class SemanticStage(Quiet):
 
     def learn(self, ex: Exchange, entry: Entry) -> None:
         """A new answer is in the store: let its prompt be found."""
-        place = ex.place
-        if self.thread is None or place is None or not self.thread.ready or self.reuse.entries != "misses":
+        if self.thread is None or ex.place is None or not self.thread.ready or self.reuse.entries != "misses":
             return
-        self._add(place, entry)
+        self._add(ex.place, entry)
 
-    async def forget(self, entry_keys: Iterable[str]) -> None:
-        """These answers are gone from the store."""
+    async def forget(self, entry_keys: Iterable[str]) -> int:
+        """These answers are gone from the store; how many of them could be found by near-duplicates."""
         keys = tuple(entry_keys)
-        if self.thread is not None and keys:
-            await self.thread.run(lambda cache: cache.remove(keys))
+        self.places.forget(keys)
+        if self.thread is None or not keys:
+            return 0
+        return await self.thread.run(lambda cache: cache.remove(keys))
 
     @property
     def audits_usd(self) -> float:
@@ -151,12 +168,19 @@ class SemanticStage(Quiet):
         self.reuse.learn(case.route, case.candidate, case.verdict, Label(float(wrong), Source.RATING))
         return case.candidate.entry_key
 
-    async def _look(self, ex: Exchange, thread: SemanticThread, place: Place) -> None:
+    async def _look(self, ex: Exchange, thread: SemanticThread, place: Place, moving: Moving) -> None:
         """Find the best candidate and ask the policy; what comes of it stands in `ex.case`."""
-        await self._weigh(ex, place, await self._find(ex, thread, place))
+        await self._weigh(ex, place, await self._find(ex, thread, place, moving))
 
-    async def _find(self, ex: Exchange, thread: SemanticThread, place: Place) -> tuple[Found, Entry] | None:
-        """The best candidate by the first stage's score, and its answer."""
+    async def _find(
+        self, ex: Exchange, thread: SemanticThread, place: Place, moving: Moving
+    ) -> tuple[Found, Entry] | None:
+        """The best candidate by the first stage's score, and its answer.
+
+        `moving`: entries on their way behind this request's wall.
+        """
+        if moving:
+            await asyncio.wait(moving)
         found = await thread.lookup(place.scope, place.route, place.text, self.clock.now_s())
         ex.similarity = found.similarity
         if found.entry_key is None or found.similarity is None:
@@ -255,22 +279,33 @@ class SemanticStage(Quiet):
                 self._add(ex.place, fresh)
         return opinion
 
-    def _add(self, place: Place, entry: Entry) -> None:
-        if self.thread is None:
+    def _add(self, settled: Settled, entry: Entry) -> None:
+        thread = self.thread
+        if thread is None:
             return
-        worth_usd = self.worth_usd(entry)
-        self.spawn(
-            self.thread.run(
+        until_s = min(entry.expires_s, self.semantic_until_s(entry))
+        if until_s <= self.clock.now_s():
+            return
+        placed = Placed(settled, entry.key, until_s, self.worth_usd(entry))
+        self.places.wait(placed)
+        self._put(thread, placed)
+
+    def _put(self, thread: SemanticThread, one: Placed) -> asyncio.Task[Any]:
+        """Let an entry be found at its place, and nowhere else."""
+        place = one.settled.place
+        return self.spawn(
+            thread.run(
                 lambda cache: cache.add(
-                    place.scope, place.text, entry.key, entry.expires_s, worth_usd, route=place.route
+                    place.scope, place.text, one.entry_key, one.expires_s, one.worth_usd, route=place.route
                 )
             )
         )
 
 
-def refused(payload: dict[str, Any] | None, endpoint: Endpoint, text: str) -> str:
-    """Why a request must not be matched. Images and audio may stand beside the text: the scope's wall holds them."""
+def tool_result(payload: dict[str, Any] | None, endpoint: Endpoint) -> str:
+    """'tool result' where the last turn is one: it is never matched. Images and audio may stand beside the text: the
+    scope's wall holds them."""
     turns = (payload or {}).get("input" if endpoint is Endpoint.RESPONSES else "messages")
     last = turns[-1] if isinstance(turns, list) and turns else None
     turn = unmatchable_turn(last) if isinstance(last, dict) else ""
-    return turn if turn == "tool result" else unmatchable(text)
+    return turn if turn == "tool result" else ""

@@ -58,6 +58,13 @@ def test_where_the_upstream_comes_from(tmp_path: Path, env: dict[str, str], expe
     [
         ("[server]\nprot = 1", "server.prot: unknown key; did you mean 'port'?"),
         ("[cahce]\nttl_s = 1", "cahce: unknown key; did you mean 'cache'?"),
+        ("[[cache.freshness]]\nmodle = 'm'\nttl_s = 1", "cache.freshness.0.modle: unknown key; did you mean 'model'?"),
+        ("[[cache.freshness]]\nttl_s = 1\n[[cache.freshness]]\nttl_s = -1", "cache.freshness.1.ttl_s: Input should be"),
+        ("[[cache.freshness]]\nttl_s = 1\nkind = 'prose'", "cache.freshness.0.kind"),
+        ("[[cache.freshness]]\nttl_s = 1\nendpoint = 'chats'", "cache.freshness.0.endpoint"),
+        ("[[cache.freshness]]\nttl_s = 1\ntag = 'kb-17'", "cache.freshness.0.tag: String should match"),
+        ("[[cache.freshness]]\nmodel = 'm'", "cache.freshness.0: a rule needs ttl_s, semantic_ttl_s or both"),
+        ("[[cache.freshness]]\nttl_s = 1\nsemantic_ttl_s = 2", "cache.freshness.0: semantic_ttl_s is longer"),
         ("[server]\nttl_s = 1", "server.ttl_s: unknown key; did you mean 'cache.ttl_s'?"),
         ("[server]\nport = 'x'", "server.port"),
         ("[server]\nport = 70000", "server.port"),
