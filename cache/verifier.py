@@ -16,6 +16,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from farthing.cache.differences import KINDS, without
 from farthing.cache.rarity import RouteWords
 from farthing.cache.signals import FEATURES, Reading, comparable, compare, read
 from farthing.cache.thesaurus import Thesaurus
@@ -30,6 +31,8 @@ __all__ = ["VERSION", "Trees", "Verifier", "VerifierUnavailable"]
 VERSION = 1
 MODEL = Path(__file__).parent / "lexical" / "verifier.json"
 _KEPT = 4_096
+# Log-odds: what costs a pair less is not worth a word.
+_TELLING = 0.1
 
 
 class VerifierUnavailable(FarthingError):
@@ -170,3 +173,17 @@ class Verifier:
             for (name, direction), value in zip(FEATURES.items(), row, strict=True)
             if direction >= 0 or value
         }
+
+    def against(self, text: str, candidate: str, cosine: float, words: RouteWords) -> list[str]:
+        """The kinds of difference (see differences.KINDS) that lower the pair's score, what lowers it most first."""
+        import numpy as np
+
+        one, other = self.read(text), self.read(candidate)
+        reason = comparable(one, other)
+        if reason:
+            return [reason]
+        row = compare(one, other, cosine, words.rarity)
+        rows = [row, *(without(row, names) for names in KINDS.values())]
+        now, *then = self._trees.sums(np.asarray(rows, np.float64)).tolist()
+        gains = {kind: gain for kind, found in zip(KINDS, then, strict=True) if (gain := found - now) > _TELLING}
+        return sorted(gains, key=lambda kind: -gains[kind])

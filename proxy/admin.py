@@ -151,6 +151,11 @@ class Admin:
         if path == "/farthing/api/semantic":
             return _json(200, semantic_admin.routes(self._proxy.services))
         query = dict(URL(request.raw_path, encoded=True).query)
+        if path == "/farthing/api/semantic/lately":
+            try:
+                return _json(200, await semantic_admin.lately(self._proxy.services, query))
+            except ClientFault as fault:
+                return _refusal(fault.status, fault.message, fault.code)
         found = await self._dashboard.handle(request.method, path, query)
         if found is None:
             return _refusal(404, f"there is no {path}", "not_found")
@@ -173,6 +178,8 @@ class Admin:
                 return _refusal(400, "the body must be a JSON object with key, model or scope", "invalid_selector")
             keys = await self._held.store.purge(chosen)
             await services.semantic.forget(keys)
+            if chosen == Selector():
+                services.semantic.lately.clear()
             return _json(200, {"purged": len(keys)})
         if path in _ASKED:
             try:

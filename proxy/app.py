@@ -38,6 +38,7 @@ from farthing.proxy.connections import Connections
 from farthing.proxy.deadlines import Deadlines
 from farthing.proxy.exchange import Stage
 from farthing.proxy.front import FrontServer
+from farthing.proxy.lately import Lately
 from farthing.proxy.ledger import Ledger
 from farthing.proxy.metrics import Metrics
 from farthing.proxy.pipeline import Pipeline
@@ -76,6 +77,7 @@ class State:
     learnt: Learnt
     audited: DayTotal
     served_cases: OrderedDict[str, Case]
+    lately: Lately
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +201,7 @@ async def open_state(config: Config, clock: Clock, randomness: Randomness, stack
         learnt=learnt,
         audited=audited,
         served_cases=OrderedDict(),
+        lately=Lately(),
     )
 
 
@@ -234,6 +237,7 @@ async def build(config: Config, held: State, stack: AsyncExitStack, old: Service
         renderer=held.renderer,
         worth_usd=partial(a_hits_worth_usd, rates),
         served_cases=held.served_cases,
+        lately=held.lately,
     )
     # The price table takes a tenth of a second to load: not while a request waits for it.
     held.tasks.spawn(asyncio.to_thread(rates.rates, "gpt-4o-mini", held.clock.now_s()), "load prices")

@@ -20,7 +20,9 @@ from farthing.proxy.report import disarmed
 
 __all__ = ["calibrated", "explain", "explained"]
 
-_SHOWN_CHARS = 60
+_SHOWN_KINDS = 4
+# As `git diff --word-diff` marks words, so that it reads without colours too.
+_ASKED, _STORED = ("{+", "+}", "bold green"), ("[-", "-]", "bold red")
 
 
 def explain(config: Config, file: str) -> dict[str, Any]:
@@ -39,7 +41,7 @@ def explain(config: Config, file: str) -> dict[str, Any]:
 
 
 def explained(found: dict[str, Any]) -> list[RenderableType]:
-    """For a person: the verdict, the route's standing, the nearest entries with what told for and against them."""
+    """For a person: verdict, the route's standing, the nearest entries with what differs, and what is still lacking."""
     parts: list[RenderableType] = [Text.assemble(("verdict  ", "dim"), (disarmed(str(found["verdict"])), "bold"))]
     if "route" in found:
         standing = "serving" if found["serving"] else "observing"
@@ -50,15 +52,64 @@ def explained(found: dict[str, Any]) -> list[RenderableType]:
             Text.assemble(("route    ", "dim"), f"{disarmed(found['route'])}  ({standing}{bound}{labels}{needed})")
         )
     if found["nearest"]:
-        shown = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-        for name in ("score", "cosine", "text", "signals"):
-            shown.add_column(name, justify="right" if name in ("score", "cosine") else "left", overflow="fold")
-        for one in found["nearest"]:
-            text = one["text"] if len(one["text"]) <= _SHOWN_CHARS else one["text"][: _SHOWN_CHARS - 1] + "…"
-            told = ", ".join(f"{name} {_short(value)}" for name, value in one["signals"].items() if value)
-            shown.add_row(f"{one['score']:.3f}", f"{one['cosine']:.3f}", Text(disarmed(text)), Text(disarmed(told)))
-        parts.append(shown)
+        best, *others = found["nearest"]
+        parts += [_best(best, found.get("threshold")), *([_others(others)] if others else [])]
+    if "needs" in found:
+        lacking = [disarmed(one) for one in found["needs"]]
+        parts.append(Text.assemble(("\nto be served", "bold"), "" if lacking else "  nothing more: it would be"))
+        parts += [Text.assemble(("still needed  ", "dim"), one) for one in lacking]
     return parts
+
+
+def _best(near: dict[str, Any], threshold: float | None) -> RenderableType:
+    """The candidate, with both texts in full, and what tells them apart."""
+    shown = Table(box=None, padding=(0, 2, 0, 0), show_header=False, title="\nthe candidate", title_justify="left")
+    shown.title_style = "bold"
+    shown.add_column(style="dim", no_wrap=True)
+    shown.add_column(overflow="fold")
+    limit = f" (threshold {threshold:.3f})" if threshold is not None else ""
+    shown.add_row("score", f"{near['score']:.3f}{limit}, cosine {near['cosine']:.3f}")
+    shown.add_row("asked", _marked(near["asked"], _ASKED))
+    shown.add_row("stored", _marked(near["stored"], _STORED))
+    shown.add_row("against", Text(_told(near) or "nothing that has a name"))
+    return shown
+
+
+def _others(nearest: list[dict[str, Any]]) -> RenderableType:
+    shown = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", title="\nbehind it", title_justify="left")
+    shown.title_style = "bold"
+    for name in ("score", "cosine", "stored", "against"):
+        shown.add_column(name, justify="right" if name in ("score", "cosine") else "left", overflow="fold")
+    for one in nearest:
+        score, cosine = f"{one['score']:.3f}", f"{one['cosine']:.3f}"
+        shown.add_row(score, cosine, _marked(one["stored"], _STORED), Text(_told(one)))
+    return shown
+
+
+def _marked(parts: list[tuple[str, bool]], marks: tuple[str, str, str]) -> Text:
+    """A text with what the other one lacks between marks."""
+    shown = Text()
+    before, after, style = marks
+    for text, differs in parts:
+        if differs:
+            bare = text.strip()
+            lead, _, trail = text.partition(bare) if bare else (text, "", "")
+            shown.append(disarmed(lead.replace("\n", " ")))
+            shown.append(f"{before}{disarmed(bare)}{after}" if bare else "", style)
+            shown.append(disarmed(trail.replace("\n", " ")))
+        else:
+            shown.append(disarmed(text.replace("\n", " ")))
+    return shown
+
+
+def _told(near: dict[str, Any]) -> str:
+    """The kinds of difference, the most telling first, with their words."""
+    return disarmed("; ".join(_kind(one) for one in near["against"][:_SHOWN_KINDS]))
+
+
+def _kind(told: dict[str, Any]) -> str:
+    sides = [", ".join(told[side]) or "–" for side in ("asked", "stored")]
+    return f"{told['kind']}: {' / '.join(sides)}" if sides != ["–", "–"] else str(told["kind"])
 
 
 def calibrated(
@@ -94,7 +145,3 @@ def calibrated(
         if not any(row.safe for row in rows):
             console.print("No score is proved safe on this trace: more traffic, or a wider bound.")
     return 0 if any(row.safe for row in rows) else 1
-
-
-def _short(value: Any) -> str:
-    return f"{value:.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)

@@ -127,6 +127,7 @@ class Semantic(Section):
     model: str = "minilm-int8"
     deadline_ms: float = Field(100.0, gt=0)
     max_entries: int = Field(100_000, ge=1)
+    show_texts: bool = Field(False, description="whether the dashboard shows the texts of near misses and hits")
 
     @model_validator(mode="after")
     def _policy_fits(self) -> Semantic:

@@ -31,6 +31,7 @@ from farthing.proxy.audit import Auditor
 from farthing.proxy.clock import Clock, Randomness
 from farthing.proxy.exchange import GO_ON, CacheStatus, Call, Endpoint, Exchange, LocalReply, Quiet
 from farthing.proxy.exchange import Verdict as StageVerdict
+from farthing.proxy.lately import Lately, Sighting
 
 __all__ = ["Case", "SemanticStage", "refused"]
 
@@ -48,6 +49,7 @@ class Case:
     candidate: Candidate
     verdict: Verdict
     entry: Entry | None = None
+    sighting: Sighting | None = None
 
 
 @dataclass(slots=True)
@@ -67,6 +69,7 @@ class SemanticStage(Quiet):
     auditor: Auditor | None = None
     worth_usd: Callable[[Entry], float | None] = lambda entry: None
     served_cases: OrderedDict[str, Case] = field(default_factory=OrderedDict)
+    lately: Lately = field(default_factory=Lately)
     name: str = field(default="semantic", init=False)
     hard: bool = field(default=False, init=False)
 
@@ -116,6 +119,7 @@ class SemanticStage(Quiet):
     async def forget(self, entry_keys: Iterable[str]) -> None:
         """These answers are gone from the store."""
         keys = tuple(entry_keys)
+        self.lately.forget(keys)
         if self.thread is not None and keys:
             await self.thread.run(lambda cache: cache.remove(keys))
 
@@ -134,7 +138,8 @@ class SemanticStage(Quiet):
 
     async def _look(self, ex: Exchange, thread: SemanticThread, place: Place) -> None:
         """Find the best candidate and ask the policy; what comes of it stands in `ex.case`."""
-        now_s = self.clock.now_s()
+        now_s, route = self.clock.now_s(), RouteKey(ex.tenant, place.route)
+        self.lately.pulse.looked(route, now_s)
         found = await thread.lookup(place.scope, place.route, place.text, now_s)
         ex.similarity = found.similarity
         if found.entry_key is None or found.similarity is None:
@@ -145,10 +150,11 @@ class SemanticStage(Quiet):
             ex.decide(self.name, "looked", lacking)
             return
         candidate = Candidate(found.entry_key, min(max(found.score, 0.0), 1.0), found.similarity)
-        route = RouteKey(ex.tenant, place.route)
         may_audit = self.auditor is not None and self.auditor.may(ex.model)
         verdict = self.reuse.decide(route, candidate, self.randomness.uniform(), may_audit=may_audit)
-        ex.case, ex.p_wrong = Case(route, candidate, verdict, entry), verdict.wrong
+        sighting = Sighting(ex.id, now_s, route, place.text, ex.key, candidate, verdict)
+        self.lately.found(sighting)
+        ex.case, ex.p_wrong = Case(route, candidate, verdict, entry, sighting), verdict.wrong
         ex.decide(self.name, verdict.action.value, f"score {found.score:.3f}; {verdict.reason}")
 
     async def _reply(self, ex: Exchange, case: Case | None) -> LocalReply | None:
@@ -161,7 +167,9 @@ class SemanticStage(Quiet):
             return None
         reply.served.reuse, reply.served.bound = proof, case.verdict.bound
         ex.cache, ex.cache_reason = CacheStatus.HIT_SEMANTIC, proof
-        self.served_cases[ex.id] = replace(case, entry=None)
+        if case.sighting is not None:
+            self.lately.served(case.sighting)
+        self.served_cases[ex.id] = replace(case, entry=None, sighting=None)
         if len(self.served_cases) > _RATEABLE:
             self.served_cases.popitem(last=False)
         if self.thread is not None:
@@ -209,6 +217,8 @@ class SemanticStage(Quiet):
         opinion = await self.thread.run(lambda cache: work(cache.embed))
         wrong = opinion.agreement is not Agreement.SAME
         self.reuse.learn(case.route, case.candidate, case.verdict, Label(float(wrong)))
+        if case.sighting is not None:
+            self.lately.judged(case.sighting, wrong=wrong)
         if wrong and self.reuse.entries == "wrong" and ex.place is not None and ex.key:
             fresh = await self.store.get(ex.key, self.clock.now_s())
             if fresh is not None:

@@ -99,7 +99,7 @@ export class Chart {
     const none = at === null || at === undefined;
     this.legend.replaceChildren(...this.kept.map((i) => {
       const s = this.form.series[i];
-      const kind = this.form.kind === 'stack' ? '' : s.dash ? 'dash' : 'line';
+      const kind = this.form.kind === 'stack' ? '' : s.mark ?? (s.dash ? 'dash' : 'line');
       return el('li', {}, swatch(s.colour, kind), s.label, el('b', {}, none ? this.totals[i] : this.form.value(this.values[i][at])));
     }));
   }
