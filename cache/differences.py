@@ -17,8 +17,10 @@ from farthing.cache.signals import DIRECTIONS, FEATURES
 from farthing.proxy.lexicon import NEGATIONS, STOP
 from farthing.proxy.text import Signals, signals, stem
 
-__all__ = ["KINDS", "Difference", "Part", "diff", "differences", "without"]
+__all__ = ["AS_A_WHOLE", "KINDS", "Difference", "Part", "diff", "differences", "without"]
 
+# True of every pair, so that it is worth its word behind all others only.
+AS_A_WHOLE = "less alike as a whole"
 # A kind of difference, and the features that speak of it.
 KINDS: dict[str, tuple[str, ...]] = {
     "numbers differ": ("numbers_replaced",),
@@ -43,7 +45,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "another tense": ("tense",),
     "words replaced": ("rarest_replaced", "rarity_replaced", "terms_replaced", "siblings", "one_place"),
     "words on one side": ("rarest_unmatched", "rarity_unmatched", "terms_unmatched"),
-    "little in common": ("cosine", "terms_shared", "letters_shared", "function_words_shared", "length_ratio"),
+    AS_A_WHOLE: ("cosine", "terms_shared", "letters_shared", "function_words_shared", "length_ratio"),
 }
 # What signals.compare counts in 'hard'.
 _HARD = frozenset(
@@ -169,8 +171,8 @@ Part = tuple[str, bool]
 """A piece of a text, and whether the other text lacks it."""
 
 _PIECE = re.compile(r"\s++|\w++(?:['’.,:-]\w++)*+|[^\w\s]")
-# Words beyond these are one difference as a whole: matching them costs their product.
-_MOST_PIECES = 800
+# What is longer, or repeats itself more, is one difference as a whole: matching word by word would take seconds.
+_MOST_PIECES, _MOST_PAIRS = 800, 4_000
 _KEPT_CHARS = 60
 
 
@@ -185,8 +187,8 @@ def diff(asked: str, stored: str, *, whole: bool = False) -> tuple[list[Part], l
     middle = mine[front : len(mine) - back], theirs[front : len(theirs) - back]
     left: list[Part] = [("".join(mine[:front]), False)]
     right: list[Part] = [("".join(theirs[:front]), False)]
-    if max(map(len, middle)) <= _MOST_PIECES:
-        one, other = ([piece.casefold() for piece in side] for side in middle)
+    one, other = ([piece.casefold() for piece in side] for side in middle)
+    if _matchable(one, other):
         matcher = SequenceMatcher(str.isspace, one, other, autojunk=False)
         for tag, a, b, c, d in matcher.get_opcodes():
             left.append(("".join(middle[0][a:b]), tag != "equal"))
@@ -197,6 +199,13 @@ def diff(asked: str, stored: str, *, whole: bool = False) -> tuple[list[Part], l
     left.append(("".join(mine[len(mine) - back :]), False))
     right.append(("".join(theirs[len(theirs) - back :]), False))
     return _tidied(left, whole), _tidied(right, whole)
+
+
+def _matchable(one: list[str], other: list[str]) -> bool:
+    """Whether matching is cheap: how many pairs of equal words there are decides what it costs."""
+    mine, theirs = Counter(one), Counter(other)
+    pairs = sum(count * theirs[piece] for piece, count in mine.items() if not piece.isspace())
+    return max(len(one), len(other)) <= _MOST_PIECES and pairs <= _MOST_PAIRS
 
 
 def _common(one: list[str], other: list[str]) -> int:

@@ -16,7 +16,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from farthing.cache.differences import KINDS, without
+from farthing.cache.differences import AS_A_WHOLE, KINDS, without
 from farthing.cache.rarity import RouteWords
 from farthing.cache.signals import FEATURES, Reading, comparable, compare, read
 from farthing.cache.thesaurus import Thesaurus
@@ -31,8 +31,8 @@ __all__ = ["VERSION", "Trees", "Verifier", "VerifierUnavailable"]
 VERSION = 1
 MODEL = Path(__file__).parent / "lexical" / "verifier.json"
 _KEPT = 4_096
-# Log-odds: what costs a pair less is not worth a word.
-_TELLING = 0.1
+# Log-odds that distance as a whole must cost a pair before it is worth a word.
+_TELLING = 0.5
 
 
 class VerifierUnavailable(FarthingError):
@@ -175,15 +175,17 @@ class Verifier:
         }
 
     def against(self, text: str, candidate: str, cosine: float, words: RouteWords) -> list[str]:
-        """The kinds of difference (see differences.KINDS) that lower the pair's score, what lowers it most first."""
+        """The pair's kinds of difference (see differences.KINDS), what lowers its score most first."""
         import numpy as np
 
         one, other = self.read(text), self.read(candidate)
         reason = comparable(one, other)
-        if reason:
-            return [reason]
+        if reason or one.signals.text == other.signals.text:
+            return [reason] if reason else []
         row = compare(one, other, cosine, words.rarity)
-        rows = [row, *(without(row, names) for names in KINDS.values())]
-        now, *then = self._trees.sums(np.asarray(rows, np.float64)).tolist()
-        gains = {kind: gain for kind, found in zip(KINDS, then, strict=True) if (gain := found - now) > _TELLING}
-        return sorted(gains, key=lambda kind: -gains[kind])
+        others = {kind: changed for kind, names in KINDS.items() if (changed := without(row, names)) != row}
+        now, *then = self._trees.sums(np.asarray([row, *others.values()], np.float64)).tolist()
+        gains = {kind: found - now for kind, found in zip(others, then, strict=True)}
+        if gains.get(AS_A_WHOLE, 0.0) < _TELLING:
+            gains.pop(AS_A_WHOLE, None)
+        return sorted(gains, key=lambda kind: (kind == AS_A_WHOLE, -gains[kind]))
