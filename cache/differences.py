@@ -215,7 +215,7 @@ def _common(one: list[str], other: list[str]) -> int:
 
 
 def _tidied(parts: list[Part], whole: bool) -> list[Part]:
-    """Neighbours of one sort joined, a blank between two differences with them, and long common parts shortened."""
+    """Neighbours of one sort joined, with the blank between two differences; long common parts shortened."""
     joined: list[Part] = []
     for text, differs in parts:
         if not text:
@@ -227,7 +227,17 @@ def _tidied(parts: list[Part], whole: bool) -> list[Part]:
             joined[-1] = (joined[-1][0] + blank + text, True)
         else:
             joined.append((text, differs))
-    return joined if whole else [(text if differs else _shortened(text), differs) for text, differs in joined]
+    bare = [piece for text, differs in joined for piece in (_bare(text) if differs else [(text, False)])]
+    return bare if whole else [(text if differs else _shortened(text), differs) for text, differs in bare]
+
+
+def _bare(text: str) -> list[Part]:
+    """A difference without the blanks at its ends; nothing but blanks is none."""
+    inner = text.strip()
+    if not inner:
+        return [(text, False)]
+    before, _, after = text.partition(inner)
+    return [(piece, differs) for piece, differs in ((before, False), (inner, True), (after, False)) if piece]
 
 
 def _shortened(text: str) -> str:

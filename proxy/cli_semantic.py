@@ -91,14 +91,8 @@ def _marked(parts: list[tuple[str, bool]], marks: tuple[str, str, str]) -> Text:
     shown = Text()
     before, after, style = marks
     for text, differs in parts:
-        if differs:
-            bare = text.strip()
-            lead, _, trail = text.partition(bare) if bare else (text, "", "")
-            shown.append(disarmed(lead.replace("\n", " ")))
-            shown.append(f"{before}{disarmed(bare)}{after}" if bare else "", style)
-            shown.append(disarmed(trail.replace("\n", " ")))
-        else:
-            shown.append(disarmed(text.replace("\n", " ")))
+        plain = disarmed(text.replace("\n", " "))
+        shown.append(f"{before}{plain}{after}" if differs else plain, style if differs else None)
     return shown
 
 

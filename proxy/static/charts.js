@@ -85,7 +85,8 @@ export class Chart {
         { ...axis, grid: { show: false }, space: 70, size: 40, values: [
           [86400, '{D} {MMM}', null, null, null, null, null, null, 1],
           [3600, '{HH}:{mm}', '\n{D} {MMM}', null, '\n{D} {MMM}', null, null, null, 1],
-          [1, '{HH}:{mm}', '\n{D} {MMM}', null, '\n{D} {MMM}', null, null, null, 1],
+          [60, '{HH}:{mm}', '\n{D} {MMM}', null, '\n{D} {MMM}', null, null, null, 1],
+          [1, '{HH}:{mm}:{ss}', '\n{D} {MMM}', null, '\n{D} {MMM}', null, null, null, 1],
         ] },
         { ...axis, size: labelRoom, space: 32, values: (_, ticks) => ticks.map((x) => this.form.axis(x)) },
       ],

@@ -85,9 +85,10 @@ function signal(one) {
   return sides[0] || sides[1] ? `${one.kind}: ${sides[0] || '–'} / ${sides[1] || '–'}` : one.kind;
 }
 
-/** Hits as a share of look-ups, a line a route; a slot in which nothing was looked up is a gap. */
+/** Hits as a share of look-ups, a line a route; a slot in which nothing was looked up is a gap. No hit at all: no chart. */
 function drawn(lately) {
-  const known = lately.over_time.filter((each) => each.start_s.length);
+  const hits = lately.total.served.some((x) => x > 0);
+  const known = hits ? lately.over_time.filter((each) => each.start_s.length) : [];
   $('lately-chart').hidden = known.length === 0;
   if (!known.length) return;
   const lines = known.map((each, i) => ({ label: each.route.name, colour: LINES[i][0], mark: LINES[i][1], dash: LINES[i][2] }));
