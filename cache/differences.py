@@ -58,7 +58,8 @@ _Words = Callable[[Signals], Iterable[str]]
 
 
 def _dates(of: Signals) -> Iterable[str]:
-    return (*of.dates, *of.times, *of.relative)
+    # '-05-14' is a day without a year.
+    return (*(date.removeprefix("-") for date in of.dates), *of.times, *of.relative)
 
 
 def _figures(of: Signals) -> Iterable[str]:

@@ -47,31 +47,38 @@ def explained(found: dict[str, Any]) -> list[RenderableType]:
         standing = "serving" if found["serving"] else "observing"
         bound = f", at most {found['bound']:.2%} wrong" if found.get("bound") is not None else ""
         labels = f", {found['labels']:.0f} labels" if found.get("labels") is not None else ""
-        needed = f", about {found['needed']} more needed" if found.get("needed") else ""
+        more = f", about {found['needed']} more needed" if found.get("needed") else ""
         parts.append(
-            Text.assemble(("route    ", "dim"), f"{disarmed(found['route'])}  ({standing}{bound}{labels}{needed})")
+            Text.assemble(("route    ", "dim"), f"{disarmed(found['route'])}  ({standing}{bound}{labels}{more})")
         )
     if found["nearest"]:
         best, *others = found["nearest"]
         parts += [_best(best, found.get("threshold")), *([_others(others)] if others else [])]
     if "needs" in found:
-        lacking = [disarmed(one) for one in found["needs"]]
-        parts.append(Text.assemble(("\nto be served", "bold"), "" if lacking else "  nothing more: it would be"))
-        parts += [Text.assemble(("still needed  ", "dim"), one) for one in lacking]
+        needed = _section("still needed for it to be served")
+        for number, one in enumerate(found["needs"] or ["nothing: it would be served"], 1):
+            needed.add_row(f"{number}." if found["needs"] else "", Text(disarmed(one)))
+        parts.append(needed)
     return parts
 
 
 def _best(near: dict[str, Any], threshold: float | None) -> RenderableType:
     """The candidate, with both texts in full, and what tells them apart."""
-    shown = Table(box=None, padding=(0, 2, 0, 0), show_header=False, title="\nthe candidate", title_justify="left")
-    shown.title_style = "bold"
-    shown.add_column(style="dim", no_wrap=True)
-    shown.add_column(overflow="fold")
+    shown = _section("the candidate")
     limit = f" (threshold {threshold:.3f})" if threshold is not None else ""
     shown.add_row("score", f"{near['score']:.3f}{limit}, cosine {near['cosine']:.3f}")
     shown.add_row("asked", _marked(near["asked"], _ASKED))
     shown.add_row("stored", _marked(near["stored"], _STORED))
     shown.add_row("against", Text(_told(near) or "nothing that has a name"))
+    return shown
+
+
+def _section(title: str) -> Table:
+    """Names and what they stand for, aligned."""
+    shown = Table(box=None, padding=(0, 2, 0, 0), show_header=False, title=f"\n{title}", title_justify="left")
+    shown.title_style = "bold"
+    shown.add_column(style="dim", no_wrap=True)
+    shown.add_column(overflow="fold")
     return shown
 
 

@@ -205,6 +205,7 @@ def needs(semantic: Semantic, state: RouteState | None, score: float) -> list[st
     if not semantic.unproven and (state is None or not state.proof):
         if state is None or state.needed is None:
             why = state.reason if state is not None else "this route has had no candidate yet"
+            why = why.removeprefix("choosing thresholds: ")
             found.append(f"thresholds, which the first comparisons choose ({why})")
         else:
             at_least = f" with a score of {threshold:.3f} or more" if threshold is not None else ""
