@@ -244,4 +244,6 @@ def _bare(text: str) -> list[Part]:
 def _shortened(text: str) -> str:
     if len(text) <= 2 * _KEPT_CHARS + 20:
         return text
-    return f"{text[:_KEPT_CHARS].rstrip()} … {text[-_KEPT_CHARS:].lstrip()}"
+    # At a blank, where there is one; a text without any is cut where it is.
+    front, back = text[:_KEPT_CHARS], text[-_KEPT_CHARS:]
+    return f"{front.rpartition(' ')[0] or front} … {back.partition(' ')[2] or back}"

@@ -61,7 +61,7 @@ function routes(known) {
 }
 
 function sighting(each, ask) {
-  const limit = each.threshold === null ? '' : ` of ${each.threshold.toFixed(3)} needed`;
+  const limit = each.threshold === null ? '' : `, threshold ${each.threshold.toFixed(3)}`;
   const judged = { true: ['joined', 'the fresh answer said the same'], false: ['own', 'the fresh answer said something else'], null: ['miss', 'answers not compared'] }[each.judged];
   return el('li', {},
     el('p', { class: 'sight' },

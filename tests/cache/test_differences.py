@@ -88,6 +88,7 @@ def test_a_long_common_part_is_shortened_and_the_difference_stays() -> None:
     asked, stored = diff(text + "Who wrote it?", text + "When was it?")
     assert len(joined(asked)) < 250
     assert "…" in joined(asked) and joined(asked).endswith("Who wrote it?")
+    assert joined(asked).startswith("Read this passage. It goes on and on. It goes on and on. It … ")
     assert ("Who wrote", True) in asked and ("When was", True) in stored
     whole, _ = diff(text + "Who wrote it?", text + "When was it?", whole=True)
     assert joined(whole) == text + "Who wrote it?"
