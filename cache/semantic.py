@@ -194,10 +194,20 @@ class SemanticCache:
                 "cosine": one.similarity,
                 "score": score,
                 "signals": self._scorer.explain(plain, one.text, one.similarity, words),
+                "against": self._scorer.against(plain, one.text, one.similarity, words),
             }
             for one, score in zip(near, self._scores(plain, near, route), strict=True)
         ]
         return sorted(rows, key=lambda row: -float(str(row["score"])))
+
+    def against(
+        self, entry_key: str, route: str, text: str, cosine: float, now_s: float
+    ) -> tuple[str, list[str]] | None:
+        """An entry's text, and what speaks against it as an answer to `text`; None: the entry is gone."""
+        item = self._items.get(self._by_key.get(entry_key, 0))
+        if item is None or item.expires_s <= now_s:
+            return None
+        return item.text, self._scorer.against(normalise(text), item.text, cosine, self._words_of(route))
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Vectors for a comparator: float32 [len(texts), dim]. Raises ValueError: a text beyond the window."""

@@ -156,6 +156,11 @@ class Admin:
         if path == "/farthing/api/semantic":
             return _json(200, semantic_admin.routes(self._proxy.services))
         query = dict(URL(request.raw_path, encoded=True).query)
+        if path == "/farthing/api/semantic/lately":
+            try:
+                return _json(200, await semantic_admin.lately(self._proxy.services, query))
+            except ClientFault as fault:
+                return _refusal(fault.status, fault.message, fault.code)
         found = await self._dashboard.handle(request.method, path, query)
         if found is None:
             return _refusal(404, f"there is no {path}", "not_found")

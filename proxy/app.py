@@ -45,6 +45,7 @@ from farthing.proxy.errand import Errands
 from farthing.proxy.exchange import Stage
 from farthing.proxy.front import FrontServer
 from farthing.proxy.judge import Judge, Verdicts
+from farthing.proxy.lately import Lately
 from farthing.proxy.ledger import Ledger
 from farthing.proxy.metrics import Metrics
 from farthing.proxy.pipeline import Pipeline
@@ -87,6 +88,7 @@ class State:
     verdicts: Verdicts
     served_cases: OrderedDict[str, Case]
     places: Places
+    lately: Lately
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +219,7 @@ async def open_state(config: Config, clock: Clock, randomness: Randomness, stack
         verdicts=Verdicts(),
         served_cases=OrderedDict(),
         places=Places(Templates()),
+        lately=Lately(),
     )
 
 
@@ -256,6 +259,7 @@ async def build(config: Config, held: State, stack: AsyncExitStack, old: Service
         worth_usd=partial(a_hits_worth_usd, rates),
         semantic_until_s=partial(near_until_s, freshness(config.cache)),
         served_cases=held.served_cases,
+        lately=held.lately,
     )
     # The price table takes a tenth of a second to load: not while a request waits for it.
     held.tasks.spawn(asyncio.to_thread(rates.rates, "gpt-4o-mini", held.clock.now_s()), "load prices")

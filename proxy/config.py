@@ -156,6 +156,7 @@ class Semantic(Section):
     deadline_ms: float = Field(100.0, gt=0)
     max_entries: int = Field(100_000, ge=1)
     templates: bool = Field(True, description="match only what varies where a route's prompts share a long part")
+    show_texts: bool = Field(False, description="whether the dashboard shows the texts of near misses and hits")
 
     @model_validator(mode="after")
     def _policy_fits(self) -> Semantic:

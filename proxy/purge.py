@@ -22,8 +22,12 @@ async def purge(services: Services, asked: dict[str, Any]) -> dict[str, int]:
 
     Raises ClientFault (see `selector_of`), StoreFault.
     """
-    keys = await services.state.store.purge(selector_of(asked, services.state.clock.now_s()))
-    return {"purged": len(keys), "near_duplicates": await services.semantic.forget(keys)}
+    selector = selector_of(asked, services.state.clock.now_s())
+    keys = await services.state.store.purge(selector)
+    near_duplicates = await services.semantic.forget(keys)
+    if selector == Selector():
+        services.semantic.lately.clear()
+    return {"purged": len(keys), "near_duplicates": near_duplicates}
 
 
 def selector_of(asked: Mapping[str, Any], now_s: float) -> Selector:

@@ -40,6 +40,7 @@ from farthing.proxy.audit import Auditor
 from farthing.proxy.clock import Clock, Randomness
 from farthing.proxy.exchange import GO_ON, CacheStatus, Call, Endpoint, Exchange, LocalReply, Quiet
 from farthing.proxy.exchange import Verdict as StageVerdict
+from farthing.proxy.lately import Lately, Sighting
 from farthing.proxy.second_stage import Said, SecondStage
 from farthing.proxy.text import normalise
 
@@ -65,6 +66,7 @@ class Case:
     candidate: Candidate
     verdict: Verdict
     entry: Entry | None = None
+    sighting: Sighting | None = None
 
 
 @dataclass(slots=True)
@@ -90,6 +92,7 @@ class SemanticStage(Quiet):
     worth_usd: Callable[[Entry], float | None] = lambda entry: None
     semantic_until_s: Callable[[Entry], float] = lambda entry: entry.expires_s
     served_cases: OrderedDict[str, Case] = field(default_factory=OrderedDict)
+    lately: Lately = field(default_factory=Lately)
     name: str = field(default="semantic", init=False)
     hard: bool = field(default=False, init=False)
 
@@ -151,6 +154,7 @@ class SemanticStage(Quiet):
         """These answers are gone from the store; how many of them could be found by near-duplicates."""
         keys = tuple(entry_keys)
         self.places.forget(keys)
+        self.lately.forget(keys)
         if self.thread is None or not keys:
             return 0
         return await self.thread.run(lambda cache: cache.remove(keys))
@@ -181,7 +185,9 @@ class SemanticStage(Quiet):
         """
         if moving:
             await asyncio.wait(moving)
-        found = await thread.lookup(place.scope, place.route, place.text, self.clock.now_s())
+        now_s = self.clock.now_s()
+        self.lately.pulse.looked(RouteKey(ex.tenant, place.route), now_s)
+        found = await thread.lookup(place.scope, place.route, place.text, now_s)
         ex.similarity = found.similarity
         if found.entry_key is None or found.similarity is None:
             ex.decide(self.name, "looked", found.verdict)
@@ -208,7 +214,9 @@ class SemanticStage(Quiet):
         route = RouteKey(ex.tenant, place.route)
         may_audit = self.auditor is not None and self.auditor.errands.may(ex.model)
         verdict = self.reuse.decide(route, candidate, self.randomness.uniform(), may_audit=may_audit)
-        ex.case, ex.p_wrong = Case(route, candidate, verdict, entry), verdict.wrong
+        sighting = Sighting(ex.id, self.clock.now_s(), route, place.text, ex.key, candidate, verdict)
+        self.lately.found(sighting)
+        ex.case, ex.p_wrong = Case(route, candidate, verdict, entry, sighting), verdict.wrong
         judged = "" if said.probability is None else f", judged {said.probability:.2f}"
         ex.decide(self.name, verdict.action.value, f"score {score:.3f}{judged}; {verdict.reason}")
 
@@ -222,7 +230,9 @@ class SemanticStage(Quiet):
             return None
         reply.served.reuse, reply.served.bound = proof, case.verdict.bound
         ex.cache, ex.cache_reason = CacheStatus.HIT_SEMANTIC, proof
-        self.served_cases[ex.id] = replace(case, entry=None)
+        if case.sighting is not None:
+            self.lately.served(case.sighting)
+        self.served_cases[ex.id] = replace(case, entry=None, sighting=None)
         if len(self.served_cases) > _RATEABLE:
             self.served_cases.popitem(last=False)
         if self.thread is not None:
@@ -273,6 +283,8 @@ class SemanticStage(Quiet):
         work = partial(agree_bytes, entry.body, call.answer)
         opinion = await self.thread.run(lambda cache: work(cache.embed))
         self.reuse.learn(case.route, case.candidate, case.verdict, Label(float(opinion.wrong)))
+        if case.sighting is not None:
+            self.lately.judged(case.sighting, wrong=opinion.wrong)
         if opinion.wrong and self.reuse.entries == "wrong" and ex.place is not None and ex.key:
             fresh = await self.store.get(ex.key, self.clock.now_s())
             if fresh is not None:

@@ -2,6 +2,7 @@
 import { Chart } from './charts.js';
 import { axisMoney, clock, count, duration, el, money, share, short, swatch } from './format.js';
 import { close, show as showDetail } from './detail.js';
+import { show as showLately, wanted as wantedLately, whenChanged } from './lately.js';
 import { show as showReuse } from './reuse.js';
 
 const $ = (id) => document.getElementById(id);
@@ -26,15 +27,16 @@ async function refresh() {
   const mine = ++asked;
   const buckets = Math.round(BUCKETS[since()] / (innerWidth < 600 ? 2 : 1));
   try {
-    const [summary, series, recent, reuse] = await Promise.all([
+    const [summary, series, recent, reuse, lately] = await Promise.all([
       ask(`summary?since=${since()}&by=${encodeURIComponent($('by').value)}`),
       ask(`series?since=${since()}&buckets=${buckets}`), ask('requests?limit=50'),
-      ask('semantic').catch((error) => { if (error.token) throw error; return null; }),
+      ...['semantic', `semantic/lately?${wantedLately()}`].map((path) => ask(path).catch((error) => { if (error.token) throw error; return { error: error.message }; })),
     ]);
     if (mine !== asked) return;
     $('trouble').hidden = $('token').hidden = true;
     show(summary, series.buckets, recent.requests);
-    showReuse(reuse, recent.requests);
+    showReuse(reuse);
+    showLately(lately, ask);
     shown = true;
   } catch (error) {
     if (mine !== asked) return;
@@ -190,6 +192,7 @@ for (const input of document.querySelectorAll('input[name="since"]')) {
 }
 if ([...$('by').options].some((option) => option.value === wanted.get('by'))) $('by').value = wanted.get('by');
 $('by').addEventListener('change', remember);
+whenChanged(refresh);
 $('live').addEventListener('change', refresh);
 $('detail-close').addEventListener('click', close);
 $('token').addEventListener('submit', (event) => { event.preventDefault(); token = $('token-text').value; sessionStorage.setItem('farthing-token', token); refresh(); });

@@ -103,6 +103,7 @@ def test_numbers_switches_lists_and_tables_come_from_the_environment_too(tmp_pat
         "FARTHING_CACHE__SAMPLED": "false",
         "FARTHING_SEMANTIC__THRESHOLD": "0.5",
         "FARTHING_SEMANTIC__JUDGE_BAND": "[0.4, 0.9]",
+        "FARTHING_SEMANTIC__SHOW_TEXTS": "true",
         "FARTHING_SPEND__DAILY_USD": "1.10",
         "FARTHING_AUTH__SCOPES": '[{name = "a", credentials_sha256 = ["b"]}]',
         "FARTHING_PRICES__MODELS": '{"gpt-x" = {input_usd_per_mtok = "0.10"}}',
@@ -113,6 +114,7 @@ def test_numbers_switches_lists_and_tables_come_from_the_environment_too(tmp_pat
     assert config.upstream.api_key.get_secret_value() == "123456"
     assert (config.cache.ttl_s, config.cache.sampled, config.semantic.threshold) == (60, False, 0.5)
     assert config.semantic.judge_band == (0.4, 0.9)
+    assert config.semantic.show_texts and not made(tmp_path, "", {}).semantic.show_texts
     assert str(config.spend.daily_usd) == "1.10"
     assert config.auth.scopes[0].credentials_sha256 == ("b",)
     assert str(config.prices.models["gpt-x"].input_usd_per_mtok) == "0.10"
