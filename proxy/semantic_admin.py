@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from farthing.cache.key import Place, Scope, neighbourhood
 from farthing.cache.store import Selector
-from farthing.policies.reuse import Candidate, RouteKey
+from farthing.policies.reuse import Candidate, RouteKey, RouteState
 from farthing.proxy import wire
 from farthing.proxy.errors import ClientFault
 from farthing.proxy.stage_semantic import refused
@@ -17,15 +17,16 @@ from farthing.proxy.stage_semantic import refused
 if TYPE_CHECKING:
     from farthing.proxy.app import Services
 
-__all__ = ["explain", "rate", "routes"]
+__all__ = ["MOST_ROUTES", "explain", "rate", "routes"]
 
-_MOST_ROUTES = 200
+MOST_ROUTES = 200
+_FIELDS = tuple(field.name for field in fields(RouteState))
 
 
 def routes(services: Services) -> dict[str, Any]:
     """What is promised, and each route's standing, the latest used first. Tenants are shown by their first digits."""
     semantic = services.config.semantic
-    states = services.semantic.reuse.state()
+    policy = services.semantic.reuse
     return {
         "mode": semantic.shown,
         "policy": "static" if semantic.unproven else semantic.policy,
@@ -34,10 +35,11 @@ def routes(services: Services) -> dict[str, Any]:
         "confidence": semantic.confidence,
         "audits_usd_today": services.semantic.audits_usd,
         "audit_daily_usd": float(semantic.audit_daily_usd),
-        "count": len(states),
+        "count": policy.count,
         "routes": [
-            asdict(state) | {"route": {"tenant": state.route.tenant[:8], "name": state.route.name}}
-            for state in states[:_MOST_ROUTES]
+            {name: getattr(state, name) for name in _FIELDS}
+            | {"route": {"tenant": state.route.tenant[:8], "name": state.route.name}}
+            for state in policy.state(MOST_ROUTES)
         ],
     }
 
@@ -70,10 +72,11 @@ async def _nearest(services: Services, tenant: str, place: Place) -> dict[str, A
     now_s = services.state.clock.now_s()
     near = await thread.run(lambda cache: cache.explain(place.scope, place.route, place.text, now_s))
     route = RouteKey(tenant, place.route)
-    state = next((one for one in stage.reuse.state() if one.route == route), None)
+    state = stage.reuse.state_of(route)
     shown: dict[str, Any] = {"scope": place.scope, "route": place.route, "serving": bool(state and state.serving)}
     if state is not None:
-        shown |= {"threshold": state.threshold, "bound": state.bound, "labels": state.labels, "needed": state.needed}
+        shown |= {"threshold": state.threshold, "bound": state.bound, "needed": state.needed}
+        shown |= {"proof": state.proof, "labels": state.labels, "own_labels": state.own_labels}
     if isinstance(near, str):
         return shown | {"verdict": near, "nearest": []}
     best = near[0] if near else None

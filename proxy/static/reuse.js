@@ -46,6 +46,12 @@ function gauge(route, limit) {
   return el('span', { class: 'gauged' }, bar, el('span', {}, told, route.bound === null ? '' : `, at most ${percent(route.bound)}`));
 }
 
+/** Whose labels they are: those that the bound was made of, and beside the pool's the route's own. */
+function labels(route) {
+  const all = count(Math.round(route.labels));
+  return route.proof === 'pool' ? `${all} of the pool, ${count(Math.round(route.own_labels))} its own` : all;
+}
+
 function routes(reuse) {
   const names = ['route', 'state', 'proof', 'wrong answers', 'labels', 'still needed', 'served', 'drift'];
   const text = (value) => el('td', { class: 'text' }, value), cell = (value) => el('td', {}, value);
@@ -53,7 +59,7 @@ function routes(reuse) {
     el('td', { class: 'name', title: `${each.route.name}, tenant ${each.route.tenant}` }, each.route.name || '(none)'),
     text(el('span', { class: each.serving ? 'status good' : 'status' }, swatch(each.serving ? 'joined' : 'miss'), each.serving ? 'serving' : 'observing')),
     text(PROOFS[each.proof] ?? each.proof), el('td', { class: 'text' }, gauge(each, reuse.max_wrong), each.reason ? el('div', { class: 'why' }, each.reason) : null),
-    cell(count(Math.round(each.labels))), cell(each.needed === null ? '' : `about ${count(each.needed)}`), cell(count(each.served)),
+    cell(labels(each)), cell(each.needed === null ? '' : `about ${count(each.needed)}`), cell(count(each.served)),
     cell(share(Math.min(1, Math.max(0, each.drift))))));
   const left = reuse.count - reuse.routes.length;
   if (left > 0) rows.push(el('tr', {}, el('td', { class: 'name', colspan: String(names.length) }, `${count(left)} routes used longer ago are not shown`)));
