@@ -188,17 +188,17 @@ def drifting(over: Over, runs: int) -> Figures:
 
 
 def stretches(over: Over, runs: int) -> Figures:
-    """Routes whose answers drift, over a long time: the count that holds whatever changes, and the rate that may not."""
+    """Routes whose answers drift: the count that holds whatever changes, and the rate, which may not."""
     out = Figures(
-        "Drift over 20,000 requests (bound 1 %): what was served, and the account's word on it (goal: false in 5 % at most)",
+        "Drift over 20,000 requests (bound 1 %): what was served, and how often the account was false (goal: at most 5 %)",
         (
-            "wrong answers",
+            "wrong rate / bound",
             "hits a run",
             "wrong per hit",
             "audited",
             "went back",
-            "over 1 % by, at most",
-            "account false, %",
+            "over 1 % by, median (nine in ten)",
+            "false, %",
         ),
     )
     for kind in DRIFTS:
@@ -215,7 +215,7 @@ def stretches(over: Over, runs: int) -> Figures:
                 f"{sum(one.wrong for one in found) / max(1, served):.2%}",
                 f"{sum(one.audits for one in found) / max(1, served):.1%}",
                 f"{sum(one.pauses for one in found) / runs:.1f} times",
-                f"{quantile(excess, 0.5):.0f} ({quantile(excess, 0.9):.0f}) wrong ones",
+                f"{quantile(excess, 0.5):.0f} ({quantile(excess, 0.9):.0f}) answers",
                 f"{broken / runs:.1%}"[:-1] + f" ({low:.1%}–{high:.1%})",
             )
         )

@@ -15,8 +15,8 @@ from farthing.policies.reuse import Action, Bound, Candidate, Label, RouteKey, V
 from farthing.policies.verified import Settings, Verified
 
 __all__ = [
-    "DRIFTS", "ONE_RUNG", "STRICTEST_FIRST", "Outcome", "Stretch", "drift", "ever_served_above", "first_serve", "mixed_pool", "pool",
-    "quantile", "settings", "stretch", "two_bands",
+    "DRIFTS", "ONE_RUNG", "STRICTEST_FIRST", "Outcome", "Stretch", "drift", "ever_served_above", "first_serve",
+    "mixed_pool", "pool", "quantile", "settings", "stretch", "two_bands",
 ]  # fmt: skip
 
 ONE_RUNG = Ladder((0.0,), (1.0,))

@@ -17,7 +17,7 @@ from farthing.proxy.stage_semantic import refused
 if TYPE_CHECKING:
     from farthing.proxy.app import Services
 
-__all__ = ["MOST_ROUTES", "explain", "rate", "routes"]
+__all__ = ["MOST_ROUTES", "explain", "rate", "routes", "shown"]
 
 MOST_ROUTES = 200
 _FIELDS = tuple(field.name for field in fields(RouteState))
@@ -36,12 +36,14 @@ def routes(services: Services) -> dict[str, Any]:
         "audits_usd_today": services.semantic.audits_usd,
         "audit_daily_usd": float(semantic.audit_daily_usd),
         "count": policy.count,
-        "routes": [
-            {name: getattr(state, name) for name in _FIELDS}
-            | {"route": {"tenant": state.route.tenant[:8], "name": state.route.name}}
-            for state in policy.state(MOST_ROUTES)
-        ],
+        "routes": [shown(state) for state in policy.state(MOST_ROUTES)],
     }
+
+
+def shown(state: RouteState) -> dict[str, Any]:
+    """One route as JSON values. Not by `asdict`, whose deep copies take five times as long."""
+    route = {"tenant": state.route.tenant[:8], "name": state.route.name}
+    return {name: getattr(state, name) for name in _FIELDS} | {"route": route}
 
 
 async def explain(services: Services, asked: dict[str, Any]) -> dict[str, Any]:
