@@ -190,7 +190,7 @@ def drifting(over: Over, runs: int) -> Figures:
 def stretches(over: Over, runs: int) -> Figures:
     """Routes whose answers drift: the count that holds whatever changes, and the rate, which may not."""
     out = Figures(
-        "Drift over 20,000 requests (bound 1 %): what was served, and how often the account was false (goal: at most 5 %)",
+        "Drift over 20,000 requests (bound 1 %): what was served, how often the account was false (goal: 5 %)",
         (
             "wrong rate / bound",
             "hits a run",
