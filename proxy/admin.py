@@ -154,7 +154,7 @@ class Admin:
         if request.method == "POST":
             return await self._change(request, path)
         if path == "/farthing/api/semantic":
-            return _json(200, semantic_admin.routes(self._proxy.services))
+            return _json(200, await semantic_admin.routes(self._proxy.services))
         query = dict(URL(request.raw_path, encoded=True).query)
         if path == "/farthing/api/semantic/lately":
             try:

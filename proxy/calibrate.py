@@ -3,9 +3,10 @@
 The trace is replayed as a farthing in observe would see it: every prompt is looked up among those before it, in its own
 scope, and then becomes an entry. A text that came before in its scope is left out: the exact cache would have answered
 it, and counted here it would flatter the bound. Whether the candidate would have been right is told by `class` where
-the trace has it, else by comparing the two answers. Bounds: Clopper and Pearson's would need a count fixed beforehand,
-so the betting bound of policies/sequence.py is used, its level shared among the thresholds looked at; audits and
-warm-up are not part of a replay, so that the hit rate shown is what a route reaches once it serves.
+the trace has it, else by comparing the two answers, whose error then widens the bound. Bounds: Clopper and Pearson's
+would need a count fixed beforehand, so the betting bound of policies/sequence.py is used, its level shared among the
+thresholds looked at; audits and warm-up are not part of a replay, so that the hit rate shown is what a route reaches
+once it serves.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from farthing.cache.template import Templates
 from farthing.cache.unmatchable import UNLESS_DIVIDED
 from farthing.policies.agree import agree
 from farthing.policies.answer import Answer
-from farthing.policies.sequence import NOTHING, Comparator, upper
+from farthing.policies.sequence import Comparator, Evidence, upper
 from farthing.proxy.errors import ConfigFault
 from farthing.proxy.exchange import Controls, Endpoint
 
@@ -34,6 +35,7 @@ __all__ = ["Row", "Turn", "calibrate", "read_trace", "table"]
 
 THRESHOLDS = (0.99, 0.97, 0.95, 0.92, 0.9, 0.88, 0.86, 0.84, 0.8, 0.7)
 _NEVER_S = 2e9
+_EXACT = Comparator()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,15 @@ class Row:
     hit_rate: float
     bound: float
     safe: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """One would-be hit. `compared`: its answers had to be compared, since its classes aren't both known."""
+
+    score: float
+    wrong: bool
+    compared: bool
 
 
 def read_trace(path: Path) -> Iterator[Turn]:
@@ -94,7 +105,7 @@ def calibrate(
     places = Places(Templates())
     known: dict[str, Turn] = {}
     asked: set[tuple[str, str]] = set()
-    judged: list[tuple[float, bool]] = []
+    judged: list[_Judged] = []
     count = 0
     for count, turn in enumerate(turns, 1):
         scope = Scope(turn.tenant, Endpoint.CHAT, "/v1/chat/completions", "", CIMultiDict(), Controls())
@@ -111,7 +122,7 @@ def calibrate(
             place = settled.place
             found = cache.lookup(place.scope, place.route, place.text, 0.0)
             if found.entry_key is not None:
-                judged.append((found.score, _differs(known[found.entry_key], turn, cache)))
+                judged.append(_judge(found.score, known[found.entry_key], turn, cache))
         if not refusal or refusal in UNLESS_DIVIDED:
             known[str(count)] = turn
             placed = Placed(settled, str(count), _NEVER_S)
@@ -120,12 +131,12 @@ def calibrate(
     level = (1.0 - confidence) / len(THRESHOLDS)
     rows = []
     for threshold in THRESHOLDS:
-        evidence = NOTHING
-        hits = [wrong for score, wrong in judged if score >= threshold]
-        for wrong in hits:
-            evidence = evidence.add(float(wrong))
-        bound = upper(evidence, level, comparator) if hits else 1.0
-        rows.append(Row(threshold, len(hits), sum(hits), len(hits) / max(count, 1), bound, bound <= max_wrong))
+        hits = [one for one in judged if one.score >= threshold]
+        wrong = sum(one.wrong for one in hits)
+        # The wrong ones may all be among those that were compared, however few these are.
+        by = comparator if any(one.compared for one in hits) else _EXACT
+        bound = upper(Evidence(len(hits), wrong), level, by) if hits else 1.0
+        rows.append(Row(threshold, len(hits), wrong, len(hits) / max(count, 1), bound, bound <= max_wrong))
     return rows
 
 
@@ -134,12 +145,12 @@ def _put(cache: SemanticCache, one: Placed) -> None:
     cache.add(place.scope, place.text, one.entry_key, one.expires_s, route=place.route)
 
 
-def _differs(one: Turn, other: Turn, cache: SemanticCache) -> bool:
+def _judge(score: float, one: Turn, other: Turn, cache: SemanticCache) -> _Judged:
     """Whether the earlier turn's answer would have been wrong for the later one; in doubt it would."""
     if one.truth and other.truth:
-        return one.truth != other.truth
+        return _Judged(score, one.truth != other.truth, compared=False)
     said = (Answer(text=one.answer), Answer(text=other.answer))
-    return agree(*said, cache.embed).wrong
+    return _Judged(score, agree(*said, cache.embed).wrong, compared=True)
 
 
 def table(rows: list[Row], max_wrong: float, confidence: float) -> Table:

@@ -58,7 +58,8 @@ function evidence(route) {
   const labels = Math.round(route.labels), whole = labels + (route.needed ?? 0);
   const done = route.proof === 'own' || route.proof === 'pool' ? 1 : route.needed === null ? 0 : labels / whole;
   const bar = el('span', { class: 'meter', 'aria-hidden': 'true' }, el('i', { width: `${100 * done}%` }));
-  const words = `${count(labels)} ${labels === 1 ? 'label' : 'labels'}`;
+  const named = `${count(labels)} ${labels === 1 ? 'label' : 'labels'}`;
+  const words = route.proof === 'pool' ? `${named} of the pool, ${count(Math.round(route.own_labels))} its own` : named;
   return [route.proof === 'unproven' ? null : bar, words, route.needed === null ? null : el('span', { class: 'soft' }, `, about ${count(route.needed)} more`)];
 }
 
