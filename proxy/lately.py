@@ -30,7 +30,8 @@ _NEAR_COSINE, _NEAR_SCORE = 0.7, 0.3
 class Sighting:
     """A candidate of one request. `exchange_id`: of its ledger row. `own_key`: of the request's own answer.
 
-    `judged`: whether the fresh answer said the same as the candidate's; None: not compared (yet).
+    `judged`: whether the fresh answer said the same as the candidate's; None: not compared (yet). `against`: the
+    entry's text and what spoke against it, kept where it has left the index as wrong; its answer is still in the store.
     """
 
     exchange_id: str
@@ -41,6 +42,7 @@ class Sighting:
     candidate: Candidate
     verdict: Verdict
     judged: bool | None = None
+    against: tuple[str, list[str]] | None = None
 
 
 @dataclass(slots=True)

@@ -99,6 +99,8 @@ async def lately(services: Services, asked: Mapping[str, str]) -> dict[str, Any]
 
 async def _compared(services: Services, one: Sighting) -> tuple[str, list[str]] | None:
     """The candidate's text, and the kinds of difference; None, and it is forgotten, where its entry is gone."""
+    if one.against is not None:
+        return one.against
     thread = services.thread
     if thread is None or not thread.loaded:
         return None

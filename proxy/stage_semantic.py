@@ -272,9 +272,19 @@ class SemanticStage(Quiet):
         assert self.auditor is not None
         opinion = await self._compare(ex, case, entry, await self.auditor.ask(ex))
         if opinion is not None and opinion.agreement is Agreement.DIFFERENT:
-            # For its own question it may be right, so the exact cache keeps it; others find it no more.
-            await self.forget([entry.key])
+            await self._found_no_more(case, entry.key)
             log.info("an audit found an answer wrong; its entry is found no more", id=ex.id, entry=entry.key)
+
+    async def _found_no_more(self, case: Case, key: str) -> None:
+        """For its own question the answer may be right, so the exact cache keeps it, and the screen what was wrong."""
+        thread, one, now_s = self.thread, case.sighting, self.clock.now_s()
+        self.places.forget([key])
+        if thread is None:
+            return
+        if one is not None:
+            name, text, cosine = case.route.name, one.text, case.candidate.cosine
+            one.against = await thread.run(lambda cache: cache.against(key, name, text, cosine, now_s))
+        await thread.run(lambda cache: cache.remove([key]))
 
     async def _compare(self, ex: Exchange, case: Case, entry: Entry, call: Call) -> Opinion | None:
         """Learn whether the candidate's answer says what the fresh one says. In doubt it doesn't."""

@@ -50,7 +50,7 @@ async def test_a_near_miss_says_what_differs(up: ScriptedUpstream, tmp_path: Pat
     assert near["against"][0] == {"kind": "numbers differ", "asked": ["13"], "stored": ["12"]}
     assert ["13", True] in near["asked"] and ["12", True] in near["stored"]
     assert "".join(text for text, _ in near["asked"]) == THIRTEEN
-    assert near["reason"].startswith("choosing thresholds")
+    assert near["reason"].startswith("not proved: 0 labels")
     assert near["threshold"] is None
 
 
