@@ -74,16 +74,19 @@ def key_of(scope: Scope, body_digest: bytes) -> str:
     return hashlib.sha256(VERSION + body_digest + scope.material()).hexdigest()[:32]
 
 
-def digest_of(payload: dict[str, Any], endpoint: Endpoint) -> bytes:
-    """The body's part of the key: SHA-256 of its canonical form. `payload`: wire.Body.exact."""
-    return hashlib.sha256(canonical(payload, endpoint)).digest()
+def digest_of(payload: dict[str, Any], endpoint: Endpoint, *, plain: bool = False) -> bytes:
+    """The body's part of the key: SHA-256 of its canonical form. `payload`, `plain`: of wire.Body, `exact`."""
+    return hashlib.sha256(canonical(payload, endpoint, plain=plain)).digest()
 
 
-def canonical(payload: dict[str, Any], endpoint: Endpoint = Endpoint.CHAT) -> bytes:
-    """The canonical form of a body as JSON bytes."""
+def canonical(payload: dict[str, Any], endpoint: Endpoint = Endpoint.CHAT, *, plain: bool = False) -> bytes:
+    """The canonical form of a body as JSON bytes. `plain`: what wire.is_plain said of it; False is never wrong."""
     left_out = ECHOED if endpoint is Endpoint.RESPONSES else NOT_IN_KEY
     kept = {name: value for name, value in payload.items() if name not in left_out}
-    if all(_is_plain(name, value) for name, value in kept.items()):
+    for name, value in kept.items():
+        if not (plain and name in _MESSAGE_LISTS) and not _is_plain(name, value):
+            break
+    else:
         return orjson.dumps(kept, option=orjson.OPT_SORT_KEYS)  # the same bytes, the short way
     return orjson.dumps(
         {name: _messages(kept[name]) if name in _MESSAGE_LISTS else _exact(kept[name]) for name in sorted(kept)}
@@ -160,12 +163,13 @@ class Place:
     """Where a request stands among others. `scope`: 32 hex digits over everything but the last user message, a wall.
 
     `route`: the family of scopes that shares evidence: the same but for the turns of the conversation; model first,
-    for screens. `text`: of the last user message.
+    for screens. `text`: of the last user message; where it is `divided`, only what varies, the rest being in the wall.
     """
 
     scope: str
     route: str
     text: str
+    divided: bool = False
 
 
 def neighbourhood(scope: Scope, payload: dict[str, Any]) -> Place | str:

@@ -30,6 +30,10 @@ class Scorer(Protocol):
         """What told for and against one candidate, for people."""
         ...
 
+    def against(self, text: str, candidate: str, cosine: float, words: RouteWords) -> list[str]:
+        """What spoke against it, in words, the most telling first."""
+        ...
+
 
 class GuardScorer:
     """The cosine where the strict lexical guard finds nothing against the pair, else 0. Learns nothing."""
@@ -51,6 +55,11 @@ class GuardScorer:
         """See Scorer."""
         return {"cosine": cosine, "guard": disagreement(signals(text), signals(candidate)) or "passes"}
 
+    def against(self, text: str, candidate: str, cosine: float, words: RouteWords) -> list[str]:
+        """See Scorer."""
+        reason = disagreement(signals(text), signals(candidate))
+        return [reason] if reason else []
+
 
 class VerifierScorer:
     """The trained verifier."""
@@ -70,3 +79,7 @@ class VerifierScorer:
     def explain(self, text: str, candidate: str, cosine: float, words: RouteWords) -> dict[str, float | str]:
         """See Scorer."""
         return dict(self._verifier.explain(text, candidate, cosine, words))
+
+    def against(self, text: str, candidate: str, cosine: float, words: RouteWords) -> list[str]:
+        """See Scorer."""
+        return self._verifier.against(text, candidate, cosine, words)

@@ -29,7 +29,7 @@ class FlightStage(Quiet):
     name: str = field(default="flight", init=False)
     hard: bool = field(default=True, init=False)
 
-    async def on_request(self, ex: Exchange) -> Verdict:
+    def on_request(self, ex: Exchange) -> Verdict:
         """Join or start. A follower's `call` is its leader's."""
         if self.join and ex.may_join and ex.key:
             flight = self.flights.find(ex.credential, flight_key(ex), stream=ex.stream)
@@ -52,7 +52,7 @@ class FlightStage(Quiet):
         self.readers[ex] = flight.reader()
         return flight
 
-    async def on_end(self, ex: Exchange) -> None:
+    def on_end(self, ex: Exchange) -> None:
         """Forget the reader."""
         reader = self.readers.pop(ex, None)
         if reader is not None:

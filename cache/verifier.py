@@ -16,6 +16,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from farthing.cache.differences import AS_A_WHOLE, KINDS, without
 from farthing.cache.rarity import RouteWords
 from farthing.cache.signals import FEATURES, Reading, comparable, compare, read
 from farthing.cache.thesaurus import Thesaurus
@@ -30,6 +31,8 @@ __all__ = ["VERSION", "Trees", "Verifier", "VerifierUnavailable"]
 VERSION = 1
 MODEL = Path(__file__).parent / "lexical" / "verifier.json"
 _KEPT = 4_096
+# Log-odds that distance as a whole must cost a pair before it is worth a word.
+_TELLING = 0.5
 
 
 class VerifierUnavailable(FarthingError):
@@ -170,3 +173,19 @@ class Verifier:
             for (name, direction), value in zip(FEATURES.items(), row, strict=True)
             if direction >= 0 or value
         }
+
+    def against(self, text: str, candidate: str, cosine: float, words: RouteWords) -> list[str]:
+        """The pair's kinds of difference (see differences.KINDS), what lowers its score most first."""
+        import numpy as np
+
+        one, other = self.read(text), self.read(candidate)
+        reason = comparable(one, other)
+        if reason or one.signals.text == other.signals.text:
+            return [reason] if reason else []
+        row = compare(one, other, cosine, words.rarity)
+        others = {kind: changed for kind, names in KINDS.items() if (changed := without(row, names)) != row}
+        now, *then = self._trees.sums(np.asarray([row, *others.values()], np.float64)).tolist()
+        gains = {kind: found - now for kind, found in zip(others, then, strict=True)}
+        if gains.get(AS_A_WHOLE, 0.0) < _TELLING:
+            gains.pop(AS_A_WHOLE, None)
+        return sorted(gains, key=lambda kind: (kind == AS_A_WHOLE, -gains[kind]))

@@ -50,9 +50,11 @@ class Eligibility:
 _ALL = Eligibility(True, True, True, True)
 
 
-def eligible(endpoint: Endpoint, payload: dict[str, Any] | None, asked: Controls, rules: Rules) -> Eligibility:
-    """The verdict on one request. `payload` None: the body isn't understood."""
-    reason = _obstacle(endpoint, payload, asked, rules)
+def eligible(
+    endpoint: Endpoint, payload: dict[str, Any] | None, asked: Controls, rules: Rules, *, plain: bool = False
+) -> Eligibility:
+    """The verdict on one request. `payload` None: the body isn't understood. `plain`: what wire.is_plain said of it."""
+    reason = _obstacle(endpoint, payload, asked, rules, plain)
     if reason:
         return Eligibility(False, False, False, False, reason)
     fresh = asked.no_cache
@@ -62,7 +64,7 @@ def eligible(endpoint: Endpoint, payload: dict[str, Any] | None, asked: Controls
     return Eligibility(True, not fresh, not fresh, semantic, "no-cache" if fresh else "")
 
 
-def _obstacle(endpoint: Endpoint, payload: dict[str, Any] | None, asked: Controls, rules: Rules) -> str:
+def _obstacle(endpoint: Endpoint, payload: dict[str, Any] | None, asked: Controls, rules: Rules, plain: bool) -> str:
     if endpoint is Endpoint.OTHER:
         return "endpoint is only relayed"
     if asked.off:
@@ -95,11 +97,11 @@ def _obstacle(endpoint: Endpoint, payload: dict[str, Any] | None, asked: Control
         return "sampled answer"
     match endpoint:
         case Endpoint.CHAT:
-            return _chat(payload) or _turns(payload.get("messages"), rules)
+            return _chat(payload) or ("" if plain else _turns(payload.get("messages"), rules))
         case Endpoint.RESPONSES:
-            return _responses(payload, rules) or _turns(payload.get("input"), rules)
+            return _responses(payload, rules) or ("" if plain else _turns(payload.get("input"), rules))
         case Endpoint.MESSAGES:
-            return _messages(payload) or _turns(payload.get("messages"), rules)
+            return _messages(payload) or ("" if plain else _turns(payload.get("messages"), rules))
         case _:
             return ""
 
@@ -146,8 +148,6 @@ def _turns(turns: Any, rules: Rules) -> str:
     """What in the messages points elsewhere."""
     if turns is None or isinstance(turns, str):
         return ""
-    if isinstance(turns, list) and all(map(_is_plain, turns)):
-        return ""  # the usual case: nothing but text
     for part in _parts(turns):
         if "file_id" in part or part.get("type") in ("item_reference", "container_upload"):
             return "file or item id"
@@ -161,11 +161,6 @@ def _turns(turns: Any, rules: Rules) -> str:
         if isinstance(audio, dict) and "id" in audio:
             return "audio id"
     return ""
-
-
-def _is_plain(turn: Any) -> bool:
-    """A message of exactly a role and a text."""
-    return type(turn) is dict and len(turn) == 2 and "role" in turn and type(turn.get("content")) is str
 
 
 def _parts(turns: Any) -> Iterator[dict[str, Any]]:

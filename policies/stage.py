@@ -20,12 +20,12 @@ class EligibleStage(Quiet):
     name: str = field(default="eligible", init=False)
     hard: bool = field(default=False, init=False)
 
-    async def on_request(self, ex: Exchange) -> Verdict:
+    def on_request(self, ex: Exchange) -> Verdict:
         """Write the verdict into the exchange."""
         if not ex.optimise:
             ex.cache_reason = ex.cache_reason or "optimisation is off"
             return GO_ON
-        verdict = eligible(ex.endpoint, ex.payload, ex.controls, self.rules)
+        verdict = eligible(ex.endpoint, ex.payload, ex.controls, self.rules, plain=ex.plain)
         if verdict.store and ex.exact is None:
             return GO_ON  # the body has no canonical form; parse gave the reason
         ex.may_store, ex.may_read, ex.may_join = verdict.store, verdict.read, verdict.join
@@ -50,7 +50,7 @@ class SpendStage(Quiet):
         """See Stage: there is no limit."""
         return self.limit_pico is None
 
-    async def on_request(self, ex: Exchange) -> Verdict:
+    def on_request(self, ex: Exchange) -> Verdict:
         """Raise ClientFault 402 beyond the limit."""
         now_s = self.clock.now_s()
         refuse_beyond(self.limit_pico, self.total.read(now_s), now_s)

@@ -7,6 +7,7 @@ the event loop, after the client has its answer. A row is written for every exch
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -49,6 +50,8 @@ def cache_status(cache: CacheStatus, ttl_s: float | None) -> str:
 
 def dollars(pico: int) -> str:
     """Pico-dollars as a plain decimal number of dollars, no digits lost, no exponent."""
+    if not pico:
+        return "0"
     sign, amount = ("-", -pico) if pico < 0 else ("", pico)
     whole, rest = divmod(amount, 10**12)
     return f"{sign}{whole}.{rest:012d}".rstrip("0").rstrip(".") if rest else f"{sign}{whole}"
@@ -144,21 +147,31 @@ class Account:
     # -- the row
 
     def must_wait(self, ex: Exchange) -> bool:
-        """Whether `settle` has something to wait for: a look-up under way, tokens to be counted off the event loop."""
+        """Whether there is something to wait for: a look-up under way, tokens to be counted off the event loop."""
         return (ex.looking is not None and not ex.looking.done()) or self._must_count(ex)
 
     def _must_count(self, ex: Exchange) -> bool:
         return bool(ex.compress) or needs_counting(ex, self._usage(ex))
 
     async def settle(self, ex: Exchange) -> None:
-        """Count what has to be counted, and append the row. Waits for nothing unless `must_wait`."""
+        """Count what has to be counted, and append the row."""
         if ex.looking is not None and not ex.looking.done():
             await asyncio.wait([ex.looking], timeout=self.patience_s)
             if not ex.looking.done():
                 ex.decide("semantic", "late", "the look-up outlived the request")
-        known: Money | None = None if self._must_count(ex) else ex.money
-        usage = await self.usage_of(ex)
-        money = known if known is not None else self.money(ex, usage)
+        if self._must_count(ex):
+            usage = await self.usage_of(ex)
+            self.book(ex, usage, self.money(ex, usage))
+        else:
+            self.book_known(ex)
+
+    def book_known(self, ex: Exchange) -> None:
+        """Append the row of an exchange that has nothing to wait for."""
+        usage = self._usage(ex)
+        self.book(ex, usage, ex.money if ex.money is not None else self.money(ex, usage))
+
+    def book(self, ex: Exchange, usage: Usage | None, money: Money) -> None:
+        """Append the row, and add its cost to the day's."""
         if money.cost and ex.leads:
             self.total.add(money.cost, self.clock.now_s())
         if self.ledger is not None:
@@ -198,64 +211,79 @@ class Account:
 
     def row(self, ex: Exchange, usage: Usage | None, money: Money) -> Row:
         """The ledger's row."""
-        call = ex.call
+        call, controls = ex.call, ex.controls
         ended = ex.ended_tick if ex.ended_tick is not None else self.clock.tick_s()
         free = costs_nothing(ex)
-        tokens_in = usage.tokens_in if usage is not None else None
-        first = ex.first_byte_tick
-        upstream_ms = None
-        if call is not None and call.started_tick is not None and ex.leads:
-            upstream_ms = ((call.ended_tick or ended) - call.started_tick) * 1000
-        return Row(
-            id=ex.id,
-            flight_id=call.id if call is not None else "",
-            ts=ex.received_s,
-            endpoint=ex.endpoint.value,
-            status=ex.status,
-            outcome=(ex.outcome or Outcome.FAILED).value,
-            error=ex.error or (call.error if call is not None and ex.outcome is not Outcome.COMPLETED else ""),
-            stream=int(ex.stream),
-            tenant=ex.tenant,
-            key_hash=ex.key,
-            user=ex.controls.user,
-            tags=orjson.dumps(dict(ex.controls.tags)).decode() if ex.controls.tags else "{}",
-            model_requested=ex.model[:LONGEST_NAME],
-            model_served=served_model(ex),
-            upstream=call.upstream if call is not None else "",
-            attempts=len(call.attempts) if call is not None and ex.leads else 0,
-            cache=ex.cache.value,
-            cache_reason=ex.cache_reason,
-            similarity=ex.similarity,
-            p_wrong=ex.p_wrong,
-            compress=ex.compress,
-            tokens_in_original=None if tokens_in is None else tokens_in + (0 if free else ex.tokens_saved),
-            tokens_in_sent=None if tokens_in is None else 0 if free else tokens_in,
-            tokens_in_cached=None if usage is None else 0 if free else usage.cached,
-            tokens_in_cache_write=None if usage is None else 0 if free else usage.cache_write,
-            tokens_out=None if usage is None else usage.tokens_out,
-            tokens_reasoning=None if usage is None else usage.reasoning,
-            usage_source=usage.source.value if usage is not None else "",
-            baseline_usd=money.baseline,
-            cost_usd=money.cost,
-            overhead_usd=money.overhead,
-            saved_exact_usd=money.saved_exact,
-            saved_semantic_usd=money.saved_semantic,
-            saved_compress_usd=money.saved_compress,
-            saved_route_usd=money.saved_route,
-            saved_prompt_cache_usd=money.saved_prompt_cache,
-            price_source=money.price_source,
-            modelled=int(money.modelled),
-            latency_ms=(ended - ex.received_tick) * 1000,
-            ttft_ms=None if first is None else (first - ex.received_tick) * 1000,
-            upstream_ms=upstream_ms,
-            overhead_ms=self.overhead_ms(ex, ended),
-            stage_ms=_stage_times(ex.stage_ms),
-            decisions=_decisions(ex),
-            attempts_detail=_attempts(ex),
-            policy=ex.policy,
-            experiment=ex.experiment,
-            arm=ex.arm,
-            config_id=ex.config_id,
+        begun, first = ex.received_tick, ex.first_byte_tick
+        error, upstream_ms, attempts, attempts_detail = ex.error, None, 0, "[]"
+        if call is not None:
+            if not error and ex.outcome is not Outcome.COMPLETED:
+                error = call.error
+            if ex.leads:
+                attempts, attempts_detail = len(call.attempts), _attempts(call.attempts)
+                if call.started_tick is not None:
+                    upstream_ms = ((call.ended_tick or ended) - call.started_tick) * 1000
+        if usage is None:
+            original = sent = cached = written = tokens_out = reasoning = None
+            usage_source = ""
+        else:
+            original = sent = usage.tokens_in
+            cached, written, usage_source = usage.cached, usage.cache_write, usage.source.value
+            tokens_out, reasoning = usage.tokens_out, usage.reasoning
+            if free:
+                sent = cached = written = 0
+            else:
+                original += ex.tokens_saved
+        return Row(  # by place, in the order of the columns: fifty names would cost as much as the row
+            ex.id,
+            call.id if call is not None else "",
+            ex.received_s,
+            ex.endpoint.value,
+            ex.status,
+            (ex.outcome or Outcome.FAILED).value,
+            error,
+            int(ex.stream),
+            ex.tenant,
+            ex.key,
+            controls.user,
+            tags_text(controls.tags),
+            ex.model[:LONGEST_NAME],
+            served_model(ex),
+            call.upstream if call is not None else "",
+            attempts,
+            ex.cache.value,
+            ex.cache_reason,
+            ex.similarity,
+            ex.p_wrong,
+            ex.compress,
+            original,
+            sent,
+            cached,
+            written,
+            tokens_out,
+            reasoning,
+            usage_source,
+            money.baseline,
+            money.cost,
+            money.overhead,
+            money.saved_exact,
+            money.saved_semantic,
+            money.saved_compress,
+            money.saved_route,
+            money.saved_prompt_cache,
+            money.price_source,
+            int(money.modelled),
+            (ended - begun) * 1000,
+            None if first is None else (first - begun) * 1000,
+            upstream_ms,
+            self.overhead_ms(ex, ended),
+            _stage_times(ex.stage_ms),
+            _decisions(ex),
+            attempts_detail,
+            ex.policy,
+            ex.experiment,
+            ex.arm,
+            ex.config_id,
         )
 
 
@@ -270,10 +298,8 @@ def _decisions(ex: Exchange) -> str:
     return orjson.dumps([[item.stage, item.action, item.reason] for item in ex.decisions]).decode()
 
 
-def _attempts(ex: Exchange) -> str:
-    if ex.call is None or not ex.leads:
-        return "[]"
-    return "[" + ",".join([_attempt(attempt) for attempt in ex.call.attempts]) + "]"
+def _attempts(attempts: list[Attempt]) -> str:
+    return "[" + ",".join([_attempt(attempt) for attempt in attempts]) + "]"
 
 
 def _attempt(attempt: Attempt) -> str:
@@ -285,6 +311,14 @@ def _attempt(attempt: Attempt) -> str:
 @lru_cache(maxsize=64)
 def _quoted(name: str) -> str:
     return orjson.dumps(name).decode()
+
+
+def tags_text(tags: Sequence[tuple[str, str]]) -> str:
+    """The ledger's tags: one value for each name, where it was said several times all of them between bars."""
+    named: dict[str, list[str]] = {}
+    for name, value in tags:
+        named.setdefault(name, []).append(value)
+    return orjson.dumps({name: "|".join(values) for name, values in named.items()}).decode()
 
 
 def costs_nothing(ex: Exchange) -> bool:
@@ -319,6 +353,9 @@ class AccountStage(Quiet):
     name: str = field(default="account", init=False)
     hard: bool = field(default=True, init=False)
 
-    async def on_end(self, ex: Exchange) -> None:
+    def on_end(self, ex: Exchange) -> Awaitable[None] | None:
         """Write the row."""
-        await self.account.settle(ex)
+        if self.account.must_wait(ex):
+            return self.account.settle(ex)
+        self.account.book_known(ex)
+        return None

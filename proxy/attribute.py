@@ -20,7 +20,7 @@ would have had are those that it had, and p2 = p3.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from farthing.proxy.prices import RateCard, Rates
 from farthing.proxy.usage import Usage, UsageSource
@@ -32,12 +32,11 @@ __all__ = [
     "attribute_hit",
     "attribute_joined",
     "attribute_upstream",
-    "audit_money",
+    "overhead_money",
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Money:
+class Money(NamedTuple):
     """A row's money in integer pico-dollars; all None where a price is unknown. `modelled`: something was estimated."""
 
     baseline: int | None = None
@@ -75,7 +74,8 @@ def attribute_upstream(
     """
     if usage is None:
         return UNKNOWN
-    if same_model(model_requested, model_served):
+    same = same_model(model_requested, model_served)
+    if same:
         asked = served = rates_of_one(card, model_requested, model_served, at_s)  # nothing was routed
     else:
         asked, served = card.rates(model_requested, at_s), card.rates(model_served, at_s)
@@ -84,7 +84,7 @@ def attribute_upstream(
     if asked is served and not tokens_saved and would_read is None and not other_attempts:
         pico = served.pico(usage)  # nothing was done to it: all four prices are one
         counted = usage.source is UsageSource.COUNTED
-        modelled = counted or not same_model(model_requested, model_served)
+        modelled = counted or not same
         return Money(pico, pico, 0, 0, 0, 0, 0, 0, served.source, modelled)
     reads = usage if would_read is None else with_reads(usage, would_read)
     original = with_more_input(reads, tokens_saved) if tokens_saved else reads
@@ -100,12 +100,7 @@ def attribute_upstream(
         saved_route=(p1 - p2) + (p3 - p4),
         saved_prompt_cache=p2 - p3,
         price_source=served.source,
-        modelled=(
-            usage.source is UsageSource.COUNTED
-            or tokens_saved != 0
-            or would_read is not None
-            or not same_model(model_requested, model_served)
-        ),
+        modelled=(usage.source is UsageSource.COUNTED or tokens_saved != 0 or would_read is not None or not same),
     )
 
 
@@ -137,18 +132,18 @@ def attribute_joined(card: RateCard, model: str, usage: Usage | None, *, at_s: f
 def attribute_failure(card: RateCard, model: str, at_s: float) -> Money:
     """A request for which nothing was billed and nothing would have been."""
     rates = card.rates(model, at_s)
-    return replace(_NOTHING, price_source=rates.source if rates else "")
+    return _NOTHING._replace(price_source=rates.source if rates else "")
 
 
-def audit_money(card: RateCard, model: str, usage: Usage | None, at_s: float) -> Money:
-    """What an audit cost: overhead alone, since no client asked for it; unknown where usage or rates are."""
+def overhead_money(card: RateCard, model: str, usage: Usage | None, at_s: float) -> Money:
+    """What a call of farthing's own cost: overhead alone, as no client asked; unknown where usage or rates are."""
     if usage is None:
-        return replace(_NOTHING, overhead=None)
+        return _NOTHING._replace(overhead=None)
     rates = card.rates(model, at_s)
     if rates is None:
-        return replace(_NOTHING, overhead=None)
+        return _NOTHING._replace(overhead=None)
     modelled = usage.source is UsageSource.COUNTED
-    return replace(_NOTHING, overhead=rates.pico(usage), price_source=rates.source, modelled=modelled)
+    return _NOTHING._replace(overhead=rates.pico(usage), price_source=rates.source, modelled=modelled)
 
 
 def same_model(asked: str, served: str) -> bool:
@@ -165,7 +160,7 @@ def rates_of_one(card: RateCard, asked: str, served: str, at_s: float) -> Rates 
     A price that the operator declared for either name wins, the exact name first; else the dated version's, since that
     is what the provider bills (gpt-3.5-turbo-1106 costs twice as much as gpt-3.5-turbo).
     """
-    if not served or (card.owns(asked) and not card.owns(served)):
+    if not served or served == asked or (card.owns(asked) and not card.owns(served)):
         return card.rates(asked, at_s)
     return card.rates(served, at_s) or card.rates(asked, at_s)
 
@@ -173,9 +168,9 @@ def rates_of_one(card: RateCard, asked: str, served: str, at_s: float) -> Rates 
 def with_reads(usage: Usage, cached: int) -> Usage:
     """The same input with another share of it read from the provider's cache."""
     cached = max(0, min(cached, usage.tokens_in - usage.cache_write))
-    return replace(usage, cached=cached, fresh=usage.tokens_in - usage.cache_write - cached)
+    return usage._replace(cached=cached, fresh=usage.tokens_in - usage.cache_write - cached)
 
 
 def with_more_input(usage: Usage, tokens: int) -> Usage:
     """The usage with `tokens` more fresh input; never less than none."""
-    return replace(usage, fresh=max(0, usage.fresh + tokens))
+    return usage._replace(fresh=max(0, usage.fresh + tokens))

@@ -21,10 +21,12 @@ from multidict import CIMultiDict
 from rich.table import Table
 
 from farthing.cache.key import Scope, neighbourhood
+from farthing.cache.places import Placed, Places
 from farthing.cache.semantic import SemanticCache
+from farthing.cache.template import Templates
+from farthing.cache.unmatchable import UNLESS_DIVIDED
 from farthing.policies.agree import agree
 from farthing.policies.answer import Answer
-from farthing.policies.opinion import Agreement
 from farthing.policies.sequence import Comparator, Evidence, upper
 from farthing.proxy.errors import ConfigFault
 from farthing.proxy.exchange import Controls, Endpoint
@@ -100,6 +102,7 @@ def calibrate(
     tell: Callable[[int], None] = lambda done: None,
 ) -> list[Row]:
     """Replay, and judge each threshold, strictest first. `cache`: empty. `tell`: how many are done."""
+    places = Places(Templates())
     known: dict[str, Turn] = {}
     asked: set[tuple[str, str]] = set()
     judged: list[_Judged] = []
@@ -111,11 +114,20 @@ def calibrate(
         if isinstance(place, str) or (place.scope, place.text) in asked:
             continue
         asked.add((place.scope, place.text))
-        found = cache.lookup(place.scope, place.route, place.text, 0.0)
-        if found.entry_key is not None:
-            judged.append(_judge(found.score, known[found.entry_key], turn, cache))
-        if cache.add(place.scope, place.text, str(count), _NEVER_S, route=place.route):
+        settled = places.settle(place)
+        refusal = places.refusal(settled)
+        if not refusal:
+            for one in places.called(settled):
+                _put(cache, one)
+            place = settled.place
+            found = cache.lookup(place.scope, place.route, place.text, 0.0)
+            if found.entry_key is not None:
+                judged.append(_judge(found.score, known[found.entry_key], turn, cache))
+        if not refusal or refusal in UNLESS_DIVIDED:
             known[str(count)] = turn
+            placed = Placed(settled, str(count), _NEVER_S)
+            places.wait(placed)
+            _put(cache, placed)
     level = (1.0 - confidence) / len(THRESHOLDS)
     rows = []
     for threshold in THRESHOLDS:
@@ -128,12 +140,17 @@ def calibrate(
     return rows
 
 
+def _put(cache: SemanticCache, one: Placed) -> None:
+    place = one.settled.place
+    cache.add(place.scope, place.text, one.entry_key, one.expires_s, route=place.route)
+
+
 def _judge(score: float, one: Turn, other: Turn, cache: SemanticCache) -> _Judged:
     """Whether the earlier turn's answer would have been wrong for the later one; in doubt it would."""
     if one.truth and other.truth:
         return _Judged(score, one.truth != other.truth, compared=False)
     said = (Answer(text=one.answer), Answer(text=other.answer))
-    return _Judged(score, agree(*said, cache.embed).agreement is not Agreement.SAME, compared=True)
+    return _Judged(score, agree(*said, cache.embed).wrong, compared=True)
 
 
 def table(rows: list[Row], max_wrong: float, confidence: float) -> Table:

@@ -46,18 +46,24 @@ class SystemRandomness:
 
     def __init__(self) -> None:
         self._random = random.Random(secrets.randbits(64))
-        self._pool = ""
+        self._pool, self._at = "", 0
 
     def uniform(self) -> float:
         return self._random.random()
 
     def token(self, n_bytes: int) -> str:
         """Drawn from a pool, so that the operating system is asked once for many; nothing is given twice."""
-        size = 2 * n_bytes
-        if len(self._pool) < size:
+        begin, end = self._at, self._at + 2 * n_bytes
+        if end > len(self._pool):
             self._pool = secrets.token_hex(max(n_bytes, 2048))
-        given, self._pool = self._pool[:size], self._pool[size:]
-        return given
+            begin, end = 0, 2 * n_bytes
+        self._at = end
+        return self._pool[begin:end]
+
+
+def new_id(now_s: float, randomness: Randomness) -> str:
+    """A request's id. The moment comes first, so that ids sort by time and the ledger's index grows at its end."""
+    return f"far-{int(now_s * 1000):011x}{randomness.token(7)}"
 
 
 class FakeClock:

@@ -14,6 +14,7 @@ from aiohappyeyeballs import AddrInfoType, start_connection
 
 from farthing.proxy.clock import Clock
 from farthing.proxy.errors import UpstreamFault
+from farthing.proxy.header_facts import Lines
 from farthing.proxy.http1 import Connection, request_head
 
 __all__ = ["Connections"]
@@ -41,6 +42,7 @@ class Connections:
         usual = self._port == (443 if self._tls else 80)
         bracketed = f"[{self._host}]" if ":" in self._host else self._host
         self._host_header = bracketed if usual else f"{bracketed}:{self._port}"
+        self._host_line = f"Host: {self._host_header}\r\n"
         self._basic = ""
         if parts.username is not None:
             secret = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
@@ -53,7 +55,7 @@ class Connections:
         self._addresses: tuple[list[AddrInfoType], float] = ([], 0.0)
 
     async def send(
-        self, method: str, target: str, headers: list[tuple[str, str]], body: bytes | AsyncIterator[bytes] | None
+        self, method: str, target: str, headers: Lines, body: bytes | AsyncIterator[bytes] | None
     ) -> Connection:
         """Send a request; the connection, with its answer's head come. End with `done`.
 
@@ -68,7 +70,7 @@ class Connections:
                 connection = connection or await self._connect()
                 connection.send(*self._framed(method, target, headers, body), no_body=method == "HEAD")
                 if body is not None and not isinstance(body, bytes):
-                    chunked = not any(name.lower() == "content-length" for name, _ in headers)
+                    chunked = not headers.framed
                     connection.uploading(self._spawn(connection.pour(body, chunked=chunked)))
                 try:
                     await connection.head()
@@ -111,20 +113,20 @@ class Connections:
         return None
 
     def _framed(
-        self, method: str, target: str, headers: list[tuple[str, str]], body: bytes | AsyncIterator[bytes] | None
+        self, method: str, target: str, headers: Lines, body: bytes | AsyncIterator[bytes] | None
     ) -> tuple[bytes, bytes]:
         """Head and, where it is here already, body."""
-        own = [("Host", self._host_header)]
-        if self._basic and not any(name.lower() == "authorization" for name, _ in headers):
-            own.append(("Authorization", self._basic))
+        own = self._host_line
+        if self._basic and not headers.authorised:
+            own += f"Authorization: {self._basic}\r\n"
         if isinstance(body, bytes):
-            own.append(("Content-Length", str(len(body))))
+            own += f"Content-Length: {len(body)}\r\n"
         elif body is None:
-            own += [("Content-Length", "0")] if method in _NEEDS_LENGTH else []
-        elif not any(name.lower() == "content-length" for name, _ in headers):
-            own.append(("Transfer-Encoding", "chunked"))
+            own += "Content-Length: 0\r\n" if method in _NEEDS_LENGTH else ""
+        elif not headers.framed:
+            own += "Transfer-Encoding: chunked\r\n"
         try:
-            return request_head(method, target, own + headers), body if isinstance(body, bytes) else b""
+            return request_head(method, target, own + headers.text), body if isinstance(body, bytes) else b""
         except ValueError as error:
             raise UpstreamFault(str(error), phase="connect", status=400) from None
 
@@ -160,7 +162,6 @@ class Connections:
         return addresses
 
 
-def _repeatable(method: str, headers: list[tuple[str, str]], body: bytes | AsyncIterator[bytes] | None) -> bool:
+def _repeatable(method: str, headers: Lines, body: bytes | AsyncIterator[bytes] | None) -> bool:
     """Whether sending the request twice does no more than once (RFC 9110, 9.2.2), and it can be sent twice."""
-    keyed = any(name.lower() == "idempotency-key" for name, _ in headers)
-    return (method in _IDEMPOTENT or keyed) and (body is None or isinstance(body, bytes))
+    return (method in _IDEMPOTENT or headers.keyed) and (body is None or isinstance(body, bytes))

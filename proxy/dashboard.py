@@ -11,7 +11,6 @@ import asyncio
 import sqlite3
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import unquote
@@ -37,6 +36,7 @@ STATIC: Mapping[str, str] = {
     "detail.js": "text/javascript; charset=utf-8",
     "format.js": "text/javascript; charset=utf-8",
     "reuse.js": "text/javascript; charset=utf-8",
+    "lately.js": "text/javascript; charset=utf-8",
     "icon.svg": "image/svg+xml",
     "uPlot.iife.min.js": "text/javascript; charset=utf-8",
     "uPlot.min.css": "text/css; charset=utf-8",
@@ -149,7 +149,7 @@ def found_row(conn: sqlite3.Connection, row_id: str) -> dict[str, Any]:
 
 def whole(row: Row) -> dict[str, Any]:
     """A row as plain values: amounts as decimal texts of dollars, JSON columns parsed where they can be."""
-    values = asdict(row)
+    values: dict[str, Any] = row._asdict()
     for name in MONEY_COLUMNS:
         values[name] = None if values[name] is None else dollars(values[name])
     for name in JSON_COLUMNS:

@@ -9,14 +9,17 @@ Rules of this file:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from farthing.proxy.usage import Usage
+
+if TYPE_CHECKING:
+    from farthing.proxy.header_facts import HeaderFacts
 
 __all__ = [
     "GO_ON",
@@ -84,6 +87,10 @@ class BodySource(Protocol):
 
     fault: Exception | None
 
+    def arrived(self) -> bytes | None:
+        """The body, if all of it is here already and not large; `read` still gives it."""
+        ...
+
     async def read(self, limit_bytes: int) -> bytes | None:
         """The whole body; None where it is longer than the limit: then `stream` still gives all of it.
 
@@ -116,12 +123,16 @@ class Sink(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Original:
-    """The client's request as it came. `target`: path and query, undecoded. `source`: its body, still to be read."""
+    """The client's request as it came. `target`: path and query, undecoded. `source`: its body, still to be read.
+
+    `facts`: what the headers say.
+    """
 
     method: str
     target: str
     headers: CIMultiDictProxy[str]
     source: BodySource
+    facts: HeaderFacts
 
     @property
     def path(self) -> str:
@@ -266,6 +277,7 @@ class Exchange:
     asks_usage: bool = False
     body: bytes | None = None
     exact: dict[str, Any] | None = None
+    plain: bool = False  # what is said in it is nothing but roles and texts
     body_out: bytes | None = None
     # assign
     optimise: bool = True
@@ -281,7 +293,7 @@ class Exchange:
     key: str = ""
     cache: CacheStatus = CacheStatus.BYPASS
     cache_reason: str = ""
-    place: Any = None  # cache.key.Place
+    place: Any = None  # cache.places.Settled
     case: Any = None  # stage_semantic.Case
     similarity: float | None = None
     p_wrong: float | None = None
@@ -327,12 +339,13 @@ class Quiet:
         """It acts."""
         return False
 
-    async def on_request(self, ex: Exchange) -> Verdict:
+    def on_request(self, ex: Exchange) -> Verdict | Awaitable[Verdict]:
         """Nothing on the way in."""
         return GO_ON
 
-    async def on_end(self, ex: Exchange) -> None:
+    def on_end(self, ex: Exchange) -> Awaitable[None] | None:
         """Nothing on the way out."""
+        return None
 
 
 class Stage(Protocol):
@@ -341,7 +354,8 @@ class Stage(Protocol):
     `hard`: its failure is the request's failure; any other stage that fails is passed by.
 
     `on_request` fires in the list's order and may answer itself; `on_end` in reverse order, only for stages
-    whose `on_request` ran, once the outcome is known. A stage never changes the original, opens no sockets
+    whose `on_request` ran, once the outcome is known. Where a stage has to wait it gives something to await; most
+    don't, and so cost no coroutine. A stage never changes the original, opens no sockets
     (but `upstream`), reads no clock but the injected one and starts no task of its own.
     """
 
@@ -360,11 +374,11 @@ class Stage(Protocol):
         """Whether, as it is configured, it will never do anything on the way in."""
         ...
 
-    async def on_request(self, ex: Exchange) -> Verdict:
+    def on_request(self, ex: Exchange) -> Verdict | Awaitable[Verdict]:
         """Let the request go on, or answer it."""
         ...
 
-    async def on_end(self, ex: Exchange) -> None:
+    def on_end(self, ex: Exchange) -> Awaitable[None] | None:
         """Learn from the outcome, which stands in the exchange."""
         ...
 

@@ -12,13 +12,12 @@ Sources: RFC 9110, RFC 9112.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from typing import cast
 
 import httptools
 
 from farthing.proxy.errors import UpstreamFault
-from farthing.proxy.whole import lines_of
 
 __all__ = ["Connection", "request_head"]
 
@@ -26,11 +25,11 @@ _HEAD_BYTES = 262_144
 _HELD_BYTES = 262_144
 
 
-def request_head(method: str, target: str, headers: Iterable[tuple[str, str]]) -> bytes:
-    """The request's head as bytes. Raises ValueError: a line break in a header or in the target."""
-    if any(mark in target for mark in "\r\n \0"):
+def request_head(method: str, target: str, lines: str) -> bytes:
+    """The request's head as bytes. `lines`: of wire.lines_of. Raises ValueError: a line break in the target."""
+    if any(map(target.__contains__, "\r\n \0")):
         raise ValueError("the target holds what no target may hold")
-    return f"{method} {target} HTTP/1.1\r\n{lines_of(headers)}\r\n".encode("utf-8", "surrogateescape")
+    return f"{method} {target} HTTP/1.1\r\n{lines}\r\n".encode("utf-8", "surrogateescape")
 
 
 class Connection(asyncio.Protocol):
@@ -106,6 +105,11 @@ class Connection(asyncio.Protocol):
         """Wait for status and headers. Raises UpstreamFault."""
         while not self._headed:
             await self._more()
+
+    @property
+    def ended(self) -> bool:
+        """Whether the body is complete and all of it was read."""
+        return self._ended and not self._chunks
 
     async def read(self) -> bytes:
         """Some of the body, b'' once it is complete. Raises UpstreamFault where it breaks off."""
@@ -219,10 +223,9 @@ class Connection(asyncio.Protocol):
             return
         self.status = status
         self._headed = True
-        self._framed = any(
-            name.lower() == "content-length" or (name.lower() == "transfer-encoding" and "chunked" in value.lower())
-            for name, value in self.headers
-        )
+        for name, value in self.headers:
+            if len(name) in (14, 17) and _frames(name, value):
+                self._framed = True
         if self._no_body:
             self._ended = True
 
@@ -239,3 +242,10 @@ class Connection(asyncio.Protocol):
         elif not self._ended:
             self._ended = True
             self._reusable = self._parser.should_keep_alive()
+
+
+def _frames(name: str, value: str) -> bool:
+    """Whether this header says where the body ends (RFC 9112, 6)."""
+    if len(name) == 14:
+        return name.lower() == "content-length"
+    return len(name) == 17 and name.lower() == "transfer-encoding" and "chunked" in value.lower()

@@ -8,9 +8,8 @@ from __future__ import annotations
 import os
 import sqlite3
 from contextlib import suppress
-from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import orjson
 
@@ -26,14 +25,12 @@ __all__ = [
     "is_busy",
     "is_corrupt",
     "move_aside",
-    "values_of",
     "washed",
 ]
 
 SCHEMA_VERSION = 1
 
 INSERT = f"insert into requests values ({', '.join('?' * len(COLUMNS))})"
-values_of = attrgetter(*COLUMNS)
 # What SQLite raises for a row that it can't hold, rather than for a disk that it can't write.
 POISON = (
     sqlite3.IntegrityError,
@@ -44,7 +41,7 @@ POISON = (
     OverflowError,
 )
 
-_KINDS = {"int": "integer", "float": "real", "str": "text"}
+_KINDS = {int: "integer", float: "real", str: "text"}
 _LOCK_WAIT_S = 0.05
 _CHECKED_BYTES = 64 * 2**20  # a ledger up to here is checked whole when it is opened
 
@@ -84,8 +81,8 @@ def connect(path: Path, *, whole: bool) -> sqlite3.Connection:
 def _create(conn: sqlite3.Connection) -> None:
     """The table with exactly the row's columns, what finds rows by time and id, and the schema's version."""
     columns = []
-    for name, annotation in Row.__annotations__.items():
-        kind, _, optional = str(annotation).partition(" | ")
+    for name, hint in get_type_hints(Row).items():
+        kind, *optional = get_args(hint) or (hint,)
         columns.append(f'"{name}" {_KINDS[kind]}' + ("" if optional else " not null"))
     conn.execute(f"create table requests ({', '.join(columns)})")
     conn.execute("create index requests_ts on requests (ts)")
@@ -119,7 +116,7 @@ def washed(row: Row) -> list[Any]:
     A count or an amount that is too large becomes unknown rather than wrong.
     """
     washed: list[Any] = []
-    for value in values_of(row):
+    for value in row:
         if isinstance(value, str):
             value = value.encode("utf-8", "replace").decode()
         elif isinstance(value, int) and not -(2**63) <= value < 2**63:
@@ -158,6 +155,6 @@ class Lines:
 
 def _line(row: Row) -> bytes:
     try:
-        return orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
+        return orjson.dumps(row._asdict(), option=orjson.OPT_APPEND_NEWLINE)
     except TypeError:  # orjson's word for what it can't encode
         return orjson.dumps(dict(zip(COLUMNS, washed(row), strict=True)), option=orjson.OPT_APPEND_NEWLINE)

@@ -20,7 +20,7 @@ from farthing.cache.flight import Flight, Reader
 from farthing.cache.stage_flight import FlightStage, flight_key
 from farthing.proxy.clock import Clock
 from farthing.proxy.errors import ClientFault, FarthingError, UpstreamFault
-from farthing.proxy.exchange import GO_ON, CacheStatus, Exchange, Head, LocalReply, Outcome, Quiet, Stage
+from farthing.proxy.exchange import GO_ON, CacheStatus, Continue, Exchange, Head, LocalReply, Outcome, Quiet, Stage
 from farthing.proxy.tasks import TaskGroup
 from farthing.proxy.wire import forwardable
 
@@ -191,39 +191,41 @@ class Pipeline:
     async def _walk_in(self, ways: tuple[Way, ...], ex: Exchange, walked: list[Stage]) -> LocalReply | None:
         """Each stage in turn, until one answers; those that have an end to come are noted in `walked`."""
         clock, breaker = self._clock.tick_s, self.breaker
+        begun = clock()
         for stage, acts, ends in ways:
             if ends:
                 walked.append(stage)
             if not acts:
                 continue
-            name = stage.name
-            if breaker.open_until and not stage.hard and not breaker.closed(name):
-                ex.decide(name, "left out", "it failed repeatedly")
+            if breaker.open_until and not stage.hard and not breaker.closed(stage.name):
+                ex.decide(stage.name, "left out", "it failed repeatedly")
                 continue
-            begun = clock()
             try:
-                verdict = await stage.on_request(ex)
-            except (ClientFault, UpstreamFault):
-                raise
+                verdict = stage.on_request(ex)
+                if verdict is not GO_ON and not isinstance(verdict, LocalReply | Continue):
+                    verdict = await verdict
             except Exception as error:
-                if stage.hard:
+                if stage.hard or isinstance(error, ClientFault | UpstreamFault):
                     raise
-                self._failed(name, ex, error)
+                self._failed(stage.name, ex, error)
                 continue
             finally:
-                took_s = clock() - begun
-                if took_s >= _WORTH_TELLING_S:
-                    ex.stage_ms[name] = took_s * 1000
+                ended = clock()
+                if ended - begun >= _WORTH_TELLING_S:
+                    ex.stage_ms[stage.name] = (ended - begun) * 1000
+                begun = ended
             if breaker.failures:
-                breaker.succeeded(name)
-            if verdict is not GO_ON and isinstance(verdict, LocalReply):
+                breaker.succeeded(stage.name)
+            if isinstance(verdict, LocalReply):
                 return verdict
         return None
 
     async def _walk_back(self, walked: list[Stage], ex: Exchange) -> None:
         for stage in reversed(walked):
             try:
-                await stage.on_end(ex)
+                waits = stage.on_end(ex)
+                if waits is not None:
+                    await waits
             except Exception as error:  # noqa: BLE001 - one stage's failure must not keep another's end from running
                 self._failed(stage.name, ex, error)
 

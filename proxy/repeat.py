@@ -25,9 +25,8 @@ from farthing.cache.store import Store
 from farthing.proxy import whole, wire
 from farthing.proxy.account import Account, cache_status
 from farthing.proxy.body import IncomingBody
-from farthing.proxy.clock import Clock, Randomness
+from farthing.proxy.clock import Clock, Randomness, new_id
 from farthing.proxy.exchange import CacheStatus, Exchange, LocalReply
-from farthing.proxy.ledger_file import values_of
 from farthing.proxy.row import COLUMNS, Row
 
 __all__ = ["Repeat", "Repeats"]
@@ -106,7 +105,7 @@ class Repeats:
     async def answer(self, request: web.BaseRequest, known: Repeat, begun_tick: float, now_s: float) -> None:
         """Send it again, and append its row. Raises ConnectionResetError: the client has left."""
         token, clock = self._randomness.token, self._clock
-        name = f"far-{token(12)}"
+        name = new_id(now_s, self._randomness)
         body = known.template.render(known.id_prefix + token(12), int(now_s))
         ready_ms = (clock.tick_s() - begun_tick) * 1000
         entry = known.entry
@@ -124,7 +123,7 @@ class Repeats:
         row[_AT["latency_ms"]] = row[_AT["overhead_ms"]] = (clock.tick_s() - begun_tick) * 1000
         row[_AT["ttft_ms"]] = ready_ms
         if self._account.ledger is not None:
-            self._account.ledger.append(Row(*row))
+            self._account.ledger.append(Row._make(row))
         await whole.drained(request, body)
 
     def learn(self, request: web.BaseRequest, ex: Exchange, reply: LocalReply) -> None:
@@ -142,14 +141,14 @@ class Repeats:
         if entry is None or template is None or size * 8 > self._limit or named > _MOST_NAMED_BYTES:
             return
         headers = dict(reply.headers) | self._account.headers_at_end(ex)
-        row = list(values_of(self._account.row_of_hit(ex)))
+        row = list(self._account.row_of_hit(ex))
         row[_AT["stage_ms"]] = "{}"
         self._forget(place)
         self._known[place] = Repeat(
             entry=entry,
             template=template,
             id_prefix=ID_PREFIX.get(ex.endpoint, ""),
-            head=whole.lines_of((name, value) for name, value in headers.items() if name.lower() not in _EACH_TIME),
+            head=wire.lines_of((name, value) for name, value in headers.items() if name.lower() not in _EACH_TIME),
             row=row,
             credential=ex.credential,
             until_s=now_s + _PRICES_HOLD_S,

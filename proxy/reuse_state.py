@@ -1,6 +1,6 @@
 """What the semantic cache has learnt about its routes, kept across restarts in one file of JSON lines.
 
-The evidence speaks for one scorer, one embedder and one set of comparators: under any other it proves nothing, so a
+The evidence speaks for one scorer, second stage, embedder and set of comparators: under others it proves nothing, so a
 file made with others is turned aside, as is a damaged one, and the routes begin anew in observe.
 """
 
@@ -17,16 +17,16 @@ import orjson
 import structlog
 
 from farthing.cache.verifier import MODEL, VERSION
-from farthing.policies import agree_measured
+from farthing.policies import agree_measured, judge
+from farthing.policies.agree import comparator
 from farthing.policies.ladder import Ladder
 from farthing.policies.reuse import Bound, Policy, whole
-from farthing.policies.sequence import Comparator
 from farthing.policies.static import Static
 from farthing.policies.vcache import VCache
 from farthing.policies.verified import Settings, Verified
 from farthing.proxy.config import Semantic
 
-__all__ = ["PRIOR", "Learnt", "comparator", "lines", "load", "made_with", "new_policy", "save"]
+__all__ = ["PRIOR", "Learnt", "lines", "load", "made_with", "new_policy", "save"]
 
 T = TypeVar("T")
 _EVERY_S = 30.0
@@ -35,16 +35,6 @@ _EVERY_S = 30.0
 PRIOR = Ladder((0.88, 0.84, 0.80, 0.70, 0.50), (0.1, 0.5, 0.2, 0.1, 0.1))
 
 log = structlog.get_logger("farthing.semantic")
-
-
-def comparator() -> Comparator:
-    """The error of the comparators taken together: the worst of those that judge, as measured."""
-    judging = [
-        found.false_same_upper
-        for name, found in agree_measured.MEASURED.items()
-        if name not in agree_measured.PROVED and name != "refusal"  # two refusals are never called the same
-    ]
-    return Comparator(false_same=max(judging))
 
 
 def new_policy(semantic: Semantic) -> Policy:
@@ -69,7 +59,11 @@ def kind(semantic: Semantic) -> str:
 def made_with(semantic: Semantic) -> str:
     """What the evidence hangs on."""
     scorer = "guard" if semantic.unproven else f"{VERSION}/{hashlib.sha256(MODEL.read_bytes()).hexdigest()[:8]}"
-    return f"{scorer} {semantic.model} {agree_measured.VERSION}"
+    evidence = f"{scorer} {semantic.model} {agree_measured.VERSION}"
+    if semantic.second_stage == "off":
+        return evidence
+    low, high = semantic.judge_band
+    return f"{evidence} {semantic.second_stage} {judge.VERSION} {low:g}-{high:g}"
 
 
 def load(path: Path, semantic: Semantic, held: dict[str, Any] | None = None) -> Policy:

@@ -7,16 +7,17 @@ Other programs read these columns: they change only with a note in CHANGELOG.md.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from typing import NamedTuple
 
-__all__ = ["COLUMNS", "LONGEST_NAME", "MONEY_COLUMNS", "SAVED_COLUMNS", "Row"]
+__all__ = ["COLUMNS", "ERRANDS", "LONGEST_NAME", "MONEY_COLUMNS", "SAVED_COLUMNS", "Row"]
 
 LONGEST_NAME = 256
 """Characters that are kept of a model's name: clients choose it, and no real one is as long."""
+ERRANDS = ("audit", "judge")
+"""Endpoints of farthing's own calls: what they cost is overhead, and no client asked or waited for them."""
 
 
-@dataclass(slots=True)
-class Row:
+class Row(NamedTuple):
     """One request. `stage_ms`, `decisions`, `attempts_detail` and `tags` are JSON texts."""
 
     id: str
@@ -70,7 +71,7 @@ class Row:
     config_id: str
 
 
-COLUMNS: tuple[str, ...] = tuple(field.name for field in fields(Row))
+COLUMNS: tuple[str, ...] = Row._fields
 SAVED_COLUMNS: tuple[str, ...] = (
     "saved_exact_usd",
     "saved_semantic_usd",

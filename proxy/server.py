@@ -20,10 +20,11 @@ from farthing.cache.flight import CutOff, Reader
 from farthing.proxy import whole
 from farthing.proxy.account import Account
 from farthing.proxy.body import IncomingBody
-from farthing.proxy.clock import Clock, Randomness
+from farthing.proxy.clock import Clock, Randomness, new_id
 from farthing.proxy.config import Limits, Upstream
 from farthing.proxy.errors import ClientFault, FarthingError, UpstreamFault, error_body
 from farthing.proxy.exchange import CacheStatus, Endpoint, Exchange, Head, LocalReply, Original, Outcome
+from farthing.proxy.header_facts import HeaderBook
 from farthing.proxy.observe import decoded
 from farthing.proxy.pipeline import Pipeline
 from farthing.proxy.repeat import Repeats
@@ -62,6 +63,7 @@ class Relay:
         self._clock = clock
         self._randomness = randomness
         self._sent = whole.Sent()
+        self._headers = HeaderBook()
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """One exchange, from the client's head to the ledger."""
@@ -73,13 +75,14 @@ class Relay:
         if known is not None:
             await self.repeats.answer(request, known, begun_tick, now_s)
             return self._sent
+        facts = self._headers.facts(request.headers)
         ex = Exchange(
-            id="far-" + self._randomness.token(12),
-            original=Original(request.method, request.raw_path, request.headers, source),
+            id=new_id(now_s, self._randomness),
+            original=Original(request.method, request.raw_path, request.headers, source, facts),
             received_s=now_s,
             received_tick=begun_tick,
         )
-        if request.headers.get("Expect", "").lower() == "100-continue" and request.transport is not None:
+        if facts.waits and request.transport is not None:
             request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")  # RFC 9110, 10.1.1
         try:
             response = await self._answer(request, ex)

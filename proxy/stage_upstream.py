@@ -6,7 +6,7 @@ The only stage that opens sockets, by way of `Connections`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from urllib.parse import urlsplit
@@ -22,6 +22,7 @@ from farthing.proxy.connections import Connections
 from farthing.proxy.deadlines import Deadline, Deadlines
 from farthing.proxy.errors import UpstreamFault
 from farthing.proxy.exchange import GO_ON, Attempt, Call, Endpoint, Exchange, Head, Quiet, Sink, Verdict
+from farthing.proxy.header_facts import Lines
 from farthing.proxy.http1 import Connection
 from farthing.proxy.jsontext import find, insert_member, splice
 from farthing.proxy.observe import StreamObserver, decoded, loads, read_whole
@@ -32,7 +33,7 @@ __all__ = ["UpstreamStage", "with_usage_asked"]
 log = structlog.get_logger("farthing.upstream")
 
 _NO_RETRIES = RetryRules(0)
-_EVENT_STREAM = "text/event-stream"
+_EVENT_STREAM, _JSON = "text/event-stream", "application/json"
 
 
 @dataclass(slots=True)
@@ -79,7 +80,10 @@ class UpstreamStage(Quiet):
         rules = _NO_RETRIES if self.passive or not ex.optimise or ex.body is None else self.rules
         body: bytes | AsyncIterator[bytes] | None = self._body(ex, call)
         target = wire.upstream_target(_path_of(self.upstream.url), ex.original.target)
-        headers = self._headers(ex)
+        try:
+            headers = self._headers(ex)
+        except ValueError as error:
+            raise UpstreamFault(str(error), phase="connect", status=400) from None
         suspected = False
         while True:
             attempt = Attempt(self.upstream.name)
@@ -144,23 +148,19 @@ class UpstreamStage(Quiet):
             return with_usage_asked(body)  # it has a canonical form, so it can be read
         return body
 
-    def _headers(self, ex: Exchange) -> list[tuple[str, str]]:
+    def _headers(self, ex: Exchange) -> Lines:
         plain = ex.optimise and not self.passive and ex.endpoint is not Endpoint.OTHER
-        drop = _dropped(ex.body is not None, plain, self.upstream.api_key is not None)
-        headers = wire.forwarded(ex.original.headers.items(), drop=drop)
+        facts, secret = ex.original.facts, self.upstream.api_key
+        drop = _dropped(ex.body is not None, plain, secret is not None)
+        own: tuple[tuple[str, str], ...] = ()
         if plain:
             # A stream's events must be seen as they come; a whole answer may stay compressed on its way.
-            zips = not ex.stream and "gzip" in ex.original.headers.get("Accept-Encoding", "")
-            headers.append(("Accept-Encoding", "gzip" if zips else "identity"))
-        if self.upstream.api_key is not None:  # then all that the client showed is dropped
-            key = self.upstream.api_key.get_secret_value()
-            if "x-api-key" in ex.original.headers:
-                headers.append(("x-api-key", key))
-            elif "api-key" in ex.original.headers:
-                headers.append(("api-key", key))
-            else:
-                headers.append(("Authorization", f"Bearer {key}"))
-        return headers
+            own = _ZIPPED if facts.zips and not ex.stream else _PLAIN
+        if secret is not None:  # then all that the client showed is dropped
+            own += (_shown_as(ex.original.headers, secret.get_secret_value()),)
+        if ex.body is not None or "Content-Length" not in ex.original.headers:
+            return facts.sent(drop, own)
+        return Lines([*wire.forwarded(ex.original.headers.items(), drop=drop), *own])
 
     def _drop(self, answer: Connection) -> None:
         """Leave the rest of an answer unread."""
@@ -174,7 +174,8 @@ class UpstreamStage(Quiet):
         until, idle_s = now + self.upstream.total_timeout_s, self.upstream.idle_timeout_s
         limit.due = min(until, now + idle_s)
         call.head = head = Head(answer.status, wire.forwardable(answer.headers))
-        call.event_stream = head.headers.get("Content-Type", "").partition(";")[0].strip().lower() == _EVENT_STREAM
+        kind = head.headers.get("Content-Type", "")
+        call.event_stream = kind != _JSON and kind.partition(";")[0].strip().lower() == _EVENT_STREAM
         sink.open(head)
         understood = ex.endpoint is not Endpoint.OTHER
         watches = call.event_stream and understood and "Content-Encoding" not in head.headers
@@ -182,7 +183,7 @@ class UpstreamStage(Quiet):
         observer = StreamObserver(ex.endpoint) if watches else None
         cuts = ex.optimise and not self.passive  # else bytes go on as they come
         try:
-            while chunk := await answer.read():
+            while not answer.ended and (chunk := await answer.read()):
                 if call.first_byte_tick is None:
                     call.first_byte_tick = tick_s()
                 limit.due = until  # while a reader is slow the upstream is not to blame
@@ -209,6 +210,18 @@ class UpstreamStage(Quiet):
             if splitter is None and call.answer is not None:
                 call.value = loads(call.answer)
                 call.usage, call.model_served = read_whole(ex.endpoint, call.value)
+
+
+_ZIPPED = (("Accept-Encoding", "gzip"),)
+_PLAIN = (("Accept-Encoding", "identity"),)
+
+
+def _shown_as(headers: Mapping[str, str], key: str) -> tuple[str, str]:
+    """The operator's key, in the header in which the client shows its own."""
+    for name in ("x-api-key", "api-key"):
+        if name in headers:
+            return name, key
+    return "Authorization", f"Bearer {key}"
 
 
 @lru_cache(maxsize=8)

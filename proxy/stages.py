@@ -6,11 +6,10 @@ import asyncio
 import hashlib
 import hmac
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 import orjson
-from multidict import MultiMapping
 
 from farthing.proxy import wire
 from farthing.proxy.config import Auth, Limits
@@ -34,9 +33,11 @@ class Tenants:
         self._clients = {key.sha256: key.name for key in auth.client_keys}
         self._known: OrderedDict[str, tuple[str, str]] = OrderedDict()
 
-    def identify(self, headers: MultiMapping[str]) -> tuple[str, str]:
-        """(credential, tenant), both opaque. Raises ClientFault 401 where client keys are declared and none fits."""
-        shown = wire.credential(headers)
+    def identify(self, shown: str) -> tuple[str, str]:
+        """(credential, tenant), both opaque. Raises ClientFault 401 where client keys are declared and none fits.
+
+        `shown`: of wire.credential.
+        """
         known = self._known.get(shown)
         if known is None:
             known = self._work_out(shown)
@@ -79,12 +80,12 @@ class AdmitStage(Quiet):
         """Whether one more would be too many."""
         return bool(self.limits.max_in_flight) and self.in_flight >= self.limits.max_in_flight
 
-    async def on_request(self, ex: Exchange) -> Verdict:
+    def on_request(self, ex: Exchange) -> Verdict:
         """Raises ClientFault: 400 a header can't be understood, 401, 413, 429."""
         self.in_flight += 1
-        headers = ex.original.headers
-        ex.credential, ex.tenant = self.tenants.identify(headers)
-        ex.controls = wire.controls(headers)
+        facts = ex.original.facts
+        ex.credential, ex.tenant = self.tenants.identify(facts.credential)
+        ex.controls = facts.controls()
         if self.limits.max_in_flight and self.in_flight > self.limits.max_in_flight:
             raise ClientFault(
                 f"more than {self.limits.max_in_flight} requests are under way (limits.max_in_flight)",
@@ -94,8 +95,8 @@ class AdmitStage(Quiet):
                 retry_after_s=1.0,
             )
         hard_bytes = self.limits.max_body_bytes
-        length = headers.get("Content-Length", "")
-        if hard_bytes and length.isdigit() and int(length) > hard_bytes:
+        length = ex.original.headers.get("Content-Length", "") if hard_bytes else ""
+        if length.isdigit() and int(length) > hard_bytes:
             raise ClientFault(
                 f"the request body is longer than {hard_bytes} bytes (limits.max_body_bytes)",
                 status=413,
@@ -103,7 +104,7 @@ class AdmitStage(Quiet):
             )
         return GO_ON
 
-    async def on_end(self, ex: Exchange) -> None:
+    def on_end(self, ex: Exchange) -> None:
         """One fewer under way."""
         self.in_flight -= 1
 
@@ -116,28 +117,36 @@ class ParseStage(Quiet):
     name: str = field(default="parse", init=False)
     hard: bool = field(default=True, init=False)
 
-    async def on_request(self, ex: Exchange) -> Verdict:
+    def on_request(self, ex: Exchange) -> Verdict | Awaitable[Verdict]:
         """Read the body of an endpoint that we know. Raises ClientFault: 408, 413."""
         original = ex.original
         ex.endpoint = wire.endpoint_of(original.method, original.path)
         if ex.endpoint is Endpoint.OTHER:
             ex.cache_reason = "endpoint is only relayed"
             return GO_ON
-        headers = original.headers
-        kind = headers.get("Content-Type", "application/json").partition(";")[0].strip().lower()
-        if kind != "application/json" or headers.get("Content-Encoding", "identity").lower() != "identity":
+        if not original.facts.plain_json:
             ex.cache_reason = "body is not plain JSON"
             return GO_ON
-        ex.body = await original.source.read(self.limit_bytes)
+        body = original.source.arrived()
+        if body is None or len(body) > min(self.limit_bytes, _OFF_LOOP_BYTES):
+            return self._wait_for(ex)
+        ex.body = body
+        return self._note(ex, wire.read_body(body))
+
+    async def _wait_for(self, ex: Exchange) -> Verdict:
+        """A body that is still coming, or takes long to be read."""
+        ex.body = await ex.original.source.read(self.limit_bytes)
         if ex.body is None:
             ex.cache_reason = "body is longer than limits.parse_bytes"
             return GO_ON
         large = len(ex.body) > _OFF_LOOP_BYTES
-        body = await asyncio.to_thread(wire.read_body, ex.body) if large else wire.read_body(ex.body)
+        return self._note(ex, await asyncio.to_thread(wire.read_body, ex.body) if large else wire.read_body(ex.body))
+
+    def _note(self, ex: Exchange, body: wire.Body | str) -> Verdict:
         if isinstance(body, str):
             ex.cache_reason = body
             return GO_ON
-        ex.payload, ex.exact, ex.cache_reason = body.payload, body.exact, body.problem
+        ex.payload, ex.exact, ex.plain, ex.cache_reason = body.payload, body.exact, body.plain, body.problem
         model = body.payload.get("model")
         ex.model = model if isinstance(model, str) else ""
         ex.stream = body.payload.get("stream") is True
@@ -159,7 +168,7 @@ class AssignStage(Quiet):
     name: str = field(default="assign", init=False)
     hard: bool = field(default=True, init=False)
 
-    async def on_request(self, ex: Exchange) -> Verdict:
+    def on_request(self, ex: Exchange) -> Verdict:
         """Decide whether this request is optimised at all."""
         ex.policy, ex.config_id = self.policy, self.config_id
         if ex.controls.off:
@@ -176,7 +185,7 @@ class RouteStage(Quiet):
     name: str = field(default="route", init=False)
     hard: bool = field(default=True, init=False)
 
-    async def on_request(self, ex: Exchange) -> Verdict:
+    def on_request(self, ex: Exchange) -> Verdict:
         """Put the other model's name into the body that goes upstream; every other byte stays.
 
         Raises ClientFault: 504 where only what is cached was asked for, since no cache has answered by now; 400.

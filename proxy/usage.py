@@ -7,12 +7,13 @@ turns both into the same buckets, once, so that nothing downstream can count a t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 __all__ = ["Usage", "UsageSource", "from_payload"]
 
+_CHAT = ("prompt_tokens", "prompt_tokens_details", "completion_tokens", "completion_tokens_details")
+_RESPONSES = ("input_tokens", "input_tokens_details", "output_tokens", "output_tokens_details")
 _MOST = 10**9  # no request is as long; a larger count is a fault, and would exhaust a budget at once
 
 
@@ -23,8 +24,7 @@ class UsageSource(StrEnum):
     COUNTED = "counted"
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(NamedTuple):
     """Tokens of one answer; the buckets are disjoint, so their sum is the whole.
 
     `fresh`: input neither read from nor written to the provider's cache. `cached`: input read from it.
@@ -69,15 +69,16 @@ def from_payload(endpoint: str, usage: Mapping[str, Any]) -> Usage | None:
                 cache_write=_count(usage, "cache_creation_input_tokens"),
                 output=_count(usage, "output_tokens"),
             )
-        given, made = ("input", "output") if endpoint == "responses" else ("prompt", "completion")
-        if f"{given}_tokens" not in usage:
+        given, given_parts, made, made_parts = _RESPONSES if endpoint == "responses" else _CHAT
+        if given not in usage:
             return None
-        whole_in = _count(usage, f"{given}_tokens")
-        details = _details(usage, f"{given}_tokens_details")
-        cached = min(whole_in, _count(details, "cached_tokens"))
-        written = min(whole_in - cached, _count(details, "cache_write_tokens"))
-        whole_out = _count(usage, f"{made}_tokens")
-        reasoning = min(whole_out, _count(_details(usage, f"{made}_tokens_details"), "reasoning_tokens"))
+        whole_in, whole_out = _count(usage, given), _count(usage, made)
+        cached = written = reasoning = 0
+        if details := _details(usage, given_parts):
+            cached = min(whole_in, _count(details, "cached_tokens"))
+            written = min(whole_in - cached, _count(details, "cache_write_tokens"))
+        if details := _details(usage, made_parts):
+            reasoning = min(whole_out, _count(details, "reasoning_tokens"))
     except ValueError:
         return None
     return Usage(
@@ -91,12 +92,14 @@ def from_payload(endpoint: str, usage: Mapping[str, Any]) -> Usage | None:
 
 def _details(usage: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     found = usage.get(name)
-    return found if isinstance(found, Mapping) else {}
+    return found if type(found) is dict or isinstance(found, Mapping) else {}
 
 
 def _count(usage: Mapping[str, Any], name: str) -> int:
     """A count; 0 where it is absent or null. Raises ValueError where it is no count."""
     value = usage.get(name)
+    if type(value) is int and 0 <= value <= _MOST:
+        return value
     if value is None:
         return 0
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _MOST:

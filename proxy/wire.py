@@ -29,6 +29,8 @@ __all__ = [
     "endpoint_of",
     "forwardable",
     "forwarded",
+    "is_plain",
+    "lines_of",
     "read_body",
     "telling",
     "upstream_target",
@@ -93,6 +95,15 @@ def forwarded(headers: Iterable[tuple[str, str]], *, drop: frozenset[str] = froz
     return list(compress(pairs, keep))
 
 
+def lines_of(headers: Iterable[tuple[str, str]]) -> str:
+    """Header lines. Raises ValueError: a line break inside one, which would make two of it (RFC 9112, 11.1)."""
+    lines = [f"{name}: {value}\r\n" for name, value in headers]
+    text = "".join(lines)
+    if text.count("\n") != len(lines) or text.count("\r") != len(lines) or "\0" in text:
+        raise ValueError("a header holds a line break")
+    return text
+
+
 # A client sends the same header names again and again, so what they mean is worked out once.
 @lru_cache(maxsize=512)
 def _kept(names: tuple[str, ...], named_by_connection: str, drop: frozenset[str]) -> tuple[bool, ...]:
@@ -146,6 +157,12 @@ def credential(headers: MultiMapping[str]) -> str:
     """Whatever the client shows to say who it is, '' if nothing: tenancy comes from this and from nothing else."""
     shown = [f"{name}:{value}" for name in _credentials(tuple(headers)) for value in headers.getall(name)]
     return "\n".join(shown)
+
+
+def callers(headers: MultiMapping[str]) -> CIMultiDict[str]:
+    """Who calls and on whose account, and no other header: for a call of farthing's own on the client's behalf."""
+    names = (*_credentials(tuple(headers)), "openai-organization", "openai-project")
+    return CIMultiDict((name, value) for name in names for value in headers.getall(name, ()))
 
 
 def controls(headers: CIMultiDictProxy[str]) -> Controls:
@@ -225,11 +242,38 @@ def _tags(text: str) -> tuple[tuple[str, str], ...]:
 @dataclass(frozen=True, slots=True)
 class Body:
     """A JSON body, understood. `payload`: for reading. `exact`: the same value with every number exact, for the key;
-    None where the body can't have a canonical form (`problem` says why), so that it must not be cached."""
+    None where the body can't have a canonical form (`problem` says why), so that it must not be cached.
+    `plain`: `is_plain(payload)`."""
 
     payload: dict[str, Any]
     exact: dict[str, Any] | None
     problem: str = ""
+    plain: bool = False
+
+
+_LISTS = ("messages", "input")
+
+
+def is_plain(payload: dict[str, Any]) -> bool:
+    """Whether all that is said in it is messages of exactly a role and a text, none of them a tool's.
+
+    Most requests are like that, and then nobody need look into each message for parts, references or results.
+    """
+    for name in _LISTS:
+        turns = payload.get(name)
+        if turns is None or type(turns) is str:
+            continue
+        if type(turns) is not list:
+            return False
+        for turn in turns:
+            if type(turn) is not dict or len(turn) != 2 or type(turn.get("content")) is not str:
+                return False
+            if type(role := turn.get("role")) is not str or role not in _SPEAKERS:
+                return False
+    return True
+
+
+_SPEAKERS = frozenset({"system", "developer", "user", "assistant"})
 
 
 def read_body(body: bytes) -> Body | str:
@@ -247,7 +291,7 @@ def read_body(body: bytes) -> Body | str:
     if too_deep(body):
         return Body(payload, None, _TOO_DEEP)
     if orjson.dumps(payload) == body:
-        return Body(payload, payload)
+        return Body(payload, payload, plain=is_plain(payload))
     exact = _exact(body)
     return Body(payload, None, exact) if isinstance(exact, str) else Body(payload, exact)
 

@@ -7,7 +7,6 @@ import math
 import random
 import sqlite3
 from collections.abc import Iterable
-from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +41,7 @@ def ledger(path: Path | str, rows: Iterable[Row] = ()) -> sqlite3.Connection:
     conn.execute(f"create table if not exists requests ({listed})")
     conn.execute("create index if not exists requests_ts on requests (ts)")
     marks = ", ".join("?" * len(COLUMNS))
-    conn.executemany(f"insert into requests values ({marks})", (astuple(each) for each in rows))
+    conn.executemany(f"insert into requests values ({marks})", rows)
     conn.commit()
     return conn
 

@@ -52,7 +52,8 @@ def test_it_would_be_wrong_if_audits_were_rarer_than_it_is_told() -> None:
         account, random = Account(), Random(seed)
         for _ in range(400):
             account.serve(0.2)
-            account.wrong(float(random.random() < 0.1))
+            if random.random() < 0.1:
+                account.wrong(1.0)
         false += account.at_most(LEVEL) < 400
 
     assert false > 50

@@ -17,6 +17,7 @@ from farthing.cache.verifier import Verifier
 from farthing.policies.sequence import Comparator
 from farthing.proxy.calibrate import THRESHOLDS, Row, Turn, calibrate, read_trace
 from farthing.proxy.errors import ConfigFault
+from tests.cache.test_template import RULES
 
 THINGS = ("password", "invoice", "passport", "router", "charger", "garden", "kettle", "bicycle", "camera", "engine")
 VERBS = ("clean", "repair", "replace", "return")
@@ -55,6 +56,15 @@ def test_right_and_wrong_rewordings_are_told_apart_and_bounded() -> None:
     once = stats.beta.ppf(0.95, row.wrong + 1, row.hits - row.wrong)
     assert once < row.bound < 3 * once
     assert row.safe is (row.bound <= 0.3)
+
+
+def test_under_common_instructions_what_varies_is_judged() -> None:
+    """As many hits as without them, and questions that differ are no hits for sharing the instructions."""
+    turns = []
+    for number, (text, again) in enumerate(pairs()):
+        turns += [turn(RULES + text, f"c{number}"), turn(RULES + again, f"c{number}")]
+    row = next(one for one in run(turns) if one.threshold == 0.8)
+    assert row.hits >= 36 and row.wrong <= 1
 
 
 def test_no_promise_is_kept_by_too_few_hits() -> None:

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from farthing.policies.agree import comparator
 from farthing.proxy import figures
-from farthing.proxy.reuse_state import comparator
 from tests.fakes.proxying import Proxied, chat, proxied
 from tests.fakes.upstream import ScriptedUpstream
 from tests.wire.test_semantic import how, learnt, loaded
