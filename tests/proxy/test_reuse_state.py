@@ -168,7 +168,7 @@ JUDGED = LOOSE.model_copy(update={"second_stage": "judge:cheap"})
 )
 def test_what_was_learnt_under_another_second_stage_proves_nothing(tmp_path: Path, other: dict[str, Any]) -> None:
     path = tmp_path / "reuse.json"
-    save(path, JUDGED, taught(new_policy(JUDGED)))
+    save(path, lines(JUDGED, taught(new_policy(JUDGED))))
     assert not load(path, JUDGED.model_copy(update=other)).serves(ROUTE)
     assert (tmp_path / "reuse.other.json").exists()
 
@@ -177,12 +177,12 @@ def test_the_question_that_a_judge_is_asked_is_part_of_what_was_learnt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "reuse.json"
-    save(path, JUDGED, taught(new_policy(JUDGED)))
+    save(path, lines(JUDGED, taught(new_policy(JUDGED))))
     monkeypatch.setattr(reuse_state.judge, "VERSION", 99)
     assert not load(path, JUDGED).serves(ROUTE)
 
 
 def test_the_judges_money_and_patience_change_nothing_of_what_was_learnt(tmp_path: Path) -> None:
     path = tmp_path / "reuse.json"
-    save(path, JUDGED, taught(new_policy(JUDGED)))
+    save(path, lines(JUDGED, taught(new_policy(JUDGED))))
     assert load(path, JUDGED.model_copy(update={"judge_daily_usd": 9, "judge_deadline_ms": 9.0})).serves(ROUTE)
