@@ -78,13 +78,16 @@ def _unseen(found: float, chance: float, level: float) -> float:
         return math.inf
     if chance >= 1.0:
         return 0.0
+    # In logarithms: a factor to the power of some hundreds found is no number any more.
+    goal = math.log(1.0 / level)
     terms = [
-        (share * g**found, (1.0 - chance * g) / (1.0 - chance)) for g, share in zip(_FACTORS, _SHARES, strict=True)
+        (math.log(share) + found * math.log(g), math.log((1.0 - chance * g) / (1.0 - chance)))
+        for g, share in zip(_FACTORS, _SHARES, strict=True)
     ]
-    low, high = 0.0, min((math.log(1.0 / level) - math.log(start)) / math.log(x) for start, x in terms)
+    low, high = 0.0, min((goal - start) / each for start, each in terms)
     while high - low > _NEAR * high:
         middle = (low + high) / 2
-        if sum(start * x**middle for start, x in terms) < 1.0 / level:
+        if sum(math.exp(min(0.0, start + each * middle - goal)) for start, each in terms) < 1.0:
             low = middle
         else:
             high = middle

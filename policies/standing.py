@@ -186,8 +186,13 @@ class Standing:
 
     @property
     def overdrawn(self) -> bool:
-        """Whether more of what this epoch served may have been wrong than was promised, whatever has changed."""
-        return self.account.overdrawn(self.rules.bound.max_wrong, self.rules.bound.level, self.rules.seen)
+        """Whether more of what this epoch served may have been wrong than was promised, whatever has changed.
+
+        Where the promise is per request it is of something else than what was served, and this says nothing.
+        """
+        return self.rules.bound.per == "hit" and self.account.overdrawn(
+            self.rules.bound.max_wrong, self.rules.bound.level, self.rules.seen
+        )
 
     def excess(self, rung: int) -> float:
         """The logarithm of the e-value for its rate at a rung being above the claim."""

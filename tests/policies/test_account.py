@@ -5,12 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from farthing.policies.account import Account, _unseen
+from farthing.policies.ladder import Ladder
+from farthing.policies.reuse import Bound, Candidate, Label, RouteKey
+from farthing.policies.verified import Settings, Verified
 
 LEVEL = 0.05
 # Who knows all before but the coin: when is the next answer wrong, given how many hits, and how many were found?
@@ -59,7 +63,7 @@ def test_it_would_be_wrong_if_audits_were_rarer_than_it_is_told() -> None:
     assert false > 50
 
 
-@given(st.integers(0, 30), st.floats(0.005, 0.9))
+@given(st.integers(0, 2_000), st.floats(0.005, 0.9))
 def test_the_count_is_where_the_product_reaches_its_mark(found: int, chance: float) -> None:
     """With half of the capital on one factor the product is a bet anybody can check."""
     count = _unseen(float(found), chance, LEVEL)
@@ -106,3 +110,26 @@ def test_a_few_found_at_once_are_borne_and_hits_without_fault_bear_more() -> Non
     assert not Account(hits=10, found=3.0, least=0.05).overdrawn(0.01, LEVEL)
     assert Account(hits=10_000, found=30.0, least=0.05).overdrawn(0.01, LEVEL)
     assert not Account(hits=100_000, found=30.0, least=0.05).overdrawn(0.01, LEVEL)
+
+
+@pytest.mark.parametrize(("per", "goes_back"), [("hit", True), ("request", False)])
+def test_a_route_goes_back_when_more_may_have_been_wrong_than_was_promised(per: Any, goes_back: bool) -> None:
+    """Found by small changes over a long time. Of requests many more may be wrong than of hits."""
+    settings = Settings(Bound(0.1, per=per), mode="serve", ladder=Ladder((0.5,), (1.0,)), pooled=False)
+    policy, route, candidate = Verified(settings), RouteKey("acme", "faq"), Candidate("entry", 0.9, 0.9)
+
+    def compare() -> bool:
+        verdict = policy.decide(route, candidate, 0.001)
+        policy.learn(route, candidate, verdict, Label(0.0))
+        return verdict.audit
+
+    while not compare():
+        pass
+    standing = policy._routes[route]
+    assert standing is not None
+    standing.account = Account(hits=10_000, found=300.0, least=0.05)
+    compare()
+    state = policy.state_of(route)
+
+    assert state is not None
+    assert (state.epoch == 1 and not state.serving and "more may have been wrong" in state.reason) is goes_back

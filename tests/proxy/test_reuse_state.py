@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
 from typing import Any
@@ -186,3 +187,20 @@ def test_the_judges_money_and_patience_change_nothing_of_what_was_learnt(tmp_pat
     path = tmp_path / "reuse.json"
     save(path, lines(JUDGED, taught(new_policy(JUDGED))))
     assert load(path, JUDGED.model_copy(update={"judge_daily_usd": 9, "judge_deadline_ms": 9.0})).serves(ROUTE)
+
+
+async def test_writing_gives_others_their_turn_after_every_few_routes(tmp_path: Path) -> None:
+    """Turns are counted: as many as the file has lines, while the routes are far more."""
+    async with Owner(tmp_path) as learnt:
+        policy = await learnt.use(LOOSE)
+        for number in range(500):
+            policy.decide(RouteKey("t", str(number)), Candidate("e", 0.9, 0.9), 0.5)
+        turns, writing = 0, asyncio.ensure_future(learnt.close())
+        while not writing.done():
+            turns += 1
+            await asyncio.sleep(0)
+        written = (tmp_path / "reuse-verified.json").read_bytes().splitlines()
+
+    assert len(written) > 500 / 40
+    assert turns >= len(written)
+    assert load(tmp_path / "reuse-verified.json", LOOSE).count == 500
