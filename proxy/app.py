@@ -347,7 +347,10 @@ def open_semantic(config: Config, tasks: TaskGroup) -> SemanticThread:
         embedder = open_embedder(config.semantic.model)
         path = config.state_dir / "semantic.db"
         scorer = GuardScorer() if config.semantic.unproven else VerifierScorer(Verifier.open())
-        return SemanticCache.open(path, embedder, max_entries=config.semantic.max_entries, scorer=scorer)
+        limits = config.semantic
+        return SemanticCache.open(
+            path, embedder, max_entries=limits.max_entries, max_bytes=limits.max_bytes, scorer=scorer
+        )
 
     thread = SemanticThread(load, patient=config.semantic.mode == "observe")
 

@@ -24,6 +24,7 @@ from farthing.cache.embedder import MiniLmOnnx
 from farthing.cache.rarity import RouteWords
 from farthing.cache.scorer import GuardScorer
 from farthing.cache.semantic import Found, Neighbour, SemanticCache, best
+from farthing.proxy.text import signals
 from tests.fakes.semantic import served
 
 NOW = 1_800_000_000.0
@@ -86,8 +87,8 @@ ASKED = "how do i get a refund"
     ],
 )
 def test_the_best_of_the_neighbours_by_the_guard(neighbours: list[Neighbour], found: Found) -> None:
-    texts, cosines = [one.text for one in neighbours], [one.similarity for one in neighbours]
-    scores = GuardScorer().scores(ASKED, texts, cosines, RouteWords())
+    said, cosines = [signals(one.text) for one in neighbours], [one.similarity for one in neighbours]
+    scores = GuardScorer().scores(signals(ASKED), said, cosines, RouteWords())
     assert repr(best(neighbours, scores)) == repr(found)
 
 
@@ -148,7 +149,7 @@ def test_no_text_breaks_it_and_only_an_agreeing_one_is_served(one: str, other: s
 
     assert again.entry_key == ("k" if kept else None)
     if found.score > 0.0:
-        assert GuardScorer().scores(other, [one], [1.0], RouteWords()) == [1.0]
+        assert GuardScorer().scores(signals(other), [signals(one)], [1.0], RouteWords()) == [1.0]
 
 
 def test_what_expired_is_gone(cache: SemanticCache) -> None:
