@@ -1,8 +1,8 @@
 """What the semantic stage adds to a miss from end to end: the proxy with the stage off, observing and serving.
 
-All three stand before the same static upstream and get the same fresh questions at the same pace, in rounds one after the
-other, so that whatever else the machine does falls on all of them. Serving: unproven at a cosine that no question reaches,
-so that every look-up is waited for and nothing is answered. Figures are medians over the rounds.
+All three stand before the same static upstream and get the same fresh questions at the same pace, in rounds one after
+the other, so that whatever else the machine does falls on all of them. Serving: unproven at a cosine that no question
+reaches, so that every look-up is waited for and nothing is answered. Figures are medians over the rounds.
 """
 
 from __future__ import annotations

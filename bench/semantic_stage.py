@@ -1,10 +1,10 @@
-"""What one look-up of the semantic cache costs, by part and by size, and what an entry holds; the start with a full file.
+"""What one look-up of the semantic cache costs, by part and by size; what an entry holds; the start with a full file.
 
 Each measurement runs in a process of its own, so that one's freed memory doesn't hide another's. Rules of this file:
 1. Entries are real prompts typed otherwise (`varied`), each with its own text; vectors of the first 3,000 are real, the
    rest are these moved by chance (as in bench/index.py): embedding 100,000 texts would take a quarter of an hour.
-2. Queries are fresh: none was embedded or read before. Parts are processor time of the one thread that does them, so that
-   what else runs on the machine doesn't count; the whole look-up is also given by the clock.
+2. Queries are fresh: none was embedded or read before. Parts are processor time of the one thread that does them, so
+   that what else runs on the machine doesn't count; the whole look-up is also given by the clock.
 """
 
 from __future__ import annotations
@@ -89,14 +89,15 @@ def measured(texts: Sequence[str], vectors: NDArray[np.float32], size: int, one_
     for query in queries[:asked]:
         _parts(cache, policy, chance.choice(scopes), query, times, chance)
     asyncio.run(_whole(cache, scopes, queries[asked:], times, chance))
-    return Stage(size, len(scopes), kind, float(np.mean(lengths)),
-                 {part: (_at(took, 50), _at(took, 99)) for part, took in times.items()}, memory / size, own / size)  # fmt: skip
+    parts = {part: (_at(took, 50), _at(took, 99)) for part, took in times.items()}
+    return Stage(size, len(scopes), kind, float(np.mean(lengths)), parts, memory / size, own / size)
 
 
 def started(texts: Sequence[str], vectors: NDArray[np.float32], size: int, folder: Path) -> dict[str, float]:
-    """A start with `size` entries of one scope in the file: seconds until look-ups are served, and until the graph stands.
+    """A start with `size` entries of one scope in the file.
 
-    Processor time, but for what the disk takes while the file is read.
+    `served_s`: by the clock until look-ups are answered; `flat_p50_ms`: a look-up then; `graph_s`: processor seconds
+    until the graph stands.
     """
     disk = SemanticDisk(folder / "semantic.db", embedder=MiniLmOnnx.name, dim=MiniLmOnnx.dim)
     disk.load()
@@ -117,9 +118,7 @@ def started(texts: Sequence[str], vectors: NDArray[np.float32], size: int, folde
     return {"served_s": served_s, "flat_p50_ms": _at(flat, 50), "graph_s": time.thread_time() - began}
 
 
-def _rows(
-    texts: Sequence[str], vectors: NDArray[np.float32], size: int, one_scope: bool, chance: Random
-) -> list[Row]:
+def _rows(texts: Sequence[str], vectors: NDArray[np.float32], size: int, one_scope: bool, chance: Random) -> list[Row]:
     noise = np.random.default_rng(size)
     parts = [vectors, *(moved(vectors, _ENTRY_COSINE, noise) for _ in range(-(-size // len(vectors)) - 1))]
     held = np.concatenate(parts)[:size]
@@ -147,9 +146,7 @@ def _fill(cache: SemanticCache, rows: list[Row]) -> None:
         pass
 
 
-def _parts(
-    cache: SemanticCache, policy: Verified, scope: str, query: str, times: Times, chance: Random
-) -> None:
+def _parts(cache: SemanticCache, policy: Verified, scope: str, query: str, times: Times, chance: Random) -> None:
     """One look-up and what follows on a miss, part by part; then its candidates read anew, as if nothing were kept."""
     vector, embed = _took(lambda: cache._vectors.of(query))
     assert vector is not None

@@ -130,4 +130,3 @@ def read(text: str, thesaurus: Thesaurus) -> Reading:
         question=said.question,
         cut=said.cut or len(said.words) > 2 * MOST_TERMS,
     )
-

@@ -62,9 +62,7 @@ class GuardScorer:
     def learn(self, met: Signals, words: RouteWords) -> None:
         """See Scorer."""
 
-    def explain(
-        self, asked: Signals, candidate: Signals, cosine: float, words: RouteWords
-    ) -> dict[str, float | str]:
+    def explain(self, asked: Signals, candidate: Signals, cosine: float, words: RouteWords) -> dict[str, float | str]:
         """See Scorer."""
         return {"cosine": cosine, "guard": disagreement(asked, candidate) or "passes"}
 
@@ -90,8 +88,6 @@ class VerifierScorer:
         """See Scorer."""
         words.learn(met.terms)
 
-    def explain(
-        self, asked: Reading, candidate: Reading, cosine: float, words: RouteWords
-    ) -> dict[str, float | str]:
+    def explain(self, asked: Reading, candidate: Reading, cosine: float, words: RouteWords) -> dict[str, float | str]:
         """See Scorer."""
         return dict(self._verifier.explain(asked, candidate, cosine, words))

@@ -1,6 +1,6 @@
 """What tells that two texts that look alike to an embedding ask for different things: numbers from 0. Pure.
 
-`reading.read` is done once for a text, `Asked` once for a request, `compare` for each of its candidates. Rules of this file:
+`reading.read` is done once for a text, `Asked` once for a request, `compare` for each of its candidates. Rules:
 1. Every feature is symmetric in the two texts, finite, and bounded.
 2. A feature's `direction` says what it may do to the score: -1 is a mismatch, and may only lower it.
 3. `compare` runs eight times a request: most pairs are equal in most signals, and that is seen first.
@@ -74,7 +74,18 @@ class Asked:
     `words`: of the route. `rarity`: of each of its terms. `akin`: meanings and kinds of its terms.
     """
 
-    __slots__ = ("akin", "functions", "letters", "opposites", "places", "rarity", "reading", "senses", "starts", "words")
+    __slots__ = (
+        "akin",
+        "functions",
+        "letters",
+        "opposites",
+        "places",
+        "rarity",
+        "reading",
+        "senses",
+        "starts",
+        "words",
+    )
 
     def __init__(self, reading: Reading, words: RouteWords) -> None:
         self.reading = reading

@@ -24,7 +24,7 @@ from farthing.cache.embedder import MiniLmOnnx
 from farthing.cache.rarity import RouteWords
 from farthing.cache.scorer import GuardScorer
 from farthing.cache.semantic import Found, Neighbour, SemanticCache, best
-from farthing.proxy.text import signals
+from farthing.proxy.text import Signals, signals
 from tests.fakes.semantic import served
 
 NOW = 1_800_000_000.0
@@ -237,6 +237,53 @@ def test_a_large_scope_becomes_a_graph_and_finds_the_same(monkeypatch: pytest.Mo
     assert served(cache, "s", f"how is {word(99)} made", NOW, 0.9) == "k99"
     assert served(cache, "s", f"how is {word(50)} made", NOW, 0.9) == "k50"
     assert served(cache, "s", f"how is {word(0)} made", NOW, 0.999) is None
+
+
+def test_an_entry_is_read_once_and_its_reading_goes_with_it() -> None:
+    counting = Counting()
+    cache = SemanticCache.open(None, Letters(), max_entries=10, scorer=counting)
+    cache.add("s", "how is it made", "k", LATER)
+    for number in range(3):
+        cache.lookup("s", "r", f"how is {word(number)} made", NOW)
+
+    assert counting.texts.count("how is it made") == 1
+
+    cache.remove(["k"])
+    cache.add("s", "how is it made", "k", LATER)
+    assert counting.texts.count("how is it made") == 2
+
+
+def test_what_comes_from_the_file_is_read_when_it_is_first_a_candidate(tmp_path: Path) -> None:
+    filled(tmp_path / "semantic.db").close()
+    counting = Counting()
+    cache = SemanticCache.open(tmp_path / "semantic.db", Letters(), max_entries=10, scorer=counting)
+    assert counting.texts == []
+
+    first, second = (cache.lookup("s", "r", "how can i get a refund", NOW) for _ in range(2))
+
+    assert first == second
+    assert counting.texts.count(ASKED) == 1
+    cache.close()
+
+
+class Counting(GuardScorer):
+    """Remembers what it read."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def read(self, text: str) -> Signals:
+        self.texts.append(text)
+        return super().read(text)
+
+
+def test_entries_beyond_the_bytes_leave() -> None:
+    cache = SemanticCache.open(None, Letters(), max_entries=1000, max_bytes=20_000)
+    for number in range(100):
+        cache.add("s", f"how is {word(number)} made", f"k{number}", LATER)
+
+    assert 0 < len(cache) < 20
+    assert cache.bytes <= 20_000
 
 
 def test_a_miss_embeds_its_text_once() -> None:

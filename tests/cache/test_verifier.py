@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from farthing.cache import reading
 from farthing.cache.rarity import RouteWords
 from farthing.cache.reading import Reading
 from farthing.cache.signals import DIRECTIONS, FEATURES
@@ -200,9 +202,42 @@ def test_the_file_tells_where_it_comes_from() -> None:
     assert VERIFIER.name.startswith("verifier-1/")
 
 
+def test_scores_are_what_they_were() -> None:
+    """The model's thresholds were proved on these scores: a quicker way to compute them may not move one."""
+    recorded = json.loads((Path(__file__).parent / "verifier_scores.json").read_text("utf-8"))
+    said = read(*recorded["texts"])
+    words = RouteWords()
+    for one in said[::3]:
+        words.learn(one.terms)
+
+    assert recorded["model"] == VERIFIER.name
+    for asked in recorded["asked"]:
+        near = [said[number] for number in asked["near"]]
+        scores = VERIFIER.scores(said[asked["asked"]], near, asked["cosines"], words)
+        assert scores == pytest.approx(asked["scores"], rel=1e-12)
+
+
+def test_a_reading_holds_little() -> None:
+    """It is kept with every entry, whose size is estimated: what a text of 100 characters may hold is bounded here."""
+    texts = [f"How do I change the {word(n)} address of my {word(n + 7)} account before 5 May?" for n in range(300)]
+    VERIFIER.read(texts[0])
+    tracemalloc.start()
+    said = [reading.read(text, VERIFIER._thesaurus) for text in texts]
+    held = tracemalloc.get_traced_memory()[0] / len(said)
+    tracemalloc.stop()
+
+    assert held < 3_000
+
+
+def word(number: int) -> str:
+    return "".join(chr(97 + int(digit)) * 2 for digit in f"{number:03}")
+
+
 def test_eight_candidates_are_cheap() -> None:
     """A smoke bound, many times the measured 0.2 ms: a loaded machine must not fail it, a slip to milliseconds must."""
-    (text,) = read("Could you tell me how to change the billing address of my account for 3 orders placed before 5 May?")
+    (text,) = read(
+        "Could you tell me how to change the billing address of my account for 3 orders placed before 5 May?"
+    )
     others = read(*(f"How do I change the shipping address number {n} of my account for {n} orders?" for n in range(8)))
     words = RouteWords()
     VERIFIER.scores(text, others, [0.9] * 8, words)

@@ -63,6 +63,7 @@ def test_where_the_upstream_comes_from(tmp_path: Path, env: dict[str, str], expe
         ("[server]\nport = 70000", "server.port"),
         ("[semantic]\npolicy = 'vcache'", "per"),
         ("[semantic]\nmax_wrong = 1", "semantic.max_wrong"),
+        ("[semantic]\nmax_bytes = 1000", "semantic.max_bytes"),
         ("[upstream]\nurl = 'ftp://x'", "upstream.url: must begin with http"),
         ("not toml", "is not valid TOML"),
         ("[server]\nhost='0.0.0.0'\n[upstream]\napi_key='sk-secret'", "would let anybody"),
