@@ -100,18 +100,19 @@ def stage_table(stages: list[Stage]) -> Report:
         report.raw.append(asdict(one))
     p50, p99 = stages[-2].times_ms["whole"]
     size = f"{stages[-2].entries:,} entries in one scope"
-    score = max(stage.times_ms["score"][0] for stage in stages)
+    score, warm = (max(stage.times_ms[part][0] for stage in stages) for part in ("score", "score, warm"))
     report.targets = [
         Target(f"whole look-up, p50, {size}", "≤ 3 ms", f"{p50:.2f} ms", p50 <= 3),
         Target(f"whole look-up, p99, {size}", "≤ 10 ms", f"{p99:.2f} ms", p99 <= 10),
-        Target("score of eight candidates, what is asked read as well, p50, any size", "< 0.2 ms", f"{score:.2f} ms",
-               score < 0.2),
+        Target("score of eight candidates, warm, all read, p50, any size", "< 0.2 ms", f"{warm:.2f} ms", warm < 0.2),
+        Target("score of eight candidates in its place, p50, any size", "< 0.2 ms", f"{score:.2f} ms", score < 0.2),
     ]  # fmt: skip
     report.notes = [
         f"Queries: {stages[0].tokens:.0f} tokens on average, fresh. Processor time, but for the last column of times.",
         "score: what is asked is read, and compared with eight candidates whose readings are kept with their entries; "
-        "right after the model ran, which leaves nothing of this in the processor's caches. 'read anew': the same if "
-        "nothing were kept. embed: the bare model, which any semantic cache needs: the two baselines.",
+        "right after the model ran, which leaves nothing of this in the processor's caches. 'warm': again at once, so "
+        "what is asked is read as well. 'read anew': as if nothing were kept. embed: the bare model, which any cache of "
+        "this kind needs. These two are the baselines.",
         "whole: SemanticThread.lookup as the stage calls it: refusals, embed, search, score, and the way to the thread "
         "and back. Deciding and learning happen elsewhere.",
         "RSS: growth of the process without the texts, which the bench holds; what indexes have in reserve included.",
@@ -134,7 +135,7 @@ def added_table(ends: list[Added]) -> Report:
         report.raw.append(asdict(one))
     report.notes = [
         "At most 40 requests a second, c connections with pauses between requests; static upstream; medians over "
-        "rounds. serve: unproven (the guard scores) at a cosine nobody reaches, so every request waits for its look-up.",
+        "rounds. serve: unproven (the guard scores) at a cosine nobody reaches, so every request waits for a look-up.",
         "The caches grow from empty to some hundred entries meanwhile: this is embedding and the way there.",
     ]
     return report

@@ -37,7 +37,10 @@ from farthing.proxy.text import normalise
 
 __all__ = ["PARTS", "Stage", "distinct", "measured", "started"]
 
-PARTS = ("embed", "search", "score", "score, read anew", "decide", "learn", "whole", "whole, by the clock")
+PARTS = (
+    *("embed", "search", "score", "score, warm", "score, read anew"),
+    *("decide", "learn", "whole", "whole, by the clock"),
+)
 NOW_S, LATER_S = 1_800_000_000.0, 1_900_000_000.0
 ROUTE = "route"
 _SMALL_SCOPE = 20
@@ -154,6 +157,7 @@ def _parts(cache: SemanticCache, policy: Verified, scope: str, query: str, times
     near = cache.near(scope, query, NOW_S)
     assert not isinstance(near, str)
     scores, score = _took(lambda: cache._scores(query, near, ROUTE))
+    _, warm = _took(lambda: cache._scores(query, near, ROUTE))
     found = best(near, scores)
     assert found.entry_key is not None and found.similarity is not None
     candidate, route = Candidate(found.entry_key, found.score, found.similarity), RouteKey("tenant", ROUTE)
@@ -168,7 +172,7 @@ def _parts(cache: SemanticCache, policy: Verified, scope: str, query: str, times
     texts = [query, *(one.text for one in near)]
     _forget(cache, [one.entry_key for one in near], texts)
     _, anew = _took(lambda: cache._scores(query, near, ROUTE))
-    for part, took in zip(PARTS, (embed, search, score, anew, decide, learned), strict=False):
+    for part, took in zip(PARTS, (embed, search, score, warm, anew, decide, learned), strict=False):
         times[part].append(took)
 
 
