@@ -111,8 +111,8 @@ def stage_table(stages: list[Stage]) -> Report:
         f"Queries: {stages[0].tokens:.0f} tokens on average, fresh. Processor time, but for the last column of times.",
         "score: what is asked is read, and compared with eight candidates whose readings are kept with their entries; "
         "right after the model ran, which leaves nothing of this in the processor's caches. 'warm': again at once, so "
-        "what is asked is read as well. 'read anew': as if nothing were kept. embed: the bare model, which any cache of "
-        "this kind needs. These two are the baselines.",
+        "what is asked is read as well. 'read anew': as if nothing were kept. embed: the bare model, which every cache "
+        "of this kind needs. These two are the baselines.",
         "whole: SemanticThread.lookup as the stage calls it: refusals, embed, search, score, and the way to the thread "
         "and back. Deciding and learning happen elsewhere.",
         "RSS: growth of the process without the texts, which the bench holds; what indexes have in reserve included.",

@@ -273,9 +273,9 @@ def a_hits_worth_usd(rates: RateCard, entry: Entry) -> float | None:
 
 
 def same_thread(old: Config, new: Config) -> bool:
-    """Whether the semantic cache's thread may serve on: its model and its priority stay."""
-    before, after = old.semantic, new.semantic
-    return (before.model, before.mode, before.unproven) == (after.model, after.mode, after.unproven)
+    """Whether the semantic cache's thread may serve on: its model, its priority and its bounds stay."""
+    kept = ("model", "mode", "unproven", "max_entries", "max_bytes")
+    return all(getattr(old.semantic, name) == getattr(new.semantic, name) for name in kept)
 
 
 def lay_out(

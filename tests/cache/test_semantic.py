@@ -277,15 +277,6 @@ class Counting(GuardScorer):
         return super().read(text)
 
 
-def test_entries_beyond_the_bytes_leave() -> None:
-    cache = SemanticCache.open(None, Letters(), max_entries=1000, max_bytes=20_000)
-    for number in range(100):
-        cache.add("s", f"how is {word(number)} made", f"k{number}", LATER)
-
-    assert 0 < len(cache) < 20
-    assert cache.bytes <= 20_000
-
-
 def test_a_miss_embeds_its_text_once() -> None:
     letters = Letters()
     cache = SemanticCache.open(None, letters, max_entries=10)
