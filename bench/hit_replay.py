@@ -64,8 +64,11 @@ def static_on(pool: Pool, order: Sequence[int], threshold: float) -> Outcome:
     return out
 
 
-def policy_on(pool: Pool, order: Sequence[int], policy: Policy, seed: int) -> Outcome:
-    """The best candidate by score, or, for a policy of single entries, the nearest; then what the policy says."""
+def policy_on(pool: Pool, order: Sequence[int], policy: Policy, seed: int, *, removed: bool = False) -> Outcome:
+    """The best candidate by score, or, for a policy of single entries, the nearest; then what the policy says.
+
+    `removed`: an entry whose answer an audit finds wrong is no entry any more.
+    """
     out, answers, stored, since = _begin(pool, order)
     chance = Random(seed).random
     nearest_only = policy.entries == "wrong"
@@ -91,6 +94,8 @@ def policy_on(pool: Pool, order: Sequence[int], policy: Policy, seed: int) -> Ou
             if not served or verdict.audit:
                 policy.learn(route, candidate, verdict, _LABELS[not right])
                 labels += 1
+            if removed and verdict.audit and not right:
+                here[found[0]] = False
             keep = not served and not (nearest_only and right)
         if keep:
             here[where[1]] = True

@@ -15,8 +15,8 @@ from farthing.policies.reuse import Action, Bound, Candidate, Label, RouteKey, V
 from farthing.policies.verified import Settings, Verified
 
 __all__ = [
-    "ONE_RUNG", "STRICTEST_FIRST", "Outcome", "drift", "ever_served_above", "first_serve", "mixed_pool", "pool",
-    "quantile", "settings", "two_bands",
+    "DRIFTS", "ONE_RUNG", "STRICTEST_FIRST", "Outcome", "Stretch", "drift", "ever_served_above", "first_serve",
+    "mixed_pool", "pool", "quantile", "settings", "stretch", "two_bands",
 ]  # fmt: skip
 
 ONE_RUNG = Ladder((0.0,), (1.0,))
@@ -140,6 +140,60 @@ def drift(max_wrong: float, times: float, audit: float, limit: int, seed: int) -
         served += 1
         wrongs += wrong
     return Outcome(served, wrongs, False)
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """A route that drifts, seen over a number of requests. `audits`: of served hits. `pauses`: times it went back.
+
+    `broken`: whether at any time more were wrong than the account said. `excess`: by how many wrong ones an epoch was
+    above `max_wrong` of its hits, at most.
+    """
+
+    served: int
+    wrong: int
+    audits: int
+    pauses: int
+    broken: bool
+    excess: float
+
+
+DRIFTS: dict[str, Callable[[float], float]] = {
+    # Wrong rate, in bounds, by the bound's own unit of time (1 / max_wrong requests).
+    "none, a tenth of the bound": lambda t: 0.1,
+    "none, half the bound": lambda t: 0.5,
+    "abrupt: 10 % of answers, for good": lambda t: 10.0 if t >= 30 else 0.1,
+    "abrupt: 10 % of answers, until it goes back": lambda t: 10.0 if t >= 30 else 0.1,
+    "slow: to five times in 10,000": lambda t: min(5.0, 0.1 + 0.049 * max(0.0, t - 20)),
+    "bursts: tenfold, 300 of each 5,000": lambda t: 10.0 if t % 50 >= 47 else 0.1,
+}
+
+
+def stretch(max_wrong: float, kind: str, requests: int, seed: int) -> Stretch:
+    """What is served, and how wrong, over so many requests to a route whose answers drift in this way."""
+    policy, random = Verified(settings(max_wrong)), Random(seed)
+    served = wrongs = audits = pauses = epoch = epoch_wrong = 0
+    serving = broken = mended = False
+    excess = 0.0
+    for number in range(requests):
+        times = 0.1 if mended else DRIFTS[kind](number * max_wrong)
+        verdict, _, wrong = step(policy, ROUTE, lambda _, rate=times * max_wrong: rate, random)
+        state = policy.state_of(ROUTE)
+        assert state is not None
+        went_back, serving = serving and not state.serving, state.serving
+        pauses += went_back
+        mended = mended or (went_back and "until" in kind and times > 1)
+        if verdict.epoch != epoch:
+            epoch, epoch_wrong = verdict.epoch, 0
+        if verdict.action is Action.SERVE:
+            served += 1
+            audits += verdict.audit
+            wrongs += wrong
+            epoch_wrong += wrong
+            if state.epoch == epoch:  # else it went back at this very request, and the account with it
+                broken = broken or (state.wrong_served is not None and epoch_wrong > state.wrong_served)
+                excess = max(excess, epoch_wrong - max_wrong * state.epoch_served)
+    return Stretch(served, wrongs, audits, pauses, broken, excess)
 
 
 def first_serve(chosen: Settings, rate: Rate, limit: int, seed: int) -> int:

@@ -31,6 +31,9 @@ _HEADER_AT = _LENGTH_AT + 4
 _COMPRESS_FROM_BYTES = 4096
 # A body that shrinks by less than an eighth stays as it is: base64 and embeddings.
 _MUST_SAVE = 8
+# Where `encode` puts them.
+_STORED_AT = 7
+_TAGS_AT = 10
 # What reading a header that we did not write can raise.
 _NOT_OURS = (ValueError, TypeError, LookupError, OverflowError, RecursionError, zlib.error)
 
@@ -43,10 +46,8 @@ class Labels:
     scope: str
     model_requested: str
     model_served: str
-
-    def of_model(self, model: str) -> bool:
-        """Whether the answer was asked of, or served by, this model."""
-        return model in (self.model_requested, self.model_served)
+    stored_s: float
+    tags: tuple[tuple[str, str], ...]
 
 
 def encode(entry: Entry) -> bytes:
@@ -106,10 +107,12 @@ def peek(start: bytes) -> Labels | None:
     if end > len(start):
         return None
     try:
-        key, scope, requested, served = _loads(start[_HEADER_AT:end])[:4]
+        fields = _loads(start[_HEADER_AT:end])
+        tags = tuple((str(name), str(value)) for name, value in fields[_TAGS_AT])
+        key, scope, requested, served = map(str, fields[:4])
+        return Labels(key, scope, requested, served, float(fields[_STORED_AT]), tags)
     except _NOT_OURS:
         return None
-    return Labels(str(key), str(scope), str(requested), str(served))
 
 
 def _entry(fields: list[Any], body: memoryview) -> Entry | None:

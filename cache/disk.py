@@ -11,15 +11,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import sqlite3
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
 
 import structlog
 
-from farthing.cache.codec import decode, encode
+from farthing.cache.codec import decode, encode, peek
 from farthing.cache.entry import Entry
 from farthing.proxy.errors import StoreFault
 
@@ -28,23 +30,33 @@ __all__ = ["Connect", "Disk", "Record", "connect"]
 log = structlog.get_logger("farthing.store")
 
 Connect = Callable[[Path], sqlite3.Connection]
+Tags = tuple[tuple[str, str], ...]
 
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 2
 _SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS entries (
   id INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT NOT NULL, scope TEXT NOT NULL, model_requested TEXT NOT NULL,
-  model_served TEXT NOT NULL, size INTEGER NOT NULL, expires_s REAL NOT NULL);
+  model_served TEXT NOT NULL, size INTEGER NOT NULL, expires_s REAL NOT NULL, stored_s REAL NOT NULL,
+  tags TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS bodies (id INTEGER PRIMARY KEY, bytes BLOB NOT NULL);
 PRAGMA user_version = {_SCHEMA_VERSION};
 """
 _INSERT = """
-INSERT INTO entries (id, key, scope, model_requested, model_served, size, expires_s) VALUES (?, ?, ?, ?, ?, ?, ?)
+INSERT INTO entries (id, key, scope, model_requested, model_served, size, expires_s, stored_s, tags)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+# A file of version 1 knows when its answers were stored, and their tags, only in the answers' own headers.
+_FROM_1 = """
+ALTER TABLE entries ADD COLUMN stored_s REAL NOT NULL DEFAULT 0;
+ALTER TABLE entries ADD COLUMN tags TEXT NOT NULL DEFAULT '[]';
 """
 # How long a writer waits for another process's lock before it calls the disk locked.
 _BUSY_S = 0.25
 _PAUSE_FIRST_S = 0.05
 _PAUSE_MOST_S = 5.0
 _ROWS_PER_DELETE = 500
+# Most headers are shorter; the others are read with all that follows.
+_HEADER_BYTES = 1_024
 
 
 class Record:
@@ -54,10 +66,22 @@ class Record:
     writing thread once offered. `entry`: set while the entry is held in memory. `bucket`: where `Expiries` filed it.
     """
 
-    __slots__ = ("bucket", "entry", "expires_s", "key", "model_requested", "model_served", "row", "scope", "size")
+    __slots__ = (
+        "bucket", "entry", "expires_s", "key", "model_requested", "model_served", "row", "scope", "size", "stored_s",
+        "tags",
+    )  # fmt: skip
 
     def __init__(
-        self, key: str, scope: str, model_requested: str, model_served: str, size: int, expires_s: float, row: int = 0
+        self,
+        key: str,
+        scope: str,
+        model_requested: str,
+        model_served: str,
+        size: int,
+        expires_s: float,
+        stored_s: float,
+        tags: Tags = (),
+        row: int = 0,
     ) -> None:
         self.key = key
         self.scope = scope
@@ -65,6 +89,8 @@ class Record:
         self.model_served = model_served
         self.size = size
         self.expires_s = expires_s
+        self.stored_s = stored_s
+        self.tags = tags
         self.row = row
         self.entry: Entry | None = None
         self.bucket = 0
@@ -91,6 +117,29 @@ def _is_corrupt(error: Exception) -> bool:
     if isinstance(error, _ForeignSchema):
         return True
     return getattr(error, "sqlite_errorname", "").startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB"))
+
+
+def _from_version_1(db: sqlite3.Connection) -> None:
+    """Give the entries their time and tags, in one transaction; those whose answer can't be read keep time 0."""
+    db.execute("BEGIN IMMEDIATE")
+    with db:
+        for statement in _FROM_1.strip().splitlines():
+            db.execute(statement)
+        found = []
+        for row, start in db.execute("SELECT id, substr(bytes, 1, ?) FROM bodies", (_HEADER_BYTES,)):
+            labels = peek(start) or peek(db.execute("SELECT bytes FROM bodies WHERE id = ?", (row,)).fetchone()[0])
+            if labels is not None:
+                found.append((labels.stored_s, json.dumps(labels.tags), row))
+        db.executemany("UPDATE entries SET stored_s = ?, tags = ? WHERE id = ?", found)
+        db.execute("PRAGMA user_version = 2")
+
+
+def _tags(text: str) -> Tags:
+    """What `_commit` wrote; a damaged one is none."""
+    try:
+        return tuple((str(name), str(value)) for name, value in json.loads(text))
+    except (ValueError, TypeError):
+        return ()
 
 
 class Disk:
@@ -285,10 +334,11 @@ class Disk:
                 try:
                     raw = encode(entry)
                     "".join(labels).encode()
+                    tags = json.dumps(entry.tags)
                 except ValueError:  # lone surrogates, or no finite time: such an entry lives in memory only
                     continue
                 row += 1
-                entries.append((row, *labels, record.size, record.expires_s))
+                entries.append((row, *labels, record.size, record.expires_s, record.stored_s, tags))
                 bodies.append((row, raw))
                 rows.append((record, row))
             db.executemany(_INSERT, entries)
@@ -302,8 +352,10 @@ class Disk:
         db = self._connect(self._path)
         try:
             version = db.execute("PRAGMA user_version").fetchone()[0]
-            if version not in (0, _SCHEMA_VERSION):
+            if version not in (0, 1, _SCHEMA_VERSION):
                 raise _ForeignSchema(f"schema version {version}")
+            if version == 1:
+                _from_version_1(db)
             db.executescript(_SCHEMA)
             if self._file:  # records of the file that was moved aside still carry its numbers
                 db.execute(
@@ -318,9 +370,14 @@ class Disk:
     def _load(self) -> list[Record]:
         self._db = self._opened()
         rows = self._db.execute(
-            "SELECT key, scope, model_requested, model_served, size, expires_s, id FROM entries ORDER BY id"
+            "SELECT key, scope, model_requested, model_served, size, expires_s, stored_s, tags, id FROM entries "
+            "ORDER BY id"
         )
-        records = [Record(*row) for row in rows]
+        read = lru_cache(1024)(_tags)  # most entries share their tags with others
+        records = [
+            Record(key, scope, asked, served, size, expires_s, stored_s, read(tags), row)
+            for key, scope, asked, served, size, expires_s, stored_s, tags, row in rows
+        ]
         self._last_row = records[-1].row if records else 0
         return records
 

@@ -14,8 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from farthing.proxy.errors import FarthingError, UpstreamFault
 from farthing.proxy.exchange import Call, Head
@@ -27,8 +26,7 @@ class CutOff(FarthingError):
     """This reader was too slow and has been left behind."""
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(NamedTuple):
     """Bytes of an answer. `usage_only`: an event that only a client which asked for usage may see."""
 
     body: bytes
@@ -110,7 +108,10 @@ class Flight:
 
     def body(self) -> bytes | None:
         """All bytes so far; None where the buffer has overflown."""
-        return None if self.overflown else b"".join(frame.body for frame in self._frames)
+        if self.overflown:
+            return None
+        frames = self._frames
+        return frames[0].body if len(frames) == 1 else b"".join([frame.body for frame in frames])
 
     def _bytes_from(self, position: int) -> int:
         skip = position - self._base

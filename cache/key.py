@@ -163,12 +163,13 @@ class Place:
     """Where a request stands among others. `scope`: 32 hex digits over everything but the last user message, a wall.
 
     `route`: the family of scopes that shares evidence: the same but for the turns of the conversation; model first,
-    for screens. `text`: of the last user message.
+    for screens. `text`: of the last user message; where it is `divided`, only what varies, the rest being in the wall.
     """
 
     scope: str
     route: str
     text: str
+    divided: bool = False
 
 
 def neighbourhood(scope: Scope, payload: dict[str, Any]) -> Place | str:

@@ -265,7 +265,7 @@ def is_complete_value(value: dict[str, Any], endpoint: str) -> bool:
                 isinstance(choices, list)
                 and _note_choices(choices, unfinished)
                 and bool(unfinished)
-                and not any(unfinished.values())
+                and True not in unfinished.values()
                 and all(isinstance(choice.get(inner), kind) for choice in choices)
             )
         case Endpoint.EMBEDDINGS:

@@ -40,6 +40,10 @@ class Scorer(Protocol[R]):
         """What told for and against one candidate, for people."""
         ...
 
+    def against(self, asked: R, candidate: R, cosine: float, words: RouteWords) -> list[str]:
+        """What spoke against it, in words, the most telling first."""
+        ...
+
 
 class GuardScorer:
     """The cosine where the strict lexical guard finds nothing against the pair, else 0. Learns nothing."""
@@ -66,6 +70,11 @@ class GuardScorer:
         """See Scorer."""
         return {"cosine": cosine, "guard": disagreement(asked, candidate) or "passes"}
 
+    def against(self, asked: Signals, candidate: Signals, cosine: float, words: RouteWords) -> list[str]:
+        """See Scorer."""
+        reason = disagreement(asked, candidate)
+        return [reason] if reason else []
+
 
 class VerifierScorer:
     """The trained verifier."""
@@ -91,3 +100,7 @@ class VerifierScorer:
     def explain(self, asked: Reading, candidate: Reading, cosine: float, words: RouteWords) -> dict[str, float | str]:
         """See Scorer."""
         return dict(self._verifier.explain(asked, candidate, cosine, words))
+
+    def against(self, asked: Reading, candidate: Reading, cosine: float, words: RouteWords) -> list[str]:
+        """See Scorer."""
+        return self._verifier.against(asked, candidate, cosine, words)

@@ -1,17 +1,20 @@
-"""An optional second stage: a model that reads both texts together, for the few candidates that the verifier likes.
+"""An optional second stage: somebody who reads both texts together, for the few candidates that the verifier doubts.
 
-It's asked only where the verifier's score is high enough to serve, and may only lower it: `combined`. There is one
-implementation, a cross-encoder of sentence-transformers, which is an extra; nothing is downloaded while serving.
+It is asked only about a candidate whose score lies in a band, and moves it within that band and no further: `combined`.
+There are two: a model upstream (proxy/judge.py) and, here, a cross-encoder of sentence-transformers, which is an extra;
+nothing is downloaded while serving.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 from farthing.proxy.errors import FarthingError
 
-__all__ = ["CrossEncoderOpinion", "OpinionUnavailable", "SecondOpinion", "combined"]
+__all__ = ["Band", "CrossEncoderOpinion", "OpinionUnavailable", "SecondOpinion", "combined"]
 
 
 class OpinionUnavailable(FarthingError):
@@ -29,15 +32,40 @@ class SecondOpinion(Protocol):
         ...
 
 
-def combined(first: float, second: float) -> float:
-    """The lesser of both: a second stage may refuse what the first would serve, never the other way round."""
-    return min(first, second) if second == second else 0.0
+@dataclass(frozen=True, slots=True)
+class Band:
+    """The first scores that are doubted: from `low` up to, not including, `high`. ValueError: not within [0, 1]."""
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.low < self.high <= 1.0:
+            raise ValueError("a band lies within 0 and 1, its lower end first")
+
+    def holds(self, score: float) -> bool:
+        """Whether somebody must be asked."""
+        return self.low <= score < self.high
+
+
+def combined(first: float, second: float, band: Band) -> float:
+    """The score for the policy. Outside the band the first score; within it, of its place there and of `second`, the
+    mean: a plain yes lies above a plain no, and of two yeses the one that the first stage liked better.
+
+    Never falls when either score rises, and never leaves the band, so that what nobody was asked about keeps its place
+    above or below. What is no probability counts as no.
+    """
+    if not band.holds(first):
+        return first
+    width = band.high - band.low
+    sure = second if math.isfinite(second) and 0.0 <= second <= 1.0 else 0.0
+    return min(band.low + width * ((first - band.low) / width + sure) / 2, band.high)
 
 
 class CrossEncoderOpinion:
     """A CrossEncoder with one output (as duplicate-question models have), by name or folder, from this machine only.
 
-    Some 5-20 ms a pair on one core for a small model. Not for two threads at once. Raises OpinionUnavailable.
+    Not for two threads at once. Raises OpinionUnavailable.
     """
 
     def __init__(self, model: str) -> None:

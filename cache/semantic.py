@@ -56,7 +56,7 @@ class Neighbour:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The outcome of a look-up: the candidate with the best score, its cosine and its score.
+    """The outcome of a look-up: the candidate with the best score, its cosine, its score and its text, normalised.
 
     `verdict`: 'candidate', or why there is none: 'empty scope', 'too long', 'freshness' and so on.
     """
@@ -65,6 +65,7 @@ class Found:
     similarity: float | None
     score: float
     verdict: str
+    text: str = ""
 
 
 @dataclass(slots=True)
@@ -82,7 +83,8 @@ def best(neighbours: Sequence[Neighbour], scores: Sequence[float]) -> Found:
     if not neighbours:
         return Found(None, None, 0.0, "no neighbour")
     at = max(range(len(neighbours)), key=lambda i: (scores[i], -i))
-    return Found(neighbours[at].entry_key, min(neighbours[at].similarity, 1.0), scores[at], "candidate")
+    found = neighbours[at]
+    return Found(found.entry_key, min(found.similarity, 1.0), scores[at], "candidate", found.text)
 
 
 class SemanticCache:
@@ -196,10 +198,21 @@ class SemanticCache:
                 "cosine": one.similarity,
                 "score": score,
                 "signals": self._scorer.explain(asked, self._reading(one.entry_key), one.similarity, words),
+                "against": self._scorer.against(asked, self._reading(one.entry_key), one.similarity, words),
             }
             for one, score in zip(near, self._scores(plain, near, route), strict=True)
         ]
         return sorted(rows, key=lambda row: -float(str(row["score"])))
+
+    def against(
+        self, entry_key: str, route: str, text: str, cosine: float, now_s: float
+    ) -> tuple[str, list[str]] | None:
+        """An entry's text, and what speaks against it as an answer to `text`; None: the entry is gone."""
+        item = self._items.get(self._by_key.get(entry_key, 0))
+        if item is None or item.expires_s <= now_s:
+            return None
+        asked = self._scorer.read(normalise(text))
+        return item.text, self._scorer.against(asked, self._reading(entry_key), cosine, self._words_of(route))
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Vectors for a comparator: float32 [len(texts), dim]. Raises ValueError: a text beyond the window."""

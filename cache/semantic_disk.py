@@ -12,7 +12,8 @@ import hashlib
 import os
 import sqlite3
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Row", "SemanticDisk"]
+__all__ = ["Row", "SemanticDisk", "forget_in"]
 
 log = structlog.get_logger("farthing.semantic")
 
@@ -194,6 +195,19 @@ class SemanticDisk:
         if not self._failing:
             self._failing = True
             log.error("the semantic cache's file fails: going on from memory", path=str(self._path), error=repr(error))
+
+
+def forget_in(path: Path, entry_keys: Sequence[str]) -> int:
+    """Delete these rows of a file that nobody has open; how many were there. In a file that is missing or can't be
+    read there are none: it is moved aside when it is opened for use."""
+    if not entry_keys or not path.is_file():
+        return 0
+    try:
+        with closing(sqlite3.connect(path, timeout=_BUSY_S)) as db, db:
+            return db.executemany("DELETE FROM texts WHERE entry_key = ?", [(key,) for key in entry_keys]).rowcount
+    except sqlite3.Error as error:
+        log.error("the semantic cache's file can't be changed", path=str(path), error=repr(error))
+        return 0
 
 
 class _ForeignSchema(sqlite3.DatabaseError):

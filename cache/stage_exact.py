@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, MutableSet
+from collections.abc import Awaitable, Callable, MutableSet
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -139,17 +139,11 @@ class ExactStage(Quiet):
     name: str = field(default="exact", init=False)
     hard: bool = field(default=False, init=False)
 
-    async def on_request(self, ex: Exchange) -> Verdict:
+    def on_request(self, ex: Exchange) -> Verdict | Awaitable[Verdict]:
         """Answer from the store, or say why not."""
-        if ex.exact is None or not ex.may_store:
-            return GO_ON
-        try:
-            return await self._look(ex) or GO_ON
-        except StoreFault:
-            ex.cache, ex.cache_reason = CacheStatus.BYPASS, "store failed"
-            raise
+        return GO_ON if ex.exact is None or not ex.may_store else self._look(ex)
 
-    async def _look(self, ex: Exchange) -> LocalReply | None:
+    async def _look(self, ex: Exchange) -> Verdict:
         assert ex.exact is not None
         ex.cache = CacheStatus.MISS
         large = ex.body is not None and len(ex.body) > OFF_LOOP_BYTES
@@ -159,31 +153,38 @@ class ExactStage(Quiet):
         if self.variants > 1:
             ex.key = f"{ex.key}.{int(self.randomness.uniform() * self.variants)}"
         if not ex.may_read:
-            return None
+            return GO_ON
         if ex.credential in self.barred:
             ex.may_semantic, ex.cache_reason = False, "credential was refused upstream"
-            return None
+            return GO_ON
         now_s = self.clock.now_s()
-        entry = await self.store.get(ex.key, now_s)
+        try:
+            entry = await self.store.get(ex.key, now_s)
+        except StoreFault:
+            ex.cache, ex.cache_reason = CacheStatus.BYPASS, "store failed"
+            raise
         if entry is None:
-            return None
+            return GO_ON
         if ex.controls.max_age_s is not None and now_s - entry.stored_s > ex.controls.max_age_s:
             ex.cache_reason = "older than max-age"
-            return None
+            return GO_ON
         reply = await served(ex, entry, self.renderer, self.clock, self.randomness)
         if reply is None:
             ex.cache_reason = "stored in another shape"
-            return None
+            return GO_ON
         ex.cache = CacheStatus.HIT_EXACT
         return reply
 
 
 @dataclass(slots=True)
 class KeepStage(Quiet):
-    """Stores what may be stored: complete, successful, well-formed answers, and nothing else."""
+    """Stores what may be stored: complete, successful, well-formed answers, and nothing else.
+
+    `ttl_s`: how long, where the request's own `x-farthing-ttl` doesn't say.
+    """
 
     store: Store
-    ttl_s: int
+    ttl_s: Callable[[Entry], int]
     max_entry_bytes: int
     barred: MutableSet[str]
     clock: Clock
@@ -219,9 +220,13 @@ class KeepStage(Quiet):
             body=call.answer,
             usage=call.usage,
             stored_s=now_s,
-            expires_s=now_s + (self.ttl_s if ex.controls.ttl_s is None else ex.controls.ttl_s),
+            expires_s=now_s,
             tags=ex.controls.tags,
         )
+        ttl_s = ex.controls.ttl_s
+        if ttl_s is None:
+            ttl_s = await asyncio.to_thread(self.ttl_s, entry) if large else self.ttl_s(entry)
+        entry = replace(entry, expires_s=now_s + ttl_s)
         if entry.expires_s <= now_s:
             return
         await self.store.put(entry)

@@ -5,21 +5,57 @@ One contract suite (tests/contract/test_store.py) runs over all of them.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
 from farthing.cache.entry import Entry
 
-__all__ = ["Selector", "Store", "StoreStats"]
+__all__ = ["Labelled", "Selector", "Store", "StoreStats", "has_tag"]
+
+
+class Labelled(Protocol):
+    """What a selector looks at."""
+
+    @property
+    def scope(self) -> str: ...
+    @property
+    def model_requested(self) -> str: ...
+    @property
+    def model_served(self) -> str: ...
+    @property
+    def stored_s(self) -> float: ...
+    @property
+    def tags(self) -> tuple[tuple[str, str], ...]: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Selector:
-    """Which entries to purge: all that match every part that is set; an empty selector matches all."""
+    """Which entries to purge: all that match every part that is set; an empty selector matches all.
+
+    `key`: with its variants. `model`: asked for or served. `scope`: the tenant. `tags`: all of these (see `has_tag`).
+    `stored_before_s`: stored before that moment, in seconds since the epoch.
+    """
 
     key: str = ""
     model: str = ""
     scope: str = ""
+    tags: tuple[tuple[str, str], ...] = ()
+    stored_before_s: float | None = None
+
+    def matches(self, labels: Labelled) -> bool:
+        """Whether every part but the key is the entry's."""
+        return (
+            (not self.scope or labels.scope == self.scope)
+            and (not self.model or self.model in (labels.model_requested, labels.model_served))
+            and (self.stored_before_s is None or labels.stored_s < self.stored_before_s)
+            and all(has_tag(labels.tags, name, value) for name, value in self.tags)
+        )
+
+
+def has_tag(tags: Iterable[tuple[str, str]], name: str, value: str) -> bool:
+    """Whether a request's tags hold this one: the whole value, or one of those that it lists (`source=a|b`)."""
+    return any(name == one and (value == held or value in held.split("|")) for one, held in tags)
 
 
 @dataclass(frozen=True, slots=True)

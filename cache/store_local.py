@@ -119,7 +119,16 @@ class LocalStore:
         size = len(entry.body) + _BOOKKEEPING_BYTES
         if size > self._max_bytes:
             raise StoreFault(f"an entry of {size} bytes is larger than the store")
-        record = Record(entry.key, entry.scope, entry.model_requested, entry.model_served, size, entry.expires_s)
+        record = Record(
+            entry.key,
+            entry.scope,
+            entry.model_requested,
+            entry.model_served,
+            size,
+            entry.expires_s,
+            entry.stored_s,
+            entry.tags,
+        )
         old = self._index.get(entry.key)
         if old is not None:
             self._drop(old)
@@ -142,7 +151,7 @@ class LocalStore:
         for seen, record in enumerate([*self._candidates(selector.key)], 1):
             if seen % _SLICE == 0:
                 await asyncio.sleep(0)
-            if self._index.get(record.key) is record and _matches(record, selector):
+            if self._index.get(record.key) is record and selector.matches(record):
                 self._drop(record)
                 removed.append(record.key)
         if self._disk is not None and not self._closed:
@@ -244,10 +253,3 @@ class LocalStore:
         for record in expired:
             self._drop(record)
         self._schedule_sweep(0 if more else _SWEEP_EVERY_S)
-
-
-def _matches(record: Record, selector: Selector) -> bool:
-    """Whether the selector's scope and model, where set, are the record's."""
-    return (not selector.scope or record.scope == selector.scope) and (
-        not selector.model or selector.model in (record.model_requested, record.model_served)
-    )

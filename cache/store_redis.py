@@ -170,7 +170,7 @@ class RedisStore:
         return tuple(removed)
 
     async def _purge_names(self, names: list[bytes], selector: Selector) -> list[str]:
-        """Remove those of the named entries that the selector's scope and model match; their keys."""
+        """Remove those of the named entries that the selector matches; their keys."""
 
         async def starts() -> list[bytes]:
             pipe = self._client.pipeline(transaction=False)
@@ -184,7 +184,7 @@ class RedisStore:
             if not start:
                 continue
             labels = peek(start) or await self._labels(name)
-            if labels is None or _matches(labels, selector):  # what can't be read can't be served: away with it
+            if labels is None or selector.matches(labels):  # what can't be read can't be served: away with it
                 matching.append((name, labels.key if labels else name.decode(errors="replace")))
 
         async def unlink() -> list[int]:
@@ -310,12 +310,6 @@ class RedisStore:
             self._failed(error, probe=True)
         else:
             self._worked("read", None)
-
-
-def _matches(labels: Labels, selector: Selector) -> bool:
-    return (not selector.scope or labels.scope == selector.scope) and (
-        not selector.model or labels.of_model(selector.model)
-    )
 
 
 def _where(url: str) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 from farthing.proxy.lexicon import CHANCE, FRESH
 from farthing.proxy.text import READ_CHARS, mixed_words, normalise, tokens_of
 
-__all__ = ["REASONS", "unmatchable", "unmatchable_turn"]
+__all__ = ["REASONS", "UNLESS_DIVIDED", "unmatchable", "unmatchable_around", "unmatchable_turn"]
 
 REASONS = (
     "too long",
@@ -35,12 +35,19 @@ REASONS = (
     "tool result",
     "not text alone",
 )
+# Of a whole text, these may be true only of what it shares with others, and no longer once that is known.
+UNLESS_DIVIDED = frozenset({"too long", "repeats itself"})
 _MIN_WORDS = 2
 _MIN_CHARS = 8
 # A text of many words with few different ones pulls an embedding wherever its writer wants it.
 _STUFFED_WORDS = 40
 _STUFFED_SHARE = 0.2
 _STUFFED_ONE = 0.3
+
+# Of a text that is only part of one.
+_ABOUT_LENGTH = frozenset({"too long", "empty", "no words", "repeats itself", "too short"})
+# No pattern below reaches further, so that nothing hides at a seam.
+_OVERLAP = 512
 
 _FRESH = re.compile(
     r"\b(?:(?:this|next|last|past|coming) (?:week|weekend|month|year|morning|evening|night|quarter)|right now|so far|"
@@ -148,6 +155,19 @@ def unmatchable(text: str, *, records: bool = True) -> str:
         return "repeats itself"
     if len(plain) < _MIN_CHARS or (len(words) < _MIN_WORDS and plain.isascii()):
         return "too short"
+    return ""
+
+
+def unmatchable_around(common: str) -> str:
+    """The same for what stands word for word around a varying part (cache/template.py), of any length.
+
+    What is wrong with a question's own length or words doesn't count here; what makes an answer age, or somebody's own,
+    does.
+    """
+    for start in range(0, len(common), READ_CHARS - _OVERLAP):
+        reason = unmatchable(common[start : start + READ_CHARS])
+        if reason and reason not in _ABOUT_LENGTH:
+            return reason
     return ""
 
 

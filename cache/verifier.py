@@ -16,6 +16,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from farthing.cache.differences import AS_A_WHOLE, KINDS, without
 from farthing.cache.rarity import RouteWords
 from farthing.cache.reading import Reading, read
 from farthing.cache.signals import FEATURES, Asked, comparable, compare
@@ -33,6 +34,8 @@ MODEL = Path(__file__).parent / "lexical" / "verifier.json"
 _KEPT = 4_096
 # A tree's answers must fit a byte.
 _MOST_DEPTH = 3
+# Log-odds that distance as a whole must cost a pair before it is worth a word.
+_TELLING = 0.5
 
 
 class VerifierUnavailable(FarthingError):
@@ -180,3 +183,18 @@ class Verifier:
             for (name, direction), value in zip(FEATURES.items(), row, strict=True)
             if direction >= 0 or value
         }
+
+    def against(self, asked: Reading, candidate: Reading, cosine: float, words: RouteWords) -> list[str]:
+        """The pair's kinds of difference (see differences.KINDS), what lowers its score most first."""
+        import numpy as np
+
+        reason = comparable(asked, candidate)
+        if reason or asked.text == candidate.text:
+            return [reason] if reason else []
+        row = compare(Asked(asked, words), candidate, cosine)
+        others = {kind: changed for kind, names in KINDS.items() if (changed := without(row, names)) != row}
+        now, *then = self._trees.sums(np.asarray([row, *others.values()], np.float64)).tolist()
+        gains = {kind: found - now for kind, found in zip(others, then, strict=True)}
+        if gains.get(AS_A_WHOLE, 0.0) < _TELLING:
+            gains.pop(AS_A_WHOLE, None)
+        return sorted(gains, key=lambda kind: (kind == AS_A_WHOLE, -gains[kind]))

@@ -28,10 +28,12 @@ class TidyStage(Quiet):
         """Put the shorter body in the place of the one to be sent."""
         if not ex.optimise or ex.exact is None or ex.payload is None or ex.body is None:
             return GO_ON
+        if ex.plain and not ex.controls.compress:
+            return GO_ON  # without a tool's message there is no result to tidy
         chosen = plan(self.enabled, ex.controls.compress)
         if chosen.reason:
             ex.decide(self.name, "plan", chosen.reason)
-        if "tidy" not in chosen.steps or ex.plain:  # without a tool's message there is no result to tidy
+        if "tidy" not in chosen.steps:
             return GO_ON
         work = partial(tidy, ex.endpoint, ex.payload, ex.body)
         return self._aside(ex, work) if len(ex.body) > _OFF_LOOP_BYTES else self._put(ex, work())

@@ -18,7 +18,10 @@ from farthing.policies.sequence import Bets
 __all__ = ["Fall", "Rise"]
 
 _RISE = Bets((2.0, 5.0, 15.0), (0.3, 0.4, 0.3))
-_TILTS = (0.8, 1.8)
+# The mean rank of served scores that is borne, and how much is bet against a lower one. A half would be 'no lower at
+# all': small falls are many, and harm little; what they do harm is for the rate's own alarm to find.
+_LEAST = 0.4
+_TILTS = (0.6, 1.5)
 _ENOUGH = 1e12
 
 
@@ -53,11 +56,13 @@ class Rise:
 
 @dataclass(slots=True)
 class Fall:
-    """Have the scores fallen? While they come in exchangeable order, the average way to an alarm is >= `patience`.
+    """Have the served scores fallen far below those that the proof was made of? Else the average way is >= `patience`.
 
-    Scores are known by their bin only, 0 the lowest. Each is ranked among all before it, ties broken by chance, which
-    makes the ranks of exchangeable scores uniform and independent, whatever the scores' distribution; the bets are on
-    low ranks. Rising scores are no alarm: a cache that fills finds nearer neighbours.
+    Scores are known by their bin only, 0 the lowest. What is compared is what is served: each score from the threshold
+    up is ranked among all before it from there up, ties broken by chance. While they come in exchangeable order, the
+    ranks are uniform and independent, whatever the scores' distribution. Bets are on a mean rank below `_LEAST`.
+    Scores that are only observed are counted, for later ones to be ranked among, and bet on by nobody: what
+    was proved of them is no news. Rising scores are no alarm: a cache that fills finds nearer neighbours.
     """
 
     bins: int
@@ -68,12 +73,26 @@ class Fall:
     def __post_init__(self) -> None:
         self.counts = self.counts or [0] * self.bins
 
-    def add(self, place: int, chance: float) -> bool:
-        """Take the next score's bin, 0 <= place < bins, and a uniform number in [0, 1); whether the alarm is up."""
+    def see(self, place: int) -> None:
+        """Take the bin of a score that isn't served, 0 <= place < bins."""
         self.counts[place] += 1
-        rank = (sum(self.counts[:place]) + chance * self.counts[place]) / sum(self.counts)
+
+    def restart(self) -> None:
+        """Nothing is served any more: what comes is evidence again, and when serving begins so do the bets."""
+        self.levels = [0.0] * len(_TILTS)
+
+    def add(self, place: int, chance: float, lowest: int = 0) -> bool:
+        """Take a served score's bin, lowest <= place < bins, and a uniform number in [0, 1); whether the alarm is up.
+
+        `lowest`: the bin where serving begins. Where it is the highest there is nothing to compare.
+        """
+        self.see(place)
+        if lowest >= self.bins - 1:
+            return self.alarm
+        here = self.counts[lowest:]
+        rank = (sum(here[: place - lowest]) + chance * self.counts[place]) / sum(here)
         for i, tilt in enumerate(_TILTS):
-            self.levels[i] = min(_ENOUGH, (1.0 + self.levels[i]) * (1.0 + tilt * (0.5 - rank)))
+            self.levels[i] = min(_ENOUGH, (1.0 + self.levels[i]) * (1.0 + tilt * (_LEAST - rank)))
         return self.alarm
 
     @property

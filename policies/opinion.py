@@ -34,6 +34,11 @@ class Opinion:
     by: str
     reason: str
 
+    @property
+    def wrong(self) -> bool:
+        """Whether one must count as wrong where the other is right: unless they say the same, so in doubt too."""
+        return self.agreement is not Agreement.SAME
+
 
 def same(by: str, reason: str) -> Opinion:
     """They say the same."""

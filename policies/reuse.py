@@ -12,13 +12,22 @@ Rules of this file:
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Literal, NamedTuple, Protocol
+from itertools import islice
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
-__all__ = ["Action", "Bound", "Candidate", "Label", "Mode", "Policy", "RouteKey", "RouteState", "Source", "Verdict"]
+__all__ = [
+    "Action", "Bound", "Candidate", "Label", "Mode", "Policy", "RouteKey", "RouteState", "Slice", "Source", "Verdict",
+    "slices", "whole",
+]  # fmt: skip
 
 Mode = Literal["off", "observe", "serve"]
+# A part of a dump: the field it belongs to, and what is added to it. A list or a dict adds to those before it.
+Slice = tuple[str, Any]
+T = TypeVar("T")
+_SLICE = 32
 
 
 class RouteKey(NamedTuple):
@@ -114,8 +123,11 @@ class Label:
 class RouteState:
     """One route, for a screen. `needed`: about how many more good labels until it may serve; None: unknown, or it does.
 
-    `labels` and `wrong` are those of the threshold that serves, or of the one that is nearest to it. `drift`: how far
-    the evidence for a change is on its way to the alarm, which is 1.
+    `labels` and `wrong` are those of the threshold that serves, or of the one that is nearest to it: the pool's where
+    `proof` is the pool's, so that they belong to the bound, else the route's own. `own_labels`, `own_wrong`: always the
+    route's own. `drift`: how far the evidence for a change is
+    on its way to the alarm, which is 1. `wrong_served`: of this epoch's `epoch_served` hits at most so many were
+    wrong, whatever has changed meanwhile; None: the policy doesn't say.
     """
 
     route: RouteKey
@@ -130,6 +142,10 @@ class RouteState:
     served: int
     drift: float
     reason: str
+    own_labels: float = 0.0
+    own_wrong: float = 0.0
+    epoch_served: int = 0
+    wrong_served: float | None = None
 
 
 class Policy(Protocol):
@@ -157,14 +173,50 @@ class Policy(Protocol):
         """The operator's word that a route starts anew: its evidence is dropped, and it observes."""
         ...
 
-    def state(self) -> list[RouteState]:
-        """All routes, latest used first."""
+    @property
+    def count(self) -> int:
+        """How many routes are known."""
+        ...
+
+    def state(self, most: int | None = None) -> list[RouteState]:
+        """The routes, latest used first, `most` of them; None: all. Costs nothing for those that are left out."""
+        ...
+
+    def state_of(self, route: RouteKey) -> RouteState | None:
+        """One route; None: it is not known."""
+        ...
+
+    def dump_slices(self) -> Iterator[Slice]:
+        """Everything learnt, as JSON values, a few routes at a time: the policy may go on between two slices.
+
+        Each route is as it stood at one moment, not all at the same; `load` takes `whole` of it.
+        """
         ...
 
     def dump(self) -> dict[str, Any]:
-        """Everything learnt, as JSON values."""
+        """Everything learnt, as JSON values, at once."""
         ...
 
     def load(self, dumped: dict[str, Any]) -> None:
         """Take over what `dump` gave. ValueError where it is damaged or of another version; then nothing is changed."""
         ...
+
+
+def slices(values: Iterable[T], size: int = _SLICE) -> Iterator[list[T]]:
+    """The values, in lists of `size` at most."""
+    left = iter(values)
+    while part := list(islice(left, size)):
+        yield part
+
+
+def whole(parts: Iterable[Slice]) -> dict[str, Any]:
+    """The dump that slices make."""
+    found: dict[str, Any] = {}
+    for name, value in parts:
+        if isinstance(value, list):
+            found.setdefault(name, []).extend(value)
+        elif isinstance(value, dict):
+            found.setdefault(name, {}).update(value)
+        else:
+            found[name] = value
+    return found

@@ -9,10 +9,11 @@ Rules of this file:
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
+from farthing.policies.account import Account
 from farthing.policies.drift import Fall, Rise
 from farthing.policies.ladder import Book, Ladder, build, promising
 from farthing.policies.reuse import Bound
@@ -20,10 +21,12 @@ from farthing.policies.sequence import NOTHING, OVER, Comparator, Test
 
 __all__ = ["Place", "Rules", "Standing", "new_book"]
 
-# How the level is shared: the pool gets a tenth; of the rest a twentieth is kept for starting again where evidence is
-# hopeless. Each costs labels: ln(1/(1 - share)) / claim of them, 10 and 5 at a claim of 1 %.
-_POOL_SHARE = 0.1
+# How the level is shared: the pool gets half, since small routes are many; of the rest a twentieth is kept for starting
+# again where evidence is hopeless, of the pool's three tenths, since it does so whenever a member leaves. A share costs
+# ln(1/(1 - share)) / claim labels: 69, 5 and 36 at a claim of 1 %.
+_POOL_SHARE = 0.5
 _RESTART_SHARE = 0.05
+_POOL_RESTART_SHARE = 0.3
 # Evidence is hopeless where going on needs this many times the labels of starting again on a smaller level.
 _HOPELESS_TIMES = 2.0
 # Labels of its own that a route needs before it may lean on the pool, as a share of an error-free proof.
@@ -54,6 +57,11 @@ class Rules:
         return self.comparator.seen_rate(self.bound.max_wrong)
 
     @property
+    def seen(self) -> float:
+        """The least probability that a comparison finds a wrong answer."""
+        return 1.0 - self.comparator.false_same
+
+    @property
     def unit(self) -> float:
         """About how many error-free labels prove the claim: ln(1/level) / claim."""
         return math.log(1.0 / self.bound.level) / self.claim
@@ -79,7 +87,8 @@ class Rules:
 
     def pool_level(self, restarts: int) -> float:
         """The level of the pool's test after that many restarts."""
-        return self.bound.level * _POOL_SHARE / ((restarts + 1) * (restarts + 2))
+        ours = self.bound.level * _POOL_SHARE
+        return ours * (_POOL_RESTART_SHARE / (restarts * (restarts + 1)) if restarts else 1.0 - _POOL_RESTART_SHARE)
 
 
 class Place(NamedTuple):
@@ -94,6 +103,7 @@ class Place(NamedTuple):
 class Standing:
     """One route. `alone`: it is worse than the pool and has left it. `unaudited`: hits served since the last label.
 
+    `account`: of what this epoch served. `near`: the rung that lacks the fewest good labels to be proved, and how many.
     `pilot`: while it chooses thresholds of its own, the comparisons so far; None: it has thresholds.
     """
 
@@ -101,6 +111,7 @@ class Standing:
     book: Book
     rise: Rise
     fall: Fall
+    account: Account = field(default_factory=Account)
     epoch: int = 0
     restarts: int = 0
     alone: bool = False
@@ -110,6 +121,7 @@ class Standing:
     pilot: list[tuple[float, float]] | None = None
     own: Place | None = None
     lacking: str = ""
+    near: tuple[int, int] = (0, 1)
 
     @classmethod
     def begin(cls, ladder: Ladder, rules: Rules) -> Standing:
@@ -130,16 +142,16 @@ class Standing:
         """After new evidence: what it proves now."""
         found = self.book.proved(self.rules.own_level(self.restarts))
         self.own = Place(*found, "own") if found else None
+        self.near = self._nearest()
         why = f" since {self.note}" if self.note else ""
         if self.pilot is not None:
             self.lacking = f"choosing thresholds{why}: {len(self.pilot)} comparisons, none is good enough yet"
             return
-        rung, needed = self.nearest()
+        rung, needed = self.near
         seen = self.book.evidence[rung].seen
         self.lacking = f"not proved{why}: {seen:.0f} labels, about {needed} more good ones needed"
 
-    def nearest(self) -> tuple[int, int]:
-        """The rung that lacks the fewest good labels to be proved, and how many those are."""
+    def _nearest(self) -> tuple[int, int]:
         level = self.rules.own_level(self.restarts)
         lacks = [
             (self.book.test.lacking(evidence, -math.log(share * level)), -rung)
@@ -153,7 +165,7 @@ class Standing:
         """Whether its evidence, which proves nothing, was dropped: starting anew, on a smaller level, needs less."""
         share = max(self.book.ladder.shares)
         anew = self.book.test.lacking(NOTHING, -math.log(share * self.rules.own_level(self.restarts + 1)))
-        if self.own is not None or self.nearest()[1] <= _HOPELESS_TIMES * anew:
+        if self.own is not None or self.near[1] <= _HOPELESS_TIMES * anew:
             return False
         self.restarts += 1
         self.reset("its evidence was hopeless")
@@ -172,6 +184,11 @@ class Standing:
         else:
             self.weigh()
 
+    @property
+    def overdrawn(self) -> bool:
+        """Whether more of what this epoch served may have been wrong than was promised, whatever has changed."""
+        return self.account.overdrawn(self.rules.bound.max_wrong, self.rules.bound.level, self.rules.seen)
+
     def excess(self, rung: int) -> float:
         """The logarithm of the e-value for its rate at a rung being above the claim."""
         evidence = self.book.evidence[rung]
@@ -181,7 +198,7 @@ class Standing:
         """Drop the evidence: back to observing, with another ladder if one is given. Labels of earlier verdicts no
         longer count."""
         fresh = Standing.begin(ladder or self.book.ladder, self.rules)
-        self.book, self.rise, self.fall = fresh.book, fresh.rise, fresh.fall
+        self.book, self.rise, self.fall, self.account = fresh.book, fresh.rise, fresh.fall, fresh.account
         self.note, self.unaudited, self.pilot = note, 0, None
         self.epoch += 1
         self.weigh()
@@ -195,6 +212,7 @@ class Standing:
             "book": self.book.dump(),
             "rise": list(self.rise.levels),
             "fall": [list(self.fall.counts), list(self.fall.levels)],
+            "account": [self.account.hits, self.account.found, self.account.least],
             **{name: getattr(self, name) for name in _PLAIN},
         }
 
@@ -211,6 +229,8 @@ class Standing:
         counts, levels = dumped["fall"]
         found.fall.counts = [int(count) for count in _floats(counts, found.fall.bins)]
         found.fall.levels = _floats(levels, len(found.fall.levels))
+        hits, wrong, least = _floats(dumped["account"], 3)
+        found.account = Account(int(hits), wrong, min(1.0, least))
         for name, kind in _PLAIN.items():
             value = dumped[name]
             if type(value) is not kind:

@@ -7,9 +7,24 @@ show how wrong they are.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator
+from itertools import islice
 from typing import Any, Literal
 
-from farthing.policies.reuse import Action, Bound, Candidate, Label, Mode, RouteKey, RouteState, Source, Verdict
+from farthing.policies.reuse import (
+    Action,
+    Bound,
+    Candidate,
+    Label,
+    Mode,
+    RouteKey,
+    RouteState,
+    Slice,
+    Source,
+    Verdict,
+    slices,
+    whole,
+)  # fmt: skip
 from farthing.policies.sequence import NOTHING, Evidence, upper
 
 __all__ = ["Static"]
@@ -75,30 +90,47 @@ class Static:
         """See reuse.Policy."""
         self._routes.pop(route, None)
 
-    def state(self) -> list[RouteState]:
+    @property
+    def count(self) -> int:
+        """See reuse.Policy."""
+        return len(self._routes)
+
+    def state(self, most: int | None = None) -> list[RouteState]:
         """See reuse.Policy. The bound shown is measured, and not acted on."""
-        return [
-            RouteState(
-                route=route,
-                serving=self.mode == "serve",
-                proof="unproven",
-                threshold=self.threshold,
-                bound=upper(evidence, self.bound.level),
-                labels=evidence.seen,
-                wrong=evidence.bad,
-                needed=None,
-                epoch=0,
-                served=served,
-                drift=0.0,
-                reason="a fixed threshold",
-            )
-            for route, (evidence, served) in reversed(self._routes.items())
-        ]
+        return [self._state(route, *known) for route, known in islice(reversed(self._routes.items()), most)]
+
+    def state_of(self, route: RouteKey) -> RouteState | None:
+        """See reuse.Policy."""
+        return self._state(route, *self._routes[route]) if route in self._routes else None
+
+    def _state(self, route: RouteKey, evidence: Evidence, served: int) -> RouteState:
+        return RouteState(
+            route=route,
+            serving=self.mode == "serve",
+            proof="unproven",
+            threshold=self.threshold,
+            bound=upper(evidence, self.bound.level),
+            labels=evidence.seen,
+            wrong=evidence.bad,
+            needed=None,
+            epoch=0,
+            served=served,
+            drift=0.0,
+            reason="a fixed threshold",
+            own_labels=evidence.seen,
+            own_wrong=evidence.bad,
+        )
+
+    def dump_slices(self) -> Iterator[Slice]:
+        """See reuse.Policy."""
+        yield from (("version", 1), ("policy", "static"), ("routes", []))
+        for part in slices(list(self._routes)):
+            known = [(route, *self._routes[route]) for route in part if route in self._routes]
+            yield "routes", [[*route, one.seen, one.bad, served] for route, one, served in known]
 
     def dump(self) -> dict[str, Any]:
         """See reuse.Policy."""
-        routes = [[*route, one.seen, one.bad, served] for route, (one, served) in self._routes.items()]
-        return {"version": 1, "policy": "static", "routes": routes}
+        return whole(self.dump_slices())
 
     def load(self, dumped: dict[str, Any]) -> None:
         """See reuse.Policy."""

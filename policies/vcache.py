@@ -14,11 +14,25 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from statistics import NormalDist
 from typing import Any, Literal
 
-from farthing.policies.reuse import Action, Bound, Candidate, Label, Mode, RouteKey, RouteState, Verdict
+from farthing.policies.reuse import (
+    Action,
+    Bound,
+    Candidate,
+    Label,
+    Mode,
+    RouteKey,
+    RouteState,
+    Slice,
+    Verdict,
+    slices,
+    whole,
+)  # fmt: skip
 
 __all__ = ["VCache"]
 
@@ -141,24 +155,38 @@ class VCache:
         for key in [key for key in self._curves if key[0] == route]:
             del self._curves[key]
 
-    def state(self) -> list[RouteState]:
+    @property
+    def count(self) -> int:
+        """See reuse.Policy."""
+        return len(self._counts)
+
+    def state(self, most: int | None = None) -> list[RouteState]:
         """See reuse.Policy. There is no threshold and no bound of a route's own."""
-        serving = self.mode == "serve"
-        return [
-            RouteState(
-                route, serving, "unproven", None, None, labels, wrong, None, 0, int(served), 0.0, "a curve per entry"
-            )
-            for route, (labels, wrong, served) in reversed(self._counts.items())
-        ]
+        return [self._state(route, *counts) for route, counts in islice(reversed(self._counts.items()), most)]
+
+    def state_of(self, route: RouteKey) -> RouteState | None:
+        """See reuse.Policy."""
+        return self._state(route, *self._counts[route]) if route in self._counts else None
+
+    def _state(self, route: RouteKey, labels: float, wrong: float, served: float) -> RouteState:
+        why, serving = "a curve per entry", self.mode == "serve"
+        return RouteState(
+            route, serving, "unproven", None, None, labels, wrong, None, 0, int(served), 0.0, why,
+            own_labels=labels, own_wrong=wrong,
+        )  # fmt: skip
+
+    def dump_slices(self) -> Iterator[Slice]:
+        """See reuse.Policy. Entries in the order of their last use."""
+        yield from (("version", 1), ("policy", "vcache"), ("entries", []), ("counts", []))
+        for part in slices(list(self._curves)):
+            known = [(route, key, self._curves[route, key]) for route, key in part if (route, key) in self._curves]
+            yield "entries", [[*route, key, [list(one) for one in c.labels[2:]]] for route, key, c in known]
+        for routes in slices(list(self._counts)):
+            yield "counts", [[*route, *self._counts[route]] for route in routes if route in self._counts]
 
     def dump(self) -> dict[str, Any]:
-        """See reuse.Policy. Entries in the order of their last use."""
-        return {
-            "version": 1,
-            "policy": "vcache",
-            "entries": [[*route, key, [list(one) for one in c.labels[2:]]] for (route, key), c in self._curves.items()],
-            "counts": [[*route, *counts] for route, counts in self._counts.items()],
-        }
+        """See reuse.Policy."""
+        return whole(self.dump_slices())
 
     def load(self, dumped: dict[str, Any]) -> None:
         """See reuse.Policy. Curves are fitted anew."""

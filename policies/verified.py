@@ -14,17 +14,31 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import islice
 from typing import Any, Literal
 
 from farthing.policies.family import Family
-from farthing.policies.ladder import Ladder
-from farthing.policies.reuse import Action, Bound, Candidate, Label, Mode, RouteKey, RouteState, Source, Verdict
+from farthing.policies.ladder import Book, Ladder
+from farthing.policies.reuse import (
+    Action,
+    Bound,
+    Candidate,
+    Label,
+    Mode,
+    RouteKey,
+    RouteState,
+    Slice,
+    Source,
+    Verdict,
+    slices,
+    whole,
+)  # fmt: skip
 from farthing.policies.sequence import Comparator, upper
 from farthing.policies.standing import Place, Rules, Standing
 
 __all__ = ["Settings", "Verified"]
 
-_VERSION = 1
+_VERSION = 2  # 1: bets on falling scores were made while nothing was served
 _PILOT_EPOCH = -1
 # E-values for being worse than the claim, at which a route leaves the pool: wrongly so, for a route within the claim,
 # with probability 1 % at most; 10 % where its evidence is hopeless as well, and about to be dropped.
@@ -36,8 +50,9 @@ _PROVED_BY = {"own": "proved by its own labels", "pool": "proved by the pool"}
 class Settings:
     """`audit_share`: of served hits, at first; it falls with the root of the evidence, to `audit_floor`.
 
-    `unaudited_limit`: hits served in a row without a label before the route observes again. `ladder`: thresholds, where
-    they are known beforehand; otherwise comparisons choose them, as soon as some threshold promises something.
+    `unaudited_limit`: hits served in a row without a label before the route observes again. Thresholds:
+    `ladder`, where they are given for good; else `prior` to begin with, until a route's evidence for them is hopeless;
+    where there is neither, and then, comparisons choose them, as soon as some threshold promises something.
     """
 
     bound: Bound = field(default_factory=Bound)
@@ -47,10 +62,11 @@ class Settings:
     audit_floor: float = 0.01
     unaudited_limit: int = 1_000
     pooled: bool = True
-    patience_wrong: float = 10_000.0
+    patience_wrong: float = 2_000.0
     patience_scores: float = 100_000.0
     max_routes: int = 10_000
     ladder: Ladder | None = None
+    prior: Ladder | None = None
 
     def __post_init__(self) -> None:
         if not 0.0 < self.audit_floor <= self.audit_share <= 1.0:
@@ -89,11 +105,10 @@ class Verified:
             return Verdict(Action.OBSERVE, standing.lacking, epoch=standing.epoch)
         ladder = standing.book.ladder
         rung = ladder.passed(candidate.score)
-        if rung < len(ladder.thresholds):
-            fell = standing.fall.add(standing.fall.bins - 1 - rung, chance * 65_536 % 1.0)
-            if fell and standing.place(family.place) is not None:
-                standing.reset("scores have fallen")
         place = standing.place(family.place)
+        if rung < len(ladder.thresholds) and self._fell(standing, place, rung, chance):
+            standing.reset("scores have fallen")
+            place = standing.place(family.place)
         weight = self._weight(standing, place, may_audit)
         floor = self._pool_floor(family, place, may_audit)
         if place is None:
@@ -112,6 +127,8 @@ class Verified:
             weight, pool_weight = (1.0, floor / chance_of_label) if audit else (0.0, 0.0)
             standing.served += 1
             standing.unaudited += 1
+            if chance_of_label:
+                standing.account.serve(chance_of_label)
         bound, wrong = self._bound(family, standing, place)
         threshold = ladder.thresholds[place.rung]
         return Verdict(
@@ -152,7 +169,13 @@ class Verified:
                 family.book.add(candidate.score, label.outcome, verdict.pool_weight)
             if place is None or candidate.score >= standing.book.ladder.thresholds[place.rung]:
                 standing.unaudited = 0
+            if verdict.audit:
+                standing.account.wrong(label.outcome)
         family.weigh()
+        if verdict.audit and label.source is Source.COMPARISON and standing.overdrawn:
+            standing.reset("more may have been wrong than was promised")
+            self._leave(family, standing)
+            return
         if place is not None and self._risen(standing, place, candidate.score, verdict, label):
             standing.reset("too many answers were wrong")
             self._leave(family, standing)
@@ -172,18 +195,37 @@ class Verified:
             standing.reset("the operator reset it", self._families[route.tenant].ladder)
             standing.alone, standing.restarts = False, 0
 
-    def state(self) -> list[RouteState]:
+    @property
+    def count(self) -> int:
         """See reuse.Policy."""
-        return list(self._states())
+        return len(self._routes)
+
+    def state(self, most: int | None = None) -> list[RouteState]:
+        """See reuse.Policy."""
+        return [self._state(route, standing) for route, standing in islice(reversed(self._routes.items()), most)]
+
+    def state_of(self, route: RouteKey) -> RouteState | None:
+        """See reuse.Policy."""
+        return self._state(route, self._routes[route]) if route in self._routes else None
+
+    def dump_slices(self) -> Iterator[Slice]:
+        """See reuse.Policy. Routes in the order of their last use.
+
+        Tenants come last, so that the pool holds at least the labels of its routes; of one that has gone meanwhile
+        nothing is known.
+        """
+        yield from (("version", _VERSION), ("policy", "verified"), ("routes", []), ("families", {}))
+        tenants: dict[str, None] = {}
+        for part in slices(list(self._routes)):
+            tenants |= dict.fromkeys(route.tenant for route in part)
+            known = [(route, self._routes[route]) for route in part if route in self._routes]
+            yield "routes", [[*route, one.dump() if one is not None else None] for route, one in known]
+        for few in slices(tenants):
+            yield "families", {name: self._families.get(name, Family(self._rules)).dump() for name in few}
 
     def dump(self) -> dict[str, Any]:
-        """See reuse.Policy. Routes in the order of their last use."""
-        return {
-            "version": _VERSION,
-            "policy": "verified",
-            "families": {tenant: family.dump() for tenant, family in self._families.items()},
-            "routes": [[*route, one.dump() if one is not None else None] for route, one in self._routes.items()],
-        }
+        """See reuse.Policy."""
+        return whole(self.dump_slices())
 
     def load(self, dumped: dict[str, Any]) -> None:
         """See reuse.Policy. Evidence stays good under another bound: what it proves is worked out anew."""
@@ -206,8 +248,9 @@ class Verified:
         family = self._families.get(route.tenant)
         if family is None:
             family = self._families[route.tenant] = Family(self._rules)
-            if self.settings.ladder is not None:
-                family.start(self.settings.ladder)
+            known = self.settings.ladder or self.settings.prior
+            if known is not None:
+                family.start(known)
         if route not in self._routes:
             self._routes[route] = None
             family.routes += 1
@@ -265,43 +308,58 @@ class Verified:
             return standing.rise.add(label.outcome)
         return self.settings.bound.per == "request" and standing.rise.add(0.0, verdict.weight)
 
+    def _fell(self, standing: Standing, place: Place | None, rung: int, chance: float) -> bool:
+        """Whether what is served has scores far below those that the proof was made of."""
+        top = standing.fall.bins - 1
+        if place is not None and rung <= place.rung:
+            return standing.fall.add(top - rung, chance * 65_536 % 1.0, top - place.rung)
+        if place is None:
+            standing.fall.restart()
+        standing.fall.see(top - rung)
+        return False
+
     def _leave(self, family: Family, standing: Standing) -> None:
         if not standing.alone:
             standing.alone = True
             family.left()
 
+    def _book(self, family: Family, standing: Standing, place: Place) -> Book:
+        return family.book if place.proof == "pool" and family.book is not None else standing.book
+
     def _bound(self, family: Family, standing: Standing, place: Place) -> tuple[float, float]:
         """The upper bound and the estimate, by the evidence that proves the place."""
-        book = family.book if place.proof == "pool" and family.book is not None else standing.book
-        evidence = book.evidence[place.rung]
+        evidence = self._book(family, standing, place).evidence[place.rung]
         # It was proved at some moment of this epoch, and stays so, though chance may have raised the figure since.
         known = min(_upper(evidence, place.level, self.settings.comparator), self.settings.bound.max_wrong)
         return known, (evidence.bad + 0.5) / (evidence.seen + 1.0)
 
-    def _states(self) -> Iterator[RouteState]:
-        for route, standing in reversed(self._routes.items()):
-            family = self._families[route.tenant]
-            if standing is None:
-                reason = self._choosing(family)
-                yield RouteState(route, False, "", None, None, 0.0, 0.0, None, 0, 0, 0.0, reason)
-                continue
-            place = standing.place(family.place)
-            rung, needed = standing.nearest() if place is None else (place.rung, None)
-            evidence = standing.book.evidence[rung]
-            yield RouteState(
-                route=route,
-                serving=place is not None and self.settings.mode == "serve",
-                proof=place.proof if place is not None else "",
-                threshold=standing.book.ladder.thresholds[rung],
-                bound=self._bound(family, standing, place)[0] if place is not None else None,
-                labels=evidence.seen,
-                wrong=evidence.bad,
-                needed=needed,
-                epoch=standing.epoch,
-                served=standing.served,
-                drift=max(standing.rise.height, standing.fall.height),
-                reason=standing.note if place is None and standing.note else standing.lacking if place is None else "",
-            )
+    def _state(self, route: RouteKey, standing: Standing | None) -> RouteState:
+        family = self._families[route.tenant]
+        if standing is None:
+            return RouteState(route, False, "", None, None, 0.0, 0.0, None, 0, 0, 0.0, self._choosing(family))
+        place = standing.place(family.place)
+        rung, needed = standing.near if place is None else (place.rung, None)
+        own = standing.book.evidence[rung]
+        shown = own if place is None else self._book(family, standing, place).evidence[rung]
+        account, level = standing.account, self.settings.bound.level
+        return RouteState(
+            route=route,
+            serving=place is not None and self.settings.mode == "serve",
+            proof=place.proof if place is not None else "",
+            threshold=standing.book.ladder.thresholds[rung],
+            bound=self._bound(family, standing, place)[0] if place is not None else None,
+            labels=shown.seen,
+            wrong=shown.bad,
+            needed=needed,
+            epoch=standing.epoch,
+            served=standing.served,
+            drift=max(standing.rise.height, standing.fall.height),
+            reason=standing.note if place is None and standing.note else standing.lacking if place is None else "",
+            own_labels=own.seen,
+            own_wrong=own.bad,
+            epoch_served=account.hits,
+            wrong_served=account.at_most(level, self._rules.seen),
+        )
 
 
 # Most verdicts of a serving route rest on the same evidence as the one before.

@@ -7,7 +7,7 @@ the event loop, after the client has its answer. A row is written for every exch
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -246,7 +246,7 @@ class Account:
             ex.tenant,
             ex.key,
             controls.user,
-            orjson.dumps(dict(controls.tags)).decode() if controls.tags else "{}",
+            tags_text(controls.tags),
             ex.model[:LONGEST_NAME],
             served_model(ex),
             call.upstream if call is not None else "",
@@ -311,6 +311,14 @@ def _attempt(attempt: Attempt) -> str:
 @lru_cache(maxsize=64)
 def _quoted(name: str) -> str:
     return orjson.dumps(name).decode()
+
+
+def tags_text(tags: Sequence[tuple[str, str]]) -> str:
+    """The ledger's tags: one value for each name, where it was said several times all of them between bars."""
+    named: dict[str, list[str]] = {}
+    for name, value in tags:
+        named.setdefault(name, []).append(value)
+    return orjson.dumps({name: "|".join(values) for name, values in named.items()}).decode()
 
 
 def costs_nothing(ex: Exchange) -> bool:

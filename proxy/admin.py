@@ -16,10 +16,11 @@ import orjson
 from aiohttp import web
 from yarl import URL
 
-from farthing.cache.store import Selector, StoreStats
+from farthing.cache.store import StoreStats
 from farthing.proxy import semantic_admin
 from farthing.proxy.dashboard import Dashboard
 from farthing.proxy.errors import ClientFault, FarthingError, error_body
+from farthing.proxy.purge import purge
 from farthing.proxy.version import version
 from farthing.proxy.wire import host_of
 
@@ -38,7 +39,11 @@ _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1", "[::1]"})
 _FORWARDED = ("X-Forwarded-For", "X-Real-IP", "Forwarded", "Via")  # it came through a proxy: not from this machine
 _MAX_ADMIN_BODY = 64 * 1024
 _MAX_ASKED = 16 * 2**20
-_ASKED = {"/farthing/api/cache/explain": semantic_admin.explain, "/farthing/api/feedback": semantic_admin.rate}
+_ASKED = {
+    "/farthing/api/cache/explain": semantic_admin.explain,
+    "/farthing/api/cache/purge": purge,
+    "/farthing/api/feedback": semantic_admin.rate,
+}
 
 
 class Admin:
@@ -149,8 +154,13 @@ class Admin:
         if request.method == "POST":
             return await self._change(request, path)
         if path == "/farthing/api/semantic":
-            return _json(200, semantic_admin.routes(self._proxy.services))
+            return _json(200, await semantic_admin.routes(self._proxy.services))
         query = dict(URL(request.raw_path, encoded=True).query)
+        if path == "/farthing/api/semantic/lately":
+            try:
+                return _json(200, await semantic_admin.lately(self._proxy.services, query))
+            except ClientFault as fault:
+                return _refusal(fault.status, fault.message, fault.code)
         found = await self._dashboard.handle(request.method, path, query)
         if found is None:
             return _refusal(404, f"there is no {path}", "not_found")
@@ -164,16 +174,6 @@ class Admin:
         if path == "/farthing/api/policy/off" or path == "/farthing/api/policy/on":
             self._held.switch.set(off=path.endswith("off"))
             return _json(200, {"switched_off": self._held.switch()})
-        if path == "/farthing/api/cache/purge":
-            raw = await request.content.read(_MAX_ADMIN_BODY)
-            try:
-                asked = orjson.loads(raw or b"{}")
-                chosen = Selector(**{name: str(value) for name, value in asked.items()})
-            except (ValueError, TypeError, AttributeError):
-                return _refusal(400, "the body must be a JSON object with key, model or scope", "invalid_selector")
-            keys = await self._held.store.purge(chosen)
-            await services.semantic.forget(keys)
-            return _json(200, {"purged": len(keys)})
         if path in _ASKED:
             try:
                 asked = orjson.loads(await request.content.read(_MAX_ASKED) or b"{}")

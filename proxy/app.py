@@ -10,7 +10,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import structlog
@@ -18,13 +18,17 @@ from aiohttp import web
 
 from farthing.cache.entry import Entry
 from farthing.cache.flight import Flights
+from farthing.cache.places import Places
+from farthing.cache.second_opinion import Band
 from farthing.cache.semantic import SemanticCache
 from farthing.cache.semantic_thread import SemanticThread
 from farthing.cache.stage_exact import ExactStage, KeepStage, Renderer
 from farthing.cache.stage_flight import FlightStage
 from farthing.cache.store import Store
+from farthing.cache.template import Templates
 from farthing.compress.stage import TidyStage
 from farthing.policies.eligibility import Rules
+from farthing.policies.freshness import Freshness, Lifetime, Rule
 from farthing.policies.retry import RetryRules
 from farthing.policies.spend import DayTotal
 from farthing.policies.stage import EligibleStage, SpendStage
@@ -33,11 +37,15 @@ from farthing.proxy.account import Account, AccountStage
 from farthing.proxy.admin import Admin
 from farthing.proxy.audit import Auditor
 from farthing.proxy.clock import Clock, Randomness, SystemClock, SystemRandomness
+from farthing.proxy.config import Cache as CacheConfig
 from farthing.proxy.config import Config
 from farthing.proxy.connections import Connections
 from farthing.proxy.deadlines import Deadlines
+from farthing.proxy.errand import Errands
 from farthing.proxy.exchange import Stage
 from farthing.proxy.front import FrontServer
+from farthing.proxy.judge import Judge, Verdicts
+from farthing.proxy.lately import Lately
 from farthing.proxy.ledger import Ledger
 from farthing.proxy.metrics import Metrics
 from farthing.proxy.pipeline import Pipeline
@@ -45,6 +53,7 @@ from farthing.proxy.prices import RateCard
 from farthing.proxy.refused import Refused
 from farthing.proxy.repeat import Repeats
 from farthing.proxy.reuse_state import Learnt
+from farthing.proxy.second_stage import CrossEncoderStage, SecondStage
 from farthing.proxy.server import Relay
 from farthing.proxy.stage_semantic import Case, SemanticStage
 from farthing.proxy.stage_upstream import UpstreamStage
@@ -75,7 +84,11 @@ class State:
     barred: Refused
     learnt: Learnt
     audited: DayTotal
+    judged: DayTotal
+    verdicts: Verdicts
     served_cases: OrderedDict[str, Case]
+    places: Places
+    lately: Lately
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +124,9 @@ class Running:
         self.services = await build(config, old.state, self._stack, old)
         if old.thread is not None and old.thread is not self.services.thread:
             await old.thread.close()
+        before = old.semantic.second
+        if isinstance(before, CrossEncoderStage) and before is not self.services.semantic.second:
+            before.close()
         return kept
 
 
@@ -162,7 +178,7 @@ async def open_state(config: Config, clock: Clock, randomness: Randomness, stack
     """Open what lasts; it is pushed on `stack`, so that it closes in reverse order."""
     stack.callback(state.claim(config.state_dir).close)
     metrics = Metrics()
-    total, audited = DayTotal(), DayTotal()
+    total, audited, judged = DayTotal(), DayTotal(), DayTotal()
     ledger = None
     if config.ledger.enabled:
         ledger = Ledger(
@@ -174,8 +190,9 @@ async def open_state(config: Config, clock: Clock, randomness: Randomness, stack
         )
         stack.callback(ledger.close)
         midnight_s = clock.now_s() // 86_400 * 86_400
-        audited.add(ledger.spent_since(midnight_s, audits=True), clock.now_s())
-        total.add(ledger.spent_since(midnight_s) + audited.spent_pico, clock.now_s())
+        audited.add(ledger.spent_since(midnight_s, overhead_of="audit"), clock.now_s())
+        judged.add(ledger.spent_since(midnight_s, overhead_of="judge"), clock.now_s())
+        total.add(ledger.spent_since(midnight_s) + audited.spent_pico + judged.spent_pico, clock.now_s())
     store = await open_store(config, clock)
     stack.push_async_callback(store.close)
     barred = Refused(config.state_dir / "refused")
@@ -198,7 +215,11 @@ async def open_state(config: Config, clock: Clock, randomness: Randomness, stack
         barred=barred,
         learnt=learnt,
         audited=audited,
+        judged=judged,
+        verdicts=Verdicts(),
         served_cases=OrderedDict(),
+        places=Places(Templates()),
+        lately=Lately(),
     )
 
 
@@ -228,12 +249,17 @@ async def build(config: Config, held: State, stack: AsyncExitStack, old: Service
         reuse=await held.learnt.use(config.semantic),
         unproven=config.semantic.unproven,
         deadline_s=config.semantic.deadline_ms / 1000,
+        band=Band(*config.semantic.judge_band),
+        judge_deadline_s=config.semantic.judge_deadline_ms / 1000,
         spawn=lambda coro: held.tasks.spawn(coro, "semantic"),
         clock=held.clock,
         randomness=held.randomness,
         renderer=held.renderer,
+        places=held.places if config.semantic.templates else Places(None),
         worth_usd=partial(a_hits_worth_usd, rates),
+        semantic_until_s=partial(near_until_s, freshness(config.cache)),
         served_cases=held.served_cases,
+        lately=held.lately,
     )
     # The price table takes a tenth of a second to load: not while a request waits for it.
     held.tasks.spawn(asyncio.to_thread(rates.rates, "gpt-4o-mini", held.clock.now_s()), "load prices")
@@ -241,7 +267,8 @@ async def build(config: Config, held: State, stack: AsyncExitStack, old: Service
         rates, held.ledger, held.tokenizer, held.total, held.clock, patience_s=config.semantic.deadline_ms / 1000
     )
     pipeline, admit, on_the_way = lay_out(config, held, semantic, connections, account)
-    semantic.auditor = Auditor(
+    audits = Errands(
+        "audit",
         on_the_way,
         account,
         limit_pico=int(config.semantic.audit_daily_usd * 10**12),
@@ -252,6 +279,9 @@ async def build(config: Config, held: State, stack: AsyncExitStack, old: Service
         barred=held.barred,
         spent=held.audited,
     )
+    semantic.auditor = Auditor(audits)
+    if thread is not None:
+        semantic.second = open_second(config, held, audits, stack, old)
     repeats = Repeats(
         held.store,
         held.renderer,
@@ -272,6 +302,22 @@ def a_hits_worth_usd(rates: RateCard, entry: Entry) -> float | None:
     return float(price.usd) if price is not None else None
 
 
+def freshness(cache: CacheConfig) -> Freshness:
+    """The configuration's rules."""
+    return Freshness(cache.ttl_s, [Rule(**rule.model_dump()) for rule in cache.freshness])
+
+
+def lifetime(fresh: Freshness, entry: Entry) -> Lifetime:
+    """How long the rules let an answer be given again."""
+    return fresh.of((entry.model_requested, entry.model_served), entry.endpoint, entry.tags, entry.body)
+
+
+def near_until_s(fresh: Freshness, entry: Entry) -> float:
+    """Until when near-duplicates may be answered with the entry: never longer than it is kept."""
+    ttl_s = lifetime(fresh, entry).semantic_ttl_s
+    return entry.expires_s if ttl_s is None else min(entry.expires_s, entry.stored_s + ttl_s)
+
+
 def same_thread(old: Config, new: Config) -> bool:
     """Whether the semantic cache's thread may serve on: its model, its priority and its bounds stay."""
     kept = ("model", "mode", "unproven", "max_entries", "max_bytes")
@@ -285,6 +331,7 @@ def lay_out(
     cache, upstream, clock, randomness = config.cache, config.upstream, held.clock, held.randomness
     admit = AdmitStage(Tenants(held.secret, config.auth), config.limits)
     flight = FlightStage(Flights(), cache.join, config.limits.buffer_bytes, clock, randomness)
+    fresh = freshness(cache)
     limit = config.spend.daily_usd
     front = (
         AccountStage(account),
@@ -306,7 +353,14 @@ def lay_out(
         passive=config.all_off,
     )
     back = (
-        KeepStage(held.store, cache.ttl_s, cache.max_entry_bytes, held.barred, clock, semantic.learn),
+        KeepStage(
+            held.store,
+            lambda entry: lifetime(fresh, entry).ttl_s,
+            cache.max_entry_bytes,
+            held.barred,
+            clock,
+            semantic.learn,
+        ),
         semantic,
         TidyStage(config.compress.tidy),
         RouteStage(),
@@ -362,6 +416,33 @@ def open_semantic(config: Config, tasks: TaskGroup) -> SemanticThread:
 
     tasks.spawn(open_it(), "load semantic")
     return thread
+
+
+def open_second(
+    config: Config, held: State, audits: Errands, stack: AsyncExitStack, old: Services | None
+) -> SecondStage | None:
+    """The second stage that the configuration names; a cross-encoder that is loaded already serves on."""
+    kind, _, model = config.semantic.second_stage.partition(":")
+    if kind == "off":
+        return None
+    if kind == "judge":
+        calls = replace(
+            audits,
+            kind="judge",
+            stages=audits.stages[-1:],  # to the upstream, and past what concerns the client's request
+            limit_pico=int(config.semantic.judge_daily_usd * 10**12),
+            barred=None,
+            spent=held.judged,
+        )
+        return Judge(
+            model, calls, lambda coro: held.tasks.spawn(coro, "judge"), config.semantic.judge_at_once, held.verdicts
+        )
+    if old is not None and old.semantic.second and old.config.semantic.second_stage == config.semantic.second_stage:
+        return old.semantic.second
+    stage = CrossEncoderStage(model)
+    stack.callback(stage.close)
+    held.tasks.spawn(stage.open(), "load cross-encoder")
+    return stage
 
 
 async def drain(tasks: TaskGroup, timeout_s: float) -> None:

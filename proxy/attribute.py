@@ -32,7 +32,7 @@ __all__ = [
     "attribute_hit",
     "attribute_joined",
     "attribute_upstream",
-    "audit_money",
+    "overhead_money",
 ]
 
 
@@ -74,7 +74,8 @@ def attribute_upstream(
     """
     if usage is None:
         return UNKNOWN
-    if same_model(model_requested, model_served):
+    same = same_model(model_requested, model_served)
+    if same:
         asked = served = rates_of_one(card, model_requested, model_served, at_s)  # nothing was routed
     else:
         asked, served = card.rates(model_requested, at_s), card.rates(model_served, at_s)
@@ -83,7 +84,7 @@ def attribute_upstream(
     if asked is served and not tokens_saved and would_read is None and not other_attempts:
         pico = served.pico(usage)  # nothing was done to it: all four prices are one
         counted = usage.source is UsageSource.COUNTED
-        modelled = counted or not same_model(model_requested, model_served)
+        modelled = counted or not same
         return Money(pico, pico, 0, 0, 0, 0, 0, 0, served.source, modelled)
     reads = usage if would_read is None else with_reads(usage, would_read)
     original = with_more_input(reads, tokens_saved) if tokens_saved else reads
@@ -99,12 +100,7 @@ def attribute_upstream(
         saved_route=(p1 - p2) + (p3 - p4),
         saved_prompt_cache=p2 - p3,
         price_source=served.source,
-        modelled=(
-            usage.source is UsageSource.COUNTED
-            or tokens_saved != 0
-            or would_read is not None
-            or not same_model(model_requested, model_served)
-        ),
+        modelled=(usage.source is UsageSource.COUNTED or tokens_saved != 0 or would_read is not None or not same),
     )
 
 
@@ -139,8 +135,8 @@ def attribute_failure(card: RateCard, model: str, at_s: float) -> Money:
     return _NOTHING._replace(price_source=rates.source if rates else "")
 
 
-def audit_money(card: RateCard, model: str, usage: Usage | None, at_s: float) -> Money:
-    """What an audit cost: overhead alone, since no client asked for it; unknown where usage or rates are."""
+def overhead_money(card: RateCard, model: str, usage: Usage | None, at_s: float) -> Money:
+    """What a call of farthing's own cost: overhead alone, as no client asked; unknown where usage or rates are."""
     if usage is None:
         return _NOTHING._replace(overhead=None)
     rates = card.rates(model, at_s)
@@ -164,7 +160,7 @@ def rates_of_one(card: RateCard, asked: str, served: str, at_s: float) -> Rates 
     A price that the operator declared for either name wins, the exact name first; else the dated version's, since that
     is what the provider bills (gpt-3.5-turbo-1106 costs twice as much as gpt-3.5-turbo).
     """
-    if not served or (card.owns(asked) and not card.owns(served)):
+    if not served or served == asked or (card.owns(asked) and not card.owns(served)):
         return card.rates(asked, at_s)
     return card.rates(served, at_s) or card.rates(asked, at_s)
 

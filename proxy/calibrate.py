@@ -3,9 +3,10 @@
 The trace is replayed as a farthing in observe would see it: every prompt is looked up among those before it, in its own
 scope, and then becomes an entry. A text that came before in its scope is left out: the exact cache would have answered
 it, and counted here it would flatter the bound. Whether the candidate would have been right is told by `class` where
-the trace has it, else by comparing the two answers. Bounds: Clopper and Pearson's would need a count fixed beforehand,
-so the betting bound of policies/sequence.py is used, its level shared among the thresholds looked at; audits and
-warm-up are not part of a replay, so that the hit rate shown is what a route reaches once it serves.
+the trace has it, else by comparing the two answers, whose error then widens the bound. Bounds: Clopper and Pearson's
+would need a count fixed beforehand, so the betting bound of policies/sequence.py is used, its level shared among the
+thresholds looked at; audits and warm-up are not part of a replay, so that the hit rate shown is what a route reaches
+once it serves.
 """
 
 from __future__ import annotations
@@ -20,11 +21,13 @@ from multidict import CIMultiDict
 from rich.table import Table
 
 from farthing.cache.key import Scope, neighbourhood
+from farthing.cache.places import Placed, Places
 from farthing.cache.semantic import SemanticCache
+from farthing.cache.template import Templates
+from farthing.cache.unmatchable import UNLESS_DIVIDED
 from farthing.policies.agree import agree
 from farthing.policies.answer import Answer
-from farthing.policies.opinion import Agreement
-from farthing.policies.sequence import NOTHING, Comparator, upper
+from farthing.policies.sequence import Comparator, Evidence, upper
 from farthing.proxy.errors import ConfigFault
 from farthing.proxy.exchange import Controls, Endpoint
 
@@ -32,6 +35,7 @@ __all__ = ["Row", "Turn", "calibrate", "read_trace", "table"]
 
 THRESHOLDS = (0.99, 0.97, 0.95, 0.92, 0.9, 0.88, 0.86, 0.84, 0.8, 0.7)
 _NEVER_S = 2e9
+_EXACT = Comparator()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,15 @@ class Row:
     hit_rate: float
     bound: float
     safe: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """One would-be hit. `compared`: its answers had to be compared, since its classes aren't both known."""
+
+    score: float
+    wrong: bool
+    compared: bool
 
 
 def read_trace(path: Path) -> Iterator[Turn]:
@@ -89,9 +102,10 @@ def calibrate(
     tell: Callable[[int], None] = lambda done: None,
 ) -> list[Row]:
     """Replay, and judge each threshold, strictest first. `cache`: empty. `tell`: how many are done."""
+    places = Places(Templates())
     known: dict[str, Turn] = {}
     asked: set[tuple[str, str]] = set()
-    judged: list[tuple[float, bool]] = []
+    judged: list[_Judged] = []
     count = 0
     for count, turn in enumerate(turns, 1):
         scope = Scope(turn.tenant, Endpoint.CHAT, "/v1/chat/completions", "", CIMultiDict(), Controls())
@@ -100,29 +114,43 @@ def calibrate(
         if isinstance(place, str) or (place.scope, place.text) in asked:
             continue
         asked.add((place.scope, place.text))
-        found = cache.lookup(place.scope, place.route, place.text, 0.0)
-        if found.entry_key is not None:
-            judged.append((found.score, _differs(known[found.entry_key], turn, cache)))
-        if cache.add(place.scope, place.text, str(count), _NEVER_S, route=place.route):
+        settled = places.settle(place)
+        refusal = places.refusal(settled)
+        if not refusal:
+            for one in places.called(settled):
+                _put(cache, one)
+            place = settled.place
+            found = cache.lookup(place.scope, place.route, place.text, 0.0)
+            if found.entry_key is not None:
+                judged.append(_judge(found.score, known[found.entry_key], turn, cache))
+        if not refusal or refusal in UNLESS_DIVIDED:
             known[str(count)] = turn
+            placed = Placed(settled, str(count), _NEVER_S)
+            places.wait(placed)
+            _put(cache, placed)
     level = (1.0 - confidence) / len(THRESHOLDS)
     rows = []
     for threshold in THRESHOLDS:
-        evidence = NOTHING
-        hits = [wrong for score, wrong in judged if score >= threshold]
-        for wrong in hits:
-            evidence = evidence.add(float(wrong))
-        bound = upper(evidence, level, comparator) if hits else 1.0
-        rows.append(Row(threshold, len(hits), sum(hits), len(hits) / max(count, 1), bound, bound <= max_wrong))
+        hits = [one for one in judged if one.score >= threshold]
+        wrong = sum(one.wrong for one in hits)
+        # The wrong ones may all be among those that were compared, however few these are.
+        by = comparator if any(one.compared for one in hits) else _EXACT
+        bound = upper(Evidence(len(hits), wrong), level, by) if hits else 1.0
+        rows.append(Row(threshold, len(hits), wrong, len(hits) / max(count, 1), bound, bound <= max_wrong))
     return rows
 
 
-def _differs(one: Turn, other: Turn, cache: SemanticCache) -> bool:
+def _put(cache: SemanticCache, one: Placed) -> None:
+    place = one.settled.place
+    cache.add(place.scope, place.text, one.entry_key, one.expires_s, route=place.route)
+
+
+def _judge(score: float, one: Turn, other: Turn, cache: SemanticCache) -> _Judged:
     """Whether the earlier turn's answer would have been wrong for the later one; in doubt it would."""
     if one.truth and other.truth:
-        return one.truth != other.truth
+        return _Judged(score, one.truth != other.truth, compared=False)
     said = (Answer(text=one.answer), Answer(text=other.answer))
-    return agree(*said, cache.embed).agreement is not Agreement.SAME
+    return _Judged(score, agree(*said, cache.embed).wrong, compared=True)
 
 
 def table(rows: list[Row], max_wrong: float, confidence: float) -> Table:

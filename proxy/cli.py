@@ -168,21 +168,35 @@ def cache_stats(config: ConfigOption = None, state: StateOption = None, as_json:
         Console().print(table(found))
 
 
-@cache_app.command("purge", epilog="Example: farthing cache purge --model gpt-4o-mini")
+@cache_app.command("purge", epilog="Example: farthing cache purge --source kb-17")
 def cache_purge(
     config: ConfigOption = None,
     state: StateOption = None,
     everything: Annotated[bool, typer.Option("--all", help="Every stored answer.")] = False,
-    key: Annotated[str, typer.Option(help="The answer with this key (the ledger's key_hash).")] = "",
-    model: Annotated[str, typer.Option(help="Answers asked of, or given by, this model.")] = "",
+    key: Annotated[str | None, typer.Option(help="The answer with this key (the ledger's key_hash).")] = None,
+    model: Annotated[str | None, typer.Option(help="Answers asked of, or given by, this model.")] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="Answers to requests with this tag, as doc=kb-17.")] = None,
+    source: Annotated[str | None, typer.Option(help="Answers made from this document: --tag source=ID.")] = None,
+    older_than: Annotated[str | None, typer.Option(help="Answers stored before: 90m, 7d, or a date.")] = None,
+    tenant: Annotated[str | None, typer.Option(help="Answers of this tenant (the ledger's tenant).")] = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Remove stored answers, from a running farthing or from its state."""
+    """Remove stored answers, from a running farthing or from its state. Of several conditions all must be met."""
     from farthing.proxy.cli_cache import purge
 
-    if sum((everything, bool(key), bool(model))) != 1:
-        raise ConfigFault("say what to purge: exactly one of --all, --key KEY, --model MODEL")
-    count = purge(_load(config, state_dir=state), key=key, model=model)
-    typer.echo(f"{count} stored {'answer' if count == 1 else 'answers'} removed")
+    named = {"key": key, "model": model, "tags": tag or None, "source": source, "older_than": older_than}
+    asked = {name: value for name, value in (named | {"scope": tenant}).items() if value is not None}
+    if everything == bool(asked):
+        raise ConfigFault(
+            "say what to purge: --all, or any of --key, --model, --tag, --source, --older-than and --tenant"
+        )
+    found = purge(_load(config, state_dir=state), asked)
+    if as_json:
+        _emit(found)
+        return
+    count = found["purged"]
+    near = f" ({found['near_duplicates']:,} known to the semantic cache)" if found["near_duplicates"] else ""
+    typer.echo(f"{count:,} stored {'answer' if count == 1 else 'answers'} removed{near}")
 
 
 @cache_app.command("explain", epilog="Example: farthing cache explain request.json")

@@ -8,12 +8,14 @@ from typing import Any
 import httpx
 from rich.table import Table
 
+from farthing.cache.semantic_disk import forget_in
 from farthing.cache.store import Selector
 from farthing.proxy import state
 from farthing.proxy.app import open_store
 from farthing.proxy.clock import SystemClock
 from farthing.proxy.config import Config
-from farthing.proxy.errors import ConfigFault
+from farthing.proxy.errors import ClientFault, ConfigFault
+from farthing.proxy.purge import selector_of
 
 __all__ = ["ask", "purge", "stats", "table"]
 
@@ -26,13 +28,20 @@ def stats(config: Config) -> dict[str, Any]:
     return asyncio.run(_stats(config))
 
 
-def purge(config: Config, *, key: str, model: str) -> int:
-    """How many answers were removed. Raises ConfigFault where the running farthing refuses."""
-    chosen = {name: value for name, value in (("key", key), ("model", model)) if value}
-    answer = ask(config, "/farthing/api/cache/purge", chosen)
+def purge(config: Config, asked: dict[str, Any]) -> dict[str, int]:
+    """Remove what `asked` names (see proxy/purge.py): how many answers, and how many near-duplicates could find.
+
+    Raises ConfigFault: it can't be understood, or the running farthing refuses.
+    """
+    try:
+        selector = selector_of(asked, SystemClock().now_s())
+    except ClientFault as fault:
+        raise ConfigFault(fault.message) from None
+    answer = ask(config, "/farthing/api/cache/purge", asked)
     if answer is not None:
-        return int(answer["purged"])
-    return asyncio.run(_purge(config, Selector(**chosen)))
+        return {name: int(answer[name]) for name in ("purged", "near_duplicates")}
+    keys = asyncio.run(_purge(config, selector))
+    return {"purged": len(keys), "near_duplicates": forget_in(config.state_dir / "semantic.db", keys)}
 
 
 def table(found: dict[str, Any]) -> Table:
@@ -81,9 +90,9 @@ async def _stats(config: Config) -> dict[str, Any]:
         await store.close()
 
 
-async def _purge(config: Config, selector: Selector) -> int:
+async def _purge(config: Config, selector: Selector) -> tuple[str, ...]:
     store = await open_store(config, SystemClock())
     try:
-        return len(await store.purge(selector))
+        return await store.purge(selector)
     finally:
         await store.close()

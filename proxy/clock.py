@@ -61,6 +61,11 @@ class SystemRandomness:
         return self._pool[begin:end]
 
 
+def new_id(now_s: float, randomness: Randomness) -> str:
+    """A request's id. The moment comes first, so that ids sort by time and the ledger's index grows at its end."""
+    return f"far-{int(now_s * 1000):011x}{randomness.token(7)}"
+
+
 class FakeClock:
     """A clock that moves only when told; for tests and replays."""
 

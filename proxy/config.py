@@ -14,7 +14,7 @@ import tomllib
 from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -28,7 +28,9 @@ from pydantic import (
     model_validator,
 )
 
+from farthing.policies.freshness import Kind
 from farthing.proxy.errors import ConfigFault
+from farthing.proxy.exchange import Endpoint
 
 __all__ = ["Config", "effective", "load"]
 
@@ -96,11 +98,32 @@ class Store(Section):
     max_entries: int = Field(200_000, ge=1)
 
 
+class FreshnessRule(Section):
+    """How long some answers may be given again. Of the rules the first that matches wins; what it leaves out matches
+    everything. `model`, `tag`: shell patterns."""
+
+    model: str = ""
+    endpoint: Endpoint | Literal[""] = ""
+    tag: str = Field("", pattern="^$|^[^=]+=", description="NAME=VALUE")
+    kind: Kind | Literal[""] = ""
+    ttl_s: int | None = Field(None, ge=0, description="0: not kept; None: cache.ttl_s")
+    semantic_ttl_s: int | None = Field(None, ge=0, description="0: never for near-duplicates; None: while it is kept")
+
+    @model_validator(mode="after")
+    def _says_something(self) -> FreshnessRule:
+        if self.ttl_s is None and self.semantic_ttl_s is None:
+            raise ValueError("a rule needs ttl_s, semantic_ttl_s or both")
+        if self.ttl_s is not None and self.semantic_ttl_s is not None and self.semantic_ttl_s > self.ttl_s:
+            raise ValueError("semantic_ttl_s is longer than ttl_s: a near-duplicate needs the stored answer")
+        return self
+
+
 class Cache(Section):
     """The exact cache."""
 
     mode: Literal["off", "exact"] = "exact"
     ttl_s: int = Field(86_400, ge=1)
+    freshness: tuple[FreshnessRule, ...] = ()
     sampled: bool = True
     variants: int = Field(1, ge=1, le=16)
     join: bool = True
@@ -124,15 +147,31 @@ class Semantic(Section):
     audit_daily_usd: Decimal = Field(Decimal(1), ge=0, description="what audits may cost a day (UTC)")
     unproven: bool = False
     threshold: float = Field(0.92, ge=0, le=1, description="cosine similarity, for unproven = true")
+    second_stage: str = Field("off", pattern=r"^(off|(judge|cross-encoder):.+)$")
+    judge_band: tuple[float, float] = Field((0.5, 0.85), description="first scores that are put to the second stage")
+    judge_daily_usd: Decimal = Field(Decimal(1), ge=0, description="what judgements may cost a day (UTC)")
+    judge_deadline_ms: float = Field(1000.0, gt=0, description="for a judgement before the upstream; late means miss")
+    judge_at_once: int = Field(8, ge=1, description="judgements under way")
     model: str = "minilm-int8"
     deadline_ms: float = Field(100.0, gt=0)
     max_entries: int = Field(100_000, ge=1)
     max_bytes: int = Field(512 * 2**20, ge=2**20, description="memory that entries may hold, estimated")
+    templates: bool = Field(True, description="match only what varies where a route's prompts share a long part")
+    show_texts: bool = Field(False, description="whether the dashboard shows the texts of near misses and hits")
 
     @model_validator(mode="after")
     def _policy_fits(self) -> Semantic:
         if self.policy == "vcache" and self.per != "request":
             raise ValueError('policy = "vcache" bounds wrong answers per request: set per = "request" as well')
+        return self
+
+    @model_validator(mode="after")
+    def _second_stage_fits(self) -> Semantic:
+        low, high = self.judge_band
+        if not 0 <= low < high <= 1:
+            raise ValueError("judge_band must be two scores between 0 and 1, the lower one first")
+        if self.second_stage != "off" and (self.unproven or self.policy == "vcache"):
+            raise ValueError('second_stage changes the score, which only policy = "verified" without unproven looks at')
         return self
 
     @property
@@ -364,10 +403,13 @@ def nearest(location: tuple[int | str, ...]) -> str:
     """The known key nearest to an unknown one, searched in its own section first, then everywhere."""
     model: type[BaseModel] = Config
     for part in location[:-1]:
-        field = model.model_fields.get(str(part))
-        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+        if isinstance(part, int):
+            continue  # one of several: its section is the list's
+        field = model.model_fields.get(part)
+        inner = None if field is None else next(iter(get_args(field.annotation)), field.annotation)
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
             break
-        model = field.annotation
+        model = inner
     found = difflib.get_close_matches(str(location[-1]), list(model.model_fields), n=1, cutoff=0.5)
     if found:
         return found[0]

@@ -36,6 +36,7 @@ STATIC: Mapping[str, str] = {
     "detail.js": "text/javascript; charset=utf-8",
     "format.js": "text/javascript; charset=utf-8",
     "reuse.js": "text/javascript; charset=utf-8",
+    "lately.js": "text/javascript; charset=utf-8",
     "icon.svg": "image/svg+xml",
     "uPlot.iife.min.js": "text/javascript; charset=utf-8",
     "uPlot.min.css": "text/css; charset=utf-8",

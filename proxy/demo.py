@@ -240,6 +240,7 @@ class Demo:
             "# llama.cpp's server closes connections after a stream without saying so; asking twice costs nothing\n"
             "retry_after_send = true\n\n"
             f'[semantic]\nmode = "serve"\n{semantic}'
+            "show_texts = true  # the questions are a public data set\n"
             "deadline_ms = 500  # the model next door keeps all processors busy\n\n"
             f"[prices.models.{quoted(self._upstream.model)}]\n"
             + "\n".join(PRICE_LINES)

@@ -87,6 +87,10 @@ class BodySource(Protocol):
 
     fault: Exception | None
 
+    def arrived(self) -> bytes | None:
+        """The body, if all of it is here already and not large; `read` still gives it."""
+        ...
+
     async def read(self, limit_bytes: int) -> bytes | None:
         """The whole body; None where it is longer than the limit: then `stream` still gives all of it.
 
@@ -289,7 +293,7 @@ class Exchange:
     key: str = ""
     cache: CacheStatus = CacheStatus.BYPASS
     cache_reason: str = ""
-    place: Any = None  # cache.key.Place
+    place: Any = None  # cache.places.Settled
     case: Any = None  # stage_semantic.Case
     similarity: float | None = None
     p_wrong: float | None = None

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from farthing.proxy.row import COLUMNS, LONGEST_NAME, SAVED_COLUMNS, Row
+from farthing.proxy.row import COLUMNS, ERRANDS, LONGEST_NAME, SAVED_COLUMNS, Row
 
 __all__ = [
     "CAUSES",
@@ -55,8 +55,7 @@ MAX_RECENT = 1000
 PRICED = "(cost_usd is not null and baseline_usd is not null)"
 # A client that left cut its own time short: such a row says nothing about how long an answer takes.
 ENDED = "outcome <> 'abandoned'"
-# An audit is farthing's own request: what it cost is overhead, and no client waited for it.
-CLIENTS = "endpoint <> 'audit'"
+CLIENTS = f"endpoint not in {ERRANDS}"
 # "miss" is whatever went upstream by itself, bypassed requests too; joined ones waited for another's, so they are in
 # neither. Overhead is farthing's own time: the client's waiting that was not the upstream's.
 LATENCIES: Mapping[str, tuple[str, str]] = {
@@ -297,7 +296,7 @@ def sums_by(
     counts = {
         "requests": f"sum({CLIENTS})",
         "errors": f"sum((outcome = 'failed' or (status >= 400 and {ENDED})) and {CLIENTS})",
-        "abandoned": "sum(outcome = 'abandoned')",
+        "abandoned": f"sum(outcome = 'abandoned' and {CLIENTS})",
         "unproven": "sum(cache = 'hit-semantic' and cache_reason like '%unproven%')",
         "modelled": "sum(modelled <> 0)",
         **{

@@ -21,6 +21,11 @@ log = structlog.get_logger("farthing.server")
 class _Connection(RequestHandler):
     """One client's connection."""
 
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """Go on with what was paused, if it was: else aiohttp parses nothing at all after every body that is read."""
+        if getattr(self, "_reading_paused", True):
+            super().resume_reading(resume_parser)
+
     def handle_error(
         self,
         request: web.BaseRequest,

@@ -10,7 +10,6 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from farthing.proxy import wire
 from farthing.proxy.exchange import Controls
-from farthing.proxy.whole import lines_of
 
 __all__ = ["HeaderBook", "HeaderFacts", "Lines"]
 
@@ -28,7 +27,7 @@ class Lines:
 
     def __init__(self, headers: list[tuple[str, str]]) -> None:
         names = {name.lower() for name, _ in headers}
-        self.text = lines_of(headers)
+        self.text = wire.lines_of(headers)
         self.keyed = "idempotency-key" in names
         self.authorised = "authorization" in names
         self.framed = "content-length" in names

@@ -26,7 +26,7 @@ _HELD_BYTES = 262_144
 
 
 def request_head(method: str, target: str, lines: str) -> bytes:
-    """The request's head as bytes. `lines`: of whole.lines_of. Raises ValueError: a line break in the target."""
+    """The request's head as bytes. `lines`: of wire.lines_of. Raises ValueError: a line break in the target."""
     if any(map(target.__contains__, "\r\n \0")):
         raise ValueError("the target holds what no target may hold")
     return f"{method} {target} HTTP/1.1\r\n{lines}\r\n".encode("utf-8", "surrogateescape")
@@ -105,6 +105,11 @@ class Connection(asyncio.Protocol):
         """Wait for status and headers. Raises UpstreamFault."""
         while not self._headed:
             await self._more()
+
+    @property
+    def ended(self) -> bool:
+        """Whether the body is complete and all of it was read."""
+        return self._ended and not self._chunks
 
     async def read(self) -> bytes:
         """Some of the body, b'' once it is complete. Raises UpstreamFault where it breaks off."""

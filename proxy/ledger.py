@@ -124,18 +124,21 @@ class Ledger:
         self._wake.set()
         self._thread.join()
 
-    def spent_since(self, at_s: float, *, audits: bool = False) -> int:
+    def spent_since(self, at_s: float, *, overhead_of: str = "") -> int:
         """Pico-dollars of `cost_usd` on disk from that moment on (seconds since the epoch); 0 where it can't be read.
 
-        `audits`: what audits cost instead, which is overhead.
+        `overhead_of`: an endpoint of farthing's own; then its overhead instead.
 
         For a budget that outlives a restart. Reads on a connection of its own; never makes a file.
         """
-        what = "case when endpoint = 'audit' then overhead_usd end" if audits else "cost_usd"
-        query = f"select coalesce(sum({what}), 0) from requests where ts >= ?"
+        query = "select coalesce(sum(cost_usd), 0) from requests where ts >= ?"
+        given: tuple[float | str, ...] = (at_s,)
+        if overhead_of:
+            query = "select coalesce(sum(overhead_usd), 0) from requests where ts >= ? and endpoint = ?"
+            given = (at_s, overhead_of)
         try:
             with closing(sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True)) as conn:
-                return int(conn.execute(query, (at_s,)).fetchone()[0])
+                return int(conn.execute(query, given).fetchone()[0])
         except sqlite3.Error as error:
             self._log.warning("ledger_unreadable", path=str(self.path), error=str(error))
             return 0
@@ -208,7 +211,7 @@ class Ledger:
         try:
             conn.execute("begin immediate")
             try:
-                conn.executemany(INSERT, rows)
+                conn.executemany(INSERT, map(tuple, rows))  # SQLite binds a plain tuple faster
             except POISON:
                 conn.execute("rollback")
                 conn.execute("begin immediate")

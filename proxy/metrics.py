@@ -21,7 +21,7 @@ from prometheus_client.registry import Collector
 from farthing.proxy.exchange import CacheStatus, Endpoint, Outcome
 from farthing.proxy.figures import CAUSES
 from farthing.proxy.histogram import BatchHistogram
-from farthing.proxy.row import Row
+from farthing.proxy.row import ERRANDS, Row
 from farthing.proxy.version import version
 
 __all__ = ["Metrics"]
@@ -34,7 +34,7 @@ OTHER = "other"
 REQUEST_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 OVERHEAD_BUCKETS_S = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1)
 
-ENDPOINTS = frozenset(Endpoint)
+ENDPOINTS = frozenset([*Endpoint, *ERRANDS])
 STATUSES = frozenset(CacheStatus)
 OUTCOMES = frozenset(Outcome)
 
@@ -133,6 +133,8 @@ class Metrics:
                     counts[index] += count
             if row.attempts:
                 attempts.update(attempt_classes(row))
+            if row.endpoint in ERRANDS:
+                continue  # nobody waited
             self._duration.observe(row.latency_ms / 1000, known(cache, STATUSES))
             self._overhead.observe(row.overhead_ms / 1000)
             if row.ttft_ms is not None:

@@ -25,7 +25,7 @@ from farthing.cache.store import Store
 from farthing.proxy import whole, wire
 from farthing.proxy.account import Account, cache_status
 from farthing.proxy.body import IncomingBody
-from farthing.proxy.clock import Clock, Randomness
+from farthing.proxy.clock import Clock, Randomness, new_id
 from farthing.proxy.exchange import CacheStatus, Exchange, LocalReply
 from farthing.proxy.row import COLUMNS, Row
 
@@ -105,7 +105,7 @@ class Repeats:
     async def answer(self, request: web.BaseRequest, known: Repeat, begun_tick: float, now_s: float) -> None:
         """Send it again, and append its row. Raises ConnectionResetError: the client has left."""
         token, clock = self._randomness.token, self._clock
-        name = f"far-{token(12)}"
+        name = new_id(now_s, self._randomness)
         body = known.template.render(known.id_prefix + token(12), int(now_s))
         ready_ms = (clock.tick_s() - begun_tick) * 1000
         entry = known.entry
@@ -148,7 +148,7 @@ class Repeats:
             entry=entry,
             template=template,
             id_prefix=ID_PREFIX.get(ex.endpoint, ""),
-            head=whole.lines_of((name, value) for name, value in headers.items() if name.lower() not in _EACH_TIME),
+            head=wire.lines_of((name, value) for name, value in headers.items() if name.lower() not in _EACH_TIME),
             row=row,
             credential=ex.credential,
             until_s=now_s + _PRICES_HOLD_S,

@@ -1,6 +1,6 @@
-"""What the semantic cache has learnt about its routes, kept across restarts in one JSON file.
+"""What the semantic cache has learnt about its routes, kept across restarts in one file of JSON lines.
 
-The evidence speaks for one scorer, one embedder and one set of comparators: under any other it proves nothing, so a
+The evidence speaks for one scorer, second stage, embedder and set of comparators: under others it proves nothing, so a
 file made with others is turned aside, as is a damaged one, and the routes begin anew in observe.
 """
 
@@ -9,37 +9,32 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 import structlog
 
 from farthing.cache.verifier import MODEL, VERSION
-from farthing.policies import agree_measured
-from farthing.policies.reuse import Bound, Policy
-from farthing.policies.sequence import Comparator
+from farthing.policies import agree_measured, judge
+from farthing.policies.agree import comparator
+from farthing.policies.ladder import Ladder
+from farthing.policies.reuse import Bound, Policy, whole
 from farthing.policies.static import Static
 from farthing.policies.vcache import VCache
 from farthing.policies.verified import Settings, Verified
 from farthing.proxy.config import Semantic
 
-__all__ = ["Learnt", "comparator", "load", "made_with", "new_policy", "save"]
+__all__ = ["PRIOR", "Learnt", "lines", "load", "made_with", "new_policy", "save"]
 
+T = TypeVar("T")
 _EVERY_S = 30.0
+# Where the tests of a route begin: scores of the verifier that ships, and how much of the level lies on each. Chosen on
+# the texts that it learned from, before any label of any route is seen, so that none is used up for choosing.
+PRIOR = Ladder((0.88, 0.84, 0.80, 0.70, 0.50), (0.1, 0.5, 0.2, 0.1, 0.1))
 
 log = structlog.get_logger("farthing.semantic")
-
-
-def comparator() -> Comparator:
-    """The error of the comparators taken together: the worst of those that judge, as measured."""
-    judging = [
-        found.false_same_upper
-        for name, found in agree_measured.MEASURED.items()
-        if name not in agree_measured.PROVED and name != "refusal"  # two refusals are never called the same
-    ]
-    return Comparator(false_same=max(judging))
 
 
 def new_policy(semantic: Semantic) -> Policy:
@@ -50,8 +45,9 @@ def new_policy(semantic: Semantic) -> Policy:
     if semantic.policy == "vcache":
         return VCache(bound, mode=semantic.mode)
     floor = min(semantic.audit_share, 0.01)
+    share = semantic.audit_share
     return Verified(
-        Settings(bound, semantic.mode, comparator=comparator(), audit_share=semantic.audit_share, audit_floor=floor)
+        Settings(bound, semantic.mode, comparator=comparator(), audit_share=share, audit_floor=floor, prior=PRIOR)
     )
 
 
@@ -63,7 +59,11 @@ def kind(semantic: Semantic) -> str:
 def made_with(semantic: Semantic) -> str:
     """What the evidence hangs on."""
     scorer = "guard" if semantic.unproven else f"{VERSION}/{hashlib.sha256(MODEL.read_bytes()).hexdigest()[:8]}"
-    return f"{scorer} {semantic.model} {agree_measured.VERSION}"
+    evidence = f"{scorer} {semantic.model} {agree_measured.VERSION}"
+    if semantic.second_stage == "off":
+        return evidence
+    low, high = semantic.judge_band
+    return f"{evidence} {semantic.second_stage} {judge.VERSION} {low:g}-{high:g}"
 
 
 def load(path: Path, semantic: Semantic, held: dict[str, Any] | None = None) -> Policy:
@@ -75,10 +75,10 @@ def load(path: Path, semantic: Semantic, held: dict[str, Any] | None = None) -> 
         if dumped is None:
             if not path.exists():
                 return policy
-            kept = orjson.loads(path.read_bytes())
-            if kept["made_with"] != made_with(semantic):
+            head, *parts = map(orjson.loads, path.read_bytes().splitlines())
+            if head["made_with"] != made_with(semantic):
                 raise ValueError("it was learnt with another scorer or embedder")
-            dumped = kept["policy"]
+            dumped = whole((name, value) for name, value in parts)
         if dumped is not None:
             policy.load(dumped)
         return policy
@@ -96,22 +96,30 @@ def load(path: Path, semantic: Semantic, held: dict[str, Any] | None = None) -> 
     return new_policy(semantic)
 
 
-def save(path: Path, semantic: Semantic, policy: Policy) -> None:
+def lines(semantic: Semantic, policy: Policy) -> Iterator[bytes]:
+    """The file, line by line: what it was made with, then one slice of the policy's dump after the other."""
+    yield orjson.dumps({"made_with": made_with(semantic)}) + b"\n"
+    for part in policy.dump_slices():
+        yield orjson.dumps(part) + b"\n"
+
+
+def save(path: Path, content: Iterable[bytes]) -> None:
     """Write the file anew; a reader sees the old one or the new one, never a part. Raises OSError. Blocks."""
-    for attempt in range(3):
-        try:
-            dumped = policy.dump()
-            break
-        except RuntimeError:  # it changed size while it was walked through: the loop goes on meanwhile
-            if attempt == 2:
-                return
-    body = orjson.dumps({"made_with": made_with(semantic), "policy": dumped})
     fresh = path.with_suffix(".new.json")
     with fresh.open("wb") as out:
-        out.write(body)
+        out.writelines(content)
         out.flush()
         os.fsync(out.fileno())
     fresh.replace(path)
+
+
+async def _between_others(steps: Iterable[T]) -> list[T]:
+    """What the steps give, each taken on the loop, which the policy lives on, with everybody else's turn in between."""
+    found = []
+    for one in steps:
+        found.append(one)
+        await asyncio.sleep(0)
+    return found
 
 
 class Learnt:
@@ -134,7 +142,7 @@ class Learnt:
         await self._write()
         held = None
         if before is not None and (made_with(before[0]), kind(before[0])) == (made_with(semantic), kind(semantic)):
-            held = await asyncio.to_thread(before[1].dump)
+            held = whole(await _between_others(before[1].dump_slices()))
         policy = await asyncio.to_thread(load, self._path(semantic), semantic, held)
         self._now = (semantic, policy)
         if self._timer is None:
@@ -160,7 +168,9 @@ class Learnt:
     async def _write(self) -> None:
         if self._now is None or self._now[0].mode == "off":
             return
+        semantic, policy = self._now
+        content = await _between_others(lines(semantic, policy))
         try:
-            await asyncio.to_thread(save, self._path(self._now[0]), *self._now)
+            await asyncio.to_thread(save, self._path(semantic), content)
         except OSError as error:
             log.warning("what is learnt of near-duplicates can't be written", error=error.strerror)

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["COLUMNS", "LONGEST_NAME", "MONEY_COLUMNS", "SAVED_COLUMNS", "Row"]
+__all__ = ["COLUMNS", "ERRANDS", "LONGEST_NAME", "MONEY_COLUMNS", "SAVED_COLUMNS", "Row"]
 
 LONGEST_NAME = 256
 """Characters that are kept of a model's name: clients choose it, and no real one is as long."""
+ERRANDS = ("audit", "judge")
+"""Endpoints of farthing's own calls: what they cost is overhead, and no client asked or waited for them."""
 
 
 class Row(NamedTuple):

@@ -17,10 +17,10 @@ from multidict import CIMultiDict
 
 from farthing.cache import replay
 from farthing.cache.flight import CutOff, Reader
-from farthing.proxy import whole, wire
+from farthing.proxy import whole
 from farthing.proxy.account import Account
 from farthing.proxy.body import IncomingBody
-from farthing.proxy.clock import Clock, Randomness
+from farthing.proxy.clock import Clock, Randomness, new_id
 from farthing.proxy.config import Limits, Upstream
 from farthing.proxy.errors import ClientFault, FarthingError, UpstreamFault, error_body
 from farthing.proxy.exchange import CacheStatus, Endpoint, Exchange, Head, LocalReply, Original, Outcome
@@ -34,7 +34,7 @@ __all__ = ["Relay"]
 
 log = structlog.get_logger("farthing.server")
 
-_REPLACED = frozenset({"content-length", "cache-status"})  # farthing's own stand in their place
+_REPLACED = {"content-length", "cache-status"}  # farthing's own stand in their place
 _FRAMED = {"Content-Length", "Content-Encoding"}  # nothing can be appended to such a body
 _COUNTS_USAGE = (Endpoint.CHAT, Endpoint.COMPLETIONS)
 _NULL_USAGE = re.compile(rb',\s*"usage"\s*:\s*null')
@@ -77,7 +77,7 @@ class Relay:
             return self._sent
         facts = self._headers.facts(request.headers)
         ex = Exchange(
-            id="far-" + self._randomness.token(12),
+            id=new_id(now_s, self._randomness),
             original=Original(request.method, request.raw_path, request.headers, source, facts),
             received_s=now_s,
             received_tick=begun_tick,
@@ -246,7 +246,7 @@ class Relay:
         response: web.StreamResponse = self._sent
         own = self._account.headers_at_end(ex)
         if whole.sendable(request, status):
-            pairs = wire.forwarded(headers.items(), drop=_REPLACED)
+            pairs = [pair for pair in headers.items() if pair[0].lower() not in _REPLACED]
             if "Date" not in headers:
                 own["Date"] = whole.date_of(int(self._clock.now_s()))
             head = whole.head_of(status, [*pairs, *own.items()], len(body))

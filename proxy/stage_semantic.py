@@ -2,7 +2,11 @@
 
 A route that may not serve yet is looked up while the upstream works, so that a miss waits for nothing; the fresh answer
 is then compared with the candidate's, which is evidence for free. A route that serves is looked up before the upstream,
-within a deadline; late means miss. Some of its hits are audited after they were served.
+within a deadline; late means miss. Some of its hits are audited after they were served; an entry that an audit shows to
+have answered wrongly is found no more.
+
+Where there is a second stage (proxy/second_stage.py), a candidate of doubtful score is put to it first, within a
+deadline of its own, and the policy is given the combined score.
 
 Rules of this file: what decides is the policy (policies/reuse.py) and what compares is policies/agree.py; here they are
 brought together with the index, the store and the upstream. Every comparison is learnt with the verdict it was made
@@ -13,29 +17,43 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Collection, Coroutine, Iterable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
+import structlog
+
 from farthing.cache.entry import Entry
 from farthing.cache.key import Place, neighbourhood
+from farthing.cache.places import Placed, Places, Settled
+from farthing.cache.second_opinion import Band, combined
+from farthing.cache.semantic import Found
 from farthing.cache.semantic_thread import SemanticThread
 from farthing.cache.stage_exact import Renderer, scope_of, served, unfit
 from farthing.cache.store import Store
-from farthing.cache.unmatchable import unmatchable, unmatchable_turn
+from farthing.cache.unmatchable import UNLESS_DIVIDED, unmatchable_turn
 from farthing.policies.agree import agree_bytes
-from farthing.policies.opinion import Agreement
+from farthing.policies.opinion import Agreement, Opinion
 from farthing.policies.reuse import Action, Candidate, Label, Policy, RouteKey, Source, Verdict
 from farthing.proxy.audit import Auditor
 from farthing.proxy.clock import Clock, Randomness
 from farthing.proxy.exchange import GO_ON, CacheStatus, Call, Endpoint, Exchange, LocalReply, Quiet
 from farthing.proxy.exchange import Verdict as StageVerdict
+from farthing.proxy.lately import Lately, Sighting
+from farthing.proxy.second_stage import Said, SecondStage
+from farthing.proxy.text import normalise
 
-__all__ = ["Case", "SemanticStage", "refused"]
+__all__ = ["Case", "SemanticStage", "tool_result"]
+
+log = structlog.get_logger("farthing.semantic")
+
+Moving = Collection[asyncio.Task[Any]]
 
 _RATEABLE = 10_000
 _MOST_COMPARED_BYTES = 2**20
+# Reading more than this takes milliseconds, so it leaves the event loop.
+_LONG_CHARS = 2_000
 # Comparing costs more than looking up; below this score no threshold is ever proved.
 _WORTH_COMPARING = 0.3
 
@@ -48,11 +66,13 @@ class Case:
     candidate: Candidate
     verdict: Verdict
     entry: Entry | None = None
+    sighting: Sighting | None = None
 
 
 @dataclass(slots=True)
 class SemanticStage(Quiet):
-    """`unproven`: the operator's word that a fixed threshold serves. `worth_usd`: what a hit on an entry saves."""
+    """`unproven`: the operator's word that a fixed threshold serves. `worth_usd`: what a hit on an entry saves.
+    `semantic_until_s`: until when near-duplicates may be answered with it, in seconds since the epoch."""
 
     thread: SemanticThread | None
     store: Store
@@ -60,13 +80,19 @@ class SemanticStage(Quiet):
     reuse: Policy
     unproven: bool
     deadline_s: float
+    band: Band
+    judge_deadline_s: float
     spawn: Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]]
     clock: Clock
     randomness: Randomness
     renderer: Renderer
+    places: Places
     auditor: Auditor | None = None
+    second: SecondStage | None = None
     worth_usd: Callable[[Entry], float | None] = lambda entry: None
+    semantic_until_s: Callable[[Entry], float] = lambda entry: entry.expires_s
     served_cases: OrderedDict[str, Case] = field(default_factory=OrderedDict)
+    lately: Lately = field(default_factory=Lately)
     name: str = field(default="semantic", init=False)
     hard: bool = field(default=False, init=False)
 
@@ -81,22 +107,34 @@ class SemanticStage(Quiet):
         if thread is None or not ex.may_semantic or not ex.key or ex.exact is None:
             return GO_ON
         place = neighbourhood(scope_of(ex, self.upstream_url), ex.exact)
-        reason = place if isinstance(place, str) else refused(ex.payload, ex.endpoint, place.text)
-        if reason or isinstance(place, str):
-            ex.decide(self.name, "passed by", reason)
+        if isinstance(place, str) or (turn := tool_result(ex.payload, ex.endpoint)):
+            ex.decide(self.name, "passed by", place if isinstance(place, str) else turn)
             return GO_ON
-        ex.place = place
+        settled = self.places.settle(place)
+        long = len(place.text) > _LONG_CHARS
+        refusal = await asyncio.to_thread(self.places.refusal, settled) if long else self.places.refusal(settled)
+        place = settled.place
+        if not refusal or refusal in UNLESS_DIVIDED:
+            ex.place = settled
+        if refusal:
+            ex.decide(self.name, "passed by", refusal)
+            return GO_ON
         if not thread.ready:
             ex.decide(self.name, "passed by", "busy or not loaded yet")
             return GO_ON
+        moving = [self._put(thread, one) for one in self.places.called(settled)]
         if not self.reuse.serves(RouteKey(ex.tenant, place.route)):
-            ex.looking = self.spawn(self._look(ex, thread, place))
+            ex.looking = self.spawn(self._look(ex, thread, place, moving))
             return GO_ON
+        what, limit_s = "look-up", self.deadline_s
         try:
-            async with asyncio.timeout(self.deadline_s):
-                await self._look(ex, thread, place)
+            async with asyncio.timeout(limit_s):
+                near = await self._find(ex, thread, place, moving)
+            what, limit_s = "judgement", self.judge_deadline_s
+            async with asyncio.timeout(limit_s):
+                await self._weigh(ex, place, near)
         except TimeoutError:
-            ex.decide(self.name, "late", f"no answer within {self.deadline_s * 1000:.0f} ms")
+            ex.decide(self.name, "late", f"{what}: no answer within {limit_s * 1000:.0f} ms")
             return GO_ON
         return await self._reply(ex, ex.case) or GO_ON
 
@@ -108,21 +146,23 @@ class SemanticStage(Quiet):
 
     def learn(self, ex: Exchange, entry: Entry) -> None:
         """A new answer is in the store: let its prompt be found."""
-        place = ex.place
-        if self.thread is None or place is None or not self.thread.ready or self.reuse.entries != "misses":
+        if self.thread is None or ex.place is None or not self.thread.ready or self.reuse.entries != "misses":
             return
-        self._add(place, entry)
+        self._add(ex.place, entry)
 
-    async def forget(self, entry_keys: Iterable[str]) -> None:
-        """These answers are gone from the store."""
+    async def forget(self, entry_keys: Iterable[str]) -> int:
+        """These answers are gone from the store; how many of them could be found by near-duplicates."""
         keys = tuple(entry_keys)
-        if self.thread is not None and keys:
-            await self.thread.run(lambda cache: cache.remove(keys))
+        self.places.forget(keys)
+        self.lately.forget(keys)
+        if self.thread is None or not keys:
+            return 0
+        return await self.thread.run(lambda cache: cache.remove(keys))
 
     @property
     def audits_usd(self) -> float:
         """What audits have cost today, in dollars."""
-        return 0.0 if self.auditor is None else self.auditor.spent.read(self.clock.now_s()) * 1e-12
+        return 0.0 if self.auditor is None else self.auditor.errands.spent.read(self.clock.now_s()) * 1e-12
 
     def rate(self, exchange_id: str, *, wrong: bool) -> str | None:
         """Somebody's word on a served hit: its entry's key, None where that hit is not known (any more)."""
@@ -132,24 +172,53 @@ class SemanticStage(Quiet):
         self.reuse.learn(case.route, case.candidate, case.verdict, Label(float(wrong), Source.RATING))
         return case.candidate.entry_key
 
-    async def _look(self, ex: Exchange, thread: SemanticThread, place: Place) -> None:
+    async def _look(self, ex: Exchange, thread: SemanticThread, place: Place, moving: Moving) -> None:
         """Find the best candidate and ask the policy; what comes of it stands in `ex.case`."""
+        await self._weigh(ex, place, await self._find(ex, thread, place, moving))
+
+    async def _find(
+        self, ex: Exchange, thread: SemanticThread, place: Place, moving: Moving
+    ) -> tuple[Found, Entry] | None:
+        """The best candidate by the first stage's score, and its answer.
+
+        `moving`: entries on their way behind this request's wall.
+        """
+        if moving:
+            await asyncio.wait(moving)
         now_s = self.clock.now_s()
+        self.lately.pulse.looked(RouteKey(ex.tenant, place.route), now_s)
         found = await thread.lookup(place.scope, place.route, place.text, now_s)
         ex.similarity = found.similarity
         if found.entry_key is None or found.similarity is None:
             ex.decide(self.name, "looked", found.verdict)
-            return
+            return None
         entry, lacking = await self._entry(ex, found.entry_key)
         if entry is None:
             ex.decide(self.name, "looked", lacking)
+            return None
+        return found, entry
+
+    async def _weigh(self, ex: Exchange, place: Place, near: tuple[Found, Entry] | None) -> None:
+        """Ask the second stage where the score is doubtful, then the policy."""
+        if near is None:
             return
-        candidate = Candidate(found.entry_key, min(max(found.score, 0.0), 1.0), found.similarity)
+        found, entry = near
+        score, said = min(max(found.score, 0.0), 1.0), Said(None)
+        if self.second is not None and self.band.holds(score):
+            said = await self.second.ask(ex, normalise(place.text), found.text)
+            if said.probability is None:
+                ex.decide(self.name, "not judged", f"score {score:.3f}; {said.reason}")
+                return
+            score = combined(score, said.probability, self.band)
+        candidate = Candidate(entry.key, score, found.similarity or 0.0)
         route = RouteKey(ex.tenant, place.route)
-        may_audit = self.auditor is not None and self.auditor.may(ex.model)
+        may_audit = self.auditor is not None and self.auditor.errands.may(ex.model)
         verdict = self.reuse.decide(route, candidate, self.randomness.uniform(), may_audit=may_audit)
-        ex.case, ex.p_wrong = Case(route, candidate, verdict, entry), verdict.wrong
-        ex.decide(self.name, verdict.action.value, f"score {found.score:.3f}; {verdict.reason}")
+        sighting = Sighting(ex.id, self.clock.now_s(), route, place.text, ex.key, candidate, verdict)
+        self.lately.found(sighting)
+        ex.case, ex.p_wrong = Case(route, candidate, verdict, entry, sighting), verdict.wrong
+        judged = "" if said.probability is None else f", judged {said.probability:.2f}"
+        ex.decide(self.name, verdict.action.value, f"score {score:.3f}{judged}; {verdict.reason}")
 
     async def _reply(self, ex: Exchange, case: Case | None) -> LocalReply | None:
         if case is None or case.verdict.action is not Action.SERVE or case.entry is None:
@@ -161,7 +230,9 @@ class SemanticStage(Quiet):
             return None
         reply.served.reuse, reply.served.bound = proof, case.verdict.bound
         ex.cache, ex.cache_reason = CacheStatus.HIT_SEMANTIC, proof
-        self.served_cases[ex.id] = replace(case, entry=None)
+        if case.sighting is not None:
+            self.lately.served(case.sighting)
+        self.served_cases[ex.id] = replace(case, entry=None, sighting=None)
         if len(self.served_cases) > _RATEABLE:
             self.served_cases.popitem(last=False)
         if self.thread is not None:
@@ -199,37 +270,64 @@ class SemanticStage(Quiet):
 
     async def _audit(self, ex: Exchange, case: Case, entry: Entry) -> None:
         assert self.auditor is not None
-        await self._compare(ex, case, entry, await self.auditor.ask(ex))
+        opinion = await self._compare(ex, case, entry, await self.auditor.ask(ex))
+        if opinion is not None and opinion.agreement is Agreement.DIFFERENT:
+            await self._found_no_more(case, entry.key)
+            log.info("an audit found an answer wrong; its entry is found no more", id=ex.id, entry=entry.key)
 
-    async def _compare(self, ex: Exchange, case: Case, entry: Entry, call: Call) -> None:
+    async def _found_no_more(self, case: Case, key: str) -> None:
+        """For its own question the answer may be right, so the exact cache keeps it, and the screen what was wrong."""
+        thread, one, now_s = self.thread, case.sighting, self.clock.now_s()
+        self.places.forget([key])
+        if thread is None:
+            return
+        if one is not None:
+            name, text, cosine = case.route.name, one.text, case.candidate.cosine
+            one.against = await thread.run(lambda cache: cache.against(key, name, text, cosine, now_s))
+        await thread.run(lambda cache: cache.remove([key]))
+
+    async def _compare(self, ex: Exchange, case: Case, entry: Entry, call: Call) -> Opinion | None:
         """Learn whether the candidate's answer says what the fresh one says. In doubt it doesn't."""
         if unfit(call, ex.endpoint, _MOST_COMPARED_BYTES) or call.answer is None or self.thread is None:
-            return  # an upstream's bad hour says nothing about the candidate
+            return None  # an upstream's bad hour says nothing about the candidate
         work = partial(agree_bytes, entry.body, call.answer)
         opinion = await self.thread.run(lambda cache: work(cache.embed))
-        wrong = opinion.agreement is not Agreement.SAME
-        self.reuse.learn(case.route, case.candidate, case.verdict, Label(float(wrong)))
-        if wrong and self.reuse.entries == "wrong" and ex.place is not None and ex.key:
+        self.reuse.learn(case.route, case.candidate, case.verdict, Label(float(opinion.wrong)))
+        if case.sighting is not None:
+            self.lately.judged(case.sighting, wrong=opinion.wrong)
+        if opinion.wrong and self.reuse.entries == "wrong" and ex.place is not None and ex.key:
             fresh = await self.store.get(ex.key, self.clock.now_s())
             if fresh is not None:
                 self._add(ex.place, fresh)
+        return opinion
 
-    def _add(self, place: Place, entry: Entry) -> None:
-        if self.thread is None:
+    def _add(self, settled: Settled, entry: Entry) -> None:
+        thread = self.thread
+        if thread is None:
             return
-        worth_usd = self.worth_usd(entry)
-        self.spawn(
-            self.thread.run(
+        until_s = min(entry.expires_s, self.semantic_until_s(entry))
+        if until_s <= self.clock.now_s():
+            return
+        placed = Placed(settled, entry.key, until_s, self.worth_usd(entry))
+        self.places.wait(placed)
+        self._put(thread, placed)
+
+    def _put(self, thread: SemanticThread, one: Placed) -> asyncio.Task[Any]:
+        """Let an entry be found at its place, and nowhere else."""
+        place = one.settled.place
+        return self.spawn(
+            thread.run(
                 lambda cache: cache.add(
-                    place.scope, place.text, entry.key, entry.expires_s, worth_usd, route=place.route
+                    place.scope, place.text, one.entry_key, one.expires_s, one.worth_usd, route=place.route
                 )
             )
         )
 
 
-def refused(payload: dict[str, Any] | None, endpoint: Endpoint, text: str) -> str:
-    """Why a request must not be matched. Images and audio may stand beside the text: the scope's wall holds them."""
+def tool_result(payload: dict[str, Any] | None, endpoint: Endpoint) -> str:
+    """'tool result' where the last turn is one: it is never matched. Images and audio may stand beside the text: the
+    scope's wall holds them."""
     turns = (payload or {}).get("input" if endpoint is Endpoint.RESPONSES else "messages")
     last = turns[-1] if isinstance(turns, list) and turns else None
     turn = unmatchable_turn(last) if isinstance(last, dict) else ""
-    return turn if turn == "tool result" else unmatchable(text)
+    return turn if turn == "tool result" else ""

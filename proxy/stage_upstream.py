@@ -183,7 +183,7 @@ class UpstreamStage(Quiet):
         observer = StreamObserver(ex.endpoint) if watches else None
         cuts = ex.optimise and not self.passive  # else bytes go on as they come
         try:
-            while chunk := await answer.read():
+            while not answer.ended and (chunk := await answer.read()):
                 if call.first_byte_tick is None:
                     call.first_byte_tick = tick_s()
                 limit.due = until  # while a reader is slow the upstream is not to blame

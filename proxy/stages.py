@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import hmac
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 import orjson
@@ -117,7 +117,7 @@ class ParseStage(Quiet):
     name: str = field(default="parse", init=False)
     hard: bool = field(default=True, init=False)
 
-    async def on_request(self, ex: Exchange) -> Verdict:
+    def on_request(self, ex: Exchange) -> Verdict | Awaitable[Verdict]:
         """Read the body of an endpoint that we know. Raises ClientFault: 408, 413."""
         original = ex.original
         ex.endpoint = wire.endpoint_of(original.method, original.path)
@@ -127,12 +127,22 @@ class ParseStage(Quiet):
         if not original.facts.plain_json:
             ex.cache_reason = "body is not plain JSON"
             return GO_ON
-        ex.body = await original.source.read(self.limit_bytes)
+        body = original.source.arrived()
+        if body is None or len(body) > min(self.limit_bytes, _OFF_LOOP_BYTES):
+            return self._wait_for(ex)
+        ex.body = body
+        return self._note(ex, wire.read_body(body))
+
+    async def _wait_for(self, ex: Exchange) -> Verdict:
+        """A body that is still coming, or takes long to be read."""
+        ex.body = await ex.original.source.read(self.limit_bytes)
         if ex.body is None:
             ex.cache_reason = "body is longer than limits.parse_bytes"
             return GO_ON
         large = len(ex.body) > _OFF_LOOP_BYTES
-        body = await asyncio.to_thread(wire.read_body, ex.body) if large else wire.read_body(ex.body)
+        return self._note(ex, await asyncio.to_thread(wire.read_body, ex.body) if large else wire.read_body(ex.body))
+
+    def _note(self, ex: Exchange, body: wire.Body | str) -> Verdict:
         if isinstance(body, str):
             ex.cache_reason = body
             return GO_ON

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 __all__ = ["Usage", "UsageSource", "from_payload"]
 
+_CHAT = ("prompt_tokens", "prompt_tokens_details", "completion_tokens", "completion_tokens_details")
+_RESPONSES = ("input_tokens", "input_tokens_details", "output_tokens", "output_tokens_details")
 _MOST = 10**9  # no request is as long; a larger count is a fault, and would exhaust a budget at once
 
 
@@ -67,15 +69,16 @@ def from_payload(endpoint: str, usage: Mapping[str, Any]) -> Usage | None:
                 cache_write=_count(usage, "cache_creation_input_tokens"),
                 output=_count(usage, "output_tokens"),
             )
-        given, made = ("input", "output") if endpoint == "responses" else ("prompt", "completion")
-        if f"{given}_tokens" not in usage:
+        given, given_parts, made, made_parts = _RESPONSES if endpoint == "responses" else _CHAT
+        if given not in usage:
             return None
-        whole_in = _count(usage, f"{given}_tokens")
-        details = _details(usage, f"{given}_tokens_details")
-        cached = min(whole_in, _count(details, "cached_tokens"))
-        written = min(whole_in - cached, _count(details, "cache_write_tokens"))
-        whole_out = _count(usage, f"{made}_tokens")
-        reasoning = min(whole_out, _count(_details(usage, f"{made}_tokens_details"), "reasoning_tokens"))
+        whole_in, whole_out = _count(usage, given), _count(usage, made)
+        cached = written = reasoning = 0
+        if details := _details(usage, given_parts):
+            cached = min(whole_in, _count(details, "cached_tokens"))
+            written = min(whole_in - cached, _count(details, "cache_write_tokens"))
+        if details := _details(usage, made_parts):
+            reasoning = min(whole_out, _count(details, "reasoning_tokens"))
     except ValueError:
         return None
     return Usage(

@@ -14,7 +14,9 @@ from http import HTTPStatus
 
 from aiohttp import HttpVersion11, web
 
-__all__ = ["Sent", "date_of", "drained", "head_of", "head_with", "lines_of", "sendable", "write"]
+from farthing.proxy.wire import lines_of
+
+__all__ = ["Sent", "date_of", "drained", "head_of", "head_with", "sendable", "write"]
 
 _DRAIN_BYTES = 65_536
 
@@ -43,15 +45,6 @@ def sendable(request: web.BaseRequest, status: int) -> bool:
         and status >= 200
         and status not in (204, 304)
     )
-
-
-def lines_of(headers: Iterable[tuple[str, str]]) -> str:
-    """Header lines. Raises ValueError: a line break inside one, which would make two of it (RFC 9112, 11.1)."""
-    lines = [f"{name}: {value}\r\n" for name, value in headers]
-    text = "".join(lines)
-    if text.count("\n") != len(lines) or text.count("\r") != len(lines) or "\0" in text:
-        raise ValueError("a header holds a line break")
-    return text
 
 
 def head_of(status: int, headers: Iterable[tuple[str, str]], length: int) -> bytes:

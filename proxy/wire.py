@@ -30,6 +30,7 @@ __all__ = [
     "forwardable",
     "forwarded",
     "is_plain",
+    "lines_of",
     "read_body",
     "telling",
     "upstream_target",
@@ -94,6 +95,15 @@ def forwarded(headers: Iterable[tuple[str, str]], *, drop: frozenset[str] = froz
     return list(compress(pairs, keep))
 
 
+def lines_of(headers: Iterable[tuple[str, str]]) -> str:
+    """Header lines. Raises ValueError: a line break inside one, which would make two of it (RFC 9112, 11.1)."""
+    lines = [f"{name}: {value}\r\n" for name, value in headers]
+    text = "".join(lines)
+    if text.count("\n") != len(lines) or text.count("\r") != len(lines) or "\0" in text:
+        raise ValueError("a header holds a line break")
+    return text
+
+
 # A client sends the same header names again and again, so what they mean is worked out once.
 @lru_cache(maxsize=512)
 def _kept(names: tuple[str, ...], named_by_connection: str, drop: frozenset[str]) -> tuple[bool, ...]:
@@ -147,6 +157,12 @@ def credential(headers: MultiMapping[str]) -> str:
     """Whatever the client shows to say who it is, '' if nothing: tenancy comes from this and from nothing else."""
     shown = [f"{name}:{value}" for name in _credentials(tuple(headers)) for value in headers.getall(name)]
     return "\n".join(shown)
+
+
+def callers(headers: MultiMapping[str]) -> CIMultiDict[str]:
+    """Who calls and on whose account, and no other header: for a call of farthing's own on the client's behalf."""
+    names = (*_credentials(tuple(headers)), "openai-organization", "openai-project")
+    return CIMultiDict((name, value) for name in names for value in headers.getall(name, ()))
 
 
 def controls(headers: CIMultiDictProxy[str]) -> Controls:

@@ -2,6 +2,7 @@
 import { Chart } from './charts.js';
 import { axisMoney, clock, count, duration, el, money, share, short, swatch } from './format.js';
 import { close, show as showDetail } from './detail.js';
+import { show as showLately, wanted as wantedLately, whenChanged } from './lately.js';
 import { show as showReuse } from './reuse.js';
 
 const $ = (id) => document.getElementById(id);
@@ -26,15 +27,16 @@ async function refresh() {
   const mine = ++asked;
   const buckets = Math.round(BUCKETS[since()] / (innerWidth < 600 ? 2 : 1));
   try {
-    const [summary, series, recent, reuse] = await Promise.all([
+    const [summary, series, recent, reuse, lately] = await Promise.all([
       ask(`summary?since=${since()}&by=${encodeURIComponent($('by').value)}`),
       ask(`series?since=${since()}&buckets=${buckets}`), ask('requests?limit=50'),
-      ask('semantic').catch((error) => { if (error.token) throw error; return null; }),
+      ...['semantic', `semantic/lately?${wantedLately()}`].map((path) => ask(path).catch((error) => { if (error.token) throw error; return { error: error.message }; })),
     ]);
     if (mine !== asked) return;
     $('trouble').hidden = $('token').hidden = true;
     show(summary, series.buckets, recent.requests);
-    showReuse(reuse, recent.requests);
+    showReuse(reuse);
+    showLately(lately, ask);
     shown = true;
   } catch (error) {
     if (mine !== asked) return;
@@ -164,8 +166,8 @@ function groups({ groups: found, by, groups_left_out: left }) {
 function recentTable(rows) {
   fill($('recent'), ['time', 'model', 'answered by', 'status', 'tokens in', 'out', 'cost', 'saved', 'latency', 'overhead'], 3, rows.map((row) => {
     const [label, colour] = STATUSES[row.cache] || [row.cache, 'bypass'];
-    const audit = row.endpoint === 'audit';
-    const word = audit ? 'audit of a hit' : { 'hit-exact': 'exact hit', 'hit-semantic': 'semantic hit', miss: 'upstream', bypass: 'upstream, bypass' }[row.cache] || label;
+    const own = { audit: 'audit of a hit', judge: 'judge of a candidate' }[row.endpoint];
+    const word = own || { 'hit-exact': 'exact hit', 'hit-semantic': 'semantic hit', miss: 'upstream', bypass: 'upstream, bypass' }[row.cache] || label;
     const unproven = row.cache === 'hit-semantic' && row.cache_reason.includes('unproven') ? ' (unproven)' : '';
     const saved = row.baseline_usd === null || row.cost_usd === null ? null : String(Number(row.baseline_usd) - Number(row.cost_usd));
     const failed = row.outcome !== 'completed' || row.status >= 400;
@@ -174,7 +176,7 @@ function recentTable(rows) {
       el('td', { class: 'name', title: row.model_requested }, row.model_requested || row.endpoint),
       el('td', { class: 'text' }, el('span', { class: 'status' }, swatch(colour), word + unproven)),
       cell(row.outcome === 'abandoned' ? 'abandoned' : row.status, failed ? 'error' : ''), cell(tokens), cell(count(row.tokens_out)),
-      cell(money(audit ? row.overhead_usd : row.cost_usd)), cell(audit ? '' : money(saved), signed(saved)), cell(duration(row.latency_ms)), cell(duration(row.overhead_ms)));
+      cell(money(own ? row.overhead_usd : row.cost_usd)), cell(own ? '' : money(saved), signed(saved)), cell(duration(row.latency_ms)), cell(duration(row.overhead_ms)));
   }));
 }
 
@@ -190,6 +192,7 @@ for (const input of document.querySelectorAll('input[name="since"]')) {
 }
 if ([...$('by').options].some((option) => option.value === wanted.get('by'))) $('by').value = wanted.get('by');
 $('by').addEventListener('change', remember);
+whenChanged(refresh);
 $('live').addEventListener('change', refresh);
 $('detail-close').addEventListener('click', close);
 $('token').addEventListener('submit', (event) => { event.preventDefault(); token = $('token-text').value; sessionStorage.setItem('farthing-token', token); refresh(); });

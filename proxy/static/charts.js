@@ -85,7 +85,8 @@ export class Chart {
         { ...axis, grid: { show: false }, space: 70, size: 40, values: [
           [86400, '{D} {MMM}', null, null, null, null, null, null, 1],
           [3600, '{HH}:{mm}', '\n{D} {MMM}', null, '\n{D} {MMM}', null, null, null, 1],
-          [1, '{HH}:{mm}', '\n{D} {MMM}', null, '\n{D} {MMM}', null, null, null, 1],
+          [60, '{HH}:{mm}', '\n{D} {MMM}', null, '\n{D} {MMM}', null, null, null, 1],
+          [1, '{HH}:{mm}:{ss}', '\n{D} {MMM}', null, '\n{D} {MMM}', null, null, null, 1],
         ] },
         { ...axis, size: labelRoom, space: 32, values: (_, ticks) => ticks.map((x) => this.form.axis(x)) },
       ],
@@ -99,7 +100,7 @@ export class Chart {
     const none = at === null || at === undefined;
     this.legend.replaceChildren(...this.kept.map((i) => {
       const s = this.form.series[i];
-      const kind = this.form.kind === 'stack' ? '' : s.dash ? 'dash' : 'line';
+      const kind = this.form.kind === 'stack' ? '' : s.mark ?? (s.dash ? 'dash' : 'line');
       return el('li', {}, swatch(s.colour, kind), s.label, el('b', {}, none ? this.totals[i] : this.form.value(this.values[i][at])));
     }));
   }

@@ -47,6 +47,12 @@ export function clock(seconds) {
 /** The text with what can't be seen or would turn a line around shown as �. Joiners and marks of scripts stay. */
 export const visible = (text) => String(text).replace(/(?![\u061c\u200c-\u200f])[\p{Cc}\p{Cf}\p{Cs}\p{Co}\p{Zl}\p{Zp}]/gu, '\ufffd');
 
+const EMOJI_BEFORE = /[\p{Extended_Pictographic}\p{Emoji_Modifier}]\ufe0f?$/u, EMOJI_AFTER = /^\p{Extended_Pictographic}/u;
+const HIDDEN = /[\p{Cc}\p{Cf}\p{Cs}\p{Co}\p{Zl}\p{Zp}\u034f\u115f\u1160\u2800\u3164\uffa0]/gu;
+
+/** A prompt with every character that can't be seen, or would turn it around, spelt out: ⟨U+200B⟩. Emoji stay whole. */
+export const revealed = (text) => String(text).replace(/\n/g, ' ⏎ ').replace(HIDDEN, (found, at, whole) => (found === '\u200d' && EMOJI_BEFORE.test(whole.slice(0, at)) && EMOJI_AFTER.test(whole.slice(at + 1)) ? found : `⟨U+${found.codePointAt(0).toString(16).toUpperCase().padStart(4, '0')}⟩`));
+
 /** An element. Children that are texts become visible text nodes: nothing from the ledger is ever read as markup. */
 export function el(tag, attributes = {}, ...children) {
   const made = document.createElement(tag);

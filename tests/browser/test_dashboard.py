@@ -2,93 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
-from typing import Any
-
 import pytest
-from aiohttp import web
 
-from farthing.proxy.clock import FakeClock
-from farthing.proxy.dashboard import Dashboard
 from farthing.proxy.report import money
-from farthing.proxy.row import Row
-from tests.fakes.rows import DOLLAR, NOW_S, ledger, plausible, row
+from tests.browser.conftest import Opener, marks, playwright
+from tests.fakes.rows import DOLLAR, NOW_S, plausible, row
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed")
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed (apt-get install chromium)"),
-]
-
-STATE = {"version": "0.1.0", "upstream": "127.0.0.1", "simulated": False, "exact": "exact", "semantic": "observe",
-         "tidy": True, "capture": "off", "switched_off": False, "ledger": "ok", "ledger_dropped": 0}  # fmt: skip
-CSP = "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
-
-REUSE: dict[str, Any] = {"mode": "observe", "policy": "verified", "max_wrong": 0.01, "per": "hit", "confidence": 0.95,
-         "audits_usd_today": 0.0, "audit_daily_usd": 1.0, "count": 0, "routes": []}  # fmt: skip
-ROUTE: dict[str, Any] = {"route": {"tenant": "a1b2c3d4", "name": "gpt-4o-mini 5d1f"}, "serving": False, "proof": "",
-         "threshold": 0.9, "bound": None, "labels": 87.0, "wrong": 1.0, "needed": 260, "epoch": 0, "served": 0,
-         "drift": 0.03, "reason": "not proved: 87 labels, about 260 more good ones needed"}  # fmt: skip
-
-Opener = Callable[..., Any]
-
-
-@asynccontextmanager
-async def served(dashboard: Dashboard, reuse: dict[str, Any]) -> AsyncIterator[str]:
-    async def handler(request: web.Request) -> web.Response:
-        if request.path == "/farthing/api/semantic":
-            return web.json_response(reuse)
-        found = await dashboard.handle(request.method, request.path, request.query)
-        status, kind, body = found or (404, "text/plain", b"")
-        return web.Response(status=status, body=body, headers={"Content-Type": kind, "Content-Security-Policy": CSP})
-
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", handler)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()
-
-
-@pytest.fixture
-async def opened(tmp_path: Path) -> AsyncIterator[Opener]:
-    """Opens the page on a ledger of `rows`; afterwards there must have been no error on its console."""
-    complaints: list[str] = []
-    async with AsyncExitStack() as stack:
-        play = await stack.enter_async_context(playwright.async_playwright())
-        browser = await play.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-background-networking"]
-        )
-        stack.push_async_callback(browser.close)
-
-        async def open_page(
-            rows: Iterable[Row],
-            wait: str = "ready",
-            width: int = 1280,
-            reuse: dict[str, Any] | None = None,
-            **state: Any,
-        ) -> Any:
-            ledger(tmp_path / "ledger.db", rows).close()
-            dashboard = Dashboard(tmp_path / "ledger.db", FakeClock(NOW_S), lambda: {**STATE, **state})
-            base = await stack.enter_async_context(served(dashboard, {**REUSE, **(reuse or {})}))
-            page = await browser.new_page(viewport={"width": width, "height": 900})
-            page.on("pageerror", lambda error: complaints.append(str(error)))
-            page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
-            page.on("request", lambda asked: complaints.append(asked.url) if not asked.url.startswith(base) else None)
-            await page.goto(f"{base}/farthing/#since=7d")
-            await page.wait_for_selector(f"main[data-state={wait}]", timeout=20_000)
-            return page
-
-        yield open_page
-    assert complaints == []
+pytestmark = marks
 
 
 async def test_the_figures_are_the_ledgers(opened: Opener) -> None:
@@ -242,80 +162,11 @@ async def test_the_range_changes_the_figures(opened: Opener) -> None:
     assert "since=1h" in page.url
 
 
-def reuse(*routes: dict[str, Any], **more: Any) -> dict[str, Any]:
-    return {"routes": [{**ROUTE, **each} for each in routes], "count": len(routes), **more}
-
-
-async def test_near_duplicates_show_the_promise_the_proof_and_what_lacks(opened: Opener) -> None:
-    proved = {"serving": True, "proof": "own", "bound": 0.0093, "labels": 471.0, "wrong": 0.0, "needed": None,
-              "served": 1234, "drift": 0.25, "reason": ""}  # fmt: skip
-    near = row(similarity=0.8712, decisions='[["semantic","observe","score 0.731; below the proved threshold"]]')
-    hit = row(id="h", cache="hit-semantic", similarity=0.99, decisions='[["semantic","serve","score 0.950; proved"]]')
-    told = reuse(proved, {}, mode="serve", audits_usd_today=0.25)
-    page = await opened([near, hit], reuse=told)
-    assert "At most 1% of the answers given again may be wrong, 95% sure" in await page.inner_text("#reuse-promise")
-    assert "audits today $0.2500 of $1.00" in await page.inner_text("#reuse-audits")
-    rows = page.locator("#reuse-routes tbody tr")
-    first, second = await rows.nth(0).inner_text(), await rows.nth(1).inner_text()
-    for words in ("serving", "by its own labels", "0% seen, at most 0.93%", "471", "1,234", "25.0%"):
-        assert words in first
-    for words in ("observing", "not yet", "1.1% seen", "about 260", "not proved: 87 labels"):
-        assert words in second
-    assert await page.locator("#near-list li").all_inner_texts() != []
-    assert await page.locator("#near-list li").count() == 1
-    said = await page.inner_text("#near-list")
-    assert "score 0.731" in said and "cosine 0.871" in said and "below the proved threshold" in said
-
-
-async def test_the_bar_puts_the_promise_between_what_was_seen_and_what_was_not_allowed(opened: Opener) -> None:
-    good = {"serving": True, "proof": "own", "bound": 0.008, "labels": 1000.0, "wrong": 2.0}
-    page = await opened([row()], reuse=reuse(good, {"labels": 50.0, "wrong": 5.0}))
-    for number, order in ((0, ["seen", "bound", "limit"]), (1, ["limit", "seen over"])):
-        parts = page.locator("#reuse-routes tbody tr").nth(number).locator(".gauge i")
-        ends = {}
-        for i in range(await parts.count()):
-            box = await parts.nth(i).bounding_box()
-            ends[await parts.nth(i).get_attribute("class")] = box["x"] + box["width"]
-        assert sorted(ends, key=lambda name: ends[name]) == order
-
-
-async def test_no_routes_yet_is_said_in_words(opened: Opener) -> None:
-    page = await opened([row()])
-    assert "No route has had a candidate yet" in await page.inner_text("#reuse-card")
-    assert not await page.locator("#reuse-routes").is_visible()
-    assert not await page.locator("#near-misses").is_visible()
-
-
-async def test_an_unproven_threshold_promises_nothing(opened: Opener) -> None:
-    loose = {"serving": True, "proof": "unproven", "reason": "unproven"}
-    page = await opened([row()], reuse=reuse(loose, mode="serve unproven", policy="static"))
-    said = await page.inner_text("#reuse-promise")
-    assert "none is proved" in said and "At most" not in said
-    assert "unproven" in await page.inner_text("#reuse-routes td[data-label=proof]")
-
-
-async def test_no_panel_where_the_semantic_cache_is_off(opened: Opener) -> None:
-    page = await opened([row()], reuse={"mode": "off"})
-    assert not await page.locator("#reuse-card").is_visible()
-
-
-@pytest.mark.parametrize("width", [390, 1280])
-async def test_hostile_names_of_routes_stay_texts_and_in_their_place(opened: Opener, width: int) -> None:
-    nasty = "<img src=x onerror=\"document.title='pwned'\">" + "W" * 300
-    route = {"route": {"tenant": nasty, "name": nasty}, "reason": nasty}
-    near = row(similarity=0.5, decisions=json.dumps([["semantic", "observe", f"score 0.1; {nasty}"]]))
-    page = await opened([near], width=width, reuse=reuse(route))
-    assert nasty in await page.inner_text("#reuse-routes .why")
-    assert nasty in await page.inner_text("#near-list")
-    assert await page.locator("#reuse-card img").count() == 0
-    assert await page.title() == "farthing"
-    assert await page.evaluate("document.documentElement.scrollWidth") <= width
-
-
-async def test_an_audit_is_listed_as_one_with_its_price(opened: Opener) -> None:
-    audit = row(id="a", endpoint="audit", cache="bypass", cache_reason="audit of far-1", overhead_usd=DOLLAR)
+@pytest.mark.parametrize(("endpoint", "word"), [("audit", "audit of a hit"), ("judge", "judge of a candidate")])
+async def test_an_own_call_is_listed_as_one_with_its_price(opened: Opener, endpoint: str, word: str) -> None:
+    audit = row(id="a", endpoint=endpoint, cache="bypass", cache_reason="far-1", overhead_usd=DOLLAR)
     page = await opened([row(ts=NOW_S - 90), audit])
     listed = await page.inner_text("#recent tbody tr:first-child")
-    assert "audit of a hit" in listed
+    assert word in listed
     assert "$1.00" in listed
     assert (await page.inner_text("#tiles .tile:first-child .value")).strip() == "1"

@@ -14,7 +14,7 @@ from multidict import CIMultiDict
 
 from farthing.cache.key import NOT_IN_KEY, Scope, canonical, digest_of, key_of, neighbourhood
 from farthing.proxy.exchange import Controls, Endpoint
-from farthing.proxy.wire import read_body
+from farthing.proxy.wire import is_plain, read_body
 
 BASE: dict[str, Any] = {
     "model": "m",
@@ -292,3 +292,27 @@ class TestNeighbourhood:
 def test_the_key_is_128_bits_of_hex() -> None:
     assert len(bytes.fromhex(key(BASE))) == 16
     assert orjson.loads(canonical(BASE))["model"] == "m"
+
+
+SAID = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 3) | st.sampled_from(["user", "tool", "x", "assistant"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["role", "content", "type", "tool_call_id"]), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+@given(st.dictionaries(st.sampled_from(["messages", "input", "model", "n"]), SAID))
+def test_what_is_plain_has_the_same_key_the_short_way(payload: dict[str, Any]) -> None:
+    plain = is_plain(payload)
+    for endpoint in (Endpoint.CHAT, Endpoint.RESPONSES, Endpoint.EMBEDDINGS):
+        assert canonical(payload, endpoint, plain=plain) == canonical(payload, endpoint)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["user", "system", "assistant"]), st.text(max_size=5)), max_size=4))
+def test_messages_of_role_and_text_are_plain(said: list[tuple[str, str]]) -> None:
+    payload = BASE | {"messages": [{"role": role, "content": text} for role, text in said]}
+    assert is_plain(payload)
+    assert canonical(payload, plain=True) == canonical(payload)

@@ -7,8 +7,10 @@ import json
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from farthing.cache.second_opinion import CrossEncoderOpinion, OpinionUnavailable, combined
+from farthing.cache.second_opinion import Band, CrossEncoderOpinion, OpinionUnavailable, combined
 
 HERE = importlib.util.find_spec("sentence_transformers") is not None
 torch_only = [
@@ -19,9 +21,50 @@ torch_only = [
 ]
 
 
-@pytest.mark.parametrize(("first", "second", "expected"), [(0.9, 0.2, 0.2), (0.3, 0.99, 0.3), (0.9, float("nan"), 0.0)])
-def test_it_may_only_lower_the_score(first: float, second: float, expected: float) -> None:
-    assert combined(first, second) == expected
+BAND = Band(0.5, 0.85)
+SCORE = st.floats(0, 1)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        (0.4999, 1.0, 0.4999),
+        (0.85, 0.0, 0.85),
+        (1.0, 0.0, 1.0),
+        (0.5, 0.0, 0.5),
+        (0.5, 1.0, 0.675),
+        (0.675, 0.0, 0.5875),
+        (0.675, 1.0, 0.7625),
+        (0.675, 0.5, 0.675),
+        (0.675, float("nan"), 0.5875),
+        (0.675, 7.0, 0.5875),
+    ],
+)
+def test_a_second_opinion_moves_a_doubtful_score_within_the_band(first: float, second: float, expected: float) -> None:
+    assert combined(first, second, BAND) == pytest.approx(expected)
+
+
+@given(SCORE, SCORE, SCORE, SCORE)
+def test_the_combined_score_never_falls_when_either_rises(a: float, b: float, p: float, q: float) -> None:
+    (low, high), (no, yes) = sorted((a, b)), sorted((p, q))
+    assert combined(low, no, BAND) <= combined(high, no, BAND)
+    assert combined(low, no, BAND) <= combined(low, yes, BAND)
+
+
+@given(st.floats(0.5, 0.85, exclude_max=True), st.floats())
+def test_it_never_leaves_the_band(first: float, second: float) -> None:
+    assert BAND.low <= combined(first, second, BAND) <= BAND.high
+
+
+@given(st.floats(0.5, 0.85, exclude_max=True), st.floats(0.5, 0.85, exclude_max=True))
+def test_a_plain_yes_lies_above_a_plain_no(one: float, other: float) -> None:
+    assert combined(one, 1.0, BAND) >= combined(other, 0.0, BAND)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.9, 0.5), (0.5, 0.5), (-0.1, 0.5), (0.5, 1.1)])
+def test_a_band_lies_within_0_and_1(low: float, high: float) -> None:
+    with pytest.raises(ValueError, match="band"):
+        Band(low, high)
 
 
 @pytest.mark.skipif(HERE, reason="the extra sentence-transformers is installed")
@@ -79,6 +122,22 @@ class TestCrossEncoder:
         assert 0.0 < there < 1.0
         assert there == pytest.approx(back, abs=1e-5)
         assert opinion.name.startswith("cross-encoder:")
+
+    def test_a_batch_is_scored_as_its_pairs_alone_and_the_same_each_time(self, tmp_path: Path) -> None:
+        opinion = CrossEncoderOpinion(tiny(tmp_path / "m"))
+        asked, others = "how do i reset my password", ["close the card", "reset my card", "how do i close my password"]
+
+        together = opinion.scores(asked, others)
+
+        assert together == opinion.scores(asked, others)
+        assert together == pytest.approx([opinion.scores(asked, [one])[0] for one in others], abs=1e-5)
+        assert len(set(together)) > 1
+
+    def test_the_same_folder_scores_the_same_when_loaded_again(self, tmp_path: Path) -> None:
+        folder = tiny(tmp_path / "m")
+        pair = ("how do i reset my password", ["close the card"])
+
+        assert CrossEncoderOpinion(folder).scores(*pair) == CrossEncoderOpinion(folder).scores(*pair)
 
     def test_beyond_the_window_it_does_not_tell(self, tmp_path: Path) -> None:
         opinion = CrossEncoderOpinion(tiny(tmp_path / "m"))

@@ -78,12 +78,12 @@ ASKED = "how do i get a refund"
     ("neighbours", "found"),
     [
         ([], Found(None, None, 0.0, "no neighbour")),
-        ([near("how can i get a refund", 0.95)], Found("k", 0.95, 0.95, "candidate")),
-        ([near("how do i get 2 refunds", 0.99)], Found("k", 0.99, 0.0, "candidate")),
-        ([near("how do i get 2 refunds", 0.99), near(ASKED, 0.95, "b")], Found("b", 0.95, 0.95, "candidate")),
-        ([near(ASKED, 0.95, "a"), near(ASKED, 0.95, "b")], Found("a", 0.95, 0.95, "candidate")),
-        ([near(ASKED, math.nan)], Found("k", math.nan, 0.0, "candidate")),
-        ([near(ASKED, 1.0000002)], Found("k", 1.0, 1.0, "candidate")),
+        ([near("how can i get a refund", 0.95)], Found("k", 0.95, 0.95, "candidate", "how can i get a refund")),
+        ([near("how do i get 2 refunds", 0.99)], Found("k", 0.99, 0.0, "candidate", "how do i get 2 refunds")),
+        ([near("how do i get 2 refunds", 0.99), near(ASKED, 0.95, "b")], Found("b", 0.95, 0.95, "candidate", ASKED)),
+        ([near(ASKED, 0.95, "a"), near(ASKED, 0.95, "b")], Found("a", 0.95, 0.95, "candidate", ASKED)),
+        ([near(ASKED, math.nan)], Found("k", math.nan, 0.0, "candidate", ASKED)),
+        ([near(ASKED, 1.0000002)], Found("k", 1.0, 1.0, "candidate", ASKED)),
     ],
 )
 def test_the_best_of_the_neighbours_by_the_guard(neighbours: list[Neighbour], found: Found) -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from farthing.cache.semantic import SemanticCache
+from farthing.cache.semantic_disk import forget_in
 from tests.cache.test_semantic import LATER, NOW, Letters, word
 from tests.fakes import semantic
 
@@ -144,3 +145,19 @@ def test_one_scope_that_floods_does_not_push_out_what_is_used() -> None:
         cache.add("flood", text(number), f"f{number}", LATER, 0.01)
 
     assert all(served(cache, number) for number in range(10))
+
+
+def test_rows_are_taken_out_of_a_file_that_nobody_has_open(tmp_path: Path) -> None:
+    path = tmp_path / "s.db"
+    assert forget_in(path, ["a"]) == 0 and not path.exists()
+    cache = SemanticCache.open(path, Letters(), max_entries=100)
+    for key in "abc":
+        cache.add("s", f"how do I get to {key * 5}", key, 1e9)
+    cache.close()
+    assert forget_in(path, ["a", "c", "none"]) == 2
+    assert forget_in(path, []) == 0
+    again = SemanticCache.open(path, Letters(), max_entries=100)
+    assert len(again) == 1
+    again.close()
+    path.write_bytes(b"no database at all, but long enough to be looked at" * 20)
+    assert forget_in(path, ["b"]) == 0

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from farthing.cache.codec import encode
 from farthing.cache.disk import Record, connect
 from farthing.cache.entry import Entry
 from farthing.cache.expiry import Expiries
@@ -389,7 +390,7 @@ def test_expiries_are_never_early_and_at_most_a_bucket_late() -> None:
     expiries = Expiries()
     chance = random.Random(5)
     records = [
-        Record(str(n), "", "", "", 1, 1e9 + chance.choice([10, 1000, 10**7]) * chance.random()) for n in range(500)
+        Record(str(n), "", "", "", 1, 1e9 + chance.choice([10, 1000, 10**7]) * chance.random(), 1e9) for n in range(500)
     ]
     for record in records:
         expiries.add(record, 1e9)
@@ -420,3 +421,57 @@ async def test_an_entry_that_no_row_can_hold_lives_in_memory(tmp_path: Path) -> 
     assert await store.get(odd.key, NOW_S) == odd
     await store.close()
     assert rows(tmp_path / "a.db") == 1
+
+
+VERSION_1 = """
+CREATE TABLE entries (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT NOT NULL, scope TEXT NOT NULL, model_requested TEXT NOT NULL,
+  model_served TEXT NOT NULL, size INTEGER NOT NULL, expires_s REAL NOT NULL);
+CREATE TABLE bodies (id INTEGER PRIMARY KEY, bytes BLOB NOT NULL);
+PRAGMA user_version = 1;
+"""
+
+
+async def test_a_file_of_version_1_opens_with_its_answers_their_times_and_tags(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    many = (*((f"t{n}", "x" * 250) for n in range(15)), ("source", "a"))
+    tags: list[tuple[tuple[str, str], ...]] = [(), (("source", "kb-17"),), many]
+    tagged = [replace(entry(number), stored_s=NOW_S - number, tags=each) for number, each in enumerate(tags)]
+    with sqlite3.connect(path) as db:
+        db.executescript(VERSION_1)
+        for number, one in enumerate(tagged, 1):
+            labels = (one.key, one.scope, one.model_requested, one.model_served, ROOM, one.expires_s)
+            db.execute("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?)", (number, *labels))
+            db.execute("INSERT INTO bodies VALUES (?, ?)", (number, encode(one)))
+        db.execute("INSERT INTO entries VALUES (9, 'damaged', '', '', '', 1, 1e12)")
+        db.execute("INSERT INTO bodies VALUES (9, x'00')")
+    db.close()
+
+    for _ in range(2):  # the second time it is of the new version
+        store = await opened(path)
+        assert (await store.stats()).entries == 4
+        assert [await store.get(one.key, NOW_S) for one in tagged] == tagged
+        await store.close()
+        store = await opened(path)
+        assert (await store.stats()).entries == 4
+        await store.close()
+    store = await opened(path)
+    assert await store.purge(Selector(tags=(("source", "a"),))) == (tagged[2].key,)
+    assert await store.purge(Selector(tags=(("source", "kb-17"),), stored_before_s=NOW_S)) == (tagged[1].key,)
+    assert set(await store.purge(Selector(stored_before_s=NOW_S))) == {"damaged"}
+    await store.close()
+
+
+async def test_tags_survive_a_restart_and_damaged_ones_are_none(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    store = await opened(path)
+    for number in range(3):
+        await store.put(replace(entry(number), tags=(("source", "kb\ud800" if number == 2 else "kb"),)))
+    await store.close()
+    with sqlite3.connect(path) as db:
+        db.execute("UPDATE entries SET tags = '{' WHERE key = ?", (f"{0:032x}",))
+    db.close()
+    store = await opened(path)
+    assert await store.purge(Selector(tags=(("source", "kb"),))) == (f"{1:032x}",)
+    assert await store.purge(Selector(tags=(("source", "kb\ud800"),))) == (f"{2:032x}",)
+    await store.close()

@@ -133,6 +133,47 @@ async def test_purges_what_matches_and_nothing_else(
     assert await store.purge(selector) == ()
 
 
+@pytest.mark.parametrize(
+    ("selector", "gone"),
+    [
+        (Selector(tags=(("doc", "kb-17"),)), {0, 1, 2}),
+        (Selector(tags=(("doc", "kb-1"),)), {3}),
+        (Selector(tags=(("doc", "kb"),)), set()),
+        (Selector(tags=(("doc", "kb-17|kb-18"),)), {1}),
+        (Selector(tags=(("doc", "kb-17"), ("doc", "kb-18"))), {1, 2}),
+        (Selector(tags=(("doc", "kb-17"), ("team", "search"))), {0}),
+        (Selector(tags=(("source", "kb-17"),)), {4}),
+        (Selector(tags=(("doc", "kb-17"),), model="other"), set()),
+        (Selector(stored_before_s=1000.0), {0, 1}),
+        (Selector(stored_before_s=1000.0, tags=(("doc", "kb-18"),)), {1}),
+        (Selector(stored_before_s=1000.0, scope="u"), set()),
+        (Selector(key=f"{0:032x}", tags=(("doc", "kb-18"),)), set()),
+    ],
+)
+async def test_purges_by_tag_and_age(store: Store, clock: FakeClock, selector: Selector, gone: set[int]) -> None:
+    """A tag may list several values, whole or as several tags; a part of a value is none."""
+    tagged: list[tuple[float, tuple[tuple[str, str], ...]]] = [
+        (998.0, (("doc", "kb-17"), ("team", "search"))),
+        (999.9, (("doc", "kb-17|kb-18"), ("team", "shop"))),
+        (1000.0, (("doc", "kb-17"), ("doc", "kb-18"))),
+        (1001.0, (("doc", "kb-1"), ("note", "doc=kb-17"), ("é", "x" * 200))),
+        (1002.0, (("source", "kb-17"),)),
+        (1003.0, ()),
+    ]
+    for number, (stored_s, tags) in enumerate(tagged):
+        await store.put(replace(entry(clock, f"{number:032x}"), stored_s=stored_s, tags=tags))
+    removed = await store.purge(selector)
+    assert set(removed) == {f"{number:032x}" for number in gone} and len(removed) == len(gone)
+    for number in range(len(tagged)):
+        assert (await store.get(f"{number:032x}", clock.now_s()) is None) == (number in gone)
+
+
+async def test_purges_by_a_tag_behind_many_long_ones(store: Store, clock: FakeClock) -> None:
+    tags = (*((f"t{n:02}", "ü" * 250) for n in range(15)), ("source", "kb-17"))
+    await store.put(replace(entry(clock), tags=tags))
+    assert await store.purge(Selector(tags=(("source", "kb-17"),))) == (KEY,)
+
+
 async def test_purges_entries_with_long_labels(store: Store, clock: FakeClock) -> None:
     await store.put(replace(entry(clock), scope="s" * 3000))
     assert await store.purge(Selector(scope="s" * 3000)) == (KEY,)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from farthing.policies import agree_measured
-from farthing.policies.agree import agree, agree_bytes, refuses
+from farthing.policies.agree import agree, agree_bytes, comparator, refuses
 from farthing.policies.answer import Answer, Call
 from farthing.policies.opinion import Agreement
 from tests.policies.test_answer import chat, delta, sse
@@ -294,3 +296,39 @@ def test_every_comparator_that_may_say_same_has_its_measured_error() -> None:
     assert agree_measured.false_same("bytes") == 0
     assert agree_measured.false_same("a new one") == 1
     assert agree_measured.MADE_ON
+
+
+def test_it_can_be_used_without_anything_of_the_semantic_cache() -> None:
+    """Compression and evaluation compare answers too, with nothing of a cache near."""
+    code = "import farthing.policies.agree, sys; print(*sorted(n for n in sys.modules if n.startswith('farthing.')))"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    rooms = {name.split(".")[1] for name in shown}
+    policies = {name.split(".")[2] for name in shown if name.startswith("farthing.policies.")}
+    assert rooms == {"policies", "proxy"}
+    assert {name for name in policies if not name.startswith("agree")} == {"answer", "opinion", "sequence"}
+
+
+def said(text: str) -> bytes:
+    return chat({"role": "assistant", "content": text})
+
+
+@pytest.mark.parametrize(
+    ("full", "compressed", "wrong"),
+    [
+        (said("The total is 18.\n#### 18"), said("The answer is 18"), False),
+        (said("The total is 18.\n#### 18"), said("The answer is 19"), True),
+        (said('{"city": "Rome", "days": 3}'), said('{"days": 3, "city": "Rome"}'), False),
+        (said("Ask the desk; it opens at nine."), said("The desk, open from nine, will tell you."), True),
+        (said("Yes."), b"an error", True),
+    ],
+)
+def test_an_answer_to_a_shorter_prompt_is_wrong_unless_it_says_the_same(
+    full: bytes, compressed: bytes, wrong: bool
+) -> None:
+    assert agree_bytes(full, compressed).wrong is wrong
+
+
+def test_the_chains_error_is_that_of_the_worst_comparator_that_judges() -> None:
+    judging = {name: found for name, found in agree_measured.MEASURED.items() if name in ("prose", "label", "code")}
+    assert comparator().false_same >= max(found.false_same_upper for found in judging.values())
+    assert comparator().false_same < agree_measured.MEASURED["json"].false_same_upper  # equal values are proved

@@ -5,9 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from farthing.compress.tidy import results
 from farthing.policies.eligibility import Rules, eligible
 from farthing.proxy.exchange import CacheMode, Controls, Endpoint
+from farthing.proxy.wire import is_plain
 
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 RESPONSE = {"model": "m", "input": "hi", "store": False}
@@ -134,3 +138,20 @@ def test_exact_only_keeps_the_semantic_cache_out() -> None:
 @pytest.mark.parametrize("messages", [5, "text", {"a": 1}, [[["x"]]], [None, 3, "s", {"content": 4}]])
 def test_wrong_types_never_raise(messages: Any) -> None:
     eligible(Endpoint.CHAT, CHAT | {"messages": messages, "tools": 7}, Controls(), Rules())
+
+
+PARTS = st.dictionaries(
+    st.sampled_from(["role", "content", "type", "file_id", "url"]),
+    st.sampled_from(["user", "tool", "function", "assistant", "https://x/y", "item_reference", 3, None, []]),
+    max_size=3,
+)
+
+
+@given(st.lists(PARTS | st.text(max_size=3), max_size=3), st.sampled_from(["messages", "input"]))
+def test_what_is_plain_gets_the_same_verdict_and_has_no_result_to_tidy(turns: list[Any], name: str) -> None:
+    payload = {"model": "m", "store": False, name: turns}
+    if is_plain(payload):
+        for endpoint in (Endpoint.CHAT, Endpoint.RESPONSES, Endpoint.MESSAGES):
+            short = eligible(endpoint, payload, Controls(), Rules(), plain=True)
+            assert short == eligible(endpoint, payload, Controls(), Rules())
+            assert list(results(endpoint, payload)) == []

@@ -403,7 +403,7 @@ def test_what_is_dumped_and_loaded_goes_on_as_if_nothing_had_been(history: Any, 
 @pytest.mark.parametrize(
     "damage",
     [
-        lambda d: d.update(version=2),
+        lambda d: d.update(version=1),
         lambda d: d.update(policy="static"),
         lambda d: d.pop("families"),
         lambda d: d["families"].clear(),

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from farthing.proxy.audit import Auditor
 from farthing.proxy.clock import FakeClock
 from farthing.proxy.config import Prices
+from farthing.proxy.errand import Errands
 from farthing.proxy.prices import RateCard
 from tests.fakes.proxying import PRICES, Proxied, chat, proxied
 from tests.fakes.upstream import Script, ScriptedUpstream, scripted
@@ -70,7 +70,7 @@ async def test_what_audits_cost_is_in_the_day_total_and_nowhere_twice(up: Script
         rows = await proxy.rows()
         auditor = proxy.services.semantic.auditor
         assert auditor is not None
-        total = auditor.account.total.read(proxy.services.state.clock.now_s())
+        total = auditor.errands.account.total.read(proxy.services.state.clock.now_s())
     spent = sum(row["overhead_usd"] for row in rows)
     assert told["audits_usd_today"] == pytest.approx(spent * 1e-12)
     assert total == spent + sum(row["cost_usd"] for row in rows) == up.bill(("2", "1", "8")) * 10**12
@@ -91,7 +91,7 @@ async def test_an_upstream_that_refuses_the_audit_teaches_nothing(up: ScriptedUp
     assert sum(one.labels for one in states) == 0
 
 
-def auditor(clock: FakeClock, upstream: Any, limit_pico: int, hard: int | None = None) -> Auditor:
+def auditor(clock: FakeClock, upstream: Any, limit_pico: int, hard: int | None = None) -> Errands:
     from farthing.policies.spend import DayTotal
 
     class Books:
@@ -101,7 +101,7 @@ def auditor(clock: FakeClock, upstream: Any, limit_pico: int, hard: int | None =
 
     books: Any = Books()
     nothing: Any = None
-    return Auditor(upstream, books, limit_pico, hard, 1024, clock, nothing, set())
+    return Errands("audit", upstream, books, limit_pico, hard, 1024, clock, nothing, set())
 
 
 def test_the_cap_is_a_days_and_the_hard_limit_is_everybodys() -> None:
@@ -156,3 +156,40 @@ async def test_a_credential_that_an_audit_shows_to_be_revoked_gets_no_more_hits(
 
 def test_a_cap_of_nothing_allows_nothing() -> None:
     assert not auditor(FakeClock(1_800_000_000.0), None, 0).may("m")
+
+
+async def test_an_entry_that_an_audit_shows_wrong_is_found_no_more_but_answers_its_own_question(
+    up: ScriptedUpstream, tmp_path: Path
+) -> None:
+    async with proxied(up.url, tmp_path, **AUDITED, semantic__audit_share=1.0) as proxy:
+        await loaded(proxy)
+        up.default.says = "It costs 7 euros."
+        await proxy.post(chat(ASK))
+        await quiet(proxy)
+        up.default.says = "It costs 9 euros."
+        ways = []
+        for text in (AGAIN, "How could I reset my password?", ASK):
+            ways.append(how(await proxy.post(chat(text))))
+            await quiet(proxy)
+        own = await proxy.post(chat(ASK))
+        states = proxy.services.semantic.reuse.state()
+    assert ways == ["hit-semantic", "miss", "hit-exact"]
+    assert "7 euros" in own.text
+    assert (states[0].labels, states[0].wrong) == (1, 1)  # what it was wrong in stays in the evidence
+
+
+@pytest.mark.parametrize("says", ["It costs 7 euros.", "Seven euros, said the man, more or less and not by car."])
+async def test_an_entry_stays_where_the_audit_agrees_or_can_not_tell(
+    up: ScriptedUpstream, tmp_path: Path, says: str
+) -> None:
+    async with proxied(up.url, tmp_path, **AUDITED, semantic__audit_share=1.0) as proxy:
+        await loaded(proxy)
+        up.default.says = "It costs 7 euros."
+        await proxy.post(chat(ASK))
+        await quiet(proxy)
+        up.default.says = says
+        ways = []
+        for text in (AGAIN, "How could I reset my password?"):
+            ways.append(how(await proxy.post(chat(text))))
+            await quiet(proxy)
+    assert ways == ["hit-semantic", "hit-semantic"]

@@ -17,6 +17,7 @@ from farthing.cache.verifier import Verifier
 from farthing.policies.sequence import Comparator
 from farthing.proxy.calibrate import THRESHOLDS, Row, Turn, calibrate, read_trace
 from farthing.proxy.errors import ConfigFault
+from tests.cache.test_template import RULES
 
 THINGS = ("password", "invoice", "passport", "router", "charger", "garden", "kettle", "bicycle", "camera", "engine")
 VERBS = ("clean", "repair", "replace", "return")
@@ -57,6 +58,15 @@ def test_right_and_wrong_rewordings_are_told_apart_and_bounded() -> None:
     assert row.safe is (row.bound <= 0.3)
 
 
+def test_under_common_instructions_what_varies_is_judged() -> None:
+    """As many hits as without them, and questions that differ are no hits for sharing the instructions."""
+    turns = []
+    for number, (text, again) in enumerate(pairs()):
+        turns += [turn(RULES + text, f"c{number}"), turn(RULES + again, f"c{number}")]
+    row = next(one for one in run(turns) if one.threshold == 0.8)
+    assert row.hits >= 36 and row.wrong <= 1
+
+
 def test_no_promise_is_kept_by_too_few_hits() -> None:
     turns = [turn(text, f"c{number}") for number, pair in enumerate(pairs()[:5]) for text in pair]
     rows = run(turns, max_wrong=0.05)
@@ -83,12 +93,6 @@ def test_without_classes_the_answers_are_compared(again: str, wrong: int) -> Non
     assert (row.hits, row.wrong) == (1, wrong)
 
 
-def test_the_comparators_error_widens_the_bound() -> None:
-    turns = [turn(text, f"c{number}") for number, pair in enumerate(pairs()[:10]) for text in pair]
-    perfect, erring = (run(turns, comparator=Comparator(false_same=x))[-1].bound for x in (0.0, 0.2))
-    assert erring > perfect
-
-
 @pytest.mark.parametrize(
     ("line", "said"),
     [
@@ -112,3 +116,17 @@ def test_a_trace_may_hold_whole_bodies(tmp_path: Path) -> None:
     assert list(read_trace(path)) == [Turn("t", body, "", "Hello")]
     with pytest.raises(ConfigFault, match="can't read"):
         list(read_trace(tmp_path / "none.jsonl"))
+
+
+@pytest.mark.parametrize(("known", "widened"), [("class", False), ("answer", True), ("both", False), ("one", True)])
+def test_a_comparators_error_widens_only_what_was_compared(known: str, widened: bool) -> None:
+    """Where classes tell the truth nobody erred; a single hit that was compared may be where the wrong ones are."""
+    turns = []
+    for number, pair in enumerate(pairs()):
+        truth = f"c{number}" if known in ("class", "both") or (known == "one" and number) else ""
+        answer = f"Answer {number}." if known != "class" else ""
+        turns += [turn(text, truth, answer) for text in pair]
+    plain, sloppy = (run(turns, comparator=Comparator(false_same=error)) for error in (0.0, 0.5))
+
+    assert plain[-1].hits > 40
+    assert sloppy[-1].bound == (min(1.0, 2 * plain[-1].bound) if widened else plain[-1].bound)

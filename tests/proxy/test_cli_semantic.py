@@ -64,7 +64,10 @@ async def test_explain_asks_the_running_farthing(tmp_path: Path) -> None:
 
     assert shown[0] == 0, shown
     assert "observing" in shown[1]
-    assert "How do I clean my kettle?" in " ".join(shown[1].split())
+    said = " ".join(shown[1].split())
+    assert "asked How {+can+} I clean my kettle?" in said
+    assert "stored How [-do-] I clean my kettle?" in said
+    assert "thresholds, which the first comparisons choose" in said
     found = json.loads(machine[1])
     assert found["nearest"][0]["cosine"] > 0.9
     assert found["serving"] is False
@@ -111,10 +114,13 @@ async def test_calibrate_names_a_line_that_can_not_be_used(tmp_path: Path) -> No
 
 def test_prompts_mean_nothing_to_the_terminal() -> None:
     nasty = "[red]a\x1b[31mb\u202ec"
-    near: dict[str, Any] = {"score": 0.5, "cosine": 0.9, "text": nasty, "signals": {nasty: nasty}}
+    near: dict[str, Any] = {"score": 0.5, "cosine": 0.9, "asked": [[nasty, True]], "stored": [[nasty, False]],
+        "against": [{"kind": nasty, "asked": [nasty], "stored": []}]}  # fmt: skip
     on = Console(width=200, force_terminal=True, color_system=None)
     with on.capture() as said:
-        on.print(*explained({"verdict": nasty, "route": nasty, "serving": False, "nearest": [near]}), sep="\n")
+        told = {"verdict": nasty, "route": nasty, "serving": False, "needs": [nasty], "nearest": [near, near]}
+        on.print(*explained(told), sep="\n")
     assert "\x1b[31m" not in said.get()
     assert "\u202e" not in said.get()
-    assert said.get().count("[red]a\ufffd") == 5
+    # Verdict, route, both texts, a kind and its word; the other's text, kind and word; what is needed.
+    assert said.get().count("[red]a\ufffd") == 10

@@ -58,12 +58,25 @@ def test_where_the_upstream_comes_from(tmp_path: Path, env: dict[str, str], expe
     [
         ("[server]\nprot = 1", "server.prot: unknown key; did you mean 'port'?"),
         ("[cahce]\nttl_s = 1", "cahce: unknown key; did you mean 'cache'?"),
+        ("[[cache.freshness]]\nmodle = 'm'\nttl_s = 1", "cache.freshness.0.modle: unknown key; did you mean 'model'?"),
+        ("[[cache.freshness]]\nttl_s = 1\n[[cache.freshness]]\nttl_s = -1", "cache.freshness.1.ttl_s: Input should be"),
+        ("[[cache.freshness]]\nttl_s = 1\nkind = 'prose'", "cache.freshness.0.kind"),
+        ("[[cache.freshness]]\nttl_s = 1\nendpoint = 'chats'", "cache.freshness.0.endpoint"),
+        ("[[cache.freshness]]\nttl_s = 1\ntag = 'kb-17'", "cache.freshness.0.tag: String should match"),
+        ("[[cache.freshness]]\nmodel = 'm'", "cache.freshness.0: a rule needs ttl_s, semantic_ttl_s or both"),
+        ("[[cache.freshness]]\nttl_s = 1\nsemantic_ttl_s = 2", "cache.freshness.0: semantic_ttl_s is longer"),
         ("[server]\nttl_s = 1", "server.ttl_s: unknown key; did you mean 'cache.ttl_s'?"),
         ("[server]\nport = 'x'", "server.port"),
         ("[server]\nport = 70000", "server.port"),
         ("[semantic]\npolicy = 'vcache'", "per"),
         ("[semantic]\nmax_wrong = 1", "semantic.max_wrong"),
         ("[semantic]\nmax_bytes = 1000", "semantic.max_bytes"),
+        ("[semantic]\nsecond_stage = 'judge:'", "semantic.second_stage"),
+        ("[semantic]\nsecond_stage = 'oracle:m'", "semantic.second_stage"),
+        ("[semantic]\njudge_band = [0.9, 0.5]", "judge_band must be two scores"),
+        ("[semantic]\njudge_band = [0.5, 1.5]", "judge_band must be two scores"),
+        ("[semantic]\nsecond_stage = 'judge:m'\nunproven = true", "second_stage changes the score"),
+        ("[semantic]\nsecond_stage = 'judge:m'\npolicy = 'vcache'\nper = 'request'", "second_stage changes the score"),
         ("[upstream]\nurl = 'ftp://x'", "upstream.url: must begin with http"),
         ("not toml", "is not valid TOML"),
         ("[server]\nhost='0.0.0.0'\n[upstream]\napi_key='sk-secret'", "would let anybody"),
@@ -90,6 +103,8 @@ def test_numbers_switches_lists_and_tables_come_from_the_environment_too(tmp_pat
         "FARTHING_CACHE__TTL_S": "60",
         "FARTHING_CACHE__SAMPLED": "false",
         "FARTHING_SEMANTIC__THRESHOLD": "0.5",
+        "FARTHING_SEMANTIC__JUDGE_BAND": "[0.4, 0.9]",
+        "FARTHING_SEMANTIC__SHOW_TEXTS": "true",
         "FARTHING_SPEND__DAILY_USD": "1.10",
         "FARTHING_AUTH__SCOPES": '[{name = "a", credentials_sha256 = ["b"]}]',
         "FARTHING_PRICES__MODELS": '{"gpt-x" = {input_usd_per_mtok = "0.10"}}',
@@ -99,6 +114,8 @@ def test_numbers_switches_lists_and_tables_come_from_the_environment_too(tmp_pat
     assert config.upstream.api_key is not None
     assert config.upstream.api_key.get_secret_value() == "123456"
     assert (config.cache.ttl_s, config.cache.sampled, config.semantic.threshold) == (60, False, 0.5)
+    assert config.semantic.judge_band == (0.4, 0.9)
+    assert config.semantic.show_texts and not made(tmp_path, "", {}).semantic.show_texts
     assert str(config.spend.daily_usd) == "1.10"
     assert config.auth.scopes[0].credentials_sha256 == ("b",)
     assert str(config.prices.models["gpt-x"].input_usd_per_mtok) == "0.10"

@@ -15,6 +15,7 @@ import pytest
 from farthing.proxy.clock import FakeClock
 from farthing.proxy.connections import Connections
 from farthing.proxy.errors import UpstreamFault
+from farthing.proxy.header_facts import Lines
 from farthing.proxy.http1 import Connection
 from farthing.proxy.tasks import TaskGroup
 
@@ -91,7 +92,7 @@ async def pool(clock: FakeClock) -> AsyncIterator[Callable[..., Connections]]:
 
 
 async def whole(pool: Connections, body: Any = None, method: str = "GET", **headers: str) -> bytes:
-    connection = await pool.send(method, "/v1/x", list(headers.items()), body)
+    connection = await pool.send(method, "/v1/x", Lines(list(headers.items())), body)
     said = await rest(connection)
     pool.done(connection)
     return said
@@ -152,7 +153,7 @@ async def test_a_get_that_meets_a_closing_connection_is_sent_once_more(pool: Cal
 async def test_two_exchanges_never_share_one(pool: Callable[..., Connections]) -> None:
     async with serving() as server:
         mine = pool(f"http://127.0.0.1:{server.port}/v1")
-        first = await mine.send("GET", "/v1/x", [], None)
+        first = await mine.send("GET", "/v1/x", Lines([]), None)
         assert await whole(mine) == b"ok"
         assert server.connections == 2
         assert await rest(first) == b"ok"
@@ -162,7 +163,7 @@ async def test_two_exchanges_never_share_one(pool: Callable[..., Connections]) -
 async def test_a_limit_makes_the_next_one_wait(pool: Callable[..., Connections]) -> None:
     async with serving() as server:
         mine = pool(f"http://127.0.0.1:{server.port}/v1", limit=1)
-        first = await mine.send("GET", "/v1/x", [], None)
+        first = await mine.send("GET", "/v1/x", Lines([]), None)
         waiting = asyncio.get_running_loop().create_task(whole(mine))
         await asyncio.sleep(0.05)
         assert not waiting.done()
@@ -175,7 +176,7 @@ async def test_a_limit_makes_the_next_one_wait(pool: Callable[..., Connections])
 async def test_an_answer_left_unread_costs_its_connection_only(pool: Callable[..., Connections]) -> None:
     async with serving() as server:
         mine = pool(f"http://127.0.0.1:{server.port}/v1", limit=1)
-        first = await mine.send("GET", "/v1/x", [], None)
+        first = await mine.send("GET", "/v1/x", Lines([]), None)
         first.close()
         mine.done(first)
         assert await whole(mine) == b"ok"
@@ -232,7 +233,7 @@ async def test_an_early_answer_ends_the_upload(pool: Callable[..., Connections])
 
     async with await asyncio.start_server(refuse, "127.0.0.1", 0) as listening:
         mine = pool(f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/v1")
-        connection = await mine.send("POST", "/v1/x", [], endless())
+        connection = await mine.send("POST", "/v1/x", Lines([]), endless())
         assert (connection.status, await rest(connection)) == (413, b"no")
         mine.done(connection)
         assert not connection.open

@@ -11,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from farthing.proxy.errors import UpstreamFault
+from farthing.proxy.header_facts import Lines
 from farthing.proxy.http1 import Connection, request_head
+from farthing.proxy.wire import lines_of
 
 
 class Wire(asyncio.Transport):
@@ -105,7 +107,7 @@ async def test_header_values_stay_as_they_came() -> None:
     connection.data_received(b"HTTP/1.1 200 OK\r\nX-A: caf\xc3\xa9 \xff\r\nContent-Length: 0\r\n\r\n")
     _, headers, _ = await answer(connection)
     assert headers[0] == ("X-A", "café \udcff")
-    assert "X-A: café \udcff\r\n".encode("utf-8", "surrogateescape") in request_head("GET", "/", headers)
+    assert "X-A: café \udcff\r\n".encode("utf-8", "surrogateescape") in request_head("GET", "/", lines_of(headers))
 
 
 async def test_an_answer_to_head_has_no_body() -> None:
@@ -187,9 +189,9 @@ async def test_a_slow_reader_stops_the_reading() -> None:
 @pytest.mark.parametrize("target", ["/a\r\nX: y", "/a b", "/a\0"])
 def test_a_target_cannot_break_the_head(target: str) -> None:
     with pytest.raises(ValueError, match="target"):
-        request_head("GET", target, [])
+        request_head("GET", target, "")
 
 
 def test_nor_can_a_header() -> None:
     with pytest.raises(ValueError, match="line break"):
-        request_head("GET", "/", [("X", "a\r\nY: b")])
+        Lines([("X", "a\r\nY: b")])

@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +62,7 @@ def test_a_row_comes_back_as_it_was(opened: Open, tmp_path: Path) -> None:
     assert ledger.flush()
     with closing(sqlite3.connect(tmp_path / "ledger.db")) as conn:
         conn.row_factory = sqlite3.Row
-        assert [dict(each) for each in conn.execute("select * from requests")] == [asdict(given)]
+        assert [dict(each) for each in conn.execute("select * from requests")] == [given._asdict()]
         assert tuple(each["name"] for each in conn.execute("pragma table_info(requests)")) == COLUMNS
         assert conn.execute("pragma journal_mode").fetchone()[0] == "wal"
         plan = conn.execute("explain query plan select * from requests where ts >= 1 and ts < 2").fetchone()["detail"]
@@ -295,7 +294,7 @@ def test_json_lines_hold_the_same_fields(opened: Open, tmp_path: Path) -> None:
     ledger.flush()
 
     found = [json.loads(line) for line in lines.read_text("utf-8").splitlines()]
-    assert found == [asdict(each) for each in given]
+    assert found == [each._asdict() for each in given]
     assert [tuple(line) for line in found] == [COLUMNS] * 3
 
 
@@ -337,11 +336,15 @@ def test_what_was_spent_outlives_a_restart(opened: Open, tmp_path: Path) -> None
         row(ts=100.0, cost_usd=20),
         row(ts=101.0, cost_usd=None),
         row(ts=102.0, cost_usd=300),
+        row(ts=103.0, endpoint="audit", cost_usd=0, overhead_usd=7),
+        row(ts=104.0, endpoint="judge", cost_usd=0, overhead_usd=5),
+        row(ts=105.0, endpoint="judge", cost_usd=0, overhead_usd=None),
     ):
         ledger.append(each)
     ledger.close()
 
     assert opened().spent_since(100.0) == 320
+    assert [opened().spent_since(100.0, overhead_of=one) for one in ("audit", "judge", "chat")] == [7, 5, 0]
     (tmp_path / "file").write_text("")
     with capture_logs() as logs:
         assert opened("file/ledger.db").spent_since(0) == 0

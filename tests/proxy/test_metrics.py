@@ -58,6 +58,16 @@ def test_a_row_is_counted_once_everywhere() -> None:
     ]
 
 
+@pytest.mark.parametrize("endpoint", ["audit", "judge"])
+def test_farthings_own_calls_have_a_label_of_their_own_and_nobody_waited_for_them(endpoint: str) -> None:
+    metrics = Metrics()
+    metrics.observe([row(id="a", endpoint=endpoint, cache="bypass", overhead_usd=DOLLAR, latency_ms=900.0)])
+    labels = {"model": "gpt-4o-mini", "cache": "bypass", "outcome": "completed", "status_class": "2xx"}
+    assert value(metrics, "requests_total", endpoint=endpoint, **labels) == 1
+    assert not value(metrics, "request_duration_seconds_count", cache="bypass")
+    assert value(metrics, "overhead_usd_total") == 1
+
+
 def test_unknown_prices_are_counted_and_losses_have_their_own_counter() -> None:
     metrics = Metrics()
     metrics.observe(

@@ -15,7 +15,7 @@ from farthing.policies.vcache import VCache
 from farthing.policies.verified import Verified
 from farthing.proxy import reuse_state
 from farthing.proxy.config import Semantic
-from farthing.proxy.reuse_state import Learnt, load, new_policy, save
+from farthing.proxy.reuse_state import Learnt, lines, load, new_policy, save
 from farthing.proxy.tasks import TaskGroup
 
 ROUTE = RouteKey("t", "m 1")
@@ -34,7 +34,7 @@ def taught(policy: Policy, labels: int = 60) -> Policy:
 def test_what_is_proved_is_proved_after_a_restart(tmp_path: Path) -> None:
     policy = taught(new_policy(LOOSE))
     assert policy.serves(ROUTE)
-    save(tmp_path / "reuse.json", LOOSE, policy)
+    save(tmp_path / "reuse.json", lines(LOOSE, policy))
     again = load(tmp_path / "reuse.json", LOOSE)
     assert again.serves(ROUTE)
     assert again.state() == policy.state()
@@ -46,12 +46,12 @@ def test_what_is_proved_is_proved_after_a_restart(tmp_path: Path) -> None:
 )
 def test_what_can_not_be_trusted_is_turned_aside(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "reuse.json"
-    save(path, LOOSE, taught(new_policy(LOOSE)))
+    save(path, lines(LOOSE, taught(new_policy(LOOSE))))
     whole = path.read_bytes()
     if content is None:  # of the right scorer, but damaged within
-        kept = orjson.loads(whole)
-        kept["policy"]["routes"][0][2]["book"]["evidence"] = [[-1, 0]]
-        content = orjson.dumps(kept)
+        kept = [orjson.loads(line) for line in whole.splitlines()]
+        next(part for part in kept[1:] if part[0] == "routes" and part[1])[1][0][2]["book"]["evidence"] = [[-1, 0]]
+        content = b"\n".join(map(orjson.dumps, kept))
     path.write_bytes(content)
     assert load(path, LOOSE).state() == []
     assert not path.exists()
@@ -60,7 +60,7 @@ def test_what_can_not_be_trusted_is_turned_aside(tmp_path: Path, content: bytes 
 
 def test_another_scorer_turns_the_file_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "reuse.json"
-    save(path, LOOSE, taught(new_policy(LOOSE)))
+    save(path, lines(LOOSE, taught(new_policy(LOOSE))))
     other = tmp_path / "verifier.json"
     other.write_text("{}", "utf-8")
     monkeypatch.setattr(reuse_state, "MODEL", other)
@@ -74,7 +74,7 @@ def test_no_file_is_no_evidence_and_no_complaint(tmp_path: Path) -> None:
 
 
 def test_a_stricter_promise_is_judged_anew_by_the_same_evidence(tmp_path: Path) -> None:
-    save(tmp_path / "reuse.json", LOOSE, taught(new_policy(LOOSE)))
+    save(tmp_path / "reuse.json", lines(LOOSE, taught(new_policy(LOOSE))))
     strict = load(tmp_path / "reuse.json", LOOSE.model_copy(update={"max_wrong": 0.01}))
     assert not strict.serves(ROUTE)
     assert strict.state()[0].labels > 0
@@ -82,7 +82,7 @@ def test_a_stricter_promise_is_judged_anew_by_the_same_evidence(tmp_path: Path) 
 
 def test_a_write_that_fails_leaves_the_old_file_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "reuse.json"
-    save(path, LOOSE, taught(new_policy(LOOSE)))
+    save(path, lines(LOOSE, taught(new_policy(LOOSE))))
     before = path.read_bytes()
 
     def full(descriptor: int) -> None:
@@ -90,7 +90,7 @@ def test_a_write_that_fails_leaves_the_old_file_whole(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
-        save(path, LOOSE, new_policy(LOOSE))
+        save(path, lines(LOOSE, new_policy(LOOSE)))
     assert path.read_bytes() == before
     assert load(path, LOOSE).serves(ROUTE)
 
@@ -151,3 +151,38 @@ async def test_trying_another_policy_loses_nothing(tmp_path: Path) -> None:
         await learnt.use(LOOSE.model_copy(update={"unproven": True}))
         again = await learnt.use(LOOSE)
         assert again.serves(ROUTE)
+
+
+JUDGED = LOOSE.model_copy(update={"second_stage": "judge:cheap"})
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"second_stage": "off"},
+        {"second_stage": "judge:dear"},
+        {"second_stage": "cross-encoder:cheap"},
+        {"judge_band": (0.4, 0.85)},
+        {"judge_band": (0.5, 0.9)},
+    ],
+)
+def test_what_was_learnt_under_another_second_stage_proves_nothing(tmp_path: Path, other: dict[str, Any]) -> None:
+    path = tmp_path / "reuse.json"
+    save(path, lines(JUDGED, taught(new_policy(JUDGED))))
+    assert not load(path, JUDGED.model_copy(update=other)).serves(ROUTE)
+    assert (tmp_path / "reuse.other.json").exists()
+
+
+def test_the_question_that_a_judge_is_asked_is_part_of_what_was_learnt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "reuse.json"
+    save(path, lines(JUDGED, taught(new_policy(JUDGED))))
+    monkeypatch.setattr(reuse_state.judge, "VERSION", 99)
+    assert not load(path, JUDGED).serves(ROUTE)
+
+
+def test_the_judges_money_and_patience_change_nothing_of_what_was_learnt(tmp_path: Path) -> None:
+    path = tmp_path / "reuse.json"
+    save(path, lines(JUDGED, taught(new_policy(JUDGED))))
+    assert load(path, JUDGED.model_copy(update={"judge_daily_usd": 9, "judge_deadline_ms": 9.0})).serves(ROUTE)

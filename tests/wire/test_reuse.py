@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from farthing.policies.agree import comparator
 from farthing.proxy import figures
-from farthing.proxy.reuse_state import comparator
 from tests.fakes.proxying import Proxied, chat, proxied
 from tests.fakes.upstream import ScriptedUpstream
 from tests.wire.test_semantic import how, learnt, loaded
@@ -133,7 +133,7 @@ async def test_a_stream_that_ends_in_an_error_says_nothing_of_the_candidate(
         up.default.error_event = True
         await proxy.post(chat(again, stream=True))
         await quiet(proxy)
-        assert "0 of" in proxy.services.semantic.reuse.state()[0].reason
+        assert "not proved: 0 labels" in proxy.services.semantic.reuse.state()[0].reason
 
 
 async def test_every_audit_is_paid_for_in_the_books_and_a_change_ends_the_serving(
@@ -202,7 +202,9 @@ async def test_a_bad_rating_purges_the_answer_and_counts(
     async with proxied(up.url, tmp_path, **LOOSE) as proxy:
         await loaded(proxy)
         await taught(proxy, asked)
-        _, again = next(asked)
+        question, again = next(asked)
+        await proxy.post(chat(question))
+        await quiet(proxy)
         hit = await proxy.post(chat(again))
         kept = (await proxy.services.state.store.stats()).entries
         before = proxy.services.semantic.reuse.state()[0]

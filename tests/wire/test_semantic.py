@@ -52,7 +52,7 @@ async def test_observing_serves_nothing_and_records_what_it_would_have_done(tmp_
     assert row["similarity"] > 0.9
     stage, action, reason = json.loads(row["decisions"])[0]
     assert (stage, action) == ("semantic", "observe")
-    assert "score 0." in reason and "choosing thresholds" in reason
+    assert "score 0." in reason and "not proved: 0 labels" in reason
     assert (row["cost_usd"], row["saved_semantic_usd"]) == (row["baseline_usd"], 0)
 
 
@@ -238,13 +238,13 @@ async def test_who_joins_a_near_duplicates_answer_is_told_so_and_saves_as_much(
         await learnt(proxy, 1)
         thread = proxy.services.thread
         assert thread is not None
-        run = type(thread).run
+        look_up = type(thread).lookup
 
         async def slow(*args: Any) -> Any:
             await asyncio.sleep(0.3)
-            return await run(*args)
+            return await look_up(*args)
 
-        monkeypatch.setattr(type(thread), "run", slow)
+        monkeypatch.setattr(type(thread), "lookup", slow)
         answers = await asyncio.gather(*(proxy.post(chat(AGAIN)) for _ in range(3)))
         rows = await proxy.rows(4)
 

@@ -1,0 +1,73 @@
+"""What a purge asks for, from a caller's words: the admin call and the command line say it alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from farthing.cache.store import Selector
+from farthing.proxy.errors import ClientFault
+from farthing.proxy.figures import farthing_since
+
+if TYPE_CHECKING:
+    from farthing.proxy.app import Services
+
+__all__ = ["purge", "selector_of"]
+
+_TEXTS = ("key", "model", "scope", "source", "older_than")
+
+
+async def purge(services: Services, asked: dict[str, Any]) -> dict[str, int]:
+    """Remove what `asked` names: how many answers, and how many of them near-duplicates could find.
+
+    Raises ClientFault (see `selector_of`), StoreFault.
+    """
+    selector = selector_of(asked, services.state.clock.now_s())
+    keys = await services.state.store.purge(selector)
+    near_duplicates = await services.semantic.forget(keys)
+    if selector == Selector():
+        services.semantic.lately.clear()
+    return {"purged": len(keys), "near_duplicates": near_duplicates}
+
+
+def selector_of(asked: Mapping[str, Any], now_s: float) -> Selector:
+    """`{"key", "model", "scope", "tags": ["doc=kb-17"], "source", "older_than": "7d"}`, all of them optional and all to
+    be met; {} is everything. `source` is short for the tag of that name. `older_than`: a span of time, or a date.
+
+    Raises ClientFault: another field, an empty one (which would purge more than was meant), a tag without a name.
+    """
+    if unknown := sorted(set(asked) - {*_TEXTS, "tags"}):
+        raise _fault(f"a purge knows {', '.join(_TEXTS)} and tags, not {unknown[0][:40]!r}", unknown[0][:40])
+    for name in _TEXTS:
+        if name in asked and not (isinstance(asked[name], str) and asked[name].strip()):
+            raise _fault(f"{name} must be a text that is not empty", name)
+    given = asked.get("tags", [])
+    if not isinstance(given, list) or ("tags" in asked and not given):
+        raise _fault("tags must be a list of NAME=VALUE that is not empty", "tags")
+    tags = [_tag(one) for one in given]
+    if "source" in asked:
+        tags.append(("source", asked["source"].strip()))
+    before_s = None
+    if "older_than" in asked:
+        try:
+            before_s = farthing_since(asked["older_than"], now_s)
+        except ValueError as error:
+            raise _fault(str(error), "older_than") from None
+    return Selector(
+        key=asked.get("key", ""),
+        model=asked.get("model", ""),
+        scope=asked.get("scope", ""),
+        tags=tuple(tags),
+        stored_before_s=before_s,
+    )
+
+
+def _tag(text: object) -> tuple[str, str]:
+    name, equals, value = text.partition("=") if isinstance(text, str) else ("", "", "")
+    if not (name.strip() and equals and value.strip()):
+        raise _fault(f"a tag looks like doc=kb-17, not {str(text)[:40]!r}", "tags")
+    return name.strip(), value.strip()
+
+
+def _fault(message: str, param: str) -> ClientFault:
+    return ClientFault(message, code="invalid_selector", param=param)

@@ -1,0 +1,108 @@
+"""The page in a real browser, on a ledger of its own and with canned answers on near-duplicates."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from farthing.proxy.clock import FakeClock
+from farthing.proxy.dashboard import Dashboard
+from farthing.proxy.row import Row
+from tests.fakes.rows import NOW_S, ledger
+
+__all__ = ["LATELY", "Opener", "marks", "playwright"]
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed")
+marks = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed (apt-get install chromium)"),
+]
+
+STATE = {"version": "0.1.0", "upstream": "127.0.0.1", "simulated": False, "exact": "exact", "semantic": "observe",
+         "tidy": True, "capture": "off", "switched_off": False, "ledger": "ok", "ledger_dropped": 0}  # fmt: skip
+CSP = "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+
+REUSE: dict[str, Any] = {"mode": "observe", "policy": "verified", "max_wrong": 0.01, "per": "hit", "confidence": 0.95,
+         "audits_usd_today": 0.0, "audit_daily_usd": 1.0, "count": 0, "routes": []}  # fmt: skip
+LATELY: dict[str, Any] = {"texts": True, "kind": "near", "counts": {"near": 0, "served": 0, "wrong": 0}, "routes": [],
+         "slot_s": 10, "total": {"start_s": [], "looked": [], "served": []}, "over_time": [],
+         "latest": []}  # fmt: skip
+
+Opener = Callable[..., Any]
+
+
+@asynccontextmanager
+async def served(dashboard: Dashboard, reuse: dict[str, Any], lately: dict[str, Any]) -> AsyncIterator[str]:
+    """The page, with canned answers on near-duplicates: `lately` by kind. An answer with "error" has status 500."""
+
+    async def handler(request: web.Request) -> web.Response:
+        canned = None
+        if request.path == "/farthing/api/semantic":
+            canned = reuse
+        elif request.path == "/farthing/api/semantic/lately":
+            canned = {**LATELY, "kind": request.query["kind"], **lately.get(request.query["kind"], {})}
+            if request.query["route"]:
+                canned["latest"] = [
+                    each for each in canned["latest"] if "/".join(each["route"].values()) == request.query["route"]
+                ]
+        if canned is not None:
+            return web.json_response(canned, status=500 if "error" in canned else 200)
+        found = await dashboard.handle(request.method, request.path, request.query)
+        status, kind, body = found or (404, "text/plain", b"")
+        return web.Response(status=status, body=body, headers={"Content-Type": kind, "Content-Security-Policy": CSP})
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", handler)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+def is_complaint(said: Any) -> bool:
+    """An error on the console, but for the browser's own line on an answer that was canned to fail."""
+    return said.type == "error" and "status of 500" not in said.text
+
+
+@pytest.fixture
+async def opened(tmp_path: Path) -> AsyncIterator[Opener]:
+    """Opens the page on a ledger of `rows`; afterwards there must have been no error on its console."""
+    complaints: list[str] = []
+    async with AsyncExitStack() as stack:
+        play = await stack.enter_async_context(playwright.async_playwright())
+        browser = await play.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-background-networking"]
+        )
+        stack.push_async_callback(browser.close)
+
+        async def open_page(
+            rows: Iterable[Row],
+            wait: str = "ready",
+            width: int = 1280,
+            reuse: dict[str, Any] | None = None,
+            lately: dict[str, Any] | None = None,
+            **state: Any,
+        ) -> Any:
+            ledger(tmp_path / "ledger.db", rows).close()
+            dashboard = Dashboard(tmp_path / "ledger.db", FakeClock(NOW_S), lambda: {**STATE, **state})
+            base = await stack.enter_async_context(served(dashboard, {**REUSE, **(reuse or {})}, lately or {}))
+            page = await browser.new_page(viewport={"width": width, "height": 900})
+            page.on("pageerror", lambda error: complaints.append(str(error)))
+            page.on("console", lambda said: complaints.append(said.text) if is_complaint(said) else None)
+            page.on("request", lambda asked: complaints.append(asked.url) if not asked.url.startswith(base) else None)
+            await page.goto(f"{base}/farthing/#since=7d")
+            await page.wait_for_selector(f"main[data-state={wait}]", timeout=20_000)
+            return page
+
+        yield open_page
+    assert complaints == []
