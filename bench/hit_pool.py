@@ -50,7 +50,7 @@ class Pool:
         for number, one in enumerate(self.asked):
             if not unmatchable(one.text, records=traffic.records) and vectors.of(one.text) is not None:
                 members[one.scope].append(number)
-                scorer.learn(one.text, self._words[one.route])
+                self._words[one.route].learn(scorer.read(one.text).terms)
         self.places = [self._placed(scope, ids, vectors) for scope, ids in enumerate(members.values())]
         self.routes = [self.asked[place.ids[0]].route for place in self.places]
 
@@ -86,9 +86,9 @@ class Pool:
 
     def _work_out(self, place: Place, asked: int, others: NDArray[np.int16]) -> None:
         one = self.asked[place.ids[asked]]
-        texts = [self.asked[place.ids[other]].text for other in others]
+        said = [self._scorer.read(self.asked[place.ids[other]].text) for other in others]
         cosines = place.cosine[asked, others].tolist()
-        scores = self._scorer.scores(one.text, texts, cosines, self._words[one.route])
+        scores = self._scorer.scores(self._scorer.read(one.text), said, cosines, self._words[one.route])
         place.score[asked, others] = place.score[others, asked] = scores
 
     def shift(self, order: Sequence[int]) -> tuple[float, float]:
@@ -105,10 +105,11 @@ class Pool:
             near = self.nearest(place, where[1], stored[where[0]], NEIGHBOURS)
             best = self.best(place, where[1], stored[where[0]])
             if best is not None:
-                texts = [self.asked[place.ids[other]].text for other in near]
+                said = [self._scorer.read(self.asked[place.ids[other]].text) for other in near]
+                reading = self._scorer.read(self.asked[number].text)
                 cosines = place.cosine[where[1], near].tolist()
-                differences.append(max(self._scorer.scores(self.asked[number].text, texts, cosines, own)) - best[1])
-            self._scorer.learn(self.asked[number].text, own)
+                differences.append(max(self._scorer.scores(reading, said, cosines, own)) - best[1])
+            own.learn(self._scorer.read(self.asked[number].text).terms)
             stored[where[0]][where[1]] = True
         found = np.abs(np.array(differences or [0.0]))
         return float(found.mean()), float((found > 0.05).mean())

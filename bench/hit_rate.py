@@ -18,7 +18,6 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench.hit_cost import cost
 from bench.hit_figures import areas_table, goals, main_table, slices_table, warm_up_table
 from bench.hit_methods import Method, Sums, run
 from bench.hit_plot import draw
@@ -73,9 +72,6 @@ def main(arguments: list[str]) -> int:
     table.targets = goals(results)
     table.notes = notes(shifts)
     tables = [table, areas_table(results), warm_up_table(results), slices_table(results, slices)]
-    if not given.quick:
-        tell("stage cost")
-        tables.append(cost(traffics[0].asked + traffics[1].asked))
     tell("done")
     write(tables, given, console)
     picture = PICTURE if document_of(given) is not None else RESULTS / "hit-rate.png"

@@ -50,7 +50,15 @@ class RouteWords:
             self.texts //= 2
             self._counts = {term: count // 2 for term, count in self._counts.items() if count > 1}
 
+    def rarities(self, terms: Iterable[tuple[str, float]]) -> dict[str, float]:
+        """For each term and its prior: minus the logarithm (nats) of the share of texts that have it; 0 to 12."""
+        count, log, total = self._counts.get, math.log, self.texts + _PRIOR_TEXTS
+        return {
+            term: (rare if (rare := -log(share)) < RAREST else RAREST) if share < 1.0 else 0.0
+            for term, prior in terms
+            for share in ((count(term, 0) + prior) / total,)
+        }
+
     def rarity(self, term: str, prior: float) -> float:
-        """Minus the logarithm (nats) of the share of texts that have the word; 0 to 12."""
-        share = (self._counts.get(term, 0) + prior) / (self.texts + _PRIOR_TEXTS)
-        return min(-math.log(share), RAREST) if share < 1.0 else 0.0
+        """The same for one."""
+        return self.rarities([(term, prior)])[term]

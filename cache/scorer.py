@@ -3,34 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from farthing.cache.guard import disagreement
 from farthing.cache.rarity import RouteWords
+from farthing.cache.reading import Reading
 from farthing.cache.verifier import Verifier
-from farthing.proxy.text import signals
+from farthing.proxy.text import Signals, signals
 
 __all__ = ["GuardScorer", "Scorer", "VerifierScorer"]
 
+R = TypeVar("R")
 
-class Scorer(Protocol):
-    """Scores candidates in [0, 1], higher is safer. Lives on the semantic cache's thread."""
+
+class Scorer(Protocol[R]):
+    """Scores candidates in [0, 1], higher is safer. Lives on the semantic cache's thread.
+
+    R: a text as it was read, which its owner keeps.
+    """
 
     name: str
 
-    def scores(self, text: str, candidates: Sequence[str], cosines: Sequence[float], words: RouteWords) -> list[float]:
-        """For each candidate how safe its answer is for `text`. `words`: of the route."""
+    def read(self, text: str) -> R:
+        """What there is to know of a normalised text; the dear part of scoring it."""
         ...
 
-    def learn(self, text: str, words: RouteWords) -> None:
+    def scores(self, asked: R, candidates: Sequence[R], cosines: Sequence[float], words: RouteWords) -> list[float]:
+        """For each candidate how safe its answer is for what is asked. `words`: of the route."""
+        ...
+
+    def learn(self, met: R, words: RouteWords) -> None:
         """A text that the route has met."""
         ...
 
-    def explain(self, text: str, candidate: str, cosine: float, words: RouteWords) -> dict[str, float | str]:
+    def explain(self, asked: R, candidate: R, cosine: float, words: RouteWords) -> dict[str, float | str]:
         """What told for and against one candidate, for people."""
         ...
 
-    def against(self, text: str, candidate: str, cosine: float, words: RouteWords) -> list[str]:
+    def against(self, asked: R, candidate: R, cosine: float, words: RouteWords) -> list[str]:
         """What spoke against it, in words, the most telling first."""
         ...
 
@@ -40,24 +50,29 @@ class GuardScorer:
 
     name = "guard"
 
-    def scores(self, text: str, candidates: Sequence[str], cosines: Sequence[float], words: RouteWords) -> list[float]:
+    def read(self, text: str) -> Signals:
+        """See Scorer."""
+        return signals(text)
+
+    def scores(
+        self, asked: Signals, candidates: Sequence[Signals], cosines: Sequence[float], words: RouteWords
+    ) -> list[float]:
         """See Scorer. A cosine that is no number is no reason to serve."""
-        asked = signals(text)
         return [
-            min(cosine, 1.0) if cosine >= 0.0 and not disagreement(asked, signals(one)) else 0.0
+            min(cosine, 1.0) if cosine >= 0.0 and not disagreement(asked, one) else 0.0
             for one, cosine in zip(candidates, cosines, strict=True)
         ]
 
-    def learn(self, text: str, words: RouteWords) -> None:
+    def learn(self, met: Signals, words: RouteWords) -> None:
         """See Scorer."""
 
-    def explain(self, text: str, candidate: str, cosine: float, words: RouteWords) -> dict[str, float | str]:
+    def explain(self, asked: Signals, candidate: Signals, cosine: float, words: RouteWords) -> dict[str, float | str]:
         """See Scorer."""
-        return {"cosine": cosine, "guard": disagreement(signals(text), signals(candidate)) or "passes"}
+        return {"cosine": cosine, "guard": disagreement(asked, candidate) or "passes"}
 
-    def against(self, text: str, candidate: str, cosine: float, words: RouteWords) -> list[str]:
+    def against(self, asked: Signals, candidate: Signals, cosine: float, words: RouteWords) -> list[str]:
         """See Scorer."""
-        reason = disagreement(signals(text), signals(candidate))
+        reason = disagreement(asked, candidate)
         return [reason] if reason else []
 
 
@@ -68,18 +83,24 @@ class VerifierScorer:
         self._verifier = verifier
         self.name = verifier.name
 
-    def scores(self, text: str, candidates: Sequence[str], cosines: Sequence[float], words: RouteWords) -> list[float]:
+    def read(self, text: str) -> Reading:
         """See Scorer."""
-        return self._verifier.scores(text, candidates, cosines, words)
+        return self._verifier.read(text)
 
-    def learn(self, text: str, words: RouteWords) -> None:
+    def scores(
+        self, asked: Reading, candidates: Sequence[Reading], cosines: Sequence[float], words: RouteWords
+    ) -> list[float]:
         """See Scorer."""
-        self._verifier.learn(text, words)
+        return self._verifier.scores(asked, candidates, cosines, words)
 
-    def explain(self, text: str, candidate: str, cosine: float, words: RouteWords) -> dict[str, float | str]:
+    def learn(self, met: Reading, words: RouteWords) -> None:
         """See Scorer."""
-        return dict(self._verifier.explain(text, candidate, cosine, words))
+        words.learn(met.terms)
 
-    def against(self, text: str, candidate: str, cosine: float, words: RouteWords) -> list[str]:
+    def explain(self, asked: Reading, candidate: Reading, cosine: float, words: RouteWords) -> dict[str, float | str]:
         """See Scorer."""
-        return self._verifier.against(text, candidate, cosine, words)
+        return dict(self._verifier.explain(asked, candidate, cosine, words))
+
+    def against(self, asked: Reading, candidate: Reading, cosine: float, words: RouteWords) -> list[str]:
+        """See Scorer."""
+        return self._verifier.against(asked, candidate, cosine, words)

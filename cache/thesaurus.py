@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from farthing.cache.rarity import prior_of
 from farthing.proxy.text import stem
 
 __all__ = ["NOTHING", "Sense", "Thesaurus"]
@@ -21,15 +22,21 @@ _RAREST = 40_000
 
 @dataclass(frozen=True, slots=True)
 class Sense:
-    """A word's `rank` by frequency (0 is 'the'), its `meanings`, the `kinds` one step above, its `opposites`' stems."""
+    """A word's `rank` by frequency (0 is 'the'), its `meanings`, the `kinds` one step above, its `opposites`' stems.
+
+    `prior`: rarity.prior_of(rank).
+    """
 
     rank: int
     meanings: frozenset[int]
     kinds: frozenset[int]
     opposites: frozenset[str]
+    prior: float
 
 
-NOTHING = Sense(_RAREST, frozenset(), frozenset(), frozenset())
+NOTHING = Sense(_RAREST, frozenset(), frozenset(), frozenset(), prior_of(_RAREST))
+# Inflected forms whose senses are kept: an entry's reading then shares them with all others'.
+_KEPT_FORMS = 16_384
 
 
 class Thesaurus:
@@ -37,6 +44,7 @@ class Thesaurus:
 
     def __init__(self, senses: dict[str, Sense]) -> None:
         self._senses = senses
+        self._forms: dict[str, Sense] = {}
 
     @classmethod
     def load(cls, path: Path = _FILE) -> Thesaurus:
@@ -53,6 +61,16 @@ class Thesaurus:
 
     def sense(self, word: str) -> Sense:
         """The word's, lower case; an inflected form that means nothing by itself gets its base form's meanings."""
+        found = self._forms.get(word)
+        if found is None:
+            found = self._sense(word)
+            if found is not NOTHING:
+                if len(self._forms) >= _KEPT_FORMS:
+                    self._forms.clear()
+                self._forms[word] = found
+        return found
+
+    def _sense(self, word: str) -> Sense:
         own = self._senses.get(word, NOTHING)
         if own.meanings or own.kinds or own.opposites:
             return own
@@ -62,13 +80,15 @@ class Thesaurus:
                 doubled = bare[:-1] if not instead and bare[-1] == bare[-2] else bare
                 base = self._senses.get(bare + instead) or self._senses.get(doubled)
                 if base is not None:
-                    return Sense(min(own.rank, base.rank), base.meanings, base.kinds, base.opposites)
+                    nearer = own if own.rank < base.rank else base
+                    return Sense(nearer.rank, base.meanings, base.kinds, base.opposites, nearer.prior)
         return own
 
 
 def _parsed(rank: int, line: str) -> tuple[str, Sense]:
     word, meanings, kinds, opposites, *_ = (*line.split("\t"), "", "", "")
-    return word, Sense(rank, _numbers(meanings), _numbers(kinds), frozenset(map(stem, opposites.split())))
+    stems = frozenset(map(stem, opposites.split()))
+    return word, Sense(rank, _numbers(meanings), _numbers(kinds), stems, prior_of(rank))
 
 
 def _numbers(listed: str) -> frozenset[int]:

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from farthing.cache.differences import AS_A_WHOLE, KINDS, without
 from farthing.cache.rarity import RouteWords
-from farthing.cache.signals import FEATURES, Reading, comparable, compare, read
+from farthing.cache.reading import Reading, read
+from farthing.cache.signals import FEATURES, Asked, comparable, compare
 from farthing.cache.thesaurus import Thesaurus
 from farthing.proxy.errors import FarthingError
 
@@ -31,6 +32,8 @@ __all__ = ["VERSION", "Trees", "Verifier", "VerifierUnavailable"]
 VERSION = 1
 MODEL = Path(__file__).parent / "lexical" / "verifier.json"
 _KEPT = 4_096
+# A tree's answers must fit a byte.
+_MOST_DEPTH = 3
 # Log-odds that distance as a whole must cost a pair before it is worth a word.
 _TELLING = 0.5
 
@@ -66,26 +69,23 @@ class Trees:
         count, nodes = len(self.leaf), 2**self.depth - 1
         fits = self.feature.shape == self.threshold.shape == (count, nodes) and self.leaf.shape == (count, nodes + 1)
         inside = fits and 0 <= self.feature.min() <= self.feature.max() < len(FEATURES)
-        sound = inside and self._linear.shape == (len(FEATURES),) and self._slope > 0
+        sound = inside and 1 <= self.depth <= _MOST_DEPTH and self._linear.shape == (len(FEATURES),) and self._slope > 0
         numbers = [self.leaf, self._linear, np.array([self._start, self._slope, self._offset])]
         if not sound or not all(np.isfinite(part).all() for part in numbers):
             raise VerifierUnavailable("the verifier's model is damaged: install farthing again")
-        self._flat = self.feature.ravel()
-        self._thresholds = self.threshold.ravel()
-        self._first = np.arange(count) * nodes
-        self._leaves = self.leaf.ravel()
-        self._first_leaf = np.arange(count) * (nodes + 1)
+        # A tree's answers, one bit a node, are the row of a table of its leaves: no walk from node to node.
+        spare = ((0, 0), (0, 8 - nodes))
+        self._flat = np.pad(self.feature, spare).ravel()
+        self._thresholds = np.pad(self.threshold, spare, constant_values=np.inf).ravel()
+        self._leaves = self.leaf[:, _leaf_of_answers(self.depth)].ravel()
+        self._first_leaf = np.arange(count) * 256
 
     def sums(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
         """float64 [n, features] to [n]: the uncalibrated log-odds."""
         import numpy as np
 
-        right = (rows.take(self._flat, axis=1) > self._thresholds).ravel()
-        first = np.arange(len(rows))[:, None] * len(self._flat) + self._first
-        within = right.take(first).astype(np.intp)
-        for level in range(1, self.depth):
-            within = 2 * within + right.take(first + (within + (2**level - 1)))
-        leaves = self._leaves.take(within + self._first_leaf).sum(axis=1)
+        answers = np.packbits(rows.take(self._flat, axis=1) > self._thresholds, axis=1)
+        leaves = self._leaves.take(answers + self._first_leaf).sum(axis=1)
         return np.asarray(leaves + rows @ self._linear + self._start)
 
     def probabilities(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -96,8 +96,22 @@ class Trees:
         return np.asarray(1.0 / (1.0 + np.exp(-odds)))
 
 
+def _leaf_of_answers(depth: int) -> list[int]:
+    """Which leaf a tree of that depth ends at, by its nodes' answers (node 0's is the highest of eight bits)."""
+    leaves = []
+    for answers in range(256):
+        node = 0
+        for _ in range(depth):
+            node = 2 * node + 1 + (answers >> (7 - node) & 1)
+        leaves.append(node - (2**depth - 1))
+    return leaves
+
+
 class Verifier:
-    """Reads texts, keeps what it read of the latest 4,096, and scores pairs. Not for two threads at once."""
+    """Reads texts, remembers the latest 4,096 (a miss is read once for its look-up and its entry), and scores pairs.
+
+    Not for two threads at once.
+    """
 
     def __init__(self, trees: Trees, thesaurus: Thesaurus, *, name: str, kept: int = _KEPT) -> None:
         self.name = name
@@ -123,7 +137,7 @@ class Verifier:
         return cls(Trees(model), thesaurus, name=f"verifier-{VERSION}/{hashlib.sha256(content).hexdigest()[:8]}")
 
     def read(self, text: str) -> Reading:
-        """What `text` says; kept, so that a stored text is read once as long as it is in use."""
+        """What `text` says."""
         found = self._readings.get(text)
         if found is None:
             found = self._readings[text] = read(text, self._thesaurus)
@@ -133,56 +147,51 @@ class Verifier:
             self._readings.move_to_end(text)
         return found
 
-    def learn(self, text: str, words: RouteWords) -> None:
-        """Count the words of a text that the route has met."""
-        words.learn(self.read(text).terms)
-
     def rows(
         self, asked: Reading, candidates: Sequence[Reading], cosines: Sequence[float], words: RouteWords
     ) -> list[list[float]]:
         """The features of each candidate, [candidates][features]."""
-        rarity = words.rarity
-        return [compare(asked, one, cosine, rarity) for one, cosine in zip(candidates, cosines, strict=True)]
+        prepared = Asked(asked, words)
+        return [compare(prepared, one, cosine) for one, cosine in zip(candidates, cosines, strict=True)]
 
-    def scores(self, text: str, candidates: Sequence[str], cosines: Sequence[float], words: RouteWords) -> list[float]:
-        """For each candidate the probability that its answer answers `text`, in [0, 1].
+    def scores(
+        self, asked: Reading, candidates: Sequence[Reading], cosines: Sequence[float], words: RouteWords
+    ) -> list[float]:
+        """For each candidate the probability that its answer answers what is asked, in [0, 1].
 
-        `cosines`: of the candidates' vectors with the text's; one that is no number counts as -1. `words`: the
+        `cosines`: of the candidates' vectors with its own; one that is no number counts as -1. `words`: the
         route's. Raises ValueError where there aren't as many cosines as candidates.
         """
         import numpy as np
 
         if not candidates:
             return []
-        asked = self.read(text)
-        others = [self.read(one) for one in candidates]
         near = [cosine if -1.0 <= cosine <= 1.0 else (1.0 if cosine > 1.0 else -1.0) for cosine in cosines]
-        rows = self.rows(asked, others, near, words)
+        rows = self.rows(asked, candidates, near, words)
         table = np.fromiter(chain.from_iterable(rows), np.float64, len(rows) * len(FEATURES)).reshape(len(rows), -1)
         found = self._trees.probabilities(table).tolist()
         return [
-            0.0 if comparable(asked, one) else 1.0 if asked.signals.text == one.signals.text else score
-            for one, score in zip(others, found, strict=True)
+            0.0 if comparable(asked, one) else 1.0 if asked.text == one.text else score
+            for one, score in zip(candidates, found, strict=True)
         ]
 
-    def explain(self, text: str, candidate: str, cosine: float, words: RouteWords) -> dict[str, float]:
+    def explain(self, asked: Reading, candidate: Reading, cosine: float, words: RouteWords) -> dict[str, float]:
         """The features of one pair that say something, by name, for people."""
-        row = compare(self.read(text), self.read(candidate), cosine, words.rarity)
+        row = compare(Asked(asked, words), candidate, cosine)
         return {
             name: value
             for (name, direction), value in zip(FEATURES.items(), row, strict=True)
             if direction >= 0 or value
         }
 
-    def against(self, text: str, candidate: str, cosine: float, words: RouteWords) -> list[str]:
+    def against(self, asked: Reading, candidate: Reading, cosine: float, words: RouteWords) -> list[str]:
         """The pair's kinds of difference (see differences.KINDS), what lowers its score most first."""
         import numpy as np
 
-        one, other = self.read(text), self.read(candidate)
-        reason = comparable(one, other)
-        if reason or one.signals.text == other.signals.text:
+        reason = comparable(asked, candidate)
+        if reason or asked.text == candidate.text:
             return [reason] if reason else []
-        row = compare(one, other, cosine, words.rarity)
+        row = compare(Asked(asked, words), candidate, cosine)
         others = {kind: changed for kind, names in KINDS.items() if (changed := without(row, names)) != row}
         now, *then = self._trees.sums(np.asarray([row, *others.values()], np.float64)).tolist()
         gains = {kind: found - now for kind, found in zip(others, then, strict=True)}

@@ -319,9 +319,9 @@ def near_until_s(fresh: Freshness, entry: Entry) -> float:
 
 
 def same_thread(old: Config, new: Config) -> bool:
-    """Whether the semantic cache's thread may serve on: its model and its priority stay."""
-    before, after = old.semantic, new.semantic
-    return (before.model, before.mode, before.unproven) == (after.model, after.mode, after.unproven)
+    """Whether the semantic cache's thread may serve on: its model, its priority and its bounds stay."""
+    kept = ("model", "mode", "unproven", "max_entries", "max_bytes")
+    return all(getattr(old.semantic, name) == getattr(new.semantic, name) for name in kept)
 
 
 def lay_out(
@@ -401,7 +401,10 @@ def open_semantic(config: Config, tasks: TaskGroup) -> SemanticThread:
         embedder = open_embedder(config.semantic.model)
         path = config.state_dir / "semantic.db"
         scorer = GuardScorer() if config.semantic.unproven else VerifierScorer(Verifier.open())
-        return SemanticCache.open(path, embedder, max_entries=config.semantic.max_entries, scorer=scorer)
+        limits = config.semantic
+        return SemanticCache.open(
+            path, embedder, max_entries=limits.max_entries, max_bytes=limits.max_bytes, scorer=scorer
+        )
 
     thread = SemanticThread(load, patient=config.semantic.mode == "observe")
 

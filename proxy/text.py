@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -156,13 +157,14 @@ def signals(text: str) -> Signals:
     """All signals of `text`. O(len(text)), at most READ_CHARS of it; never raises."""
     cut = len(text) > READ_CHARS
     text = normalise(text)
-    rest, code = _take_code(text)
+    plain = text.isascii()
+    rest, code = (text, ()) if plain and not _MAYBE_CODE.search(text) else _take_code(text)
     quotes = tuple(next(filter(None, found.groups()), "") for found in _QUOTED.finditer(rest))
     rest, dates, times = _take_dates(rest)
     rest, digits, quantities, bounds = _take_amounts(_in_digits(rest))
     words, names = tokens_of(rest)
     lower = tuple(word.lower() for word in words)
-    foreign = tuple(token for token in tokens_of(text)[0] if not token.isascii() and _scripts(token) - {"latin"})
+    foreign = () if plain else tuple(token for token in tokens_of(text)[0] if _scripts(token) - {"latin"})
     return Signals(
         text=text,
         words=words,
@@ -183,7 +185,7 @@ def signals(text: str) -> Signals:
         symbols=tuple(char for char in rest if not char.isalnum() and unicodedata.category(char) in ("So", "Sm")),
         foreign=foreign,
         mixed=mixed_words(text),
-        scripts=frozenset().union(*(_scripts(token) for token in words)),
+        scripts=_scripts("".join(words)),
         language=_language(lower),
         question=_question(lower, "?" in text),
         cut=cut,
@@ -246,7 +248,7 @@ def _blank(text: str, match: re.Match[str]) -> str:
 
 
 def _take_code(text: str) -> tuple[str, tuple[str, ...]]:
-    """Code and addresses in order, and the text with blanks where they stood."""
+    """Code and addresses in order, and the text with blanks where they stood. See _MAYBE_CODE."""
     taken: list[tuple[int, str]] = []
 
     def take(match: re.Match[str]) -> str:
@@ -262,6 +264,8 @@ def _take_code(text: str) -> tuple[str, tuple[str, ...]]:
     def look(match: re.Match[str]) -> str:
         raw = match.group()
         bare = raw.strip(".,;:!?()\"'")
+        if bare.isalpha() and bare[1:].islower():
+            return raw
         inner = bare.strip("*_~$<>=+#&|[]{}")
         digits = any(char.isdigit() for char in inner) and any(char.isalpha() for char in inner)
         is_code = (
@@ -279,6 +283,8 @@ def _take_code(text: str) -> tuple[str, tuple[str, ...]]:
     return text, tuple(found for _, found in sorted(taken))
 
 
+# What any code has in it: a text of plain ASCII without that needn't be looked at word by word.
+_MAYBE_CODE = re.compile(r"[\d`_/\\=+*^<>#@&|~{}\[\]$]|\w\.\w|::|(?i:www)\.|[a-z][A-Z]|[A-Z]{2}[a-z]{2}")
 _AMOUNT_ONLY = re.compile(
     rf"[+-]?[$€£¥₹₩]?-?(?:{_NUMBER})-?[A-Za-z%°µμ]{{1,12}}(?:-[A-Za-z]+)?|\d{{4}}-\d\d-\d\dT\S+|[\d:]{{1,8}}[ap]\.?m",
     re.I,
@@ -315,13 +321,14 @@ def _take_dates(text: str) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
             number = number % 12 + (12 if half.lower() == "p" else 0)
         return blank(match, times, f"{number}:{minute}")
 
-    text = _ISO.sub(iso, text)
-    text = _DAY_MONTH.sub(lambda m: blank(m, dates, textual(m[1], m[2], m[3])), text)
-    text = _MONTH_DAY.sub(lambda m: blank(m, dates, textual(m[2], m[1], m[3])), text)
-    text = _MONTH_YEAR.sub(lambda m: blank(m, dates, f"{m[2]}-{month(m[1]):02}"), text)
-    text = _SLASHED.sub(lambda m: blank(m, dates, m[0]), text)
-    text = _HOUR.sub(clock, _CLOCK.sub(clock, text))
-    for match in _WORD.finditer(text):
+    if _DIGIT.search(text):
+        text = _ISO.sub(iso, text)
+        text = _DAY_MONTH.sub(lambda m: blank(m, dates, textual(m[1], m[2], m[3])), text)
+        text = _MONTH_DAY.sub(lambda m: blank(m, dates, textual(m[2], m[1], m[3])), text)
+        text = _MONTH_YEAR.sub(lambda m: blank(m, dates, f"{m[2]}-{month(m[1]):02}"), text)
+        text = _SLASHED.sub(lambda m: blank(m, dates, m[0]), text)
+        text = _HOUR.sub(clock, _CLOCK.sub(clock, text))
+    for match in () if _none_of(_TIME_NAMES, _WORD, text) else _WORD.finditer(text):
         word = match.group()
         if word.lower() in _DAY_NAMES and (word.lower() not in ("may", "march") or word[0].isupper()):
             dates.append((match.start(), word.lower()))
@@ -330,7 +337,14 @@ def _take_dates(text: str) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
     return text, tuple(v for _, v in sorted(dates)), tuple(v for _, v in sorted(times))
 
 
+_DIGIT = re.compile(r"\d")
 _DAY_NAMES = frozenset(MONTHS) | frozenset(WEEKDAYS) | {f"{day}s" for day in WEEKDAYS}
+_TIME_NAMES = _DAY_NAMES | {"noon", "midnight"}
+
+
+def _none_of(listed: AbstractSet[str], pattern: re.Pattern[str], text: str) -> bool:
+    """Whether the text surely has none of the words: quicker than looking at each. Lower case keeps places in ASCII."""
+    return text.isascii() and listed.isdisjoint(pattern.findall(text.lower()))
 
 
 def _take_amounts(
@@ -340,6 +354,8 @@ def _take_amounts(
     numbers: list[tuple[int, str]] = []
     quantities: list[str] = []
     bounds: list[str] = []
+    if not _DIGIT.search(text):
+        return text, numbers, (), ()
 
     def take(match: re.Match[str]) -> str:
         minus = "-" if "-" in (match["sign"], match["sign2"]) else ""
@@ -362,6 +378,8 @@ def _take_amounts(
 
 def _in_digits(text: str) -> str:
     """The text with numbers in words turned to digits. 'one' alone is a pronoun more often than a number: it stays."""
+    if _none_of(_COUNTING, _LETTERS, text):
+        return text
     pieces: list[str] = []
     run: list[str] = []
     done = begin = end = 0
@@ -390,6 +408,7 @@ def _in_digits(text: str) -> str:
 
 
 _LETTERS = re.compile(r"[A-Za-z]++")
+_COUNTING = frozenset(SMALL) | frozenset(SCALES)
 
 
 def _value(run: list[str]) -> int:
@@ -406,6 +425,8 @@ def _value(run: list[str]) -> int:
 
 def _other_numbers(text: str) -> list[tuple[int, str]]:
     """Ordinals, multiples and parts written as words, with their places."""
+    if _none_of(OTHER_NUMBERS.keys(), _LETTERS, text):
+        return []
     words = ((match.start(), match.group().lower()) for match in _LETTERS.finditer(text))
     return [(at, OTHER_NUMBERS[word]) for at, word in words if word in OTHER_NUMBERS]
 
@@ -421,6 +442,8 @@ def _bound_words(words: tuple[str, ...]) -> tuple[str, ...]:
 
 def _pole(word: str) -> str:
     """The listed word behind an inflected one, or ''."""
+    if word[:2] not in _POLE_STARTS:
+        return ""
     for ending in ("", "s", "d", "ed", "ing", "es"):
         if word.endswith(ending):
             bare = word.removesuffix(ending)
@@ -428,6 +451,9 @@ def _pole(word: str) -> str:
                 if guess in POLES and (not ending or len(guess) > 2):
                     return guess
     return ""
+
+
+_POLE_STARTS = frozenset(word[:2] for word in POLES)
 
 
 def _pairs(words: tuple[str, ...]) -> frozenset[tuple[str, str]]:
@@ -444,7 +470,9 @@ def _pairs(words: tuple[str, ...]) -> frozenset[tuple[str, str]]:
 
 
 def _scripts(word: str) -> frozenset[str]:
-    """The scripts of the word's letters, by the first word of each letter's Unicode name."""
+    """The scripts of the letters, by the first word of each letter's Unicode name."""
+    if word.isascii():
+        return _LATIN if _LETTERS.search(word) else frozenset()
     return frozenset(
         "latin" if char.isascii() else unicodedata.name(char, "unknown").partition(" ")[0].partition("-")[0].lower()
         for char in word
@@ -452,8 +480,11 @@ def _scripts(word: str) -> frozenset[str]:
     )
 
 
+_LATIN = frozenset({"latin"})
+
+
 def _language(words: tuple[str, ...]) -> str:
-    scores = sorted(((sum(word in listed for word in words), name) for name, listed in LANGUAGE_WORDS.items()))
+    scores = sorted((sum(map(listed.__contains__, words)), name) for name, listed in LANGUAGE_WORDS.items())
     best, second = scores[-1], scores[-2]
     return best[1] if best[0] > second[0] and best[0] >= 2 else ""
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from farthing.cache.differences import KINDS, Difference, Part, diff, differences, without
 from farthing.cache.rarity import RouteWords
-from farthing.cache.signals import DIRECTIONS, FEATURES, compare
+from farthing.cache.signals import DIRECTIONS, FEATURES, Asked, compare
 from farthing.cache.verifier import Verifier
 from farthing.proxy.text import normalise
 
@@ -17,7 +17,11 @@ TEXTS = st.text(st.sampled_from("ab12 \n.,'’-?!<>é中\u200b\u202e"), max_size
 
 
 def told(asked: str, stored: str, cosine: float = 0.97) -> list[Difference]:
-    return differences(VERIFIER.against(asked, stored, cosine, RouteWords()), asked, stored)
+    return differences(against(asked, stored, cosine), asked, stored)
+
+
+def against(asked: str, stored: str, cosine: float) -> list[str]:
+    return VERIFIER.against(VERIFIER.read(asked), VERIFIER.read(stored), cosine, RouteWords())
 
 
 def joined(parts: list[Part]) -> str:
@@ -63,7 +67,7 @@ def test_a_pair_that_can_not_be_compared_says_why() -> None:
 
 def test_taking_a_difference_away_never_lowers_the_score() -> None:
     one, other = (VERIFIER.read(text) for text in ("Send 12 kg to Ana on Monday", "Don't send 13 g to Ben on Friday"))
-    row = compare(one, other, 0.9, RouteWords().rarity)
+    row = compare(Asked(one, RouteWords()), other, 0.9)
     assert row[-1] > 3
     for names in KINDS.values():
         assert all(
@@ -108,4 +112,4 @@ def test_the_pieces_are_the_texts_and_what_is_common_is_the_same(asked: str, sto
     assert (joined(parts[0]), joined(parts[1])) == (one, other)
     common = ["".join("".join(text for text, differs in side if not differs).split()) for side in parts]
     assert common[0].casefold() == common[1].casefold()
-    differences(VERIFIER.against(asked, stored, 0.9, RouteWords()), one, other)
+    differences(against(asked, stored, 0.9), one, other)

@@ -24,6 +24,7 @@ from farthing.cache.embedder import MiniLmOnnx
 from farthing.cache.rarity import RouteWords
 from farthing.cache.scorer import GuardScorer
 from farthing.cache.semantic import Found, Neighbour, SemanticCache, best
+from farthing.proxy.text import Signals, signals
 from tests.fakes.semantic import served
 
 NOW = 1_800_000_000.0
@@ -86,8 +87,8 @@ ASKED = "how do i get a refund"
     ],
 )
 def test_the_best_of_the_neighbours_by_the_guard(neighbours: list[Neighbour], found: Found) -> None:
-    texts, cosines = [one.text for one in neighbours], [one.similarity for one in neighbours]
-    scores = GuardScorer().scores(ASKED, texts, cosines, RouteWords())
+    said, cosines = [signals(one.text) for one in neighbours], [one.similarity for one in neighbours]
+    scores = GuardScorer().scores(signals(ASKED), said, cosines, RouteWords())
     assert repr(best(neighbours, scores)) == repr(found)
 
 
@@ -148,7 +149,7 @@ def test_no_text_breaks_it_and_only_an_agreeing_one_is_served(one: str, other: s
 
     assert again.entry_key == ("k" if kept else None)
     if found.score > 0.0:
-        assert GuardScorer().scores(other, [one], [1.0], RouteWords()) == [1.0]
+        assert GuardScorer().scores(signals(other), [signals(one)], [1.0], RouteWords()) == [1.0]
 
 
 def test_what_expired_is_gone(cache: SemanticCache) -> None:
@@ -236,6 +237,44 @@ def test_a_large_scope_becomes_a_graph_and_finds_the_same(monkeypatch: pytest.Mo
     assert served(cache, "s", f"how is {word(99)} made", NOW, 0.9) == "k99"
     assert served(cache, "s", f"how is {word(50)} made", NOW, 0.9) == "k50"
     assert served(cache, "s", f"how is {word(0)} made", NOW, 0.999) is None
+
+
+def test_an_entry_is_read_once_and_its_reading_goes_with_it() -> None:
+    counting = Counting()
+    cache = SemanticCache.open(None, Letters(), max_entries=10, scorer=counting)
+    cache.add("s", "how is it made", "k", LATER)
+    for number in range(3):
+        cache.lookup("s", "r", f"how is {word(number)} made", NOW)
+
+    assert counting.texts.count("how is it made") == 1
+
+    cache.remove(["k"])
+    cache.add("s", "how is it made", "k", LATER)
+    assert counting.texts.count("how is it made") == 2
+
+
+def test_what_comes_from_the_file_is_read_when_it_is_first_a_candidate(tmp_path: Path) -> None:
+    filled(tmp_path / "semantic.db").close()
+    counting = Counting()
+    cache = SemanticCache.open(tmp_path / "semantic.db", Letters(), max_entries=10, scorer=counting)
+    assert counting.texts == []
+
+    first, second = (cache.lookup("s", "r", "how can i get a refund", NOW) for _ in range(2))
+
+    assert first == second
+    assert counting.texts.count(ASKED) == 1
+    cache.close()
+
+
+class Counting(GuardScorer):
+    """Remembers what it read."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def read(self, text: str) -> Signals:
+        self.texts.append(text)
+        return super().read(text)
 
 
 def test_a_miss_embeds_its_text_once() -> None:

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from farthing.cache.rarity import RouteWords
-from farthing.cache.signals import DIRECTIONS, FEATURES, comparable, compare, read
+from farthing.cache.reading import read
+from farthing.cache.signals import DIRECTIONS, FEATURES, Asked, comparable, compare
 from farthing.cache.thesaurus import Thesaurus
 from farthing.proxy.text import READ_CHARS
 
@@ -20,7 +21,7 @@ WORDS = RouteWords()
 
 def features(one: str, other: str, cosine: float = 0.9) -> dict[str, float]:
     a, b = read(one, THESAURUS), read(other, THESAURUS)
-    there, back = compare(a, b, cosine, WORDS.rarity), compare(b, a, cosine, WORDS.rarity)
+    there, back = compare(Asked(a, WORDS), b, cosine), compare(Asked(b, WORDS), a, cosine)
     assert there == back
     return dict(zip(FEATURES, there, strict=True))
 
@@ -139,7 +140,7 @@ def test_time_is_bounded(unit: str) -> None:
     began = time.process_time()
 
     a, b = read(text, THESAURUS), read(other, THESAURUS)
-    compare(a, b, 0.9, WORDS.rarity)
+    compare(Asked(a, WORDS), b, 0.9)
 
     assert time.process_time() - began < 2.0
     assert len(a.terms) <= 512

@@ -70,6 +70,7 @@ def test_where_the_upstream_comes_from(tmp_path: Path, env: dict[str, str], expe
         ("[server]\nport = 70000", "server.port"),
         ("[semantic]\npolicy = 'vcache'", "per"),
         ("[semantic]\nmax_wrong = 1", "semantic.max_wrong"),
+        ("[semantic]\nmax_bytes = 1000", "semantic.max_bytes"),
         ("[semantic]\nsecond_stage = 'judge:'", "semantic.second_stage"),
         ("[semantic]\nsecond_stage = 'oracle:m'", "semantic.second_stage"),
         ("[semantic]\njudge_band = [0.9, 0.5]", "judge_band must be two scores"),

@@ -56,6 +56,17 @@ async def test_observing_serves_nothing_and_records_what_it_would_have_done(tmp_
     assert (row["cost_usd"], row["saved_semantic_usd"]) == (row["baseline_usd"], 0)
 
 
+async def test_memory_is_bounded_by_its_setting(tmp_path: Path) -> None:
+    async with (
+        scripted() as up,
+        proxied(up.url, tmp_path, semantic__mode="observe", semantic__max_bytes=3 * 2**20) as proxy,
+    ):
+        await loaded(proxy)
+        thread = proxy.services.thread
+        assert thread is not None
+        assert await thread.run(lambda cache: cache._max_bytes) == 3 * 2**20
+
+
 async def test_observing_makes_nobody_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import time
 
