@@ -62,9 +62,20 @@ async def test_memory_is_bounded_by_its_setting(tmp_path: Path) -> None:
         proxied(up.url, tmp_path, semantic__mode="observe", semantic__max_bytes=3 * 2**20) as proxy,
     ):
         await loaded(proxy)
-        thread = proxy.services.thread
-        assert thread is not None
-        assert await thread.run(lambda cache: cache._max_bytes) == 3 * 2**20
+        assert await bound(proxy) == 3 * 2**20
+
+        config = proxy.services.config
+        wider = config.semantic.model_copy(update={"max_bytes": 5 * 2**20})
+        await proxy.running.reload(config.model_copy(update={"semantic": wider}))
+        proxy.services = proxy.running.services
+        await loaded(proxy)
+        assert await bound(proxy) == 5 * 2**20
+
+
+async def bound(proxy: Proxied) -> int:
+    thread = proxy.services.thread
+    assert thread is not None
+    return await thread.run(lambda cache: cache._max_bytes)
 
 
 async def test_observing_makes_nobody_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
