@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, MutableSet
+from collections.abc import Awaitable, Callable, MutableSet, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -180,11 +180,11 @@ class ExactStage(Quiet):
 class KeepStage(Quiet):
     """Stores what may be stored: complete, successful, well-formed answers, and nothing else.
 
-    `ttl_s`: how long, where the request's own `x-farthing-ttl` doesn't say.
+    `ttl_s`: how long, where the request's own `x-farthing-ttl` doesn't say: of models, endpoint, tags and answer.
     """
 
     store: Store
-    ttl_s: Callable[[Entry], int]
+    ttl_s: Callable[[Sequence[str], str, Sequence[tuple[str, str]], bytes], int]
     max_entry_bytes: int
     barred: MutableSet[str]
     clock: Clock
@@ -208,27 +208,28 @@ class KeepStage(Quiet):
             return
         assert call.answer is not None
         assert call.head is not None
+        model_served, tags = call.model_served or ex.model, ex.controls.tags
+        ttl_s = ex.controls.ttl_s
+        if ttl_s is None:
+            lasts = partial(self.ttl_s, (ex.model, model_served), ex.endpoint, tags, call.answer)
+            ttl_s = await asyncio.to_thread(lasts) if large else lasts()
+        if ttl_s <= 0:
+            return
         now_s = self.clock.now_s()
         entry = Entry(
             key=ex.key,
             scope=ex.tenant,
             endpoint=ex.endpoint,
             model_requested=ex.model,
-            model_served=call.model_served or ex.model,
+            model_served=model_served,
             shape="stream" if call.event_stream else "whole",
             content_type=call.head.headers.get("Content-Type", "application/json"),
             body=call.answer,
             usage=call.usage,
             stored_s=now_s,
-            expires_s=now_s,
-            tags=ex.controls.tags,
+            expires_s=now_s + ttl_s,
+            tags=tags,
         )
-        ttl_s = ex.controls.ttl_s
-        if ttl_s is None:
-            ttl_s = await asyncio.to_thread(self.ttl_s, entry) if large else self.ttl_s(entry)
-        entry = replace(entry, expires_s=now_s + ttl_s)
-        if entry.expires_s <= now_s:
-            return
         await self.store.put(entry)
         self.kept(ex, entry)
 

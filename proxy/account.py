@@ -315,6 +315,8 @@ def _quoted(name: str) -> str:
 
 def tags_text(tags: Sequence[tuple[str, str]]) -> str:
     """The ledger's tags: one value for each name, where it was said several times all of them between bars."""
+    if not tags:
+        return "{}"
     named: dict[str, list[str]] = {}
     for name, value in tags:
         named.setdefault(name, []).append(value)

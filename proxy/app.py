@@ -28,7 +28,7 @@ from farthing.cache.store import Store
 from farthing.cache.template import Templates
 from farthing.compress.stage import TidyStage
 from farthing.policies.eligibility import Rules
-from farthing.policies.freshness import Freshness, Lifetime, Rule
+from farthing.policies.freshness import Freshness, Rule
 from farthing.policies.retry import RetryRules
 from farthing.policies.spend import DayTotal
 from farthing.policies.stage import EligibleStage, SpendStage
@@ -307,14 +307,10 @@ def freshness(cache: CacheConfig) -> Freshness:
     return Freshness(cache.ttl_s, [Rule(**rule.model_dump()) for rule in cache.freshness])
 
 
-def lifetime(fresh: Freshness, entry: Entry) -> Lifetime:
-    """How long the rules let an answer be given again."""
-    return fresh.of((entry.model_requested, entry.model_served), entry.endpoint, entry.tags, entry.body)
-
-
 def near_until_s(fresh: Freshness, entry: Entry) -> float:
     """Until when near-duplicates may be answered with the entry: never longer than it is kept."""
-    ttl_s = lifetime(fresh, entry).semantic_ttl_s
+    about = ((entry.model_requested, entry.model_served), entry.endpoint, entry.tags, entry.body)
+    ttl_s = fresh.of(*about).semantic_ttl_s
     return entry.expires_s if ttl_s is None else min(entry.expires_s, entry.stored_s + ttl_s)
 
 
@@ -355,7 +351,7 @@ def lay_out(
     back = (
         KeepStage(
             held.store,
-            lambda entry: lifetime(fresh, entry).ttl_s,
+            lambda *about: fresh.of(*about).ttl_s,
             cache.max_entry_bytes,
             held.barred,
             clock,

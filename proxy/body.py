@@ -35,8 +35,7 @@ class IncomingBody:
             return None
         if self._hard_bytes and content.total_bytes > self._hard_bytes:
             return None  # `read` says so
-        while chunk := content.read_nowait():
-            self._take(chunk)
+        self._take_what_is_here()
         if len(self._head) > 1:
             self._head = [b"".join(self._head)]
         return self._head[0] if self._head else b""
@@ -45,8 +44,7 @@ class IncomingBody:
         """The whole body, or None where it is longer than the limit."""
         content = self._content
         if content.is_eof():  # it came with the head: no timer, no task switch
-            while chunk := content.read_nowait():
-                self._take(chunk)
+            self._take_what_is_here()
         else:
             try:
                 async with asyncio.timeout(self._timeout_s) as deadline:
@@ -77,6 +75,10 @@ class IncomingBody:
             # What aiohttp says of it holds bytes of the body.
             self.fault = ClientFault("the request body is not framed as RFC 9112 has it", code="bad_http")
             raise self.fault from None
+
+    def _take_what_is_here(self) -> None:
+        while chunk := self._content.read_nowait():
+            self._take(chunk)
 
     def _take(self, chunk: bytes) -> None:
         self._count(chunk)

@@ -7,7 +7,7 @@ import secrets
 import time
 from typing import Protocol
 
-__all__ = ["Clock", "FakeClock", "Randomness", "SystemClock", "SystemRandomness"]
+__all__ = ["Clock", "FakeClock", "Randomness", "SystemClock", "SystemRandomness", "new_id"]
 
 
 class Clock(Protocol):
