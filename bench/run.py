@@ -25,7 +25,7 @@ from bench.servers import ROOT, DidNotStart
 from bench.streams import memory, stream
 
 EXPERIMENTS = ("miss", "hit", "stream", "memory")
-FULL = Effort(rounds=15, seconds=1, litellm_rounds=3, litellm_seconds=10)
+FULL = Effort(rounds=15, seconds=1, litellm_rounds=15, litellm_seconds=3)
 QUICK = Effort(rounds=2, seconds=1, litellm_rounds=1, litellm_seconds=2, installs=False, concurrencies=(1, 64))
 RESULTS = ROOT / "bench" / "results"
 DOCUMENT = ROOT / "docs" / "benchmarks.md"

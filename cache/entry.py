@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from farthing.proxy.usage import Usage
 
@@ -12,8 +11,7 @@ __all__ = ["Entry", "Shape"]
 Shape = Literal["whole", "stream"]
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One complete, successful answer, with what is needed to replay, price, expire and purge it.
 
     `key`: 32 hex digits (with a suffix `.N` for the N-th variant). `scope`: the tenant that may see it.

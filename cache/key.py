@@ -69,9 +69,12 @@ class Scope:
         )
 
 
-def key_of(scope: Scope, body_digest: bytes) -> str:
-    """The exact key, 32 hex digits (128 bits of SHA-256 over scope and body). `body_digest`: of `digest_of`."""
-    return hashlib.sha256(VERSION + body_digest + scope.material()).hexdigest()[:32]
+def key_of(scope: bytes, body_digest: bytes) -> str:
+    """The exact key, 32 hex digits (128 bits of SHA-256 over scope and body).
+
+    `scope`: of `Scope.material`. `body_digest`: of `digest_of`.
+    """
+    return hashlib.sha256(VERSION + body_digest + scope).hexdigest()[:32]
 
 
 def digest_of(payload: dict[str, Any], endpoint: Endpoint, *, plain: bool = False) -> bytes:

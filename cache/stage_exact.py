@@ -10,7 +10,7 @@ import asyncio
 import threading
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, MutableSet, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 
 from farthing.cache import replay
@@ -77,14 +77,13 @@ def reshaped(entry: Entry, *, stream: bool, usage: bool) -> Entry | None:
         body = replay.split(entry.body, usage) if stream else replay.assemble(entry.body)
         if body is None:
             return None
-        return replace(
-            entry,
+        return entry._replace(
             body=body,
             shape="stream" if stream else "whole",
             content_type="text/event-stream; charset=utf-8" if stream else "application/json",
         )
     if stream and not usage and entry.endpoint in (Endpoint.CHAT, Endpoint.COMPLETIONS):
-        return replace(entry, body=replay.without_usage(entry.body))
+        return entry._replace(body=replay.without_usage(entry.body))
     return entry
 
 
@@ -149,7 +148,10 @@ class ExactStage(Quiet):
         large = ex.body is not None and len(ex.body) > OFF_LOOP_BYTES
         work = partial(digest_of, ex.exact, ex.endpoint, plain=ex.plain)
         digest = await asyncio.to_thread(work) if large else work()
-        ex.key = key_of(scope_of(ex, self.upstream_url), digest)
+        scope = ex.original.facts.scope(
+            (ex.tenant, ex.original.target, self.upstream_url), lambda: scope_of(ex, self.upstream_url).material()
+        )
+        ex.key = key_of(scope, digest)
         if self.variants > 1:
             ex.key = f"{ex.key}.{int(self.randomness.uniform() * self.variants)}"
         if not ex.may_read:
@@ -201,8 +203,8 @@ class KeepStage(Quiet):
         if not ex.may_store or not ex.key or call.served is not None:
             return
         large = call.answer is not None and len(call.answer) > OFF_LOOP_BYTES
-        judge = partial(unfit, call, ex.endpoint, self.max_entry_bytes)
-        reason = await asyncio.to_thread(judge) if large else judge()
+        asked = (call, ex.endpoint, self.max_entry_bytes)
+        reason = await asyncio.to_thread(unfit, *asked) if large else unfit(*asked)
         if reason:
             ex.decide(self.name, "not stored", reason)
             return
@@ -211,24 +213,24 @@ class KeepStage(Quiet):
         model_served, tags = call.model_served or ex.model, ex.controls.tags
         ttl_s = ex.controls.ttl_s
         if ttl_s is None:
-            lasts = partial(self.ttl_s, (ex.model, model_served), ex.endpoint, tags, call.answer)
-            ttl_s = await asyncio.to_thread(lasts) if large else lasts()
+            of = ((ex.model, model_served), ex.endpoint, tags, call.answer)
+            ttl_s = await asyncio.to_thread(self.ttl_s, *of) if large else self.ttl_s(*of)
         if ttl_s <= 0:
             return
         now_s = self.clock.now_s()
         entry = Entry(
-            key=ex.key,
-            scope=ex.tenant,
-            endpoint=ex.endpoint,
-            model_requested=ex.model,
-            model_served=model_served,
-            shape="stream" if call.event_stream else "whole",
-            content_type=call.head.headers.get("Content-Type", "application/json"),
-            body=call.answer,
-            usage=call.usage,
-            stored_s=now_s,
-            expires_s=now_s + ttl_s,
-            tags=tags,
+            ex.key,
+            ex.tenant,
+            ex.endpoint,
+            ex.model,
+            model_served,
+            "stream" if call.event_stream else "whole",
+            call.head.headers.get("Content-Type", "application/json"),
+            call.answer,
+            call.usage,
+            now_s,
+            now_s + ttl_s,
+            tags,
         )
         await self.store.put(entry)
         self.kept(ex, entry)

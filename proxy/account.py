@@ -75,7 +75,7 @@ class Account:
         """What is known before an answer's first byte."""
         served = ex.served
         status = cache_status(ex.cache, None if served is None else served.expires_s - self.clock.now_s())
-        headers = {"x-farthing-id": ex.id, "x-farthing-cache": ex.cache.value, "Cache-Status": status}
+        headers = {"x-farthing-id": ex.id, "x-farthing-cache": ex.cache._value_, "Cache-Status": status}
         if ex.policy:
             headers["x-farthing-policy"] = ex.policy
         if ex.cache is CacheStatus.HIT_SEMANTIC:
@@ -228,7 +228,7 @@ class Account:
             usage_source = ""
         else:
             original = sent = usage.tokens_in
-            cached, written, usage_source = usage.cached, usage.cache_write, usage.source.value
+            cached, written, usage_source = usage.cached, usage.cache_write, usage.source._value_
             tokens_out, reasoning = usage.tokens_out, usage.reasoning
             if free:
                 sent = cached = written = 0
@@ -238,9 +238,9 @@ class Account:
             ex.id,
             call.id if call is not None else "",
             ex.received_s,
-            ex.endpoint.value,
+            ex.endpoint._value_,
             ex.status,
-            (ex.outcome or Outcome.FAILED).value,
+            (ex.outcome or Outcome.FAILED)._value_,
             error,
             int(ex.stream),
             ex.tenant,
@@ -251,7 +251,7 @@ class Account:
             served_model(ex),
             call.upstream if call is not None else "",
             attempts,
-            ex.cache.value,
+            ex.cache._value_,
             ex.cache_reason,
             ex.similarity,
             ex.p_wrong,

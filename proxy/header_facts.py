@@ -6,6 +6,8 @@ time was a tenth of what a miss cost (docs/benchmarks.md). Pure; leaf of `wire`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from farthing.proxy import wire
@@ -40,13 +42,14 @@ class HeaderFacts:
     without an encoding. `zips`: the client takes gzip. `waits`: it waits for 100 (RFC 9110, 10.1.1).
     """
 
-    __slots__ = ("_controls", "_pairs", "_sent", "credential", "plain_json", "vendor", "waits", "zips")
+    __slots__ = ("_controls", "_pairs", "_scopes", "_sent", "credential", "plain_json", "vendor", "waits", "zips")
 
     def __init__(self, pairs: tuple[tuple[str, str], ...]) -> None:
         headers = CIMultiDict(pairs)
         self._pairs = pairs
         self._controls: Controls | None = None
         self._sent: dict[tuple[object, ...], Lines] = {}
+        self._scopes: dict[tuple[str, ...], bytes] = {}
         self.credential = wire.credential(headers)
         vendor = wire.vendor_headers(tuple(headers))
         self.vendor = CIMultiDict([(name, value) for name in vendor for value in headers.getall(name)])
@@ -61,6 +64,15 @@ class HeaderFacts:
         if self._controls is None:
             self._controls = wire.controls(CIMultiDictProxy(CIMultiDict(self._pairs)))
         return self._controls
+
+    def scope(self, which: tuple[str, ...], work_out: Callable[[], bytes]) -> bytes:
+        """What `work_out` gives for requests with these headers that share `which`, remembered."""
+        known = self._scopes.get(which)
+        if known is None:
+            known = work_out()
+            if len(self._scopes) < _MOST_FORMS:
+                self._scopes[which] = known
+        return known
 
     def sent(self, drop: frozenset[str], more: tuple[tuple[str, str], ...]) -> Lines:
         """The end-to-end headers but those in `drop` (lower case), and `more`, ready for upstream; no Content-Length.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import math
 import zlib
-from dataclasses import replace
 
 import orjson
 import pytest
@@ -76,7 +75,7 @@ def test_a_changed_byte_is_never_an_entry(entry: Entry, where: float, flip: int)
 
 
 def test_every_single_bit_of_one_entry_counts() -> None:
-    raw = encode(replace(ENTRY, body=b"{}"))
+    raw = encode(ENTRY._replace(body=b"{}"))
     for at in range(len(raw)):
         for bit in range(8):
             assert decode(raw[:at] + bytes([raw[at] ^ (1 << bit)]) + raw[at + 1 :]) is None
@@ -137,9 +136,9 @@ def test_the_forger_can_make_a_good_one_but_not_of_another_version() -> None:
 def test_compresses_only_where_it_pays() -> None:
     assert len(encode(ENTRY)) < 1000
     noise = b"".join(hashlib.sha256(bytes([n])).digest() for n in range(250))
-    assert len(encode(replace(ENTRY, body=noise))) > len(noise)
+    assert len(encode(ENTRY._replace(body=noise))) > len(noise)
     short = b"a" * 4096
-    assert short in encode(replace(ENTRY, body=short))
+    assert short in encode(ENTRY._replace(body=short))
 
 
 def test_peek_reads_the_labels_from_the_start() -> None:
@@ -152,4 +151,4 @@ def test_peek_reads_the_labels_from_the_start() -> None:
 @pytest.mark.parametrize("when", [math.inf, -math.inf, math.nan])
 def test_times_must_be_finite(when: float) -> None:
     with pytest.raises(ValueError, match="finite"):
-        encode(replace(ENTRY, expires_s=when))
+        encode(ENTRY._replace(expires_s=when))

@@ -41,7 +41,7 @@ def key(body: bytes | dict[str, Any], **changes: Any) -> str:
     assert not isinstance(read, str)
     assert read.exact is not None, read.problem
     where = scope(**changes)
-    return key_of(where, digest_of(read.exact, where.endpoint))
+    return key_of(where.material(), digest_of(read.exact, where.endpoint))
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def test_a_deep_but_readable_body_never_raises() -> None:
     body = b'{"model":"m","x":' + b"[" * 300 + b"]" * 300 + b"}"
     read = read_body(body)
 
-    assert isinstance(read, str) or read.exact is None or key_of(scope(), digest_of(read.exact, Endpoint.CHAT))
+    assert isinstance(read, str) or read.exact is None or key_of(scope().material(), digest_of(read.exact, Endpoint.CHAT))
 
 
 class TestNeighbourhood:

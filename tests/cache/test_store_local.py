@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -414,7 +413,7 @@ def test_expiries_are_never_early_and_at_most_a_bucket_late() -> None:
 
 async def test_an_entry_that_no_row_can_hold_lives_in_memory(tmp_path: Path) -> None:
     store = await opened(tmp_path / "a.db")
-    odd = replace(entry(1), scope="\udcff")
+    odd = entry(1)._replace(scope="\udcff")
     await store.put(odd)
     await store.put(entry(2))
     await store._disk.flush()  # type: ignore[union-attr]
@@ -436,7 +435,7 @@ async def test_a_file_of_version_1_opens_with_its_answers_their_times_and_tags(t
     path = tmp_path / "a.db"
     many = (*((f"t{n}", "x" * 250) for n in range(15)), ("source", "a"))
     tags: list[tuple[tuple[str, str], ...]] = [(), (("source", "kb-17"),), many]
-    tagged = [replace(entry(number), stored_s=NOW_S - number, tags=each) for number, each in enumerate(tags)]
+    tagged = [entry(number)._replace(stored_s=NOW_S - number, tags=each) for number, each in enumerate(tags)]
     with sqlite3.connect(path) as db:
         db.executescript(VERSION_1)
         for number, one in enumerate(tagged, 1):
@@ -466,7 +465,7 @@ async def test_tags_survive_a_restart_and_damaged_ones_are_none(tmp_path: Path) 
     path = tmp_path / "a.db"
     store = await opened(path)
     for number in range(3):
-        await store.put(replace(entry(number), tags=(("source", "kb\ud800" if number == 2 else "kb"),)))
+        await store.put(entry(number)._replace(tags=(("source", "kb\ud800" if number == 2 else "kb"),)))
     await store.close()
     with sqlite3.connect(path) as db:
         db.execute("UPDATE entries SET tags = '{' WHERE key = ?", (f"{0:032x}",))

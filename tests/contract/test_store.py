@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -122,7 +121,7 @@ async def test_purges_what_matches_and_nothing_else(
         entry(clock, f"{KEY}.1"),
         entry(clock, f"{KEY}.12"),
         entry(clock, OTHER, scope="u"),
-        replace(entry(clock, "c" * 32, scope="u"), model_requested="large", model_served="served"),
+        entry(clock, "c" * 32, scope="u")._replace(model_requested="large", model_served="served"),
     ]
     for each in everything:
         await store.put(each)
@@ -161,7 +160,7 @@ async def test_purges_by_tag_and_age(store: Store, clock: FakeClock, selector: S
         (1003.0, ()),
     ]
     for number, (stored_s, tags) in enumerate(tagged):
-        await store.put(replace(entry(clock, f"{number:032x}"), stored_s=stored_s, tags=tags))
+        await store.put(entry(clock, f"{number:032x}")._replace(stored_s=stored_s, tags=tags))
     removed = await store.purge(selector)
     assert set(removed) == {f"{number:032x}" for number in gone} and len(removed) == len(gone)
     for number in range(len(tagged)):
@@ -170,12 +169,12 @@ async def test_purges_by_tag_and_age(store: Store, clock: FakeClock, selector: S
 
 async def test_purges_by_a_tag_behind_many_long_ones(store: Store, clock: FakeClock) -> None:
     tags = (*((f"t{n:02}", "ü" * 250) for n in range(15)), ("source", "kb-17"))
-    await store.put(replace(entry(clock), tags=tags))
+    await store.put(entry(clock)._replace(tags=tags))
     assert await store.purge(Selector(tags=(("source", "kb-17"),))) == (KEY,)
 
 
 async def test_purges_entries_with_long_labels(store: Store, clock: FakeClock) -> None:
-    await store.put(replace(entry(clock), scope="s" * 3000))
+    await store.put(entry(clock)._replace(scope="s" * 3000))
     assert await store.purge(Selector(scope="s" * 3000)) == (KEY,)
 
 
