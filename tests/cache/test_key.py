@@ -214,7 +214,9 @@ def test_a_deep_but_readable_body_never_raises() -> None:
     body = b'{"model":"m","x":' + b"[" * 300 + b"]" * 300 + b"}"
     read = read_body(body)
 
-    assert isinstance(read, str) or read.exact is None or key_of(scope().material(), digest_of(read.exact, Endpoint.CHAT))
+    assert (
+        isinstance(read, str) or read.exact is None or key_of(scope().material(), digest_of(read.exact, Endpoint.CHAT))
+    )
 
 
 class TestNeighbourhood:
