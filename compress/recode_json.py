@@ -35,7 +35,8 @@ _DEEPEST_COLUMNS = 8
 _DEEPEST_FRAME = 100
 
 _LEGEND_WORDS = (
-    ("common", "name=value in a head: so in each row that says no other at its end"),
+    ("common", "name=value in a head: so in each row"),
+    ("other", "name=value in a head: so in each row that says no other at its end"),
     ("rare", "name?: absent unless the row says it at its end"),
     ("dots", "a.b: member b of object a"),
     ("[", "a[b,c]: list of objects, a cell is [row;row]"),
@@ -120,7 +121,8 @@ class _Writer:
 
     def legend(self, lines: bool) -> str:
         """The first line: how to read the rest, only what occurs in it."""
-        words = [words for use, words in _LEGEND_WORDS if use in self._used]
+        used = self._used - {"common"} if "other" in self._used else self._used
+        words = [words for use, words in _LEGEND_WORDS if use in used]
         return "; ".join([LEGEND_LINES if lines else LEGEND, *words])
 
     def frame(self, value: Any, depth: int) -> str:
@@ -246,6 +248,7 @@ class _Writer:
                 for place, cell in enumerate(column.cells):
                     if cell != column.value:
                         rows[place] += f",{column.path}={cell or ''}"
+                        self._used.add("rare" if column.value is None else "other")
         if not all(rows):
             raise _NotRows
         return ",".join(map(_head, columns)), rows
