@@ -12,7 +12,8 @@ Grammar of a short text, line by line after the header, which is always the firs
 Rules of this file:
 1. A form is a real line's beginning with holes (…): the reader sees a whole line and what changes in it.
 2. A form holds for lines that stand together. A line that doesn't fit is written whole; an odd line stays in full view.
-3. Nothing inside a message's words is ever replaced, so what is searched for is still found by its own spelling.
+3. A form takes what comes before a message, and of the message at most a beginning that all lines share: what tells one
+   line from another is still found by its own spelling.
 4. Linear: a line's beginning is looked at up to 160 characters, and each line is compared with one earlier line.
 
 Source: the idea of variable parts in constant templates is that of log parsers (Drain, He et al., ICWS 2017), used here
@@ -251,8 +252,8 @@ def _sticky(heads: Sequence[_Head]) -> frozenset[int]:
     """The columns of atoms whose value is worth saying once for a run of lines.
 
     A column that changes costs a new form at each change, so what it saves in all lines must be more than that.
-    Up to the time and to the level every column is asked for itself; after that only while all are worth it, so that the
-    words of a message stay together.
+    Up to the time and to the level every column is asked for itself; after that only while all are worth it, so that
+    the words of a message stay together.
     """
     wide = max((len(head.atoms) for head in heads), default=0)
     changes, filled, blank, level, weights = [0] * wide, [0] * wide, [0] * wide, [0] * wide, [0.0] * wide

@@ -51,7 +51,7 @@ def test_a_line_of_another_kind_stands_whole_between_the_others() -> None:
 
     assert "| 2026-03-01 10:00:50,000 ERROR worker lost its lease id=7f3a" in short
     assert '  File "a.py", line 3, in run' in short
-    assert "51,000 step 51" in short
+    assert "51,000 51" in short
 
 
 def test_the_words_of_a_message_stay_together() -> None:
