@@ -1,4 +1,4 @@
-"""What every rule of recoding is: a name, a stated loss, an encoder, and a check by a real decoder."""
+"""What a recoding rule is: one way to write a text shorter so that the equal value can be read back. Pure."""
 
 from __future__ import annotations
 
@@ -8,16 +8,22 @@ __all__ = ["Rule"]
 
 
 class Rule(Protocol):
-    """One way to write a text in fewer tokens. Pure and synchronous; never raises for any str.
+    """One rule, without state. Both methods take any str, lone surrogates included, and never raise.
 
-    `name`: the ledger's word. `loss`: '' where `restores` compares the whole value, else what is lost, in words.
+    `name`: the word for the ledger. `loss`: '' where the short text decodes to the equal value; else what is lost, in
+    words. What "equal" means for its kind of text, the rule's own file says.
     """
 
-    name: str
-    loss: str
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def loss(self) -> str: ...
 
     def encode(self, text: str) -> str | None:
-        """The text written shorter; None: not this rule's kind of text, or no gain to be had."""
+        """The shorter form; None: not this rule's kind of text, or nothing to be gained. Its own output gives None."""
+        ...
 
     def restores(self, text: str, short: str) -> bool:
-        """Whether `short` alone decodes to the value of `text`."""
+        """Whether `short`, decoded without any knowledge of `text`, is equal to it."""
+        ...
