@@ -18,6 +18,8 @@ from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
+from farthing.compress.decided import by_model
+
 __all__ = ["LaterTurns", "Survival", "depth"]
 
 _DEEPEST = 256
@@ -26,11 +28,11 @@ _DOUBT = 5
 _HALVE_AT = 4096
 
 
-def depth(turns: Sequence[Any]) -> int:
+def depth(endpoint: str, turns: Sequence[Any]) -> int:
     """The number of the model's answers among the turns; consecutive ones (words, then a call) count once."""
     answers, before = 0, False
     for turn in turns:
-        answer = isinstance(turn, dict) and turn.get("role") == "assistant"
+        answer = by_model(endpoint, turn)
         answers += answer and not before
         before = answer
     return answers
