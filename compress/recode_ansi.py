@@ -16,6 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
+from farthing.compress.recode_log import HEADER
 from farthing.compress.screen import shown
 
 __all__ = ["AnsiRule"]
@@ -38,7 +39,7 @@ class AnsiRule:
 
     def encode(self, text: str) -> str | None:
         """The text that a terminal shows in the end; None where that can't be told, or is the text itself."""
-        lines = shown(text)
+        lines = shown(text) if not text.startswith(HEADER) else None  # in a log's short form blanks have a meaning
         if lines is None:
             return None
         short = "\n".join(_tight(lines))

@@ -38,6 +38,7 @@ _HOLE = "…"
 _DIGITS = frozenset("0123456789")
 _HEAD_CHARS = 160
 _HEAD_WORDS = 12
+_MOST_LEFT = 0.95  # of the characters: a lesser gain isn't worth another way to read
 _FEWEST_LINES = 4
 _SAMPLE_LINES = 32
 _LONGEST_PERIOD = 64
@@ -122,8 +123,8 @@ def encode_log(text: str) -> str | None:
         return None
     lines = text.split("\n")
     steps = list(_repeats(lines))
-    written = list(_written(lines, steps))
-    return "\n".join([HEADER, *written]) if written != lines else None
+    short = "\n".join([HEADER, *_written(lines, steps)])
+    return short if len(short) <= _MOST_LEFT * len(text) else None
 
 
 def decode_log(short: str) -> str | None:
