@@ -72,6 +72,17 @@ def test_an_object_of_like_objects_keeps_its_names() -> None:
     assert lines[-1] == "9,1,zone=x"
 
 
+def test_a_list_of_short_lists_has_a_row_for_each() -> None:
+    legs = [[{"from": "ATL", "seats": n}, {"from": "LGA", "seats": n + 1}] for n in range(6)]
+
+    assert short_of(legs)[:2] == ["#1 [from,seats]", "[ATL,0;LGA,1]"]
+    assert short_of({f"route {n}": leg for n, leg in enumerate(legs)})[:2] == [
+        "#1 {key},[from,seats]",
+        "route 0,[ATL,0;LGA,1]",
+    ]
+    assert short_of({"a": [orders(20), orders(20)]})[0] == '{"a":[#1,#2]}'
+
+
 def test_sub_objects_are_flattened_and_lists_stand_in_cells() -> None:
     rows = [
         {

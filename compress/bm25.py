@@ -1,0 +1,85 @@
+"""Which of many short texts answer a question, by the words that they share. Pure.
+
+Source: Robertson & Zaragoza, "The Probabilistic Relevance Framework: BM25 and Beyond", 2009, equation 3.15, with the
+non-negative inverse document frequency that Lucene uses, ln(1 + (N - n + 0.5) / (n + 0.5)).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from farthing.proxy.lexicon import NEGATIONS, STOP
+from farthing.proxy.text import stem
+
+__all__ = ["Index", "terms"]
+
+_WORD = re.compile(r"[^\W_]++(?:[_'’][^\W_]++)*+")
+_PART = re.compile(r"[A-Za-z]++|\d++")
+_UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\u0e00-\u0e7f]")
+_SKIPPED = STOP - NEGATIONS
+_LONGEST_WORD = 200
+
+
+class Index:
+    """The texts by their terms; built once, scored for several questions. Cost: linear in the terms."""
+
+    def __init__(self, texts: Sequence[Sequence[str]], *, k1: float = 1.2, b: float = 0.75) -> None:
+        self._posts: dict[str, list[tuple[int, int]]] = {}
+        self._lengths = [len(text) for text in texts]
+        self._k1 = k1
+        mean = sum(self._lengths) / max(1, len(texts)) or 1.0
+        self._norms = [k1 * (1 - b + b * length / mean) for length in self._lengths]
+        for i, text in enumerate(texts):
+            for term, count in Counter(text).items():
+                self._posts.setdefault(term, []).append((i, count))
+
+    def holders(self, term: str) -> int:
+        """How many of the texts hold the term."""
+        return len(self._posts.get(term, ()))
+
+    def rarity(self, term: str) -> float:
+        """The term's inverse document frequency, in nats."""
+        n = self.holders(term)
+        return math.log(1 + (len(self._lengths) - n + 0.5) / (n + 0.5))
+
+    def scores(self, wanted: Mapping[str, float]) -> list[float]:
+        """One score for each text; `wanted`: the question's terms with their weights. 0: no term in common."""
+        found = [0.0] * len(self._lengths)
+        for term, weight in wanted.items():
+            posts = self._posts.get(term)
+            if posts:
+                gain = weight * self.rarity(term) * (self._k1 + 1)
+                for i, count in posts:
+                    found[i] += gain * count / (count + self._norms[i])
+        return found
+
+
+def terms(text: str) -> list[str]:
+    """The text's words without stop words, case and common endings, in order; compound names also in their parts.
+
+    Scripts that are written without spaces give pairs of characters.
+    """
+    found: list[str] = []
+    for word in _WORD.findall(text.casefold()):
+        if word in _SKIPPED or len(word) > _LONGEST_WORD:
+            continue
+        if word.isascii():
+            if word.isalpha():
+                found.append(_stemmed(word))
+                continue
+            found.append(word)
+            parts = _PART.findall(word)
+            if len(parts) > 1:
+                found.extend(_stemmed(part) for part in parts if part not in _SKIPPED)
+        elif _UNSPACED.search(word) and len(word) > 1:
+            found.extend(map("".join, zip(word, word[1:], strict=False)))
+        else:
+            found.append(_stemmed(word))
+    return found
+
+
+def _stemmed(word: str) -> str:
+    return stem(word) if len(word) > 3 else word

@@ -1,0 +1,86 @@
+"""Which rows of a table or lines of a log matter to a question: what it names, what went wrong, what stands out. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from farthing.compress.bm25 import Index, terms
+from farthing.compress.outliers import error_lines, extreme_rows, make_of, odd_lines, odd_rows
+from farthing.compress.question import Question
+from farthing.compress.units import Kind, Unit
+
+__all__ = ["holders", "record_scores"]
+
+_ERROR, _ERROR_AGAIN, _NEAR_ERROR = 2.0, 0.5, 0.2  # against 1 for the best match by words
+_ASKED_FOR = 1.0  # more for errors and outliers where the question is about trouble
+_ODD, _EXTREME, _EXTREME_UNASKED = 1.0, 2.0, 0.3
+_NEAR = 2  # lines before and after an error
+
+
+def record_scores(kind: Kind, units: Sequence[Unit], question: Question) -> list[float]:
+    """A score for each unit, 0 to about 6."""
+    found = Index([terms(unit.text) for unit in units]).scores(dict.fromkeys(question.terms, 1.0))
+    best = max(found, default=0.0) or 1.0
+    found = [score / best for score in found]
+    more = _ASKED_FOR if question.trouble else 0.0
+    texts = [unit.text for unit in units]
+    if kind == "lines":
+        makes = [make_of(_unstamped(text)) for text in texts]
+        _errors(found, texts, makes, more)
+        for i, oddness in odd_lines(makes, [_unstamped(text) for text in texts]):
+            found[i] += _ODD * min(oddness, 2.0) * (1 + more)
+        return found
+    for rows in _groups(units):
+        fields = [units[i].fields or {} for i in rows]
+        for place, oddness in odd_rows(fields):
+            found[rows[place]] += _ODD * min(oddness, 2.0) * (1 + more)
+        for place in extreme_rows(fields):
+            found[rows[place]] += _EXTREME if question.extreme else _EXTREME_UNASKED
+    for i, gravity in error_lines(texts):
+        found[i] += 0.5 * gravity * (1 + more)
+    return found
+
+
+def holders(units: Sequence[Unit], question: Question) -> list[int]:
+    """The units that hold what the question names literally, unless so many do that it doesn't tell them apart."""
+    found: set[int] = set()
+    folded = [unit.text.casefold() for unit in units]
+    most = max(3, len(units) // 20)
+    for literal in question.literals[:32]:
+        whole = re.compile(rf"(?<!\w){re.escape(literal)}(?!\w)")
+        held = [i for i, text in enumerate(folded) if literal in text and whole.search(text)]
+        if len(held) <= most:
+            found |= {*held}
+    return sorted(found)
+
+
+def _errors(found: list[float], texts: Sequence[str], makes: Sequence[str], more: float) -> None:
+    """The first and the last error of each make count in full, the others less; their neighbours a little."""
+    errors = error_lines(texts)
+    last = {makes[i]: i for i, _ in errors}
+    seen: set[str] = set()
+    for i, gravity in errors:
+        fresh = makes[i] not in seen or last[makes[i]] == i
+        seen.add(makes[i])
+        found[i] += (_ERROR if fresh else _ERROR_AGAIN) * (1 + 0.5 * (gravity - 1)) * (1 + more)
+        if fresh:
+            for j in range(max(0, i - _NEAR), min(len(texts), i + _NEAR + 1)):
+                found[j] += _NEAR_ERROR
+
+
+def _groups(units: Sequence[Unit]) -> list[list[int]]:
+    """The indices of the rows of each array or table."""
+    groups: dict[int, list[int]] = {}
+    for i, unit in enumerate(units):
+        if unit.fields is not None:
+            groups.setdefault(unit.passage, []).append(i)
+    return list(groups.values())
+
+
+_STAMPS = re.compile(r"[\s\[(<]{0,3}(?:\d{4}[-/]\d\d[-/]\d\d)?[T\s]?(?:\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?:Z|[+-]\d\d:?\d\d)?)?[\])>]?\s?")
+
+
+def _unstamped(line: str) -> str:
+    """The line without the time at its beginning, whose numbers say nothing."""
+    return _STAMPS.sub("", line, count=1)

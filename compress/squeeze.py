@@ -1,0 +1,176 @@
+"""Squeeze: what a question doesn't need is left out of a long text. Lossy by intent; pure.
+
+What is kept, in this order: what can't be left out (heads of tables, the frame and the ends of arrays), what holds a name
+or a number of the question, then the rest by score until the target is reached. Words stay as they are and in their order.
+What isn't touched: code, diffs, markup, short texts, and texts of which the question needs every part.
+Near-duplicates don't fill the budget: a unit counts for less, the more of it is already there. Sources: maximal marginal
+relevance, Carbonell & Goldstein 1998, in its coverage form, Lin & Bilmes 2011; chosen lazily, Minoux 1978.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from farthing.compress.bm25 import terms
+from farthing.compress.passages import passage_scores
+from farthing.compress.question import read_question
+from farthing.compress.records import holders, record_scores
+from farthing.compress.split import split
+from farthing.compress.twins import twins
+from farthing.compress.units import Unit, Units
+
+__all__ = ["Squeezed", "Target", "squeeze"]
+
+_LEAST_SHARE = 0.2  # of the tokens that the farthest step aims at
+_NOTICE_TOKENS = 12
+_NEWNESS_LOST = 0.25  # factor for a sentence that a newer version says with other numbers
+_SAMENESS = 0.5  # lost by a unit whose words are all there already, against 1 for the best match
+_WORTH = 0.95  # what leaves more than this of the tokens isn't worth a change
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """How much may stay: a share of the tokens, a number of tokens, or how far to go; of several, the smallest counts.
+
+    `far`: 0, only what stands twice is left out, to 1, a fifth of the tokens stays.
+    """
+
+    ratio: float = 1.0
+    tokens: int | None = None
+    far: float = 0.0
+
+    def budget(self, tokens_before: int) -> int:
+        """Tokens that may stay of so many."""
+        share = min(self.ratio, 1 - (1 - _LEAST_SHARE) * self.far)
+        most = int(max(0.0, share) * tokens_before)
+        return most if self.tokens is None else min(most, max(0, self.tokens))
+
+
+class Squeezed(NamedTuple):
+    """`kept` of `units` items stayed. `removed`: the pieces left out, in order, whole. `reason`: why `text` is as it was,
+    '' where it is shorter. Tokens are those of the given count.
+    """
+
+    text: str
+    kept: int
+    units: int
+    removed: tuple[str, ...]
+    tokens_before: int
+    tokens_after: int
+    reason: str
+
+
+def squeeze(text: str, question: str, target: Target, count: Callable[[str], int]) -> Squeezed:
+    """The text with the units that the question needs, within the target unless what must stay is more.
+
+    Without a question, only sentences that other passages repeat are left out. `count`: tokens of a text. Raises nothing.
+    Cost: linear in the text, but for links among up to 400 passages; `count` is called once for each unit.
+    """
+    before = count(text)
+    units = split(text)
+    budget = target.budget(before)
+    asked = read_question(question)
+    items = [i for i, unit in enumerate(units.units) if unit.role == "item"]
+    reason = ""
+    if not items:
+        reason = f"{units.kind}: left alone"
+    elif not question.strip() and units.kind != "prose":
+        reason = "no question"
+    elif asked.needs_all(units.kind):
+        reason = "the question needs all of it"
+    if reason:
+        return Squeezed(text, len(items), len(items), (), before, before, reason)
+    kept = _kept(units, question, budget, count)
+    shown = sum(1 for i in items if i in kept)
+    parts = [unit.text for i, unit in enumerate(units.units) if i in kept]
+    short = f"[{shown} of {len(items)} {units.noun} shown]\n{''.join(parts)}"
+    after = count(short)
+    if after > _WORTH * before:
+        return Squeezed(text, len(items), len(items), (), before, before, "nothing to be gained")
+    removed = tuple(unit.text for i, unit in enumerate(units.units) if i not in kept)
+    return Squeezed(short, shown, len(items), removed, before, after, "")
+
+
+def _kept(found: Units, question: str, budget: int, count: Callable[[str], int]) -> set[int]:
+    """The indices of the units that stay."""
+    units = found.units
+    asked = read_question(question)
+    if found.kind == "prose":
+        doubles = twins(units)
+        scores = passage_scores(units, asked)
+        scores = [score * _NEWNESS_LOST if i in doubles.superseded else score for i, score in enumerate(scores)]
+        out = doubles.repeats
+    else:
+        scores = record_scores(found.kind, units, asked)
+        out = frozenset()
+    choice = _Choice(units, [count(unit.text) for unit in units], budget - _NOTICE_TOKENS)
+    for i, unit in enumerate(units):
+        if unit.role == "fixed":
+            choice.take(i)
+    lines = [i for i, unit in enumerate(units) if unit.role == "item"] if found.kind == "lines" else []
+    for i in (*lines[:1], *lines[-1:], *holders(units, asked)):
+        if units[i].role == "item" and i not in out:
+            choice.take(i)
+    choice.fill([i for i, unit in enumerate(units) if unit.role == "item" and i not in out], scores)
+    return choice.kept
+
+
+class _Choice:
+    """The units taken so far, what they cost, and which word pairs they have."""
+
+    def __init__(self, units: Sequence[Unit], costs: Sequence[int], budget: int) -> None:
+        self.kept: set[int] = set()
+        self._units, self._costs, self._left = units, costs, budget
+        self._pairs: list[set[tuple[str, str]] | None] = [None] * len(units)
+        self._covered: set[tuple[str, str]] = set()
+
+    def take(self, i: int) -> None:
+        """Keep a unit and what it needs, whatever they cost."""
+        for j in self._missing(i):
+            self.kept.add(j)
+            self._left -= self._costs[j]
+            if self._units[j].role == "item":
+                self._covered |= self._pairs_of(j)
+
+    def fill(self, items: Sequence[int], scores: Sequence[float]) -> None:
+        """Take the best by score and novelty, as long as they fit."""
+        queue = [(-scores[i], i) for i in items if i not in self.kept]
+        heapq.heapify(queue)
+        while queue and self._left > 0:
+            rank, i = heapq.heappop(queue)
+            if i in self.kept:
+                continue
+            pairs = self._pairs_of(i)
+            same = len(pairs & self._covered) / len(pairs) if pairs else 1.0
+            now = -(scores[i] - _SAMENESS * same)
+            if now > rank + 1e-9 and queue and now > queue[0][0]:
+                heapq.heappush(queue, (now, i))
+                continue
+            if self._cost(i) <= self._left:
+                self.take(i)
+                for j in self._units[i].wants:
+                    if j not in self.kept and self._cost(j) <= self._left:
+                        self.take(j)
+
+    def _missing(self, i: int) -> list[int]:
+        """The unit and what it needs, directly or not, without what is there."""
+        found, stack = [], [i]
+        while stack:
+            j = stack.pop()
+            if j not in self.kept and j not in found:
+                found.append(j)
+                stack.extend(self._units[j].needs)
+        return found
+
+    def _cost(self, i: int) -> int:
+        return sum(self._costs[j] for j in self._missing(i))
+
+    def _pairs_of(self, i: int) -> set[tuple[str, str]]:
+        pairs = self._pairs[i]
+        if pairs is None:
+            words = terms(self._units[i].text)
+            pairs = self._pairs[i] = {*zip(words, words[1:], strict=False)}
+        return pairs
