@@ -11,7 +11,6 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from os.path import commonprefix
 from random import Random
 from typing import Any, NamedTuple
 
@@ -20,7 +19,19 @@ from farthing.compress.provider_cache import Kind, ProviderCache
 from farthing.proxy.prices import Rates
 from farthing.proxy.usage import Usage
 
-__all__ = ["Conversation", "Piece", "PriceModel", "Provider", "Request", "grown", "pauses", "sessions", "stable"]
+__all__ = [
+    "Conversation",
+    "Piece",
+    "Pieces",
+    "PriceModel",
+    "Provider",
+    "Request",
+    "grown",
+    "length",
+    "pauses",
+    "sessions",
+    "stable",
+]
 
 _FRAME_TOKENS = 4  # of a turn's role and borders, in the chat format
 _LOOK_BACK_BLOCKS = 20
@@ -43,7 +54,7 @@ Count = Callable[[str], int]
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """`turns`: all of them. `ends`: each request sends the turns before one of these. `pause_s`: before each request."""
+    """`turns`: all of them. `ends`: each request sends the turns before one. `pause_s`: before each request."""
 
     name: str
     group: str
@@ -96,17 +107,35 @@ def text_of(turn: dict[str, Any]) -> str:
     return f"{turn['role']}\n{content}" + (json.dumps(calls, ensure_ascii=False) if calls else "")
 
 
-def piece(turn: dict[str, Any], count: Count) -> Piece:
-    """The turn as a part of a prompt."""
-    text = text_of(turn)
-    return Piece(text, count(text) + _FRAME_TOKENS)
+class Pieces:
+    """Turns as parts of prompts, each made once. Turns are known by identity: they live as long as the bench."""
+
+    def __init__(self, count: Count) -> None:
+        self.count = count
+        self._made: dict[tuple[int, str], Piece] = {}
+
+    def __call__(self, turn: dict[str, Any], content: str | None = None) -> Piece:
+        """The turn as it is, or with another content."""
+        key = (id(turn), (turn.get("content") or "") if content is None else content)
+        made = self._made.get(key)
+        if made is None:
+            text = text_of({**turn, "content": key[1]})
+            made = self._made[key] = Piece(text, self.count(text) + _FRAME_TOKENS)
+        return made
+
+
+def common(one: str, other: str) -> str:
+    """What both begin with."""
+    low, high = 0, min(len(one), len(other))
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if other.startswith(one[:middle]) else (low, middle - 1)
+    return one[:low]
 
 
 def stable(requests: Sequence[Request]) -> tuple[int, int]:
     """(steps where all of the request before stands unchanged at the beginning, steps)."""
-    same = sum(
-        list(after.prompt[: len(before.prompt)]) == list(before.prompt) for before, after in pairwise(requests)
-    )
+    same = sum(list(after.prompt[: len(before.prompt)]) == list(before.prompt) for before, after in pairwise(requests))
     return same, len(requests) - 1
 
 
@@ -184,7 +213,7 @@ class Provider:
         shared = 0
         for left, right in zip(one, other, strict=False):
             if left != right:
-                return shared + self.count(commonprefix([left.text, right.text]))
+                return shared + self.count(common(left.text, right.text))
             shared += left.tokens
         return shared
 
