@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from decimal import Decimal
+from fractions import Fraction
 from itertools import product
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ from bench.money_world import Conversation, Pieces, PriceModel, Provider, Reques
 from farthing.compress.decided import FROZEN, Decision, chain, first_new
 from farthing.compress.decided_store import MemoryDecisions, settle
 from farthing.compress.later_turns import LaterTurns, depth
-from farthing.compress.pay import PayFacts, Seen, pays
+from farthing.compress.pay import LEAST_STEPS, PayFacts, Seen, pays
 from farthing.compress.recode import recode
 from farthing.compress.recode_ansi import AnsiRule
 from farthing.compress.recode_json import JsonRows
@@ -105,7 +106,8 @@ def fixed(forms: Forms, chosen: dict[int, str], questions: dict[int, str]) -> Ch
 
 
 class Ours:
-    """Decided once, replayed, and only where it pays. `ladder`: the forms in the order in which they are tried."""
+    """Decided once, replayed, and only where it pays. `ladder`: the forms in the order in which they are tried.
+    `lose_after`: so many requests the store of decisions is lost."""
 
     def __init__(
         self,
@@ -116,10 +118,11 @@ class Ours:
         app: str,
         runner: asyncio.Runner,
         lose_after: int = 0,
+        least_steps: Fraction = LEAST_STEPS,
     ) -> None:
         self._forms, self._ladder, self._model, self._later, self._app = forms, ladder, model, later, app
         self._runner = runner
-        self._lose_after = lose_after
+        self._lose_after, self._least_steps = lose_after, least_steps
         self._store = self._new_store()
         self._requests = 0
 
@@ -167,6 +170,7 @@ class Ours:
                 later_turns=later,
                 marked=self._model.marked,
                 seen=seen,
+                least_steps=self._least_steps,
             )
             if pays(facts).worth:
                 given = [(text,) if form != "tidy" else () for text in texts]

@@ -39,6 +39,7 @@ _LOOK_BACK_BLOCKS = 20
 _TOOL_PAUSE = (4.0, 0.8)
 _USER_PAUSE = (45.0, 1.1)
 _ITEMS_PER_SESSION = 6
+_KEPT_SHARE = 0.8
 
 
 class Piece(NamedTuple):
@@ -98,6 +99,25 @@ def sessions(items: Sequence[Item], seed: int) -> Iterator[Conversation]:
             turns += [turn for turn in item.messages if turn["role"] != "system"]
             turns.append({"role": "assistant", "content": "It says: " + "; ".join(item.must_keep)})
         yield grown(f"session-{at}", "agent sessions", turns[:-1], seed)
+
+
+def shuffled(chats: Sequence[Item], count: int, seed: int) -> Iterator[Conversation]:
+    """Other long chats out of the same ones: exchanges left out by chance, put in another order, cut off somewhere."""
+    chance = Random(seed)
+    for number in range(count):
+        item = chance.choice(chats)
+        exchanges: list[Messages] = []
+        for turn in item.messages[1:]:
+            if turn["role"] == "user" or not exchanges:
+                exchanges.append([])
+            exchanges[-1].append(turn)
+        chosen = [exchange for exchange in exchanges if chance.random() < _KEPT_SHARE] or exchanges
+        chance.shuffle(chosen)
+        turns = [turn for exchange in chosen[: chance.randint(2, 12)] for turn in exchange]
+        while turns and turns[-1]["role"] == "assistant":
+            turns.pop()
+        if turns:
+            yield grown(f"{item.id}-{number}", "shuffled chats", [item.messages[0], *turns], seed)
 
 
 def text_of(turn: dict[str, Any]) -> str:

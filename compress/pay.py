@@ -18,14 +18,16 @@ docs/compression-money.md has the formulas.
 from __future__ import annotations
 
 from decimal import Decimal
+from fractions import Fraction
 from typing import NamedTuple
 
 from farthing.compress.provider_cache import Kind, ProviderCache
 from farthing.proxy.prices import Rates
 from farthing.proxy.usage import Usage
 
-__all__ = ["Pay", "PayFacts", "Seen", "as_original", "pays"]
+__all__ = ["LEAST_STEPS", "Pay", "PayFacts", "Seen", "as_original", "pays"]
 
+LEAST_STEPS = Fraction(2, 3)
 _PICO_PER_USD = Decimal(10**12)
 
 
@@ -46,7 +48,7 @@ class PayFacts(NamedTuple):
     stands behind the new turns, where caching is explicit. `seen`: None before a conversation's first answer.
     `tokens_changed`: from the first byte on that was sent otherwise before. `overhead_ms`: our own time for it,
     `usd_per_second`: what a second of it is worth. `tool_tokens`: of a retrieval tool that is offered only if this is
-    done.
+    done. `least_steps`: of the provider's steps that must be saved; see `_lost_to_rounding`.
     """
 
     rates: Rates | None
@@ -62,6 +64,7 @@ class PayFacts(NamedTuple):
     overhead_ms: float = 0.0
     usd_per_second: Decimal = Decimal(0)
     tool_tokens: int = 0
+    least_steps: Fraction = LEAST_STEPS
 
 
 class Pay(NamedTuple):
@@ -170,4 +173,4 @@ def _lost_to_rounding(facts: PayFacts) -> bool:
     With reads at a tenth of the fresh rate, the lowest there is, and z = 1: D >= 2/3 step. With reads at half of it the
     same D stands for z = 4.
     """
-    return 3 * (facts.tokens_saved + facts.tokens_saved_before) < 2 * facts.cache.step_tokens
+    return facts.tokens_saved + facts.tokens_saved_before < facts.least_steps * facts.cache.step_tokens
