@@ -16,11 +16,11 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Container, Sequence
 from typing import NamedTuple, Protocol
 
-from farthing.compress.decided import FROZEN, LEFT, LOST, Decision
+from farthing.compress.decided import FROZEN, LEFT, LOST, Decision, chain
 from farthing.proxy.clock import Clock
 from farthing.proxy.errors import StoreFault
 
-__all__ = ["Decisions", "Found", "Front", "MemoryDecisions", "Settled", "settle"]
+__all__ = ["Decisions", "Found", "Front", "MemoryDecisions", "Settled", "in_force_s", "settle"]
 
 _ENTRY_BYTES = 400  # of a decision without its texts: tuple, key, place in the order; measured, about 380
 
@@ -70,6 +70,8 @@ async def settle(
     first_new: int,
     decide: Callable[[list[int]], Awaitable[list[Decision]]],
     frozen: Container[int] = (),
+    *,
+    fresh_start: bool = False,
 ) -> dict[int, Settled]:
     """The decisions for the turns `asked` about (numbers of turns that hold something to compress), by turn.
 
@@ -77,14 +79,21 @@ async def settle(
     `decide`: makes the decisions for new turns, given their numbers; it isn't called where there are none. `frozen`:
     turns that may not be touched (before a client's cache mark), which is kept too: the mark may be gone next time.
     What was decided before a mark came is replayed all the same. Never raises for the store's sake.
+
+    `fresh_start`: where even the first turn was never met, all turns are new, answers among them or not: a clock in the
+    system prompt makes another beginning of each request, and no provider has cached anything behind it. Only for a
+    policy that is in force for longer than providers keep what was sent before it came (`in_force_s`).
     """
     asked = [number for number in asked if number < len(keys)]
     if not asked:
         return {}
-    found = await store.get_many([keys[number] for number in asked])
+    found = await store.get_many([keys[number] for number in (0, *asked)])
+    met = found.decisions[0] is not None
+    if fresh_start and not met:
+        first_new = 0
     settled = {
         number: Settled(decision)
-        for number, decision in zip(asked, found.decisions, strict=True)
+        for number, decision in zip(asked, found.decisions[1:], strict=True)
         if decision is not None
     }
     missing = [number for number in asked if number not in settled]
@@ -96,13 +105,26 @@ async def settle(
     new = [number for number in missing if number >= first_new and number not in frozen]
     if new:
         made = list((dict(made) | dict(zip(new, await decide(new), strict=True))).items())
+    begun = [] if met or 0 in asked else [(keys[0], LEFT)]
     try:
-        kept = await store.put_many([(keys[number], decision) for number, decision in made])
+        kept = await store.put_many([*((keys[number], decision) for number, decision in made), *begun])
     except StoreFault:
         return settled | _unkept(missing, frozen, "the decision can't be kept")
-    for (number, _), decision in zip(made, kept, strict=True):
+    for (number, _), decision in zip(made, kept, strict=False):
         settled[number] = Settled(decision, number in new, "the decision is lost" if decision == LOST else "")
     return settled
+
+
+async def in_force_s(store: Decisions, policy: str, now_s: float) -> float:
+    """Since when this policy is in force, in seconds: since the store was first asked so. 0 where it can't say."""
+    key = chain("", policy, ["in force"])[0]
+    try:
+        since = (await store.get_many([key])).decisions[0]
+        if since is None:
+            since = (await store.put_many([(key, Decision(rules=(repr(now_s),)))]))[0]
+        return max(0.0, now_s - float(since.rules[0]))
+    except (StoreFault, ValueError, IndexError):
+        return 0.0
 
 
 def _unkept(missing: Sequence[int], frozen: Container[int], why: str) -> dict[int, Settled]:
