@@ -55,7 +55,7 @@ class Sums:
     steps: int = 0
 
     def add(self, before: Played, after: Played, best: Played | None, first: int) -> None:
-        """One conversation, as it is and by the method; `best`: by the oracle; `first`: turn that stays the client's."""
+        """One conversation, as it is and by the method; `best`: the oracle; `first`: from this turn on we decide."""
         saved = before.pico - after.pico
         self.conversations += 1
         self.whole += before.pico

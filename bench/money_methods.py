@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from bench.compress_data import Messages
 from bench.money_world import Conversation, Pieces, PriceModel, Provider, Request, length
-from farthing.compress.decided import FROZEN, Decision, chain, first_new, when_new
+from farthing.compress.decided import FROZEN, Decision, chain, first_new, request_ends, when_new
 from farthing.compress.decided_store import MemoryDecisions, settle
 from farthing.compress.later_turns import LaterTurns, depth
 from farthing.compress.pay import LEAST_STEPS, PayFacts, Seen, pays
@@ -107,7 +107,8 @@ def fixed(forms: Forms, chosen: dict[int, str], questions: dict[int, str]) -> Ch
 
 class Ours:
     """Decided once, replayed, and only where it pays. `ladder`: the forms in the order in which they are tried.
-    `lose_after`: so many requests the store of decisions is lost. `fresh_start`: of `settle`."""
+    `lose_after`: so many requests the store of decisions is lost. `fresh_start`: the store knows
+    all that was sent."""
 
     def __init__(
         self,
@@ -145,9 +146,8 @@ class Ours:
         async def decide(new: list[int]) -> list[Decision]:
             return self._decide(turns, new, before, later, seen)
 
-        settled = await settle(
-            self._store, keys, results, first_new("chat", turns), decide, fresh_start=self._fresh_start
-        )
+        ends = request_ends("chat", turns) if self._fresh_start else []
+        settled = await settle(self._store, keys, results, first_new("chat", turns), decide, ends=ends)
         sent = {}
         for number, done in settled.items():
             text = turns[number]["content"]

@@ -71,43 +71,42 @@ async def settle(
     decide: Callable[[list[int]], Awaitable[list[Decision]]],
     frozen: Container[int] = (),
     *,
-    fresh_start: bool = False,
+    ends: Sequence[int] = (),
 ) -> dict[int, Settled]:
-    """The decisions for the turns `asked` about (numbers of turns that hold something to compress), by turn.
+    """The decisions for the turns `asked` about, by turn: for all that hold something to compress, frozen or not.
 
     `keys`: of all turns (`decided.chain`); turns beyond them are left alone. `first_new`: of `decided.first_new`.
     `decide`: makes the decisions for new turns, given their numbers; it isn't called where there are none. `frozen`:
     turns that may not be touched (before a client's cache mark), which is kept too: the mark may be gone next time.
     What was decided before a mark came is replayed all the same. Never raises for the store's sake.
 
-    `fresh_start`: where even the first turn was never met, all turns are new, answers among them or not: a clock in the
-    system prompt makes another beginning of each request, and no provider has cached anything behind it. Only for a
-    policy that is in force for longer than providers keep what was sent before it came (`in_force_s`).
+    `ends`: of `decided.request_ends`, given where the store knows all that was sent (`in_force_s` is longer than
+    providers keep anything). What a request ended with is noted then, and turns behind the last one that is known are
+    new, answers among them or not: they were never sent after this beginning. So it is behind an edit, and with a clock
+    in the system prompt; no provider has anything of it.
     """
     asked = [number for number in asked if number < len(keys)]
     if not asked:
         return {}
-    found = await store.get_many([keys[number] for number in (0, *asked)])
-    met = found.decisions[0] is not None
-    if fresh_start and not met:
-        first_new = 0
-    settled = {
-        number: Settled(decision)
-        for number, decision in zip(asked, found.decisions[1:], strict=True)
-        if decision is not None
-    }
+    ends = [number for number in ends if number < len(keys)]
+    looked = list(dict.fromkeys((*asked, *ends)))
+    found = await store.get_many([keys[number] for number in looked])
+    known = {number: decision for number, decision in zip(looked, found.decisions, strict=True) if decision is not None}
+    if ends:
+        first_new = min(first_new, max(known, default=-1) + 1)
+    settled = {number: Settled(known[number]) for number in asked if number in known}
     missing = [number for number in asked if number not in settled]
     if found.away:
         return settled | _unkept(missing, frozen, "the store of decisions is away")
-    if not missing:
+    noted = [(keys[number], LEFT) for number in ends[-1:] if number not in known and number not in missing]
+    if not missing and not noted:
         return settled
     made = [(number, FROZEN if number in frozen else LOST) for number in missing]
     new = [number for number in missing if number >= first_new and number not in frozen]
     if new:
         made = list((dict(made) | dict(zip(new, await decide(new), strict=True))).items())
-    begun = [] if met or 0 in asked else [(keys[0], LEFT)]
     try:
-        kept = await store.put_many([*((keys[number], decision) for number, decision in made), *begun])
+        kept = await store.put_many([*((keys[number], decision) for number, decision in made), *noted])
     except StoreFault:
         return settled | _unkept(missing, frozen, "the decision can't be kept")
     for (number, _), decision in zip(made, kept, strict=False):

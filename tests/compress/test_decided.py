@@ -24,6 +24,7 @@ from farthing.compress.decided import (
     decode,
     encode,
     first_new,
+    request_ends,
     tenant_tag,
     when_new,
 )
@@ -152,6 +153,20 @@ def test_what_a_decision_was_made_from_ends_with_the_next_answer() -> None:
     assert [when_new("chat", turns, number) for number in range(7)] == [1, 5, 5, 5, 5, 7, 7]
 
 
+@pytest.mark.parametrize(
+    ("turns", "ends"),
+    [
+        ([], []),
+        ([USER], [0]),
+        ([USER, ANSWER, RESULT, RESULT, USER, ANSWER, ANSWER, USER], [0, 4, 7]),
+        ([USER, ANSWER, RESULT, PREFILL], [0, 2]),
+        ([ANSWER], [0]),
+    ],
+)
+def test_requests_end_before_answers(turns: list[Turn], ends: list[int]) -> None:
+    assert request_ends("chat", turns) == ends
+
+
 # -- decisions as bytes
 
 
@@ -214,7 +229,8 @@ class Client:
 
         results = [number for number, turn in enumerate(turns) if turn["role"] == "tool"]
         keys, new = chain("t", "p", turns), first_new("chat", turns)
-        settled = await settle(self.store, keys, results, new, decide, frozen, fresh_start=self.fresh_start)
+        ends = request_ends("chat", turns) if self.fresh_start else []
+        settled = await settle(self.store, keys, results, new, decide, frozen, ends=ends)
         for number, turn in enumerate(turns):
             text = turn["content"]
             if number in settled:
@@ -269,6 +285,7 @@ def histories(draw: st.DrawFn) -> list[tuple[list[Turn], bool]]:
     return requests
 
 
+@settings(deadline=None)
 @given(histories(), st.booleans(), st.booleans())
 def test_every_earlier_turn_is_sent_with_the_same_bytes(
     requests: list[tuple[list[Turn], bool]], away: bool, fresh_start: bool
@@ -309,6 +326,7 @@ def test_a_restart_changes_no_byte(tmp_path: Path, requests: list[tuple[list[Tur
     asyncio.run(run())
 
 
+@settings(deadline=None)
 @given(histories(), st.integers(0, 13), st.booleans())
 def test_a_lost_store_changes_each_turn_at_most_once(
     requests: list[tuple[list[Turn], bool]], loss: int, fresh_start: bool
@@ -326,6 +344,7 @@ def test_a_lost_store_changes_each_turn_at_most_once(
     asyncio.run(run())
 
 
+@settings(deadline=None)
 @given(histories())
 def test_two_replicas_that_race_send_the_same_bytes(requests: list[tuple[list[Turn], bool]]) -> None:
     async def run() -> None:
@@ -380,6 +399,21 @@ async def test_a_clock_in_the_system_prompt_is_another_beginning_each_time(fresh
     assert client.shortened == (10 if fresh_start else 5)
     assert client.changed == []
     await client.send([{"role": "system", "content": "It is 12:00."}, *turns, ANSWER, USER])
+    assert client.changed == []
+
+
+@pytest.mark.parametrize("fresh_start", [False, True])
+async def test_behind_an_edit_nothing_was_sent_before(fresh_start: bool) -> None:
+    client = Client(MemoryDecisions(clock=FakeClock(), ttl_s=100, most_bytes=10**6), fresh_start)
+    turns = [{"role": "system", "content": "be good"}, USER]
+    for number in range(4):
+        await client.send(turns)
+        turns = [*turns, ANSWER, {**RESULT, "content": f"[{number}, 1]"}]
+    await client.send(turns)
+    shortened = client.shortened
+    assert shortened == 1 + 2 + 3 + 4
+    await client.send([*turns[:3], {**RESULT, "content": "left out"}, *turns[4:], ANSWER, USER])
+    assert client.shortened - shortened == (4 if fresh_start else 0)
     assert client.changed == []
 
 
