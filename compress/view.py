@@ -10,7 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from farthing.compress.tidy import Result, results, tidied_text, tidy
+from farthing.compress.places import Place, places
+from farthing.compress.tidy import tidied_text, tidy
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -121,10 +122,10 @@ def inspect(text: str, model: str, count: Callable[[str, str], int]) -> View:
     if kind in ("chat", "responses", "messages"):
         body = text.encode("utf-8", "surrogatepass")
         tidied = tidy(kind, payload, body)
-        seen = [(_place(result), result) for result in results(kind, payload)]
+        seen = [(_place(result), result) for result in places(kind, payload)]
         after = len(tidied.body)
     else:
-        seen = [("the file", Result((), text, False))]
+        seen = [("the file", Place((), 0, len(text), text, 0, "tool", False))]
         after = _bytes(text) if (short := tidied_text(text)) is None else _bytes(short)
     changes = tuple(_change(place, result, model, count) for place, result in seen)
     return View(kind, model, _bytes(text), after, changes)
@@ -158,7 +159,7 @@ def _is_anthropic(value: dict[str, Any], turns: list[Any]) -> bool:
     )
 
 
-def _change(place: str, result: Result, model: str, count: Callable[[str, str], int]) -> Change:
+def _change(place: str, result: Place, model: str, count: Callable[[str, str], int]) -> Change:
     short = None if result.frozen else tidied_text(result.text)
     before = count(result.text, model)
     if short is None:
@@ -166,7 +167,7 @@ def _change(place: str, result: Result, model: str, count: Callable[[str, str], 
     return Change(place, "tidy", "", result.text, short, before, count(short, model))
 
 
-def _reason(result: Result) -> str:
+def _reason(result: Place) -> str:
     """Why a text is left as it is."""
     if result.frozen:
         return "at or before a cache breakpoint"
@@ -183,7 +184,7 @@ def _has_white_space(text: str) -> bool:
     return any(gap in text for gap in " \t\r\n")
 
 
-def _place(result: Result) -> str:
+def _place(result: Place) -> str:
     """The path as a reader writes it: messages[3].content[0].text"""
     return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in result.path).lstrip(".")
 
