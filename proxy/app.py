@@ -38,7 +38,7 @@ from farthing.proxy.admin import Admin
 from farthing.proxy.audit import Auditor
 from farthing.proxy.clock import Clock, Randomness, SystemClock, SystemRandomness
 from farthing.proxy.config import Cache as CacheConfig
-from farthing.proxy.config import Config
+from farthing.proxy.config import Config, Semantic
 from farthing.proxy.connections import Connections
 from farthing.proxy.deadlines import Deadlines
 from farthing.proxy.errand import Errands
@@ -46,13 +46,14 @@ from farthing.proxy.exchange import Stage
 from farthing.proxy.front import FrontServer
 from farthing.proxy.judge import Judge, Verdicts
 from farthing.proxy.lately import Lately
+from farthing.proxy.learnt import Learnt
 from farthing.proxy.ledger import Ledger
 from farthing.proxy.metrics import Metrics
 from farthing.proxy.pipeline import Pipeline
 from farthing.proxy.prices import RateCard
 from farthing.proxy.refused import Refused
 from farthing.proxy.repeat import Repeats
-from farthing.proxy.reuse_state import Learnt
+from farthing.proxy.reuse_state import REUSE
 from farthing.proxy.second_stage import CrossEncoderStage, SecondStage
 from farthing.proxy.server import Relay
 from farthing.proxy.stage_semantic import Case, SemanticStage
@@ -82,7 +83,7 @@ class State:
     renderer: Renderer
     tokenizer: Tokenizer
     barred: Refused
-    learnt: Learnt
+    learnt: Learnt[Semantic]
     audited: DayTotal
     judged: DayTotal
     verdicts: Verdicts
@@ -198,7 +199,7 @@ async def open_state(config: Config, clock: Clock, randomness: Randomness, stack
     barred = Refused(config.state_dir / "refused")
     stack.callback(barred.close)
     tasks = TaskGroup()
-    learnt = Learnt(config.state_dir, tasks.spawn)
+    learnt = Learnt(config.state_dir, tasks.spawn, REUSE)
     stack.push_async_callback(learnt.close)
     return State(
         clock=clock,
