@@ -81,6 +81,8 @@ def places(endpoint: str, payload: dict[str, Any], marks: Sequence[Marks] = ()) 
 
 def _in_turn(endpoint: str, turn: dict[str, Any], marks: Sequence[Marks]) -> Iterator[_Found]:
     role = turn.get("role")
+    if role == "assistant":
+        return
     if endpoint == "messages":
         if role == "user":
             yield from _anthropic(turn)
@@ -90,7 +92,7 @@ def _in_turn(endpoint: str, turn: dict[str, Any], marks: Sequence[Marks]) -> Ite
     elif turn.get("type") in _OUTPUTS:
         yield from _texts("output", turn.get("output"), "tool")
     for mark in marks:
-        if role in mark.roles and role != "assistant":
+        if role in mark.roles:
             for path, text, _, _ in _texts("content", turn.get("content"), "retrieval"):
                 yield from _between(mark, path, text)
 
