@@ -156,6 +156,13 @@ class RedisStore:
             await asyncio.wait(set(self._running), timeout=_PROBE_S)
         await self._client.aclose()
 
+    async def run(self, kind: str, command: Callable[[Any], Awaitable[T]]) -> T:
+        """One command for whoever keeps something else on this server, given redis-py's client. `kind`: read or write,
+        within the deadline and the breaker's leave; purge, for which an operator waits. Raises StoreFault."""
+        if kind == "purge":
+            return await self._step(lambda: command(self._client))
+        return await self._call(kind, lambda: command(self._client))
+
     def _entry_name(self, key: str) -> str:
         base, dot, variant = key.partition(".")
         return f"{self._prefix}:e:{{{base}}}{dot}{variant}"

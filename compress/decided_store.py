@@ -1,0 +1,184 @@
+"""Where decisions are kept, and the order in which a request asks for them.
+
+Rules of this file:
+1. The first decision under a key wins, whoever made it; the others take it over.
+2. No decision is used that isn't kept: where the store is away, a turn is tidied at most. Nothing that a request does
+   waits longer than for the store's own deadline.
+3. What is read is as good as new: a decision lives as long as its conversation goes on, and `ttl_s` beyond.
+
+Implementations: `MemoryDecisions` here, decided_disk (SQLite), decided_redis. One contract suite
+(tests/contract/test_decisions.py) runs over all of them.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Container, Sequence
+from typing import NamedTuple, Protocol
+
+from farthing.compress.decided import FROZEN, LEFT, LOST, Decision
+from farthing.proxy.clock import Clock
+from farthing.proxy.errors import StoreFault
+
+__all__ = ["Decisions", "Found", "Front", "MemoryDecisions", "Settled", "settle"]
+
+_ENTRY_BYTES = 400  # of a decision without its texts: tuple, key, place in the order; measured, about 380
+
+
+class Found(NamedTuple):
+    """`decisions`: as asked, None where there is none. `away`: the store couldn't be asked, so None says nothing."""
+
+    decisions: list[Decision | None]
+    away: bool = False
+
+
+class Decisions(Protocol):
+    """Decisions by key, each kept for `ttl_s` after its last use."""
+
+    async def get_many(self, keys: Sequence[bytes]) -> Found:
+        """What is kept under these keys. Never raises."""
+        ...
+
+    async def put_many(self, decided: Sequence[tuple[bytes, Decision]]) -> list[Decision]:
+        """Keep each unless there is one already; those that hold now, in the same order. Asked after `get_many`.
+
+        Raises StoreFault: they can't be kept, and must not be used.
+        """
+        ...
+
+    async def forget(self, tag: bytes) -> None:
+        """Remove all decisions of the tenant with this tag (`decided.tenant_tag`). Raises StoreFault."""
+        ...
+
+    async def close(self) -> None:
+        """Write what is pending and let go; idempotent."""
+        ...
+
+
+class Settled(NamedTuple):
+    """What is to be done to a turn. `new`: decided now, in this request. `why`: '' or why it is tidied at most."""
+
+    decision: Decision
+    new: bool = False
+    why: str = ""
+
+
+async def settle(
+    store: Decisions,
+    keys: Sequence[bytes],
+    asked: Sequence[int],
+    first_new: int,
+    decide: Callable[[list[int]], Awaitable[list[Decision]]],
+    frozen: Container[int] = (),
+) -> dict[int, Settled]:
+    """The decisions for the turns `asked` about (numbers of turns that hold something to compress), by turn.
+
+    `keys`: of all turns (`decided.chain`); turns beyond them are left alone. `first_new`: of `decided.first_new`.
+    `decide`: makes the decisions for new turns, given their numbers; it isn't called where there are none. `frozen`:
+    turns that may not be touched (before a client's cache mark), which is kept too: the mark may be gone next time.
+    What was decided before a mark came is replayed all the same. Never raises for the store's sake.
+    """
+    asked = [number for number in asked if number < len(keys)]
+    if not asked:
+        return {}
+    found = await store.get_many([keys[number] for number in asked])
+    settled = {
+        number: Settled(decision)
+        for number, decision in zip(asked, found.decisions, strict=True)
+        if decision is not None
+    }
+    missing = [number for number in asked if number not in settled]
+    if found.away:
+        return settled | _unkept(missing, frozen, "the store of decisions is away")
+    if not missing:
+        return settled
+    made = [(number, FROZEN if number in frozen else LOST) for number in missing]
+    new = [number for number in missing if number >= first_new and number not in frozen]
+    if new:
+        made = list((dict(made) | dict(zip(new, await decide(new), strict=True))).items())
+    try:
+        kept = await store.put_many([(keys[number], decision) for number, decision in made])
+    except StoreFault:
+        return settled | _unkept(missing, frozen, "the decision can't be kept")
+    for (number, _), decision in zip(made, kept, strict=True):
+        settled[number] = Settled(decision, number in new, "the decision is lost" if decision == LOST else "")
+    return settled
+
+
+def _unkept(missing: Sequence[int], frozen: Container[int], why: str) -> dict[int, Settled]:
+    return {number: Settled(FROZEN if number in frozen else LEFT, why=why) for number in missing}
+
+
+class Front:
+    """Decisions in this process's memory, least recently used first to go. `most_bytes`: of all that is held."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most = most_bytes
+        self._held: OrderedDict[bytes, tuple[Decision, float]] = OrderedDict()
+        self._bytes = 0
+
+    def get(self, key: bytes, now_s: float) -> tuple[Decision, float] | None:
+        """The decision and when it ends here, in seconds since the epoch."""
+        found = self._held.get(key)
+        if found is None:
+            return None
+        if found[1] <= now_s:
+            self.drop(key)
+            return None
+        self._held.move_to_end(key)
+        return found
+
+    def put(self, key: bytes, decision: Decision, ends_s: float) -> None:
+        """Hold it, in place of what is held under the key."""
+        self.drop(key)
+        self._held[key] = (decision, ends_s)
+        self._bytes += _size(decision)
+        while self._bytes > self._most:
+            self.drop(next(iter(self._held)))
+
+    def drop(self, key: bytes) -> None:
+        """Hold it no more."""
+        found = self._held.pop(key, None)
+        if found is not None:
+            self._bytes -= _size(found[0])
+
+    def forget(self, tag: bytes) -> None:
+        """Drop all whose keys begin so."""
+        for key in [key for key in self._held if key.startswith(tag)]:
+            self.drop(key)
+
+
+class MemoryDecisions:
+    """Decisions over nothing but this process's memory: a restart loses them."""
+
+    def __init__(self, *, clock: Clock, ttl_s: float, most_bytes: int) -> None:
+        self._clock = clock
+        self._ttl_s = ttl_s
+        self._front = Front(most_bytes)
+
+    async def get_many(self, keys: Sequence[bytes]) -> Found:
+        """Decisions.get_many."""
+        return Found([self._get(key) for key in keys])
+
+    async def put_many(self, decided: Sequence[tuple[bytes, Decision]]) -> list[Decision]:
+        """Decisions.put_many."""
+        return [self._get(key) or self._put(key, decision) for key, decision in decided]
+
+    async def forget(self, tag: bytes) -> None:
+        """Decisions.forget."""
+        self._front.forget(tag)
+
+    async def close(self) -> None:
+        """Decisions.close."""
+
+    def _get(self, key: bytes) -> Decision | None:
+        found = self._front.get(key, self._clock.now_s())
+        return self._put(key, found[0]) if found else None
+
+    def _put(self, key: bytes, decision: Decision) -> Decision:
+        self._front.put(key, decision, self._clock.now_s() + self._ttl_s)
+        return decision
+
+
+def _size(decision: Decision) -> int:
+    return _ENTRY_BYTES + sum(len(text) for text in decision.texts if text)
