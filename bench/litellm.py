@@ -7,43 +7,22 @@ they were not published by its authors.
 from __future__ import annotations
 
 import contextlib
-import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from bench.machine import Place
-from bench.servers import ROOT, Running, free_port, started
+from bench.peers import NotInstalled, environment
+from bench.servers import Running, free_port, started
 
 __all__ = ["NotInstalled", "installed", "proxy"]
 
 REQUIREMENT = "litellm[proxy]!=1.82.7,!=1.82.8"
 
 
-class NotInstalled(Exception):
-    """Why LiteLLM can't be compared here."""
-
-
 def installed(*, install: bool = True) -> Path:
     """The environment's folder; `install`: made where it isn't there (700 MB, a few minutes). Raises NotInstalled."""
-    venv = Path(os.environ.get("FARTHING_BENCH_LITELLM") or ROOT / "bench" / "results" / "litellm-venv")
-    if (venv / "bin" / "litellm").exists():
-        return venv
-    if not install:
-        raise NotInstalled("not installed, and a quick run doesn't install it")
-    for command in (
-        [sys.executable, "-m", "venv", str(venv)],
-        [str(venv / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check", REQUIREMENT],
-    ):
-        try:
-            ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise NotInstalled(f"not installed: {error.__class__.__name__}") from None
-        if ran.returncode:
-            lines = [line for line in ran.stderr.splitlines() if "ERROR" in line]
-            raise NotInstalled(f"not installed: {(lines or ran.stderr.splitlines() or ['no reason given'])[-1]}")
-    return venv
+    return environment("litellm", REQUIREMENT, install=install)
 
 
 def version(venv: Path) -> str:
