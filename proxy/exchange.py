@@ -302,6 +302,7 @@ class Exchange:
     # compress
     compress: str = ""
     tokens_saved: int = 0
+    shortening: Any = None  # compressing.Case
     # upstream
     call: Call | None = None
     sink: Sink | None = None
