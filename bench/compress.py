@@ -1,8 +1,8 @@
 """How much shorter, and what is lost: `python -m bench.compress --part train|test [--quick]`.
 
-Every slice of the compression data through every method: tokens left for two tokenizers, items whose needed strings all
-still stand, texts that decode to the equal value, processor time. Rules and thresholds are tuned on the train half only;
-the test half is scored once. Exit status 0: every goal reached; 1: one was missed; 2: the data isn't there.
+Every slice of the compression data through every method: tokens left for two tokenizers, items whose needed strings
+all still stand, texts that decode to the equal value, processor time. Rules and thresholds are tuned on the train half
+only; the test half is scored once. Exit status 0: every goal reached; 1: one was missed; 2: the data isn't there.
 """
 
 from __future__ import annotations
@@ -242,7 +242,7 @@ def write(report: Report, given: argparse.Namespace) -> None:
     command = f"python -m bench.compress --part {given.part}" + (" --quick" if given.quick else "")
     when = datetime.now(UTC).strftime("%Y-%m-%d")
     facts = {"machine": f"one core of {processor()}", "python": platform.python_version()}
-    save(report, RESULTS / "quick" if given.quick else RESULTS, facts, command, when)
+    save(report, given.results / "quick" if given.quick else given.results, facts, command, when)
     if not (given.quick or given.no_docs or given.slice):
         text = DOCUMENT.read_text("utf-8")
         DOCUMENT.write_text(replace_section(text, report.name, markdown(report, facts, command, when)), "utf-8")
@@ -263,6 +263,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--data", type=Path, default=ROOT.parent / "shared" / "data" / "compress", help="the data's folder"
     )
+    made.add_argument("--results", type=Path, default=RESULTS, help="where every figure is written as JSON")
     made.add_argument("--slice", choices=SLICES, default="", help="one slice only; the document is left alone")
     made.add_argument("--quick", action="store_true", help=f"{_QUICK_ITEMS} items a slice; the document is left alone")
     made.add_argument("--no-headroom", action="store_true", help="leave Headroom out (500 MB the first time)")

@@ -6,6 +6,7 @@ decides, so that its cost can be told apart.
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections import Counter
@@ -94,15 +95,15 @@ def _cut_middle(text: str, question: str, count: Count) -> tuple[str, tuple[str,
     return f"{text[: len(text) // 4]} ... {text[-(len(text) // 4) :]}", ("cut",)
 
 
-_UNIT = re.compile(r"[^\n]*?(?:\n+|(?<=[.!?]) +|(?<=\}), *|\Z)")
+_UNIT = re.compile(r"[^\n]*?(?:\n+|(?<=[.!?]) +|\Z)")
 _WORD = re.compile(r"\w+")
 
 
 def _bm25(ratio: float) -> Callable[[str, str, Count], tuple[str, tuple[str, ...]]]:
-    """Lines, sentences and JSON records by their BM25 score for the question (k1 1.2, b .75), in their order."""
+    """Lines, sentences or JSON records by their BM25 score for the question (k1 1.2, b .75), in their order."""
 
     def shorten(text: str, question: str, count: Count) -> tuple[str, tuple[str, ...]]:
-        units = [unit for unit in _UNIT.findall(text) if unit]
+        units = _units(text)
         if len(units) < 4 or len(text) < 400:
             return text, ()
         words = [Counter(_WORD.findall(unit.lower())) for unit in units]
@@ -125,3 +126,14 @@ def _bm25(ratio: float) -> Callable[[str, str, Count], tuple[str, tuple[str, ...
         return "".join(unit for place, unit in enumerate(units) if place in chosen), ("bm25",)
 
     return shorten
+
+
+def _units(text: str) -> list[str]:
+    """Records of the longest list of a JSON text; else lines and sentences."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return [unit for unit in _UNIT.findall(text) if unit]
+    lists = [value, *(value.values() if isinstance(value, dict) else ())]
+    records = max((one for one in lists if isinstance(one, list)), key=len, default=[])
+    return [json.dumps(record, ensure_ascii=False, separators=(",", ":")) + "\n" for record in records]

@@ -31,16 +31,19 @@ _FEWEST_FOR_COMMON = 3
 _MOST_SHAPES = 64  # objects with more different sets of members are not like each other
 _SPARSEST = 3  # nor are those that together have more than so many times the members of one
 _MOST_COLUMNS = 256
+_LONGEST_LISTS = 8  # on average, for a list of lists to have a row for each
 _DEEPEST_COLUMNS = 8
 _DEEPEST_FRAME = 100
 
 _LEGEND_WORDS = (
+    ("frame", "#1 stands for what the rows under #1 hold"),
     ("common", "name=value in a head: so in each row"),
     ("other", "name=value in a head: so in each row that says no other at its end"),
     ("rare", "name?: absent unless the row says it at its end"),
     ("dots", "a.b: member b of object a"),
     ("[", "a[b,c]: list of objects, a cell is [row;row]"),
     ("{", "a{b,c}: object, a cell is {row}"),
+    ("lists", "#1 [b,c]: a list of lists, a row is [object;object]"),
     ("[]", "a[]: list, a cell is [value;value]"),
     (":text", "a:text: strings"),
     ("key", "{key}: name of the member that holds the row"),
@@ -87,7 +90,7 @@ class JsonRows:
             frame = writer.frame(parsed.value, 0)
             if not writer.tables:
                 return None
-            short = "\n".join([writer.legend(parsed.lines), *([] if frame == "#1" else [frame]), *writer.tables])
+            short = "\n".join([writer.legend(frame, parsed.lines), *([] if frame == "#1" else [frame]), *writer.tables])
             short.encode()
         except (ValueError, TypeError, RecursionError):
             return None
@@ -119,9 +122,10 @@ class _Writer:
         self.tables: list[str] = []
         self._used: set[str] = set()
 
-    def legend(self, lines: bool) -> str:
+    def legend(self, frame: str, lines: bool) -> str:
         """The first line: how to read the rest, only what occurs in it."""
-        used = self._used - {"common"} if "other" in self._used else self._used
+        used = self._used | ({"frame"} if frame != "#1" else set())
+        used -= {"common"} if "other" in used else set()
         words = [words for use, words in _LEGEND_WORDS if use in used]
         return "; ".join([LEGEND_LINES if lines else LEGEND, *words])
 
@@ -130,26 +134,23 @@ class _Writer:
         if type(value) not in (list, dict) or not value or depth > _DEEPEST_FRAME:
             return _dumped(value)
         members = list(value.values()) if type(value) is dict else value
-        if all(type(member) is dict and member for member in members):
-            table = self._table(value, members)
-            if table is not None:
-                self.tables.append(table)
-                return f"#{len(self.tables)}"
-        elif not any(type(member) in (list, dict) for member in members):
+        kinds = set(map(type, members))
+        if not kinds & {list, dict}:
             return _dumped(value)
+        table = self._table(value, members) if len(kinds) == 1 and len(members) > 1 else None
+        if table is not None:
+            self.tables.append(table)
+            return f"#{len(self.tables)}"
         if type(value) is dict:
             parts = [f"{_dumped(key)}:{self.frame(member, depth + 1)}" for key, member in value.items()]
             return "{" + ",".join(parts) + "}"
         return "[" + ",".join([self.frame(member, depth + 1) for member in value]) + "]"
 
-    def _table(self, value: Any, members: list[dict[str, Any]]) -> str | None:
-        """The list, or object, of objects as a table; None where it would be longer than JSON."""
-        if len(members) < 2:
-            return None
+    def _table(self, value: Any, members: list[Any]) -> str | None:
+        """The list, or object, of objects or of short lists of them as a table; None where it would be longer."""
         used = set(self._used)
         try:
-            columns = self._columns(members, BARE, 0)
-            head, rows = self._rows(columns, len(members))
+            head, rows = self._lists_as_rows(members) if type(members[0]) is list else self._objects_as_rows(members)
         except _NotRows:
             self._used = used
             return None
@@ -162,6 +163,22 @@ class _Writer:
             return table
         self._used = used
         return None
+
+    def _objects_as_rows(self, objects: list[dict[str, Any]]) -> tuple[str, list[str]]:
+        if not all(objects):
+            raise _NotRows
+        return self._rows(self._columns(objects, BARE, 0), len(objects))
+
+    def _lists_as_rows(self, lists: list[list[Any]]) -> tuple[str, list[str]]:
+        """A row for each list; longer ones are tables of their own."""
+        known = "[" in self._used
+        column = self._lists("", lists, 0)
+        if not known and "[" not in column.inner:
+            self._used.discard("[")
+        self._used.add("lists")
+        if column.kind != "[" or sum(map(len, lists)) > _LONGEST_LISTS * len(lists):
+            raise _NotRows
+        return _head(column), [cell or "" for cell in column.cells]
 
     def _columns(self, objects: list[dict[str, Any]], bare: Any, depth: int) -> list[_Column]:
         """The columns of like objects. Raises _NotRows: they are not like each other."""

@@ -52,7 +52,7 @@ class Tables:
 
     def encode(self, text: str) -> str | None:
         """The text with its tables as rows; None: it has none, or none that gets shorter."""
-        if _START.search(text) or LEGEND in text or LEGEND_LINES in text:
+        if (_LEGEND in text and _START.search(text)) or LEGEND in text or LEGEND_LINES in text:
             return None
         parts: list[str] = []
         at = 0

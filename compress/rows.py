@@ -3,7 +3,7 @@
     text    = [before] legend LF [frame LF] 1*table ["#end" after]
     legend  = "JSON as rows" or "JSON lines as rows", and in words how to read what follows; the decoder skips the words
     frame   = compact JSON in which #1, #2 stand for what the tables hold; left out where it would be just #1
-    table   = "#" number SP ["{key},"] columns LF 1*(row LF)      ; with {key}: an object, a row each member
+    table   = "#" number SP ["{key},"] (columns / "[" columns "]") 1*(LF [cell ","] row)   ; {key}: of an object
     columns = column *("," column)
     column  = name *("." name) [":text" / "[" columns "]" / "{" columns "}" / "[]"] ["?" / "=" cell]
     row     = cell *("," cell) *("," column-path "=" cell)
@@ -16,7 +16,7 @@ Rules of this file:
    what isn't bare is JSON. In a ":text" column, and for a {key}, what looks like a number is a string all the same.
 3. "a.b" is the member b of the object a. A name that isn't plain stands as a JSON string, so a dot in it is its own.
 4. The columns inside of brackets are those of the objects in such a cell: "[" a list of them, "{" one of them,
-   "[]" a list of plain values.
+   "[]" a list of plain values. A table whose whole head stands in brackets has a list of objects for each row.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ NAME = re.compile(rf'(?!\s)[^.,;:=?#"\[\]{{}}\\{_CONTROL}]++(?<!\s)')
 _QUOTED = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"')
 _MARK = re.compile(_QUOTED.pattern + r"|#([1-9][0-9]*+)")
 _HEAD = re.compile(r"#([1-9][0-9]{0,8}) (\{key\},)?")
-_START = re.compile(rf"(?:\A|(?<=\n))(?:{LEGEND}|{LEGEND_LINES})[^\n]*+\n")
+_START = re.compile(rf"(?:{LEGEND}|{LEGEND_LINES})[^\n]*+\n")
 _JSON = json.JSONDecoder()
 _DEEPEST = 32
 
@@ -73,6 +73,9 @@ class _Table:
     others: dict[str, int]  # a column's path, to its place
     simple: bool  # all dense columns are plain
     template: str  # for rows in which nothing is absent
+
+
+_One = Callable[[_Table, str], str]
 
 
 def find_rows(text: str) -> Rows | None:
@@ -106,10 +109,13 @@ def decode_rows(text: str) -> str:
             end = at + 1
             while end < len(lines) and not lines[end].startswith("#"):
                 end += 1
-            table, stop = _columns(lines[at], head.end(), "", 0)
-            if stop != len(lines[at]):
-                raise ValueError(f"more than columns in {lines[at][:80]!r}")
-            values.append(_keyed(table, lines[at + 1 : end]) if head[2] else _listed(table, lines[at + 1 : end]))
+            line, bracket = lines[at], "]" if lines[at].startswith("[", head.end()) else ""
+            table, stop = _columns(line, head.end() + len(bracket), bracket, 0)
+            if stop != len(line):
+                raise ValueError(f"more than columns in {line[:80]!r}")
+            one = _list if bracket else _line
+            rows = lines[at + 1 : end]
+            values.append(_keyed(table, rows, one) if head[2] else _listed(table, rows, one))
             at = end
         marks = [mark[1] for mark in _MARK.finditer(frame) if mark[1]]
         if marks != [str(number + 1) for number in range(len(values))]:
@@ -120,16 +126,24 @@ def decode_rows(text: str) -> str:
     return found.before + whole + found.after
 
 
-def _listed(table: _Table, rows: list[str]) -> str:
-    return "[" + ",".join([_line(table, row) for row in rows]) + "]"
+def _listed(table: _Table, rows: list[str], one: _One) -> str:
+    return "[" + ",".join([one(table, row) for row in rows]) + "]"
 
 
-def _keyed(table: _Table, rows: list[str]) -> str:
+def _keyed(table: _Table, rows: list[str], one: _One) -> str:
     members = []
     for row in rows:
         key, at = _quoted(row, 0) if row[:1] == '"' else _bare(row, 0, BARE, text_only=True)
-        members.append(f"{key}:{_line(table, row[at + 1 :])}")
+        members.append(f"{key}:{one(table, row[_past(row, at, ',') :])}")
     return "{" + ",".join(members) + "}"
+
+
+def _list(table: _Table, row: str) -> str:
+    """One row as a JSON list of objects."""
+    value, at = _several(row, 0, lambda at: _row(table, row, at, BARE_INSIDE, 1))
+    if at != len(row):
+        raise ValueError(f"more than a row: {row[:80]!r}")
+    return value
 
 
 def _line(table: _Table, row: str) -> str:

@@ -24,7 +24,7 @@ _MOST_COLUMNS = 256
 _RULE = re.compile(r"[ |+]*+:?-[-=:|+ ]*+")
 _BORDER = re.compile(r"\+[-=]++(?:\+[-=]++)*+\+")
 _PIPE = re.compile(r"(?<!\\)\|")
-_GAP = re.compile(r"(?<=\S) {2,}+(?=\S)")
+_GAP = re.compile(" {2,}+")
 _NOT_A_NAME = re.compile(r"[={};<>\"]|\A[\d#/*(\[-]|\A\Z|\s\Z|\([^)]*+\Z|\A[^(]*+\)")
 
 
@@ -63,8 +63,8 @@ def _table(lines: list[str], start: int) -> tuple[int, Table | None] | None:
         return _pipes(lines, start, start)
     if line.startswith("+") and "|" in following and _BORDER.fullmatch(line.strip()):
         return _pipes(lines, start, start + 1)
-    if "  " in line and "  " in following and _GAP.search(line):
-        end = _block(lines, start, lambda other: _GAP.search(other) is not None or _is_rule(other))
+    if "  " in line and "  " in following and _has_gap(line):
+        end = _block(lines, start, lambda other: _has_gap(other) or _is_rule(other))
         return end, _padded([line.rstrip("\r") for line in lines[start:end]])
     for separator in "\t;,":
         if separator in line and separator in following:
@@ -80,12 +80,18 @@ def _block(lines: list[str], start: int, belongs: Callable[[str], bool]) -> int:
     return end
 
 
+def _has_gap(line: str) -> bool:
+    return "  " in line and "  " in line.strip()
+
+
 def _is_rule(line: str) -> bool:
     return line[:1] in ("-", "=") and not line.strip("-= \r")
 
 
 def _pipes(lines: list[str], start: int, head: int) -> tuple[int, Table | None]:
     """A table of pipes: Markdown, psql, or a grid with borders."""
+    if head + 1 >= len(lines):
+        return head + 1, None
     end = _block(lines, head + 1, lambda line: "|" in line or _BORDER.fullmatch(line.strip()) is not None)
     rule = lines[head + 1].strip()
     inner = lines[head + 2 : end]
@@ -121,7 +127,10 @@ def _padded(lines: list[str]) -> Table | None:
         lines = [lines[0], *lines[2:]]
     if "\t" in "".join(lines) or any(map(_is_rule, lines)):
         return None
-    names, *rows = [_GAP.split(line.strip(" ")) for line in lines]
+    names = _GAP.split(lines[0].strip(" "))
+    if not _are_names(names):
+        return None
+    rows = [_GAP.split(line.strip(" ")) for line in lines[1:]]
     widths = set(map(len, rows))
     if widths == {len(names) + 1} and lines[0][:1] == " ":
         names = ["", *names]

@@ -72,6 +72,17 @@ def test_an_object_of_like_objects_keeps_its_names() -> None:
     assert lines[-1] == "9,1,zone=x"
 
 
+def test_a_list_of_short_lists_has_a_row_for_each() -> None:
+    legs = [[{"from": "ATL", "seats": n}, {"from": "LGA", "seats": n + 1}] for n in range(6)]
+
+    assert short_of(legs)[:2] == ["#1 [from,seats]", "[ATL,0;LGA,1]"]
+    assert short_of({f"route {n}": leg for n, leg in enumerate(legs)})[:2] == [
+        "#1 {key},[from,seats]",
+        "route 0,[ATL,0;LGA,1]",
+    ]
+    assert short_of({"a": [orders(20), orders(20)]})[0] == '{"a":[#1,#2]}'
+
+
 def test_sub_objects_are_flattened_and_lists_stand_in_cells() -> None:
     rows = [
         {
@@ -144,6 +155,9 @@ def test_json_lines_and_blocks_in_prose() -> None:
     assert lines is not None and lines.startswith(LEGEND_LINES + ";") and ROWS.restores("\n".join(rows), lines)
     assert block is not None and block.startswith(f"Result:\n```json\n{LEGEND};") and ROWS.restores(prose, block)
     assert block.endswith("ord-11,110\n#end\n```\nEnd.\n")
+    assert (after_colon := ROWS.encode(f"Result: [{','.join(rows)}]")) is not None
+    assert after_colon.startswith(f"Result: {LEGEND};") and after_colon.endswith("ord-11,110\n#end")
+    assert ROWS.restores(f"Result: [{','.join(rows)}]", after_colon)
     assert decode_rows(block) == prose.replace(", ", ",").replace('": ', '":')
 
 

@@ -101,7 +101,7 @@ def like_objects(draw: st.DrawFn) -> str:
     objects = draw(_objects(2, 2, 30))
     gap = draw(st.sampled_from(["", " ", "\n", "\r\n  "]))
     several = f"[{gap}{f',{gap}'.join(objects)}{gap}]"
-    shape = draw(st.sampled_from(["list", "list", "envelope", "keyed", "lines", "prose", "two"]))
+    shape = draw(st.sampled_from(["list", "list", "envelope", "keyed", "lines", "prose", "two", "lists"]))
     if shape == "envelope":
         return f'{{"status":{gap}"ok #1","items":{several},"next":null}}'
     if shape == "keyed":
@@ -111,6 +111,11 @@ def like_objects(draw: st.DrawFn) -> str:
         return draw(st.sampled_from(["\n", "\r\n"])).join(objects)
     if shape == "prose":
         return f"Found these:\n```json\n{several}\n```\nThat is all.{gap}"
+    if shape == "lists":
+        size = draw(st.integers(1, 4))
+        lists = [f"[{','.join(objects[at : at + size])}]" for at in range(0, len(objects), size)]
+        named = [f'"n{place}":{one}' for place, one in enumerate(lists)]
+        return draw(st.sampled_from([f"[{','.join(lists)}]", f"{{{','.join(named)}}}"]))
     return f"[{several},{several},1]" if shape == "two" else several
 
 
