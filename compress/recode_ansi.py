@@ -25,6 +25,7 @@ _BARS = frozenset("│┃┆┇┊┋╎╏║")
 _BAR = re.compile("[│┃┆┇┊┋╎╏║]")
 _EDGES = frozenset(map(chr, range(0x2500, 0x2580))) | frozenset("+|")  # the block Box Drawing, and its ASCII stand-ins
 _RULED = _EDGES - _BARS - {"|"} | frozenset("-=: ")
+_TOPS, _BOTTOMS = frozenset("┌┍┎┏╒╓╔╭"), frozenset("└┕┖┗╘╙╚╰")
 _TIGHT_RULE = re.compile(r"-(?:\|-)*")
 
 # A row of cells, or None for a rule.
@@ -92,8 +93,10 @@ def _same(lines: Sequence[str], short: Sequence[str]) -> bool:
 def _blocks(lines: Sequence[str]) -> Iterator[tuple[int, int]]:
     """The lines in runs: those that may be one drawn table, and those in between."""
     start = 0
+    kinds = [_drawn(line) for line in lines]
     for at in range(1, len(lines) + 1):
-        if at == len(lines) or _drawn(lines[at]) != _drawn(lines[start]):
+        cut = at == len(lines) or kinds[at] != kinds[start]
+        if cut or (kinds[at] and (lines[at].strip()[0] in _TOPS or lines[at - 1].strip()[0] in _BOTTOMS)):
             yield start, at
             start = at
 

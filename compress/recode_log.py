@@ -14,7 +14,8 @@ Rules of this file:
 2. A form holds for lines that stand together. A line that doesn't fit is written whole; an odd line stays in full view.
 3. A form takes what comes before a message, and of the message at most a beginning that all lines share: what tells one
    line from another is still found by its own spelling.
-4. Linear: a line's beginning is looked at up to 160 characters, and each line is compared with one earlier line.
+4. Text with escape sequences waits until the rule "ansi" has made it plain: colours hide what lines share.
+5. Linear: a line's beginning is looked at up to 160 characters, and each line is compared with one earlier line.
 
 Source: the idea of variable parts in constant templates is that of log parsers (Drain, He et al., ICWS 2017), used here
 only for the beginning of a line; run lengths and references to the last like line are those of LZ77.
@@ -35,6 +36,7 @@ HEADER = (
     'their words fill the "…" in order, the last takes the rest. A "| " at the start is not part of its line.]'
 )
 _HOLE = "…"
+_ESCAPE = "\x1b"
 _DIGITS = frozenset("0123456789")
 _HEAD_CHARS = 160
 _HEAD_WORDS = 12
@@ -119,7 +121,7 @@ _Step = int | str
 
 def encode_log(text: str) -> str | None:
     """The short form of a text of lines; None where there is nothing to be had. Linear in the text."""
-    if text.startswith(HEADER) or text.count("\n") < _FEWEST_LINES:
+    if text.startswith(HEADER) or text.count("\n") < _FEWEST_LINES or _ESCAPE in text:
         return None
     lines = text.split("\n")
     steps = list(_repeats(lines))
