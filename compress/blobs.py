@@ -24,6 +24,7 @@ Kind = Literal["base64", "hex", "data url"]
 
 _FEWEST_CHARS = 1024
 _RUN = re.compile(r"[A-Za-z0-9+/_\-]{56,}={0,2}")
+_RUN_START = re.compile(r"(?<![A-Za-z0-9+/_\-])(?:(?<=\\)(?:u[0-9a-fA-F]{4}|[nrtbf/]))?(?=[A-Za-z0-9+/_\-]{56})")
 _HEX = re.compile(r"[0-9a-f]+|[0-9A-F]+")
 _LINE_END = re.compile(r"(?:\r?\n|(?:\\r)?\\n)[ \t]{0,16}")
 _LAST_LINE = re.compile(r"[A-Za-z0-9+/_\-]{0,76}={1,2}(?![A-Za-z0-9+/=_\-])")
@@ -108,9 +109,9 @@ def _plain_urls(text: str) -> Iterator[Piece]:
 
 
 def _runs(text: str) -> Iterator[Piece]:
-    """Base64 and hex; a data URL in base64 is taken with its head."""
+    """Base64 and hex; a data URL in base64 is taken with its head, the rest of a JSON escape before it isn't."""
     at = 0
-    while (run := _RUN.search(text, at)) is not None:
+    while (begin := _RUN_START.search(text, at)) is not None and (run := _RUN.match(text, begin.end())) is not None:
         start, at = run.span()
         first = run[0]
         kind: Kind = "hex" if _HEX.fullmatch(first) else "base64"

@@ -14,7 +14,8 @@ Rules of this file:
 2. A form holds for lines that stand together. A line that doesn't fit is written whole; an odd line stays in full view.
 3. A form takes what comes before a message, and of the message at most a beginning that all lines share: what tells one
    line from another is still found by its own spelling.
-4. Linear: a line's beginning is looked at up to 160 characters, and each line is compared with one earlier line.
+4. Text with escape sequences waits until the rule "ansi" has made it plain: colours hide what lines share.
+5. Linear: a line's beginning is looked at up to 160 characters, and each line is compared with one earlier line.
 
 Source: the idea of variable parts in constant templates is that of log parsers (Drain, He et al., ICWS 2017), used here
 only for the beginning of a line; run lengths and references to the last like line are those of LZ77.
@@ -23,7 +24,7 @@ only for the beginning of a line; run lengths and references to the last like li
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import islice, pairwise
 from typing import NamedTuple
@@ -35,9 +36,11 @@ HEADER = (
     'their words fill the "…" in order, the last takes the rest. A "| " at the start is not part of its line.]'
 )
 _HOLE = "…"
+_ESCAPE = "\x1b"
 _DIGITS = frozenset("0123456789")
 _HEAD_CHARS = 160
 _HEAD_WORDS = 12
+_MOST_LEFT = 0.95  # of the characters: a lesser gain isn't worth another way to read
 _FEWEST_LINES = 4
 _SAMPLE_LINES = 32
 _LONGEST_PERIOD = 64
@@ -45,10 +48,11 @@ _FEWEST_SAME_LINES, _FEWEST_SAME_CHARS = 4, 120
 _MOST_COPIED = 50_000_000  # characters that a short text may decode to: hostile input must not fill the memory
 
 _TIME = re.compile(
-    r"(?<![0-9.])([0-9]{2}:)([0-9]{2}:)([0-9]{2}(?:[.,][0-9]{1,9})?)(?![0-9:])(Z|[+-][0-9]{2}:?[0-9]{2}(?![0-9]))?([\]),]*)"
+    r"(?<![0-9.])([0-9]{2}:)([0-9]{2}:)([0-9]{2}(?:[.,][0-9]{1,9})?)(?!:?[0-9])(Z|[+-][0-9]{2}:?[0-9]{2}(?![0-9]))?([\]),]*)"
 )
 _PLACE = re.compile(r"([^\s:]{3,150}:)(?=[0-9]{1,7}[:\-])")  # a search's hits: path:line:text
 _WORD = re.compile(r"\S+|\s+")
+_NUMBERED = re.compile(r"[^0-9]+(?=[0-9])")  # web-3, I0301: what a short line begins with must be a digit
 _LEVELS = frozenset(
     [
         "TRACE",
@@ -118,12 +122,12 @@ _Step = int | str
 
 def encode_log(text: str) -> str | None:
     """The short form of a text of lines; None where there is nothing to be had. Linear in the text."""
-    if text.startswith(HEADER) or text.count("\n") < _FEWEST_LINES:
+    if text.startswith(HEADER) or text.count("\n") < _FEWEST_LINES or _ESCAPE in text:
         return None
     lines = text.split("\n")
     steps = list(_repeats(lines))
-    written = list(_written(lines, steps))
-    return "\n".join([HEADER, *written]) if written != lines else None
+    short = "\n".join([HEADER, *_written(lines, steps)])
+    return short if len(short) <= _MOST_LEFT * len(text) else None
 
 
 def decode_log(short: str) -> str | None:
@@ -219,9 +223,14 @@ def _short(period: int) -> bool:
 
 
 class _Head(NamedTuple):
-    """A line's beginning. `atoms`: parts of words and the white space between; `time`: their number up to the time."""
+    """A line's beginning. `atoms`: parts of words and the white space between.
+
+    `first`: the atom that a short line is to begin with or hold, since it differs and has digits: the seconds, or the
+    line's number in a file. `time`: the number of atoms up to the time's end.
+    """
 
     atoms: tuple[str, ...]
+    first: int
     time: int
 
 
@@ -235,10 +244,13 @@ def _head(line: str) -> _Head | None:
     for word in islice(_WORD.finditer(start), 2 * _HEAD_WORDS):
         cuts.update(word.span())
         end = word.end()
+        if end <= found.start() and (number := _NUMBERED.match(word[0])) is not None:
+            cuts.add(word.start() + number.end())
     if end == _HEAD_CHARS:  # the last word may go on
         end = start.rfind(" ")
     at = sorted(cut for cut in cuts if cut <= end)
-    return _Head(tuple(start[a:b] for a, b in pairwise(at)), bisect_right(at, found.end()) - 1)
+    first = found.start(3) if found.re is _TIME else found.end()
+    return _Head(tuple(start[a:b] for a, b in pairwise(at)), bisect_left(at, first), bisect_right(at, found.end()) - 1)
 
 
 def _sample(lines: Sequence[str]) -> list[_Head]:
@@ -258,7 +270,7 @@ def _sticky(heads: Sequence[_Head]) -> frozenset[int]:
     wide = max((len(head.atoms) for head in heads), default=0)
     changes, filled, blank, level, weights = [0] * wide, [0] * wide, [0] * wide, [0] * wide, [0.0] * wide
     before: tuple[str, ...] = ()
-    for atoms, _ in heads:
+    for atoms, _, _ in heads:
         for c, atom in enumerate(atoms):
             changes[c] += c >= len(before) or before[c] != atom
             weights[c] += _weight(atom)
@@ -268,7 +280,8 @@ def _sticky(heads: Sequence[_Head]) -> frozenset[int]:
         before = atoms
     words = [c for c in range(wide) if filled[c] * 2 >= len(heads) and blank[c] * 2 < filled[c]]
     form = 4 + sum(weights[c] / filled[c] for c in words if changes[c] * 4 < filled[c])
-    worth = {c for c in words if weights[c] > changes[c] * form}
+    firsts = {head.first for head in heads}
+    worth = {c for c in words if weights[c] > changes[c] * form and c not in firsts}
     time = max((head.time for head in heads), default=0)
     together = next((c for c in words if c >= time and c not in worth), wide)
     end = max([together] + [c + 1 for c in words if level[c] * 2 > filled[c]])

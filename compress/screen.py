@@ -3,7 +3,8 @@
 The model: lines as wide and as many as the text needs, nothing scrolls away. It knows printing, tabs (every 8
 columns), line ends, carriage return, backspace, cursor moves within what was written (CSI A-G), erasing (CSI K, and J
 to the end), wide and combining characters. Styles (CSI m), modes that show nothing, titles and bells are passed over.
-A link (OSC 8) is shown as its words and then its target in <>, since a target is worth reading.
+A link (OSC 8) is shown as its words and then its target in <>, since a target is worth reading; one to a file of that
+machine as its words.
 
 Whatever speaks of absolute places, another screen, scrolling, or is a sequence that isn't known gives None: what that
 shows depends on a size that nobody told us. So do carriage returns that may be line ends of an old system.
@@ -23,10 +24,11 @@ _SHOWS_NOTHING = re.compile(
     "\x1b\\[(?:[0-9;:]*m|\\?(?!(?:47|104[79])[hl;])[0-9;]{1,20}[hl])"
     "|\x1b\\](?!8;)[^\x07\x1b]*(?:\x07|\x1b\\\\)|\x1b[()][0-9A-Z]|\x1b[=>]|\x07"
 )
+_LINK_BELL = re.compile("(\x1b\\]8;[^\x07\x1b]*)\x07")  # one of the two ways to end a link; a bell elsewhere is nothing
 _PART = re.compile(
     "(?P<text>[^\x00-\x1f\x7f]+)|(?P<end>\r*\n)|(?P<start>\r)|(?P<back>\b)|(?P<tab>\t)"
     "|\x1b\\[(?P<count>[0-9]{0,4})(?P<move>[A-GKJ])"
-    "|\x1b\\]8;[^;\x07\x1b]*;(?P<link>[^\x07\x1b]*)(?:\x07|\x1b\\\\)"
+    "|\x1b\\]8;[^;\x07\x1b]*;(?P<link>[^\x07\x1b]*)\x1b\\\\"
 )
 _SPARE_CELLS = 65_536  # blanks that cursor moves may put in, beside 8 for each character of the text
 _MOST_JOINED = 32
@@ -35,13 +37,14 @@ _BAR = frozenset("%#=█━▏▎▍▌▋▊▉░▒▓■□⣿")
 
 def shown(text: str) -> list[str] | None:
     """The lines that a terminal shows after the text, without blanks at their ends; None where that can't be told."""
-    if "\x1b" in text or "\x07" in text:
-        text = _SHOWS_NOTHING.sub("", text)
+    terminal = "\x1b" in text
+    if terminal or "\x07" in text:
+        text = _SHOWS_NOTHING.sub("", _LINK_BELL.sub("\\1\x1b\\\\", text))
     if "\r" in text:
         text = text.replace("\r\n", "\n")
     if "\x1b" not in text and "\b" not in text and "\r" not in text:
         return [line.rstrip(" \t") for line in text.split("\n")]
-    if "\r" in text and "\x1b" not in text and not _redrawn(text):
+    if "\r" in text and not terminal and not _redrawn(text):
         return None
     screen = _Screen(8 * len(text) + _SPARE_CELLS)
     at = 0
@@ -104,7 +107,7 @@ class _Screen:
         elif kind == "link":
             if self._link and not part["link"]:
                 self._write(f" <{self._link}>")
-            self._link = part["link"]
+            self._link = "" if part["link"].startswith("file:") else part["link"]
         else:
             self._move(part["move"], part["count"])
         return self._known and self._spare >= 0

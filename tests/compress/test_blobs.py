@@ -38,7 +38,16 @@ FOUND = [
     (f"data:;base64,{B64}", "data url", "PNG image as a data URL"),
     (f"data:image/svg+xml;charset=utf8,{SVG}", "data url", "image/svg+xml as a data URL"),
 ]
-AROUND = [("", ""), ('{"a": "', '", "b": 1}'), ("see ", " above"), ("![x](", ")\nmore"), ("line\n", "\nword\n")]
+AROUND = [
+    ("", ""),
+    ('{"a": "x\\n', '\\nword"}'),
+    ('{"a": "\\u00e9', '"}'),
+    ("C:\\", ""),
+    ('{"a": "', '", "b": 1}'),
+    ("see ", " above"),
+    ("![x](", ")\nmore"),
+    ("line\n", "\nword\n"),
+]
 
 
 @pytest.mark.parametrize(("blob", "kind", "what"), FOUND)

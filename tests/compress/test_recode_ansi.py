@@ -30,6 +30,9 @@ SHOWN = [
     (f"{ESC}[38;5;196mx{ESC}[38:2::1:2:3my{ESC}[m", "xy"),
     (f"{ESC}]0;title\x07text", "text"),
     (f"see {LINK}!", "see the page <https://a.example/p>!"),
+    (f"{ESC}[1mcollecting ... {ESC}[0m{ESC}[1m\rcollected 5 items{ESC}[0m", "collected 5 items"),
+    (f"{ESC}]8;id=1;https://a.example/p\x07x{ESC}]8;;\x07{ESC}[0m", "x <https://a.example/p>"),
+    (f"{ESC}]8;;file://host/a\x07a{ESC}]8;;\x07", "a"),
     (f"{ESC}[?25lhidden cursor{ESC}[?25h", "hidden cursor"),
     ("bell\x07", "bell"),
     ("end   \nnext\t\n", "end\nnext\n"),
@@ -111,6 +114,8 @@ TABLES = [
     (MYSQL, "id|name\n-|-\n1|x\n2|"),
     (WRAPPED, "id|text\n-|-\n1|long\n|text\n-|-\n2|short"),
     (PANEL, "def f():\n    return 1"),
+    (f"{RICH}\n{PANEL}\n{PANEL}", "name|count\n-|-\na b|1\nc|22\nafter" + "\ndef f():\n    return 1" * 2),
+    (f"{WRAPPED}\n{PANEL}", "id|text\n-|-\n1|long\n|text\n-|-\n2|short\ndef f():\n    return 1"),
 ]
 
 

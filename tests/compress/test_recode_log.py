@@ -69,6 +69,9 @@ FORMATS = {
     "nginx": "2026/03/01 10:{m:02}:{s:02} [error] 77#77: *{n} open() failed",
     "klog": "I0301 10:{m:02}:{s:02}.123456       1 main.go:{n}] synced",
     "bracket": "[2026-03-01 10:{m:02}:{s:02}] app.INFO: request {n} done",
+    "colon": "update-alternatives 2026-03-01 10:{m:02}:{s:02}: link group {n} updated",
+    "one second": "2026-03-01 10:{m:02}:00 status half-configured lib{n}:amd64",
+    "numbered host": "web-{m}  | 2026-03-01T10:{m:02}:{s:02}.5Z GET /x/{n} 200",
     "level first": "INFO  2026-03-01 10:{m:02}:{s:02} request {n} done",
     "search": "src/compress/recode_log.py:{n}:    return line({n})",
 }
