@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from farthing.proxy.lexicon import NEGATIONS, STOP
 from farthing.proxy.text import stem
 
-__all__ = ["Index", "terms"]
+__all__ = ["Index", "Words"]
 
 _WORD = re.compile(r"[^\W_]++(?:[_'’][^\W_]++)*+")
 _PART = re.compile(r"[A-Za-z]++|\d++")
@@ -57,28 +57,36 @@ class Index:
         return found
 
 
-def terms(text: str) -> list[str]:
-    """The text's words without stop words, case and common endings, in order; compound names also in their parts.
+class Words:
+    """Texts in terms. Remembers the words of one piece of work, most of which come again; made anew for the next."""
 
-    Scripts that are written without spaces give pairs of characters.
-    """
-    found: list[str] = []
-    for word in _WORD.findall(text.casefold()):
-        if word in _SKIPPED or len(word) > _LONGEST_WORD:
-            continue
-        if word.isascii():
-            if word.isalpha():
-                found.append(_stemmed(word))
-                continue
-            found.append(word)
-            parts = _PART.findall(word)
-            if len(parts) > 1:
-                found.extend(_stemmed(part) for part in parts if part not in _SKIPPED)
-        elif _UNSPACED.search(word) and len(word) > 1:
-            found.extend(map("".join, zip(word, word[1:], strict=False)))
-        else:
-            found.append(_stemmed(word))
-    return found
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[str, ...]] = {}
+
+    def terms(self, text: str) -> list[str]:
+        """The text's words without stop words, case and common endings, in order; compound names also in their parts.
+
+        Scripts that are written without spaces give pairs of characters.
+        """
+        known = self._known
+        found: list[str] = []
+        for word in _WORD.findall(text.casefold()):
+            these = known.get(word)
+            if these is None:
+                these = known[word] = _terms_of(word)
+            found += these
+        return found
+
+
+def _terms_of(word: str) -> tuple[str, ...]:
+    if word in _SKIPPED or len(word) > _LONGEST_WORD:
+        return ()
+    if word.isascii() and not word.isalpha():
+        parts = _PART.findall(word)
+        return (word, *(_stemmed(part) for part in parts if part not in _SKIPPED)) if len(parts) > 1 else (word,)
+    if _UNSPACED.search(word) and len(word) > 1:
+        return tuple(map("".join, zip(word, word[1:], strict=False)))
+    return (_stemmed(word),)
 
 
 def _stemmed(word: str) -> str:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from farthing.compress.bm25 import Index, terms
+from farthing.compress.bm25 import Index
 from farthing.compress.question import Question
 from farthing.compress.units import Unit
 
@@ -25,9 +25,8 @@ _LEAD, _NUMERIC = 0.3, 0.15
 _MOST_LINKED = 400  # passages; beyond, titles aren't looked for
 
 
-def passage_scores(units: Sequence[Unit], question: Question) -> list[float]:
-    """A score for each unit, 0 to about 2.5; 0 for those that aren't items."""
-    bags = [terms(unit.text) for unit in units]
+def passage_scores(units: Sequence[Unit], bags: Sequence[Sequence[str]], question: Question) -> list[float]:
+    """A score for each unit, 0 to about 2.5; 0 for those that aren't items. `bags`: the units' terms."""
     passages = sorted({unit.passage for unit in units})
     place = {passage: i for i, passage in enumerate(passages)}
     whole: list[list[str]] = [[] for _ in passages]

@@ -14,9 +14,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from farthing.compress.bm25 import terms
+from farthing.compress.bm25 import Words
 from farthing.compress.passages import passage_scores
-from farthing.compress.question import read_question
+from farthing.compress.question import Question, read_question
 from farthing.compress.records import holders, record_scores
 from farthing.compress.split import split
 from farthing.compress.twins import twins
@@ -83,7 +83,7 @@ def squeeze(text: str, question: str, target: Target, count: Callable[[str], int
         reason = "the question needs all of it"
     if reason:
         return Squeezed(text, len(items), len(items), (), before, before, reason)
-    kept = _kept(units, question, budget, count)
+    kept = _kept(units, asked, budget, count)
     shown = sum(1 for i in items if i in kept)
     parts = [unit.text for i, unit in enumerate(units.units) if i in kept]
     short = f"[{shown} of {len(items)} {units.noun} shown]\n{''.join(parts)}"
@@ -94,24 +94,26 @@ def squeeze(text: str, question: str, target: Target, count: Callable[[str], int
     return Squeezed(short, shown, len(items), removed, before, after, "")
 
 
-def _kept(found: Units, question: str, budget: int, count: Callable[[str], int]) -> set[int]:
+def _kept(found: Units, asked: Question, budget: int, count: Callable[[str], int]) -> set[int]:
     """The indices of the units that stay."""
     units = found.units
-    asked = read_question(question)
+    words = Words()
+    bags = [words.terms(unit.text) for unit in units]
     if found.kind == "prose":
-        doubles = twins(units)
-        scores = passage_scores(units, asked)
+        doubles = twins(units, bags)
+        scores = passage_scores(units, bags, asked)
         scores = [score * _NEWNESS_LOST if i in doubles.superseded else score for i, score in enumerate(scores)]
         out = doubles.repeats
     else:
-        scores = record_scores(found.kind, units, asked)
+        scores = record_scores(found.kind, units, bags, asked)
         out = frozenset()
-    choice = _Choice(units, [count(unit.text) for unit in units], budget - _NOTICE_TOKENS)
+    choice = _Choice(units, bags, [count(unit.text) for unit in units], budget - _NOTICE_TOKENS)
     for i, unit in enumerate(units):
         if unit.role == "fixed":
             choice.take(i)
+    named = asked.literals if found.kind == "prose" else (*asked.literals, *asked.names)
     lines = [i for i, unit in enumerate(units) if unit.role == "item"] if found.kind == "lines" else []
-    for i in (*lines[:1], *lines[-1:], *holders(units, asked)):
+    for i in (*lines[:1], *lines[-1:], *holders(units, named)):
         if units[i].role == "item" and i not in out:
             choice.take(i)
     choice.fill([i for i, unit in enumerate(units) if unit.role == "item" and i not in out], scores)
@@ -121,9 +123,9 @@ def _kept(found: Units, question: str, budget: int, count: Callable[[str], int])
 class _Choice:
     """The units taken so far, what they cost, and which word pairs they have."""
 
-    def __init__(self, units: Sequence[Unit], costs: Sequence[int], budget: int) -> None:
+    def __init__(self, units: Sequence[Unit], bags: Sequence[Sequence[str]], costs: Sequence[int], budget: int) -> None:
         self.kept: set[int] = set()
-        self._units, self._costs, self._left = units, costs, budget
+        self._units, self._bags, self._costs, self._left = units, bags, costs, budget
         self._pairs: list[set[tuple[str, str]] | None] = [None] * len(units)
         self._covered: set[tuple[str, str]] = set()
 
@@ -171,6 +173,6 @@ class _Choice:
     def _pairs_of(self, i: int) -> set[tuple[str, str]]:
         pairs = self._pairs[i]
         if pairs is None:
-            words = terms(self._units[i].text)
+            words = self._bags[i]
             pairs = self._pairs[i] = {*zip(words, words[1:], strict=False)}
         return pairs

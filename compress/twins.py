@@ -11,7 +11,6 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from farthing.compress.bm25 import terms
 from farthing.compress.outliers import make_of
 from farthing.compress.units import Unit
 
@@ -29,15 +28,15 @@ class Twins(NamedTuple):
     superseded: frozenset[int]
 
 
-def twins(units: Sequence[Unit]) -> Twins:
-    """Cost: linear in the text."""
+def twins(units: Sequence[Unit], bags: Sequence[Sequence[str]]) -> Twins:
+    """`bags`: the units' terms. Cost: linear in the text."""
     newness = _newness(units)
     same: dict[tuple[str, ...], list[int]] = {}
     alike: dict[str, list[int]] = {}
     for i, unit in enumerate(units):
         if unit.role != "item":
             continue
-        words = tuple(terms(unit.text))
+        words = tuple(bags[i])
         if len(words) >= _FEWEST_TERMS:
             same.setdefault(words, []).append(i)
             if newness.get(unit.passage):
