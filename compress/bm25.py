@@ -10,6 +10,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 from farthing.proxy.lexicon import NEGATIONS, STOP
 from farthing.proxy.text import stem
@@ -85,7 +86,7 @@ def _terms_of(word: str) -> tuple[str, ...]:
         parts = _PART.findall(word)
         return (word, *(_stemmed(part) for part in parts if part not in _SKIPPED)) if len(parts) > 1 else (word,)
     if _UNSPACED.search(word) and len(word) > 1:
-        return tuple(map("".join, zip(word, word[1:], strict=False)))
+        return tuple(map("".join, pairwise(word)))
     return (_stemmed(word),)
 
 

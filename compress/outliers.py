@@ -27,6 +27,8 @@ _ERROR = re.compile(
 )
 _GRAVE = re.compile(r"\b(?:FATAL|CRITICAL|CRIT|EMERG|ALERT|SEVERE|PANIC|panic|fatal|segfault|out of memory)\b")
 _VARIABLE = re.compile(r"0x[0-9a-fA-F]++|(?=[A-Fa-f]*\d)[0-9a-fA-F]{6,}+|\d++(?:\.\d++)*+")
+_DATED = re.compile(r"\d{4}[-/]\d\d[-/]\d\d|\d\d:\d\d")
+_PLAIN = re.compile(r"\d{1,15}+(?:\.\d{1,9}+)?+")
 _QUOTED = re.compile(r"\"[^\"]{0,200}\"|'[^']{0,200}'")
 
 
@@ -57,9 +59,6 @@ def odd_lines(makes: Sequence[str], lines: Sequence[str]) -> list[tuple[int, flo
                 i = members[place]
                 found[i] = max(found.get(i, 0.0), 1.0 + min(distance / 100, 1.0))
     return sorted(found.items())
-
-
-_PLAIN = re.compile(r"\d{1,15}+(?:\.\d{1,9}+)?+")
 
 
 def odd_rows(rows: Sequence[Mapping[str, Scalar]]) -> list[tuple[int, float]]:
@@ -97,11 +96,8 @@ def extreme_rows(rows: Sequence[Mapping[str, Scalar]]) -> list[int]:
         dates = [(value, i) for i, value in cells if isinstance(value, str) and _DATED.match(value)]
         for ranked in (numbers, dates):
             if len(ranked) > 0.5 * len(cells):
-                found |= {min(ranked)[1], max(ranked)[1]}  # type: ignore[type-var]  # each list is of one type
+                found |= {min(ranked)[1], max(ranked)[1]}
     return sorted(found)
-
-
-_DATED = re.compile(r"\d{4}[-/]\d\d[-/]\d\d|\d\d:\d\d")
 
 
 def _columns(rows: Sequence[Mapping[str, Scalar]]) -> dict[str, list[tuple[int, Scalar]]]:

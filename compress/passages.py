@@ -2,9 +2,10 @@
 
 1. Passages are scored by BM25 with their titles. The words of the best two that others share widen the question.
    Source: RM3, Abdul-Jaleel et al., "UMass at TREC 2004", here with BM25's own weights.
-2. A passage that names another's title passes on part of its score, and the other way round: the second step of a question
-   such as 'where was the director of X born?'.
-3. A sentence has its own score and its passage's; the first of a good passage has some more, since it says what it is about.
+2. A passage that names another's title passes on part of its score, and the other way round: the second step of a
+   question such as 'where was the director of X born?'.
+3. A sentence has its own score and its passage's; the first of a good passage has some more, since it says what the
+   passage is about.
 """
 
 from __future__ import annotations

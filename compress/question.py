@@ -15,17 +15,18 @@ _READ_CHARS = 4_000  # the end of a longer question: there, the question itself 
 # Every part is needed for these, so nothing may be left out.
 _WHOLE = re.compile(
     r"\b(?:summari[sz]e|summary|overview|outline|translate|rewrite|proofread|convert|reformat|paraphrase|extract"
-    r"|(?:list|name|enumerate|compare|describe|explain|show|give|return|find|get|print|collect)(?: me)? (?:all|every|each)"
-    r"|list (?:the|of)|all (?:of )?the \w+s|every single|one by one|in order(?! to\b| that\b)|in full|complete list|how many times"
-    r"|(?:entire|whole) (?:text|document|log|file|table|list))\b",
+    r"|(?:list|name|enumerate|compare|describe|explain|show|give|return|find|get|print|collect)(?: me)?"
+    r" (?:all|every|each)|list (?:the|of)|all (?:of )?the \w+s|every single|one by one|in order(?! to\b| that\b)"
+    r"|in full|complete list|how many times|(?:entire|whole) (?:text|document|log|file|table|list))\b",
     re.IGNORECASE,
 )
 # And for these in records. In prose, 'how many' and 'the average' ask for a number that is written there.
 _COUNTING = re.compile(
-    r"\b(?:how (?:many|much|often)|count|number of|sum|total(?:s|ed)?|average|mean|median|percentile|percentage|proportion"
-    r"|ratio|share of|fraction|distribution|histogram|deviation|variance|correlation|trends?|group(?:ed)? by"
-    r"|per (?:day|hour|minute|user|month|year|category)|for each|distinct|unique|duplicates?|(?:most|least) (?:common|frequent|often)"
-    r"|rank(?:ed|ing)?|sort(?:ed)?|top \d+|aggregate|list|all|every\w*|each|which (?:\w+ )?(?:are|were|have))\b",
+    r"\b(?:how (?:many|much|often)|count|number of|sum|total(?:s|ed)?|average|mean|median|percentile|percentage"
+    r"|proportion|ratio|share of|fraction|distribution|histogram|deviation|variance|correlation|trends?|group(?:ed)? by"
+    r"|per (?:day|hour|minute|user|month|year|category)|for each|distinct|unique|duplicates?"
+    r"|(?:most|least) (?:common|frequent|often)|rank(?:ed|ing)?"
+    r"|sort(?:ed)?|top \d+|aggregate|list|all|every\w*|each|which (?:\w+ )?(?:are|were|have))\b",
     re.IGNORECASE,
 )
 # A word with a capital where no sentence begins, which is likely a name.
@@ -42,16 +43,17 @@ _TROUBLE = re.compile(
     re.IGNORECASE,
 )
 _NUMERIC = re.compile(
-    r"\b(?:how (?:many|much|long|old|far|tall|high|deep|large|big|fast|wide|often)|when|what (?:year|date|day|time|number|age"
-    r"|percent\w*|amount)|(?:which|what) (?:year|century|decade)|population|birthday|average|price|cost)\b",
+    r"\b(?:how (?:many|much|long|old|far|tall|high|deep|large|big|fast|wide|often)|when"
+    r"|what (?:year|date|day|time|number|age|percent\w*|amount)"
+    r"|(?:which|what) (?:year|century|decade)|population|birthday|average|price|cost)\b",
     re.IGNORECASE,
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """`folded`: its text without case. `terms`: its words for matching. `literals`: case-folded numbers, identifiers and quotations that it names.
-    `names`: case-folded words that look like names.
+    """`folded`: its text without case. `terms`: its words for matching. `literals`: case-folded numbers, identifiers
+    and quotations that it names. `names`: case-folded words that look like names.
     `extreme`, `trouble`, `numeric`: it asks for the most or the least, for what went wrong, for a number or a date.
     """
 
@@ -77,7 +79,8 @@ def read_question(text: str) -> Question:
     for span in protected(text):
         if span.kind in ("code", "diff"):
             continue
-        for piece in text[span.start : span.end].split(" ") if span.kind == "word" else [text[span.start + 1 : span.end - 1]]:
+        held = text[span.start : span.end]
+        for piece in held.split(" ") if span.kind == "word" else [held[1:-1]]:
             bare = piece.strip("#.,;:!?()[]{}'\"").casefold()
             if len(bare) > 1 or bare.isdigit():
                 literals.append(bare)

@@ -1,4 +1,4 @@
-"""Which rows of a table or lines of a log matter to a question: what it names, what went wrong, what stands out. Pure."""
+"""Which rows or lines matter to a question: what it names, what went wrong, what stands out from the others. Pure."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ _ODD, _EXTREME, _EXTREME_UNASKED = 1.0, 2.0, 0.3
 _NEAR = 2  # lines before and after an error
 _NAMED, _ODD_BESIDE_NAMED = 3.0, 0.3  # where the question names a row, what stands out is rarely what it asks for
 _FEW, _MOST_LITERALS = 3, 32
+_STAMPS = re.compile(
+    r"[\s\[(<]{0,3}(?:\d{4}[-/]\d\d[-/]\d\d)?[T\s]?(?:\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?:Z|[+-]\d\d:?\d\d)?)?[\])>]?\s?"
+)
 
 
-def record_scores(
-    kind: Kind, units: Sequence[Unit], bags: Sequence[Sequence[str]], question: Question
-) -> list[float]:
+def record_scores(kind: Kind, units: Sequence[Unit], bags: Sequence[Sequence[str]], question: Question) -> list[float]:
     """A score for each unit, 0 to about 6. `bags`: the units' terms."""
     found = Index(bags).scores(dict.fromkeys(question.terms, 1.0))
     best = max(found, default=0.0) or 1.0
@@ -72,9 +73,9 @@ def _named(rows: Sequence[Mapping[str, Scalar]], question: str) -> list[int]:
                 held.setdefault(value.casefold(), set()).add(i)
     found: set[int] = set()
     for value, places in held.items():
-        if len(places) <= max(_FEW, len(rows) // 20) and value in question:
-            if re.search(rf"(?<!\w){re.escape(value)}(?!\w)", question):
-                found |= places
+        few = len(places) <= max(_FEW, len(rows) // 20)
+        if few and value in question and re.search(rf"(?<!\w){re.escape(value)}(?!\w)", question):
+            found |= places
     return sorted(found)
 
 
@@ -99,9 +100,6 @@ def _groups(units: Sequence[Unit]) -> list[list[int]]:
         if unit.fields is not None:
             groups.setdefault(unit.passage, []).append(i)
     return list(groups.values())
-
-
-_STAMPS = re.compile(r"[\s\[(<]{0,3}(?:\d{4}[-/]\d\d[-/]\d\d)?[T\s]?(?:\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?:Z|[+-]\d\d:?\d\d)?)?[\])>]?\s?")
 
 
 def _unstamped(line: str) -> str:

@@ -1,10 +1,12 @@
 """Squeeze: what a question doesn't need is left out of a long text. Lossy by intent; pure.
 
-What is kept, in this order: what can't be left out (heads of tables, the frame and the ends of arrays), what holds a name
-or a number of the question, then the rest by score until the target is reached. Words stay as they are and in their order.
-What isn't touched: code, diffs, markup, short texts, and texts of which the question needs every part.
-Near-duplicates don't fill the budget: a unit counts for less, the more of it is already there. Sources: maximal marginal
-relevance, Carbonell & Goldstein 1998, in its coverage form, Lin & Bilmes 2011; chosen lazily, Minoux 1978.
+What is kept, in this order: what can't be left out (heads of tables, the frame and the ends of arrays), what holds a
+name or a number of the question, then the rest by score until the target is reached. Units stay whole and in their
+order. Not touched are code, diffs, markup, short texts, and texts of which the question needs every part.
+
+Near-duplicates don't fill the budget: a unit counts for less, the more of its word pairs are already there. Sources:
+maximal marginal relevance, Carbonell & Goldstein 1998, in the coverage form of Lin & Bilmes 2011; chosen lazily, Minoux
+1978.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 from farthing.compress.bm25 import Words
@@ -50,8 +53,8 @@ class Target:
 
 
 class Squeezed(NamedTuple):
-    """`kept` of `units` items stayed. `removed`: the pieces left out, in order, whole. `reason`: why `text` is as it was,
-    '' where it is shorter. Tokens are those of the given count.
+    """`kept` of `units` items stayed. `removed`: the pieces left out, in order. `reason`: why `text` is as it was; ''
+    where it is shorter. Tokens are those of the given count.
     """
 
     text: str
@@ -66,7 +69,7 @@ class Squeezed(NamedTuple):
 def squeeze(text: str, question: str, target: Target, count: Callable[[str], int]) -> Squeezed:
     """The text with the units that the question needs, within the target unless what must stay is more.
 
-    Without a question, only sentences that other passages repeat are left out. `count`: tokens of a text. Raises nothing.
+    Without a question, only sentences that other passages repeat are left out. `count`: tokens of a text.
     Cost: linear in the text, but for links among up to 400 passages; `count` is called once for each unit.
     """
     before = count(text)
@@ -174,5 +177,5 @@ class _Choice:
         pairs = self._pairs[i]
         if pairs is None:
             words = self._bags[i]
-            pairs = self._pairs[i] = {*zip(words, words[1:], strict=False)}
+            pairs = self._pairs[i] = {*pairwise(words)}
         return pairs

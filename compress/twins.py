@@ -1,8 +1,8 @@
 """Sentences that say again what another passage says: overlapping chunks, versions of one document. Pure.
 
-Two sentences are twins where their words agree in order apart from stop words, case and punctuation; numbers and negations
-count. Of twins, the one in the newest version stays, or the first where the titles name no versions. A sentence is
-superseded where a newer version has the same one with other numbers.
+Two sentences are twins where their words agree in order apart from stop words, case and punctuation; numbers and
+negations count. Of twins, the one in the newest version stays, or the first where the titles name no versions. A
+sentence is superseded where a newer version has the same one with other numbers.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from farthing.compress.units import Unit
 __all__ = ["Twins", "twins"]
 
 _FEWEST_TERMS = 4  # shorter sentences ('Yes, it does.') mean what they mean by their place
-_VERSION = re.compile(r"\b(?:v|ver|version|rev|revision|release|edition|draft)[ .:#]?(\d{1,9}(?:\.\d{1,9}){0,4})\b", re.I)
+_VERSION = re.compile(
+    r"\b(?:v|ver|version|rev|revision|release|edition|draft)[ .:#]?(\d{1,9}(?:\.\d{1,9}){0,4})\b", re.I
+)
 _DATE = re.compile(r"\b(\d{4})[-/.](\d{1,2})(?:[-/.](\d{1,2}))?\b")
 
 
@@ -61,7 +63,7 @@ def _keeper(group: list[int], units: Sequence[Unit], newness: dict[int, tuple[in
 
 
 def _newness(units: Sequence[Unit]) -> dict[int, tuple[int, ...]]:
-    """The version or the date in each passage's title, as comparable numbers; nothing where no two titles differ in it."""
+    """The version or the date in each passage's title, as comparable numbers; nothing where no two titles differ."""
     versions: dict[int, tuple[int, ...]] = {}
     dates: dict[int, tuple[int, ...]] = {}
     for unit in units:

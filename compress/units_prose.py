@@ -1,28 +1,31 @@
 """Prose in units: sentences, list items and table rows, in passages with their titles. Pure.
 
-A passage is what stands between empty lines; its title is its own first line, or the last heading before it. Fenced code,
-indented code and diffs inside prose are one unit each. No sentence ends inside a quotation.
+A passage is what stands between empty lines; its title is its own first line, or the last heading before it. Fenced
+code, indented code and diffs inside prose are one unit each. No sentence ends inside a quotation.
 """
 
 from __future__ import annotations
 
 import re
 from bisect import bisect_right
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from farthing.compress.protected import code_blocks, quotations
+from farthing.compress.protected import Span, code_blocks, quotations
 from farthing.compress.units import Role, Unit, Units
 
 __all__ = ["prose_units"]
 
-_TITLE_CHARS, _LEAD_IN_CHARS, _WHOLE_ITEM_CHARS = 150, 200, 400
+_TITLE_CHARS, _WHOLE_ITEM_CHARS, _SENTENCE_CHARS = 150, 400, 800
 _TITLED = re.compile(
     r"#{1,6}\s|[\[<(]|={2,}|\*\*|(?:document|doc|passage|source|title|chunk|section|page|article|chapter|file|result)\b",
     re.IGNORECASE,
 )
 _SENTENCE_CLOSED = re.compile(r"[.!?。！？…,;]['\")\]”’»」]*\s*\Z")
 _ITEM = re.compile(r"\s{0,12}(?:[-*+•‣◦–]|\(?\d{1,3}[.)]|\(?[a-z][.)])\s+\S")
-_END = re.compile(r"[.!?…]['\")\]”’»]{0,3}+\s+(?=['\"(\[“‘«„]{0,3}[^\Wa-z_])|[。！？]['\"」』”）]{0,3}+\s*|\n(?=[^\W_].{0,60}:\s)")
+_END = re.compile(
+    r"[.!?…]['\")\]”’»]{0,3}+\s+(?=['\"(\[“‘«„]{0,3}[^\Wa-z_])|[。！？]['\"」』”）]{0,3}+\s*|\n(?=[^\W_].{0,60}:\s)"
+)
 _SHORTENED = re.compile(
     r"(?:\b[A-Z]|\b(?:Mr|Mrs|Ms|Dr|St|Sts|vs|v|No|Nos|Inc|Ltd|Co|Corp|Jr|Sr|Prof|Gen|Col|Capt|Sgt|Lt|Rev|Hon|Gov|Sen|Rep"
     r"|Mt|Ft|Fig|Vol|pp|p|ca|c|approx|cf|al|e\.g|i\.e|[A-Z]\.[A-Z]|[ap]\.m|Jan|Feb|Mar|Apr|Aug|Sept?|Oct|Nov|Dec))\.\Z"
@@ -44,7 +47,9 @@ class _Draft:
     title: int | None = None
     own_title: bool = False
 
-    def add(self, start: int, end: int, role: Role = "item", *, needs: int | None = None, wants: int | None = None) -> int:
+    def add(
+        self, start: int, end: int, role: Role = "item", *, needs: int | None = None, wants: int | None = None
+    ) -> int:
         held = tuple(i for i in (self.title, needs) if i is not None) if role == "item" else ()
         wish = () if wants is None else (wants,)
         self.units.append(Unit(self.text[start:end], role, max(self.passage, 0), tuple(sorted(set(held))), wish))
@@ -87,9 +92,9 @@ def _blocks(text: str) -> list[tuple[int, int, bool]]:
     return found
 
 
-def _is_code(code: list[tuple[int, int, str]] | list, at: int) -> bool:  # type: ignore[type-arg]
-    place = bisect_right(code, at, key=lambda span: span[0]) - 1
-    return place >= 0 and code[place][0] <= at < code[place][1]
+def _is_code(code: list[Span], at: int) -> bool:
+    place = bisect_right(code, at, key=lambda span: span.start) - 1
+    return place >= 0 and code[place].start <= at < code[place].end
 
 
 def _block(draft: _Draft, start: int, end: int) -> None:
@@ -162,13 +167,25 @@ def _sentences(draft: _Draft, start: int, end: int, needs: int | None, previous:
     starts = [span[0] for span in quoted]
     at = start
     cuts = [m.end() for m in _END.finditer(text, start, end) if not _refused(text, m, quoted, starts)]
-    for cut in [*cuts, end]:
+    for cut in _in_lines(text, start, [*cuts, end]):
         if cut <= at:
             continue
         leans = previous is not None and _LEANS.match(text[at : at + 40].lstrip(" \t\r\n\"'(“"))
         previous = draft.add(at, cut, needs=needs, wants=previous if leans else None)
         at = cut
     return previous
+
+
+def _in_lines(text: str, start: int, cuts: list[int]) -> Iterator[int]:
+    """The cuts, and the ends of lines in sentences too long to be any."""
+    for cut in cuts:
+        if cut - start > _SENTENCE_CHARS:
+            at = text.find("\n", start, cut)
+            while at >= 0:
+                yield at + 1
+                at = text.find("\n", at + 1, cut)
+        yield cut
+        start = cut
 
 
 def _refused(text: str, match: re.Match[str], quoted: list[tuple[int, int]], starts: list[int]) -> bool:
