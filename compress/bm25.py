@@ -15,7 +15,7 @@ from itertools import pairwise
 from farthing.proxy.lexicon import NEGATIONS, STOP
 from farthing.proxy.text import stem
 
-__all__ = ["Index", "Words"]
+__all__ = ["Words", "rarity", "scores"]
 
 _WORD = re.compile(r"[^\W_]++(?:[_'’][^\W_]++)*+")
 _PART = re.compile(r"[A-Za-z]++|\d++")
@@ -24,38 +24,26 @@ _SKIPPED = STOP - NEGATIONS
 _LONGEST_WORD = 200
 
 
-class Index:
-    """The texts by their terms; built once, scored for several questions. Cost: linear in the terms."""
+def rarity(texts: int, holders: int) -> float:
+    """The inverse document frequency, in nats, of a term that so many of the texts hold."""
+    return math.log(1 + (texts - holders + 0.5) / (holders + 0.5))
 
-    def __init__(self, texts: Sequence[Sequence[str]], *, k1: float = 1.2, b: float = 0.75) -> None:
-        self._posts: dict[str, list[tuple[int, int]]] = {}
-        self._lengths = [len(text) for text in texts]
-        self._k1 = k1
-        mean = sum(self._lengths) / max(1, len(texts)) or 1.0
-        self._norms = [k1 * (1 - b + b * length / mean) for length in self._lengths]
-        for i, text in enumerate(texts):
-            for term, count in Counter(text).items():
-                self._posts.setdefault(term, []).append((i, count))
 
-    def holders(self, term: str) -> int:
-        """How many of the texts hold the term."""
-        return len(self._posts.get(term, ()))
+def scores(
+    texts: Sequence[Sequence[str]], wanted: Mapping[str, float], *, k1: float = 1.2, b: float = 0.75
+) -> list[float]:
+    """One score for each text, 0 where it shares no term; `wanted`: the question's terms with their weights.
 
-    def rarity(self, term: str) -> float:
-        """The term's inverse document frequency, in nats."""
-        n = self.holders(term)
-        return math.log(1 + (len(self._lengths) - n + 0.5) / (n + 0.5))
-
-    def scores(self, wanted: Mapping[str, float]) -> list[float]:
-        """One score for each text; `wanted`: the question's terms with their weights. 0: no term in common."""
-        found = [0.0] * len(self._lengths)
-        for term, weight in wanted.items():
-            posts = self._posts.get(term)
-            if posts:
-                gain = weight * self.rarity(term) * (self._k1 + 1)
-                for i, count in posts:
-                    found[i] += gain * count / (count + self._norms[i])
-        return found
+    Cost: linear in the terms; only those wanted are counted.
+    """
+    found = [Counter([term for term in text if term in wanted]) for text in texts]
+    holders = Counter(term for counts in found for term in counts)
+    gains = {term: wanted[term] * rarity(len(texts), n) * (k1 + 1) for term, n in holders.items()}
+    mean = sum(map(len, texts)) / max(1, len(texts)) or 1.0
+    return [
+        sum(gains[term] * n / (n + k1 * (1 - b + b * len(text) / mean)) for term, n in counts.items())
+        for text, counts in zip(texts, found, strict=True)
+    ]
 
 
 class Words:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from farthing.compress.bm25 import Index
+from farthing.compress.bm25 import scores
 from farthing.compress.outliers import error_lines, extreme_rows, make_of, odd_lines, odd_rows
 from farthing.compress.question import Question
 from farthing.compress.units import Kind, Scalar, Unit
@@ -25,7 +25,7 @@ _STAMPS = re.compile(
 
 def record_scores(kind: Kind, units: Sequence[Unit], bags: Sequence[Sequence[str]], question: Question) -> list[float]:
     """A score for each unit, 0 to about 6. `bags`: the units' terms."""
-    found = Index(bags).scores(dict.fromkeys(question.terms, 1.0))
+    found = scores(bags, dict.fromkeys(question.terms, 1.0))
     best = max(found, default=0.0) or 1.0
     found = [score / best for score in found]
     more = _ASKED_FOR if question.trouble else 0.0

@@ -12,6 +12,7 @@ maximal marginal relevance, Carbonell & Goldstein 1998, in the coverage form of 
 from __future__ import annotations
 
 import heapq
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -28,8 +29,10 @@ from farthing.compress.units import Unit, Units
 __all__ = ["Squeezed", "Target", "squeeze"]
 
 _LEAST_SHARE = 0.2  # of the tokens that the farthest step aims at
+_NOTICE = re.compile(r"\[\d{1,9} of \d{1,9} [a-z]+ shown\]\n")
 _NOTICE_TOKENS = 12
 _NEWNESS_LOST = 0.25  # factor for a sentence that a newer version says with other numbers
+_FIRST = 10.0  # what the question names, and a log's first and last line, go before all scores
 _SAMENESS = 0.5  # lost by a unit whose words are all there already, against 1 for the best match
 _WORTH = 0.95  # what leaves more than this of the tokens isn't worth a change
 
@@ -54,7 +57,8 @@ class Target:
 
 class Squeezed(NamedTuple):
     """`kept` of `units` items stayed. `removed`: the pieces left out, in order. `reason`: why `text` is as it was; ''
-    where it is shorter. Tokens are those of the given count.
+    where it is shorter. `notice`: what `text` then begins with; the rest is the units that stay, of the text's kind.
+    Tokens are those of the given count.
     """
 
     text: str
@@ -64,23 +68,27 @@ class Squeezed(NamedTuple):
     tokens_before: int
     tokens_after: int
     reason: str
+    notice: str = ""
 
 
 def squeeze(text: str, question: str, target: Target, count: Callable[[str], int]) -> Squeezed:
-    """The text with the units that the question needs, within the target unless what must stay is more.
+    """The text with the units that the question needs, within the target unless what is fixed in it is more.
 
     Without a question, only sentences that other passages repeat are left out. `count`: tokens of a text.
     Cost: linear in the text, but for links among up to 400 passages; `count` is called once for each unit.
     """
     before = count(text)
     units = split(text)
-    budget = target.budget(before)
+    blind = not question.strip()
+    budget = before if blind else target.budget(before)
     asked = read_question(question)
     items = [i for i, unit in enumerate(units.units) if unit.role == "item"]
     reason = ""
-    if not items:
+    if _NOTICE.match(text):
+        reason = "squeezed before"
+    elif not items:
         reason = f"{units.kind}: left alone"
-    elif not question.strip() and units.kind != "prose":
+    elif blind and units.kind != "prose":
         reason = "no question"
     elif asked.needs_all(units.kind):
         reason = "the question needs all of it"
@@ -88,13 +96,13 @@ def squeeze(text: str, question: str, target: Target, count: Callable[[str], int
         return Squeezed(text, len(items), len(items), (), before, before, reason)
     kept = _kept(units, asked, budget, count)
     shown = sum(1 for i in items if i in kept)
-    parts = [unit.text for i, unit in enumerate(units.units) if i in kept]
-    short = f"[{shown} of {len(items)} {units.noun} shown]\n{''.join(parts)}"
+    notice = f"[{shown} of {len(items)} {units.noun} shown]\n"
+    short = notice + "".join(unit.text for i, unit in enumerate(units.units) if i in kept)
     after = count(short)
     if after > _WORTH * before:
         return Squeezed(text, len(items), len(items), (), before, before, "nothing to be gained")
     removed = tuple(unit.text for i, unit in enumerate(units.units) if i not in kept)
-    return Squeezed(short, shown, len(items), removed, before, after, "")
+    return Squeezed(short, shown, len(items), removed, before, after, "", notice)
 
 
 def _kept(found: Units, asked: Question, budget: int, count: Callable[[str], int]) -> set[int]:
@@ -102,33 +110,43 @@ def _kept(found: Units, asked: Question, budget: int, count: Callable[[str], int
     units = found.units
     words = Words()
     bags = [words.terms(unit.text) for unit in units]
+    items = [i for i, unit in enumerate(units) if unit.role == "item"]
+    repeats: frozenset[int] = frozenset()
+    first: list[int] = []
     if found.kind == "prose":
-        doubles = twins(units, bags)
+        repeats, superseded = twins(units, bags)
         scores = passage_scores(units, bags, asked)
-        scores = [score * _NEWNESS_LOST if i in doubles.superseded else score for i, score in enumerate(scores)]
-        out = doubles.repeats
+        for i in superseded:
+            scores[i] *= _NEWNESS_LOST
+        first += holders(units, asked.literals)
     else:
         scores = record_scores(found.kind, units, bags, asked)
-        out = frozenset()
-    choice = _Choice(units, bags, [count(unit.text) for unit in units], budget - _NOTICE_TOKENS)
+        first += holders(units, (*asked.literals, *asked.names))
+        if found.kind == "lines":
+            first += (items[0], items[-1])
+    for i in first:
+        scores[i] += _FIRST
+    choice = _Choice(units, bags, [count(unit.text) for unit in units], budget - _NOTICE_TOKENS, repeats)
     for i, unit in enumerate(units):
         if unit.role == "fixed":
             choice.take(i)
-    named = asked.literals if found.kind == "prose" else (*asked.literals, *asked.names)
-    lines = [i for i, unit in enumerate(units) if unit.role == "item"] if found.kind == "lines" else []
-    for i in (*lines[:1], *lines[-1:], *holders(units, named)):
-        if units[i].role == "item" and i not in out:
-            choice.take(i)
-    choice.fill([i for i, unit in enumerate(units) if unit.role == "item" and i not in out], scores)
+    choice.fill([i for i in items if i not in repeats], scores)
     return choice.kept
 
 
 class _Choice:
     """The units taken so far, what they cost, and which word pairs they have."""
 
-    def __init__(self, units: Sequence[Unit], bags: Sequence[Sequence[str]], costs: Sequence[int], budget: int) -> None:
+    def __init__(
+        self,
+        units: Sequence[Unit],
+        bags: Sequence[Sequence[str]],
+        costs: Sequence[int],
+        budget: int,
+        unwanted: frozenset[int],
+    ) -> None:
         self.kept: set[int] = set()
-        self._units, self._bags, self._costs, self._left = units, bags, costs, budget
+        self._units, self._bags, self._costs, self._left, self._unwanted = units, bags, costs, budget, unwanted
         self._pairs: list[set[tuple[str, str]] | None] = [None] * len(units)
         self._covered: set[tuple[str, str]] = set()
 
@@ -157,7 +175,7 @@ class _Choice:
             if self._cost(i) <= self._left:
                 self.take(i)
                 for j in self._units[i].wants:
-                    if j not in self.kept and self._cost(j) <= self._left:
+                    if j not in self.kept and j not in self._unwanted and self._cost(j) <= self._left:
                         self.take(j)
 
     def _missing(self, i: int) -> list[int]:
