@@ -17,6 +17,7 @@ from farthing.compress.recode_log import LogRule
 from farthing.compress.recode_table import Tables
 from farthing.compress.repeats import encode_repeats
 from farthing.compress.rule import Rule
+from farthing.compress.squeeze import Target, squeeze
 from farthing.compress.tidy import tidied_text
 
 __all__ = ["RECODE", "RULES", "VERSION", "Form", "Short", "forms_of", "shorten"]
@@ -71,14 +72,29 @@ def shorten(text: str, question: str, form: Form, count: Count, earlier: Sequenc
     if len(text) < _SHORT_CHARS:
         return None
     tidied = tidied_text(text) or text
-    best = _recoded(tidied, form, count)
     if form.rules and earlier and (repeated := encode_repeats(tidied, earlier, count)) is not None:
         tokens = count(tidied), count(repeated)
-        if tokens[1] < (best.tokens_after if best is not None else tokens[0]):
-            best = Short(repeated, ("repeats",), *tokens)
-    return best
+        recoded = recode(tidied, count, form.rules)
+        if recoded is None or tokens[1] < recoded.tokens_after:
+            return Short(repeated, ("repeats",), *tokens)
+    if form.keep is None:
+        recoded = recode(tidied, count, form.rules)
+        return Short(*recoded) if recoded is not None else None
+    return _squeezed(tidied, question, form, count)
 
 
-def _recoded(text: str, form: Form, count: Count) -> Short | None:
-    found = recode(text, count, form.rules)
-    return Short(found.text, found.rules, found.tokens_before, found.tokens_after) if found is not None else None
+def _squeezed(text: str, question: str, form: Form, count: Count) -> Short | None:
+    """What is left, recoded; None where neither makes it shorter."""
+    assert form.keep is not None
+    chosen = squeeze(text, question, Target(form.keep), count)
+    left, shorter = (text, False) if chosen.reason else (chosen.text, chosen.tokens_after < chosen.tokens_before)
+    rules = ("squeeze",) if shorter else ()
+    body = left.removeprefix(chosen.notice) if shorter else left
+    recoded = recode(body, count, form.rules)
+    if recoded is not None:
+        left, rules = (chosen.notice if shorter else "") + recoded.text, (*rules, *recoded.rules)
+    if not rules:
+        return None
+    after = count(left)
+    removed = chosen.removed if shorter else ()
+    return Short(left, rules, chosen.tokens_before, after, removed) if after < chosen.tokens_before else None

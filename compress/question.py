@@ -1,97 +1,97 @@
-"""What is asked about a text: the words by which squeeze tells what matters in it. Pure.
-
-It depends on what stands before the text, and on the message that holds it, only: so a growing conversation asks the
-same about an old text ever after.
-"""
+"""What a question asks for, as far as selecting needs to know. Pure; the word lists are English."""
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from dataclasses import dataclass
 
-from farthing.compress.places import Place, turns_of
+from farthing.compress.bm25 import Words
+from farthing.compress.protected import protected
+from farthing.compress.units import Kind
 
-__all__ = ["question_about"]
+__all__ = ["Question", "read_question"]
 
-_MOST_CHARS = 8_000
-_CALLS = ("function_call", "custom_tool_call")
+_READ_CHARS = 4_000  # the end of a longer question: there, the question itself stands
+# Every part is needed for these, so nothing may be left out.
+_WHOLE = re.compile(
+    r"\b(?:summari[sz]e|summary|overview|outline|translate|rewrite|proofread|convert|reformat|paraphrase|extract"
+    r"|(?:list|name|enumerate|compare|describe|explain|show|give|return|find|get|print|collect)(?: me)?"
+    r" (?:all|every|each)|list (?:the|of)|all (?:of )?the \w+s|every single|one by one|in order(?! to\b| that\b)"
+    r"|in full|complete list|how many times|(?:entire|whole) (?:text|document|log|file|table|list))\b",
+    re.IGNORECASE,
+)
+# And for these in records. In prose, 'how many' and 'the average' ask for a number that is written there.
+_COUNTING = re.compile(
+    r"\b(?:how (?:many|much|often)|count|number of|sum|total(?:s|ed)?|average|mean|median|percentile|percentage"
+    r"|proportion|ratio|share of|fraction|distribution|histogram|deviation|variance|correlation|trends?|group(?:ed)? by"
+    r"|per (?:day|hour|minute|user|month|year|category)|for each|distinct|unique|duplicates?"
+    r"|(?:most|least) (?:common|frequent|often)|rank(?:ed|ing)?"
+    r"|sort(?:ed)?|top \d+|aggregate|list|all|every\w*|each|which (?:\w+ )?(?:are|were|have))\b",
+    re.IGNORECASE,
+)
+# A word with a capital where no sentence begins, which is likely a name.
+_NAME = re.compile(r"(?<=[a-z,;:(] )[A-Z][\w'’-]{2,40}(?: [A-Z][\w'’-]{1,40}){0,5}")
+_EXTREME = re.compile(
+    r"\b(?:(?:high|low|larg|small|bigg|great|long|short|fast|slow|old|young|new|lat|earli|cheap|bright|heavi|light|warm|cold"
+    r"|hott|cool|deep|strong|weak|near|clos)\w{0,2}est|most|least|best|worst|max(?:imum)?|min(?:imum)?|peak|top|bottom|first"
+    r"|last|exceed\w*|spike\w*|(?:more|less|greater|higher|lower|larger|smaller|longer) than)\b",
+    re.IGNORECASE,
+)
+_TROUBLE = re.compile(
+    r"\b(?:error|fail|fault|wrong|problem|issue|crash|exception|unhealthy|broken|anomal|odd|unusual|outlier|serious|severe"
+    r"|critical|cause|why|spik|stuck|down|timeout|denied|refus|reject|invalid|abnormal|suspicious)",
+    re.IGNORECASE,
+)
+_NUMERIC = re.compile(
+    r"\b(?:how (?:many|much|long|old|far|tall|high|deep|large|big|fast|wide|often)|when"
+    r"|what (?:year|date|day|time|number|age|percent\w*|amount)"
+    r"|(?:which|what) (?:year|century|decade)|population|birthday|average|price|cost)\b",
+    re.IGNORECASE,
+)
 
 
-def question_about(endpoint: str, payload: dict[str, Any], place: Place) -> str:
-    """The latest words of a user up to the place, and, for a tool's result, how the tool was called.
-
-    Of the message that holds the place itself only what is outside of it counts. At most 8,000 characters.
+@dataclass(frozen=True, slots=True)
+class Question:
+    """`folded`: its text without case. `terms`: its words for matching. `literals`: case-folded numbers, identifiers
+    and quotations that it names. `names`: case-folded words that look like names.
+    `extreme`, `trouble`, `numeric`: it asks for the most or the least, for what went wrong, for a number or a date.
     """
-    turns = turns_of(endpoint, payload)
-    parts = [_asked(turns, place)]
-    if place.kind == "tool":
-        parts.append(_call(endpoint, turns, place))
-    return "\n".join(filter(None, parts))[:_MOST_CHARS]
+
+    folded: str
+    terms: tuple[str, ...]
+    literals: tuple[str, ...]
+    names: tuple[str, ...]
+    extreme: bool
+    trouble: bool
+    numeric: bool
+    _whole: bool
+    _counting: bool
+
+    def needs_all(self, kind: Kind) -> bool:
+        """Whether an answer rests on every unit of such a text, so that none may be left out."""
+        return self._whole or (self._counting and kind != "prose")
 
 
-def _asked(turns: list[Any], place: Place) -> str:
-    for i in range(min(place.turn, len(turns) - 1), -1, -1):
-        turn = turns[i]
-        if not isinstance(turn, dict) or turn.get("role") != "user":
+def read_question(text: str) -> Question:
+    """Cost: linear in what is read of the question."""
+    text = text[-_READ_CHARS:].strip()
+    literals = []
+    for span in protected(text):
+        if span.kind in ("code", "diff"):
             continue
-        said = _said(turn, place if i == place.turn else None)
-        if said.strip():
-            return said
-    return ""
-
-
-def _said(turn: dict[str, Any], place: Place | None) -> str:
-    """The words of a user's message; without what stands in the place."""
-    content = turn.get("content")
-    if isinstance(content, str):
-        return content if place is None else f"{content[: place.start]}\n{content[place.end :]}"
-    words = []
-    for i, part in enumerate(content if isinstance(content, list) else ()):
-        text = part.get("text") if isinstance(part, dict) else None
-        if not isinstance(text, str):
-            continue
-        if place is not None and place.path[2:] == ("content", i, "text"):
-            text = f"{text[: place.start]}\n{text[place.end :]}"
-        words.append(text)
-    return "\n".join(words)
-
-
-def _call(endpoint: str, turns: list[Any], place: Place) -> str:
-    """Name and arguments of the call whose result this is."""
-    turn = turns[place.turn] if place.turn < len(turns) else None
-    if not isinstance(turn, dict):
-        return ""
-    wanted = _call_id(endpoint, turn, place)
-    if not isinstance(wanted, str):
-        return ""
-    for earlier in reversed(turns[: place.turn]):
-        for call in _calls(endpoint, earlier):
-            if call.get("id") == wanted or call.get("call_id") == wanted:
-                function = call.get("function")
-                inner = function if isinstance(function, dict) else call
-                given = inner.get("arguments", inner.get("input", ""))
-                return f"{inner.get('name', '')} {given}"
-    return ""
-
-
-def _call_id(endpoint: str, turn: dict[str, Any], place: Place) -> Any:
-    if endpoint == "chat":
-        return turn.get("tool_call_id")
-    if endpoint == "responses":
-        return turn.get("call_id")
-    content, number = turn.get("content"), place.path[3] if len(place.path) > 3 else 0
-    if isinstance(content, list) and isinstance(number, int) and number < len(content):
-        block = content[number]
-        return block.get("tool_use_id") if isinstance(block, dict) else None
-    return None
-
-
-def _calls(endpoint: str, turn: Any) -> list[dict[str, Any]]:
-    if not isinstance(turn, dict):
-        return []
-    if endpoint == "chat":
-        calls = turn.get("tool_calls")
-    elif endpoint == "responses":
-        calls = [turn] if turn.get("type") in _CALLS else []
-    else:
-        calls = turn.get("content") if turn.get("role") == "assistant" else []
-    return [call for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
+        held = text[span.start : span.end]
+        for piece in held.split(" ") if span.kind == "word" else [held[1:-1]]:
+            bare = piece.strip("#.,;:!?()[]{}'\"").casefold()
+            if len(bare) > 1 or bare.isdigit():
+                literals.append(bare)
+    return Question(
+        text.casefold(),
+        tuple(dict.fromkeys(Words().terms(text))),
+        tuple(dict.fromkeys(literals)),
+        tuple(dict.fromkeys(name.casefold() for name in _NAME.findall(text))),
+        bool(_EXTREME.search(text)),
+        bool(_TROUBLE.search(text)),
+        bool(_NUMERIC.search(text)),
+        bool(_WHOLE.search(text)),
+        bool(_COUNTING.search(text)),
+    )

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from farthing.compress.asked import asked_about
 from farthing.compress.decided import FROZEN, LEFT, Decision, first_new
 from farthing.compress.forms import Count, Form, shorten
 from farthing.compress.places import Marks, Place, places, turns_of
-from farthing.compress.question import question_about
 from farthing.compress.tidy import tidied_text
 
 __all__ = ["Texts", "before_turns", "decide", "route_name", "rules_of", "sent"]
@@ -63,7 +63,7 @@ def _decide_turn(texts: Texts, turn: int, form: Form, count: Count, said: _Said)
     rules: dict[str, None] = {}
     saved = 0
     for place in texts.by_turn[turn]:
-        question = question_about(texts.endpoint, texts.payload, place) if form.keep is not None else ""
+        question = asked_about(texts.endpoint, texts.payload, place) if form.keep is not None else ""
         short = shorten(place.text, question, form, count, said.before(turn))
         made.append(short.text if short is not None else None)
         if short is not None:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from farthing.compress.asked import asked_about
 from farthing.compress.places import Marks, places
-from farthing.compress.question import question_about
 
 CHAT = {
     "messages": [
@@ -39,7 +39,7 @@ RESPONSES = {
 @pytest.mark.parametrize(("endpoint", "payload"), [("chat", CHAT), ("messages", ANTHROPIC), ("responses", RESPONSES)])
 def test_a_result_is_asked_about_by_the_user_and_by_its_call(endpoint: str, payload: dict[str, Any]) -> None:
     (place,) = places(endpoint, payload)
-    asked = question_about(endpoint, payload, place)
+    asked = asked_about(endpoint, payload, place)
     assert asked.startswith("who is late?")
     assert "list_orders" in asked
 
@@ -49,14 +49,14 @@ def test_what_comes_later_changes_nothing(endpoint: str, payload: dict[str, Any]
     (place,) = places(endpoint, payload)
     longer = copy.deepcopy(payload)
     next(iter(longer.values())).extend([{"role": "assistant", "content": "a"}, {"role": "user", "content": "and now?"}])
-    assert question_about(endpoint, longer, place) == question_about(endpoint, payload, place)
+    assert asked_about(endpoint, longer, place) == asked_about(endpoint, payload, place)
 
 
 def test_of_the_message_that_holds_it_only_what_is_outside_counts() -> None:
     payload = {"messages": [{"role": "user", "content": "Read <d>passages</d> and say why."}]}
     (place,) = places("chat", payload, [Marks("<d>", "</d>")])
     assert place.text == "passages"
-    assert question_about("chat", payload, place).split() == ["Read", "<d>", "</d>", "and", "say", "why."]
+    assert asked_about("chat", payload, place).split() == ["Read", "<d>", "</d>", "and", "say", "why."]
 
 
 @pytest.mark.parametrize(
@@ -71,4 +71,4 @@ def test_of_the_message_that_holds_it_only_what_is_outside_counts() -> None:
 def test_where_nothing_is_asked_there_is_no_question(turns: list[Any]) -> None:
     payload = {"messages": turns}
     (place,) = places("chat", payload)
-    assert question_about("chat", payload, place) == ""
+    assert asked_about("chat", payload, place) == ""
