@@ -100,7 +100,7 @@ def first_new(endpoint: str, turns: Sequence[Any]) -> int:
     new. An answer that is itself the last turn was begun by the client (a prefilled answer), and shows nothing.
     """
     for number in range(len(turns) - 2, -1, -1):
-        if _by_model(endpoint, turns[number]):
+        if by_model(endpoint, turns[number]):
             return number + 1
     return 0
 
@@ -172,7 +172,7 @@ def _unmarked(value: Any, depth: int = 0) -> Any:
     return bare
 
 
-def _by_model(endpoint: str, turn: Any) -> bool:
+def by_model(endpoint: str, turn: Any) -> bool:
     """Whether the model wrote this turn."""
     if not isinstance(turn, Mapping):
         return False
