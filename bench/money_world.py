@@ -104,9 +104,7 @@ def piece(turn: dict[str, Any], count: Count) -> Piece:
 
 def stable(requests: Sequence[Request]) -> tuple[int, int]:
     """(steps where all of the request before stands unchanged at the beginning, steps)."""
-    same = sum(
-        list(after.prompt[: len(before.prompt)]) == list(before.prompt) for before, after in pairwise(requests)
-    )
+    same = sum(list(after.prompt[: len(before.prompt)]) == list(before.prompt) for before, after in pairwise(requests))
     return same, len(requests) - 1
 
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
-__all__ = ["Kind", "Marks", "Path", "Place", "places", "turns_of"]
+__all__ = ["Kind", "Marks", "Path", "Place", "places", "turns_of", "up_to"]
 
 Path = tuple[str | int, ...]
 Kind = Literal["tool", "retrieval"]
@@ -62,6 +62,11 @@ def turns_of(endpoint: str, payload: dict[str, Any]) -> list[Any]:
     """The conversation: its turns in their order; empty where the endpoint has none, or no list."""
     turns = payload.get(_LIST.get(endpoint, ""))
     return turns if isinstance(turns, list) else []
+
+
+def up_to(endpoint: str, payload: dict[str, Any], turn: int) -> dict[str, Any]:
+    """The request with nothing but the turns before this one."""
+    return payload | {_LIST.get(endpoint, ""): turns_of(endpoint, payload)[:turn]}
 
 
 def places(endpoint: str, payload: dict[str, Any], marks: Sequence[Marks] = ()) -> Iterator[Place]:

@@ -13,6 +13,7 @@ from farthing.cache.second_opinion import Band
 from farthing.cache.semantic_thread import SemanticThread
 from farthing.cache.stage_exact import ExactStage, KeepStage
 from farthing.cache.stage_flight import FlightStage
+from farthing.compress.plan import ASKED, lossy
 from farthing.policies.eligibility import Rules
 from farthing.policies.retry import RetryRules
 from farthing.policies.stage import EligibleStage, SpendStage
@@ -120,7 +121,7 @@ async def build(config: Config, held: State, stack: AsyncExitStack, old: Service
     if thread is not None:
         loaded = ("", None) if old is None else (old.config.semantic.second_stage, old.semantic.second)
         semantic.second = open_second(config, held, audits, stack, loaded)
-    compress.beyond = await open_beyond(config, held, audits, thread, stack)
+    compress.beyond = await open_beyond(config, held, rates, audits, thread, stack)
     repeats = Repeats(
         held.store,
         held.renderer,
@@ -148,12 +149,14 @@ def lay_out(
     admit = AdmitStage(Tenants(held.secret, config.auth), config.limits)
     flight = FlightStage(Flights(), cache.join, config.limits.buffer_bytes, clock, randomness)
     fresh = freshness(cache)
+    modes = {"recode": config.compress.recode, "squeeze": config.compress.squeeze}
+    changes = {asked: lossy(**modes, asked=asked) for asked in ASKED}
     limit = config.spend.daily_usd
     front = (
         AccountStage(account),
         admit,
         ParseStage(config.limits.parse_bytes),
-        AssignStage("default", config.id, lambda: config.all_off or held.switch()),
+        AssignStage("default", config.id, lambda: config.all_off or held.switch(), changes),
         EligibleStage(Rules(cache.mode == "exact", cache.sampled, cache.remote_urls, cache.responses_never_chained)),
         ExactStage(held.store, config.upstream.url, cache.variants, held.barred, clock, randomness, held.renderer),
         flight,

@@ -19,7 +19,9 @@ from farthing.proxy.config import Config
 from farthing.proxy.config_compress import Compress
 from farthing.proxy.errand import Errands
 from farthing.proxy.held import State
+from farthing.proxy.prices import RateCard
 from farthing.proxy.shadow import Shadows
+from farthing.proxy.worth import Worth
 
 __all__ = ["open_beyond", "tracks_of"]
 
@@ -28,7 +30,12 @@ _MEMORY_BYTES = 32 * 2**20
 
 
 async def open_beyond(
-    config: Config, held: State, audits: Errands, thread: SemanticThread | None, stack: AsyncExitStack
+    config: Config,
+    held: State,
+    rates: RateCard,
+    audits: Errands,
+    thread: SemanticThread | None,
+    stack: AsyncExitStack,
 ) -> Compressing | None:
     """What goes beyond tidy; None where nothing does. `thread`: has the embedder by which answers are compared."""
     compress = config.compress
@@ -37,6 +44,8 @@ async def open_beyond(
         return None
     if held.decisions is None and any(track.serves for track in tracks):
         held.decisions = await open_decisions(config, held, stack)
+    # The ranks take a second to load: not while a request waits for its tokens to be counted.
+    held.tasks.spawn(asyncio.to_thread(held.tokenizer.count, "farthing", "gpt-4o-mini"), "load ranks")
     marks = tuple(Marks(mark.begin, mark.end, mark.roles) for mark in compress.retrieved)
     return Compressing(
         tracks=tracks,
@@ -44,8 +53,9 @@ async def open_beyond(
         version=f"{VERSION} {compress.reduce_html} {marks}",
         marks=marks,
         tidy=compress.tidy,
-        count=held.tokenizer.count,
-        worth=lambda ex, tokens: "",
+        tokenizer=held.tokenizer,
+        worth=Worth(rates, held.clock, compress.latency_usd_per_s),
+        clock=held.clock,
         spawn=lambda coro: held.tasks.spawn(coro, "compress"),
         randomness=held.randomness,
         shadow_share=compress.shadow_share,

@@ -14,6 +14,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
+from functools import partial
 from typing import Any
 
 from farthing.compress.decided import LEFT, Decision, chain, first_new
@@ -24,9 +26,11 @@ from farthing.compress.request import Texts, before_turns, decide, route_name, r
 from farthing.compress.rewrite import Rewritten, rewrite
 from farthing.policies.reuse import Action, Label, RouteKey, Verdict
 from farthing.policies.steps import Chain
-from farthing.proxy.clock import Randomness
+from farthing.proxy.clock import Clock, Randomness
 from farthing.proxy.exchange import Exchange
 from farthing.proxy.shadow import Shadows
+from farthing.proxy.tokens import Tokenizer
+from farthing.proxy.worth import Worth
 
 __all__ = ["Compressing", "Track"]
 
@@ -51,21 +55,23 @@ class Case:
     at: int
     short: bool = False
     verdict: Verdict | None = None
+    keys: Sequence[bytes] = ()
+    predicted_usd: Decimal | None = None
     looking: asyncio.Task[tuple[int, tuple[str, ...]]] | None = None
 
 
 @dataclass(slots=True)
 class Compressing:
-    """`tracks`: those that serve first. `version`: of all settings that a decision depends on. `count(text, model)`:
-    tokens. `worth(ex, tokens)`: why saving so many in new messages doesn't pay; '' where it does."""
+    """`tracks`: those that serve first. `version`: of all settings that a decision depends on."""
 
     tracks: Sequence[Track]
     decisions: Decisions | None
     version: str
     marks: Sequence[Marks]
     tidy: bool
-    count: Callable[[str, str], int]
-    worth: Callable[[Exchange, int], str]
+    tokenizer: Tokenizer
+    worth: Worth
+    clock: Clock
     spawn: Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]]
     randomness: Randomness
     shadow_share: float
@@ -91,7 +97,7 @@ class Compressing:
         if made.texts and rules:
             case.short = True
             ex.compress = "squeeze" if "squeeze" in rules else "recode"
-            self._tell(ex, settled, rules)
+            self._tell(ex, case, settled, rules)
         elif made.texts:
             ex.compress = "tidy"
         if case.at < 0:
@@ -112,22 +118,23 @@ class Compressing:
         texts, track = case.texts, case.track
         turns = turns_of(ex.endpoint, texts.payload)
         version = f"{self.version} {track.chain.version(case.route)}"
-        keys = chain(ex.tenant, version, turns, before_turns(ex.endpoint, texts.payload))
+        keys = case.keys = chain(ex.tenant, version, turns, before_turns(ex.endpoint, texts.payload))
 
-        async def make(new: list[int], known: Mapping[int, Decision]) -> list[Decision]:
+        async def make(new: list[int], known: dict[int, Decision]) -> list[Decision]:
             left = [LEFT] * len(new)
             if case.at < 0:
                 return left
             form = track.forms[case.at]
-            made = await asyncio.to_thread(
-                decide, texts, new, form, lambda text: self.count(text, ex.model), dict(known)
-            )
-            saved = sum(one.tokens_saved for one in made)
+            begun_tick = self.clock.tick_s()
+            made, tokens = await asyncio.to_thread(self._make, ex, texts, new, form, known)
+            saved, before = (sum(one.tokens_saved for one in few) for few in (made, known.values()))
             if not saved:
                 return made
-            if reason := self.worth(ex, saved):
-                ex.decide("compress", "left", reason)
+            pay = self.worth.of(ex, keys, tokens - before, saved, before, self.clock.tick_s() - begun_tick)
+            if not pay.worth:
+                ex.decide("compress", "left", pay.reason)
                 return left
+            case.predicted_usd = pay.predicted_usd
             chance = self.randomness.uniform()
             may_audit = self.shadows is not None and self.shadows.may(ex)
             case.verdict = verdict = track.chain.decide(case.route, case.at, chance, may_audit=may_audit)
@@ -139,10 +146,21 @@ class Compressing:
         first = first_new(ex.endpoint, turns)
         return await settle(decisions, keys, list(texts.by_turn), first, make, texts.frozen)
 
-    def _tell(self, ex: Exchange, settled: Mapping[int, Settled], rules: tuple[str, ...]) -> None:
+    def _make(
+        self, ex: Exchange, texts: Texts, new: list[int], form: Form, known: dict[int, Decision]
+    ) -> tuple[list[Decision], int]:
+        """The new turns in this form, and the tokens of the whole request as it came; in a thread."""
+        made = decide(texts, new, form, self._counter(ex.model), known)
+        return made, self.tokenizer.count_request(ex.endpoint, texts.payload, ex.model)
+
+    def _counter(self, model: str) -> Callable[[str], int]:
+        return partial(self.tokenizer.count, model=model)
+
+    def _tell(self, ex: Exchange, case: Case, settled: Mapping[int, Settled], rules: tuple[str, ...]) -> None:
         new = sum(one.decision.tokens_saved for one in settled.values() if one.new)
         old = sum(one.decision.tokens_saved for one in settled.values() if not one.new)
-        ex.decide("compress", ex.compress, f"{'+'.join(rules)}: {new} tokens of new messages, {old} of old ones")
+        worth = f", ${case.predicted_usd:.6f} predicted" if case.predicted_usd else ""
+        ex.decide("compress", ex.compress, f"{'+'.join(rules)}: {new} tokens of new messages{worth}, {old} of old ones")
 
     def _look(self, model: str, case: Case) -> tuple[int, tuple[str, ...]]:
         """What the next form would save on new messages, and by which rules; in a thread."""
@@ -151,7 +169,7 @@ class Compressing:
             return 0, ()
         first = first_new(texts.endpoint, turns_of(texts.endpoint, texts.payload))
         new = [turn for turn in texts.by_turn if turn >= first]
-        made = decide(texts, new, forms[0], lambda text: self.count(text, model))
+        made = decide(texts, new, forms[0], self._counter(model))
         return sum(one.tokens_saved for one in made), rules_of(made)
 
     def ended(self, ex: Exchange) -> None:
@@ -159,6 +177,8 @@ class Compressing:
         case = ex.shortening
         if not isinstance(case, Case):
             return
+        if case.track.serves:
+            self.worth.learn(ex, case.keys)
         if case.looking is not None and case.looking.done() and not case.looking.cancelled():
             tokens, rules = case.looking.result()
             if tokens:
@@ -203,7 +223,7 @@ class Compressing:
         """The whole request in a form, as if all of it were new; None where the form changes nothing."""
         assert ex.body is not None
         turns = [turn for turn in texts.by_turn if turn not in texts.frozen]
-        made = decide(texts, turns, form, lambda text: self.count(text, ex.model))
+        made = decide(texts, turns, form, self._counter(ex.model))
         if not rules_of(made):
             return None
         found = rewrite(ex.body, texts.payload, sent(texts, dict(zip(turns, made, strict=True)), tidy=self.tidy))
