@@ -20,7 +20,7 @@ from farthing.compress.rule import Rule
 from farthing.compress.squeeze import Target, squeeze
 from farthing.compress.tidy import tidied_text
 
-__all__ = ["RECODE", "RULES", "VERSION", "Form", "Short", "forms_of", "shorten"]
+__all__ = ["RECODE", "RULES", "VERSION", "Form", "Short", "forms_of", "rules_with", "shorten"]
 
 Count = Callable[[str], int]
 
@@ -61,6 +61,20 @@ def forms_of(*, recode: bool, squeeze_to: float | None, rules: tuple[Rule, ...] 
         return gentle
     keeps = sorted({keep for keep in _KEEPS if keep > squeeze_to} | {squeeze_to}, reverse=True)
     return gentle + tuple(Form(f"squeeze-{keep:g}", rules if recode else (), keep) for keep in keeps)
+
+
+def rules_with(*, html: bool) -> tuple[Rule, ...]:
+    """The recodings; with `html` pages are reduced as well, which can't be undone.
+
+    Raises ImportError where the extra `html` isn't installed: the operator's fault.
+    """
+    if not html:
+        return RULES
+    import lxml.etree  # noqa: F401 - said at the start, and not with the first page
+
+    from farthing.compress.reduce_html import HtmlRule
+
+    return (HtmlRule(), *RULES)
 
 
 def shorten(text: str, question: str, form: Form, count: Count, earlier: Sequence[str] = ()) -> Short | None:

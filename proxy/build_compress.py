@@ -8,8 +8,9 @@ from dataclasses import replace
 
 from farthing.cache.semantic_thread import SemanticThread
 from farthing.compress.decided_store import Decisions
-from farthing.compress.forms import VERSION, Form, forms_of
+from farthing.compress.forms import VERSION, Form, forms_of, rules_with
 from farthing.compress.places import Marks
+from farthing.compress.rule import Rule
 from farthing.policies.agree import agree_bytes
 from farthing.policies.opinion import Opinion
 from farthing.policies.reuse import Policy
@@ -18,12 +19,13 @@ from farthing.proxy.compressing import Compressing, Track
 from farthing.proxy.config import Config
 from farthing.proxy.config_compress import Compress
 from farthing.proxy.errand import Errands
+from farthing.proxy.errors import ConfigFault
 from farthing.proxy.held import State
 from farthing.proxy.prices import RateCard
 from farthing.proxy.shadow import Shadows
 from farthing.proxy.worth import Worth
 
-__all__ = ["open_beyond", "tracks_of"]
+__all__ = ["marks_of", "open_beyond", "rules_of", "tracks_of"]
 
 _DECIDED_BYTES = 256 * 2**20
 _MEMORY_BYTES = 32 * 2**20
@@ -46,7 +48,7 @@ async def open_beyond(
         held.decisions = await open_decisions(config, held, stack)
     # The ranks take a second to load: not while a request waits for its tokens to be counted.
     held.tasks.spawn(asyncio.to_thread(held.tokenizer.count, "farthing", "gpt-4o-mini"), "load ranks")
-    marks = tuple(Marks(mark.begin, mark.end, mark.roles) for mark in compress.retrieved)
+    marks = marks_of(compress)
     return Compressing(
         tracks=tracks,
         decisions=held.decisions,
@@ -61,6 +63,19 @@ async def open_beyond(
         shadow_share=compress.shadow_share,
         shadows=_shadows(compress, held, audits, thread),
     )
+
+
+def rules_of(compress: Compress) -> tuple[Rule, ...]:
+    """The recodings that may be tried. Raises ConfigFault: what one of them needs is not installed."""
+    try:
+        return rules_with(html=compress.reduce_html)
+    except ImportError:
+        raise ConfigFault("compress.reduce_html needs lxml: pip install 'farthing[html]'") from None
+
+
+def marks_of(compress: Compress) -> tuple[Marks, ...]:
+    """What the operator says was retrieved."""
+    return tuple(Marks(mark.begin, mark.end, mark.roles) for mark in compress.retrieved)
 
 
 def _shadows(compress: Compress, held: State, audits: Errands, thread: SemanticThread | None) -> Shadows | None:
@@ -108,12 +123,17 @@ async def open_decisions(config: Config, held: State, stack: AsyncExitStack) -> 
 def tracks_of(compress: Compress, recoded: Policy, squeezed: Policy) -> tuple[Track, ...]:
     """The chains of steps. Squeezed texts are recoded too where recoding serves, and then that is proved first."""
     recode, squeeze = compress.recode, compress.squeeze
-    forms = forms_of(recode=recode == "serve", squeeze_to=compress.squeeze_to if squeeze != "off" else None)
+    rules = rules_of(compress)
+    forms = forms_of(
+        recode=recode == "serve", squeeze_to=compress.squeeze_to if squeeze != "off" else None, rules=rules
+    )
     steps = [(form, recoded if form.keep is None else squeezed) for form in forms]
     serves = "serve" in (recode, squeeze)
     found = [_track(steps, serves=serves)] if steps else []
     if recode == "observe":
-        found.append(_track([(form, recoded) for form in forms_of(recode=True, squeeze_to=None)], serves=False))
+        found.append(
+            _track([(form, recoded) for form in forms_of(recode=True, squeeze_to=None, rules=rules)], serves=False)
+        )
     return tuple(found)
 
 
