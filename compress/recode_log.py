@@ -1,13 +1,6 @@
 """Log lines written short: what they share is said once, what repeats is counted. Decodes to the same characters. Pure.
 
-Grammar of a short text, line by line after the header, which is always the first line:
-
-    @ A…B…                                 the form of the lines below that begin with a digit (ASCII)
-    07.31 rest                             such a line: A07.31Brest
-    @ the 2 lines above, 46 times more     what stands above, again
-    @ then the same 11 lines as after the last line like this one
-    | text                                 `text`, which would else read as one of these
-    text                                   itself
+The notation, and the decoder: `log_form`.
 
 Rules of this file:
 1. A form is a real line's beginning with holes (…): the reader sees a whole line and what changes in it.
@@ -29,15 +22,11 @@ from collections.abc import Iterator, Sequence
 from itertools import islice, pairwise
 from typing import NamedTuple
 
-__all__ = ["HEADER", "LogRule", "decode_log", "encode_log"]
+from farthing.compress.log_form import DIGITS, HEADER, HOLE, copied_line, decode_log, times_line
 
-HEADER = (
-    '[Log in short form, nothing left out: a line "@ A…B…" is the form of the lines below it that begin with a digit; '
-    'their words fill the "…" in order, the last takes the rest. A "| " at the start is not part of its line.]'
-)
-_HOLE = "…"
+__all__ = ["LogRule", "encode_log"]
+
 _ESCAPE = "\x1b"
-_DIGITS = frozenset("0123456789")
 _HEAD_CHARS = 160
 _HEAD_WORDS = 12
 _MOST_LEFT = 0.95  # of the characters: a lesser gain isn't worth another way to read
@@ -45,7 +34,6 @@ _FEWEST_LINES = 4
 _SAMPLE_LINES = 32
 _LONGEST_PERIOD = 64
 _FEWEST_SAME_LINES, _FEWEST_SAME_CHARS = 4, 120
-_MOST_COPIED = 50_000_000  # characters that a short text may decode to: hostile input must not fill the memory
 
 _TIME = re.compile(
     r"(?<![0-9.])([0-9]{2}:)([0-9]{2}:)([0-9]{2}(?:[.,][0-9]{1,9})?)(?!:?[0-9])(Z|[+-][0-9]{2}:?[0-9]{2}(?![0-9]))?([\]),]*)"
@@ -53,25 +41,7 @@ _TIME = re.compile(
 _PLACE = re.compile(r"([^\s:]{3,150}:)(?=[0-9]{1,7}[:\-])")  # a search's hits: path:line:text
 _WORD = re.compile(r"\S+|\s+")
 _NUMBERED = re.compile(r"[^0-9]+(?=[0-9])")  # web-3, I0301: what a short line begins with must be a digit
-_LEVELS = frozenset(
-    [
-        "TRACE",
-        "DEBUG",
-        "INFO",
-        "NOTICE",
-        "WARN",
-        "WARNING",
-        "ERR",
-        "ERROR",
-        "CRIT",
-        "CRITICAL",
-        "ALERT",
-        "FATAL",
-        "PANIC",
-    ]
-)
-_TIMES = re.compile(r"@ the ([0-9]{1,3}) lines? above, ([0-9]{1,7}) times more")
-_SAME = re.compile(r"@ then the same ([0-9]{1,7}) lines as after the last line like this one")
+_LEVEL = re.compile("TRACE|DEBUG|INFO|NOTICE|WARN(?:ING)?|ERR(?:OR)?|CRIT(?:ICAL)?|ALERT|FATAL|PANIC", re.IGNORECASE)
 
 
 class LogRule:
@@ -95,7 +65,7 @@ class _Form(NamedTuple):
     literals: tuple[str, ...]
 
     def line(self) -> str:
-        return f"@ {_HOLE.join(self.literals)}{_HOLE}"
+        return f"@ {HOLE.join(self.literals)}{HOLE}"
 
     def short(self, line: str) -> str | None:
         """What is left of the line; None where it isn't of this form, or wouldn't begin with a digit."""
@@ -103,7 +73,7 @@ class _Form(NamedTuple):
         if not line.startswith(first):
             return None
         at = len(first)
-        if line[at : at + 1] not in _DIGITS:
+        if line[at : at + 1] not in DIGITS:
             return None
         words = []
         for literal in self.literals[1:]:
@@ -130,61 +100,6 @@ def encode_log(text: str) -> str | None:
     return short if len(short) <= _MOST_LEFT * len(text) else None
 
 
-def decode_log(short: str) -> str | None:
-    """The text of a short form; None where `short` isn't one."""
-    first, found, body = short.partition("\n")
-    if first != HEADER or not found:
-        return None
-    literals: list[str] | None = None
-    out: list[str] = []
-    last: dict[str, tuple[int, int]] = {}  # of each line: its last place, and the one before
-    left = _MOST_COPIED
-
-    def put(line: str) -> None:
-        last[line] = (len(out), last.get(line, (-1, -1))[0])
-        out.append(line)
-
-    for line in body.split("\n"):
-        if line.startswith("| "):
-            put(line[2:])
-        elif line.startswith("@ "):
-            if line.endswith(_HOLE):
-                literals = line[2:].split(_HOLE)[:-1]
-                continue
-            copied = _copied(line, out, last)
-            if copied is None:
-                return None
-            for again in copied:
-                left -= len(again) + 1
-                if left < 0:
-                    return None
-                put(again)
-        elif literals is not None and line[:1] in _DIGITS:
-            words = line.split(" ", len(literals) - 1)
-            if len(words) != len(literals):
-                return None
-            put("".join(part for pair in zip(literals, words, strict=True) for part in pair))
-        else:
-            put(line)
-    return "\n".join(out)
-
-
-def _copied(marker: str, out: list[str], last: dict[str, tuple[int, int]]) -> Iterator[str] | None:
-    """The lines that a marker stands for; None where it can't be followed."""
-    if (times := _TIMES.fullmatch(marker)) is not None:
-        period, count = int(times[1]), int(times[2])
-        if not 0 < period <= len(out):
-            return None
-        block = out[-period:]
-        return (line for _ in range(count) for line in block)
-    if (same := _SAME.fullmatch(marker)) is not None and out:
-        start = last[out[-1]][1] + 1
-        if start == 0 or start + int(same[1]) > len(out):
-            return None
-        return iter(out[start : start + int(same[1])])
-    return None
-
-
 def _repeats(lines: Sequence[str]) -> Iterator[_Step]:
     """The lines' numbers in order, with markers in the place of lines that stand above already."""
     last: dict[str, int] = {}
@@ -204,11 +119,11 @@ def _repeats(lines: Sequence[str]) -> Iterator[_Step]:
         whole = same // period
         chars = sum(len(lines[i]) + 1 for i in range(at, at + min(same, period)))
         if whole and _short(period) and whole * chars >= _FEWEST_SAME_CHARS:
-            yield f"@ the {period} line{'s' * (period > 1)} above, {whole} times more"
+            yield times_line(period, whole)
             skipped = whole * period
         elif (same := min(same, period)) >= _FEWEST_SAME_LINES and chars >= _FEWEST_SAME_CHARS:
             yield at
-            yield f"@ then the same {same - 1} lines as after the last line like this one"
+            yield copied_line(same - 1)
             skipped = same
         else:
             yield at
@@ -276,7 +191,7 @@ def _sticky(heads: Sequence[_Head]) -> frozenset[int]:
             weights[c] += _weight(atom)
             filled[c] += 1
             blank[c] += atom.isspace()
-            level[c] += atom.strip("[]()<>:|,").upper() in _LEVELS
+            level[c] += _LEVEL.fullmatch(atom.strip("[]()<>:|,")) is not None
         before = atoms
     words = [c for c in range(wide) if filled[c] * 2 >= len(heads) and blank[c] * 2 < filled[c]]
     form = 4 + sum(weights[c] / filled[c] for c in words if changes[c] * 4 < filled[c])
@@ -290,7 +205,7 @@ def _sticky(heads: Sequence[_Head]) -> frozenset[int]:
 
 def _weight(atom: str) -> float:
     """About the tokens of an atom: three digits, five letters, or one other sign to a token."""
-    digits = sum(char in _DIGITS for char in atom)
+    digits = sum(char in DIGITS for char in atom)
     letters = sum(char.isalpha() for char in atom)
     return -(-digits // 3) + -(-letters // 5) + (len(atom) - digits - letters) * 0.8
 
@@ -313,7 +228,7 @@ def _form(line: str, sticky: frozenset[int]) -> _Form | None:
         else:
             in_hole = True
     form = _Form(tuple(literals))
-    return None if any(_HOLE in literal for literal in literals) else form
+    return None if any(HOLE in literal for literal in literals) else form
 
 
 def _written(lines: Sequence[str], steps: Sequence[_Step]) -> Iterator[str]:
@@ -336,7 +251,7 @@ def _written(lines: Sequence[str], steps: Sequence[_Step]) -> Iterator[str]:
                 yield form.line()
         if short is not None:
             yield short
-        elif line.startswith(("@ ", "| ")) or (form is not None and line[:1] in _DIGITS):
+        elif line.startswith(("@ ", "| ")) or (form is not None and line[:1] in DIGITS):
             yield f"| {line}"
         else:
             yield line

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farthing.compress.recode_log import HEADER, LogRule, decode_log, encode_log
+from farthing.compress.log_form import HEADER, decode_log
+from farthing.compress.recode_log import LogRule, encode_log
 from tests.fakes.hostile_texts import BAD_TEXTS, any_text, texts_of
 from tests.fakes.steps import steps
 
