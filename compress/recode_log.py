@@ -7,8 +7,9 @@ Rules of this file:
 2. A form holds for lines that stand together. A line that doesn't fit is written whole; an odd line stays in full view.
 3. A form takes what comes before a message, and of the message at most a beginning that all lines share: what tells one
    line from another is still found by its own spelling.
-4. Text with escape sequences waits until the rule "ansi" has made it plain: colours hide what lines share.
-5. Linear: a line's beginning is looked at up to 160 characters, and each line is compared with one earlier line.
+4. A table with times in a column is no log, nor are lines of JSON: there a time is a value that is looked up.
+5. Text with escape sequences waits until the rule "ansi" has made it plain: colours hide what lines share.
+6. Linear: a line's beginning is looked at up to 160 characters, and each line is compared with one earlier line.
 
 Source: the idea of variable parts in constant templates is that of log parsers (Drain, He et al., ICWS 2017), used here
 only for the beginning of a line; run lengths and references to the last like line are those of LZ77.
@@ -39,6 +40,7 @@ _TIME = re.compile(
     r"(?<![0-9.])([0-9]{2}:)([0-9]{2}:)([0-9]{2}(?:[.,][0-9]{1,9})?)(?!:?[0-9])(Z|[+-][0-9]{2}:?[0-9]{2}(?![0-9]))?([\]),]*)"
 )
 _PLACE = re.compile(r"([^\s:]{3,150}:)(?=[0-9]{1,7}[:\-])")  # a search's hits: path:line:text
+_SEPARATORS = [re.compile(separator) for separator in (r"\|", ",", ";", r"\t", r"\s{2,}")]
 _WORD = re.compile(r"\S+|\s+")
 _NUMBERED = re.compile(r"[^0-9]+(?=[0-9])")  # web-3, I0301: what a short line begins with must be a digit
 _LEVEL = re.compile("TRACE|DEBUG|INFO|NOTICE|WARN(?:ING)?|ERR(?:OR)?|CRIT(?:ICAL)?|ALERT|FATAL|PANIC", re.IGNORECASE)
@@ -153,7 +155,7 @@ def _head(line: str) -> _Head | None:
     """The line's beginning; None for a line without a time or a place."""
     start = line[:_HEAD_CHARS]
     found = _TIME.search(start) or _PLACE.match(start)
-    if found is None:
+    if found is None or start.startswith("{"):
         return None
     cuts = {cut for group in range(found.re.groups + 1) for cut in found.span(group) if cut >= 0}
     for word in islice(_WORD.finditer(start), 2 * _HEAD_WORDS):
@@ -169,10 +171,26 @@ def _head(line: str) -> _Head | None:
 
 
 def _sample(lines: Sequence[str]) -> list[_Head]:
-    """Beginnings of lines from the start and the middle of the text."""
+    """Beginnings of lines from the start and the middle of the text; none where the lines are rows of a table."""
     middle = max(_SAMPLE_LINES, len(lines) // 2)
-    taken = [*lines[:_SAMPLE_LINES], *lines[middle : middle + _SAMPLE_LINES]]
-    return [head for line in taken if (head := _head(line)) is not None]
+    taken = [*range(min(_SAMPLE_LINES, len(lines))), *range(middle, min(middle + _SAMPLE_LINES, len(lines)))]
+    heads = {i: head for i in taken if (head := _head(lines[i])) is not None}
+    if not heads or _table([lines[i] for i in heads], lines[max(0, min(heads) - 3) : min(heads)]):
+        return []
+    return list(heads.values())
+
+
+def _table(rows: Sequence[str], above: Sequence[str]) -> bool:
+    """Whether lines with times have as many fields each as a line above them, which then names the columns."""
+    for separator in _SEPARATORS:
+        fields = {len(separator.findall(row.strip())) for row in rows}
+        if (
+            len(fields) == 1
+            and 0 not in fields
+            and any(len(separator.findall(line.strip())) in fields for line in above)
+        ):
+            return True
+    return False
 
 
 def _sticky(heads: Sequence[_Head]) -> frozenset[int]:
@@ -197,6 +215,9 @@ def _sticky(heads: Sequence[_Head]) -> frozenset[int]:
     form = 4 + sum(weights[c] / filled[c] for c in words if changes[c] * 4 < filled[c])
     firsts = {head.first for head in heads}
     worth = {c for c in words if weights[c] > changes[c] * form and c not in firsts}
+    for first in firsts:  # minutes are said once only where hours are
+        if first >= 2 and first - 2 not in worth:
+            worth.discard(first - 1)
     time = max((head.time for head in heads), default=0)
     together = next((c for c in words if c >= time and c not in worth), wide)
     end = max([together] + [c + 1 for c in words if level[c] * 2 > filled[c]])

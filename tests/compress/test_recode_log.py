@@ -61,6 +61,25 @@ def test_the_words_of_a_message_stay_together() -> None:
     assert "07 WARN worker step 7" in body(restored("\n".join(lines)))
 
 
+TABLES = {
+    "markdown": "| temp | date |\n|---|---|\n"
+    + "".join(f"| {n} | 2010/10/04 {n % 24:02}:00:00 |\n" for n in range(60)),
+    "csv": "date,temp\n" + "".join(f"2010/10/04 {n % 24:02}:00:00,{n}\n" for n in range(60)),
+    "padded": "Temps:\n\ntemp   date\n" + "".join(f"{n:4}   2010/10/04 {n % 24:02}:00:00\n" for n in range(60)),
+}
+
+
+@pytest.mark.parametrize("text", TABLES.values(), ids=TABLES)
+def test_a_table_with_times_is_no_log(text: str) -> None:
+    assert restored(text) is None
+
+
+def test_minutes_are_said_once_only_where_hours_are() -> None:
+    text = "".join(f"2010-10-{n // 24 + 1:02} {n % 24:02}:00:{n * 7 % 60:02} up {n * 37 % 91}\n" for n in range(240))
+
+    assert "00:00:00 0" in body(restored(text))
+
+
 FORMATS = {
     "iso": "2026-03-01T10:{m:02}:{s:02}.123Z web-1 api[77]: INFO request {n} done",
     "offset": "2026-03-01T10:{m:02}:{s:02}+01:00 web-1 api: INFO request {n} done",
