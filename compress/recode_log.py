@@ -8,7 +8,7 @@ Rules of this file:
 3. A form takes what comes before a message, and of the message at most a beginning that all lines share: what tells one
    line from another is still found by its own spelling.
 4. A table with times in a column is no log, nor are lines of JSON: there a time is a value that is looked up.
-5. Text with escape sequences waits until the rule "ansi" has made it plain: colours hide what lines share.
+5. Text with many escape sequences waits until the rule "ansi" has made it plain: colours hide what lines share.
 6. Linear: a line's beginning is looked at up to 160 characters, and each line is compared with one earlier line.
 
 Source: the idea of variable parts in constant templates is that of log parsers (Drain, He et al., ICWS 2017), used here
@@ -27,7 +27,7 @@ from farthing.compress.log_form import DIGITS, HEADER, HOLE, copied_line, decode
 
 __all__ = ["LogRule", "encode_log"]
 
-_ESCAPE = "\x1b"
+_ESCAPE, _ESCAPES_APART = "\x1b", 100
 _HEAD_CHARS = 160
 _HEAD_WORDS = 12
 _MOST_LEFT = 0.95  # of the characters: a lesser gain isn't worth another way to read
@@ -94,7 +94,7 @@ _Step = int | str
 
 def encode_log(text: str) -> str | None:
     """The short form of a text of lines; None where there is nothing to be had. Linear in the text."""
-    if text.startswith(HEADER) or text.count("\n") < _FEWEST_LINES or _ESCAPE in text:
+    if text.startswith(HEADER) or text.count("\n") < _FEWEST_LINES or text.count(_ESCAPE) * _ESCAPES_APART > len(text):
         return None
     lines = text.split("\n")
     steps = list(_repeats(lines))
