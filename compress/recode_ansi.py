@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from farthing.compress.recode_log import HEADER
+from farthing.compress.log_form import HEADER
 from farthing.compress.screen import shown
 
 __all__ = ["AnsiRule"]

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farthing.compress.recode_log import HEADER, LogRule, decode_log, encode_log
+from farthing.compress.log_form import HEADER, decode_log
+from farthing.compress.recode_log import LogRule, encode_log
 from tests.fakes.hostile_texts import BAD_TEXTS, any_text, texts_of
 from tests.fakes.steps import steps
 
@@ -58,6 +59,25 @@ def test_the_words_of_a_message_stay_together() -> None:
     lines = [f"2026-03-01 10:00:{s:02} {'WARN' if s % 2 else 'INFO'} worker step {s}" for s in range(60)]
 
     assert "07 WARN worker step 7" in body(restored("\n".join(lines)))
+
+
+TABLES = {
+    "markdown": "| temp | date |\n|---|---|\n"
+    + "".join(f"| {n} | 2010/10/04 {n % 24:02}:00:00 |\n" for n in range(60)),
+    "csv": "date,temp\n" + "".join(f"2010/10/04 {n % 24:02}:00:00,{n}\n" for n in range(60)),
+    "padded": "Temps:\n\ntemp   date\n" + "".join(f"{n:4}   2010/10/04 {n % 24:02}:00:00\n" for n in range(60)),
+}
+
+
+@pytest.mark.parametrize("text", TABLES.values(), ids=TABLES)
+def test_a_table_with_times_is_no_log(text: str) -> None:
+    assert restored(text) is None
+
+
+def test_minutes_are_said_once_only_where_hours_are() -> None:
+    text = "".join(f"2010-10-{n // 24 + 1:02} {n % 24:02}:00:{n * 7 % 60:02} up {n * 37 % 91}\n" for n in range(240))
+
+    assert "00:00:00 0" in body(restored(text))
 
 
 FORMATS = {

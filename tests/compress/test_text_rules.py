@@ -64,5 +64,14 @@ def test_coloured_logs_take_both_rules() -> None:
     assert done.tokens_after < 0.5 * done.tokens_before
 
 
+def test_a_log_with_a_colour_here_and_there_is_a_log() -> None:
+    text = "".join(f"2026-03-01T10:00:{s:02}Z INFO step {s * 7}\n" for s in range(60)) + "\x1b[31mfailed\x1b[0m\n"
+
+    done = recode(text, TOKENIZER.count, RULES)
+
+    assert done is not None
+    assert done.rules == ("log",)
+
+
 def test_each_rule_says_what_it_loses() -> None:
     assert {rule.name: bool(rule.loss) for rule in RULES} == {"ansi": True, "log": False, "html": True}
