@@ -12,6 +12,7 @@ maximal marginal relevance, Carbonell & Goldstein 1998, in the coverage form of 
 from __future__ import annotations
 
 import heapq
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -51,14 +52,15 @@ class Target:
     def budget(self, tokens_before: int) -> int:
         """Tokens that may stay of so many."""
         share = min(self.ratio, 1 - (1 - _LEAST_SHARE) * self.far)
-        most = int(max(0.0, share) * tokens_before)
+        most = round(max(0.0, share) * tokens_before)
         return most if self.tokens is None else min(most, max(0, self.tokens))
 
 
 class Squeezed(NamedTuple):
-    """`kept` of `units` items stayed. `removed`: the pieces left out, in order. `reason`: why `text` is as it was; ''
-    where it is shorter. `notice`: what `text` then begins with; the rest is the units that stay, of the text's kind.
-    Tokens are those of the given count.
+    """`kept` of `units` rows, lines or sentences stayed. `removed`: the pieces left out, in order.
+
+    `reason`: why `text` is as it was; '' where it is shorter. `notice`: what `text` then begins with; the rest is the
+    units that stay, of the text's own kind. Tokens are those of the given count.
     """
 
     text: str
@@ -80,32 +82,34 @@ def squeeze(text: str, question: str, target: Target, count: Callable[[str], int
     before = count(text)
     units = split(text)
     blind = not question.strip()
-    budget = before if blind else target.budget(before)
+    budget = math.inf if blind else target.budget(before)
     asked = read_question(question)
-    items = [i for i, unit in enumerate(units.units) if unit.role == "item"]
+    # The ends of an array are fixed, but rows all the same.
+    counted = [i for i, unit in enumerate(units.units) if unit.role == "item" or unit.fields is not None]
     reason = ""
     if _NOTICE.match(text):
         reason = "squeezed before"
-    elif not items:
+    elif all(unit.role == "fixed" for unit in units.units):
         reason = f"{units.kind}: left alone"
     elif blind and units.kind != "prose":
         reason = "no question"
     elif asked.needs_all(units.kind):
         reason = "the question needs all of it"
     if reason:
-        return Squeezed(text, len(items), len(items), (), before, before, reason)
+        return Squeezed(text, len(counted), len(counted), (), before, before, reason)
     kept = _kept(units, asked, budget, count)
-    shown = sum(1 for i in items if i in kept)
-    notice = f"[{shown} of {len(items)} {units.noun} shown]\n"
+    shown = sum(1 for i in counted if i in kept)
+    notice = f"[{shown} of {len(counted)} {units.noun} shown]\n"
     short = notice + "".join(unit.text for i, unit in enumerate(units.units) if i in kept)
     after = count(short)
-    if after > _WORTH * before:
-        return Squeezed(text, len(items), len(items), (), before, before, "nothing to be gained")
+    if not shown or after > _WORTH * before:
+        reason = "nothing to be gained" if shown else "the target is too small for any of it"
+        return Squeezed(text, len(counted), len(counted), (), before, before, reason)
     removed = tuple(unit.text for i, unit in enumerate(units.units) if i not in kept)
-    return Squeezed(short, shown, len(items), removed, before, after, "", notice)
+    return Squeezed(short, shown, len(counted), removed, before, after, "", notice)
 
 
-def _kept(found: Units, asked: Question, budget: int, count: Callable[[str], int]) -> set[int]:
+def _kept(found: Units, asked: Question, budget: float, count: Callable[[str], int]) -> set[int]:
     """The indices of the units that stay."""
     units = found.units
     words = Words()
@@ -114,7 +118,7 @@ def _kept(found: Units, asked: Question, budget: int, count: Callable[[str], int
     repeats: frozenset[int] = frozenset()
     first: list[int] = []
     if found.kind == "prose":
-        repeats, superseded = twins(units, bags)
+        repeats, superseded = twins(units)
         scores = passage_scores(units, bags, asked)
         for i in superseded:
             scores[i] *= _NEWNESS_LOST
@@ -130,7 +134,11 @@ def _kept(found: Units, asked: Question, budget: int, count: Callable[[str], int
     for i, unit in enumerate(units):
         if unit.role == "fixed":
             choice.take(i)
-    choice.fill([i for i in items if i not in repeats], scores)
+    items = [i for i in items if i not in repeats]
+    choice.fill(items, scores)
+    # Tokens of the units add up to more than those of the units joined, so there is some room left.
+    choice.left = budget - _NOTICE_TOKENS - count("".join(units[i].text for i in sorted(choice.kept)))
+    choice.fill(items, scores)
     return choice.kept
 
 
@@ -142,11 +150,12 @@ class _Choice:
         units: Sequence[Unit],
         bags: Sequence[Sequence[str]],
         costs: Sequence[int],
-        budget: int,
+        budget: float,
         unwanted: frozenset[int],
     ) -> None:
         self.kept: set[int] = set()
-        self._units, self._bags, self._costs, self._left, self._unwanted = units, bags, costs, budget, unwanted
+        self.left = budget
+        self._units, self._bags, self._costs, self._unwanted = units, bags, costs, unwanted
         self._pairs: list[set[tuple[str, str]] | None] = [None] * len(units)
         self._covered: set[tuple[str, str]] = set()
 
@@ -154,7 +163,7 @@ class _Choice:
         """Keep a unit and what it needs, whatever they cost."""
         for j in self._missing(i):
             self.kept.add(j)
-            self._left -= self._costs[j]
+            self.left -= self._costs[j]
             if self._units[j].role == "item":
                 self._covered |= self._pairs_of(j)
 
@@ -162,7 +171,7 @@ class _Choice:
         """Take the best by score and novelty, as long as they fit."""
         queue = [(-scores[i], i) for i in items if i not in self.kept]
         heapq.heapify(queue)
-        while queue and self._left > 0:
+        while queue and self.left > 0:
             rank, i = heapq.heappop(queue)
             if i in self.kept:
                 continue
@@ -172,10 +181,10 @@ class _Choice:
             if now > rank + 1e-9 and queue and now > queue[0][0]:
                 heapq.heappush(queue, (now, i))
                 continue
-            if self._cost(i) <= self._left:
+            if self._cost(i) <= self.left:
                 self.take(i)
                 for j in self._units[i].wants:
-                    if j not in self.kept and j not in self._unwanted and self._cost(j) <= self._left:
+                    if j not in self.kept and j not in self._unwanted and self._cost(j) <= self.left:
                         self.take(j)
 
     def _missing(self, i: int) -> list[int]:

@@ -50,9 +50,13 @@ class _Draft:
     def add(
         self, start: int, end: int, role: Role = "item", *, needs: int | None = None, wants: int | None = None
     ) -> int:
+        piece = self.text[start:end]
+        if self.units and piece.isspace():
+            self.units[-1] = self.units[-1]._replace(text=self.units[-1].text + piece)
+            return len(self.units) - 1
         held = tuple(i for i in (self.title, needs) if i is not None) if role == "item" else ()
         wish = () if wants is None else (wants,)
-        self.units.append(Unit(self.text[start:end], role, max(self.passage, 0), tuple(sorted(set(held))), wish))
+        self.units.append(Unit(piece, role, max(self.passage, 0), tuple(sorted(set(held))), wish))
         return len(self.units) - 1
 
 
@@ -122,6 +126,8 @@ def _is_title(full: list[str]) -> bool:
     first = full[0].strip()
     if len(first) > _TITLE_CHARS or _SENTENCE_CLOSED.search(first) or _ITEM.match(full[0]) or first.startswith("|"):
         return False
+    if any(not _shortened(first, end) for end in _END.finditer(first)):
+        return False
     if _TITLED.match(first) or first.endswith((":", "]")) or len(full) == 1:
         return True
     return len(first) <= 80 and len(full[1].strip()) > 120
@@ -190,8 +196,11 @@ def _in_lines(text: str, start: int, cuts: list[int]) -> Iterator[int]:
 
 def _refused(text: str, match: re.Match[str], quoted: list[tuple[int, int]], starts: list[int]) -> bool:
     """Whether a sentence doesn't end here: after an abbreviation, or inside a quotation."""
+    at = bisect_right(starts, match.start()) - 1
+    return _shortened(text, match) or (at >= 0 and quoted[at][1] > match.end())
+
+
+def _shortened(text: str, match: re.Match[str]) -> bool:
+    """Whether the full stop is an abbreviation's."""
     place = match.start()
-    if text[place] == "." and _SHORTENED.search(text[max(0, place - 8) : place + 1]):
-        return True
-    at = bisect_right(starts, place) - 1
-    return at >= 0 and quoted[at][1] > match.end()
+    return text[place] == "." and bool(_SHORTENED.search(text[max(0, place - 8) : place + 1]))
