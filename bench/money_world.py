@@ -11,7 +11,6 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from os.path import commonprefix
 from random import Random
 from typing import Any, NamedTuple
 
@@ -20,7 +19,19 @@ from farthing.compress.provider_cache import Kind, ProviderCache
 from farthing.proxy.prices import Rates
 from farthing.proxy.usage import Usage
 
-__all__ = ["Conversation", "Piece", "PriceModel", "Provider", "Request", "grown", "pauses", "sessions", "stable"]
+__all__ = [
+    "Conversation",
+    "Piece",
+    "Pieces",
+    "PriceModel",
+    "Provider",
+    "Request",
+    "grown",
+    "length",
+    "pauses",
+    "sessions",
+    "stable",
+]
 
 _FRAME_TOKENS = 4  # of a turn's role and borders, in the chat format
 _LOOK_BACK_BLOCKS = 20
@@ -28,6 +39,7 @@ _LOOK_BACK_BLOCKS = 20
 _TOOL_PAUSE = (4.0, 0.8)
 _USER_PAUSE = (45.0, 1.1)
 _ITEMS_PER_SESSION = 6
+_KEPT_SHARE = 0.8
 
 
 class Piece(NamedTuple):
@@ -43,7 +55,7 @@ Count = Callable[[str], int]
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """`turns`: all of them. `ends`: each request sends the turns before one of these. `pause_s`: before each request."""
+    """`turns`: all of them. `ends`: each request sends the turns before one. `pause_s`: before each request."""
 
     name: str
     group: str
@@ -89,6 +101,25 @@ def sessions(items: Sequence[Item], seed: int) -> Iterator[Conversation]:
         yield grown(f"session-{at}", "agent sessions", turns[:-1], seed)
 
 
+def shuffled(chats: Sequence[Item], count: int, seed: int) -> Iterator[Conversation]:
+    """Other long chats out of the same ones: exchanges left out by chance, put in another order, cut off somewhere."""
+    chance = Random(seed)
+    for number in range(count):
+        item = chance.choice(chats)
+        exchanges: list[Messages] = []
+        for turn in item.messages[1:]:
+            if turn["role"] == "user" or not exchanges:
+                exchanges.append([])
+            exchanges[-1].append(turn)
+        chosen = [exchange for exchange in exchanges if chance.random() < _KEPT_SHARE] or exchanges
+        chance.shuffle(chosen)
+        turns = [turn for exchange in chosen[: chance.randint(2, 12)] for turn in exchange]
+        while turns and turns[-1]["role"] == "assistant":
+            turns.pop()
+        if turns:
+            yield grown(f"{item.id}-{number}", "shuffled chats", [item.messages[0], *turns], seed)
+
+
 def text_of(turn: dict[str, Any]) -> str:
     """A turn as the text that a model reads, near enough."""
     content = turn.get("content") or ""
@@ -96,10 +127,30 @@ def text_of(turn: dict[str, Any]) -> str:
     return f"{turn['role']}\n{content}" + (json.dumps(calls, ensure_ascii=False) if calls else "")
 
 
-def piece(turn: dict[str, Any], count: Count) -> Piece:
-    """The turn as a part of a prompt."""
-    text = text_of(turn)
-    return Piece(text, count(text) + _FRAME_TOKENS)
+class Pieces:
+    """Turns as parts of prompts, each made once. Turns are known by identity: they live as long as the bench."""
+
+    def __init__(self, count: Count) -> None:
+        self.count = count
+        self._made: dict[tuple[int, str], Piece] = {}
+
+    def __call__(self, turn: dict[str, Any], content: str | None = None) -> Piece:
+        """The turn as it is, or with another content."""
+        key = (id(turn), (turn.get("content") or "") if content is None else content)
+        made = self._made.get(key)
+        if made is None:
+            text = text_of({**turn, "content": key[1]})
+            made = self._made[key] = Piece(text, self.count(text) + _FRAME_TOKENS)
+        return made
+
+
+def common(one: str, other: str) -> str:
+    """What both begin with."""
+    low, high = 0, min(len(one), len(other))
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if other.startswith(one[:middle]) else (low, middle - 1)
+    return one[:low]
 
 
 def stable(requests: Sequence[Request]) -> tuple[int, int]:
@@ -182,7 +233,7 @@ class Provider:
         shared = 0
         for left, right in zip(one, other, strict=False):
             if left != right:
-                return shared + self.count(commonprefix([left.text, right.text]))
+                return shared + self.count(common(left.text, right.text))
             shared += left.tokens
         return shared
 

@@ -68,8 +68,11 @@ class FileDecisions:
         self._closed = False
 
     async def open(self) -> None:
-        """Open the file, or begin it. One that can't be read is moved aside, never raised."""
-        await self._in_writer(self._file.open)
+        """Open the file, or begin it. One that can't be read is moved aside; a disk that fails is tried again later."""
+        try:
+            await self._in_writer(self._file.open)
+        except (sqlite3.Error, OSError) as error:
+            self._tell(error)
 
     async def get_many(self, keys: Sequence[bytes]) -> Found:
         """Decisions.get_many."""
@@ -117,7 +120,10 @@ class FileDecisions:
     async def forget(self, tag: bytes) -> None:
         """Decisions.forget."""
         self._front.forget(tag)
-        self._pending = {key: row for key, row in self._pending.items() if not key.startswith(tag)}
+        self._pending, self._writing = (
+            {key: row for key, row in rows.items() if not key.startswith(tag)}
+            for rows in (self._pending, self._writing)
+        )
         self._pending_bytes = sum(len(row[2]) for row in self._pending.values())
         try:
             await self._in_writer(self._file.forget, tag)

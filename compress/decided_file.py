@@ -65,7 +65,7 @@ class DecidedFile:
                 self._close_reading()
             if self._reading is None:
                 self._reading_file = self._file
-                self._reading = self._connect()
+                self._reading = self._opened("rw")
             rows: list[Row] = []
             for at in range(0, len(keys), _PER_QUERY):
                 part = keys[at : at + _PER_QUERY]
@@ -137,9 +137,10 @@ class DecidedFile:
         return self._writing
 
     def _connect(self) -> sqlite3.Connection:
+        """For writing: with the file, its rights and its schema."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
-        db = sqlite3.connect(self._path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+        db = self._opened("rwc")
         try:
             version = db.execute("PRAGMA user_version").fetchone()[0]
             if version not in (0, _VERSION):
@@ -151,6 +152,10 @@ class DecidedFile:
             db.close()
             raise
         return db
+
+    def _opened(self, mode: str) -> sqlite3.Connection:
+        where = f"{self._path.resolve().as_uri()}?mode={mode}"
+        return sqlite3.connect(where, uri=True, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
 
     @staticmethod
     def _used(db: sqlite3.Connection) -> int:

@@ -18,17 +18,17 @@ docs/compression-money.md has the formulas.
 from __future__ import annotations
 
 from decimal import Decimal
+from fractions import Fraction
 from typing import NamedTuple
 
 from farthing.compress.provider_cache import Kind, ProviderCache
 from farthing.proxy.prices import Rates
 from farthing.proxy.usage import Usage
 
-__all__ = ["Pay", "PayFacts", "Seen", "pays"]
+__all__ = ["LEAST_STEPS", "Pay", "PayFacts", "Seen", "pays"]
 
+LEAST_STEPS = Fraction(2, 3)
 _PICO_PER_USD = Decimal(10**12)
-# How sure it must be that rounding doesn't take more than was saved: standard deviations, at the worst length.
-_ROUNDING_SIGMAS = 3
 
 
 class Seen(NamedTuple):
@@ -48,7 +48,7 @@ class PayFacts(NamedTuple):
     stands behind the new turns, where caching is explicit. `seen`: None before a conversation's first answer.
     `tokens_changed`: from the first byte on that was sent otherwise before. `overhead_ms`: our own time for it,
     `usd_per_second`: what a second of it is worth. `tool_tokens`: of a retrieval tool that is offered only if this is
-    done.
+    done. `least_steps`: of the provider's steps that must be saved; see `_lost_to_rounding`.
     """
 
     rates: Rates | None
@@ -64,6 +64,7 @@ class PayFacts(NamedTuple):
     overhead_ms: float = 0.0
     usd_per_second: Decimal = Decimal(0)
     tool_tokens: int = 0
+    least_steps: Fraction = LEAST_STEPS
 
 
 class Pay(NamedTuple):
@@ -98,7 +99,7 @@ def pays(facts: PayFacts) -> Pay:
     net += int(facts.later_turns * (_again(rates, long, caches) - _again(rates, short, caches)))
     if net <= 0:
         return Pay(False, net, "loses reads" if lost else "costs more than it saves")
-    if caches and _lost_to_rounding(facts, rates):
+    if caches and cache.step_tokens > 1 and _lost_to_rounding(facts):
         return Pay(False, net, "no more than rounding may take")
     return Pay(True, net, "pays")
 
@@ -144,18 +145,17 @@ def _lost_below_minimum(facts: PayFacts, rates: Rates, short: int) -> int:
     return turns * max(0, fresh - read)
 
 
-def _lost_to_rounding(facts: PayFacts, rates: Rates) -> bool:
+def _lost_to_rounding(facts: PayFacts) -> bool:
     """Whether rounding might, by chance, take more than the conversation's savings.
 
-    With D tokens saved, each later turn gains D x read and, as reads are cut to a multiple of the step, wins or loses
-    some tokens x (fresh - read): zero on the average, with a standard deviation of at most step / 2. After n turns the
-    saving D x fresh + n x D x read must exceed z deviations, z x step / 2 x (fresh - read) x sqrt(n). It does so for
-    every n if 16 x D^2 x fresh x read >= (z x step x (fresh - read))^2.
+    Reads are cut to a multiple of `step`. With D < step tokens saved, a later turn's cut takes D tokens less of the
+    shorter prompt than of the longer, or step - D more, as the prompt's length happens to be: zero on the average, with
+    the variance D (step - D), each time at the difference of fresh and read. After n turns D x fresh + n x D x read was
+    saved; that exceeds z standard deviations of the rounding for every n if
+
+        D / (step - D) >= z^2 (fresh - read)^2 / (4 x fresh x read)
+
+    With reads at a tenth of the fresh rate, the lowest there is, and z = 1: D >= 2/3 step. With reads at half of it the
+    same D stands for z = 4.
     """
-    step = facts.cache.step_tokens
-    if step <= 1:
-        return False
-    length = facts.tokens_prompt
-    fresh, read = rates.fresh.at(length), rates.cached.at(length)
-    saved = facts.tokens_saved + facts.tokens_saved_before
-    return 16 * saved**2 * fresh * read < (_ROUNDING_SIGMAS * step * max(Decimal(0), fresh - read)) ** 2
+    return facts.tokens_saved + facts.tokens_saved_before < facts.least_steps * facts.cache.step_tokens

@@ -28,6 +28,7 @@ from farthing.proxy.usage import Usage, UsageSource
 __all__ = [
     "UNKNOWN",
     "Money",
+    "as_original",
     "attribute_failure",
     "attribute_hit",
     "attribute_joined",

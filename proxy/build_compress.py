@@ -131,9 +131,8 @@ def tracks_of(compress: Compress, recoded: Policy, squeezed: Policy) -> tuple[Tr
     serves = "serve" in (recode, squeeze)
     found = [_track(steps, serves=serves)] if steps else []
     if recode == "observe":
-        found.append(
-            _track([(form, recoded) for form in forms_of(recode=True, squeeze_to=None, rules=rules)], serves=False)
-        )
+        watched = forms_of(recode=True, squeeze_to=None, rules=rules)
+        found.append(_track([(form, recoded) for form in watched], serves=False))
     return tuple(found)
 
 

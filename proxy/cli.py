@@ -134,14 +134,15 @@ def demo(
     raise typer.Exit(run(requests=requests, seed=seed, once=once, simulated=simulated, state=state, port=port))
 
 
+Reach = Literal["tidy", "recode", "squeeze"]
+
+
 @app.command(epilog="Example: farthing compress request.json --model gpt-4o-mini --diff")
 def compress(
     file: Annotated[str, typer.Argument(help="A request's JSON body, a tool result, or - for standard input.")],
     model: Annotated[str, typer.Option(help="Whose tokenizer counts.")] = "gpt-4o-mini",
     diff: Annotated[bool, typer.Option("--diff", help="Show what changed side by side.")] = False,
-    up_to: Annotated[
-        Literal["tidy", "recode", "squeeze"], typer.Option("--up-to", help="How far it may go.")
-    ] = "recode",
+    up_to: Annotated[Reach, typer.Option("--up-to", help="How far it may go.")] = "recode",
     keep: Annotated[float, typer.Option(help="With --up-to squeeze: the share of its tokens that a text keeps.")] = 0.5,
     question: Annotated[str, typer.Option(help="What is asked about a file that is no request.")] = "",
     config: ConfigOption = None,

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from farthing.compress.bm25 import Words, rarity, scores
-from tests.fakes.hostile_texts import hostile_texts
+from tests.fakes.broken_texts import hostile_texts
 
 
 def test_the_formula() -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from farthing.compress.protected import code_blocks, protected
-from tests.fakes.hostile_texts import PRECIOUS, hostile_texts
+from tests.fakes.broken_texts import PRECIOUS, hostile_texts
 
 WORDS = ["the", "quick", "brown", "fox", "jumps,", "over", "lazy", "dogs.", "and", "(perhaps)", "naps"]
 PLAIN = st.lists(st.sampled_from(WORDS), max_size=8)

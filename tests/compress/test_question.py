@@ -7,7 +7,7 @@ from hypothesis import given
 
 from farthing.compress.question import read_question
 from farthing.compress.units import Kind
-from tests.fakes.hostile_texts import hostile_texts
+from tests.fakes.broken_texts import hostile_texts
 
 
 @pytest.mark.parametrize(

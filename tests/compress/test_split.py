@@ -12,7 +12,7 @@ from hypothesis import given
 import farthing.compress.squeeze
 from farthing.compress.split import split
 from farthing.compress.units import Units
-from tests.fakes.hostile_texts import hostile_texts, long_texts
+from tests.fakes.broken_texts import hostile_texts, long_texts
 
 ROWS = [{"id": i, "name": f"n{i}", "tags": ["a", "b"]} for i in range(12)]
 LOG = "\n".join(f"2026-03-01T09:00:{i:02d}.182Z auth[{i}]: INFO heartbeat ok seq={i}" for i in range(30))

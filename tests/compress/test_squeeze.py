@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from farthing.compress.split import split
 from farthing.compress.squeeze import Squeezed, Target, squeeze
 from tests.compress.test_split import LOG, PROSE, TRACE
-from tests.fakes.hostile_texts import hostile_texts, long_texts
+from tests.fakes.broken_texts import hostile_texts, long_texts
 
 HALF = Target(ratio=0.5)
 RATIOS = st.floats(0.0, 1.0)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from farthing.compress.protected import protected
 from farthing.compress.token_level import TokenLevel, TokenLevelMissing, without
-from tests.fakes.hostile_texts import hostile_texts
+from tests.fakes.broken_texts import hostile_texts
 
 TEXT = (
     'The report says that "prices rose by 12 %" in node-29 at https://a.example/b?c=d while the committee was still'

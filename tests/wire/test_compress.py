@@ -1,8 +1,9 @@
-"""Recode and squeeze on the wire: watched first, served once proved, the same bytes for ever after, and honest books."""
+"""Recode and squeeze on the wire: watched first, served once proved, the same bytes ever after, and honest books."""
 
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +116,7 @@ async def test_in_a_growing_conversation_every_earlier_byte_stays_across_a_resta
             turns.append({"role": "user", "content": f"And then ({salt})?"})
             await proxy.post(body(turns))
     sent = [json.loads(call.body)["messages"] for call in up.calls]
-    for before, after in zip(sent, sent[1:], strict=False):
+    for before, after in pairwise(sent):
         assert after[: len(before)] == before
     assert all("[{" not in text for text in results(up.calls[-1].body))
 
@@ -214,7 +215,7 @@ async def test_squeeze_leaves_out_what_the_question_does_not_need_and_says_so(
         for i in range(300)
     ]
     lines[123] = "2026-01-01 10:02:03 ERROR worker-3 job 123 failed: connection reset by db-7"
-    turns = told()[:2] + [{"role": "tool", "tool_call_id": "c0", "content": "\n".join(lines)}]
+    turns = [*told()[:2], {"role": "tool", "tool_call_id": "c0", "content": "\n".join(lines)}]
     turns[0] = {"role": "user", "content": "Why did job 123 fail?"}
     async with proxied(up.url, tmp_path, **UNPROVEN, compress__squeeze="serve") as proxy:
         await proxy.post(body(turns))
