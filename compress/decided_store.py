@@ -68,7 +68,7 @@ async def settle(
     keys: Sequence[bytes],
     asked: Sequence[int],
     first_new: int,
-    decide: Callable[[list[int]], Awaitable[list[Decision]]],
+    decide: Callable[[list[int], dict[int, Decision]], Awaitable[list[Decision]]],
     frozen: Container[int] = (),
     *,
     ends: Sequence[int] = (),
@@ -76,8 +76,9 @@ async def settle(
     """The decisions for the turns `asked` about, by turn: for all that hold something to compress, frozen or not.
 
     `keys`: of all turns (`decided.chain`); turns beyond them are left alone. `first_new`: of `decided.first_new`.
-    `decide`: makes the decisions for new turns, given their numbers; it isn't called where there are none. `frozen`:
-    turns that may not be touched (before a client's cache mark), which is kept too: the mark may be gone next time.
+    `decide`: makes the decisions for new turns, given their numbers and what is decided for others; it isn't called
+    where there are none. `frozen`: turns that may not be touched (before a client's cache mark), which is kept too: the
+    mark may be gone next time.
     What was decided before a mark came is replayed all the same. Never raises for the store's sake.
 
     `ends`: of `decided.request_ends`, given where the store knows all that was sent (`in_force_s` is longer than
@@ -104,7 +105,8 @@ async def settle(
     made = [(number, FROZEN if number in frozen else LOST) for number in missing]
     new = [number for number in missing if number >= first_new and number not in frozen]
     if new:
-        made = list((dict(made) | dict(zip(new, await decide(new), strict=True))).items())
+        known = {number: one.decision for number, one in settled.items()}
+        made = list((dict(made) | dict(zip(new, await decide(new, known), strict=True))).items())
     try:
         kept = await store.put_many([*((keys[number], decision) for number, decision in made), *noted])
     except StoreFault:

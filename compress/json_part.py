@@ -1,4 +1,4 @@
-"""The JSON in a text: the whole of it, one object a line, or a block of lines; and what equality of JSON means. Pure.
+"""The JSON in a text: the whole of it, one object a line, or a block within; and what equality of JSON means. Pure.
 
 Rules of this file:
 1. JSON that readers may take differently isn't found: duplicate keys, NaN, lone surrogates, a byte order mark, control
@@ -33,7 +33,7 @@ class JsonPart(NamedTuple):
 
 
 def json_part(text: str) -> JsonPart | None:
-    """The JSON in a text: the whole of it, one object a line, or a block of lines; None: none that is sure."""
+    """The JSON in a text: the whole of it, one object a line, or a block within; None: none that is sure."""
     bare = text.strip(" \t\r\n")
     if bare[:1] in ("[", "{") and bare[-1:] in ("]", "}"):
         whole = _value(bare)
@@ -48,13 +48,15 @@ def json_part(text: str) -> JsonPart | None:
 
 
 def _block(text: str) -> tuple[int, int] | None:
-    """From the first bracket that opens a line to the last one that ends a line."""
-    starts = [at for at in (text.find("\n["), text.find("\n{")) if at >= 0]
-    if not starts:
-        return None
-    ends = [at for bracket in "]}" for at in (text.rfind(bracket + "\n"), len(text) - 1 if text[-1] == bracket else -1)]
-    start, end = min(starts) + 1, max(ends) + 1
-    return (start, end) if end > start else None
+    """From the first bracket that opens a line, or follows a colon, to the last one that ends a line."""
+    starts = [
+        at + len(before) for before in ("\n", ": ") for bracket in "[{" if (at := text.find(before + bracket)) >= 0
+    ]
+    ends = [at + 1 for bracket in "]}" if (at := text.rfind(bracket + "\n")) >= 0]
+    if text[-1:] in ("]", "}"):
+        ends.append(len(text))
+    start, end = min(starts, default=0), max(ends, default=0)
+    return (start, end) if 0 < start < end else None
 
 
 def _lines(text: str) -> JsonPart | None:

@@ -17,6 +17,7 @@ from farthing.compress.units import Scalar
 __all__ = ["error_lines", "extreme_rows", "make_of", "odd_lines", "odd_rows"]
 
 _FAR = 6.0
+_MOST_SLOTS, _NUMERIC_SHARE = 24, 0.9  # numbers of a line looked at; of a make's lines, have a number in that place
 _LARGEST = 1e150  # larger numbers count as this, so that sums and differences stay finite
 _RARE_SHARE = 0.05  # a value that fewer rows hold is rare, where the column has few values
 _FEW_VALUES_SHARE = 0.25  # of the rows: columns with more values tell rows apart, they don't class them
@@ -27,6 +28,8 @@ _ERROR = re.compile(
 )
 _GRAVE = re.compile(r"\b(?:FATAL|CRITICAL|CRIT|EMERG|ALERT|SEVERE|PANIC|panic|fatal|segfault|out of memory)\b")
 _VARIABLE = re.compile(r"0x[0-9a-fA-F]++|(?=[A-Fa-f]*\d)[0-9a-fA-F]{6,}+|\d++(?:\.\d++)*+")
+_DATED = re.compile(r"\d{4}[-/]\d\d[-/]\d\d|\d\d:\d\d")
+_PLAIN = re.compile(r"\d{1,15}+(?:\.\d{1,9}+)?+\Z")
 _QUOTED = re.compile(r"\"[^\"]{0,200}\"|'[^']{0,200}'")
 
 
@@ -37,7 +40,7 @@ def error_lines(lines: Sequence[str]) -> list[tuple[int, int]]:
 
 def make_of(line: str) -> str:
     """The line with what varies blanked: numbers, hexadecimal ids, quotations."""
-    return _VARIABLE.sub("0", _QUOTED.sub("'", line) if '"' in line or "'" in line else line)
+    return _VARIABLE.sub("0", _unquoted(line))
 
 
 def odd_lines(makes: Sequence[str], lines: Sequence[str]) -> list[tuple[int, float]]:
@@ -50,16 +53,20 @@ def odd_lines(makes: Sequence[str], lines: Sequence[str]) -> list[tuple[int, flo
         if counts[make] >= 8:
             groups.setdefault(make, []).append(i)
     for members in groups.values():
-        numbers = [[float(n) for n in _PLAIN.findall(lines[i])] for i in members]
-        width = min(map(len, numbers))
-        for slot in range(min(width, 24)):
-            for place, distance in _far([row[slot] for row in numbers]):
-                i = members[place]
-                found[i] = max(found.get(i, 0.0), 1.0 + min(distance / 100, 1.0))
+        varying = [_VARIABLE.findall(_unquoted(lines[i])) for i in members]
+        for slot in range(min(_MOST_SLOTS, *map(len, varying))):
+            numbers = [
+                (i, float(row[slot])) for i, row in zip(members, varying, strict=True) if _PLAIN.match(row[slot])
+            ]
+            if len(numbers) > _NUMERIC_SHARE * len(members):
+                for place, distance in _far([number for _, number in numbers]):
+                    i = numbers[place][0]
+                    found[i] = max(found.get(i, 0.0), 1.0 + min(distance / 100, 1.0))
     return sorted(found.items())
 
 
-_PLAIN = re.compile(r"\d{1,15}+(?:\.\d{1,9}+)?+")
+def _unquoted(line: str) -> str:
+    return _QUOTED.sub("'", line) if '"' in line or "'" in line else line
 
 
 def odd_rows(rows: Sequence[Mapping[str, Scalar]]) -> list[tuple[int, float]]:
@@ -97,11 +104,8 @@ def extreme_rows(rows: Sequence[Mapping[str, Scalar]]) -> list[int]:
         dates = [(value, i) for i, value in cells if isinstance(value, str) and _DATED.match(value)]
         for ranked in (numbers, dates):
             if len(ranked) > 0.5 * len(cells):
-                found |= {min(ranked)[1], max(ranked)[1]}  # type: ignore[type-var]  # each list is of one type
+                found |= {min(ranked)[1], max(ranked)[1]}
     return sorted(found)
-
-
-_DATED = re.compile(r"\d{4}[-/]\d\d[-/]\d\d|\d\d:\d\d")
 
 
 def _columns(rows: Sequence[Mapping[str, Scalar]]) -> dict[str, list[tuple[int, Scalar]]]:

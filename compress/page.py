@@ -96,15 +96,15 @@ class Page:
         if self._dropped or dropped(tag, attributes):
             self._dropped += tag not in _VOID
             return
-        if tag in _PARAGRAPHS or tag in _LINES:
-            self._break(2 if tag in _PARAGRAPHS and not (tag in ("ul", "ol") and self._lists) else 1)
+        self._break(self._gap(tag))
         if tag in _HEADINGS:
             self._mark = _HEADINGS[tag]
             self._headed = True
         elif tag == "pre":
             self._pre += 1
             if self._pre == 1:
-                self._write("```\n")
+                self._write("```")
+                self._break(1)
         elif tag in ("ul", "ol"):
             self._lists.append(int(tag == "ol"))
         elif tag == "li":
@@ -144,9 +144,9 @@ class Page:
             self._row(self._tables[-1])
         elif tag == "table" and self._tables:
             self._row(self._tables.pop())
-        if tag in _PARAGRAPHS or tag in _LINES:
-            self._mark = "" if tag in _HEADINGS else self._mark
-            self._break(2 if tag in _PARAGRAPHS and not (tag in ("ul", "ol") and self._lists) else 1)
+        if tag in _HEADINGS or tag == "li":
+            self._mark = ""  # of one without words
+        self._break(self._gap(tag))
 
     def data(self, text: str) -> None:
         """Text between tags."""
@@ -155,7 +155,8 @@ class Page:
                 self._title.append(text)
             return
         if self._pre:
-            self._write(text)
+            begins = self._boxes[-1].parts[-1:] == ["```"]
+            self._write(text.removeprefix("\n") if begins else text)
             return
         words = _BLANKS.sub(" ", text)
         box = self._boxes[-1]
@@ -177,7 +178,15 @@ class Page:
         title = _BLANKS.sub(" ", "".join(self._title or ())).strip()
         return f"# {title}\n\n{text}" if title and not self._headed else text
 
+    def _gap(self, tag: str) -> int:
+        """The line ends before and after an element: a blank line around paragraphs, but not within code and lists."""
+        if tag in _PARAGRAPHS:
+            return 1 if self._pre or (tag in ("ul", "ol") and self._lists) else 2
+        return int(tag in _LINES)
+
     def _break(self, lines: int) -> None:
+        if not lines:
+            return
         box = self._boxes[-1]
         box.name_links()
         box.gap = max(box.gap, lines)

@@ -2,17 +2,18 @@
 
 1. Passages are scored by BM25 with their titles. The words of the best two that others share widen the question.
    Source: RM3, Abdul-Jaleel et al., "UMass at TREC 2004", here with BM25's own weights.
-2. A passage that names another's title passes on part of its score, and the other way round: the second step of a question
-   such as 'where was the director of X born?'.
-3. A sentence has its own score and its passage's; the first of a good passage has some more, since it says what it is about.
+2. A passage that names another's title passes on part of its score, and the other way round: the second step of a
+   question such as 'where was the director of X born?'.
+3. A sentence has its own score and its passage's; the first of a good passage has some more, since it says what the
+   passage is about.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from farthing.compress.bm25 import Index, terms
+from farthing.compress.bm25 import rarity, scores
 from farthing.compress.question import Question
 from farthing.compress.units import Unit
 
@@ -25,9 +26,8 @@ _LEAD, _NUMERIC = 0.3, 0.15
 _MOST_LINKED = 400  # passages; beyond, titles aren't looked for
 
 
-def passage_scores(units: Sequence[Unit], question: Question) -> list[float]:
-    """A score for each unit, 0 to about 2.5; 0 for those that aren't items."""
-    bags = [terms(unit.text) for unit in units]
+def passage_scores(units: Sequence[Unit], bags: Sequence[Sequence[str]], question: Question) -> list[float]:
+    """A score for each unit, 0 to about 2.5; 0 for those that aren't items. `bags`: the units' terms."""
     passages = sorted({unit.passage for unit in units})
     place = {passage: i for i, passage in enumerate(passages)}
     whole: list[list[str]] = [[] for _ in passages]
@@ -36,15 +36,14 @@ def passage_scores(units: Sequence[Unit], question: Question) -> list[float]:
         whole[place[unit.passage]].extend(bag)
         if unit.role == "head":
             titles[place[unit.passage]] |= {term for term in bag if not term.isdigit()}
-    index = Index(whole)
     wanted = dict.fromkeys(question.terms, 1.0)
-    first = index.scores(wanted)
-    wanted |= _feedback(index, whole, first, wanted)
-    second = index.scores(wanted)
+    first = scores(whole, wanted)
+    wanted |= _feedback(whole, first, wanted)
+    second = scores(whole, wanted)
     for i, gain in enumerate(_links(whole, titles, first)):
         second[i] += gain
     most = max(second, default=0.0) or 1.0
-    sentences = Index(bags, b=0.5).scores(wanted)
+    sentences = scores(bags, wanted, b=0.5)
     items = [i for i, unit in enumerate(units) if unit.role == "item"]
     best = max((sentences[i] for i in items), default=0.0) or 1.0
     found = [0.0] * len(units)
@@ -62,23 +61,25 @@ def passage_scores(units: Sequence[Unit], question: Question) -> list[float]:
 
 
 def _feedback(
-    index: Index, whole: Sequence[Sequence[str]], scores: Sequence[float], wanted: dict[str, float]
+    whole: Sequence[Sequence[str]], standing: Sequence[float], wanted: Mapping[str, float]
 ) -> dict[str, float]:
     """Terms of the best passages that another passage has too, weighted up to _FEEDBACK_WEIGHT."""
-    best = sorted(range(len(whole)), key=lambda i: -scores[i])[:_FEEDBACK_PASSAGES]
-    total = sum(scores[i] for i in best)
+    best = sorted(range(len(whole)), key=lambda i: -standing[i])[:_FEEDBACK_PASSAGES]
+    total = sum(standing[i] for i in best)
     if not total:
         return {}
-    gains: Counter[str] = Counter()
+    holders = Counter(term for bag in whole for term in set(bag))
+    gains: dict[str, float] = {}
     for i in best:
         for term, count in Counter(whole[i]).items():
-            if term not in wanted and index.holders(term) > 1:
-                gains[term] += scores[i] / total * count / len(whole[i]) * index.rarity(term)  # type: ignore[assignment]
-    top = gains.most_common(_FEEDBACK_TERMS)
+            if term not in wanted and holders[term] > 1:
+                gain = standing[i] / total * count / len(whole[i]) * rarity(len(whole), holders[term])
+                gains[term] = gains.get(term, 0.0) + gain
+    top = sorted(gains.items(), key=lambda item: -item[1])[:_FEEDBACK_TERMS]
     return {term: _FEEDBACK_WEIGHT * gain / top[0][1] for term, gain in top}
 
 
-def _links(whole: Sequence[Sequence[str]], titles: Sequence[set[str]], scores: Sequence[float]) -> list[float]:
+def _links(whole: Sequence[Sequence[str]], titles: Sequence[set[str]], standing: Sequence[float]) -> list[float]:
     """What each passage gains from those that name its title, and from those whose title it names."""
     gains = [0.0] * len(whole)
     common = Counter(term for title in titles for term in title)
@@ -88,6 +89,6 @@ def _links(whole: Sequence[Sequence[str]], titles: Sequence[set[str]], scores: S
     for i, bag in enumerate(map(set, whole)):
         for j, title in enumerate(bare):
             if i != j and title and title <= bag:
-                gains[j] = max(gains[j], _LINK * scores[i])
-                gains[i] = max(gains[i], _LINK_BACK * scores[j])
+                gains[j] = max(gains[j], _LINK * standing[i])
+                gains[i] = max(gains[i], _LINK_BACK * standing[j])
     return gains

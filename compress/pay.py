@@ -25,7 +25,7 @@ from farthing.compress.provider_cache import Kind, ProviderCache
 from farthing.proxy.prices import Rates
 from farthing.proxy.usage import Usage
 
-__all__ = ["LEAST_STEPS", "Pay", "PayFacts", "Seen", "as_original", "pays"]
+__all__ = ["LEAST_STEPS", "Pay", "PayFacts", "Seen", "pays"]
 
 LEAST_STEPS = Fraction(2, 3)
 _PICO_PER_USD = Decimal(10**12)
@@ -102,21 +102,6 @@ def pays(facts: PayFacts) -> Pay:
     if caches and cache.step_tokens > 1 and _lost_to_rounding(facts):
         return Pay(False, net, "no more than rounding may take")
     return Pay(True, net, "pays")
-
-
-def as_original(usage: Usage, saved_new: int, saved_old: int, tokens_old: int) -> Usage:
-    """What a request would have used whole, from what it used short: for the ledger's saving.
-
-    `saved_new`: tokens that this request's new turns lack, charged as the fresh ones were. `saved_old`: those that
-    earlier turns lack; they would have been read from the cache to the share that `tokens_old`, the tokens sent before
-    the new turns, were.
-    """
-    read = saved_old * min(usage.cached, tokens_old) // tokens_old if tokens_old > 0 else 0
-    rest = saved_new + saved_old - read
-    longer = usage._replace(cached=usage.cached + read)
-    if usage.cache_write:
-        return longer._replace(cache_write=max(0, usage.cache_write + rest))
-    return longer._replace(fresh=max(0, usage.fresh + rest))
 
 
 def _read_now(facts: PayFacts) -> int:

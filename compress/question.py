@@ -5,29 +5,32 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from farthing.compress.bm25 import terms
+from farthing.compress.bm25 import Words
 from farthing.compress.protected import protected
 from farthing.compress.units import Kind
 
 __all__ = ["Question", "read_question"]
 
 _READ_CHARS = 4_000  # the end of a longer question: there, the question itself stands
-# Every record is needed for these, so nothing may be left out. In prose, 'how many' asks for a number that is written
-# there; in records it asks for a count.
+# Every part is needed for these, so nothing may be left out.
 _WHOLE = re.compile(
-    r"\b(?:summari[sz]e|summary|overview|outline|translate|rewrite|proofread|convert|reformat|paraphrase|extract all"
-    r"|list (?:all|every|each|the|of)|name (?:all|every|each)|(?:enumerate|compare|describe|explain|show|give|return|find|get|print)"
-    r" (?:me )?(?:all|every|each)|all (?:of )?the|every(?:thing| (?:single )?\w+)|for each|one by one|in order|in full|complete list"
-    r"|entire|whole (?:text|document|log|file|table|list)|how many times)\b",
+    r"\b(?:summari[sz]e|summary|overview|outline|translate|rewrite|proofread|convert|reformat|paraphrase|extract"
+    r"|(?:list|name|enumerate|compare|describe|explain|show|give|return|find|get|print|collect)(?: me)?"
+    r" (?:all|every|each)|list (?:the|of)|all (?:of )?the \w+s|every single|one by one|in order(?! to\b| that\b)"
+    r"|in full|complete list|how many times|(?:entire|whole) (?:text|document|log|file|table|list))\b",
     re.IGNORECASE,
 )
+# And for these in records. In prose, 'how many' and 'the average' ask for a number that is written there.
 _COUNTING = re.compile(
-    r"\b(?:how (?:many|much|often)|count|number of|sum|total(?:s|ed)?|average|mean|median|percentile|percentage|proportion"
-    r"|ratio|share of|fraction|distribution|histogram|standard deviation|variance|correlation|trend\w*|group(?:ed)? by"
-    r"|per (?:day|hour|minute|user|month|year|category)|distinct|unique|duplicates?|most (?:common|frequent|often)"
-    r"|least (?:common|frequent|often)|rank(?:ed|ing)?|sort(?:ed)?|top \d+|aggregate|list|all|any|which (?:\w+ )?(?:are|were|have)\b)\b",
+    r"\b(?:how (?:many|much|often)|count|number of|sum|total(?:s|ed)?|average|mean|median|percentile|percentage"
+    r"|proportion|ratio|share of|fraction|distribution|histogram|deviation|variance|correlation|trends?|group(?:ed)? by"
+    r"|per (?:day|hour|minute|user|month|year|category)|for each|distinct|unique|duplicates?"
+    r"|(?:most|least) (?:common|frequent|often)|rank(?:ed|ing)?"
+    r"|sort(?:ed)?|top \d+|aggregate|list|all|every\w*|each|which (?:\w+ )?(?:are|were|have))\b",
     re.IGNORECASE,
 )
+# A word with a capital where no sentence begins, which is likely a name.
+_NAME = re.compile(r"(?<=[a-z,;:(] )[A-Z][\w'’-]{2,40}(?: [A-Z][\w'’-]{1,40}){0,5}")
 _EXTREME = re.compile(
     r"\b(?:(?:high|low|larg|small|bigg|great|long|short|fast|slow|old|young|new|lat|earli|cheap|bright|heavi|light|warm|cold"
     r"|hott|cool|deep|strong|weak|near|clos)\w{0,2}est|most|least|best|worst|max(?:imum)?|min(?:imum)?|peak|top|bottom|first"
@@ -40,20 +43,24 @@ _TROUBLE = re.compile(
     re.IGNORECASE,
 )
 _NUMERIC = re.compile(
-    r"\b(?:how (?:many|much|long|old|far|tall|high|deep|large|big|fast|wide|often)|when|what (?:year|date|day|time|number|age"
-    r"|percent\w*|amount)|(?:which|what) (?:year|century|decade)|population|birthday|average|price|cost)\b",
+    r"\b(?:how (?:many|much|long|old|far|tall|high|deep|large|big|fast|wide|often)|when"
+    r"|what (?:year|date|day|time|number|age|percent\w*|amount)"
+    r"|(?:which|what) (?:year|century|decade)|population|birthday|average|price|cost)\b",
     re.IGNORECASE,
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """`terms`: its words for matching. `literals`: case-folded numbers, identifiers and quotations that it names.
+    """`folded`: its text without case. `terms`: its words for matching. `literals`: case-folded numbers, identifiers
+    and quotations that it names. `names`: case-folded words that look like names.
     `extreme`, `trouble`, `numeric`: it asks for the most or the least, for what went wrong, for a number or a date.
     """
 
+    folded: str
     terms: tuple[str, ...]
     literals: tuple[str, ...]
+    names: tuple[str, ...]
     extreme: bool
     trouble: bool
     numeric: bool
@@ -62,7 +69,7 @@ class Question:
 
     def needs_all(self, kind: Kind) -> bool:
         """Whether an answer rests on every unit of such a text, so that none may be left out."""
-        return self._whole or (kind not in ("prose", "lines") and self._counting) or (kind == "lines" and self._counting and not self.literals)
+        return self._whole or (self._counting and kind != "prose")
 
 
 def read_question(text: str) -> Question:
@@ -72,13 +79,16 @@ def read_question(text: str) -> Question:
     for span in protected(text):
         if span.kind in ("code", "diff"):
             continue
-        for piece in text[span.start : span.end].split(" ") if span.kind == "word" else [text[span.start + 1 : span.end - 1]]:
+        held = text[span.start : span.end]
+        for piece in held.split(" ") if span.kind == "word" else [held[1:-1]]:
             bare = piece.strip("#.,;:!?()[]{}'\"").casefold()
             if len(bare) > 1 or bare.isdigit():
                 literals.append(bare)
     return Question(
-        tuple(dict.fromkeys(terms(text))),
+        text.casefold(),
+        tuple(dict.fromkeys(Words().terms(text))),
         tuple(dict.fromkeys(literals)),
+        tuple(dict.fromkeys(name.casefold() for name in _NAME.findall(text))),
         bool(_EXTREME.search(text)),
         bool(_TROUBLE.search(text)),
         bool(_NUMERIC.search(text)),

@@ -16,11 +16,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from farthing.compress.recode_log import HEADER
+from farthing.compress.log_form import HEADER
 from farthing.compress.screen import shown
 
 __all__ = ["AnsiRule"]
 
+_MOST_LEFT = 0.98  # of the characters, where there are no escape sequences: a few blanks aren't worth a change
 _BARS = frozenset("│┃┆┇┊┋╎╏║")
 _BAR = re.compile("[│┃┆┇┊┋╎╏║]")
 _EDGES = frozenset(map(chr, range(0x2500, 0x2580))) | frozenset("+|")  # the block Box Drawing, and its ASCII stand-ins
@@ -39,12 +40,12 @@ class AnsiRule:
     loss = "styles, what was overwritten on the screen, blanks at line ends, borders and padding of drawn tables"
 
     def encode(self, text: str) -> str | None:
-        """The text that a terminal shows in the end; None where that can't be told, or is the text itself."""
+        """The text that a terminal shows in the end; None where that can't be told, or is about the text itself."""
         lines = shown(text) if not text.startswith(HEADER) else None  # in a log's short form blanks have a meaning
         if lines is None:
             return None
         short = "\n".join(_tight(lines))
-        return short if short != text else None
+        return short if len(short) <= _MOST_LEFT * len(text) or "\x1b" in text else None
 
     def restores(self, text: str, short: str) -> bool:
         """Whether a terminal shows the same after both, drawn tables compared by their cells."""

@@ -1,21 +1,15 @@
 """Log lines written short: what they share is said once, what repeats is counted. Decodes to the same characters. Pure.
 
-Grammar of a short text, line by line after the header, which is always the first line:
-
-    @ A…B…                                 the form of the lines below that begin with a digit (ASCII)
-    07.31 rest                             such a line: A07.31Brest
-    @ the 2 lines above, 46 times more     what stands above, again
-    @ then the same 11 lines as after the last line like this one
-    | text                                 `text`, which would else read as one of these
-    text                                   itself
+The notation, and the decoder: `log_form`.
 
 Rules of this file:
 1. A form is a real line's beginning with holes (…): the reader sees a whole line and what changes in it.
 2. A form holds for lines that stand together. A line that doesn't fit is written whole; an odd line stays in full view.
 3. A form takes what comes before a message, and of the message at most a beginning that all lines share: what tells one
    line from another is still found by its own spelling.
-4. Text with escape sequences waits until the rule "ansi" has made it plain: colours hide what lines share.
-5. Linear: a line's beginning is looked at up to 160 characters, and each line is compared with one earlier line.
+4. A table with times in a column is no log, nor are lines of JSON: there a time is a value that is looked up.
+5. Text with many escape sequences waits until the rule "ansi" has made it plain: colours hide what lines share.
+6. Linear: a line's beginning is looked at up to 160 characters, and each line is compared with one earlier line.
 
 Source: the idea of variable parts in constant templates is that of log parsers (Drain, He et al., ICWS 2017), used here
 only for the beginning of a line; run lengths and references to the last like line are those of LZ77.
@@ -24,20 +18,16 @@ only for the beginning of a line; run lengths and references to the last like li
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import islice, pairwise
 from typing import NamedTuple
 
-__all__ = ["HEADER", "LogRule", "decode_log", "encode_log"]
+from farthing.compress.log_form import DIGITS, HEADER, HOLE, copied_line, decode_log, times_line
 
-HEADER = (
-    '[Log in short form, nothing left out: a line "@ A…B…" is the form of the lines below it that begin with a digit; '
-    'their words fill the "…" in order, the last takes the rest. A "| " at the start is not part of its line.]'
-)
-_HOLE = "…"
-_ESCAPE = "\x1b"
-_DIGITS = frozenset("0123456789")
+__all__ = ["LogRule", "encode_log"]
+
+_ESCAPE, _ESCAPES_APART = "\x1b", 100
 _HEAD_CHARS = 160
 _HEAD_WORDS = 12
 _MOST_LEFT = 0.95  # of the characters: a lesser gain isn't worth another way to read
@@ -45,32 +35,15 @@ _FEWEST_LINES = 4
 _SAMPLE_LINES = 32
 _LONGEST_PERIOD = 64
 _FEWEST_SAME_LINES, _FEWEST_SAME_CHARS = 4, 120
-_MOST_COPIED = 50_000_000  # characters that a short text may decode to: hostile input must not fill the memory
 
 _TIME = re.compile(
-    r"(?<![0-9.])([0-9]{2}:)([0-9]{2}:)([0-9]{2}(?:[.,][0-9]{1,9})?)(?![0-9:])(Z|[+-][0-9]{2}:?[0-9]{2}(?![0-9]))?([\]),]*)"
+    r"(?<![0-9.])([0-9]{2}:)([0-9]{2}:)([0-9]{2}(?:[.,][0-9]{1,9})?)(?!:?[0-9])(Z|[+-][0-9]{2}:?[0-9]{2}(?![0-9]))?([\]),]*)"
 )
 _PLACE = re.compile(r"([^\s:]{3,150}:)(?=[0-9]{1,7}[:\-])")  # a search's hits: path:line:text
+_SEPARATORS = [re.compile(separator) for separator in (r"\|", ",", ";", r"\t", r"\s{2,}")]
 _WORD = re.compile(r"\S+|\s+")
-_LEVELS = frozenset(
-    [
-        "TRACE",
-        "DEBUG",
-        "INFO",
-        "NOTICE",
-        "WARN",
-        "WARNING",
-        "ERR",
-        "ERROR",
-        "CRIT",
-        "CRITICAL",
-        "ALERT",
-        "FATAL",
-        "PANIC",
-    ]
-)
-_TIMES = re.compile(r"@ the ([0-9]{1,3}) lines? above, ([0-9]{1,7}) times more")
-_SAME = re.compile(r"@ then the same ([0-9]{1,7}) lines as after the last line like this one")
+_NUMBERED = re.compile(r"[^0-9]+(?=[0-9])")  # web-3, I0301: what a short line begins with must be a digit
+_LEVEL = re.compile("TRACE|DEBUG|INFO|NOTICE|WARN(?:ING)?|ERR(?:OR)?|CRIT(?:ICAL)?|ALERT|FATAL|PANIC", re.IGNORECASE)
 
 
 class LogRule:
@@ -94,7 +67,7 @@ class _Form(NamedTuple):
     literals: tuple[str, ...]
 
     def line(self) -> str:
-        return f"@ {_HOLE.join(self.literals)}{_HOLE}"
+        return f"@ {HOLE.join(self.literals)}{HOLE}"
 
     def short(self, line: str) -> str | None:
         """What is left of the line; None where it isn't of this form, or wouldn't begin with a digit."""
@@ -102,7 +75,7 @@ class _Form(NamedTuple):
         if not line.startswith(first):
             return None
         at = len(first)
-        if line[at : at + 1] not in _DIGITS:
+        if line[at : at + 1] not in DIGITS:
             return None
         words = []
         for literal in self.literals[1:]:
@@ -121,67 +94,12 @@ _Step = int | str
 
 def encode_log(text: str) -> str | None:
     """The short form of a text of lines; None where there is nothing to be had. Linear in the text."""
-    if text.startswith(HEADER) or text.count("\n") < _FEWEST_LINES or _ESCAPE in text:
+    if text.startswith(HEADER) or text.count("\n") < _FEWEST_LINES or text.count(_ESCAPE) * _ESCAPES_APART > len(text):
         return None
     lines = text.split("\n")
     steps = list(_repeats(lines))
     short = "\n".join([HEADER, *_written(lines, steps)])
     return short if len(short) <= _MOST_LEFT * len(text) else None
-
-
-def decode_log(short: str) -> str | None:
-    """The text of a short form; None where `short` isn't one."""
-    first, found, body = short.partition("\n")
-    if first != HEADER or not found:
-        return None
-    literals: list[str] | None = None
-    out: list[str] = []
-    last: dict[str, tuple[int, int]] = {}  # of each line: its last place, and the one before
-    left = _MOST_COPIED
-
-    def put(line: str) -> None:
-        last[line] = (len(out), last.get(line, (-1, -1))[0])
-        out.append(line)
-
-    for line in body.split("\n"):
-        if line.startswith("| "):
-            put(line[2:])
-        elif line.startswith("@ "):
-            if line.endswith(_HOLE):
-                literals = line[2:].split(_HOLE)[:-1]
-                continue
-            copied = _copied(line, out, last)
-            if copied is None:
-                return None
-            for again in copied:
-                left -= len(again) + 1
-                if left < 0:
-                    return None
-                put(again)
-        elif literals is not None and line[:1] in _DIGITS:
-            words = line.split(" ", len(literals) - 1)
-            if len(words) != len(literals):
-                return None
-            put("".join(part for pair in zip(literals, words, strict=True) for part in pair))
-        else:
-            put(line)
-    return "\n".join(out)
-
-
-def _copied(marker: str, out: list[str], last: dict[str, tuple[int, int]]) -> Iterator[str] | None:
-    """The lines that a marker stands for; None where it can't be followed."""
-    if (times := _TIMES.fullmatch(marker)) is not None:
-        period, count = int(times[1]), int(times[2])
-        if not 0 < period <= len(out):
-            return None
-        block = out[-period:]
-        return (line for _ in range(count) for line in block)
-    if (same := _SAME.fullmatch(marker)) is not None and out:
-        start = last[out[-1]][1] + 1
-        if start == 0 or start + int(same[1]) > len(out):
-            return None
-        return iter(out[start : start + int(same[1])])
-    return None
 
 
 def _repeats(lines: Sequence[str]) -> Iterator[_Step]:
@@ -203,11 +121,11 @@ def _repeats(lines: Sequence[str]) -> Iterator[_Step]:
         whole = same // period
         chars = sum(len(lines[i]) + 1 for i in range(at, at + min(same, period)))
         if whole and _short(period) and whole * chars >= _FEWEST_SAME_CHARS:
-            yield f"@ the {period} line{'s' * (period > 1)} above, {whole} times more"
+            yield times_line(period, whole)
             skipped = whole * period
         elif (same := min(same, period)) >= _FEWEST_SAME_LINES and chars >= _FEWEST_SAME_CHARS:
             yield at
-            yield f"@ then the same {same - 1} lines as after the last line like this one"
+            yield copied_line(same - 1)
             skipped = same
         else:
             yield at
@@ -222,9 +140,14 @@ def _short(period: int) -> bool:
 
 
 class _Head(NamedTuple):
-    """A line's beginning. `atoms`: parts of words and the white space between; `time`: their number up to the time."""
+    """A line's beginning. `atoms`: parts of words and the white space between.
+
+    `first`: the atom that a short line is to begin with or hold, since it differs and has digits: the seconds, or the
+    line's number in a file. `time`: the number of atoms up to the time's end.
+    """
 
     atoms: tuple[str, ...]
+    first: int
     time: int
 
 
@@ -232,23 +155,42 @@ def _head(line: str) -> _Head | None:
     """The line's beginning; None for a line without a time or a place."""
     start = line[:_HEAD_CHARS]
     found = _TIME.search(start) or _PLACE.match(start)
-    if found is None:
+    if found is None or start.startswith("{"):
         return None
     cuts = {cut for group in range(found.re.groups + 1) for cut in found.span(group) if cut >= 0}
     for word in islice(_WORD.finditer(start), 2 * _HEAD_WORDS):
         cuts.update(word.span())
         end = word.end()
+        if end <= found.start() and (number := _NUMBERED.match(word[0])) is not None:
+            cuts.add(word.start() + number.end())
     if end == _HEAD_CHARS:  # the last word may go on
         end = start.rfind(" ")
     at = sorted(cut for cut in cuts if cut <= end)
-    return _Head(tuple(start[a:b] for a, b in pairwise(at)), bisect_right(at, found.end()) - 1)
+    first = found.start(3) if found.re is _TIME else found.end()
+    return _Head(tuple(start[a:b] for a, b in pairwise(at)), bisect_left(at, first), bisect_right(at, found.end()) - 1)
 
 
 def _sample(lines: Sequence[str]) -> list[_Head]:
-    """Beginnings of lines from the start and the middle of the text."""
+    """Beginnings of lines from the start and the middle of the text; none where the lines are rows of a table."""
     middle = max(_SAMPLE_LINES, len(lines) // 2)
-    taken = [*lines[:_SAMPLE_LINES], *lines[middle : middle + _SAMPLE_LINES]]
-    return [head for line in taken if (head := _head(line)) is not None]
+    taken = [*range(min(_SAMPLE_LINES, len(lines))), *range(middle, min(middle + _SAMPLE_LINES, len(lines)))]
+    heads = {i: head for i in taken if (head := _head(lines[i])) is not None}
+    if not heads or _table([lines[i] for i in heads], lines[max(0, min(heads) - 3) : min(heads)]):
+        return []
+    return list(heads.values())
+
+
+def _table(rows: Sequence[str], above: Sequence[str]) -> bool:
+    """Whether lines with times have as many fields each as a line above them, which then names the columns."""
+    for separator in _SEPARATORS:
+        fields = {len(separator.findall(row.strip())) for row in rows}
+        if (
+            len(fields) == 1
+            and 0 not in fields
+            and any(len(separator.findall(line.strip())) in fields for line in above)
+        ):
+            return True
+    return False
 
 
 def _sticky(heads: Sequence[_Head]) -> frozenset[int]:
@@ -261,17 +203,21 @@ def _sticky(heads: Sequence[_Head]) -> frozenset[int]:
     wide = max((len(head.atoms) for head in heads), default=0)
     changes, filled, blank, level, weights = [0] * wide, [0] * wide, [0] * wide, [0] * wide, [0.0] * wide
     before: tuple[str, ...] = ()
-    for atoms, _ in heads:
+    for atoms, _, _ in heads:
         for c, atom in enumerate(atoms):
             changes[c] += c >= len(before) or before[c] != atom
             weights[c] += _weight(atom)
             filled[c] += 1
             blank[c] += atom.isspace()
-            level[c] += atom.strip("[]()<>:|,").upper() in _LEVELS
+            level[c] += _LEVEL.fullmatch(atom.strip("[]()<>:|,")) is not None
         before = atoms
     words = [c for c in range(wide) if filled[c] * 2 >= len(heads) and blank[c] * 2 < filled[c]]
     form = 4 + sum(weights[c] / filled[c] for c in words if changes[c] * 4 < filled[c])
-    worth = {c for c in words if weights[c] > changes[c] * form}
+    firsts = {head.first for head in heads}
+    worth = {c for c in words if weights[c] > changes[c] * form and c not in firsts}
+    for first in firsts:  # minutes are said once only where hours are
+        if first >= 2 and first - 2 not in worth:
+            worth.discard(first - 1)
     time = max((head.time for head in heads), default=0)
     together = next((c for c in words if c >= time and c not in worth), wide)
     end = max([together] + [c + 1 for c in words if level[c] * 2 > filled[c]])
@@ -280,7 +226,7 @@ def _sticky(heads: Sequence[_Head]) -> frozenset[int]:
 
 def _weight(atom: str) -> float:
     """About the tokens of an atom: three digits, five letters, or one other sign to a token."""
-    digits = sum(char in _DIGITS for char in atom)
+    digits = sum(char in DIGITS for char in atom)
     letters = sum(char.isalpha() for char in atom)
     return -(-digits // 3) + -(-letters // 5) + (len(atom) - digits - letters) * 0.8
 
@@ -303,7 +249,7 @@ def _form(line: str, sticky: frozenset[int]) -> _Form | None:
         else:
             in_hole = True
     form = _Form(tuple(literals))
-    return None if any(_HOLE in literal for literal in literals) else form
+    return None if any(HOLE in literal for literal in literals) else form
 
 
 def _written(lines: Sequence[str], steps: Sequence[_Step]) -> Iterator[str]:
@@ -326,7 +272,7 @@ def _written(lines: Sequence[str], steps: Sequence[_Step]) -> Iterator[str]:
                 yield form.line()
         if short is not None:
             yield short
-        elif line.startswith(("@ ", "| ")) or (form is not None and line[:1] in _DIGITS):
+        elif line.startswith(("@ ", "| ")) or (form is not None and line[:1] in DIGITS):
             yield f"| {line}"
         else:
             yield line

@@ -1,14 +1,14 @@
-"""Which rows of a table or lines of a log matter to a question: what it names, what went wrong, what stands out. Pure."""
+"""Which rows or lines matter to a question: what it names, what went wrong, what stands out from the others. Pure."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from farthing.compress.bm25 import Index, terms
+from farthing.compress.bm25 import scores
 from farthing.compress.outliers import error_lines, extreme_rows, make_of, odd_lines, odd_rows
 from farthing.compress.question import Question
-from farthing.compress.units import Kind, Unit
+from farthing.compress.units import Kind, Scalar, Unit
 
 __all__ = ["holders", "record_scores"]
 
@@ -16,11 +16,16 @@ _ERROR, _ERROR_AGAIN, _NEAR_ERROR = 2.0, 0.5, 0.2  # against 1 for the best matc
 _ASKED_FOR = 1.0  # more for errors and outliers where the question is about trouble
 _ODD, _EXTREME, _EXTREME_UNASKED = 1.0, 2.0, 0.3
 _NEAR = 2  # lines before and after an error
+_NAMED, _ODD_BESIDE_NAMED = 3.0, 0.3  # where the question names a row, what stands out is rarely what it asks for
+_FEW, _MOST_LITERALS = 3, 32
+_STAMPS = re.compile(
+    r"[\s\[(<]{0,3}(?:\d{4}[-/]\d\d[-/]\d\d)?[T\s]?(?:\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?:Z|[+-]\d\d:?\d\d)?)?[\])>]?\s?"
+)
 
 
-def record_scores(kind: Kind, units: Sequence[Unit], question: Question) -> list[float]:
-    """A score for each unit, 0 to about 6."""
-    found = Index([terms(unit.text) for unit in units]).scores(dict.fromkeys(question.terms, 1.0))
+def record_scores(kind: Kind, units: Sequence[Unit], bags: Sequence[Sequence[str]], question: Question) -> list[float]:
+    """A score for each unit, 0 to about 6. `bags`: the units' terms."""
+    found = scores(bags, dict.fromkeys(question.terms, 1.0))
     best = max(found, default=0.0) or 1.0
     found = [score / best for score in found]
     more = _ASKED_FOR if question.trouble else 0.0
@@ -33,25 +38,44 @@ def record_scores(kind: Kind, units: Sequence[Unit], question: Question) -> list
         return found
     for rows in _groups(units):
         fields = [units[i].fields or {} for i in rows]
+        named = _named(fields, question.folded)
+        odd = _ODD_BESIDE_NAMED if named and not question.trouble else _ODD
+        for place in named:
+            found[rows[place]] += _NAMED
         for place, oddness in odd_rows(fields):
-            found[rows[place]] += _ODD * min(oddness, 2.0) * (1 + more)
+            found[rows[place]] += odd * min(oddness, 2.0) * (1 + more)
         for place in extreme_rows(fields):
-            found[rows[place]] += _EXTREME if question.extreme else _EXTREME_UNASKED
+            found[rows[place]] += _EXTREME if question.extreme else _EXTREME_UNASKED * odd
     for i, gravity in error_lines(texts):
         found[i] += 0.5 * gravity * (1 + more)
     return found
 
 
-def holders(units: Sequence[Unit], question: Question) -> list[int]:
-    """The units that hold what the question names literally, unless so many do that it doesn't tell them apart."""
+def holders(units: Sequence[Unit], literals: Sequence[str]) -> list[int]:
+    """The units that hold what the question names, unless so many do that it doesn't tell them apart."""
     found: set[int] = set()
     folded = [unit.text.casefold() for unit in units]
-    most = max(3, len(units) // 20)
-    for literal in question.literals[:32]:
+    most = max(_FEW, len(units) // 20)
+    for literal in literals[:_MOST_LITERALS]:
         whole = re.compile(rf"(?<!\w){re.escape(literal)}(?!\w)")
         held = [i for i, text in enumerate(folded) if literal in text and whole.search(text)]
         if len(held) <= most:
             found |= {*held}
+    return sorted(found)
+
+
+def _named(rows: Sequence[Mapping[str, Scalar]], question: str) -> list[int]:
+    """The rows of which a cell's whole text stands in the question, unless many have that cell."""
+    held: dict[str, set[int]] = {}
+    for i, row in enumerate(rows):
+        for value in row.values():
+            if isinstance(value, str) and 2 < len(value) <= 200:
+                held.setdefault(value.casefold(), set()).add(i)
+    found: set[int] = set()
+    for value, places in held.items():
+        few = len(places) <= max(_FEW, len(rows) // 20)
+        if few and value in question and re.search(rf"(?<!\w){re.escape(value)}(?!\w)", question):
+            found |= places
     return sorted(found)
 
 
@@ -76,9 +100,6 @@ def _groups(units: Sequence[Unit]) -> list[list[int]]:
         if unit.fields is not None:
             groups.setdefault(unit.passage, []).append(i)
     return list(groups.values())
-
-
-_STAMPS = re.compile(r"[\s\[(<]{0,3}(?:\d{4}[-/]\d\d[-/]\d\d)?[T\s]?(?:\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?:Z|[+-]\d\d:?\d\d)?)?[\])>]?\s?")
 
 
 def _unstamped(line: str) -> str:

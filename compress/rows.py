@@ -42,7 +42,7 @@ NAME = re.compile(rf'(?!\s)[^.,;:=?#"\[\]{{}}\\{_CONTROL}]++(?<!\s)')
 _QUOTED = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"')
 _MARK = re.compile(_QUOTED.pattern + r"|#([1-9][0-9]*+)")
 _HEAD = re.compile(r"#([1-9][0-9]{0,8}) (\{key\},)?")
-_START = re.compile(rf"(?:\A|(?<=\n))(?:{LEGEND}|{LEGEND_LINES})[^\n]*+\n")
+_START = re.compile(rf"(?:{LEGEND}|{LEGEND_LINES})[^\n]*+\n")
 _JSON = json.JSONDecoder()
 _DEEPEST = 32
 

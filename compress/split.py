@@ -14,6 +14,7 @@ __all__ = ["split"]
 
 _SHORT_CHARS = 400  # nothing to be gained below a hundred tokens
 _MOST_CHARS = 4_000_000
+_LONGEST_CODE_LINE, _CODE_SHARE = 300, 0.4
 _TAG = re.compile(r"<[!/?]?[A-Za-z][^<>]{0,300}>")
 _CODE_LINE = re.compile(
     r"\s*+(?:(?:async\s)?def\s|class\s|import\s|from\s\S+\simport\b|return\b|if\s.*[:{]\s*$|elif\s|else\s?[:{]|for\s.*[:{]\s*$"
@@ -22,6 +23,12 @@ _CODE_LINE = re.compile(
     r"|package\s|use\s\w|using\s|namespace\s|struct\s|enum\s|interface\s|export\s|switch\s?\(|case\s.*:|//|/\*|\*/|\}"
     r"|SELECT\s|INSERT\s|CREATE\s|\w[\w.\[\]\"']*(?:\(.*\))?\s?(?:[-+*/|&:]?=)\s?\S|[\w.]+\(.*\)\s*[;{]?$|.*[;{]\s*$|[\])}]+[,;:]?\s*$)"
 )
+# What only a program has, at the beginning of a line: a few of these tell it even where most of it is documentation.
+_DEFINITION = re.compile(
+    r"\s*+(?:(?:async\s)?def\s\w+\(|class\s\w+[^.!?]{0,80}:\s*$|from\s[\w.]+\simport\s|import\s[\w.]+(?:\sas\s\w+)?;?\s*$"
+    r"|#include\s[<\"]|func\s\w*\(|fn\s\w+[(<]|(?:export\s)?(?:async\s)?function\s\w+\(|(?:public|private)\s\w+\s\w+|package\s[\w.]+;?$)"
+)
+_FEWEST_DEFINITIONS, _DEFINITIONS_SHARE = 3, 0.02
 _HASH_COMMENT = re.compile(r"\s*+#(?!#)\s?\S")
 
 
@@ -59,8 +66,16 @@ def _looks_json(text: str) -> bool:
 
 def _is_code(text: str) -> bool:
     """Whether most lines are program text. Prose about code, with code in fences, isn't."""
-    full = [line for line in text.splitlines() if line.strip()]
+    full, fenced = [], False
+    for line in text.splitlines():
+        if line.lstrip().startswith("```"):
+            fenced = not fenced
+        elif line.strip() and not fenced and len(line) < _LONGEST_CODE_LINE:
+            full.append(line)
     if len(full) < 5:
         return False
-    code = sum(1 for line in full if len(line) < 300 and (_CODE_LINE.match(line) or _HASH_COMMENT.match(line)))
-    return code > 0.4 * len(full)
+    definitions = sum(1 for line in full if _DEFINITION.match(line))
+    if definitions >= max(_FEWEST_DEFINITIONS, _DEFINITIONS_SHARE * len(full)):
+        return True
+    code = sum(1 for line in full if _CODE_LINE.match(line) or _HASH_COMMENT.match(line))
+    return code > _CODE_SHARE * len(full)

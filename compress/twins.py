@@ -1,8 +1,8 @@
 """Sentences that say again what another passage says: overlapping chunks, versions of one document. Pure.
 
-Two sentences are twins where their words agree in order apart from stop words, case and punctuation; numbers and negations
-count. Of twins, the one in the newest version stays, or the first where the titles name no versions. A sentence is
-superseded where a newer version has the same one with other numbers.
+Two sentences of different passages are twins where they are the same but for white space and the point at the end: even
+a single letter can be what tells group A from group I. Of twins, the one in the newest version stays, or the first
+where the titles name no versions. A sentence is superseded where a newer version has the same one with other numbers.
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from farthing.compress.bm25 import terms
 from farthing.compress.outliers import make_of
 from farthing.compress.units import Unit
 
 __all__ = ["Twins", "twins"]
 
-_FEWEST_TERMS = 4  # shorter sentences ('Yes, it does.') mean what they mean by their place
-_VERSION = re.compile(r"\b(?:v|ver|version|rev|revision|release|edition|draft)[ .:#]?(\d{1,9}(?:\.\d{1,9}){0,4})\b", re.I)
+_FEWEST_WORDS = 5  # shorter sentences ('Yes, it does.') mean what they mean by their place
+_VERSION = re.compile(
+    r"\b(?:v|ver|version|rev|revision|release|edition|draft)[ .:#]?(\d{1,9}(?:\.\d{1,9}){0,4})\b", re.I
+)
 _DATE = re.compile(r"\b(\d{4})[-/.](\d{1,2})(?:[-/.](\d{1,2}))?\b")
 
 
@@ -32,20 +33,22 @@ class Twins(NamedTuple):
 def twins(units: Sequence[Unit]) -> Twins:
     """Cost: linear in the text."""
     newness = _newness(units)
-    same: dict[tuple[str, ...], list[int]] = {}
+    same: dict[str, list[int]] = {}
     alike: dict[str, list[int]] = {}
     for i, unit in enumerate(units):
         if unit.role != "item":
             continue
-        words = tuple(terms(unit.text))
-        if len(words) >= _FEWEST_TERMS:
-            same.setdefault(words, []).append(i)
+        words = unit.text.split()
+        if len(words) >= _FEWEST_WORDS:
+            plain = " ".join(words).rstrip(".!?;, ")
+            same.setdefault(plain, []).append(i)
             if newness.get(unit.passage):
-                alike.setdefault(make_of(" ".join(words)), []).append(i)
+                alike.setdefault(make_of(plain.casefold()), []).append(i)
     repeats: set[int] = set()
     for group in same.values():
         if len(group) > 1:
-            repeats |= {*group} - {_keeper(group, units, newness)}
+            passage = units[_keeper(group, units, newness)].passage
+            repeats |= {i for i in group if units[i].passage != passage}
     superseded: set[int] = set()
     for group in alike.values():
         if len({units[i].passage for i in group}) > 1:
@@ -62,7 +65,7 @@ def _keeper(group: list[int], units: Sequence[Unit], newness: dict[int, tuple[in
 
 
 def _newness(units: Sequence[Unit]) -> dict[int, tuple[int, ...]]:
-    """The version or the date in each passage's title, as comparable numbers; nothing where no two titles differ in it."""
+    """The version or the date in each passage's title, as comparable numbers; nothing where no two titles differ."""
     versions: dict[int, tuple[int, ...]] = {}
     dates: dict[int, tuple[int, ...]] = {}
     for unit in units:

@@ -1,16 +1,16 @@
 """Tables and logs in units, a line each. Pure.
 
-A table is Markdown, separated values, or columns set apart by two spaces or more; its head and rule lines are fixed. In a
-log the lines of a stack trace need the line that names the error, and that line needs the head of its trace.
+A table is Markdown, separated values, or columns set apart by two spaces or more; its head and rule lines are fixed. In
+a log the lines of a stack trace need the line that names the error, and that line needs the head of its trace.
 """
 
 from __future__ import annotations
 
 import csv
 import re
-from collections import Counter
 
 from farthing.compress.units import Scalar, Unit, Units
+from farthing.proxy.lexicon import STOP
 
 __all__ = ["log_units", "table_units"]
 
@@ -25,11 +25,14 @@ _STAMP = re.compile(
     r"[\[(<]?(?:\d{4}[-/]\d\d[-/]\d\d|\d\d:\d\d:\d\d|[A-Z][a-z]{2}\s{1,2}\d{1,2}\s\d\d:|\d{10,13}\b|\d\d/[A-Z][a-z]{2}/)"
     r"|[\[(<]?(?:TRACE|DEBUG|INFO|NOTICE|WARN|WARNING|ERROR|CRITICAL|FATAL)\b"
 )
-_TRACE_HEAD = re.compile(r"Traceback \(most recent|Exception in thread|goroutine \d|Caused by:|panic:|Stack trace", re.I)
+_TRACE_HEAD = re.compile(
+    r"Traceback \(most recent|Exception in thread|goroutine \d|Caused by:|panic:|Stack trace", re.I
+)
 _FRAME = re.compile(r"\s+\S|at \S|\.\.\. \d+ more|File \"|[\w$.]+\(\w+\.(?:go|java|py|js|ts|rb|cs):\d+\)")
 _NAMED_ERROR = re.compile(r"[\w.]{0,120}(?:Error|Exception|Exit|Interrupt|Warning)\b(?::|$)|Caused by:|panic:", re.I)
 _LONG_LINE = 400  # characters; a log's lines are shorter on average
-_FEWEST_LINES = 8
+_FEWEST_LINES, _FEWEST_UNSTAMPED = 8, 20
+_SAMPLE, _SMALL_WORDS = 200, 0.2  # lines looked at; share of stop words, which is .4 to .5 in English prose
 
 
 def table_units(text: str) -> Units | None:
@@ -60,13 +63,16 @@ def log_units(text: str) -> Units | None:
     if len(full) < _FEWEST_LINES or sum(map(len, full)) > _LONG_LINE * len(full):
         return None
     stamped = sum(1 for line in full if _STAMP.match(line))
-    if stamped < 0.3 * len(full) and (_reads_as_prose(full, len(lines)) or not _alike(full)):
+    if stamped < 0.3 * len(full) and (len(full) < _FEWEST_UNSTAMPED or _reads_as_prose(full, len(lines))):
         return None
     units: list[Unit] = []
     start, trace = 0, False
     for i, line in enumerate([*lines, ""]):
-        goes_on = i < len(lines) and i > start and not _STAMP.match(line) and (
-            _FRAME.match(line) or (trace and line.strip() != "") or not line.strip()
+        goes_on = (
+            i < len(lines)
+            and i > start
+            and not _STAMP.match(line)
+            and (_FRAME.match(line) or (trace and line.strip() != "") or not line.strip())
         )
         if goes_on:
             continue
@@ -95,15 +101,11 @@ def _event(lines: list[str], first: int) -> list[Unit]:
 
 
 def _reads_as_prose(full: list[str], lines: int) -> bool:
-    """Whether the lines end as sentences do, or stand in paragraphs."""
-    closed = sum(1 for line in full if line.rstrip()[-1] in ".!?。")
-    return closed > 0.3 * len(full) or lines - len(full) > 0.3 * lines
-
-
-def _alike(lines: list[str]) -> bool:
-    """Whether the lines are of few makes, told by their first words with digits left out, so that it is no prose."""
-    makes = Counter(re.sub(r"\d+", "0", line[:60]).split(" ")[0] for line in lines)
-    return len(lines) >= 20 and sum(n for _, n in makes.most_common(8)) > 0.6 * len(lines)
+    """Whether the lines end as sentences do, stand in paragraphs, or have as many small words as language has."""
+    if lines - len(full) > 0.3 * lines or sum(1 for line in full if line.rstrip()[-1] in ".!?。") > 0.3 * len(full):
+        return True
+    words = [word for line in full[:_SAMPLE] for word in line.casefold().split()]
+    return sum(word in STOP for word in words) > _SMALL_WORDS * len(words)
 
 
 def _longest_table(lines: list[str]) -> tuple[int, list[list[str]]]:

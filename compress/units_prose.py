@@ -1,28 +1,31 @@
 """Prose in units: sentences, list items and table rows, in passages with their titles. Pure.
 
-A passage is what stands between empty lines; its title is its own first line, or the last heading before it. Fenced code,
-indented code and diffs inside prose are one unit each. No sentence ends inside a quotation.
+A passage is what stands between empty lines; its title is its own first line, or the last heading before it. Fenced
+code, indented code and diffs inside prose are one unit each. No sentence ends inside a quotation.
 """
 
 from __future__ import annotations
 
 import re
 from bisect import bisect_right
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from farthing.compress.protected import code_blocks, quotations
+from farthing.compress.protected import Span, code_blocks, quotations
 from farthing.compress.units import Role, Unit, Units
 
 __all__ = ["prose_units"]
 
-_TITLE_CHARS, _LEAD_IN_CHARS, _WHOLE_ITEM_CHARS = 150, 200, 400
+_TITLE_CHARS, _WHOLE_ITEM_CHARS, _SENTENCE_CHARS = 150, 400, 800
 _TITLED = re.compile(
     r"#{1,6}\s|[\[<(]|={2,}|\*\*|(?:document|doc|passage|source|title|chunk|section|page|article|chapter|file|result)\b",
     re.IGNORECASE,
 )
 _SENTENCE_CLOSED = re.compile(r"[.!?。！？…,;]['\")\]”’»」]*\s*\Z")
 _ITEM = re.compile(r"\s{0,12}(?:[-*+•‣◦–]|\(?\d{1,3}[.)]|\(?[a-z][.)])\s+\S")
-_END = re.compile(r"[.!?…]['\")\]”’»]{0,3}+\s+(?=['\"(\[“‘«„]{0,3}[^\Wa-z_])|[。！？]['\"」』”）]{0,3}+\s*|\n(?=[^\W_].{0,60}:\s)")
+_END = re.compile(
+    r"[.!?…]['\")\]”’»]{0,3}+\s+(?=['\"(\[“‘«„]{0,3}[^\Wa-z_])|[。！？]['\"」』”）]{0,3}+\s*|\n(?=[^\W_].{0,60}:\s)"
+)
 _SHORTENED = re.compile(
     r"(?:\b[A-Z]|\b(?:Mr|Mrs|Ms|Dr|St|Sts|vs|v|No|Nos|Inc|Ltd|Co|Corp|Jr|Sr|Prof|Gen|Col|Capt|Sgt|Lt|Rev|Hon|Gov|Sen|Rep"
     r"|Mt|Ft|Fig|Vol|pp|p|ca|c|approx|cf|al|e\.g|i\.e|[A-Z]\.[A-Z]|[ap]\.m|Jan|Feb|Mar|Apr|Aug|Sept?|Oct|Nov|Dec))\.\Z"
@@ -44,10 +47,16 @@ class _Draft:
     title: int | None = None
     own_title: bool = False
 
-    def add(self, start: int, end: int, role: Role = "item", *, needs: int | None = None, wants: int | None = None) -> int:
+    def add(
+        self, start: int, end: int, role: Role = "item", *, needs: int | None = None, wants: int | None = None
+    ) -> int:
+        piece = self.text[start:end]
+        if self.units and piece.isspace():
+            self.units[-1] = self.units[-1]._replace(text=self.units[-1].text + piece)
+            return len(self.units) - 1
         held = tuple(i for i in (self.title, needs) if i is not None) if role == "item" else ()
         wish = () if wants is None else (wants,)
-        self.units.append(Unit(self.text[start:end], role, max(self.passage, 0), tuple(sorted(set(held))), wish))
+        self.units.append(Unit(piece, role, max(self.passage, 0), tuple(sorted(set(held))), wish))
         return len(self.units) - 1
 
 
@@ -87,9 +96,9 @@ def _blocks(text: str) -> list[tuple[int, int, bool]]:
     return found
 
 
-def _is_code(code: list[tuple[int, int, str]] | list, at: int) -> bool:  # type: ignore[type-arg]
-    place = bisect_right(code, at, key=lambda span: span[0]) - 1
-    return place >= 0 and code[place][0] <= at < code[place][1]
+def _is_code(code: list[Span], at: int) -> bool:
+    place = bisect_right(code, at, key=lambda span: span.start) - 1
+    return place >= 0 and code[place].start <= at < code[place].end
 
 
 def _block(draft: _Draft, start: int, end: int) -> None:
@@ -116,6 +125,8 @@ def _is_title(full: list[str]) -> bool:
     """Whether the first line of a passage is its title rather than its first sentence."""
     first = full[0].strip()
     if len(first) > _TITLE_CHARS or _SENTENCE_CLOSED.search(first) or _ITEM.match(full[0]) or first.startswith("|"):
+        return False
+    if any(not _shortened(first, end) for end in _END.finditer(first)):
         return False
     if _TITLED.match(first) or first.endswith((":", "]")) or len(full) == 1:
         return True
@@ -162,7 +173,7 @@ def _sentences(draft: _Draft, start: int, end: int, needs: int | None, previous:
     starts = [span[0] for span in quoted]
     at = start
     cuts = [m.end() for m in _END.finditer(text, start, end) if not _refused(text, m, quoted, starts)]
-    for cut in [*cuts, end]:
+    for cut in _in_lines(text, start, [*cuts, end]):
         if cut <= at:
             continue
         leans = previous is not None and _LEANS.match(text[at : at + 40].lstrip(" \t\r\n\"'(“"))
@@ -171,10 +182,25 @@ def _sentences(draft: _Draft, start: int, end: int, needs: int | None, previous:
     return previous
 
 
+def _in_lines(text: str, start: int, cuts: list[int]) -> Iterator[int]:
+    """The cuts, and the ends of lines in sentences too long to be any."""
+    for cut in cuts:
+        if cut - start > _SENTENCE_CHARS:
+            at = text.find("\n", start, cut)
+            while at >= 0:
+                yield at + 1
+                at = text.find("\n", at + 1, cut)
+        yield cut
+        start = cut
+
+
 def _refused(text: str, match: re.Match[str], quoted: list[tuple[int, int]], starts: list[int]) -> bool:
     """Whether a sentence doesn't end here: after an abbreviation, or inside a quotation."""
+    at = bisect_right(starts, match.start()) - 1
+    return _shortened(text, match) or (at >= 0 and quoted[at][1] > match.end())
+
+
+def _shortened(text: str, match: re.Match[str]) -> bool:
+    """Whether the full stop is an abbreviation's."""
     place = match.start()
-    if text[place] == "." and _SHORTENED.search(text[max(0, place - 8) : place + 1]):
-        return True
-    at = bisect_right(starts, place) - 1
-    return at >= 0 and quoted[at][1] > match.end()
+    return text[place] == "." and bool(_SHORTENED.search(text[max(0, place - 8) : place + 1]))

@@ -6,11 +6,16 @@ Token counts are those of the tool results' texts alone: what surrounds them in 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from farthing.compress.tidy import Result, results, tidied_text, tidy
+from farthing.compress.decided import LEFT
+from farthing.compress.forms import RECODE, Form, shorten
+from farthing.compress.places import Marks, Place
+from farthing.compress.request import Texts, decide, sent
+from farthing.compress.rewrite import rewrite
+from farthing.compress.tidy import tidied_text
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -22,7 +27,7 @@ Kind = Literal["chat", "responses", "messages", "tool result", "text"]
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One text that was looked at. `rule`: what was applied to it, or '' with the `reason` why nothing was."""
+    """One text that was looked at. `rule`: what was applied, joined by +, or '' with the `reason` why nothing was."""
 
     place: str
     rule: str
@@ -115,19 +120,42 @@ class View:
         return table
 
 
-def inspect(text: str, model: str, count: Callable[[str, str], int]) -> View:
-    """What tidy makes of `text`: a request body, or else one tool result. `count(text, model)`: tokens."""
+def inspect(
+    text: str,
+    model: str,
+    count: Callable[[str, str], int],
+    form: Form | None = RECODE,
+    question: str = "",
+    marks: Sequence[Marks] = (),
+) -> View:
+    """What the compressor makes of `text`: a request body, or else one tool result. `count(text, model)`: tokens.
+
+    `form`: what may be done beyond tidy; None: nothing. `question`: what is asked about a text that is no request.
+    `marks`: what the operator says was retrieved.
+    """
     kind, payload = _kind(text)
-    if kind in ("chat", "responses", "messages"):
-        body = text.encode("utf-8", "surrogatepass")
-        tidied = tidy(kind, payload, body)
-        seen = [(_place(result), result) for result in results(kind, payload)]
-        after = len(tidied.body)
-    else:
-        seen = [("the file", Result((), text, False))]
-        after = _bytes(text) if (short := tidied_text(text)) is None else _bytes(short)
-    changes = tuple(_change(place, result, model, count) for place, result in seen)
-    return View(kind, model, _bytes(text), after, changes)
+
+    def counted(text: str) -> int:
+        return count(text, model)
+
+    if kind not in ("chat", "responses", "messages"):
+        place = Place((), 0, len(text), text, 0, "tool", False)
+        short = shorten(text, question, form, counted) if form is not None else None
+        changes = (_change("the file", place, short.text if short else None, short.rules if short else (), counted),)
+        return View(kind, model, _bytes(text), _bytes(changes[0].after), changes)
+    texts = Texts.of(kind, payload, marks)
+    free = [turn for turn in texts.by_turn if turn not in texts.frozen]
+    made = decide(texts, free, form, counted) if form is not None else []
+    decided = dict(zip(free, made, strict=False))
+    after = sent(texts, decided, tidy=True)
+    seen = []
+    for turn, here in texts.by_turn.items():
+        for number, place in enumerate(here):
+            of_turn = decided.get(turn, LEFT)
+            one = of_turn.texts[number] if number < len(of_turn.texts) else None
+            seen.append(_change(_place(place), place, one, of_turn.rules, counted))
+    body = text.encode("utf-8", "surrogatepass")
+    return View(kind, model, _bytes(text), len(rewrite(body, payload, after).body), tuple(seen))
 
 
 def _kind(text: str) -> tuple[Kind, dict[str, Any]]:
@@ -158,18 +186,22 @@ def _is_anthropic(value: dict[str, Any], turns: list[Any]) -> bool:
     )
 
 
-def _change(place: str, result: Result, model: str, count: Callable[[str, str], int]) -> Change:
-    short = None if result.frozen else tidied_text(result.text)
-    before = count(result.text, model)
-    if short is None:
-        return Change(place, "", _reason(result), result.text, result.text, before, before)
-    return Change(place, "tidy", "", result.text, short, before, count(short, model))
+def _change(where: str, place: Place, short: str | None, rules: tuple[str, ...], count: Callable[[str], int]) -> Change:
+    tidied = tidied_text(place.text) if place.kind == "tool" and not place.frozen else None
+    after = short if short is not None else tidied
+    before = count(place.text)
+    if after is None:
+        return Change(where, "", _reason(place), place.text, place.text, before, before)
+    applied = (("tidy",) if tidied is not None else ()) + (rules if short is not None else ())
+    return Change(where, "+".join(applied), "", place.text, after, before, count(after))
 
 
-def _reason(result: Result) -> str:
+def _reason(result: Place) -> str:
     """Why a text is left as it is."""
     if result.frozen:
         return "at or before a cache breakpoint"
+    if result.kind == "retrieval":
+        return "no shorter form"
     if result.text.lstrip(" \t\r\n")[:1] not in ("{", "["):
         return "not a JSON object or array"
     try:
@@ -183,7 +215,7 @@ def _has_white_space(text: str) -> bool:
     return any(gap in text for gap in " \t\r\n")
 
 
-def _place(result: Result) -> str:
+def _place(result: Place) -> str:
     """The path as a reader writes it: messages[3].content[0].text"""
     return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in result.path).lstrip(".")
 
@@ -202,7 +234,13 @@ def _verdict(view: View) -> str:
         return "No tool results: the request goes upstream as it is."
     if not any(change.rule for change in view.changes):
         return "Nothing to save: the request goes upstream as it is."
-    return f"{view.tokens_before - view.tokens_after:,} tokens saved; every value stays the same."
+    saved = f"{view.tokens_before - view.tokens_after:,} tokens saved"
+    rules = {rule for change in view.changes for rule in change.rule.split("+")}
+    if "squeeze" in rules:
+        return f"{saved}. Squeezed texts leave things out; they are sent only where that is proved (compress.squeeze)."
+    if rules - {"", "tidy"}:
+        return f"{saved}; every value stays the same. Other forms than tidy are sent where proved (compress.recode)."
+    return f"{saved}; every value stays the same."
 
 
 def _sides(change: Change) -> RenderableType:

@@ -10,9 +10,12 @@ import asyncio
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Any
 
 import orjson
 
+from farthing.compress.decided import first_new
+from farthing.compress.places import turns_of, up_to
 from farthing.policies.spend import DayTotal
 from farthing.proxy.attribute import (
     UNKNOWN,
@@ -141,6 +144,8 @@ class Account:
             model_served=call.model_served or ex.model,
             usage=usage,
             tokens_saved=ex.tokens_saved,
+            saved_before=ex.saved_before,
+            tokens_before=ex.tokens_before,
             at_s=at_s,
         )
 
@@ -193,16 +198,23 @@ class Account:
         if ex.payload is None:
             return usage
         if ex.compress and ex.body_out is not None:
-            before = self.tokenizer.count_request(ex.endpoint, ex.payload, ex.model)
-            after = self.tokenizer.count_request(ex.endpoint, orjson.loads(ex.body_out), ex.model)
-            ex.tokens_saved = before - after
+            whole, short = ex.payload, orjson.loads(ex.body_out)
+            ex.tokens_saved = self._tokens_in(ex, whole) - self._tokens_in(ex, short)
+            old = first_new(ex.endpoint, turns_of(ex.endpoint, whole))
+            if old:
+                whole, short = (up_to(ex.endpoint, payload, old) for payload in (whole, short))
+                ex.tokens_before = self._tokens_in(ex, short)
+                ex.saved_before = self._tokens_in(ex, whole) - ex.tokens_before
         if usage is not None:
             return usage
         call = ex.call
         answer = call.answer if call is not None else None
         output = self.tokenizer.count_text_out(ex.endpoint, answer, ex.model) if answer else 0
-        tokens_in = self.tokenizer.count_request(ex.endpoint, ex.payload, ex.model) - ex.tokens_saved
+        tokens_in = self._tokens_in(ex, ex.payload) - ex.tokens_saved
         return Usage(fresh=max(0, tokens_in), output=output, source=UsageSource.COUNTED)
+
+    def _tokens_in(self, ex: Exchange, payload: dict[str, Any]) -> int:
+        return self.tokenizer.count_request(ex.endpoint, payload, ex.model)
 
     def row_of_hit(self, ex: Exchange) -> Row:
         """The row of an exchange that was answered from the cache."""

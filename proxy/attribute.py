@@ -28,6 +28,7 @@ from farthing.proxy.usage import Usage, UsageSource
 __all__ = [
     "UNKNOWN",
     "Money",
+    "as_original",
     "attribute_failure",
     "attribute_hit",
     "attribute_joined",
@@ -63,6 +64,8 @@ def attribute_upstream(
     usage: Usage | None,
     at_s: float,
     tokens_saved: int = 0,
+    saved_before: int = 0,
+    tokens_before: int = 0,
     would_read: int | None = None,
     other_attempts: Sequence[Usage] = (),
 ) -> Money:
@@ -87,7 +90,7 @@ def attribute_upstream(
         modelled = counted or not same
         return Money(pico, pico, 0, 0, 0, 0, 0, 0, served.source, modelled)
     reads = usage if would_read is None else with_reads(usage, would_read)
-    original = with_more_input(reads, tokens_saved) if tokens_saved else reads
+    original = as_original(reads, tokens_saved, saved_before, tokens_before) if tokens_saved else reads
     p0, p1, p2, p3 = asked.pico(original), asked.pico(reads), served.pico(reads), served.pico(usage)
     p4 = p3 + sum(served.pico(other) for other in other_attempts)
     return Money(
@@ -171,6 +174,15 @@ def with_reads(usage: Usage, cached: int) -> Usage:
     return usage._replace(cached=cached, fresh=usage.tokens_in - usage.cache_write - cached)
 
 
-def with_more_input(usage: Usage, tokens: int) -> Usage:
-    """The usage with `tokens` more fresh input; never less than none."""
-    return usage._replace(fresh=max(0, usage.fresh + tokens))
+def as_original(usage: Usage, saved: int, saved_before: int, tokens_before: int) -> Usage:
+    """What a request would have used whole, from what it used short: `saved` tokens more, never less than none.
+
+    `saved_before` of them stand in turns that were sent before, `tokens_before` tokens as they were sent now: those
+    would have been read from the provider's cache to the share that these were. The others are charged as what was new.
+    """
+    read = saved_before * min(usage.cached, tokens_before) // tokens_before if tokens_before > 0 else 0
+    rest = saved - read
+    longer = usage._replace(cached=usage.cached + read)
+    if usage.cache_write:
+        return longer._replace(cache_write=max(0, usage.cache_write + rest))
+    return longer._replace(fresh=max(0, usage.fresh + rest))

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from farthing.proxy.errand import Errands
 from farthing.proxy.exchange import Call, Exchange
 
-__all__ = ["Auditor"]
+__all__ = ["CARRIED", "Auditor"]
 
-_CARRIED = (
+CARRIED = (
     *("credential", "tenant", "controls", "endpoint", "payload", "model", "stream", "asks_usage", "body", "exact"),
     *("policy", "config_id"),
 )
@@ -24,6 +24,6 @@ class Auditor:
     async def ask(self, ex: Exchange) -> Call:
         """Ask the upstream what `ex` asked, and write the audit's row. Never raises for the upstream's sake."""
         shadow = self.errands.begin(ex.original)
-        for name in _CARRIED:
+        for name in CARRIED:
             setattr(shadow, name, getattr(ex, name))
         return await self.errands.run(shadow, f"audit of {ex.id}")

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -134,22 +134,35 @@ def demo(
     raise typer.Exit(run(requests=requests, seed=seed, once=once, simulated=simulated, state=state, port=port))
 
 
+Reach = Literal["tidy", "recode", "squeeze"]
+
+
 @app.command(epilog="Example: farthing compress request.json --model gpt-4o-mini --diff")
 def compress(
     file: Annotated[str, typer.Argument(help="A request's JSON body, a tool result, or - for standard input.")],
     model: Annotated[str, typer.Option(help="Whose tokenizer counts.")] = "gpt-4o-mini",
     diff: Annotated[bool, typer.Option("--diff", help="Show what changed side by side.")] = False,
+    up_to: Annotated[Reach, typer.Option("--up-to", help="How far it may go.")] = "recode",
+    keep: Annotated[float, typer.Option(help="With --up-to squeeze: the share of its tokens that a text keeps.")] = 0.5,
+    question: Annotated[str, typer.Option(help="What is asked about a file that is no request.")] = "",
+    config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """What the compressor would do to a request: before and after, with token counts."""
+    """What the compressor would do to a request: before and after, with token counts and the rules that did it."""
+    from farthing.compress.forms import Form
     from farthing.compress.view import inspect
+    from farthing.proxy.build_compress import marks_of, rules_of
     from farthing.proxy.tokens import Tokenizer
 
+    if not 0 < keep < 1:
+        raise ConfigFault("--keep is a share between 0 and 1")
     try:
         text = sys.stdin.read() if file == "-" else Path(file).read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigFault(f"can't read {file}: {error}") from None
-    view = inspect(text, model, Tokenizer().count)
+    chosen = _load(config).compress
+    form = None if up_to == "tidy" else Form(up_to, rules_of(chosen), keep if up_to == "squeeze" else None)
+    view = inspect(text, model, Tokenizer().count, form, question, marks_of(chosen))
     if as_json:
         _emit(view.to_json())
     else:

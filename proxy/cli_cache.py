@@ -11,10 +11,10 @@ from rich.table import Table
 from farthing.cache.semantic_disk import forget_in
 from farthing.cache.store import Selector
 from farthing.proxy import state
-from farthing.proxy.app import open_store
 from farthing.proxy.clock import SystemClock
 from farthing.proxy.config import Config
 from farthing.proxy.errors import ClientFault, ConfigFault
+from farthing.proxy.held import open_store
 from farthing.proxy.purge import selector_of
 
 __all__ = ["ask", "purge", "stats", "table"]

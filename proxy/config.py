@@ -20,7 +20,6 @@ from urllib.parse import urlsplit
 from pydantic import (
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     SecretStr,
     ValidationError,
@@ -29,6 +28,8 @@ from pydantic import (
 )
 
 from farthing.policies.freshness import Kind
+from farthing.proxy.config_compress import Compress
+from farthing.proxy.config_section import Section
 from farthing.proxy.errors import ConfigFault
 from farthing.proxy.exchange import Endpoint
 
@@ -41,12 +42,6 @@ def _none_for_empty(text: object) -> object:
 
 # A variable that is set and empty means none: an empty admin token would let everybody in.
 Secret = Annotated[SecretStr | None, BeforeValidator(_none_for_empty)]
-
-
-class Section(BaseModel):
-    """A part of the configuration: immutable, and strict about its keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 class Server(Section):
@@ -180,12 +175,6 @@ class Semantic(Section):
         return "serve unproven" if self.mode == "serve" and self.unproven else self.mode
 
 
-class Compress(Section):
-    """The compressor."""
-
-    tidy: bool = True
-
-
 class Ledger(Section):
     """The record of every request."""
 
@@ -299,7 +288,7 @@ class Config(Section):
     @property
     def all_off(self) -> bool:
         """Whether every optimising stage is off: then bodies pass byte for byte and nothing is retried."""
-        return self.cache.mode == "off" and self.semantic.mode == "off" and not self.compress.tidy
+        return self.cache.mode == "off" and self.semantic.mode == "off" and self.compress.all_off
 
     @property
     def id(self) -> str:

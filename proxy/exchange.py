@@ -281,6 +281,7 @@ class Exchange:
     body_out: bytes | None = None
     # assign
     optimise: bool = True
+    lossy: str = ""  # what may be done to the request that changes its answer
     policy: str = ""
     config_id: str = ""
     experiment: str = ""
@@ -302,6 +303,9 @@ class Exchange:
     # compress
     compress: str = ""
     tokens_saved: int = 0
+    saved_before: int = 0  # of them, in turns that were sent before
+    tokens_before: int = 0  # of these turns, as they were sent now
+    shortening: Any = None  # compressing.Case
     # upstream
     call: Call | None = None
     sink: Sink | None = None

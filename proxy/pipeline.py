@@ -38,7 +38,7 @@ FRONT = (
 BACK = (
     "store",  # on the way out: keep the answer
     "semantic",  # near-duplicate in the same scope?               may answer
-    "tidy",  # JSON white space in tool results
+    "compress",  # tidy, and the form that is proved for each text
     "route",  # which model
     "spend",  # the hard limit                                   may refuse: 402
     "upstream",  # one attempt or more; streams as it arrives

@@ -10,7 +10,7 @@ from farthing.proxy.errors import ClientFault
 from farthing.proxy.figures import farthing_since
 
 if TYPE_CHECKING:
-    from farthing.proxy.app import Services
+    from farthing.proxy.build import Services
 
 __all__ = ["purge", "selector_of"]
 

@@ -23,7 +23,7 @@ from farthing.proxy.stage_semantic import tool_result
 from farthing.proxy.text import normalise
 
 if TYPE_CHECKING:
-    from farthing.proxy.app import Services
+    from farthing.proxy.build import Services
 
 __all__ = ["MOST_ROUTES", "explain", "lately", "needs", "rate", "routes", "shown"]
 

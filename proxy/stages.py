@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import hmac
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 import orjson
@@ -160,17 +160,21 @@ class ParseStage(Quiet):
 
 @dataclass(slots=True)
 class AssignStage(Quiet):
-    """Freezes what applies to this request: the policy's name, the configuration, the switches."""
+    """Freezes what applies to this request: the policy's name, the configuration, the switches.
+
+    `lossy`: what may be done that changes an answer, of what `x-farthing-compress` asks.
+    """
 
     policy: str
     config_id: str
     switched_off: Callable[[], bool]
+    lossy: Mapping[str, str]
     name: str = field(default="assign", init=False)
     hard: bool = field(default=True, init=False)
 
     def on_request(self, ex: Exchange) -> Verdict:
         """Decide whether this request is optimised at all."""
-        ex.policy, ex.config_id = self.policy, self.config_id
+        ex.policy, ex.config_id, ex.lossy = self.policy, self.config_id, self.lossy[ex.controls.compress]
         if ex.controls.off:
             ex.optimise, ex.cache_reason = False, "x-farthing-off"
         elif self.switched_off():

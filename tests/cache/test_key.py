@@ -55,7 +55,7 @@ def key(body: bytes | dict[str, Any], **changes: Any) -> str:
         {"headers": {"anthropic-beta": "x"}},
         {"controls": Controls(scope="n")},
         {"controls": Controls(route="cheap")},
-        {"controls": Controls(compress="squeeze")},
+        {"lossy": "recode"},
     ],
 )
 def test_everything_round_the_body_is_in_the_key(changes: dict[str, Any]) -> None:

@@ -224,7 +224,7 @@ class Client:
     async def send(self, turns: list[Turn], frozen: Sequence[int] = ()) -> None:
         """One request; notes each beginning whose last turn is sent with other bytes than before."""
 
-        async def decide(new: list[int]) -> list[Decision]:
+        async def decide(new: list[int], known: dict[int, Decision]) -> list[Decision]:
             return [Decision((f"short {next(self.calls)}",), ("rows",)) for _ in new]
 
         results = [number for number, turn in enumerate(turns) if turn["role"] == "tool"]
@@ -377,7 +377,7 @@ async def test_after_a_loss_turns_are_tidied_until_new_ones_come() -> None:
     turns = [USER, ANSWER, RESULT, RESULT, ANSWER, USER, ANSWER, RESULT]
     asked: list[list[int]] = []
 
-    async def decide(new: list[int]) -> list[Decision]:
+    async def decide(new: list[int], known: dict[int, Decision]) -> list[Decision]:
         asked.append(new)
         return [LEFT for _ in new]
 

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from farthing.compress.decided import chain
 from farthing.compress.last_answers import LastAnswers
 from farthing.compress.later_turns import LaterTurns, Survival, depth
-from farthing.compress.pay import PayFacts, Seen, as_original, pays
+from farthing.compress.pay import PayFacts, Seen, pays
 from farthing.compress.provider_cache import NO_CACHE, Kind, ProviderCache, provider_cache
+from farthing.proxy.attribute import as_original
 from farthing.proxy.prices import Rates, Tiered
 from farthing.proxy.usage import Usage
 
@@ -65,7 +66,7 @@ def facts(saved: int = 500, prompt: int = 5000, cache: ProviderCache = OPENAI, *
             "loses reads",
         ),
         (facts(seen=Seen(4600, 4000, 301.0), tokens_changed=3000), True, 500 * 2_000_000, "pays"),
-        # 1,100 tokens would be cached, 800 are not: 224 tokens short, 7 turns of 32, each 1,023 fresh against 1,323 read
+        # 1,100 tokens would be cached, 800 are not: 224 short, 7 turns of 32, each 1,023 fresh against 1,323 read
         (
             facts(300, 1100),
             False,
@@ -126,7 +127,7 @@ def test_no_growth_makes_it_dearer(
 @given(st.integers(0, 9000), st.integers(0, 9000), st.integers(0, 500), st.integers(0, 900), st.integers(0, 9000))
 def test_the_original_used_what_was_saved_more(fresh: int, cached: int, new: int, old: int, before: int) -> None:
     for usage in (Usage(fresh=fresh, cached=cached), Usage(cache_write=fresh, cached=cached), Usage(5, cached, fresh)):
-        original = as_original(usage, new, old, before)
+        original = as_original(usage, new + old, old, before)
         assert original.tokens_in == usage.tokens_in + new + old
         assert cached <= original.cached <= cached + old
         if not before or not cached:

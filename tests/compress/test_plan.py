@@ -8,19 +8,21 @@ from farthing.compress.plan import plan
 
 
 @pytest.mark.parametrize(
-    ("tidy_on", "asked", "steps", "reason"),
+    ("tidy", "squeeze", "asked", "tidies", "recodes", "squeezes", "reason"),
     [
-        (True, "", ("tidy",), ""),
-        (True, "tidy", ("tidy",), ""),
-        (True, "off", (), ""),
-        (True, "squeeze", ("tidy",), "squeeze is not available"),
-        (True, "zip", ("tidy",), "zip is not available"),
-        (False, "", (), ""),
-        (False, "off", (), ""),
-        (False, "tidy", (), "tidy is switched off in the configuration"),
-        (False, "squeeze", (), "squeeze is not available"),
+        (True, "off", "", True, True, True, ""),
+        (True, "off", "tidy", True, False, False, ""),
+        (True, "off", "off", False, False, False, ""),
+        (True, "off", "squeeze", True, True, True, "squeeze is switched off in the configuration"),
+        (True, "observe", "squeeze", True, True, True, "squeeze is only observed"),
+        (True, "serve", "squeeze", True, True, True, ""),
+        (True, "off", "zip", False, False, False, ""),
+        (False, "off", "", False, True, True, ""),
+        (False, "off", "off", False, False, False, ""),
+        (False, "serve", "tidy", False, False, False, "tidy is switched off in the configuration"),
     ],
 )
-def test_plan(tidy_on: bool, asked: str, steps: tuple[str, ...], reason: str) -> None:
-    chosen = plan(tidy_on, asked)
-    assert (chosen.steps, chosen.reason) == (steps, reason)
+def test_plan(tidy: bool, squeeze: str, asked: str, tidies: bool, recodes: bool, squeezes: bool, reason: str) -> None:
+    chosen = plan(tidy=tidy, squeeze=squeeze, asked=asked)
+    assert (chosen.tidy, chosen.may("recode"), chosen.may("squeeze")) == (tidies, recodes, squeezes)
+    assert chosen.reason == reason

@@ -155,6 +155,9 @@ def test_json_lines_and_blocks_in_prose() -> None:
     assert lines is not None and lines.startswith(LEGEND_LINES + ";") and ROWS.restores("\n".join(rows), lines)
     assert block is not None and block.startswith(f"Result:\n```json\n{LEGEND};") and ROWS.restores(prose, block)
     assert block.endswith("ord-11,110\n#end\n```\nEnd.\n")
+    assert (after_colon := ROWS.encode(f"Result: [{','.join(rows)}]")) is not None
+    assert after_colon.startswith(f"Result: {LEGEND};") and after_colon.endswith("ord-11,110\n#end")
+    assert ROWS.restores(f"Result: [{','.join(rows)}]", after_colon)
     assert decode_rows(block) == prose.replace(", ", ",").replace('": ', '":')
 
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farthing.compress.recode_log import HEADER, LogRule, decode_log, encode_log
+from farthing.compress.log_form import HEADER, decode_log
+from farthing.compress.recode_log import LogRule, encode_log
 from tests.fakes.hostile_texts import BAD_TEXTS, any_text, texts_of
 from tests.fakes.steps import steps
 
@@ -60,6 +61,25 @@ def test_the_words_of_a_message_stay_together() -> None:
     assert "07 WARN worker step 7" in body(restored("\n".join(lines)))
 
 
+TABLES = {
+    "markdown": "| temp | date |\n|---|---|\n"
+    + "".join(f"| {n} | 2010/10/04 {n % 24:02}:00:00 |\n" for n in range(60)),
+    "csv": "date,temp\n" + "".join(f"2010/10/04 {n % 24:02}:00:00,{n}\n" for n in range(60)),
+    "padded": "Temps:\n\ntemp   date\n" + "".join(f"{n:4}   2010/10/04 {n % 24:02}:00:00\n" for n in range(60)),
+}
+
+
+@pytest.mark.parametrize("text", TABLES.values(), ids=TABLES)
+def test_a_table_with_times_is_no_log(text: str) -> None:
+    assert restored(text) is None
+
+
+def test_minutes_are_said_once_only_where_hours_are() -> None:
+    text = "".join(f"2010-10-{n // 24 + 1:02} {n % 24:02}:00:{n * 7 % 60:02} up {n * 37 % 91}\n" for n in range(240))
+
+    assert "00:00:00 0" in body(restored(text))
+
+
 FORMATS = {
     "iso": "2026-03-01T10:{m:02}:{s:02}.123Z web-1 api[77]: INFO request {n} done",
     "offset": "2026-03-01T10:{m:02}:{s:02}+01:00 web-1 api: INFO request {n} done",
@@ -69,6 +89,9 @@ FORMATS = {
     "nginx": "2026/03/01 10:{m:02}:{s:02} [error] 77#77: *{n} open() failed",
     "klog": "I0301 10:{m:02}:{s:02}.123456       1 main.go:{n}] synced",
     "bracket": "[2026-03-01 10:{m:02}:{s:02}] app.INFO: request {n} done",
+    "colon": "update-alternatives 2026-03-01 10:{m:02}:{s:02}: link group {n} updated",
+    "one second": "2026-03-01 10:{m:02}:00 status half-configured lib{n}:amd64",
+    "numbered host": "web-{m}  | 2026-03-01T10:{m:02}:{s:02}.5Z GET /x/{n} 200",
     "level first": "INFO  2026-03-01 10:{m:02}:{s:02} request {n} done",
     "search": "src/compress/recode_log.py:{n}:    return line({n})",
 }

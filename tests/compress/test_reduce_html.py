@@ -34,6 +34,8 @@ BODIES = [
     ("<ul><li>a<li>b<ul><li>c</ul><li>d</ul>e", "- a\n- b\n  - c\n- d\n\ne"),
     ("<ol><li>a</li><li>b</li></ol><ol><li>c</li></ol>", "1. a\n2. b\n\n1. c"),
     ("<pre><span>def</span> f():\n    return  1\n</pre>", "```\ndef f():\n    return  1\n```"),
+    ("<pre><div>a = 1</div><div>  b</div>c<br>d</pre>e", "```\na = 1\n  b\nc\nd\n```\n\ne"),
+    ("<h2></h2><ul><li><p>a</p><li></ul>b<pre></pre>", "- a\n\nb\n\n```\n```"),
     ("<dl><dt>term<dd>meaning</dl>", "term\nmeaning"),
     ("a<br>b<hr>c", "a\nb\n\nc"),
     (

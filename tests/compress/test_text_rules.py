@@ -1,4 +1,4 @@
-"""The rules for texts as recoding uses them: never longer in tokens, at rest after one pass, each with a stated loss."""
+"""The rules for texts under recoding: never longer in tokens, at rest after one pass, each with a stated loss."""
 
 from __future__ import annotations
 
@@ -45,13 +45,6 @@ PIECES = [
     "┌─┐\n",
     "└─┘\n",
 ]
-    "2026-03-01T10:00:00Z up\n",
-    "2026-03-01T10:00:01Z \x1b[31mdown\x1b[0m  \n",
-    "<p>word</p>",
-    "│ a │\n",
-    "┌─┐\n",
-    "└─┘\n",
-]
 
 
 @given(texts_of(*PIECES))
@@ -69,6 +62,15 @@ def test_coloured_logs_take_both_rules() -> None:
     assert done is not None
     assert sorted(done.rules) == ["ansi", "log"]
     assert done.tokens_after < 0.5 * done.tokens_before
+
+
+def test_a_log_with_a_colour_here_and_there_is_a_log() -> None:
+    text = "".join(f"2026-03-01T10:00:{s:02}Z INFO step {s * 7}\n" for s in range(60)) + "\x1b[31mfailed\x1b[0m\n"
+
+    done = recode(text, TOKENIZER.count, RULES)
+
+    assert done is not None
+    assert done.rules == ("log",)
 
 
 def test_each_rule_says_what_it_loses() -> None:

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from farthing.compress.tidy import results, tidy
+from farthing.compress.places import places
+from farthing.compress.tidy import tidy
 from tests.fakes.json_texts import json_texts, spelled
 
 LOOSE = '{ "a" : [ 1.0, 1 ],\n "b": "x  y" }'
@@ -142,8 +143,8 @@ def test_only_the_replaced_literals_differ_and_they_mean_the_same(
     found = tidy(endpoint, payload, body)
     assert payload == kept
     after = json.loads(found.body)
-    before_texts = [result.text for result in results(endpoint, payload)]
-    after_texts = [result.text for result in results(endpoint, after)]
+    before_texts = [result.text for result in places(endpoint, payload)]
+    after_texts = [result.text for result in places(endpoint, after)]
     for old, new in zip(before_texts, after_texts, strict=True):
         if old != new:
             assert spelled(old) == spelled(new)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from farthing.compress.forms import Form
 from farthing.compress.tidy import tidy
 from farthing.compress.view import View, inspect
 
@@ -89,6 +90,21 @@ def test_the_reason_why_nothing_was_done(content: Any, reason: str) -> None:
     assert view.bytes_before == view.bytes_after
     assert reason in shown(view)
     assert "Nothing to save" in shown(view)
+
+
+ROWS = json.dumps([{"order_id": f"A-{i:04d}", "state": "shipped", "total": i} for i in range(40)], indent=1)
+
+
+def test_the_rules_of_each_text_are_named_and_how_far_they_may_go_is_asked() -> None:
+    (recoded,) = inspect(request(ROWS), "m", count).changes
+    assert recoded.rule == "tidy+rows"
+    (tidied,) = inspect(request(ROWS), "m", count, None).changes
+    assert (tidied.rule, tidied.after) == ("tidy", json.dumps(json.loads(ROWS), separators=(",", ":")))
+    bold = inspect(ROWS, "m", count, Form("squeeze", keep=0.3), "Where is A-0017?")
+    assert "squeeze" in bold.changes[0].rule
+    assert "A-0017" in bold.changes[0].after
+    assert bold.tokens_after < recoded.tokens_after < tidied.tokens_after
+    assert "leave things out" in shown(bold)
 
 
 def test_json_carries_figures_and_no_text() -> None:

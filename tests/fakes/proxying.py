@@ -12,7 +12,8 @@ from typing import Any
 
 import httpx
 
-from farthing.proxy.app import Running, Services, running
+from farthing.proxy.app import Running, running
+from farthing.proxy.build import Services
 from farthing.proxy.clock import Clock
 from farthing.proxy.config import load
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farthing.compress.tidy import results
+from farthing.compress.places import places
 from farthing.policies.eligibility import Rules, eligible
 from farthing.proxy.exchange import CacheMode, Controls, Endpoint
 from farthing.proxy.wire import is_plain
@@ -154,4 +154,4 @@ def test_what_is_plain_gets_the_same_verdict_and_has_no_result_to_tidy(turns: li
         for endpoint in (Endpoint.CHAT, Endpoint.RESPONSES, Endpoint.MESSAGES):
             short = eligible(endpoint, payload, Controls(), Rules(), plain=True)
             assert short == eligible(endpoint, payload, Controls(), Rules())
-            assert list(results(endpoint, payload)) == []
+            assert list(places(endpoint, payload)) == []

@@ -16,7 +16,8 @@ from farthing.policies.vcache import VCache
 from farthing.policies.verified import Verified
 from farthing.proxy import reuse_state
 from farthing.proxy.config import Semantic
-from farthing.proxy.reuse_state import Learnt, lines, load, new_policy, save
+from farthing.proxy.learnt import Learnt, lines, load, save
+from farthing.proxy.reuse_state import REUSE, new_policy
 from farthing.proxy.tasks import TaskGroup
 
 ROUTE = RouteKey("t", "m 1")
@@ -35,8 +36,8 @@ def taught(policy: Policy, labels: int = 60) -> Policy:
 def test_what_is_proved_is_proved_after_a_restart(tmp_path: Path) -> None:
     policy = taught(new_policy(LOOSE))
     assert policy.serves(ROUTE)
-    save(tmp_path / "reuse.json", lines(LOOSE, policy))
-    again = load(tmp_path / "reuse.json", LOOSE)
+    save(tmp_path / "reuse.json", lines(REUSE, LOOSE, policy))
+    again = load(tmp_path / "reuse.json", REUSE, LOOSE)
     assert again.serves(ROUTE)
     assert again.state() == policy.state()
 
@@ -47,43 +48,43 @@ def test_what_is_proved_is_proved_after_a_restart(tmp_path: Path) -> None:
 )
 def test_what_can_not_be_trusted_is_turned_aside(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "reuse.json"
-    save(path, lines(LOOSE, taught(new_policy(LOOSE))))
+    save(path, lines(REUSE, LOOSE, taught(new_policy(LOOSE))))
     whole = path.read_bytes()
     if content is None:  # of the right scorer, but damaged within
         kept = [orjson.loads(line) for line in whole.splitlines()]
         next(part for part in kept[1:] if part[0] == "routes" and part[1])[1][0][2]["book"]["evidence"] = [[-1, 0]]
         content = b"\n".join(map(orjson.dumps, kept))
     path.write_bytes(content)
-    assert load(path, LOOSE).state() == []
+    assert load(path, REUSE, LOOSE).state() == []
     assert not path.exists()
     assert (tmp_path / "reuse.other.json").read_bytes() == content
 
 
 def test_another_scorer_turns_the_file_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "reuse.json"
-    save(path, lines(LOOSE, taught(new_policy(LOOSE))))
+    save(path, lines(REUSE, LOOSE, taught(new_policy(LOOSE))))
     other = tmp_path / "verifier.json"
     other.write_text("{}", "utf-8")
     monkeypatch.setattr(reuse_state, "MODEL", other)
-    assert not load(path, LOOSE).serves(ROUTE)
+    assert not load(path, REUSE, LOOSE).serves(ROUTE)
     assert (tmp_path / "reuse.other.json").exists()
 
 
 def test_no_file_is_no_evidence_and_no_complaint(tmp_path: Path) -> None:
-    assert load(tmp_path / "reuse.json", LOOSE).state() == []
+    assert load(tmp_path / "reuse.json", REUSE, LOOSE).state() == []
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_stricter_promise_is_judged_anew_by_the_same_evidence(tmp_path: Path) -> None:
-    save(tmp_path / "reuse.json", lines(LOOSE, taught(new_policy(LOOSE))))
-    strict = load(tmp_path / "reuse.json", LOOSE.model_copy(update={"max_wrong": 0.01}))
+    save(tmp_path / "reuse.json", lines(REUSE, LOOSE, taught(new_policy(LOOSE))))
+    strict = load(tmp_path / "reuse.json", REUSE, LOOSE.model_copy(update={"max_wrong": 0.01}))
     assert not strict.serves(ROUTE)
     assert strict.state()[0].labels > 0
 
 
 def test_a_write_that_fails_leaves_the_old_file_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "reuse.json"
-    save(path, lines(LOOSE, taught(new_policy(LOOSE))))
+    save(path, lines(REUSE, LOOSE, taught(new_policy(LOOSE))))
     before = path.read_bytes()
 
     def full(descriptor: int) -> None:
@@ -91,9 +92,9 @@ def test_a_write_that_fails_leaves_the_old_file_whole(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
-        save(path, lines(LOOSE, new_policy(LOOSE)))
+        save(path, lines(REUSE, LOOSE, new_policy(LOOSE)))
     assert path.read_bytes() == before
-    assert load(path, LOOSE).serves(ROUTE)
+    assert load(path, REUSE, LOOSE).serves(ROUTE)
 
 
 def test_the_policy_is_what_the_configuration_asks_for() -> None:
@@ -107,9 +108,9 @@ class Owner:
 
     def __init__(self, path: Path) -> None:
         self.tasks = TaskGroup()
-        self.learnt = Learnt(path, self.tasks.spawn)
+        self.learnt = Learnt(path, self.tasks.spawn, REUSE)
 
-    async def __aenter__(self) -> Learnt:
+    async def __aenter__(self) -> Learnt[Semantic]:
         return self.learnt
 
     async def __aexit__(self, *_: Any) -> None:
@@ -143,7 +144,7 @@ async def test_it_is_written_at_the_end_and_not_where_the_cache_is_off(tmp_path:
     async with Owner(tmp_path) as learnt:
         taught(await learnt.use(LOOSE))
     assert [path.name for path in tmp_path.iterdir()] == ["reuse-verified.json"]
-    assert load(tmp_path / "reuse-verified.json", LOOSE).serves(ROUTE)
+    assert load(tmp_path / "reuse-verified.json", REUSE, LOOSE).serves(ROUTE)
 
 
 async def test_trying_another_policy_loses_nothing(tmp_path: Path) -> None:
@@ -169,8 +170,8 @@ JUDGED = LOOSE.model_copy(update={"second_stage": "judge:cheap"})
 )
 def test_what_was_learnt_under_another_second_stage_proves_nothing(tmp_path: Path, other: dict[str, Any]) -> None:
     path = tmp_path / "reuse.json"
-    save(path, lines(JUDGED, taught(new_policy(JUDGED))))
-    assert not load(path, JUDGED.model_copy(update=other)).serves(ROUTE)
+    save(path, lines(REUSE, JUDGED, taught(new_policy(JUDGED))))
+    assert not load(path, REUSE, JUDGED.model_copy(update=other)).serves(ROUTE)
     assert (tmp_path / "reuse.other.json").exists()
 
 
@@ -178,15 +179,15 @@ def test_the_question_that_a_judge_is_asked_is_part_of_what_was_learnt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "reuse.json"
-    save(path, lines(JUDGED, taught(new_policy(JUDGED))))
+    save(path, lines(REUSE, JUDGED, taught(new_policy(JUDGED))))
     monkeypatch.setattr(reuse_state.judge, "VERSION", 99)
-    assert not load(path, JUDGED).serves(ROUTE)
+    assert not load(path, REUSE, JUDGED).serves(ROUTE)
 
 
 def test_the_judges_money_and_patience_change_nothing_of_what_was_learnt(tmp_path: Path) -> None:
     path = tmp_path / "reuse.json"
-    save(path, lines(JUDGED, taught(new_policy(JUDGED))))
-    assert load(path, JUDGED.model_copy(update={"judge_daily_usd": 9, "judge_deadline_ms": 9.0})).serves(ROUTE)
+    save(path, lines(REUSE, JUDGED, taught(new_policy(JUDGED))))
+    assert load(path, REUSE, JUDGED.model_copy(update={"judge_daily_usd": 9, "judge_deadline_ms": 9.0})).serves(ROUTE)
 
 
 async def test_writing_gives_others_their_turn_after_every_few_routes(tmp_path: Path) -> None:
@@ -203,4 +204,4 @@ async def test_writing_gives_others_their_turn_after_every_few_routes(tmp_path: 
 
     assert len(written) > 500 / 40
     assert turns >= len(written)
-    assert load(tmp_path / "reuse-verified.json", LOOSE).count == 500
+    assert load(tmp_path / "reuse-verified.json", REUSE, LOOSE).count == 500

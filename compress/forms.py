@@ -1,0 +1,114 @@
+"""How far a text is shortened, and the shortening of one text. Pure.
+
+A form is a step from gentle to bold: first other words for the same value, then less and less of it. Rules of this
+file: a form is used only where it costs fewer tokens by the count of the model that will read it, and each recoding
+only where its decoder gives the equal value back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from farthing.compress.recode import recode
+from farthing.compress.recode_ansi import AnsiRule
+from farthing.compress.recode_json import JsonRows
+from farthing.compress.recode_log import LogRule
+from farthing.compress.recode_table import Tables
+from farthing.compress.repeats import encode_repeats
+from farthing.compress.rule import Rule
+from farthing.compress.squeeze import Target, squeeze
+from farthing.compress.tidy import tidied_text
+
+__all__ = ["RECODE", "RULES", "VERSION", "Form", "Short", "forms_of", "rules_with", "shorten"]
+
+Count = Callable[[str], int]
+
+VERSION = 1
+"""Of all rules together: what was decided and what was proved under another one counts no more."""
+
+RULES: tuple[Rule, ...] = (AnsiRule(), JsonRows(), Tables(), LogRule())
+# What squeeze leaves of a text's tokens, from gentle to bold.
+_KEEPS = (0.7, 0.5, 0.3)
+_SHORT_CHARS = 200  # nothing to be had
+
+
+class Form(NamedTuple):
+    """`rules`: recodings that may be tried. `keep`: the share of tokens that squeeze leaves; None: it leaves all."""
+
+    name: str
+    rules: tuple[Rule, ...] = RULES
+    keep: float | None = None
+
+
+RECODE = Form("recode")
+
+
+class Short(NamedTuple):
+    """A text made shorter. `rules`: which did it, in their order. `removed`: what was left out. Tokens: the text's."""
+
+    text: str
+    rules: tuple[str, ...]
+    tokens_before: int
+    tokens_after: int
+    removed: tuple[str, ...] = ()
+
+
+def forms_of(*, recode: bool, squeeze_to: float | None, rules: tuple[Rule, ...] = RULES) -> tuple[Form, ...]:
+    """The forms from gentle to bold: recoding where that is wanted, then squeezing as far as to `squeeze_to`."""
+    gentle = (Form("recode", rules),) if recode else ()
+    if squeeze_to is None:
+        return gentle
+    keeps = sorted({keep for keep in _KEEPS if keep > squeeze_to} | {squeeze_to}, reverse=True)
+    return gentle + tuple(Form(f"squeeze-{keep:g}", rules if recode else (), keep) for keep in keeps)
+
+
+def rules_with(*, html: bool) -> tuple[Rule, ...]:
+    """The recodings; with `html` pages are reduced as well, which can't be undone.
+
+    Raises ImportError where the extra `html` isn't installed: the operator's fault.
+    """
+    if not html:
+        return RULES
+    import lxml.etree  # noqa: F401 - said at the start, and not with the first page
+
+    from farthing.compress.reduce_html import HtmlRule
+
+    return (HtmlRule(), *RULES)
+
+
+def shorten(text: str, question: str, form: Form, count: Count, earlier: Sequence[str] = ()) -> Short | None:
+    """The text in this form; None where tidy alone does as well. Never raises for any text.
+
+    `question`: what is asked about it. `earlier`: the texts of the messages before it, as the model sees them; only
+    such as will stay as they are.
+    """
+    if len(text) < _SHORT_CHARS:
+        return None
+    tidied = tidied_text(text) or text
+    if form.rules and earlier and (repeated := encode_repeats(tidied, earlier, count)) is not None:
+        tokens = count(tidied), count(repeated)
+        recoded = recode(tidied, count, form.rules)
+        if recoded is None or tokens[1] < recoded.tokens_after:
+            return Short(repeated, ("repeats",), *tokens)
+    if form.keep is None:
+        recoded = recode(tidied, count, form.rules)
+        return Short(*recoded) if recoded is not None else None
+    return _squeezed(tidied, question, form, count)
+
+
+def _squeezed(text: str, question: str, form: Form, count: Count) -> Short | None:
+    """What is left, recoded; None where neither makes it shorter."""
+    assert form.keep is not None
+    chosen = squeeze(text, question, Target(form.keep), count)
+    left, shorter = (text, False) if chosen.reason else (chosen.text, chosen.tokens_after < chosen.tokens_before)
+    rules = ("squeeze",) if shorter else ()
+    body = left.removeprefix(chosen.notice) if shorter else left
+    recoded = recode(body, count, form.rules)
+    if recoded is not None:
+        left, rules = (chosen.notice if shorter else "") + recoded.text, (*rules, *recoded.rules)
+    if not rules:
+        return None
+    after = count(left)
+    removed = chosen.removed if shorter else ()
+    return Short(left, rules, chosen.tokens_before, after, removed) if after < chosen.tokens_before else None

@@ -1,0 +1,193 @@
+"""Everything that answers requests under one configuration."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from functools import partial
+
+from farthing.cache.flight import Flights
+from farthing.cache.places import Places
+from farthing.cache.second_opinion import Band
+from farthing.cache.semantic_thread import SemanticThread
+from farthing.cache.stage_exact import ExactStage, KeepStage
+from farthing.cache.stage_flight import FlightStage
+from farthing.compress.plan import ASKED, lossy
+from farthing.policies.eligibility import Rules
+from farthing.policies.retry import RetryRules
+from farthing.policies.stage import EligibleStage, SpendStage
+from farthing.proxy.account import Account, AccountStage
+from farthing.proxy.audit import Auditor
+from farthing.proxy.build_compress import open_beyond
+from farthing.proxy.build_semantic import (
+    a_hits_worth_usd,
+    freshness,
+    near_until_s,
+    open_second,
+    open_semantic,
+    same_thread,
+)
+from farthing.proxy.config import Config
+from farthing.proxy.connections import Connections
+from farthing.proxy.deadlines import Deadlines
+from farthing.proxy.errand import Errands
+from farthing.proxy.exchange import Stage
+from farthing.proxy.held import State
+from farthing.proxy.pipeline import Pipeline
+from farthing.proxy.prices import RateCard
+from farthing.proxy.repeat import Repeats
+from farthing.proxy.server import Relay
+from farthing.proxy.stage_compress import CompressStage
+from farthing.proxy.stage_semantic import SemanticStage
+from farthing.proxy.stage_upstream import UpstreamStage
+from farthing.proxy.stages import AdmitStage, AssignStage, ParseStage, RouteStage, Tenants
+
+__all__ = ["Services", "build"]
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Everything that one configuration made: what answers requests now."""
+
+    config: Config
+    state: State
+    thread: SemanticThread | None
+    connections: Connections
+    semantic: SemanticStage
+    pipeline: Pipeline
+    admit: AdmitStage
+    relay: Relay
+
+
+async def build(config: Config, held: State, stack: AsyncExitStack, old: Services | None = None) -> Services:
+    """What answers requests under `config`; connections and models of `old` are used on where they still fit."""
+    connections = old.connections if old is not None and old.config.upstream == config.upstream else None
+    if connections is None:
+        connections = Connections(
+            config.upstream.url,
+            connect_timeout_s=config.upstream.connect_timeout_s,
+            limit=config.upstream.max_connections,
+            spawn=held.tasks.spawn,
+            clock=held.clock,
+        )
+        stack.callback(connections.close)
+    thread = old.thread if old is not None and same_thread(old.config, config) else None
+    if config.semantic.mode == "off" or config.cache.mode == "off":
+        thread = None
+    elif thread is None:
+        thread = open_semantic(config, held.tasks)
+        stack.push_async_callback(thread.close)
+    rates = RateCard(config.prices.models, config.upstream.provider, config.upstream.url)
+    semantic = SemanticStage(
+        thread=thread,
+        store=held.store,
+        upstream_url=config.upstream.url,
+        reuse=await held.learnt.use(config.semantic),
+        unproven=config.semantic.unproven,
+        deadline_s=config.semantic.deadline_ms / 1000,
+        band=Band(*config.semantic.judge_band),
+        judge_deadline_s=config.semantic.judge_deadline_ms / 1000,
+        spawn=lambda coro: held.tasks.spawn(coro, "semantic"),
+        clock=held.clock,
+        randomness=held.randomness,
+        renderer=held.renderer,
+        places=held.places if config.semantic.templates else Places(None),
+        worth_usd=partial(a_hits_worth_usd, rates),
+        semantic_until_s=partial(near_until_s, freshness(config.cache)),
+        served_cases=held.served_cases,
+        lately=held.lately,
+    )
+    # The price table takes a tenth of a second to load: not while a request waits for it.
+    held.tasks.spawn(asyncio.to_thread(rates.rates, "gpt-4o-mini", held.clock.now_s()), "load prices")
+    account = Account(
+        rates, held.ledger, held.tokenizer, held.total, held.clock, patience_s=config.semantic.deadline_ms / 1000
+    )
+    compress = CompressStage(config.compress.tidy, config.compress.squeeze)
+    pipeline, admit, on_the_way = lay_out(config, held, semantic, compress, connections, account)
+    audits = Errands(
+        "audit",
+        on_the_way,
+        account,
+        limit_pico=int(config.semantic.audit_daily_usd * 10**12),
+        hard_limit_pico=None if config.spend.daily_usd is None else int(config.spend.daily_usd * 10**12),
+        buffer_bytes=config.limits.buffer_bytes,
+        clock=held.clock,
+        randomness=held.randomness,
+        barred=held.barred,
+        spent=held.audited,
+    )
+    semantic.auditor = Auditor(audits)
+    if thread is not None:
+        loaded = ("", None) if old is None else (old.config.semantic.second_stage, old.semantic.second)
+        semantic.second = open_second(config, held, audits, stack, loaded)
+    compress.beyond = await open_beyond(config, held, rates, audits, thread, stack)
+    repeats = Repeats(
+        held.store,
+        held.renderer,
+        account,
+        held.barred,
+        lambda: not (config.all_off or held.switch() or admit.full or pipeline.breaker.open_until),
+        held.clock,
+        held.randomness,
+        config.limits.repeat_bytes,
+    )
+    relay = Relay(pipeline, account, repeats, held.tasks, config.limits, config.upstream, held.clock, held.randomness)
+    return Services(config, held, thread, connections, semantic, pipeline, admit, relay)
+
+
+def lay_out(
+    config: Config,
+    held: State,
+    semantic: SemanticStage,
+    compress: CompressStage,
+    connections: Connections,
+    account: Account,
+) -> tuple[Pipeline, AdmitStage, tuple[Stage, ...]]:
+    """The stages, in the order of pipeline.FRONT and pipeline.BACK."""
+    cache, upstream, clock, randomness = config.cache, config.upstream, held.clock, held.randomness
+    admit = AdmitStage(Tenants(held.secret, config.auth), config.limits)
+    flight = FlightStage(Flights(), cache.join, config.limits.buffer_bytes, clock, randomness)
+    fresh = freshness(cache)
+    modes = {"recode": config.compress.recode, "squeeze": config.compress.squeeze}
+    changes = {asked: lossy(**modes, asked=asked) for asked in ASKED}
+    limit = config.spend.daily_usd
+    front = (
+        AccountStage(account),
+        admit,
+        ParseStage(config.limits.parse_bytes),
+        AssignStage("default", config.id, lambda: config.all_off or held.switch(), changes),
+        EligibleStage(Rules(cache.mode == "exact", cache.sampled, cache.remote_urls, cache.responses_never_chained)),
+        ExactStage(held.store, config.upstream.url, cache.variants, held.barred, clock, randomness, held.renderer),
+        flight,
+    )
+    carrier = UpstreamStage(
+        connections,
+        Deadlines(),
+        upstream,
+        config.limits,
+        clock,
+        randomness,
+        RetryRules(upstream.retries, upstream.retry_base_s, upstream.retry_max_s, upstream.retry_after_send),
+        passive=config.all_off,
+    )
+    back = (
+        KeepStage(
+            held.store,
+            lambda *about: fresh.of(*about).ttl_s,
+            cache.max_entry_bytes,
+            held.barred,
+            clock,
+            semantic.learn,
+        ),
+        semantic,
+        compress,
+        RouteStage(),
+        SpendStage(None if limit is None else int(limit * 10**12), held.total, clock),
+        carrier,
+    )
+    return (
+        Pipeline(front, back, flight, held.tasks, clock),
+        admit,
+        (CompressStage(config.compress.tidy), back[3], carrier),
+    )

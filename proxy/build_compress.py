@@ -1,0 +1,140 @@
+"""Recode and squeeze, as the configuration has them."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from dataclasses import replace
+
+from farthing.cache.semantic_thread import SemanticThread
+from farthing.compress.decided_store import Decisions
+from farthing.compress.forms import VERSION, Form, forms_of, rules_with
+from farthing.compress.places import Marks
+from farthing.compress.rule import Rule
+from farthing.policies.agree import agree_bytes
+from farthing.policies.opinion import Opinion
+from farthing.policies.reuse import Policy
+from farthing.policies.steps import Chain, Step
+from farthing.proxy.compressing import Compressing, Track
+from farthing.proxy.config import Config
+from farthing.proxy.config_compress import Compress
+from farthing.proxy.errand import Errands
+from farthing.proxy.errors import ConfigFault
+from farthing.proxy.held import State
+from farthing.proxy.prices import RateCard
+from farthing.proxy.shadow import Shadows
+from farthing.proxy.worth import Worth
+
+__all__ = ["marks_of", "open_beyond", "rules_of", "tracks_of"]
+
+_DECIDED_BYTES = 256 * 2**20
+_MEMORY_BYTES = 32 * 2**20
+
+
+async def open_beyond(
+    config: Config,
+    held: State,
+    rates: RateCard,
+    audits: Errands,
+    thread: SemanticThread | None,
+    stack: AsyncExitStack,
+) -> Compressing | None:
+    """What goes beyond tidy; None where nothing does. `thread`: has the embedder by which answers are compared."""
+    compress = config.compress
+    tracks = tracks_of(compress, await held.recoded.use(compress), await held.squeezed.use(compress))
+    if not tracks or config.all_off:
+        return None
+    if held.decisions is None and any(track.serves for track in tracks):
+        held.decisions = await open_decisions(config, held, stack)
+    # The ranks take a second to load: not while a request waits for its tokens to be counted.
+    held.tasks.spawn(asyncio.to_thread(held.tokenizer.count, "farthing", "gpt-4o-mini"), "load ranks")
+    marks = marks_of(compress)
+    return Compressing(
+        tracks=tracks,
+        decisions=held.decisions,
+        version=f"{VERSION} {compress.reduce_html} {marks}",
+        marks=marks,
+        tidy=compress.tidy,
+        tokenizer=held.tokenizer,
+        worth=Worth(rates, held.clock, compress.latency_usd_per_s),
+        clock=held.clock,
+        spawn=lambda coro: held.tasks.spawn(coro, "compress"),
+        randomness=held.randomness,
+        shadow_share=compress.shadow_share,
+        shadows=_shadows(compress, held, audits, thread),
+    )
+
+
+def rules_of(compress: Compress) -> tuple[Rule, ...]:
+    """The recodings that may be tried. Raises ConfigFault: what one of them needs is not installed."""
+    try:
+        return rules_with(html=compress.reduce_html)
+    except ImportError:
+        raise ConfigFault("compress.reduce_html needs lxml: pip install 'farthing[html]'") from None
+
+
+def marks_of(compress: Compress) -> tuple[Marks, ...]:
+    """What the operator says was retrieved."""
+    return tuple(Marks(mark.begin, mark.end, mark.roles) for mark in compress.retrieved)
+
+
+def _shadows(compress: Compress, held: State, audits: Errands, thread: SemanticThread | None) -> Shadows | None:
+    if not compress.shadow_daily_usd:
+        return None
+    calls = replace(
+        audits,
+        kind="shadow",
+        stages=audits.stages[1:],  # its form is given
+        limit_pico=int(compress.shadow_daily_usd * 10**12),
+        spent=held.shadowed,
+    )
+
+    async def compare(a: bytes, b: bytes) -> Opinion:
+        if thread is None or not thread.ready:
+            return await asyncio.to_thread(agree_bytes, a, b)
+        return await thread.run(lambda cache: agree_bytes(a, b, cache.embed))
+
+    return Shadows(calls, compare)
+
+
+async def open_decisions(config: Config, held: State, stack: AsyncExitStack) -> Decisions:
+    """Where the forms of messages are kept: in Redis where the answers are, else in a file."""
+    ttl_s = config.compress.decided_ttl_s
+    if config.store.url.get_secret_value():
+        from farthing.cache.store_redis import RedisStore
+        from farthing.compress.decided_redis import RedisDecisions
+
+        assert isinstance(held.store, RedisStore)
+        return RedisDecisions(held.store, clock=held.clock, ttl_s=ttl_s, memory_bytes=_MEMORY_BYTES)
+    from farthing.compress.decided_disk import FileDecisions
+
+    decisions = FileDecisions(
+        config.state_dir / "decided.db",
+        clock=held.clock,
+        ttl_s=ttl_s,
+        max_bytes=_DECIDED_BYTES,
+        memory_bytes=_MEMORY_BYTES,
+    )
+    await decisions.open()
+    stack.push_async_callback(decisions.close)
+    return decisions
+
+
+def tracks_of(compress: Compress, recoded: Policy, squeezed: Policy) -> tuple[Track, ...]:
+    """The chains of steps. Squeezed texts are recoded too where recoding serves, and then that is proved first."""
+    recode, squeeze = compress.recode, compress.squeeze
+    rules = rules_of(compress)
+    forms = forms_of(
+        recode=recode == "serve", squeeze_to=compress.squeeze_to if squeeze != "off" else None, rules=rules
+    )
+    steps = [(form, recoded if form.keep is None else squeezed) for form in forms]
+    serves = "serve" in (recode, squeeze)
+    found = [_track(steps, serves=serves)] if steps else []
+    if recode == "observe":
+        watched = forms_of(recode=True, squeeze_to=None, rules=rules)
+        found.append(_track([(form, recoded) for form in watched], serves=False))
+    return tuple(found)
+
+
+def _track(steps: list[tuple[Form, Policy]], *, serves: bool) -> Track:
+    return Track(Chain([Step(form.name, policy) for form, policy in steps]), tuple(form for form, _ in steps), serves)

@@ -1,0 +1,51 @@
+"""How recode's and squeeze's policies are had from the configuration, and what their evidence hangs on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+from farthing.compress.forms import VERSION
+from farthing.policies import agree_measured
+from farthing.policies.agree import comparator
+from farthing.policies.ladder import Ladder
+from farthing.policies.reuse import Bound, Mode, Policy
+from farthing.policies.static import Static
+from farthing.policies.verified import Settings, Verified
+from farthing.proxy.config_compress import Compress
+from farthing.proxy.learnt import Recipe
+
+__all__ = ["RECODED", "SQUEEZED"]
+
+# A form is sent or it isn't: every request that it changes has one and the same score.
+_ONE_STEP = Ladder((0.5,), (1.0,))
+_LEAST_AUDITED = 0.01
+
+
+def _policy(compress: Compress, mode: Mode) -> Policy:
+    bound = Bound(compress.max_worse, "hit", compress.confidence)
+    share = compress.shadow_share
+    if compress.unproven:
+        return Static(0.5, on="score", bound=bound, mode=mode, audit_share=share)
+    floor = min(share, _LEAST_AUDITED)
+    return Verified(
+        Settings(bound, mode, comparator=comparator(), audit_share=share, audit_floor=floor, ladder=_ONE_STEP)
+    )
+
+
+def _recipe(name: Literal["recode", "squeeze"], mode: Callable[[Compress], Mode]) -> Recipe[Compress]:
+    def kind(compress: Compress) -> str:
+        return "static" if compress.unproven else "verified"
+
+    return Recipe(
+        about=f"{name}d texts",
+        file=lambda compress: f"compress-{name}-{kind(compress)}.json",
+        kind=kind,
+        made_with=lambda compress: f"{VERSION} html={compress.reduce_html} {agree_measured.VERSION}",
+        new=lambda compress: _policy(compress, mode(compress)),
+        off=lambda compress: mode(compress) == "off",
+    )
+
+
+RECODED = _recipe("recode", lambda compress: compress.recode)
+SQUEEZED = _recipe("squeeze", lambda compress: compress.squeeze)

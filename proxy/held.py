@@ -1,0 +1,136 @@
+"""What outlives a change of configuration: stores, books, counters, switches."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+from farthing.cache.places import Places
+from farthing.cache.stage_exact import Renderer
+from farthing.cache.store import Store
+from farthing.cache.template import Templates
+from farthing.compress.decided_store import Decisions
+from farthing.policies.spend import DayTotal
+from farthing.proxy import state
+from farthing.proxy.clock import Clock, Randomness
+from farthing.proxy.compress_state import RECODED, SQUEEZED
+from farthing.proxy.config import Config, Semantic
+from farthing.proxy.config_compress import Compress
+from farthing.proxy.judge import Verdicts
+from farthing.proxy.lately import Lately
+from farthing.proxy.learnt import Learnt
+from farthing.proxy.ledger import Ledger
+from farthing.proxy.metrics import Metrics
+from farthing.proxy.refused import Refused
+from farthing.proxy.reuse_state import REUSE
+from farthing.proxy.stage_semantic import Case
+from farthing.proxy.tasks import TaskGroup
+from farthing.proxy.tokens import Tokenizer
+
+__all__ = ["State", "open_state", "open_store"]
+
+
+@dataclass(slots=True)
+class State:
+    """All of it. `decisions`: None until a configuration needs them."""
+
+    clock: Clock
+    randomness: Randomness
+    secret: bytes
+    switch: state.Switch
+    store: Store
+    ledger: Ledger | None
+    metrics: Metrics
+    total: DayTotal
+    tasks: TaskGroup
+    renderer: Renderer
+    tokenizer: Tokenizer
+    barred: Refused
+    learnt: Learnt[Semantic]
+    recoded: Learnt[Compress]
+    squeezed: Learnt[Compress]
+    audited: DayTotal
+    judged: DayTotal
+    shadowed: DayTotal
+    verdicts: Verdicts
+    served_cases: OrderedDict[str, Case]
+    places: Places
+    lately: Lately
+    decisions: Decisions | None = None
+
+
+async def open_state(config: Config, clock: Clock, randomness: Randomness, stack: AsyncExitStack) -> State:
+    """Open what lasts; it is pushed on `stack`, so that it closes in reverse order."""
+    stack.callback(state.claim(config.state_dir).close)
+    metrics = Metrics()
+    total, audited, judged, shadowed = DayTotal(), DayTotal(), DayTotal(), DayTotal()
+    ledger = None
+    if config.ledger.enabled:
+        ledger = Ledger(
+            config.state_dir / "ledger.db",
+            flush_ms=config.ledger.flush_ms,
+            buffer_rows=config.ledger.buffer_rows,
+            jsonl=config.ledger.jsonl,
+            on_rows=metrics.observe,
+        )
+        stack.callback(ledger.close)
+        midnight_s = clock.now_s() // 86_400 * 86_400
+        audited.add(ledger.spent_since(midnight_s, overhead_of="audit"), clock.now_s())
+        judged.add(ledger.spent_since(midnight_s, overhead_of="judge"), clock.now_s())
+        shadowed.add(ledger.spent_since(midnight_s, overhead_of="shadow"), clock.now_s())
+        errands = audited.spent_pico + judged.spent_pico + shadowed.spent_pico
+        total.add(ledger.spent_since(midnight_s) + errands, clock.now_s())
+    store = await open_store(config, clock)
+    stack.push_async_callback(store.close)
+    barred = Refused(config.state_dir / "refused")
+    stack.callback(barred.close)
+    tasks = TaskGroup()
+    learnt = Learnt(config.state_dir, tasks.spawn, REUSE)
+    recoded, squeezed = (Learnt(config.state_dir, tasks.spawn, recipe) for recipe in (RECODED, SQUEEZED))
+    for one in (learnt, recoded, squeezed):
+        stack.push_async_callback(one.close)
+    return State(
+        clock=clock,
+        randomness=randomness,
+        secret=state.local_secret(config.state_dir, randomness),
+        switch=state.Switch(config.state_dir, clock),
+        store=store,
+        ledger=ledger,
+        metrics=metrics,
+        total=total,
+        tasks=tasks,
+        renderer=Renderer(),
+        tokenizer=Tokenizer(),
+        barred=barred,
+        learnt=learnt,
+        recoded=recoded,
+        squeezed=squeezed,
+        audited=audited,
+        judged=judged,
+        shadowed=shadowed,
+        verdicts=Verdicts(),
+        served_cases=OrderedDict(),
+        places=Places(Templates()),
+        lately=Lately(),
+    )
+
+
+async def open_store(config: Config, clock: Clock) -> Store:
+    """The store that the configuration names, ready."""
+    url = config.store.url.get_secret_value()
+    if url:
+        from farthing.cache.store_redis import RedisStore
+
+        return RedisStore(url, deadline_ms=config.store.deadline_ms, clock=clock)
+    from farthing.cache.store_local import LocalStore
+
+    store = LocalStore(
+        config.state_dir / "answers.db",
+        clock=clock,
+        memory_bytes=config.store.memory_bytes,
+        max_bytes=config.store.max_bytes,
+        max_entries=config.store.max_entries,
+    )
+    await store.open()
+    return store

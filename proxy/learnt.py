@@ -1,0 +1,150 @@
+"""What a policy has learnt about its routes, kept across restarts in one file of JSON lines.
+
+The evidence speaks for what it was made with (a scorer, an embedder, a set of comparators): with others it proves
+nothing, so a file made with others is turned aside, as is a damaged one, and the routes begin anew in observe.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import orjson
+import structlog
+
+from farthing.policies.reuse import Policy, whole
+
+__all__ = ["Learnt", "Recipe", "lines", "load", "save"]
+
+S = TypeVar("S")  # a section of the configuration
+T = TypeVar("T")
+_EVERY_S = 30.0
+
+log = structlog.get_logger("farthing.learnt")
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe(Generic[S]):
+    """How a policy is had from a section of the configuration.
+
+    `about`: what it learns of, in words. `kind`: which policy it is; each kind has a file of its own, `file` of it, so
+    that trying another one loses nothing. `made_with`: what the evidence hangs on. `off`: nothing is learnt.
+    """
+
+    about: str
+    file: Callable[[S], str]
+    kind: Callable[[S], str]
+    made_with: Callable[[S], str]
+    new: Callable[[S], Policy]
+    off: Callable[[S], bool]
+
+
+def load(path: Path, recipe: Recipe[S], settings: S, held: dict[str, Any] | None = None) -> Policy:
+    """The policy with what was learnt: from `held` (a dump of the running one), else from the file."""
+    policy = recipe.new(settings)
+    reason = ""
+    try:
+        dumped = held
+        if dumped is None:
+            if not path.exists():
+                return policy
+            head, *parts = map(orjson.loads, path.read_bytes().splitlines())
+            if head["made_with"] != recipe.made_with(settings):
+                raise ValueError("it was learnt with something else")
+            dumped = whole((name, value) for name, value in parts)
+        policy.load(dumped)
+        return policy
+    except (OSError, ValueError, KeyError, TypeError, ArithmeticError) as error:
+        reason = str(error) or type(error).__name__
+    if held is None:
+        aside = path.with_suffix(".other.json")
+        try:
+            path.replace(aside)
+        except OSError:
+            aside = path
+        said = f"what was learnt of {recipe.about} can't be used; all routes observe"
+        log.warning(said, reason=reason, file=str(aside))
+    return recipe.new(settings)
+
+
+def lines(recipe: Recipe[S], settings: S, policy: Policy) -> Iterator[bytes]:
+    """The file, line by line: what it was made with, then one slice of the policy's dump after the other."""
+    yield orjson.dumps({"made_with": recipe.made_with(settings)}) + b"\n"
+    for part in policy.dump_slices():
+        yield orjson.dumps(part) + b"\n"
+
+
+def save(path: Path, content: Iterable[bytes]) -> None:
+    """Write the file anew; a reader sees the old one or the new one, never a part. Raises OSError. Blocks."""
+    fresh = path.with_suffix(".new.json")
+    with fresh.open("wb") as out:
+        out.writelines(content)
+        out.flush()
+        os.fsync(out.fileno())
+    fresh.replace(path)
+
+
+async def _between_others(steps: Iterable[T]) -> list[T]:
+    """What the steps give, each taken on the loop, which the policy lives on, with everybody else's turn in between."""
+    found = []
+    for one in steps:
+        found.append(one)
+        await asyncio.sleep(0)
+    return found
+
+
+class Learnt(Generic[S]):
+    """The one policy in use, written to its file in `folder` now and then, before it changes, and once more at the
+    end."""
+
+    def __init__(self, folder: Path, spawn: Callable[[Coroutine[Any, Any, None]], object], recipe: Recipe[S]) -> None:
+        self._folder = folder
+        self._spawn = spawn
+        self._recipe = recipe
+        self._now: tuple[S, Policy] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def use(self, settings: S) -> Policy:
+        """The policy under this configuration; what the one before has learnt stays where it still speaks."""
+        before, recipe = self._now, self._recipe
+        if before is not None and before[0] == settings:
+            return before[1]
+        await self._write()
+        held = None
+        if before is not None and self._which(before[0]) == self._which(settings):
+            held = whole(await _between_others(before[1].dump_slices()))
+        policy = await asyncio.to_thread(load, self._folder / recipe.file(settings), recipe, settings, held)
+        self._now = (settings, policy)
+        if self._timer is None:
+            self._later()
+        return policy
+
+    async def close(self) -> None:
+        """Write what is known."""
+        if self._timer is not None:
+            self._timer.cancel()
+        await self._write()
+
+    def _which(self, settings: S) -> tuple[str, str]:
+        return self._recipe.made_with(settings), self._recipe.kind(settings)
+
+    def _later(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(_EVERY_S, self._tick)
+
+    def _tick(self) -> None:
+        self._spawn(self._write())
+        self._later()
+
+    async def _write(self) -> None:
+        if self._now is None or self._recipe.off(self._now[0]):
+            return
+        settings, policy = self._now
+        content = await _between_others(lines(self._recipe, settings, policy))
+        try:
+            await asyncio.to_thread(save, self._folder / self._recipe.file(settings), content)
+        except OSError as error:
+            log.warning(f"what is learnt of {self._recipe.about} can't be written", error=error.strerror)

@@ -1,0 +1,48 @@
+"""A request sent once more in the background, in another form, to see whether its answer is as good."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from farthing.cache.stage_exact import unfit
+from farthing.policies.opinion import Opinion
+from farthing.proxy.audit import CARRIED
+from farthing.proxy.errand import Errands
+from farthing.proxy.exchange import Call, Exchange
+
+__all__ = ["Shadows"]
+
+_MOST_COMPARED_BYTES = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Shadows:
+    """`compare`: whether two answers, as the upstream's bytes, say the same."""
+
+    errands: Errands
+    compare: Callable[[bytes, bytes], Awaitable[Opinion]]
+
+    def may(self, ex: Exchange) -> bool:
+        """Whether one more may be paid for."""
+        return self.errands.may(ex.model)
+
+    async def ask(self, ex: Exchange, body: bytes, form: str) -> Call:
+        """Send `body` in the name of `ex`, and write the row. `form`: '' for the request as it came."""
+        shadow = self.errands.begin(ex.original)
+        for name in CARRIED:
+            setattr(shadow, name, getattr(ex, name))
+        shadow.body_out, shadow.compress = body, form
+        return await self.errands.run(shadow, f"{form or 'whole'} shadow of {ex.id}")
+
+    async def worse(self, ex: Exchange, whole: Call | None, short: Call | None) -> float | None:
+        """1 where the short request's answer doesn't say what the whole one's says, or that is in doubt; 0 where it
+        does; None where one of them is no answer: an upstream's bad hour says nothing about the form."""
+        for call in (whole, short):
+            if call is None or call.answer is None or unfit(call, ex.endpoint, _MOST_COMPARED_BYTES):
+                return None
+        assert whole is not None
+        assert short is not None
+        assert whole.answer is not None
+        assert short.answer is not None
+        return float((await self.compare(whole.answer, short.answer)).wrong)

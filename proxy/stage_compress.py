@@ -1,0 +1,76 @@
+"""The compressor's place in the pipeline: what goes upstream, with fewer tokens.
+
+Tidy is done here and now; what takes longer, or has to be proved, is proxy/compressing.py's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+from farthing.compress.forms import Form
+from farthing.compress.plan import Plan, plan
+from farthing.compress.rewrite import Rewritten
+from farthing.compress.tidy import Tidied, tidy
+from farthing.proxy.compressing import Compressing
+from farthing.proxy.exchange import GO_ON, Exchange, Quiet, Verdict
+
+__all__ = ["CompressStage"]
+
+_OFF_LOOP_BYTES = 65_536  # tidying more than this takes milliseconds, so it leaves the event loop
+
+
+@dataclass(slots=True)
+class CompressStage(Quiet):
+    """Bodies that have no canonical form are left alone. `recode`, `squeeze`: their modes. `beyond`: what does both;
+    None: only tidy."""
+
+    tidy: bool
+    recode: str = "off"
+    squeeze: str = "off"
+    beyond: Compressing | None = None
+    name: str = field(default="compress", init=False)
+    hard: bool = field(default=False, init=False)
+
+    def on_request(self, ex: Exchange) -> Verdict | Awaitable[Verdict]:
+        """Put the shorter body in the place of the one to be sent."""
+        if not ex.optimise or ex.exact is None or ex.payload is None or ex.body is None:
+            return GO_ON
+        beyond = self.beyond
+        if ex.plain and not ex.controls.compress and (beyond is None or not beyond.marks):
+            return GO_ON  # without a tool's message there is no result to shorten
+        chosen = plan(tidy=self.tidy, squeeze=self.squeeze, asked=ex.controls.compress)
+        if chosen.reason:
+            ex.decide(self.name, "plan", chosen.reason)
+        if beyond is not None and chosen.may("recode"):
+            return self._beyond(ex, beyond, chosen)
+        if not chosen.tidy:
+            return GO_ON
+        work = partial(tidy, ex.endpoint, ex.payload, ex.body)
+        return self._aside(ex, work) if len(ex.body) > _OFF_LOOP_BYTES else self._put(ex, work())
+
+    def on_end(self, ex: Exchange) -> None:
+        """Let the difference that the form made be looked at."""
+        if ex.shortening is not None and self.beyond is not None:
+            self.beyond.ended(ex)
+
+    async def _beyond(self, ex: Exchange, beyond: Compressing, chosen: Plan) -> Verdict:
+        def reach(form: Form) -> bool:
+            return chosen.may("recode" if form.keep is None else "squeeze")
+
+        made: Rewritten | None = await beyond.run(ex, reach)
+        if made is not None and made.texts:
+            ex.body_out = made.body
+        return GO_ON
+
+    async def _aside(self, ex: Exchange, work: Callable[[], Tidied]) -> Verdict:
+        return self._put(ex, await asyncio.to_thread(work))
+
+    def _put(self, ex: Exchange, tidied: Tidied) -> Verdict:
+        if tidied.edits:
+            ex.body_out = tidied.body
+            ex.compress = "tidy"
+            ex.decide(self.name, "shortened", f"{tidied.edits} tool results, {tidied.chars_saved} characters")
+        return GO_ON

@@ -1,0 +1,69 @@
+"""A bolder step serves only where every gentler one does, and falls with it."""
+
+from __future__ import annotations
+
+import pytest
+
+from farthing.policies.ladder import Ladder
+from farthing.policies.reuse import Action, Bound, Label, RouteKey
+from farthing.policies.steps import Chain, Step
+from farthing.policies.verified import Settings, Verified
+
+ROUTE = RouteKey("t", "m 1")
+
+
+def chain(mode: str = "serve") -> Chain:
+    settings = Settings(Bound(0.1), mode, ladder=Ladder((0.5,), (1.0,)), audit_share=1.0)  # type: ignore[arg-type]
+    policy = Verified(settings)
+    return Chain([Step("gentle", policy), Step("bold", policy)])
+
+
+def teach(one: Chain, at: int, labels: int = 80, outcome: float = 0.0) -> None:
+    for _ in range(labels):
+        verdict = one.decide(ROUTE, at, 0.5, may_audit=True)
+        one.learn(ROUTE, at, verdict, Label(outcome))
+
+
+def test_nothing_serves_before_it_is_proved() -> None:
+    one = chain()
+    assert one.proved(ROUTE) == 0
+    assert one.decide(ROUTE, 0, 0.5, may_audit=True).action is Action.OBSERVE
+
+
+def test_steps_are_proved_one_after_the_other() -> None:
+    one = chain()
+    teach(one, 0)
+    assert one.proved(ROUTE) == 1
+    assert one.decide(ROUTE, 0, 0.5, may_audit=True).action is Action.SERVE
+    teach(one, 1)
+    assert one.proved(ROUTE) == 2
+
+
+def test_a_bold_step_alone_serves_nothing() -> None:
+    one = chain()
+    teach(one, 1)
+    assert one.proved(ROUTE) == 0
+
+
+def test_wrong_answers_take_a_step_back_and_the_version_tells() -> None:
+    one = chain()
+    teach(one, 0)
+    teach(one, 1)
+    before = one.version(ROUTE)
+    teach(one, 0, outcome=1.0)
+    assert one.proved(ROUTE) == 0
+    assert one.version(ROUTE) != before
+
+
+def test_steps_and_routes_share_no_evidence() -> None:
+    one = chain()
+    teach(one, 0)
+    assert one.proved(RouteKey("other", ROUTE.name)) == 0
+    assert [name for name, _ in one.states(ROUTE)] == ["gentle"]
+
+
+@pytest.mark.parametrize("mode", ["observe", "off"])
+def test_without_leave_nothing_serves(mode: str) -> None:
+    one = chain(mode)
+    teach(one, 0)
+    assert one.proved(ROUTE) == 0

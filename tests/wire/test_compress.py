@@ -1,0 +1,272 @@
+"""Recode and squeeze on the wire: watched first, served once proved, the same bytes ever after, and honest books."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from farthing.compress.rows import decode_rows
+from tests.fakes.proxying import Proxied, proxied
+from tests.fakes.upstream import Script, ScriptedUpstream
+from tests.wire.test_reuse import quiet
+
+SAYS = "The order is on its way and arrives on Monday."
+LOOSE: dict[str, Any] = {
+    "compress__recode": "serve",
+    "compress__max_worse": 0.25,
+    "compress__confidence": 0.8,
+    "compress__shadow_share": 1.0,
+    "compress__shadow_daily_usd": "5",
+    "compress__latency_usd_per_s": 0,
+    "cache__mode": "off",
+}
+# Time costs nothing here, since a busy test machine takes much of it: what pays is tests/compress/test_pay.py's.
+UNPROVEN: dict[str, Any] = {
+    "compress__recode": "serve",
+    "compress__unproven": True,
+    "compress__latency_usd_per_s": 0,
+    "cache__mode": "off",
+}
+
+
+def orders(salt: int = 0, count: int = 120) -> list[dict[str, Any]]:
+    return [
+        {
+            "order_id": f"A-{salt}-{i:04d}",
+            "state": "shipped" if i % 7 else "late",
+            "total_eur": i * 3.5,
+            "items": i % 5 + 1,
+        }
+        for i in range(count)
+    ]
+
+
+def told(salt: int = 0, count: int = 120, **more: Any) -> list[dict[str, Any]]:
+    """A question, a call, and its result."""
+    call = {"id": f"c{salt}", "type": "function", "function": {"name": "list_orders", "arguments": "{}"}}
+    return [
+        {"role": "user", "content": f"Which of my orders is late ({salt})?"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": f"c{salt}", "content": json.dumps(orders(salt, count), indent=1), **more},
+    ]
+
+
+def body(turns: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
+    return {"model": "m", "messages": turns, "temperature": 0} | more
+
+
+def results(call_body: bytes) -> list[str]:
+    return [turn["content"] for turn in json.loads(call_body)["messages"] if turn["role"] == "tool"]
+
+
+def said(row: dict[str, Any]) -> list[str]:
+    return [f"{action}: {reason}" for stage, action, reason in json.loads(row["decisions"]) if stage == "compress"]
+
+
+@pytest.fixture
+def up(up: ScriptedUpstream) -> ScriptedUpstream:
+    up.default.says = SAYS
+    return up
+
+
+async def test_by_default_a_result_is_tidied_and_what_recoding_would_save_is_told(
+    up: ScriptedUpstream, tmp_path: Path
+) -> None:
+    up.default.wait_s = 0.3
+    async with proxied(up.url, tmp_path) as proxy:
+        proxy.services.state.tokenizer.count("loads the ranks", "m")
+        await proxy.post(body(told()))
+        (row,) = await proxy.rows(1)
+    assert results(up.calls[0].body) == [json.dumps(orders(), separators=(",", ":"))]
+    assert row["compress"] == "tidy"
+    assert any(one.startswith("observed: rows would save ") for one in said(row))
+    assert not (tmp_path / "decided.db").exists()
+
+
+async def test_unproven_recoding_is_sent_decodes_to_the_same_and_stands_in_the_books(
+    up: ScriptedUpstream, tmp_path: Path
+) -> None:
+    async with proxied(up.url, tmp_path, **UNPROVEN) as proxy:
+        await proxy.post(body(told()))
+        (row,) = await proxy.rows(1)
+    (sent,) = results(up.calls[0].body)
+    assert json.loads(decode_rows(sent)) == orders()
+    assert len(sent) < len(json.dumps(orders())) / 2
+    assert row["compress"] == "recode"
+    assert row["tokens_in_original"] > row["tokens_in_sent"]
+    assert row["saved_compress_usd"] > 0
+    assert row["baseline_usd"] - row["cost_usd"] == row["saved_compress_usd"]
+    assert any("predicted" in one for one in said(row))
+
+
+async def test_in_a_growing_conversation_every_earlier_byte_stays_across_a_restart(
+    up: ScriptedUpstream, tmp_path: Path
+) -> None:
+    turns: list[dict[str, Any]] = []
+    for salt in range(3):
+        turns += told(salt)
+        async with proxied(up.url, tmp_path, **UNPROVEN) as proxy:
+            for _ in range(2):
+                await proxy.post(body(turns))
+            turns.append({"role": "assistant", "content": SAYS})
+            turns.append({"role": "user", "content": f"And then ({salt})?"})
+            await proxy.post(body(turns))
+    sent = [json.loads(call.body)["messages"] for call in up.calls]
+    for before, after in pairwise(sent):
+        assert after[: len(before)] == before
+    assert all("[{" not in text for text in results(up.calls[-1].body))
+
+
+async def test_a_lost_decision_leaves_old_turns_tidied(up: ScriptedUpstream, tmp_path: Path) -> None:
+    turns = [*told(1), {"role": "assistant", "content": SAYS}, *told(2)]
+    async with proxied(up.url, tmp_path, **UNPROVEN) as proxy:
+        await proxy.post(body(turns))
+    old, new = results(up.calls[0].body)
+    assert json.loads(old) == orders(1)
+    assert json.loads(decode_rows(new)) == orders(2)
+
+
+async def until_recoded(proxy: Proxied, up: ScriptedUpstream, most: int = 60) -> int:
+    """Send conversations until a client's own request is recoded; how many that took."""
+    for salt in range(most):
+        answer = await proxy.post(body(told(salt)))
+        assert answer.status_code == 200
+        await quiet(proxy)
+        row = next(row for row in await proxy.rows() if row["id"] == answer.headers["x-farthing-id"])
+        if row["compress"] == "recode":
+            return salt
+    raise AssertionError(f"nothing was recoded after {most}")
+
+
+async def test_a_route_is_recoded_once_shadows_have_proved_it_and_they_are_paid_for_in_the_books(
+    up: ScriptedUpstream, tmp_path: Path
+) -> None:
+    async with proxied(up.url, tmp_path, **LOOSE) as proxy:
+        took = await until_recoded(proxy, up)
+        rows = await proxy.rows()
+    assert 3 < took < 40
+    shadows = [row for row in rows if row["endpoint"] == "shadow"]
+    assert len(shadows) >= took
+    assert all(row["overhead_usd"] > 0 and row["cost_usd"] == 0 for row in shadows)
+    assert {row["compress"] for row in shadows[:took]} == {"recode"}
+    meter = sum(2 * call.tokens_in + 8 * call.tokens_out for call in up.calls) * 10**6
+    assert sum((row["cost_usd"] or 0) + (row["overhead_usd"] or 0) for row in rows) == meter
+
+
+async def test_answers_that_get_worse_prove_nothing(up: ScriptedUpstream, tmp_path: Path) -> None:
+    up.by_text = {'\\"order_id\\":': Script(says=SAYS)}  # it stands in the whole form; in rows it is a column's name
+    up.default.says = "I can't tell."
+    async with proxied(up.url, tmp_path, **LOOSE) as proxy:
+        with pytest.raises(AssertionError, match="nothing was recoded"):
+            await until_recoded(proxy, up, 25)
+        rows = await proxy.rows()
+    assert sum(row["endpoint"] == "shadow" for row in rows) >= 20
+
+
+async def test_a_route_goes_back_by_itself_when_its_answers_get_worse(up: ScriptedUpstream, tmp_path: Path) -> None:
+    async with proxied(up.url, tmp_path, **LOOSE) as proxy:
+        took = await until_recoded(proxy, up)
+        up.by_text = {'\\"order_id\\":': Script(says="Something else altogether, and 17 more.")}
+        kinds = []
+        for salt in range(took + 1, took + 40):
+            await proxy.post(body(told(salt)))
+            await quiet(proxy)
+            kinds.append((await proxy.rows())[-1]["compress"])
+        rows = [row for row in await proxy.rows() if row["endpoint"] == "chat"]
+    assert rows[-1]["compress"] == "tidy"
+
+
+@pytest.mark.parametrize(("asked", "form"), [("off", ""), ("tidy", "tidy"), ("squeeze", "recode")])
+async def test_a_header_can_ask_for_less_and_never_for_more(
+    up: ScriptedUpstream, tmp_path: Path, asked: str, form: str
+) -> None:
+    async with proxied(up.url, tmp_path, **UNPROVEN) as proxy:
+        await proxy.post(body(told()), x_farthing_compress=asked)
+        (row,) = await proxy.rows(1)
+    assert row["compress"] == form
+    assert (asked == "squeeze") == ("plan: squeeze is switched off in the configuration" in said(row))
+
+
+async def test_nothing_before_a_clients_cache_mark_is_touched_nor_later_once_it_was_sent_so(
+    up: ScriptedUpstream, tmp_path: Path
+) -> None:
+    mark = {"cache_control": {"type": "ephemeral"}}
+    first = [*told(1, **mark), *told(2)[1:]]
+    async with proxied(up.url, tmp_path, **UNPROVEN) as proxy:
+        await proxy.post(body(first))
+        unmarked = [*told(1), *told(2)[1:], {"role": "assistant", "content": SAYS}, {"role": "user", "content": "Why?"}]
+        await proxy.post(body(unmarked))
+    whole = json.dumps(orders(1), indent=1)
+    for call in up.calls:
+        old, new = results(call.body)
+        assert old == whole
+        assert json.loads(decode_rows(new)) == orders(2)
+
+
+async def test_squeeze_leaves_out_what_the_question_does_not_need_and_says_so(
+    up: ScriptedUpstream, tmp_path: Path
+) -> None:
+    lines = [
+        f"2026-01-01 10:{i // 60:02d}:{i % 60:02d} INFO worker-{i % 4} job {i} done in {i * 7 % 90} ms"
+        for i in range(300)
+    ]
+    lines[123] = "2026-01-01 10:02:03 ERROR worker-3 job 123 failed: connection reset by db-7"
+    turns = [*told()[:2], {"role": "tool", "tool_call_id": "c0", "content": "\n".join(lines)}]
+    turns[0] = {"role": "user", "content": "Why did job 123 fail?"}
+    async with proxied(up.url, tmp_path, **UNPROVEN, compress__squeeze="serve") as proxy:
+        await proxy.post(body(turns))
+        (row,) = await proxy.rows(1)
+    (sent,) = results(up.calls[0].body)
+    assert "connection reset by db-7" in sent
+    assert len(sent) < len("\n".join(lines)) / 2
+    assert row["compress"] == "squeeze", said(row)
+    assert row["saved_compress_usd"] > 0
+
+
+async def test_what_the_operator_marks_as_retrieved_may_be_squeezed_and_nothing_beside_it(
+    up: ScriptedUpstream, tmp_path: Path
+) -> None:
+    passages = "\n\n".join(
+        f"Passage {i}. The town of Nr{i} lies on a river. Its mill was built in {1700 + i}. People there grow apples."
+        for i in range(150)
+    )
+    text = f"Use the documents.\n<docs>{passages}</docs>\nWhen was the mill of Nr17 built?"
+    async with proxied(
+        up.url,
+        tmp_path,
+        **UNPROVEN,
+        compress__squeeze="serve",
+        compress__retrieved=[{"begin": "<docs>", "end": "</docs>"}],
+    ) as proxy:
+        await proxy.post(body([{"role": "user", "content": text}]))
+        (row,) = await proxy.rows(1)
+    sent = json.loads(up.calls[0].body)["messages"][0]["content"]
+    assert row["compress"] == "squeeze", said(row)
+    assert sent.startswith("Use the documents.\n<docs>")
+    assert sent.endswith("</docs>\nWhen was the mill of Nr17 built?")
+    assert "1717" in sent
+    assert len(sent) < len(text) * 0.6
+
+
+async def test_an_answer_to_a_squeezed_request_is_not_served_to_who_asked_for_the_whole(
+    up: ScriptedUpstream, tmp_path: Path
+) -> None:
+    async with proxied(up.url, tmp_path, **UNPROVEN | {"cache__mode": "exact"}) as proxy:
+        await proxy.post(body(told()))
+        again = await proxy.post(body(told()))
+        whole = await proxy.post(body(told()), x_farthing_compress="off")
+    assert again.headers["x-farthing-cache"] == "hit-exact"
+    assert whole.headers["x-farthing-cache"] == "miss"
+
+
+async def test_streams_are_compressed_and_shadowed_alike(up: ScriptedUpstream, tmp_path: Path) -> None:
+    async with proxied(up.url, tmp_path, **LOOSE) as proxy:
+        answer = await proxy.post(body(told(), stream=True))
+        assert answer.text.rstrip().endswith("data: [DONE]")
+        await quiet(proxy)
+        kinds = {row["endpoint"] for row in await proxy.rows()}
+    assert kinds == {"chat", "shadow"}
