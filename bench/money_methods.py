@@ -15,24 +15,18 @@ from typing import NamedTuple
 
 from bench.compress_data import Messages
 from bench.money_world import Conversation, Pieces, PriceModel, Provider, Request, length
-from farthing.compress.decided import FROZEN, Decision, chain, first_new, request_ends, when_new
+from farthing.compress.decided import FROZEN, Decision, chain, first_new, request_ends
 from farthing.compress.decided_store import MemoryDecisions, settle
+from farthing.compress.forms import RECODE, Form, shorten
 from farthing.compress.later_turns import LaterTurns, depth
 from farthing.compress.pay import LEAST_STEPS, PayFacts, Seen, pays
-from farthing.compress.recode import recode
-from farthing.compress.recode_ansi import AnsiRule
-from farthing.compress.recode_json import JsonRows
-from farthing.compress.recode_log import LogRule
-from farthing.compress.recode_table import Tables
-from farthing.compress.rule import Rule
-from farthing.compress.squeeze import Target, squeeze
 from farthing.compress.tidy import tidied_text
 from farthing.proxy.clock import FakeClock
 from farthing.proxy.usage import Usage
 
 __all__ = ["Chooser", "Forms", "Ours", "Played", "always", "oracle", "play", "whole"]
 
-RULES: tuple[Rule, ...] = (JsonRows(), Tables(), LogRule(), AnsiRule())
+SQUEEZE = Form("squeeze-0.5", keep=0.5)
 _EXHAUSTIVE = 729
 _PASSES = 2
 
@@ -70,12 +64,8 @@ class Forms:
             return text
         if form == "tidy":
             return tidied_text(text) or text
-        tidy = self("tidy", text)
-        if form == "recode":
-            found = recode(tidy, self.count, RULES)
-            return found.text if found else tidy
-        squeezed = squeeze(tidy, question, Target(ratio=0.5), self.count).text
-        return min(self("recode", text), squeezed, key=self.count)  # what loses nothing, where it is as short
+        short = shorten(text, question, RECODE if form == "recode" else SQUEEZE, self.count)
+        return short.text if short else self("tidy", text)
 
 
 def question_of(turns: Messages) -> str:
@@ -161,7 +151,7 @@ class Ours:
         """The first form of the ladder that pays."""
         count = self._forms.count
         everything = sum(self._forms.pieces(turn).tokens for turn in turns)
-        asked = {n: question_of(turns[: when_new("chat", turns, n)]) for n in new}
+        asked = {n: question_of(turns[:n]) for n in new}
         for form in self._ladder:
             texts = [self._forms(form, turns[n]["content"], asked[n]) for n in new]
             saved = [count(turns[n]["content"]) - count(text) for n, text in zip(new, texts, strict=True)]
@@ -209,7 +199,7 @@ def oracle(conversation: Conversation, model: PriceModel, forms: Forms, ladder: 
     from the best uniform one. Its questions are those of the requests in which the results came."""
     turns = conversation.turns
     results = results_in(turns)
-    questions = {n: question_of(turns[: when_new("chat", turns, n)]) for n in results}
+    questions = {n: question_of(turns[:n]) for n in results}
     kinds = ("whole", *ladder)
 
     def played(chosen: Sequence[str]) -> Played:

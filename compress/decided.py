@@ -105,15 +105,6 @@ def first_new(endpoint: str, turns: Sequence[Any]) -> int:
     return 0
 
 
-def when_new(endpoint: str, turns: Sequence[Any], number: int) -> int:
-    """How many of the turns there were in the request in which this one was new: all up to the next answer.
-
-    What a decision about it depends on (a question) is to be taken from these, so that it comes out the same later.
-    """
-    after = range(number + 1, len(turns))
-    return next((other for other in after if by_model(endpoint, turns[other])), len(turns))
-
-
 def request_ends(endpoint: str, turns: Sequence[Any]) -> list[int]:
     """The numbers of the turns that ended a request, this one's among them: those before an answer, and the last."""
     ends = [

@@ -26,7 +26,6 @@ from farthing.compress.decided import (
     first_new,
     request_ends,
     tenant_tag,
-    when_new,
 )
 from farthing.compress.decided_disk import FileDecisions
 from farthing.compress.decided_store import Decisions, Found, MemoryDecisions, in_force_s, settle
@@ -146,11 +145,6 @@ def test_in_responses_what_the_model_wrote_has_many_types() -> None:
         assert first_new("responses", [USER, written, result]) == 2
     assert first_new("responses", [USER, call, call, result, result]) == 3
     assert first_new("chat", [USER, call, result]) == 0
-
-
-def test_what_a_decision_was_made_from_ends_with_the_next_answer() -> None:
-    turns = [USER, ANSWER, RESULT, RESULT, USER, ANSWER, USER]
-    assert [when_new("chat", turns, number) for number in range(7)] == [1, 5, 5, 5, 5, 7, 7]
 
 
 @pytest.mark.parametrize(
