@@ -130,10 +130,9 @@ class Ours:
         at = depth("chat", turns)
         later = self._later.expected("t", self._app, at)
         self._later.observe("t", self._app, at)
-        known = await self._store.get_many([keys[n] for n in results])
-        before = sum(decision.tokens_saved for decision in known.decisions if decision is not None)
 
-        async def decide(new: list[int]) -> list[Decision]:
+        async def decide(new: list[int], known: dict[int, Decision]) -> list[Decision]:
+            before = sum(decision.tokens_saved for decision in known.values())
             return self._decide(turns, new, before, later, seen)
 
         ends = request_ends("chat", turns) if self._fresh_start else []
