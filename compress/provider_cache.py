@@ -48,9 +48,14 @@ _ANTHROPIC_MINIMUM = (
 _ANTHROPIC_ELSE = 1024
 
 
-def provider_cache(model: str) -> ProviderCache:
-    """The prompt cache before a model, by its name; for an unknown one OpenAI's, which is the most usual."""
+def provider_cache(model: str, provider: str = "auto") -> ProviderCache:
+    """The prompt cache before a model. `provider`: none, openai, anthropic or deepseek; auto: by the model's name, for an
+    unknown one OpenAI's, which is the most usual."""
     name = model.lower().replace(".", "-")
+    if provider != "auto":
+        name = {"none": "", "openai": "gpt", "anthropic": name if "claude" in name else "claude"}.get(provider, provider)
+    if not name:
+        return NO_CACHE
     if "claude" in name:
         least = next((tokens for part, tokens in _ANTHROPIC_MINIMUM if part in name), _ANTHROPIC_ELSE)
         return ProviderCache(Kind.EXPLICIT, least, 1, _ANTHROPIC_TTL_S)

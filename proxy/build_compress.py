@@ -56,7 +56,7 @@ async def open_beyond(
         marks=marks,
         tidy=compress.tidy,
         tokenizer=held.tokenizer,
-        worth=Worth(rates, held.clock, compress.latency_usd_per_s),
+        worth=Worth(rates, held.clock, compress.latency_usd_per_s, compress.provider_cache),
         clock=held.clock,
         spawn=lambda coro: held.tasks.spawn(coro, "compress"),
         randomness=held.randomness,

@@ -30,7 +30,7 @@ from rich.table import Column, Table
 from farthing.proxy import simulated as simulated_upstream
 from farthing.proxy import small_model
 from farthing.proxy.clock import SystemClock
-from farthing.proxy.demo_replay import Answered, Plan, Tally, judge, median_and_p95, plan, replay
+from farthing.proxy.demo_replay import LOOK_UPS, Answered, Plan, Tally, judge, median_and_p95, plan, replay
 from farthing.proxy.demo_reuse import CONFIDENCE, MAX_WRONG, SecondAct, budget, rewordings
 from farthing.proxy.demo_servers import NotStarted, Server, free_port
 from farthing.proxy.tasks import TaskGroup
@@ -161,6 +161,8 @@ class Demo:
         self._say(
             f"Semantic   served [yellow]unproven[/yellow] from a cosine of {THRESHOLD} on: no error bound is proved;"
         )
+        self._say(f"Compress   the last {LOOK_UPS} requests carry a made list of transactions as a tool's result; it is")
+        self._say("           recoded, [yellow]unproven[/yellow] as well: rows decode to the equal value")
         self._say("           after that a second act, in which nothing is served before its bound is proved")
         if (self._home / "ledger.db").exists():
             self._say(
@@ -242,6 +244,8 @@ class Demo:
             f'[semantic]\nmode = "serve"\n{semantic}'
             "show_texts = true  # the questions are a public data set\n"
             "deadline_ms = 500  # the model next door keeps all processors busy\n\n"
+            '[compress]\nrecode = "serve"\nunproven = true\n'
+            'provider_cache = "none"  # nobody bills what a model on this machine reads\nlatency_usd_per_s = 0\n\n'
             f"[prices.models.{quoted(self._upstream.model)}]\n"
             + "\n".join(PRICE_LINES)
             + f"\nsource = {quoted(source)}\n",
