@@ -14,6 +14,7 @@ from __future__ import annotations
 import heapq
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -34,6 +35,7 @@ _NOTICE = re.compile(r"\[\d{1,9} of \d{1,9} [a-z]+ shown\]\n")
 _NOTICE_TOKENS = 12
 _NEWNESS_LOST = 0.25  # factor for a sentence that a newer version says with other numbers
 _FIRST = 10.0  # what the question names, and a log's first and last line, go before all scores
+_TELLING_SHARE = 0.5  # of the units: a word in more of them, such as a column's name, tells nothing
 _SAMENESS = 0.5  # lost by a unit whose words are all there already, against 1 for the best match
 _WORTH = 0.95  # what leaves more than this of the tokens isn't worth a change
 
@@ -95,9 +97,13 @@ def squeeze(text: str, question: str, target: Target, count: Callable[[str], int
         reason = "no question"
     elif asked.needs_all(units.kind):
         reason = "the question needs all of it"
+    words = Words()
+    bags = [] if reason else [words.terms(unit.text) for unit in units.units]
+    if not (reason or blind or _speaks_of(asked, units, bags)):
+        reason = "none of the question's words are in it"
     if reason:
         return Squeezed(text, len(counted), len(counted), (), before, before, reason)
-    kept = _kept(units, asked, budget, count)
+    kept = _kept(units, bags, asked, budget, count)
     shown = sum(1 for i in counted if i in kept)
     notice = f"[{shown} of {len(counted)} {units.noun} shown]\n"
     short = notice + "".join(unit.text for i, unit in enumerate(units.units) if i in kept)
@@ -109,11 +115,24 @@ def squeeze(text: str, question: str, target: Target, count: Callable[[str], int
     return Squeezed(short, shown, len(counted), removed, before, after, "", notice)
 
 
-def _kept(found: Units, asked: Question, budget: float, count: Callable[[str], int]) -> set[int]:
-    """The indices of the units that stay."""
+def _speaks_of(asked: Question, found: Units, bags: Sequence[Sequence[str]]) -> bool:
+    """Whether there is anything to choose by: a word of the question that tells units apart, or what stands out.
+
+    A question in other words than the text's, or in another language, must not have its answer left out by chance. Of
+    a log's lines most are alike, and what isn't is kept, so a vague question ('what happened?') will do.
+    """
+    if found.kind == "lines" or (found.kind != "prose" and (asked.trouble or asked.extreme)):
+        return True
+    wanted = set(asked.terms)
+    holders = Counter(term for bag in bags for term in wanted.intersection(bag))
+    return any(n <= _TELLING_SHARE * len(bags) for n in holders.values())
+
+
+def _kept(
+    found: Units, bags: Sequence[Sequence[str]], asked: Question, budget: float, count: Callable[[str], int]
+) -> set[int]:
+    """The indices of the units that stay. `bags`: the units' terms."""
     units = found.units
-    words = Words()
-    bags = [words.terms(unit.text) for unit in units]
     items = [i for i, unit in enumerate(units) if unit.role == "item"]
     repeats: frozenset[int] = frozenset()
     first: list[int] = []
