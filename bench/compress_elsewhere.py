@@ -1,8 +1,8 @@
 """Squeeze on logs and records of other sources than its rules were tuned on: `python -m bench.compress_elsewhere`.
 
 Logs in six other formats (access log, Python's logging, pytest, make, syslog, JSON lines), and records that this
-Python holds (packages, error numbers, HTTP statuses, MIME types, entities, files), asked by a word of theirs, by what is
-odd, by an extreme, and in other words than theirs. Needs nothing but the installation; the same items each time there.
+Python holds (packages, error numbers, HTTP statuses, MIME types, entities, files), asked by a word of theirs, by what
+is odd, by an extreme, and in other words than theirs. Needs nothing but the installation; the same items each time.
 """
 
 from __future__ import annotations
@@ -67,7 +67,8 @@ def logs(rng: random.Random) -> Iterator[Item]:
     for _ in range(6):
         lines = [
             f"10.{rng.randrange(255)}.{rng.randrange(255)}.{rng.randrange(255)} - -"
-            f' [12/Mar/2026:10:{j // 60:02d}:{j % 60:02d} +0000] "GET /{rng.choice(["index.html", "app.js", f"api/items/{rng.randrange(999)}"])} HTTP/1.1"'
+            f" [12/Mar/2026:10:{j // 60:02d}:{j % 60:02d} +0000]"
+            f' "GET /{rng.choice(["index.html", "app.js", f"api/items/{rng.randrange(999)}"])} HTTP/1.1"'
             f' {rng.choice([200, 200, 304])} {rng.randrange(200, 9000)} "-" "Mozilla/5.0"'
             for j in range(260)
         ]

@@ -14,13 +14,13 @@ from __future__ import annotations
 import heapq
 import math
 import re
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
 from farthing.compress.bm25 import Words
+from farthing.compress.evidence import can_choose
 from farthing.compress.passages import passage_scores
 from farthing.compress.question import Question, read_question
 from farthing.compress.records import holders, record_scores
@@ -35,7 +35,6 @@ _NOTICE = re.compile(r"\[\d{1,9} of \d{1,9} [a-z]+ shown\]\n")
 _NOTICE_TOKENS = 12
 _NEWNESS_LOST = 0.25  # factor for a sentence that a newer version says with other numbers
 _FIRST = 10.0  # what the question names, and a log's first and last line, go before all scores
-_TELLING_SHARE = 0.5  # of the units: a word in more of them, such as a column's name, tells nothing
 _SAMENESS = 0.5  # lost by a unit whose words are all there already, against 1 for the best match
 _WORTH = 0.95  # what leaves more than this of the tokens isn't worth a change
 
@@ -99,8 +98,8 @@ def squeeze(text: str, question: str, target: Target, count: Callable[[str], int
         reason = "the question needs all of it"
     words = Words()
     bags = [] if reason else [words.terms(unit.text) for unit in units.units]
-    if not (reason or blind or _speaks_of(asked, units, bags)):
-        reason = "none of the question's words are in it"
+    if not (reason or blind or can_choose(asked, units, bags)):
+        reason = "the question's words don't tell what to keep"
     if reason:
         return Squeezed(text, len(counted), len(counted), (), before, before, reason)
     kept = _kept(units, bags, asked, budget, count)
@@ -113,19 +112,6 @@ def squeeze(text: str, question: str, target: Target, count: Callable[[str], int
         return Squeezed(text, len(counted), len(counted), (), before, before, reason)
     removed = tuple(unit.text for i, unit in enumerate(units.units) if i not in kept)
     return Squeezed(short, shown, len(counted), removed, before, after, "", notice)
-
-
-def _speaks_of(asked: Question, found: Units, bags: Sequence[Sequence[str]]) -> bool:
-    """Whether there is anything to choose by: a word of the question that tells units apart, or what stands out.
-
-    A question in other words than the text's, or in another language, must not have its answer left out by chance. Of
-    a log's lines most are alike, and what isn't is kept, so a vague question ('what happened?') will do.
-    """
-    if found.kind == "lines" or (found.kind != "prose" and (asked.trouble or asked.extreme)):
-        return True
-    wanted = set(asked.terms)
-    holders = Counter(term for bag in bags for term in wanted.intersection(bag))
-    return any(n <= _TELLING_SHARE * len(bags) for n in holders.values())
 
 
 def _kept(
