@@ -22,7 +22,7 @@ from rich.progress import track
 from bench.compress import DOCUMENT, RESULTS, ROOT, processor
 from bench.compress_data import Item, load
 from bench.money_methods import Forms, Ours, Played, always, oracle, play, whole
-from bench.money_world import Conversation, PriceModel, grown, sessions, stable
+from bench.money_world import Conversation, PriceModel, grown, sessions, stable, with_clock
 from bench.report import Report, Target, markdown, replace_section, save, show
 from farthing.compress.later_turns import LaterTurns
 from farthing.compress.provider_cache import NO_CACHE, provider_cache
@@ -32,10 +32,11 @@ from farthing.proxy.tokens import Tokenizer
 COUNTED_FOR = "gpt-4o"
 SEEDS = (1, 2, 3)
 DAY_S = 1_795_600_000.0  # prices of 2026-11-25
-CHATS, CALLS, SESSIONS = "long chats", "single calls", "agent sessions"
+CHATS, CALLS, CLOCKS = "long chats", "single calls", "sessions with a clock"
 SINGLE = ("json_tool_output", "logs_and_stacktraces", "markdown_html_page", "code_context")
 LOSSLESS, LOSSY = ("recode", "tidy"), ("squeeze", "recode", "tidy")
 OURS, OURS_LOSSY = "ours: tidy + recode", "ours: squeeze .5 too"
+LOST, OLD_START = "the same, all decisions lost half-way", "the same, without fresh starts"
 GOAL_SHARE = 0.8
 _QUICK = 8
 
@@ -53,8 +54,8 @@ class Sums:
     same: int = 0
     steps: int = 0
 
-    def add(self, before: Played, after: Played, best: Played | None) -> None:
-        """One conversation, as it is and by the method; `best`: by the oracle."""
+    def add(self, before: Played, after: Played, best: Played | None, first: int) -> None:
+        """One conversation, as it is and by the method; `best`: the oracle; `first`: from this turn on we decide."""
         saved = before.pico - after.pico
         self.conversations += 1
         self.whole += before.pico
@@ -62,7 +63,7 @@ class Sums:
         self.best += before.pico - best.pico if best else 0
         self.dearer += saved < 0
         self.worst = min(self.worst, saved / before.pico)
-        same, steps = stable(after.requests)
+        same, steps = stable(after.requests, first)
         self.same += same
         self.steps += steps
 
@@ -128,6 +129,7 @@ def conversations(items: Sequence[Item], seed: int, quick: bool) -> Iterator[Con
         [grown(item.id, CHATS, item.messages, seed) for item in chats],
         [grown(item.id, CALLS, item.messages, seed) for item in calls],
         list(sessions(calls, seed)),
+        [with_clock(one, CLOCKS) for one in sessions(calls, seed)],
     )
     for group in made:
         yield from group[:_QUICK] if quick else group
@@ -135,27 +137,41 @@ def conversations(items: Sequence[Item], seed: int, quick: bool) -> Iterator[Con
 
 def run(model: PriceModel, found: Sequence[Conversation], forms: Forms, runner: asyncio.Runner, table: Table) -> None:
     """Every conversation by every method."""
-    later = {OURS: LaterTurns(), OURS_LOSSY: LaterTurns(), "lost": LaterTurns()}
+    later = {name: LaterTurns() for name in (OURS, OURS_LOSSY, LOST, OLD_START)}
 
-    def ours(name: str, ladder: Sequence[str], one: Conversation, lose_after: int = 0) -> Ours:
-        return Ours(forms, ladder, model, later[name], one.group, runner, lose_after)
+    def ours(name: str, one: Conversation) -> Played:
+        half = max(1, len(one.ends) // 2)
+        ladder = LOSSY if name == OURS_LOSSY else LOSSLESS
+        method = Ours(
+            forms,
+            ladder,
+            model,
+            later[name],
+            one.group,
+            runner,
+            lose_after=half if name == LOST else 0,
+            fresh_start=name != OLD_START,
+        )
+        return play(one, model, method, forms)
 
     for one in found:
         before = play(one, model, whole, forms)
         best, best_lossy = oracle(one, model, forms, LOSSLESS), oracle(one, model, forms, LOSSY)
-        half = max(1, len(one.ends) // 2)
         played: list[tuple[str, Played, Played | None]] = [
             ("tidy, always", play(one, model, always(forms, "tidy"), forms), None),
             ("tidy + recode, always", play(one, model, always(forms, "recode"), forms), best),
-            (OURS, play(one, model, ours(OURS, LOSSLESS, one), forms), best),
-            ("the same, all decisions lost half-way", play(one, model, ours("lost", LOSSLESS, one, half), forms), best),
-            (OURS_LOSSY, play(one, model, ours(OURS_LOSSY, LOSSY, one), forms), best_lossy),
+            (OURS, ours(OURS, one), best),
+            (OLD_START, ours(OLD_START, one), best),
+            (LOST, ours(LOST, one), best),
+            (OURS_LOSSY, ours(OURS_LOSSY, one), best_lossy),
             ("squeeze .5 anew with each question", play(one, model, always(forms, "squeeze"), forms), best_lossy),
             ("oracle: tidy + recode", best, None),
             ("oracle: squeeze .5 too", best_lossy, None),
         ]
         for method, after, reference in played:
-            table.setdefault((model.name, one.group, method), Sums()).add(before, after, reference)
+            table.setdefault((model.name, one.group, method), Sums()).add(
+                before, after, reference, int(bool(one.heads))
+            )
 
 
 def reported(part: str, table: Table, models: Sequence[PriceModel]) -> Report:
@@ -173,6 +189,8 @@ def reported(part: str, table: Table, models: Sequence[PriceModel]) -> Report:
             rows = [(method, together)]
             if method in (OURS, OURS_LOSSY):
                 rows += [(f"- {group}", sums) for group, sums in every.items()]
+            if method == OLD_START:
+                rows = [(f"- {CLOCKS}, without fresh starts", every[CLOCKS])]
             for label, sums in rows:
                 report.rows.append([model.name if first else "", label, *cells(sums)])
                 first = False
@@ -218,7 +236,8 @@ def notes(part: str) -> list[str]:
     """What a reader must know of these figures."""
     return [
         f"The {part} half by sha256 of the item's id. Long chats: as they grew. Single calls: a tool call and its "
-        "result (JSON, logs, pages, code), two requests. Agent sessions: six of these in one conversation. Each three "
+        "result (JSON, logs, pages, code), two requests. Agent sessions: six of these in one conversation; with a "
+        "clock: the time to the second in the system prompt, which leaves nothing to be read from a cache. Each three "
         "times, with other pauses: log-normal, median 4 s after a tool and 45 s after an answer, so that 4 % of the "
         "latter are longer than a cache's five minutes.",
         "Input only; what is answered costs the same. Prices: genai-prices for gpt-5.1 (no cache, OpenAI-style), "
@@ -227,7 +246,7 @@ def notes(part: str) -> list[str]:
         "saved: of the bill as it would have been; with the tokens' count known exactly. dearer, worst: conversations "
         "that cost more than untouched, and the worst of all. of the oracle's: share of the most that could have been "
         "saved with the same forms, all later turns known; above 729 combinations searched turn by turn. same bytes: "
-        "steps at which all of the request before stood unchanged at the beginning of the next.",
+        "steps at which all of the request before stood unchanged at the beginning of the next, the clock aside.",
         "'always': without `pay`. 'anew with each question': decides about all results in each request, as some "
         "compressors do. Nothing in this table says what the squeezed texts still answer: see the other tables.",
     ]

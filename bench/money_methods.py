@@ -15,24 +15,18 @@ from typing import NamedTuple
 
 from bench.compress_data import Messages
 from bench.money_world import Conversation, Pieces, PriceModel, Provider, Request, length
-from farthing.compress.decided import FROZEN, Decision, chain, first_new
+from farthing.compress.decided import FROZEN, Decision, chain, first_new, request_ends
 from farthing.compress.decided_store import MemoryDecisions, settle
+from farthing.compress.forms import RECODE, Form, shorten
 from farthing.compress.later_turns import LaterTurns, depth
 from farthing.compress.pay import LEAST_STEPS, PayFacts, Seen, pays
-from farthing.compress.recode import recode
-from farthing.compress.recode_ansi import AnsiRule
-from farthing.compress.recode_json import JsonRows
-from farthing.compress.recode_log import LogRule
-from farthing.compress.recode_table import Tables
-from farthing.compress.rule import Rule
-from farthing.compress.squeeze import Target, squeeze
 from farthing.compress.tidy import tidied_text
 from farthing.proxy.clock import FakeClock
 from farthing.proxy.usage import Usage
 
 __all__ = ["Chooser", "Forms", "Ours", "Played", "always", "oracle", "play", "whole"]
 
-RULES: tuple[Rule, ...] = (JsonRows(), Tables(), LogRule(), AnsiRule())
+SQUEEZE = Form("squeeze-0.5", keep=0.5)
 _EXHAUSTIVE = 729
 _PASSES = 2
 
@@ -70,12 +64,8 @@ class Forms:
             return text
         if form == "tidy":
             return tidied_text(text) or text
-        tidy = self("tidy", text)
-        if form == "recode":
-            found = recode(tidy, self.count, RULES)
-            return found.text if found else tidy
-        squeezed = squeeze(tidy, question, Target(ratio=0.5), self.count).text
-        return min(self("recode", text), squeezed, key=self.count)  # what loses nothing, where it is as short
+        short = shorten(text, question, RECODE if form == "recode" else SQUEEZE, self.count)
+        return short.text if short else self("tidy", text)
 
 
 def question_of(turns: Messages) -> str:
@@ -107,7 +97,8 @@ def fixed(forms: Forms, chosen: dict[int, str], questions: dict[int, str]) -> Ch
 
 class Ours:
     """Decided once, replayed, and only where it pays. `ladder`: the forms in the order in which they are tried.
-    `lose_after`: so many requests the store of decisions is lost."""
+    `lose_after`: so many requests the store of decisions is lost. `fresh_start`: the store knows
+    all that was sent."""
 
     def __init__(
         self,
@@ -119,17 +110,18 @@ class Ours:
         runner: asyncio.Runner,
         lose_after: int = 0,
         least_steps: Fraction = LEAST_STEPS,
+        fresh_start: bool = True,
     ) -> None:
         self._forms, self._ladder, self._model, self._later, self._app = forms, ladder, model, later, app
         self._runner = runner
-        self._lose_after, self._least_steps = lose_after, least_steps
+        self._lose_after, self._least_steps, self._fresh_start = lose_after, least_steps, fresh_start
         self._store = self._new_store()
         self._requests = 0
 
     def __call__(self, turns: Messages, seen: Seen | None) -> Sent:
         self._requests += 1
         if self._lose_after and self._requests == self._lose_after + 1:
-            self._store = self._new_store()
+            self._store, self._fresh_start = self._new_store(), False  # a new store doesn't know how old the policy is
         return self._runner.run(self._send(turns, seen))
 
     async def _send(self, turns: Messages, seen: Seen | None) -> Sent:
@@ -138,13 +130,13 @@ class Ours:
         at = depth("chat", turns)
         later = self._later.expected("t", self._app, at)
         self._later.observe("t", self._app, at)
-        known = await self._store.get_many([keys[n] for n in results])
-        before = sum(decision.tokens_saved for decision in known.decisions if decision is not None)
 
-        async def decide(new: list[int]) -> list[Decision]:
+        async def decide(new: list[int], known: dict[int, Decision]) -> list[Decision]:
+            before = sum(decision.tokens_saved for decision in known.values())
             return self._decide(turns, new, before, later, seen)
 
-        settled = await settle(self._store, keys, results, first_new("chat", turns), decide)
+        ends = request_ends("chat", turns) if self._fresh_start else []
+        settled = await settle(self._store, keys, results, first_new("chat", turns), decide, ends=ends)
         sent = {}
         for number, done in settled.items():
             text = turns[number]["content"]
@@ -158,8 +150,9 @@ class Ours:
         """The first form of the ladder that pays."""
         count = self._forms.count
         everything = sum(self._forms.pieces(turn).tokens for turn in turns)
+        asked = {n: question_of(turns[:n]) for n in new}
         for form in self._ladder:
-            texts = [self._forms(form, turns[n]["content"], question_of(turns)) for n in new]
+            texts = [self._forms(form, turns[n]["content"], asked[n]) for n in new]
             saved = [count(turns[n]["content"]) - count(text) for n, text in zip(new, texts, strict=True)]
             facts = PayFacts(
                 rates=self._model.rates,
@@ -187,11 +180,8 @@ def play(conversation: Conversation, model: PriceModel, choose: Chooser, forms: 
     provider = Provider(model, forms.count)
     requests: list[Request] = []
     pico = tokens = 0
-    at_s = 0.0
     last: tuple[Usage, float] | None = None
-    for end, pause_s in zip(conversation.ends, conversation.pause_s, strict=True):
-        at_s += pause_s
-        turns = conversation.turns[:end]
+    for turns, at_s in conversation.requests():
         seen = Seen(last[0].tokens_in, last[0].cached, at_s - last[1]) if last else None
         sent = choose(turns, seen)
         prompt = [forms.pieces(turn, sent.get(n)) for n, turn in enumerate(turns)]
@@ -208,7 +198,7 @@ def oracle(conversation: Conversation, model: PriceModel, forms: Forms, ladder: 
     from the best uniform one. Its questions are those of the requests in which the results came."""
     turns = conversation.turns
     results = results_in(turns)
-    questions = {n: question_of(turns[: next(end for end in conversation.ends if end > n)]) for n in results}
+    questions = {n: question_of(turns[:n]) for n in results}
     kinds = ("whole", *ladder)
 
     def played(chosen: Sequence[str]) -> Played:

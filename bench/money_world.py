@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from random import Random
 from typing import Any, NamedTuple
@@ -55,13 +55,24 @@ Count = Callable[[str], int]
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """`turns`: all of them. `ends`: each request sends the turns before one. `pause_s`: before each request."""
+    """`turns`: all of them. `ends`: each request sends the turns before one. `pause_s`: before each request. `heads`:
+    for each request, what stands in the place of the first turn; none: it stays.
+    """
 
     name: str
     group: str
     turns: Messages
     ends: tuple[int, ...]
     pause_s: tuple[float, ...]
+    heads: tuple[dict[str, Any], ...] = ()
+
+    def requests(self) -> Iterator[tuple[Messages, float]]:
+        """The turns of each request, and when it is sent, in seconds from the beginning."""
+        at_s = 0.0
+        for number, (end, pause_s) in enumerate(zip(self.ends, self.pause_s, strict=True)):
+            at_s += pause_s
+            turns = self.turns[:end]
+            yield [self.heads[number], *turns[1:]] if self.heads else turns, at_s
 
 
 class Request(NamedTuple):
@@ -76,6 +87,13 @@ def grown(name: str, group: str, turns: Messages, seed: int) -> Conversation:
     ends = [number for number, turn in enumerate(turns) if turn["role"] == "assistant" and number]
     ends = [end for end in ends if turns[end - 1]["role"] != "assistant"] + [len(turns)]
     return Conversation(name, group, turns, tuple(ends), tuple(pauses(turns, ends, Random(f"{seed} {name}"))))
+
+
+def with_clock(one: Conversation, group: str) -> Conversation:
+    """The same with the time in its system prompt, to the second, as many agents have it."""
+    system = one.turns[0]
+    heads = tuple({**system, "content": f"{system['content']}\nNow: {at_s:.0f} s"} for _, at_s in one.requests())
+    return replace(one, name=f"{one.name} clock", group=group, heads=heads)
 
 
 def pauses(turns: Messages, ends: Sequence[int], chance: Random) -> Iterator[float]:
@@ -153,9 +171,12 @@ def common(one: str, other: str) -> str:
     return one[:low]
 
 
-def stable(requests: Sequence[Request]) -> tuple[int, int]:
-    """(steps where all of the request before stands unchanged at the beginning, steps)."""
-    same = sum(list(after.prompt[: len(before.prompt)]) == list(before.prompt) for before, after in pairwise(requests))
+def stable(requests: Sequence[Request], first: int = 0) -> tuple[int, int]:
+    """(steps where all of the request before, from the `first` turn on, stands unchanged in the next, steps)."""
+    same = sum(
+        list(after.prompt[first : len(before.prompt)]) == list(before.prompt[first:])
+        for before, after in pairwise(requests)
+    )
     return same, len(requests) - 1
 
 

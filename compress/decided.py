@@ -105,6 +105,17 @@ def first_new(endpoint: str, turns: Sequence[Any]) -> int:
     return 0
 
 
+def request_ends(endpoint: str, turns: Sequence[Any]) -> list[int]:
+    """The numbers of the turns that ended a request, this one's among them: those before an answer, and the last."""
+    ends = [
+        number
+        for number in range(len(turns) - 1)
+        if by_model(endpoint, turns[number + 1]) and not by_model(endpoint, turns[number])
+    ]
+    last = len(turns) - 1
+    return ends if last < 0 or (ends and by_model(endpoint, turns[last])) else [*ends, last]
+
+
 def encode(key: bytes, decision: Decision) -> bytes:
     """The decision as bytes that are believed only under this key."""
     held = [decision.texts, decision.rules, decision.tokens_saved]

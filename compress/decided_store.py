@@ -16,11 +16,11 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Container, Sequence
 from typing import NamedTuple, Protocol
 
-from farthing.compress.decided import FROZEN, LEFT, LOST, Decision
+from farthing.compress.decided import FROZEN, LEFT, LOST, Decision, chain
 from farthing.proxy.clock import Clock
 from farthing.proxy.errors import StoreFault
 
-__all__ = ["Decisions", "Found", "Front", "MemoryDecisions", "Settled", "settle"]
+__all__ = ["Decisions", "Found", "Front", "MemoryDecisions", "Settled", "in_force_s", "settle"]
 
 _ENTRY_BYTES = 400  # of a decision without its texts: tuple, key, place in the order; measured, about 380
 
@@ -70,28 +70,37 @@ async def settle(
     first_new: int,
     decide: Callable[[list[int], dict[int, Decision]], Awaitable[list[Decision]]],
     frozen: Container[int] = (),
+    *,
+    ends: Sequence[int] = (),
 ) -> dict[int, Settled]:
-    """The decisions for the turns `asked` about (numbers of turns that hold something to compress), by turn.
+    """The decisions for the turns `asked` about, by turn: for all that hold something to compress, frozen or not.
 
     `keys`: of all turns (`decided.chain`); turns beyond them are left alone. `first_new`: of `decided.first_new`.
     `decide`: makes the decisions for new turns, given their numbers and what is decided for others; it isn't called
     where there are none. `frozen`: turns that may not be touched (before a client's cache mark), which is kept too: the
     mark may be gone next time.
     What was decided before a mark came is replayed all the same. Never raises for the store's sake.
+
+    `ends`: of `decided.request_ends`, given where the store knows all that was sent (`in_force_s` is longer than
+    providers keep anything). What a request ended with is noted then, and turns behind the last one that is known are
+    new, answers among them or not: they were never sent after this beginning. So it is behind an edit, and with a clock
+    in the system prompt; no provider has anything of it.
     """
     asked = [number for number in asked if number < len(keys)]
     if not asked:
         return {}
-    found = await store.get_many([keys[number] for number in asked])
-    settled = {
-        number: Settled(decision)
-        for number, decision in zip(asked, found.decisions, strict=True)
-        if decision is not None
-    }
+    ends = [number for number in ends if number < len(keys)]
+    looked = list(dict.fromkeys((*asked, *ends)))
+    found = await store.get_many([keys[number] for number in looked])
+    known = {number: decision for number, decision in zip(looked, found.decisions, strict=True) if decision is not None}
+    if ends:
+        first_new = min(first_new, max(known, default=-1) + 1)
+    settled = {number: Settled(known[number]) for number in asked if number in known}
     missing = [number for number in asked if number not in settled]
     if found.away:
         return settled | _unkept(missing, frozen, "the store of decisions is away")
-    if not missing:
+    noted = [(keys[number], LEFT) for number in ends[-1:] if number not in known and number not in missing]
+    if not missing and not noted:
         return settled
     made = [(number, FROZEN if number in frozen else LOST) for number in missing]
     new = [number for number in missing if number >= first_new and number not in frozen]
@@ -99,12 +108,24 @@ async def settle(
         known = {number: one.decision for number, one in settled.items()}
         made = list((dict(made) | dict(zip(new, await decide(new, known), strict=True))).items())
     try:
-        kept = await store.put_many([(keys[number], decision) for number, decision in made])
+        kept = await store.put_many([*((keys[number], decision) for number, decision in made), *noted])
     except StoreFault:
         return settled | _unkept(missing, frozen, "the decision can't be kept")
-    for (number, _), decision in zip(made, kept, strict=True):
+    for (number, _), decision in zip(made, kept, strict=False):
         settled[number] = Settled(decision, number in new, "the decision is lost" if decision == LOST else "")
     return settled
+
+
+async def in_force_s(store: Decisions, policy: str, now_s: float) -> float:
+    """Since when this policy is in force, in seconds: since the store was first asked so. 0 where it can't say."""
+    key = chain("", policy, ["in force"])[0]
+    try:
+        since = (await store.get_many([key])).decisions[0]
+        if since is None:
+            since = (await store.put_many([(key, Decision(rules=(repr(now_s),)))]))[0]
+        return max(0.0, now_s - float(since.rules[0]))
+    except (StoreFault, ValueError, IndexError):
+        return 0.0
 
 
 def _unkept(missing: Sequence[int], frozen: Container[int], why: str) -> dict[int, Settled]:

@@ -105,11 +105,13 @@ def pays(facts: PayFacts) -> Pay:
 
 
 def _read_now(facts: PayFacts) -> int:
-    """Tokens that this request would read: the share that the last answer showed, while the provider keeps it."""
+    """Tokens that this request would read at the most: while the provider keeps it, all that was sent the last time,
+    where that was long enough to be written; else what was read then."""
     seen = facts.seen
-    if seen is None or seen.age_s > facts.cache.ttl_s or seen.tokens_in <= 0:
+    if seen is None or seen.age_s > facts.cache.ttl_s:
         return 0
-    return min(facts.tokens_prompt - facts.tokens_saved, max(seen.tokens_cached, 0))
+    held = seen.tokens_in if seen.tokens_in >= facts.cache.minimum_tokens else seen.tokens_cached
+    return max(0, min(facts.tokens_prompt - facts.tokens_saved, held))
 
 
 def _price(facts: PayFacts, rates: Rates, tokens: int, read: int, caches: bool) -> int:

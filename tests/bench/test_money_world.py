@@ -9,7 +9,18 @@ from typing import Any
 
 from bench.compress_data import Item
 from bench.money_methods import Forms, Ours, always, oracle, play, whole
-from bench.money_world import Conversation, Piece, PriceModel, Provider, Request, grown, sessions, shuffled, stable
+from bench.money_world import (
+    Conversation,
+    Piece,
+    PriceModel,
+    Provider,
+    Request,
+    grown,
+    sessions,
+    shuffled,
+    stable,
+    with_clock,
+)
 from farthing.compress.later_turns import LaterTurns
 from farthing.compress.provider_cache import NO_CACHE, Kind, ProviderCache
 from farthing.proxy.prices import Rates, Tiered
@@ -145,6 +156,11 @@ def test_sessions_and_shuffled_chats_are_conversations() -> None:
     assert [one.group for one in made] == ["agent sessions"] * 2
     assert len(made[0].ends) == 12 and made[0].turns[-1]["role"] == "user"
     assert list(sessions(items, 1)) == made
+
+    ticking = with_clock(made[0], "clock")
+    asked = list(ticking.requests())
+    assert len({turns[0]["content"] for turns, _ in asked}) == len(asked)
+    assert [turns[1:] for turns, _ in asked] == [turns[1:] for turns, _ in made[0].requests()]
 
     chats = [Item("c", "long_chat_history", turns(3) * 2, (), False, "")]
     for one in shuffled(chats, 20, 1):

@@ -24,10 +24,11 @@ from farthing.compress.decided import (
     decode,
     encode,
     first_new,
+    request_ends,
     tenant_tag,
 )
 from farthing.compress.decided_disk import FileDecisions
-from farthing.compress.decided_store import Decisions, Found, MemoryDecisions, settle
+from farthing.compress.decided_store import Decisions, Found, MemoryDecisions, in_force_s, settle
 from farthing.compress.tidy import tidied_text
 from farthing.proxy.clock import FakeClock
 from farthing.proxy.errors import StoreFault
@@ -146,6 +147,20 @@ def test_in_responses_what_the_model_wrote_has_many_types() -> None:
     assert first_new("chat", [USER, call, result]) == 0
 
 
+@pytest.mark.parametrize(
+    ("turns", "ends"),
+    [
+        ([], []),
+        ([USER], [0]),
+        ([USER, ANSWER, RESULT, RESULT, USER, ANSWER, ANSWER, USER], [0, 4, 7]),
+        ([USER, ANSWER, RESULT, PREFILL], [0, 2]),
+        ([ANSWER], [0]),
+    ],
+)
+def test_requests_end_before_answers(turns: list[Turn], ends: list[int]) -> None:
+    assert request_ends("chat", turns) == ends
+
+
 # -- decisions as bytes
 
 
@@ -192,8 +207,9 @@ class Away:
 class Client:
     """Sends conversations by way of a compressor that never decides the same thing twice: the worst there could be."""
 
-    def __init__(self, store: Decisions) -> None:
+    def __init__(self, store: Decisions, fresh_start: bool = False) -> None:
         self.store = store
+        self.fresh_start = fresh_start
         self.sent: dict[bytes, bytes] = {}
         self.calls = count()
         self.changed: list[bytes] = []
@@ -206,9 +222,9 @@ class Client:
             return [Decision((f"short {next(self.calls)}",), ("rows",)) for _ in new]
 
         results = [number for number, turn in enumerate(turns) if turn["role"] == "tool"]
-        settled = await settle(
-            self.store, chain("t", "p", turns), results, first_new("chat", turns), decide, frozen=frozen
-        )
+        keys, new = chain("t", "p", turns), first_new("chat", turns)
+        ends = request_ends("chat", turns) if self.fresh_start else []
+        settled = await settle(self.store, keys, results, new, decide, frozen, ends=ends)
         for number, turn in enumerate(turns):
             text = turn["content"]
             if number in settled:
@@ -263,11 +279,14 @@ def histories(draw: st.DrawFn) -> list[tuple[list[Turn], bool]]:
     return requests
 
 
-@given(histories(), st.booleans())
-def test_every_earlier_turn_is_sent_with_the_same_bytes(requests: list[tuple[list[Turn], bool]], away: bool) -> None:
+@settings(deadline=None)
+@given(histories(), st.booleans(), st.booleans())
+def test_every_earlier_turn_is_sent_with_the_same_bytes(
+    requests: list[tuple[list[Turn], bool]], away: bool, fresh_start: bool
+) -> None:
     async def run() -> None:
         store: Decisions = Away() if away else MemoryDecisions(clock=FakeClock(), ttl_s=100, most_bytes=10**6)
-        client = Client(store)
+        client = Client(store, fresh_start)
         for turns, _ in requests:
             await client.send(turns)
         assert client.changed == []
@@ -301,10 +320,13 @@ def test_a_restart_changes_no_byte(tmp_path: Path, requests: list[tuple[list[Tur
     asyncio.run(run())
 
 
-@given(histories(), st.integers(0, 13))
-def test_a_lost_store_changes_each_turn_at_most_once(requests: list[tuple[list[Turn], bool]], loss: int) -> None:
+@settings(deadline=None)
+@given(histories(), st.integers(0, 13), st.booleans())
+def test_a_lost_store_changes_each_turn_at_most_once(
+    requests: list[tuple[list[Turn], bool]], loss: int, fresh_start: bool
+) -> None:
     async def run() -> None:
-        client = Client(MemoryDecisions(clock=FakeClock(), ttl_s=100, most_bytes=10**6))
+        client = Client(MemoryDecisions(clock=FakeClock(), ttl_s=100, most_bytes=10**6), fresh_start)
         for number, (turns, _) in enumerate(requests):
             if number == loss:
                 client.store = MemoryDecisions(clock=FakeClock(), ttl_s=100, most_bytes=10**6)
@@ -316,6 +338,7 @@ def test_a_lost_store_changes_each_turn_at_most_once(requests: list[tuple[list[T
     asyncio.run(run())
 
 
+@settings(deadline=None)
 @given(histories())
 def test_two_replicas_that_race_send_the_same_bytes(requests: list[tuple[list[Turn], bool]]) -> None:
     async def run() -> None:
@@ -359,6 +382,42 @@ async def test_after_a_loss_turns_are_tidied_until_new_ones_come() -> None:
     assert [settled[n].why for n in (2, 3, 7)] == ["the decision is lost"] * 2 + [""]
     assert await settle(store, chain("t", "p", turns[:3]), [2, 9], 0, decide) == {2: (LOST, False, "")}
     assert await settle(store, [], [2], 0, decide) == {}
+
+
+@pytest.mark.parametrize("fresh_start", [False, True])
+async def test_a_clock_in_the_system_prompt_is_another_beginning_each_time(fresh_start: bool) -> None:
+    client = Client(MemoryDecisions(clock=FakeClock(), ttl_s=100, most_bytes=10**6), fresh_start)
+    turns = [USER, ANSWER, RESULT, ANSWER, RESULT]
+    for minute in range(5):
+        await client.send([{"role": "system", "content": f"It is 12:0{minute}."}, *turns])
+    assert client.shortened == (10 if fresh_start else 5)
+    assert client.changed == []
+    await client.send([{"role": "system", "content": "It is 12:00."}, *turns, ANSWER, USER])
+    assert client.changed == []
+
+
+@pytest.mark.parametrize("fresh_start", [False, True])
+async def test_behind_an_edit_nothing_was_sent_before(fresh_start: bool) -> None:
+    client = Client(MemoryDecisions(clock=FakeClock(), ttl_s=100, most_bytes=10**6), fresh_start)
+    turns = [{"role": "system", "content": "be good"}, USER]
+    for number in range(4):
+        await client.send(turns)
+        turns = [*turns, ANSWER, {**RESULT, "content": f"[{number}, 1]"}]
+    await client.send(turns)
+    shortened = client.shortened
+    assert shortened == 1 + 2 + 3 + 4
+    await client.send([*turns[:3], {**RESULT, "content": "left out"}, *turns[4:], ANSWER, USER])
+    assert client.shortened - shortened == (4 if fresh_start else 0)
+    assert client.changed == []
+
+
+async def test_a_policy_is_in_force_since_the_store_first_heard_of_it() -> None:
+    store = MemoryDecisions(clock=FakeClock(), ttl_s=100, most_bytes=10**6)
+    assert await in_force_s(store, "p", 1000.0) == 0
+    assert await in_force_s(store, "p", 1090.5) == 90.5
+    assert await in_force_s(store, "q", 1090.5) == 0
+    assert await in_force_s(store, "p", 900.0) == 0
+    assert await in_force_s(Away(), "p", 1090.5) == 0
 
 
 async def test_growing_conversations_of_the_measurements() -> None:
