@@ -47,7 +47,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The requests in order: `before`, then `burst` all at once, then `after`, then those for which a tool was asked."""
+    """The requests in order: `before`, `burst` all at once, `after`, and those for which a tool was asked."""
 
     before: tuple[Step, ...]
     burst: tuple[Step, ...]
