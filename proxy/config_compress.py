@@ -35,7 +35,7 @@ class Compress(Section):
     squeeze: Mode = "off"
     reduce_html: bool = Field(False, description="HTML to Markdown, as part of recode: what is lost can't be had again")
     squeeze_to: float = Field(0.3, gt=0, lt=1, description="share of its tokens that a text keeps at least")
-    squeeze_tokens: int = Field(0, ge=0, description="leave texts of so many tokens whole; 0: every text counts")
+    squeeze_keeps_tokens: int = Field(0, ge=0, description="that a text keeps at least")
     max_worse: float = Field(0.02, gt=0, lt=1, description="share of answers that may be worse, at most")
     confidence: float = Field(0.95, ge=0.5, lt=1)
     unproven: bool = False
