@@ -20,7 +20,7 @@ from farthing.compress.rule import Rule
 from farthing.compress.squeeze import Target, squeeze
 from farthing.compress.tidy import tidied_text
 
-__all__ = ["RECODE", "RULES", "VERSION", "Form", "Short", "forms_of", "rules_with", "shorten"]
+__all__ = ["RECODE", "RULES", "VERSION", "Form", "Short", "described", "forms_of", "rules_with", "shorten"]
 
 Count = Callable[[str], int]
 
@@ -34,14 +34,21 @@ _SHORT_CHARS = 200  # nothing to be had
 
 
 class Form(NamedTuple):
-    """`rules`: recodings that may be tried. `keep`: the share of tokens that squeeze leaves; None: it leaves all."""
+    """`rules`: recodings that may be tried. `keep`: the share of tokens that squeeze leaves; None: it leaves all.
+    `least_tokens`: that it leaves in any case."""
 
     name: str
     rules: tuple[Rule, ...] = RULES
     keep: float | None = None
+    least_tokens: int = 0
 
 
 RECODE = Form("recode")
+
+
+def described(form: Form) -> tuple[object, ...]:
+    """All of a form that a decision depends on, as plain values."""
+    return (form.name, tuple(rule.name for rule in form.rules), form.keep, form.least_tokens)
 
 
 class Short(NamedTuple):
@@ -54,13 +61,15 @@ class Short(NamedTuple):
     removed: tuple[str, ...] = ()
 
 
-def forms_of(*, recode: bool, squeeze_to: float | None, rules: tuple[Rule, ...] = RULES) -> tuple[Form, ...]:
+def forms_of(
+    *, recode: bool, squeeze_to: float | None, least_tokens: int = 0, rules: tuple[Rule, ...] = RULES
+) -> tuple[Form, ...]:
     """The forms from gentle to bold: recoding where that is wanted, then squeezing as far as to `squeeze_to`."""
     gentle = (Form("recode", rules),) if recode else ()
     if squeeze_to is None:
         return gentle
     keeps = sorted({keep for keep in _KEEPS if keep > squeeze_to} | {squeeze_to}, reverse=True)
-    return gentle + tuple(Form(f"squeeze-{keep:g}", rules if recode else (), keep) for keep in keeps)
+    return gentle + tuple(Form(f"squeeze-{keep:g}", rules if recode else (), keep, least_tokens) for keep in keeps)
 
 
 def rules_with(*, html: bool) -> tuple[Rule, ...]:
@@ -100,7 +109,8 @@ def shorten(text: str, question: str, form: Form, count: Count, earlier: Sequenc
 def _squeezed(text: str, question: str, form: Form, count: Count) -> Short | None:
     """What is left, recoded; None where neither makes it shorter."""
     assert form.keep is not None
-    chosen = squeeze(text, question, Target(form.keep), count)
+    share = max(form.keep, form.least_tokens / max(1, count(text)))
+    chosen = squeeze(text, question, Target(min(1.0, share)), count)
     left, shorter = (text, False) if chosen.reason else (chosen.text, chosen.tokens_after < chosen.tokens_before)
     rules = ("squeeze",) if shorter else ()
     body = left.removeprefix(chosen.notice) if shorter else left

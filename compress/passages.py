@@ -1,6 +1,6 @@
 """Which sentences of retrieved passages answer a question, those two steps away included. Pure.
 
-1. Passages are scored by BM25 with their titles. The words of the best two that others share widen the question.
+1. Passages are scored by BM25 with their titles. The words of the best that others share widen the question.
    Source: RM3, Abdul-Jaleel et al., "UMass at TREC 2004", here with BM25's own weights.
 2. A passage that names another's title passes on part of its score, and the other way round: the second step of a
    question such as 'where was the director of X born?'.
@@ -20,9 +20,9 @@ from farthing.compress.units import Unit
 __all__ = ["passage_scores"]
 
 # Chosen on the training part of docs/compression-squeeze.md; all are flat within a factor of two.
-_FEEDBACK_PASSAGES, _FEEDBACK_TERMS, _FEEDBACK_WEIGHT = 2, 20, 0.7
-_LINK, _LINK_BACK = 0.6, 0.3
-_LEAD, _NUMERIC = 0.3, 0.15
+_FEEDBACK_TERMS, _FEEDBACK_WEIGHT = 20, 0.8
+_LINK, _LINK_BACK = 0.7, 0.35
+_LEAD, _NUMERIC = 0.4, 0.15
 _MOST_LINKED = 400  # passages; beyond, titles aren't looked for
 
 
@@ -63,18 +63,16 @@ def passage_scores(units: Sequence[Unit], bags: Sequence[Sequence[str]], questio
 def _feedback(
     whole: Sequence[Sequence[str]], standing: Sequence[float], wanted: Mapping[str, float]
 ) -> dict[str, float]:
-    """Terms of the best passages that another passage has too, weighted up to _FEEDBACK_WEIGHT."""
-    best = sorted(range(len(whole)), key=lambda i: -standing[i])[:_FEEDBACK_PASSAGES]
-    total = sum(standing[i] for i in best)
-    if not total:
+    """Terms of the best passage that another has too, weighted up to _FEEDBACK_WEIGHT."""
+    best = max(range(len(whole)), key=lambda i: standing[i], default=0)
+    if not any(standing):
         return {}
     holders = Counter(term for bag in whole for term in set(bag))
-    gains: dict[str, float] = {}
-    for i in best:
-        for term, count in Counter(whole[i]).items():
-            if term not in wanted and holders[term] > 1:
-                gain = standing[i] / total * count / len(whole[i]) * rarity(len(whole), holders[term])
-                gains[term] = gains.get(term, 0.0) + gain
+    gains = {
+        term: count * rarity(len(whole), holders[term])
+        for term, count in Counter(whole[best]).items()
+        if term not in wanted and holders[term] > 1
+    }
     top = sorted(gains.items(), key=lambda item: -item[1])[:_FEEDBACK_TERMS]
     return {term: _FEEDBACK_WEIGHT * gain / top[0][1] for term, gain in top}
 

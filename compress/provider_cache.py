@@ -46,11 +46,19 @@ _ANTHROPIC_MINIMUM = (
     ("haiku", 2048),
 )
 _ANTHROPIC_ELSE = 1024
+_NAMES = {"openai": "gpt", "anthropic": "claude", "deepseek": "deepseek"}
 
 
-def provider_cache(model: str) -> ProviderCache:
-    """The prompt cache before a model, by its name; for an unknown one OpenAI's, which is the most usual."""
+def provider_cache(model: str, provider: str = "auto") -> ProviderCache:
+    """The prompt cache before a model, by its name; for an unknown one OpenAI's, which is the most usual.
+
+    `provider`: whose it is, whatever the model's name: none, openai, anthropic or deepseek; auto: not said.
+    """
+    if provider == "none":
+        return NO_CACHE
     name = model.lower().replace(".", "-")
+    if provider != "auto" and _NAMES[provider] not in name:
+        name = _NAMES[provider]
     if "claude" in name:
         least = next((tokens for part, tokens in _ANTHROPIC_MINIMUM if part in name), _ANTHROPIC_ELSE)
         return ProviderCache(Kind.EXPLICIT, least, 1, _ANTHROPIC_TTL_S)

@@ -1,4 +1,8 @@
-"""What a question asks for, as far as selecting needs to know. Pure; the word lists are English."""
+"""What a question asks for, as far as selecting needs to know. Pure.
+
+The word lists are English, but for those that tell that everything is needed: there, a question in one of ten more
+languages must not be taken for one that needs little.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +31,20 @@ _COUNTING = re.compile(
     r"|per (?:day|hour|minute|user|month|year|category)|for each|distinct|unique|duplicates?"
     r"|(?:most|least) (?:common|frequent|often)|rank(?:ed|ing)?"
     r"|sort(?:ed)?|top \d+|aggregate|list|all|every\w*|each|which (?:\w+ )?(?:are|were|have))\b",
+    re.IGNORECASE,
+)
+_WHOLE_ELSEWHERE = re.compile(
+    r"\b(?:zusammenfass\w*|fass\w* .{0,80}zusammen|überblick|übersetz\w*|résum\w+|traduis\w*|aperçu|resumen|resumir"
+    r"|tradu[cz]\w*|riassu\w+|riepilog\w*|samenvat\w*|vertaal\w*|streszcz\w*|кратко|перевед\w*|резюм\w*|обобщ\w*)\b"
+    r"|总结|概括|概述|翻译|總結|翻譯|要約|まとめ|翻訳|요약|번역",
+    re.IGNORECASE,
+)
+_COUNTING_ELSEWHERE = re.compile(
+    r"\b(?:wie ?viele?|wie oft|anzahl|summe|gesamt\w*|durchschnitt\w*|mittelwert|alle[rsnm]?|jede[rsnm]?|sämtliche\w*"
+    r"|welche \w+ sind|combien|nombre|somme|moyenne|tous|toutes|chaque|liste\w*|cu[aá]nt[oa]s?|n[uú]mero de|suma"
+    r"|promedio|todos|todas|cada|quant[ieo]s?|quante|somma|media|tutt[ie]|ogni|elenca\w*|hoeveel|aantal|gemiddeld\w*"
+    r"|elke?|ile|wszystkie|każd\w+|сколько|все|всех|кажд\w+|сумм\w+|средн\w+)\b"
+    r"|多少|几个|幾個|所有|全部|每个|每個|总共|总数|平均|いくつ|何件|何個|すべて|全て|合計|몇|모든|합계|평균",
     re.IGNORECASE,
 )
 # A word with a capital where no sentence begins, which is likely a name.
@@ -92,6 +110,6 @@ def read_question(text: str) -> Question:
         bool(_EXTREME.search(text)),
         bool(_TROUBLE.search(text)),
         bool(_NUMERIC.search(text)),
-        bool(_WHOLE.search(text)),
-        bool(_COUNTING.search(text)),
+        bool(_WHOLE.search(text) or _WHOLE_ELSEWHERE.search(text)),
+        bool(_COUNTING.search(text) or _COUNTING_ELSEWHERE.search(text)),
     )

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from farthing.compress.bm25 import scores
 from farthing.compress.outliers import error_lines, extreme_rows, make_of, odd_lines, odd_rows
 from farthing.compress.question import Question
-from farthing.compress.units import Kind, Scalar, Unit
+from farthing.compress.units import Kind, Unit
 
-__all__ = ["holders", "record_scores"]
+__all__ = ["holders", "named_rows", "record_scores"]
 
 _ERROR, _ERROR_AGAIN, _NEAR_ERROR = 2.0, 0.5, 0.2  # against 1 for the best match by words
 _ASKED_FOR = 1.0  # more for errors and outliers where the question is about trouble
 _ODD, _EXTREME, _EXTREME_UNASKED = 1.0, 2.0, 0.3
 _NEAR = 2  # lines before and after an error
 _NAMED, _ODD_BESIDE_NAMED = 3.0, 0.3  # where the question names a row, what stands out is rarely what it asks for
-_FEW, _MOST_LITERALS = 3, 32
+_FEW, _MOST_LITERALS, _LONGEST_CELL = 3, 32, 200
 _STAMPS = re.compile(
     r"[\s\[(<]{0,3}(?:\d{4}[-/]\d\d[-/]\d\d)?[T\s]?(?:\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?:Z|[+-]\d\d:?\d\d)?)?[\])>]?\s?"
 )
@@ -36,12 +36,12 @@ def record_scores(kind: Kind, units: Sequence[Unit], bags: Sequence[Sequence[str
         for i, oddness in odd_lines(makes, [_unstamped(text) for text in texts]):
             found[i] += _ODD * min(oddness, 2.0) * (1 + more)
         return found
+    named = named_rows(units, question)
+    odd = _ODD_BESIDE_NAMED if named and not question.trouble else _ODD
+    for i in named:
+        found[i] += _NAMED
     for rows in _groups(units):
         fields = [units[i].fields or {} for i in rows]
-        named = _named(fields, question.folded)
-        odd = _ODD_BESIDE_NAMED if named and not question.trouble else _ODD
-        for place in named:
-            found[rows[place]] += _NAMED
         for place, oddness in odd_rows(fields):
             found[rows[place]] += odd * min(oddness, 2.0) * (1 + more)
         for place in extreme_rows(fields):
@@ -64,18 +64,19 @@ def holders(units: Sequence[Unit], literals: Sequence[str]) -> list[int]:
     return sorted(found)
 
 
-def _named(rows: Sequence[Mapping[str, Scalar]], question: str) -> list[int]:
-    """The rows of which a cell's whole text stands in the question, unless many have that cell."""
-    held: dict[str, set[int]] = {}
-    for i, row in enumerate(rows):
-        for value in row.values():
-            if isinstance(value, str) and 2 < len(value) <= 200:
-                held.setdefault(value.casefold(), set()).add(i)
+def named_rows(units: Sequence[Unit], question: Question) -> list[int]:
+    """The units of which a cell's whole text stands in the question, unless many have that cell."""
     found: set[int] = set()
-    for value, places in held.items():
-        few = len(places) <= max(_FEW, len(rows) // 20)
-        if few and value in question and re.search(rf"(?<!\w){re.escape(value)}(?!\w)", question):
-            found |= places
+    for rows in _groups(units):
+        held: dict[str, set[int]] = {}
+        for i in rows:
+            for value in (units[i].fields or {}).values():
+                if isinstance(value, str) and 2 < len(value) <= _LONGEST_CELL:
+                    held.setdefault(value.casefold(), set()).add(i)
+        for value, places in held.items():
+            few = len(places) <= max(_FEW, len(rows) // 20)
+            if few and value in question.folded and re.search(rf"(?<!\w){re.escape(value)}(?!\w)", question.folded):
+                found |= places
     return sorted(found)
 
 

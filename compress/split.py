@@ -34,13 +34,13 @@ _HASH_COMMENT = re.compile(r"\s*+#(?!#)\s?\S")
 
 def split(text: str) -> Units:
     """The text's units. Cost: linear. What is short, code, a diff or markup is one fixed unit."""
-    if len(text) < _SHORT_CHARS or len(text) > _MOST_CHARS:
-        return _whole("short", text)
+    if not _SHORT_CHARS <= len(text) <= _MOST_CHARS:
+        return _whole("short" if len(text) < _SHORT_CHARS else "long", text)
     rows = json_units(text) or json_lines_units(text)
     if rows is not None:
         return rows
     if text.lstrip()[:1] in ("{", "[") and text.rstrip()[-1:] in ("}", "]") and _looks_json(text):
-        return _whole("short", text)
+        return _whole("object", text)
     blocks = code_blocks(text)
     if sum(block.end - block.start for block in blocks if block.kind == "diff") > 0.5 * len(text):
         return _whole("diff", text)

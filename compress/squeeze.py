@@ -20,6 +20,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from farthing.compress.bm25 import Words
+from farthing.compress.evidence import can_choose
 from farthing.compress.passages import passage_scores
 from farthing.compress.question import Question, read_question
 from farthing.compress.records import holders, record_scores
@@ -95,9 +96,13 @@ def squeeze(text: str, question: str, target: Target, count: Callable[[str], int
         reason = "no question"
     elif asked.needs_all(units.kind):
         reason = "the question needs all of it"
+    words = Words()
+    bags = [] if reason else [words.terms(unit.text) for unit in units.units]
+    if not (reason or blind or can_choose(asked, units, bags)):
+        reason = "the question's words don't tell what to keep"
     if reason:
         return Squeezed(text, len(counted), len(counted), (), before, before, reason)
-    kept = _kept(units, asked, budget, count)
+    kept = _kept(units, bags, asked, budget, count)
     shown = sum(1 for i in counted if i in kept)
     notice = f"[{shown} of {len(counted)} {units.noun} shown]\n"
     short = notice + "".join(unit.text for i, unit in enumerate(units.units) if i in kept)
@@ -109,11 +114,11 @@ def squeeze(text: str, question: str, target: Target, count: Callable[[str], int
     return Squeezed(short, shown, len(counted), removed, before, after, "", notice)
 
 
-def _kept(found: Units, asked: Question, budget: float, count: Callable[[str], int]) -> set[int]:
-    """The indices of the units that stay."""
+def _kept(
+    found: Units, bags: Sequence[Sequence[str]], asked: Question, budget: float, count: Callable[[str], int]
+) -> set[int]:
+    """The indices of the units that stay. `bags`: the units' terms."""
     units = found.units
-    words = Words()
-    bags = [words.terms(unit.text) for unit in units]
     items = [i for i, unit in enumerate(units) if unit.role == "item"]
     repeats: frozenset[int] = frozenset()
     first: list[int] = []

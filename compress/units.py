@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 
 __all__ = ["Kind", "Scalar", "Unit", "Units"]
 
-Kind = Literal["rows", "table", "lines", "prose", "code", "diff", "markup", "short"]
+Kind = Literal["rows", "table", "lines", "prose", "code", "diff", "markup", "object", "short", "long"]
 Role = Literal["fixed", "head", "item"]
 Scalar = str | int | float | bool | None
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from farthing.cache.semantic_thread import SemanticThread
 from farthing.compress.decided_store import Decisions
-from farthing.compress.forms import VERSION, Form, forms_of, rules_with
+from farthing.compress.forms import VERSION, Form, described, forms_of, rules_with
 from farthing.compress.places import Marks
 from farthing.compress.rule import Rule
 from farthing.policies.agree import agree_bytes
@@ -52,11 +52,11 @@ async def open_beyond(
     return Compressing(
         tracks=tracks,
         decisions=held.decisions,
-        version=f"{VERSION} {compress.reduce_html} {marks}",
+        version=repr((VERSION, [described(form) for form in tracks[0].forms], marks)),
         marks=marks,
         tidy=compress.tidy,
         tokenizer=held.tokenizer,
-        worth=Worth(rates, held.clock, compress.latency_usd_per_s),
+        worth=Worth(rates, held.clock, compress.latency_usd_per_s, compress.provider_cache),
         clock=held.clock,
         spawn=lambda coro: held.tasks.spawn(coro, "compress"),
         randomness=held.randomness,
@@ -125,7 +125,10 @@ def tracks_of(compress: Compress, recoded: Policy, squeezed: Policy) -> tuple[Tr
     recode, squeeze = compress.recode, compress.squeeze
     rules = rules_of(compress)
     forms = forms_of(
-        recode=recode == "serve", squeeze_to=compress.squeeze_to if squeeze != "off" else None, rules=rules
+        recode=recode == "serve",
+        squeeze_to=compress.squeeze_to if squeeze != "off" else None,
+        least_tokens=compress.squeeze_keeps_tokens,
+        rules=rules,
     )
     steps = [(form, recoded if form.keep is None else squeezed) for form in forms]
     serves = "serve" in (recode, squeeze)

@@ -35,13 +35,14 @@ class Compress(Section):
     squeeze: Mode = "off"
     reduce_html: bool = Field(False, description="HTML to Markdown, as part of recode: what is lost can't be had again")
     squeeze_to: float = Field(0.3, gt=0, lt=1, description="share of its tokens that a text keeps at least")
-    squeeze_tokens: int = Field(0, ge=0, description="leave texts of so many tokens whole; 0: every text counts")
+    squeeze_keeps_tokens: int = Field(0, ge=0, description="that a text keeps at least")
     max_worse: float = Field(0.02, gt=0, lt=1, description="share of answers that may be worse, at most")
     confidence: float = Field(0.95, ge=0.5, lt=1)
     unproven: bool = False
     shadow_share: float = Field(0.1, gt=0, le=1, description="of requests sent in both forms, while their form matters")
     shadow_daily_usd: Decimal = Field(Decimal(0), ge=0, description="what that may cost a day (UTC); 0: none is sent")
-    latency_usd_per_s: Decimal = Field(Decimal("0.01"), ge=0, description="what a second of waiting is worth")
+    provider_cache: Literal["auto", "none", "openai", "anthropic", "deepseek"] = "auto"
+    latency_usd_per_s: Decimal = Field(Decimal("0.001"), ge=0, description="what a second of waiting is worth")
     decided_ttl_s: int = Field(86_400, ge=60, description="how long a message's form is remembered after its last use")
     retrieval: bool = Field(False, description="offer the model a tool to look at what was left out")
     retrieval_ttl_s: int = Field(3_600, ge=60, description="how long what was left out is kept")

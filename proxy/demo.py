@@ -30,7 +30,7 @@ from rich.table import Column, Table
 from farthing.proxy import simulated as simulated_upstream
 from farthing.proxy import small_model
 from farthing.proxy.clock import SystemClock
-from farthing.proxy.demo_replay import Answered, Plan, Tally, judge, median_and_p95, plan, replay
+from farthing.proxy.demo_replay import LOOK_UPS, Answered, Plan, Tally, judge, median_and_p95, plan, replay
 from farthing.proxy.demo_reuse import CONFIDENCE, MAX_WRONG, SecondAct, budget, rewordings
 from farthing.proxy.demo_servers import NotStarted, Server, free_port
 from farthing.proxy.tasks import TaskGroup
@@ -41,6 +41,13 @@ __all__ = ["run"]
 THRESHOLD = 0.85  # cosine; low enough that natural rewordings hit on this workload. A choice, not a proved bound
 PRICED_AS = "gpt-4o-mini"
 PRICE_LINES = ('input_usd_per_mtok = "0.15"', 'cached_usd_per_mtok = "0.075"', 'output_usd_per_mtok = "0.60"')
+COMPRESS = """[compress]
+recode = "serve"
+unproven = true
+provider_cache = "none"  # the model next door bills nobody for what it reads
+latency_usd_per_s = 0
+
+"""
 READY_S = 60.0
 PLAIN_EVERY = 25
 KINDS = (
@@ -161,6 +168,10 @@ class Demo:
         self._say(
             f"Semantic   served [yellow]unproven[/yellow] from a cosine of {THRESHOLD} on: no error bound is proved;"
         )
+        self._say(
+            f"Compress   the last {LOOK_UPS} requests carry made transactions as a tool's result, which are recoded,"
+        )
+        self._say("           [yellow]unproven[/yellow] as well: the rows decode to the equal value")
         self._say("           after that a second act, in which nothing is served before its bound is proved")
         if (self._home / "ledger.db").exists():
             self._say(
@@ -175,7 +186,7 @@ class Demo:
             self._port = self._port or free_port()
             base = f"http://127.0.0.1:{self._port}"
             unproven = f"unproven = true\nthreshold = {THRESHOLD}\n"
-            config = self._configure("demo.toml", self._home, model_url, unproven)
+            config = self._configure("demo.toml", self._home, model_url, unproven, COMPRESS)
             await self._serve(
                 stack,
                 "the model" if self._upstream is REAL else "the simulated upstream",
@@ -228,7 +239,7 @@ class Demo:
         for server in self._servers:
             server.signal(signal.SIGKILL)
 
-    def _configure(self, name: str, state: Path, model_url: str, semantic: str) -> Path:
+    def _configure(self, name: str, state: Path, model_url: str, semantic: str, more: str = "") -> Path:
         """Write a proxy's configuration, as a user would; its path. `semantic`: lines of that section."""
         source = f"demo: priced as if it were {PRICED_AS}" + (", simulated" if self._upstream is SIMULATED else "")
         path = self._home / name
@@ -242,6 +253,7 @@ class Demo:
             f'[semantic]\nmode = "serve"\n{semantic}'
             "show_texts = true  # the questions are a public data set\n"
             "deadline_ms = 500  # the model next door keeps all processors busy\n\n"
+            f"{more}"
             f"[prices.models.{quoted(self._upstream.model)}]\n"
             + "\n".join(PRICE_LINES)
             + f"\nsource = {quoted(source)}\n",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import importlib.util
+import json
 import random
 import statistics
 from collections import Counter
@@ -22,7 +23,8 @@ from farthing.proxy.traffic import Question, sample
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
-    from openai.types.chat import ChatCompletionMessageParam
+    from openai.types.chat import ChatCompletionMessageFunctionToolCallParam, ChatCompletionMessageParam
+    from openai.types.chat.chat_completion_message_function_tool_call_param import Function
 
 __all__ = ["Answered", "Judged", "Plan", "Step", "Tally", "judge", "plan", "replay"]
 
@@ -30,40 +32,62 @@ SYSTEM = "You are the support assistant of a bank. Answer the customer's questio
 MAX_TOKENS = 24
 CONCURRENCY = 3
 BURST = 8
+LOOK_UPS = 6
+RECORDS = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One request to make."""
+    """One request to make. `records`: what a tool has found about the customer, as JSON; '' where none was asked."""
 
     question: Question
     stream: bool
+    records: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The requests in order: `before`, then `burst` all at once, then `after`."""
+    """The requests in order: `before`, `burst` all at once, `after`, and those for which a tool was asked."""
 
     before: tuple[Step, ...]
     burst: tuple[Step, ...]
     after: tuple[Step, ...]
+    looked_up: tuple[Step, ...] = ()
 
     def __len__(self) -> int:
-        return len(self.before) + len(self.burst) + len(self.after)
+        return len(self.before) + len(self.burst) + len(self.after) + len(self.looked_up)
 
 
 def plan(questions: Sequence[Question], requests: int, rng: random.Random) -> Plan:
     """`requests` requests in all, half of them streams; the burst is one question that nobody asks otherwise.
 
-    The burst (8, fewer in short runs) shows identical requests sharing one upstream call.
+    The burst (8, fewer in short runs) shows identical requests sharing one upstream call. The last ones (6, fewer in
+    short runs) carry made transactions as a tool's result, which the compressor writes shorter.
     """
-    burst = min(BURST, requests // 4)
-    asked = sample(questions, requests - burst, rng)
+    burst, look_ups = min(BURST, requests // 4), min(LOOK_UPS, requests // 10)
+    asked = sample(questions, requests - burst - look_ups, rng)
     fresh = [question for question in questions if question not in set(asked)]
     steps = [Step(question, rng.random() < 0.5) for question in asked]
     together = [Step(rng.choice(fresh or list(questions)), stream=True)] * burst
     middle = len(steps) // 2
-    return Plan(tuple(steps[:middle]), tuple(together), tuple(steps[middle:]))
+    looked_up = [Step(rng.choice(questions), stream=False, records=transactions(rng)) for _ in range(look_ups)]
+    return Plan(tuple(steps[:middle]), tuple(together), tuple(steps[middle:]), tuple(looked_up))
+
+
+def transactions(rng: random.Random) -> str:
+    """What a bank's tool might find: some card payments, indented as many tools write JSON. Made, not real."""
+    rows = [
+        {
+            "transaction_id": f"TX-{rng.randrange(10**6):06d}",
+            "booked_at": f"2026-10-{rng.randint(1, 28):02d}T{rng.randint(7, 21):02d}:00:00Z",
+            "merchant": rng.choice(("Grocer", "Cafe", "Railway", "Bookshop")),
+            "amount": rng.randint(100, 9_000) / 100,
+            "currency": "GBP",
+            "state": "settled" if number else "pending",
+        }
+        for number in range(RECORDS)
+    ]
+    return json.dumps({"customer": f"C-{rng.randrange(10**4):04d}", "transactions": rows}, indent=2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +178,8 @@ async def replay(
         while steps:
             on_answer(await ask(client, model, steps.pop(0), clock))
 
-    for steps, workers in ((planned.before, CONCURRENCY), (planned.burst, BURST), (planned.after, CONCURRENCY)):
+    parts = (planned.before, CONCURRENCY), (planned.burst, BURST), (planned.after + planned.looked_up, CONCURRENCY)
+    for steps, workers in parts:
         waiting = list(steps)
         async with asyncio.TaskGroup() as group:
             for _ in range(workers):
@@ -169,6 +194,11 @@ async def ask(client: AsyncOpenAI, model: str, step: Step, clock: Clock) -> Answ
         {"role": "system", "content": SYSTEM},
         {"role": "user", "content": step.question.text},
     ]
+    if step.records:
+        function: Function = {"name": "list_transactions", "arguments": "{}"}
+        call: ChatCompletionMessageFunctionToolCallParam = {"id": "call_1", "type": "function", "function": function}
+        messages.append({"role": "assistant", "tool_calls": [call]})
+        messages.append({"role": "tool", "tool_call_id": "call_1", "content": step.records})
     create = client.chat.completions.with_raw_response.create
     failures: tuple[type[Exception], ...] = (openai.OpenAIError, *transport_errors())
     begun = clock.tick_s()

@@ -21,11 +21,12 @@ __all__ = ["Worth"]
 
 @dataclass(slots=True)
 class Worth:
-    """`usd_per_second`: what a second of waiting is worth."""
+    """`usd_per_second`: what a second of waiting is worth. `provider`: whose prompt cache is behind the upstream."""
 
     rates: RateCard
     clock: Clock
     usd_per_second: Decimal
+    provider: str = "auto"
     later: LaterTurns = field(default_factory=LaterTurns)
     last: LastAnswers = field(default_factory=LastAnswers)
 
@@ -39,7 +40,7 @@ class Worth:
         return pays(
             PayFacts(
                 rates=self.rates.rates(ex.model, now_s),
-                cache=provider_cache(ex.model),
+                cache=provider_cache(ex.model, self.provider),
                 tokens_prompt=tokens_prompt,
                 tokens_saved=saved,
                 tokens_saved_before=saved_before,

@@ -27,6 +27,14 @@ from tests.fakes.broken_texts import hostile_texts
         ("What is the theory of everything?", "prose", False),
         ("What is the most serious problem in this log?", "lines", False),
         ("how often did it restart", "lines", True),
+        ("Wie viele Kunden wohnen in Berlin?", "rows", True),
+        ("Fass den Text bitte zusammen.", "prose", True),
+        ("Combien de clients habitent à Paris ?", "table", True),
+        ("¿Cuántos pedidos hay?", "rows", True),
+        ("Сколько заказов в Москве?", "rows", True),
+        ("北京有多少订单？", "rows", True),
+        ("Wer wohnt in Berlin?", "rows", False),
+        ("谁住在北京？", "rows", False),
     ],
 )
 def test_what_needs_everything(question: str, kind: Kind, whole: bool) -> None:

@@ -51,7 +51,7 @@ def test_joined_units_are_the_text(text: str) -> None:
         (json.dumps({"meta": {"page": 1}, "data": ROWS}, indent=2), "rows"),
         ("\n".join(map(json.dumps, ROWS)), "rows"),
         (json.dumps(ROWS)[:-20], "prose"),
-        (json.dumps({"a": {"b": "c" * 500, "d": 1, "e": 2}}), "short"),
+        (json.dumps({"a": {"b": "c" * 500, "d": 1, "e": 2}}), "object"),
         ("short", "short"),
         (LOG, "lines"),
         (PROSE, "prose"),
@@ -61,7 +61,7 @@ def test_joined_units_are_the_text(text: str) -> None:
         ("<!DOCTYPE html><html><body>" + "<p>text <b>bold</b></p>" * 30 + "</body></html>", "markup"),
         ("diff --git a/x b/x\n@@ -1,40 +1,40 @@\n" + "-old line\n+new line\n" * 40, "diff"),
         ("\n".join(f"src/mod{i % 7}/file_{i}.py" for i in range(60)), "lines"),
-        ("a" * 4_000_001, "short"),
+        ("a" * 4_000_001, "long"),
     ],
 )
 def test_kinds(text: str, kind: str) -> None:

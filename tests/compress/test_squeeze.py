@@ -93,6 +93,9 @@ ROWS = [
 ]
 ROWS[50] |= {"state": "failed"}
 ROWS[60] |= {"price": 977}
+LENGTHY = (
+    "Not one sentence of this is as short as such a target would need it to be. " * 8 + "The pump is as long as that."
+)
 DOCS = "\n\n".join(
     f"[doc {i}] {title}\n{title} is a place. {body} Nothing more is known about it. Many people go there."
     for i, (title, body) in enumerate(
@@ -146,16 +149,14 @@ def test_what_is_left_of_json_is_json() -> None:
         (json.dumps(ROWS), "How many orders are there?", "the question needs all of it"),
         (PROSE, "Summarise the text.", "the question needs all of it"),
         (LOG, "", "no question"),
+        (DOCS, "Wo wurde der Regisseur geboren?", "the question's words don't tell what to keep"),
+        (json.dumps(ROWS), "Who is the customer?", "the question's words don't tell what to keep"),
         (PROSE, " \n", "nothing to be gained"),
         ("too short", "what?", "short: left alone"),
         ("def f(x):\n    return x\n\n\n" * 30, "what does f do?", "code: left alone"),
         ("diff --git a/x b/x\n@@ -1,40 +1,40 @@\n" + "-old\n+new\n" * 60, "what changed?", "diff: left alone"),
         ("<ul>" + "<li>item</li>" * 50 + "</ul>", "which item?", "markup: left alone"),
-        (
-            "Not one sentence of this is as short as such a target. " * 9,
-            "why?",
-            "the target is too small for any of it",
-        ),
+        (LENGTHY, "What about the pump?", "the target is too small for any of it"),
         ("[3 of 9 rows shown]\n" + "\n".join(map(json.dumps, ROWS)), "which failed?", "squeezed before"),
     ],
 )
