@@ -15,7 +15,7 @@ from farthing.compress.forms import Count, Form, shorten
 from farthing.compress.places import Marks, Place, places, turns_of
 from farthing.compress.tidy import tidied_text
 
-__all__ = ["Texts", "before_turns", "decide", "route_name", "rules_of", "sent"]
+__all__ = ["Texts", "before_turns", "decide", "route_name", "rules_of", "sent", "tidied"]
 
 _SAID = ("system", "developer")
 NOTHING_KNOWN: Mapping[int, Decision] = MappingProxyType({})
@@ -58,6 +58,17 @@ def decide(
     return found
 
 
+def tidied(texts: Texts, turns: Iterable[int], count: Count) -> list[Decision]:
+    """The decision to do nothing but tidy, with what that saves, for each turn."""
+    return [Decision(tokens_saved=sum(_tidied(place, count) for place in texts.by_turn[turn])) for turn in turns]
+
+
+def _tidied(place: Place, count: Count) -> int:
+    """Tokens that tidying saves."""
+    short = tidied_text(place.text) if place.kind == "tool" else None
+    return count(place.text) - count(short) if short is not None else 0
+
+
 def _decide_turn(texts: Texts, turn: int, form: Form, count: Count, said: _Said) -> Decision:
     made: list[str | None] = []
     rules: dict[str, None] = {}
@@ -66,10 +77,12 @@ def _decide_turn(texts: Texts, turn: int, form: Form, count: Count, said: _Said)
         question = asked_about(texts.endpoint, texts.payload, place) if form.keep is not None else ""
         short = shorten(place.text, question, form, count, said.before(turn))
         made.append(short.text if short is not None else None)
-        if short is not None:
+        if short is None:
+            saved += _tidied(place, count)
+        else:
             rules |= dict.fromkeys(short.rules)
-            saved += short.tokens_before - short.tokens_after
-    return Decision(tuple(made), tuple(rules), saved) if rules else LEFT
+            saved += count(place.text) - short.tokens_after
+    return Decision(tuple(made), tuple(rules), saved) if rules else Decision(tokens_saved=saved)
 
 
 def sent(texts: Texts, decided: Mapping[int, Decision], *, tidy: bool) -> dict[Place, str]:

@@ -18,11 +18,11 @@ from decimal import Decimal
 from functools import partial
 from typing import Any
 
-from farthing.compress.decided import LEFT, Decision, chain, first_new
-from farthing.compress.decided_store import Decisions, Settled, settle
+from farthing.compress.decided import FROZEN, Decision, chain, first_new, request_ends
+from farthing.compress.decided_store import Decisions, Settled, in_force_s, settle
 from farthing.compress.forms import Form
 from farthing.compress.places import Marks, turns_of
-from farthing.compress.request import Texts, before_turns, decide, route_name, rules_of, sent
+from farthing.compress.request import Texts, before_turns, decide, route_name, rules_of, sent, tidied
 from farthing.compress.rewrite import Rewritten, rewrite
 from farthing.policies.reuse import Action, Label, RouteKey, Verdict
 from farthing.policies.steps import Chain
@@ -33,6 +33,10 @@ from farthing.proxy.tokens import Tokenizer
 from farthing.proxy.worth import Worth
 
 __all__ = ["Compressing", "Track"]
+
+# No provider keeps a prompt for longer after its last use.
+_KEPT_BY_PROVIDERS_S = 86_400.0
+_VERSIONS = 1_024
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +81,7 @@ class Compressing:
     shadow_share: float
     shadows: Shadows | None = None
     saved: dict[str, int] = field(default_factory=dict)
+    _since_s: dict[str, float] = field(default_factory=dict)
 
     async def run(self, ex: Exchange, reach: Callable[[Form], bool]) -> Rewritten | None:
         """The body with its texts in the forms that this route may have; None where there is nothing to touch.
@@ -121,37 +126,57 @@ class Compressing:
         keys = case.keys = chain(ex.tenant, version, turns, before_turns(ex.endpoint, texts.payload))
 
         async def make(new: list[int], known: dict[int, Decision]) -> list[Decision]:
-            left = [LEFT] * len(new)
-            if case.at < 0:
-                return left
-            form = track.forms[case.at]
+            form = track.forms[case.at] if case.at >= 0 else None
             begun_tick = self.clock.tick_s()
-            made, tokens = await asyncio.to_thread(self._make, ex, texts, new, form, known)
-            saved, before = (sum(one.tokens_saved for one in few) for few in (made, known.values()))
-            if not saved:
-                return made
-            pay = self.worth.of(ex, keys, tokens - before, saved, before, self.clock.tick_s() - begun_tick)
-            if not pay.worth:
-                ex.decide("compress", "left", pay.reason)
-                return left
-            case.predicted_usd = pay.predicted_usd
-            chance = self.randomness.uniform()
-            may_audit = self.shadows is not None and self.shadows.may(ex)
-            case.verdict = verdict = track.chain.decide(case.route, case.at, chance, may_audit=may_audit)
-            if verdict.action is Action.SERVE:
-                return made
-            ex.decide("compress", "left", verdict.reason)
-            return left
+            made, plain, tokens = await asyncio.to_thread(self._make, ex, texts, new, form, known)
+            before = sum(one.tokens_saved for one in known.values())
+            spent_s = self.clock.tick_s() - begun_tick
+            if rules_of(made) and self._pays(ex, case, tokens - before, made, before, spent_s):
+                chance = self.randomness.uniform()
+                may_audit = self.shadows is not None and self.shadows.may(ex)
+                case.verdict = verdict = track.chain.decide(case.route, case.at, chance, may_audit=may_audit)
+                if verdict.action is Action.SERVE:
+                    return made
+                ex.decide("compress", "left", verdict.reason)
+            return plain if self._pays(ex, case, tokens - before, plain, before, 0.0) else [FROZEN] * len(new)
 
-        first = first_new(ex.endpoint, turns)
-        return await settle(decisions, keys, list(texts.by_turn), first, make, texts.frozen)
+        first, ends = first_new(ex.endpoint, turns), request_ends(ex.endpoint, turns)
+        long = await self._in_force_s(decisions, version) >= _KEPT_BY_PROVIDERS_S
+        return await settle(decisions, keys, list(texts.by_turn), first, make, texts.frozen, ends=ends if long else ())
+
+    async def _in_force_s(self, decisions: Decisions, version: str) -> float:
+        """Since when the store knows all that was sent under this version, in seconds."""
+        now_s = self.clock.now_s()
+        since_s = self._since_s.get(version)
+        if since_s is None:
+            since_s = self._since_s[version] = now_s - await in_force_s(decisions, version, now_s)
+            if len(self._since_s) > _VERSIONS:
+                del self._since_s[next(iter(self._since_s))]
+        return now_s - since_s
+
+    def _pays(
+        self, ex: Exchange, case: Case, tokens: int, made: Sequence[Decision], before: int, spent_s: float
+    ) -> bool:
+        """Whether to send new turns so; what nobody knows the price of is tidied at most."""
+        saved = sum(one.tokens_saved for one in made)
+        tidies = not rules_of(made)
+        if tidies and not (saved and self.tidy):
+            return True  # nothing changes
+        pay = self.worth.of(ex, case.keys, tokens, saved, before, spent_s)
+        if pay.worth and not tidies:
+            case.predicted_usd = pay.predicted_usd
+        if not pay.worth:
+            ex.decide("compress", "left" if not tidies else "whole", pay.reason)
+        return pay.worth or (tidies and not pay.priced)
 
     def _make(
-        self, ex: Exchange, texts: Texts, new: list[int], form: Form, known: dict[int, Decision]
-    ) -> tuple[list[Decision], int]:
-        """The new turns in this form, and the tokens of the whole request as it came; in a thread."""
-        made = decide(texts, new, form, self._counter(ex.model), known)
-        return made, self.tokenizer.count_request(ex.endpoint, texts.payload, ex.model)
+        self, ex: Exchange, texts: Texts, new: list[int], form: Form | None, known: dict[int, Decision]
+    ) -> tuple[list[Decision], list[Decision], int]:
+        """The new turns in this form, and tidied alone, and the tokens of the whole request as it came; in a thread."""
+        count = self._counter(ex.model)
+        plain = tidied(texts, new, count)
+        made = decide(texts, new, form, count, known) if form is not None else plain
+        return made, plain, self.tokenizer.count_request(ex.endpoint, texts.payload, ex.model)
 
     def _counter(self, model: str) -> Callable[[str], int]:
         return partial(self.tokenizer.count, model=model)
@@ -167,9 +192,7 @@ class Compressing:
         texts, forms = case.texts, case.track.forms
         if not forms:
             return 0, ()
-        first = first_new(texts.endpoint, turns_of(texts.endpoint, texts.payload))
-        new = [turn for turn in texts.by_turn if turn >= first]
-        made = decide(texts, new, forms[0], self._counter(model))
+        made = decide(texts, texts.new(), forms[0], self._counter(model))
         return sum(one.tokens_saved for one in made), rules_of(made)
 
     def ended(self, ex: Exchange) -> None:
