@@ -28,12 +28,12 @@ def can_choose(asked: Question, found: Units, bags: Sequence[Sequence[str]]) -> 
     one telling word must be there. For rows, the question must ask for what stands out, name a row, or have half of its
     telling words in one row.
     """
-    if found.kind == "lines" or (found.kind != "prose" and (asked.trouble or asked.extreme)):
+    if found.kind == "lines" or (not found.is_prose and (asked.trouble or asked.extreme)):
         return True
     sets = [set(asked.terms).intersection(bag) for bag in bags]
     held = Counter(term for terms in sets for term in terms)
     weights = {term: rarity(len(bags), held[term]) for term in asked.terms if held[term] <= _TELLING_SHARE * len(bags)}
-    if found.kind == "prose":
+    if found.is_prose:
         return any(held[term] for term in weights)
     if holders(found.units, (*asked.literals, *asked.names)) or any(named_rows(found.units, asked)):
         return True

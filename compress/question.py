@@ -87,7 +87,7 @@ class Question:
 
     def needs_all(self, kind: Kind) -> bool:
         """Whether an answer rests on every unit of such a text, so that none may be left out."""
-        return self._whole or (self._counting and kind != "prose")
+        return self._whole or (self._counting and kind not in ("prose", "documents"))
 
 
 def read_question(text: str) -> Question:

@@ -143,6 +143,17 @@ def test_what_is_left_of_json_is_json() -> None:
     assert found.notice == f"[{len(left)} of 80 rows shown]\n" and (found.kept, found.units) == (len(left), 80)
 
 
+@pytest.mark.parametrize("indent", [None, 2])
+def test_documents_in_json_are_chosen_whole(indent: int | None) -> None:
+    found = [passage.partition("\n") for passage in DOCS.split("\n\n")]
+    documents = [{"title": title, "text": f"{text} It is said to be so. " * 2} for title, _, text in found]
+    short = squeezed(json.dumps({"hits": documents}, indent=indent), "How many people saw steel made in Corby?")
+    left = json.loads(short.text.removeprefix(short.notice))["hits"]
+
+    assert documents[2] in left and all(one in documents for one in left)
+    assert short.notice == f"[{len(left)} of 8 documents shown]\n" and len(left) < 5
+
+
 @pytest.mark.parametrize(
     "text, question, reason",
     [
