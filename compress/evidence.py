@@ -6,6 +6,7 @@ text is better left alone.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 
@@ -38,5 +39,5 @@ def can_choose(asked: Question, found: Units, bags: Sequence[Sequence[str]]) -> 
         return any(held[term] for term in weights)
     if holders(found.units, (*asked.literals, *asked.names)) or any(named_rows(found.units, asked)):
         return True
-    best = max((sum(weights.get(term, 0.0) for term in terms) for terms in sets), default=0.0)
-    return best > 0 and best >= _COVERED * sum(weights.values())
+    best = max((math.fsum(weights.get(term, 0.0) for term in terms) for terms in sets), default=0.0)  # in any order
+    return best > 0 and best >= _COVERED * math.fsum(weights.values())
