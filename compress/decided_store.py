@@ -47,7 +47,7 @@ class Decisions(Protocol):
         ...
 
     async def forget(self, tag: bytes) -> None:
-        """Remove all decisions of the tenant with this tag (`decided.tenant_tag`), of all for b"". Raises StoreFault."""
+        """Remove all of the tenant with this tag (`decided.tenant_tag`), for b"" everybody's. Raises StoreFault."""
         ...
 
     async def close(self) -> None:

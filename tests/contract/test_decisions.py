@@ -177,6 +177,16 @@ async def test_forgets_one_tenants_only(make: Make) -> None:
     assert (await (await make()).get_many((*KEYS, *OTHERS))).decisions == [None] * 5 + [SHORT] * 5
 
 
+async def test_forgets_everybodys(make: Make) -> None:
+    store = await make()
+    await store.put_many([(key, SHORT) for key in (*KEYS, *OTHERS)])
+    await store.forget(b"")
+
+    assert (await store.get_many((*KEYS, *OTHERS))).decisions == [None] * 10
+    await written(store)
+    assert (await (await make()).get_many((*KEYS, *OTHERS))).decisions == [None] * 10
+
+
 async def test_closes_twice(make: Make) -> None:
     store = await make()
     await store.close()
