@@ -16,7 +16,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import partial
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from farthing.compress.decided import FROZEN, Decision, chain, first_new, request_ends
 from farthing.compress.decided_store import Decisions, Settled, in_force_s, settle
@@ -37,6 +37,12 @@ __all__ = ["Compressing", "Track"]
 # No provider keeps a prompt for longer after its last use.
 _KEPT_BY_PROVIDERS_S = 86_400.0
 _VERSIONS = 1_024
+# Looking at what could be saved takes milliseconds of a processor, and nobody waits for it.
+_LOOKS_AT_ONCE = 2
+_OFF_LOOP_BYTES = 65_536
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +88,7 @@ class Compressing:
     shadows: Shadows | None = None
     saved: dict[str, int] = field(default_factory=dict)
     _since_s: dict[str, float] = field(default_factory=dict)
+    _looks: int = 0
 
     async def run(self, ex: Exchange, reach: Callable[[Form], bool]) -> Rewritten | None:
         """The body with its texts in the forms that this route may have; None where there is nothing to touch.
@@ -90,14 +97,14 @@ class Compressing:
         """
         assert ex.payload is not None
         assert ex.body is not None
-        texts = Texts.of(ex.endpoint, ex.payload, self.marks)
+        texts, name = await self._aside(ex, _read, ex, self.marks)
         if not texts.by_turn:
             return None
-        route = RouteKey(ex.tenant, route_name(ex.endpoint, ex.payload, ex.model))
+        route = RouteKey(ex.tenant, name)
         case = ex.shortening = self._case(texts, route, reach)
         settled = await self._settled(ex, case, self.decisions) if case.track.serves and self.decisions else {}
         decided = {turn: one.decision for turn, one in settled.items()}
-        made = rewrite(ex.body, ex.payload, sent(texts, decided, tidy=self.tidy))
+        made = await self._aside(ex, _rewritten, ex.body, texts, decided, self.tidy)
         rules = rules_of(decided.values())
         if made.texts and rules:
             case.short = True
@@ -105,9 +112,15 @@ class Compressing:
             self._tell(ex, case, settled, rules)
         elif made.texts:
             ex.compress = "tidy"
-        if case.at < 0:
-            case.looking = self.spawn(asyncio.to_thread(self._look, ex.model, case))
+        if case.at < 0 and self._looks < _LOOKS_AT_ONCE:
+            case.looking = self.spawn(self._look(ex.model, case))
         return made
+
+    async def _aside(self, ex: Exchange, work: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
+        """What takes milliseconds with a long body leaves the event loop then."""
+        if len(ex.body or b"") > _OFF_LOOP_BYTES:
+            return await asyncio.to_thread(work, *args, **named)
+        return work(*args, **named)
 
     def _case(self, texts: Texts, route: RouteKey, reach: Callable[[Form], bool]) -> Case:
         """The track that this request is on: one that serves something, else one that may, else one that watches."""
@@ -123,7 +136,8 @@ class Compressing:
         texts, track = case.texts, case.track
         turns = turns_of(ex.endpoint, texts.payload)
         version = f"{self.version} {track.chain.version(case.route)}"
-        keys = case.keys = chain(ex.tenant, version, turns, before_turns(ex.endpoint, texts.payload))
+        before = before_turns(ex.endpoint, texts.payload)
+        keys = case.keys = await self._aside(ex, chain, ex.tenant, version, turns, before)
 
         async def make(new: list[int], known: dict[int, Decision]) -> list[Decision]:
             form = track.forms[case.at] if case.at >= 0 else None
@@ -187,12 +201,16 @@ class Compressing:
         worth = f", ${case.predicted_usd:.6f} predicted" if case.predicted_usd else ""
         ex.decide("compress", ex.compress, f"{'+'.join(rules)}: {new} tokens of new messages{worth}, {old} of old ones")
 
-    def _look(self, model: str, case: Case) -> tuple[int, tuple[str, ...]]:
-        """What the next form would save on new messages, and by which rules; in a thread."""
+    async def _look(self, model: str, case: Case) -> tuple[int, tuple[str, ...]]:
+        """What the next form would save on new messages, and by which rules."""
         texts, forms = case.texts, case.track.forms
-        if not forms:
+        if not forms or not texts.new():
             return 0, ()
-        made = decide(texts, texts.new(), forms[0], self._counter(model))
+        self._looks += 1
+        try:
+            made = await asyncio.to_thread(decide, texts, texts.new(), forms[0], self._counter(model))
+        finally:
+            self._looks -= 1
         return sum(one.tokens_saved for one in made), rules_of(made)
 
     def ended(self, ex: Exchange) -> None:
@@ -202,8 +220,9 @@ class Compressing:
             return
         if case.track.serves:
             self.worth.learn(ex, case.keys)
-        if case.looking is not None and case.looking.done() and not case.looking.cancelled():
-            tokens, rules = case.looking.result()
+        looked = case.looking
+        if looked is not None and looked.done() and not looked.cancelled() and looked.exception() is None:
+            tokens, rules = looked.result()
             if tokens:
                 ex.decide("compress", "observed", f"{'+'.join(rules)} would save {tokens} tokens")
                 for rule in rules:
@@ -251,3 +270,14 @@ class Compressing:
             return None
         found = rewrite(ex.body, texts.payload, sent(texts, dict(zip(turns, made, strict=True)), tidy=self.tidy))
         return found.body if found.texts else None
+
+
+def _read(ex: Exchange, marks: Sequence[Marks]) -> tuple[Texts, str]:
+    """The texts that may be touched, and the route's name; '' where there are none."""
+    assert ex.payload is not None
+    texts = Texts.of(ex.endpoint, ex.payload, marks)
+    return texts, route_name(ex.endpoint, ex.payload, ex.model) if texts.by_turn else ""
+
+
+def _rewritten(body: bytes, texts: Texts, decided: Mapping[int, Decision], tidy: bool) -> Rewritten:
+    return rewrite(body, texts.payload, sent(texts, decided, tidy=tidy))
