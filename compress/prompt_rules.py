@@ -90,7 +90,8 @@ _FILLERS = tuple((re.compile(rf"(?<![\w'’-]){pattern}", re.I), into, why) for 
 # Sentences that only encourage or thank.
 _EMPTY = re.compile(
     r"(?:thank you|thanks|many thanks)(?: (?:so|very) much)?(?: in advance)?(?: for [a-z ]{1,40})?[.!]"
-    r"|good luck[.!]|let's (?:get started|begin)[.!]|you(?:'ve| have) got this[.!]|i (?:know|believe) you can do (?:it|this)[.!]"
+    r"|good luck[.!]|let's (?:get started|begin)[.!]|you(?:'ve| have) got this[.!]"
+    r"|i (?:know|believe) you can do (?:it|this)[.!]"
     r"|(?:take a deep breath|i hope (?:this|that) (?:helps|is clear|makes sense))[.!]",
     re.I,
 )
@@ -244,7 +245,8 @@ def _decoration(text: str, cuts: list[Cut]) -> tuple[str, list[Cut]]:
     """Without rules between paragraphs, bold marks and closing hashes; the words stay."""
     lines = _outside_code(text)
     named = re.search(r"[-=*_]{3}", re.sub(r"(?m)^[ ]{0,3}[-*_= ]{3,}$", "", text)) is not None
-    out, made, blank = [], list(cuts), True
+    out: list[str] = []
+    made, blank = list(cuts), True
     for number, (may, line) in enumerate(lines, 1):
         body = line.rstrip("\r\n")
         now = body
