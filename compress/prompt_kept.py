@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from farthing.compress.prompt_text import PLACEHOLDER, Piece, obliges, pieces
+from farthing.compress.prompt_text import BOLD, PLACEHOLDER, Piece, obliges, pieces
 from farthing.compress.protected import code_blocks
 from farthing.proxy.text import READ_CHARS, Signals, signals
 
@@ -44,15 +44,17 @@ def lost(long: str, short: str) -> tuple[Loss, ...]:
     if long == short:
         return ()
     found: dict[Loss, None] = {}
-    flat, folded = _flat(short), _flat(short).casefold()
     for block in code_blocks(long):
         code = long[block.start : block.end].strip()
         if code not in short:
             found[Loss("code", _brief(code))] = None
+    long, short = BOLD.sub(r"\1", long), BOLD.sub(r"\1", short)  # of bold words, the words
     for pattern, kind in ((PLACEHOLDER, "placeholder"), (_URL, "address")):
         for match in pattern.finditer(long):
             if match.group().rstrip(".,;") not in short:
                 found[Loss(kind, match.group())] = None
+    flat = _flat(short)
+    folded = flat.casefold()
     said = [signals(part) for part in _parts(long)]
     kept = [signals(part) for part in _parts(short)]
     for missing in sorted(_numbers(said, long) - _numbers(kept, short)):

@@ -17,7 +17,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from farthing.compress.prompt_kept import lost
-from farthing.compress.prompt_text import BULLET, Piece, guard, pieces
+from farthing.compress.prompt_text import BOLD, BULLET, Piece, guard, pieces
 from farthing.compress.protected import code_blocks, protected
 from farthing.proxy.text import READ_CHARS, signals
 
@@ -80,7 +80,6 @@ FILLERS: tuple[tuple[str, str, str], ...] = (
     (r"at (?:this|the present) (?:point|moment) in time ", "now ", "wordy"),
     (r"(?:has|have) the ability to ", "can ", "wordy"),
     (r"(?:is|are) able to ", "can ", "wordy"),
-    (r"whether or not ", "whether ", "wordy"),
     (r"each and every ", "each ", "wordy"),
     (r"first and foremost, ", "first, ", "wordy"),
     (r"(?<=, )please (?=[a-z])", "", "politeness"),
@@ -109,7 +108,6 @@ _FACTS = frozenset(
 _FEWEST_WORDS = 5
 _ALIKE = 0.8
 _MOST_PIECES = 600
-_BOLD = re.compile(r"(?<![\w*\\])\*\*(?=[^\s*])([^*\n`]{1,200})(?<=[^\s*])\*\*(?![\w*])")
 _RULE_LINE = re.compile(r"[ ]{0,3}(?:(?:-[ ]?){3,}|(?:\*[ ]?){3,}|(?:_[ ]?){3,}|={3,})[ \t]*")
 _CLOSED_HEADING = re.compile(r"([ ]{0,3}#{1,6}[ \t].*?)[ \t]+#+[ \t]*")
 
@@ -183,7 +181,7 @@ def _filler(piece: Piece) -> _Edit | None:
         if changed != now:
             whys.append(why)
             now = changed
-    if now == piece.text or not now.strip():
+    if now == piece.text or not now.strip() or lost(piece.text, now):
         return None
     if piece.text[:1].isupper() and now[:1].islower():
         now = now[0].upper() + now[1:]
@@ -256,7 +254,7 @@ def _decoration(text: str, cuts: list[Cut]) -> tuple[str, list[Cut]]:
         if may and guard(body) != "format":
             closed = _CLOSED_HEADING.fullmatch(now)
             now = closed[1] if closed else now
-            now = _BOLD.sub(r"\1", now)
+            now = BOLD.sub(r"\1", now)
         if now != body:
             made.append(Cut("decoration", number, body, now, "markdown marks"))
         out.append(now + line[len(body) :])

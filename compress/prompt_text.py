@@ -14,7 +14,7 @@ from typing import NamedTuple
 from farthing.compress.protected import code_blocks
 from farthing.proxy.text import READ_CHARS, Signals, signals
 
-__all__ = ["BULLET", "PLACEHOLDER", "Guard", "Piece", "guard", "obliges", "pieces"]
+__all__ = ["BOLD", "BULLET", "PLACEHOLDER", "Guard", "Piece", "guard", "obliges", "pieces"]
 
 Guard = str  # '', or what a sentence holds that must not go: one word for a person
 
@@ -22,6 +22,7 @@ PLACEHOLDER = re.compile(
     r"\{\{[^{}\n]{1,80}\}\}|\{[#/^]?\w[\w.\-:!]{0,60}\}|<<?/?[A-Za-z_][\w.\- ]{0,60}>?>|\$\{?[A-Za-z_]\w{0,60}\}?"
     r"|\[[A-Z][A-Z0-9_ ]{1,60}\]|%\(\w{1,60}\)[sd]|%[sd]\b|\{\}"
 )
+BOLD = re.compile(r"(?<![\w*\\])\*\*(?=[^\s*])([^*\n`]{1,200})(?<=[^\s*])\*\*(?![\w*])")
 BULLET = re.compile(r"[ \t]*(?:[-*+•>]|\(?\d{1,3}[.)]|\(?[a-zA-Z][.)])[ \t]+")
 _HEADING = re.compile(r"[ ]{0,3}#{1,6}[ \t]|\*\*[^*\n]{1,80}\*\*:?\s*$|[ \t]*</?[A-Za-z][\w\- ]{0,40}>[ \t]*$")
 _TABLE = re.compile(r"[ \t]*\|")

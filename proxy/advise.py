@@ -1,7 +1,7 @@
 """Advice for an app's prompts: what costs most, a shorter draft of it, and whether the draft is as good.
 
-Nothing here changes an app or a request that is served: the proxy never rewrites a system prompt by itself. Pure but for
-`draft_by_model` and `advise`, which ask the upstream through an Asker.
+Nothing here changes an app, or a request that is served: the proxy never rewrites a system prompt by itself. Pure but
+for `draft_by_model` and `advise`, which ask the upstream through an Asker.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from farthing.proxy.usage import Usage
 __all__ = ["Advice", "Money", "Overview", "Tell", "advise", "draft_by_model", "drafted", "overview"]
 
 _LEAST_TOKENS = 20
+# Of its tokens that a draft must save to be worth a trial, and an author's time.
+_LEAST_SAVED = 0.03
 
 
 class Tell(Protocol):
@@ -93,7 +95,7 @@ def overview(
         of = model or asked.model
         tokens_in += tokens.count_request(asked.endpoint, asked.body, of)
         if tools := asked.body.get("tools"):
-            bare = {"messages": [], "input": []}
+            bare: dict[str, Any] = {"messages": [], "input": []}
             tokens_tools += tokens.count_request(asked.endpoint, bare | {"tools": tools}, of)
             tokens_tools -= tokens.count_request(asked.endpoint, bare, of)
         tell("counting", done, total)
@@ -187,9 +189,9 @@ async def draft_by_model(advice: Advice, asker: Asker, model: str, tokens: Count
 def _with(
     requests: Sequence[Asked], advice: Advice, found: Draft, drafter: str, tokens: Counts, rates: Rates | None
 ) -> Advice:
-    """The advice with another draft, which is none where it saves no tokens."""
+    """The advice with another draft, which is none where it hardly saves any tokens."""
     after = tokens.count(found.text, advice.model)
-    if after >= advice.costs.tokens:
+    if after > (1 - _LEAST_SAVED) * advice.costs.tokens:
         found, after = found._replace(text=advice.part.text, cuts=()), advice.costs.tokens
     verdict = "not evaluated" if after < advice.costs.tokens else "nothing shorter found"
     money = None if rates is None else _money(requests, advice.part, found.text, advice.model, tokens, rates)

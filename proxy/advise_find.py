@@ -75,13 +75,13 @@ def find_parts(requests: Sequence[Asked], tell: Callable[[int], None] = lambda d
             if spot.spoken == "system" and texts[text] > 1 and shared < _MOSTLY * len(text):
                 groups.setdefault(("system prompt", text), []).append(Place(index, spot.path, 0, len(text)))
                 continue
-            name = "system prompt" if spot.spoken == "system" else "template"
+            name = "system prompt" if spot.spoken == "system" else "user message"
             if parts.prefix:
                 place = Place(index, spot.path, 0, len(parts.prefix))
-                groups.setdefault((f"{name}, beginning", parts.prefix), []).append(place)
+                groups.setdefault((f"beginning of {name}s", parts.prefix), []).append(place)
             if parts.suffix:
                 place = Place(index, spot.path, len(text) - len(parts.suffix), len(text))
-                groups.setdefault((f"{name}, end", parts.suffix), []).append(place)
+                groups.setdefault((f"end of {name}s", parts.suffix), []).append(place)
         tell(index + 1)
     _gather(groups)
     return [Part(kind, text, tuple(places)) for (kind, text), places in groups.items()]
@@ -115,7 +115,7 @@ def _gather(groups: dict[tuple[str, str], list[Place]]) -> None:
     for (kind, text), places in sorted(groups.items(), key=lambda group: -len(group[0][1])):
         if kind == "system prompt" or len(places) >= _LEAST_TEXTS:
             continue
-        begins = kind.endswith("beginning")
+        begins = kind.startswith("beginning")
         inside = [
             other
             for sort, other in groups
