@@ -17,7 +17,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from farthing.compress.prompt_kept import lost
-from farthing.compress.prompt_text import BOLD, BULLET, Piece, guard, pieces
+from farthing.compress.prompt_text import BOLD, BULLET, Piece, formats, guard, pieces
 from farthing.compress.protected import code_blocks, protected
 from farthing.proxy.text import READ_CHARS, signals
 
@@ -251,7 +251,7 @@ def _decoration(text: str, cuts: list[Cut]) -> tuple[str, list[Cut]]:
         if may and not named and blank and _RULE_LINE.fullmatch(body) and out:
             made.append(Cut("decoration", number, body, "", "a rule between paragraphs"))
             continue
-        if may and guard(body) != "format":
+        if may and not formats(body):
             closed = _CLOSED_HEADING.fullmatch(now)
             now = closed[1] if closed else now
             now = BOLD.sub(r"\1", now)
@@ -269,7 +269,7 @@ def _blanks(text: str, cuts: list[Cut]) -> tuple[str, list[Cut]]:
         body = line.rstrip("\r\n")
         if may:
             begin = len(body) - len(body.lstrip(" \t"))
-            body = (body[:begin] + _single(body[begin:])).rstrip()
+            body = (body[:begin] + _single(body[begin:])).rstrip(" \t")
         if may and not body and (not out or not out[-1].strip()):
             continue
         out.append(body + (line[len(line.rstrip("\r\n")) :]))

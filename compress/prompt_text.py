@@ -14,7 +14,7 @@ from typing import NamedTuple
 from farthing.compress.protected import code_blocks
 from farthing.proxy.text import READ_CHARS, Signals, signals
 
-__all__ = ["BOLD", "BULLET", "PLACEHOLDER", "Guard", "Piece", "guard", "obliges", "pieces"]
+__all__ = ["BOLD", "BULLET", "PLACEHOLDER", "Guard", "Piece", "formats", "guard", "obliges", "pieces"]
 
 Guard = str  # '', or what a sentence holds that must not go: one word for a person
 
@@ -112,11 +112,16 @@ def guard(sentence: str) -> Guard:
         return "name"
     if _FOREIGN.search(sentence) or said.language not in ("", "en"):
         return "other language"
-    if _FORMATS.search(sentence):
+    if formats(sentence):
         return "format"
     if denies(said, sentence):
         return "negation"
     return "rule" if _OBLIGES.search(sentence) else ""
+
+
+def formats(sentence: str) -> bool:
+    """Whether it may speak of the answer's form."""
+    return _FORMATS.search(sentence) is not None
 
 
 def obliges(sentence: str) -> tuple[bool, bool]:

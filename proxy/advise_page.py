@@ -111,7 +111,8 @@ def _cuts(advice: Advice) -> RenderableType:
         )
     if len(cuts) > _CUTS_SHOWN:
         rules = Counter(cut.rule for cut in cuts[_CUTS_SHOWN:])
-        table.add_row("", "", Text(f"… and {', '.join(f'{n} {rule}' for rule, n in rules.items())}; --diff shows all"))
+        more = ", ".join(f"{count} {rule}" for rule, count in rules.items())
+        return Group(table, Text(f"… and {more}; --diff shows all", "dim"))
     return table
 
 
