@@ -22,6 +22,7 @@ __all__ = ["Loss", "lost"]
 _SHARED = 0.6
 _URL = re.compile(r"\b(?:https?|ftp)://[^\s)>\]\"']{1,2048}|\bwww\.[^\s)>\]\"']{1,2048}", re.I)
 _DIGITS = re.compile(r"\d+(?:[.,:]\d+)*")
+_HASHES = re.compile(r"^[ ]{0,3}#{1,6}[ \t]+|[ \t]#+[ \t]*$", re.MULTILINE)
 _SHOWN = 80
 
 
@@ -48,7 +49,8 @@ def lost(long: str, short: str) -> tuple[Loss, ...]:
         code = long[block.start : block.end].strip()
         if code not in short:
             found[Loss("code", _brief(code))] = None
-    long, short = BOLD.sub(r"\1", long), BOLD.sub(r"\1", short)  # of bold words, the words
+    rules = _unruly(long, short)
+    long, short = _undecorated(long), _undecorated(short)
     for pattern, kind in ((PLACEHOLDER, "placeholder"), (_URL, "address")):
         for match in pattern.finditer(long):
             if match.group().rstrip(".,;") not in short:
@@ -63,8 +65,13 @@ def lost(long: str, short: str) -> tuple[Loss, ...]:
         for kind, words in (("code", one.code), ("quotation", one.quotes)):
             found |= {Loss(kind, _brief(word)): None for word in words if _flat(word) not in flat}
         found |= {Loss("name", name): None for name in one.names if name.casefold() not in folded}
-    found |= {Loss("rule", _brief(rule)): None for rule in _unruly(long, short)}
+    found |= {Loss("rule", _brief(rule)): None for rule in rules}
     return tuple(found)
+
+
+def _undecorated(text: str) -> str:
+    """Bold words and headings as their words."""
+    return _HASHES.sub("", BOLD.sub(r"\1", text))
 
 
 def _parts(text: str) -> Iterator[str]:

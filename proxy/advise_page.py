@@ -21,7 +21,7 @@ from farthing.proxy.report import disarmed
 __all__ = ["as_json", "overview_page", "part_page"]
 
 _WORDS_SHOWN = 60
-_BEGINNING = 34
+_BEGINNING = 30
 _PARTS_SHOWN = 10
 _CUTS_SHOWN = 12
 _STYLES = {"recommended": "bold green", "worse": "bold red", "not evaluated": "yellow"}
@@ -104,6 +104,8 @@ def part_page(number: int, advice: Advice, *, diff: bool) -> RenderableType:
 def _cuts(advice: Advice) -> RenderableType:
     cuts = advice.draft.cuts
     table = _section("what was cut, and why", "line", "rule", "before", "after", "why")
+    for column in table.columns[2:4]:
+        column.no_wrap = True
     for cut in cuts[:_CUTS_SHOWN]:
         line = str(cut.line) if cut.line else ""
         table.add_row(

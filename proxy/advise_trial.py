@@ -149,12 +149,13 @@ async def _pair(
     """One case; a text where an answer is lacking: why."""
     bodies = [as_case(asked.endpoint, body, terms.model) for body in (asked.body, with_draft(asked, places, draft))]
     bodies += bodies[:1] if repeat else []
-    said = [await asker.ask(asked.endpoint, body) for body in bodies]
-    answers = []
-    for one in said:
-        if one.answer is None:
-            return one.error
-        answers.append(one.answer)
+    answers, used = [], []
+    for body in bodies:
+        said = await asker.ask(asked.endpoint, body)
+        if said.answer is None:
+            return said.error
+        answers.append(said.answer)
+        used.append(said.usage)
     excused = 0
     outcomes = []
     for other in answers[1:]:
@@ -164,7 +165,7 @@ async def _pair(
             excused += 1
         outcomes.append(differs)
     case = Case(slice_of(asked), outcomes[0], outcomes[1] if repeat else None)
-    return _Pair(case, excused, said[0].usage, said[1].usage)
+    return _Pair(case, excused, used[0], used[1])
 
 
 async def _as_good(asker: Asker, judge: str, body: Mapping[str, Any], old: Answer, new: Answer) -> bool:

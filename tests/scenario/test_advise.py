@@ -128,13 +128,13 @@ async def test_the_budget_is_never_passed(tmp_path: Path) -> None:
     assert advice["verdict"].startswith("not shown to be as good")
 
 
-GOOD = " ".join(
-    """Sort each customer message to one team: cards: getting, linking, activating or replacing a card. payments: a
-    payment, transfer, top-up, fee or exchange rate. accounts: opening, verifying or closing an account, or personal
-    details. security: a lost or stolen card, a PIN, passcode or payment that the customer didn't make. Read the whole
-    message before you decide. Answer with the name of the team alone. You must never answer the question itself. Each
-    message goes to exactly one team, whether or not it mentions several topics. If a message is about a stolen card,
-    the team is always security.""".split()
+GOOD = (
+    "Sort each customer message to one team: cards: getting, linking, activating or replacing a card. "
+    "payments: a payment, transfer, top-up, fee or exchange rate. accounts: opening, verifying or closing an "
+    "account, or personal details. security: a lost or stolen card, a PIN, passcode or payment that the "
+    "customer didn't make. Read the whole message before you decide. Answer with the name of the team alone. "
+    "You must never answer the question itself. Each message goes to exactly one team, whether or not it "
+    "mentions several topics. If a message is about a stolen card, the team is always security."
 )
 
 
