@@ -17,7 +17,7 @@ from farthing.compress.prompt_rules import Draft, draft
 from farthing.compress.provider_cache import Kind, provider_cache
 from farthing.policies.opinion import Embed
 from farthing.proxy.advise_ask import Asker, OutOfBudget
-from farthing.proxy.advise_find import Costs, Part, costs_of, find_parts, with_draft
+from farthing.proxy.advise_find import Costs, Part, Place, costs_of, find_parts, with_draft
 from farthing.proxy.advise_requests import Asked
 from farthing.proxy.advise_trial import Terms, Trial, try_draft
 from farthing.proxy.prices import RateCard, Rates
@@ -28,6 +28,8 @@ __all__ = ["Advice", "Money", "Overview", "Tell", "advise", "draft_by_model", "d
 _LEAST_TOKENS = 20
 # Of its tokens that a draft must save to be worth a trial, and an author's time.
 _LEAST_SAVED = 0.03
+# Of the requests that carry a part, how many are counted whole for what the draft saves.
+_PRICED_REQUESTS = 200
 
 
 class Tell(Protocol):
@@ -113,14 +115,8 @@ def drafted(
     requests: Sequence[Asked], part: Part, of: str, costs: Costs, tokens: Counts, rates: Rates | None
 ) -> Advice:
     """The part with a draft by rules, not evaluated."""
-    return _with(
-        requests,
-        Advice(part, of, costs, costs.tokens, "rules", Draft(part.text), None, None, ""),
-        draft(part.text),
-        "rules",
-        tokens,
-        rates,
-    )
+    bare = Advice(part, of, costs, costs.tokens, "rules", Draft(part.text), None, None, "")
+    return _with(requests, bare, draft(part.text), "rules", tokens, rates)
 
 
 async def advise(
@@ -201,9 +197,10 @@ def _with(
 def _money(requests: Sequence[Asked], part: Part, text: str, model: str, tokens: Counts, rates: Rates) -> Money:
     """What the shorter text saves, by whole prompts, since providers cache none that is too short."""
     cache = provider_cache(model)
-    places = {
-        place.request: [other for other in part.places if other.request == place.request] for place in part.places[:200]
-    }
+    places: dict[int, list[Place]] = {}
+    for place in part.places:
+        if place.request in places or len(places) < _PRICED_REQUESTS:
+            places.setdefault(place.request, []).append(place)
     fresh = cached = 0
     below = False
     for index, here in places.items():

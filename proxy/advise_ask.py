@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import httpx
 
 from farthing.policies.answer import Answer, read
+from farthing.proxy.config import mask_url
 from farthing.proxy.prices import RateCard
 from farthing.proxy.tokens import Tokenizer
 from farthing.proxy.usage import Usage, from_payload
@@ -131,7 +132,7 @@ class Asker:
         try:
             answer = await self.http.post(self.url + _PATHS[endpoint], json=dict(body), headers=self._headers(endpoint))
         except httpx.HTTPError as error:
-            return Said(None, error=f"{self.url} does not answer ({type(error).__name__})"), 0
+            return Said(None, error=f"{mask_url(self.url)} does not answer ({type(error).__name__})"), 0
         if answer.status_code != 200:
             return Said(None, error=f"status {answer.status_code}: {answer.text[:300]}"), answer.status_code
         found = read(answer.content)

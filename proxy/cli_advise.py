@@ -21,6 +21,7 @@ from farthing.proxy.advise_page import as_json, overview_page, part_page
 from farthing.proxy.advise_requests import Asked, read_requests
 from farthing.proxy.config import Config
 from farthing.proxy.errors import ConfigFault
+from farthing.proxy.report import disarmed
 
 __all__ = ["Wanted", "run"]
 
@@ -99,6 +100,9 @@ def _check(requests: list[Asked], wanted: Wanted, card: Any, at_s: float) -> Non
             f"--max-usd can't be kept: no price is known for {unpriced[0]!r}. Give it one in farthing.toml "
             "(see `farthing prices show`), or leave --max-usd out"
         )
+    if unpriced:
+        said = f"no price is known for {disarmed(unpriced[0])}: what the trial costs is neither counted nor limited"
+        Console(stderr=True).print(said, style="yellow", markup=False, highlight=False)
 
 
 async def _tried(

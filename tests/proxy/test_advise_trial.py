@@ -63,7 +63,7 @@ async def test_every_kind_of_request_is_asked_under_both_versions(endpoint: str)
 @pytest.mark.parametrize(
     ("endpoint", "body", "sent"),
     [
-        ("chat", {"model": "a", "n": 3, "stream": True, "stream_options": {}, "store": True}, {"model": "m", "temperature": 0}),
+        ("chat", {"model": "a", "n": 3, "stream": True, "stream_options": {}}, {"model": "m", "temperature": 0}),
         ("responses", {"input": "x", "temperature": 1}, {"input": "x", "model": "m", "temperature": 0, "store": False}),
         ("messages", {"max_tokens": 9, "top_p": 0.5}, {"max_tokens": 9, "model": "m", "temperature": 0}),
         ("messages", {}, {"max_tokens": 1024, "model": "m", "temperature": 0}),
