@@ -108,9 +108,8 @@ def _cuts(advice: Advice) -> RenderableType:
         column.no_wrap = True
     for cut in cuts[:_CUTS_SHOWN]:
         line = str(cut.line) if cut.line else ""
-        table.add_row(
-            line, cut.rule, Text(_begins(cut.before)), Text(_begins(cut.after) or "–"), Text(disarmed(cut.why))
-        )
+        sides = (Text(_begins(side, _BEGINNING) or "–") for side in (cut.before, cut.after))
+        table.add_row(line, cut.rule, *sides, Text(disarmed(cut.why)))
     if len(cuts) > _CUTS_SHOWN:
         rules = Counter(cut.rule for cut in cuts[_CUTS_SHOWN:])
         more = ", ".join(f"{count} {rule}" for rule, count in rules.items())
