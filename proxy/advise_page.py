@@ -159,6 +159,10 @@ def _trial(trial: Trial) -> RenderableType:
         notes.append(f"{trial.failed:,} cases had no answer: {disarmed(trial.error)}")
     if trial.stopped:
         notes.append(f"ended early: {trial.stopped}")
+    if trial.apart:
+        lines = ", ".join(str(one.line) for one in sorted(trial.apart)[:_CUTS_SHOWN])
+        more = "" if len(trial.apart) <= _CUTS_SHOWN else ", …"
+        notes.append(f"answers differ for lines {lines}{more} of the file (both answers: --out, --json)")
     notes.append(f"{trial.available:,} different requests of the file can be asked")
     return Group(table, *(Text(f"   {note}", "dim") for note in notes))
 
@@ -227,6 +231,7 @@ def _trial_json(trial: Trial) -> dict[str, Any]:
         "stopped": trial.stopped or None,
         "found_as_good_by_judge": trial.excused,
         "slices": [one._asdict() for one in judged.slices],
+        "apart": [one._asdict() for one in trial.apart],
     }
 
 

@@ -24,7 +24,7 @@ from farthing.proxy.advise_find import Part, Place, with_draft
 from farthing.proxy.advise_requests import Asked
 from farthing.proxy.usage import Usage
 
-__all__ = ["Terms", "Trial", "cases_of", "slice_of", "try_draft"]
+__all__ = ["Apart", "Terms", "Trial", "cases_of", "slice_of", "try_draft"]
 
 BATCH = 25
 _SHORT_CHARS, _LONG_CHARS = 80, 400
@@ -44,10 +44,18 @@ class Terms:
     seed: int = 1
 
 
+class Apart(NamedTuple):
+    """A request whose answers differ: its line in the file, and both answers' texts."""
+
+    line: int
+    long: str
+    short: str
+
+
 class Trial(NamedTuple):
     """What came of it. `failed`: cases without both answers, `error` the first reason. `stopped`: why it ended before
     all cases, '' where it didn't. `excused`: answers that differ, and that the judge found as good. `long`, `short`:
-    usage summed over the `judged.cases`, None where some answer reported none."""
+    usage summed over the `judged.cases`, None where some answer reported none. `apart`: the cases that differ."""
 
     judged: Judged
     available: int
@@ -57,6 +65,7 @@ class Trial(NamedTuple):
     excused: int
     long: Usage | None
     short: Usage | None
+    apart: tuple[Apart, ...]
 
 
 class _Pair(NamedTuple):
@@ -64,6 +73,7 @@ class _Pair(NamedTuple):
     excused: int
     long: Usage | None
     short: Usage | None
+    apart: Apart | None
 
 
 def cases_of(requests: Sequence[Asked], part: Part) -> list[tuple[Asked, list[Place]]]:
@@ -140,6 +150,7 @@ async def try_draft(
         sum(pair.excused for pair in pairs),
         _sum([pair.long for pair in pairs]),
         _sum([pair.short for pair in pairs]),
+        tuple(pair.apart for pair in pairs if pair.apart is not None),
     )
 
 
@@ -165,7 +176,8 @@ async def _pair(
             excused += 1
         outcomes.append(differs)
     case = Case(slice_of(asked), outcomes[0], outcomes[1] if repeat else None)
-    return _Pair(case, excused, used[0], used[1])
+    apart = Apart(asked.line, answers[0].text, answers[1].text) if outcomes[0] else None
+    return _Pair(case, excused, used[0], used[1], apart)
 
 
 async def _as_good(asker: Asker, judge: str, body: Mapping[str, Any], old: Answer, new: Answer) -> bool:

@@ -105,6 +105,10 @@ async def test_a_draft_that_changes_answers_is_worse_and_the_trial_ends_early(tm
     assert advice["verdict"] == "worse"
     assert advice["trial"]["cases"] == advice["trial"]["differ"] < 120
     assert "surely worse" in advice["trial"]["stopped"]
+    apart = advice["trial"]["apart"]
+    assert len(apart) == advice["trial"]["differ"]
+    assert {(one["long"].strip(), one["short"].strip()) for one in apart} == {("cards", "payments")}
+    assert all(1 <= one["line"] <= 120 for one in apart)
 
 
 async def test_a_judge_may_find_other_words_as_good(tmp_path: Path) -> None:
