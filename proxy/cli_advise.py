@@ -64,6 +64,8 @@ def run(
         raise ConfigFault(f"can't read {file}: {error}") from None
     if wanted.drafter == "model" and not wanted.upstream:
         raise ConfigFault("--drafter model needs --upstream URL: there is nobody to ask for a draft")
+    if out is not None and not out.absolute().parent.is_dir():
+        raise ConfigFault(f"can't write {out}: there is no such folder")
     requests, skipped = read_requests(text, "standard input" if file == "-" else file)
     card = RateCard(config.prices.models, config.upstream.provider, wanted.upstream and config.upstream.url)
     tokens, at_s = Tokenizer(), SystemClock().now_s()
