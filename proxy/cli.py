@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
+from typer.core import TyperGroup
 
 from farthing.proxy.config import Config, effective
 from farthing.proxy.config import load as load_config
@@ -18,7 +19,17 @@ from farthing.proxy.errors import ConfigFault
 
 __all__ = ["main"]
 
+
+class _TwoWords(TyperGroup):
+    """Lets a command's name have two words, so that `compress advise` stands beside `compress FILE`."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        two = " ".join(args[:2])
+        return super().resolve_command(ctx, [two, *args[2:]] if two in self.commands else args)
+
+
 app = typer.Typer(
+    cls=_TwoWords,
     help="The proxy that cuts an LLM bill and proves that the answers stayed good.",
     epilog="Example: farthing serve --upstream https://api.openai.com/v1",
     no_args_is_help=True,
@@ -55,6 +66,11 @@ def main() -> None:
 
 def _load(config: Path | None, **flags: Any) -> Config:
     return load_config(config, flags={name.replace("__", "."): value for name, value in flags.items()})
+
+
+def _width() -> int | None:
+    """Of tables: the terminal's, or what a page of plain text bears."""
+    return None if sys.stdout.isatty() else 110
 
 
 def _emit(value: Any) -> None:
@@ -116,7 +132,7 @@ def report(
     if isinstance(shown, str):
         typer.echo(shown, nl=not shown.endswith("\n"))
     else:
-        Console(width=None if sys.stdout.isatty() else 110).print(shown)
+        Console(width=_width()).print(shown)
 
 
 @app.command(epilog="Example: farthing demo --requests 200")
@@ -167,6 +183,39 @@ def compress(
         _emit(view.to_json())
     else:
         Console().print(view.render(diff=diff))
+
+
+@app.command("compress advise", epilog="Example: farthing compress advise requests.jsonl --upstream URL --model M")
+def compress_advise(
+    file: Annotated[str, typer.Argument(help="Requests: JSON lines, an array or a single one; - for standard input.")],
+    upstream: Annotated[str, typer.Option(help="A model server to try drafts on; without it nothing is tried.")] = "",
+    model: Annotated[str, typer.Option(help="Asked, counted and priced for (default: each request's own).")] = "",
+    drafter: Annotated[Literal["rules", "model"], typer.Option(help="Who writes the shorter version.")] = "rules",
+    cases: Annotated[int, typer.Option(min=1, help="Requests that each draft is tried on, at most.")] = 250,
+    noise: Annotated[float, typer.Option(min=0, max=1, help="Share of them asked twice as they are.")] = 0.5,
+    max_worse: Annotated[float, typer.Option(min=0.0001, max=0.5, help="Answers that may differ.")] = 0.02,
+    confidence: Annotated[float, typer.Option(min=0.5, max=0.9999)] = 0.95,
+    judge: Annotated[str, typer.Option(help="A model upstream that says whether a differing answer is as good.")] = "",
+    max_usd: Annotated[
+        float | None, typer.Option(min=0, help="What may be spent (default 1, if prices are known).")
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="How many parts are drafted, the dearest first.")] = 3,
+    at_once: Annotated[int, typer.Option(min=1, help="Calls at a time.")] = 4,
+    seed: Annotated[int, typer.Option(help="Which sample of the requests.")] = 1,
+    key_env: Annotated[str, typer.Option(help="The variable with the upstream's key.")] = "OPENAI_API_KEY",
+    diff: Annotated[bool, typer.Option("--diff", help="Show every change.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Save drafts and figures there, as JSON.")] = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Which prompts of an app cost most, a shorter draft of each, and whether its answers stay as good."""
+    from farthing.proxy.cli_advise import Wanted, run
+
+    wanted = Wanted(
+        model, upstream, drafter, cases, noise, max_worse, confidence, judge, max_usd, top, at_once, seed, key_env, diff
+    )
+    loaded = _load(config, upstream__url=upstream or None)
+    raise typer.Exit(run(loaded, file, wanted, out, _emit if as_json else None, Console(width=_width())))
 
 
 @cache_app.command("stats", epilog="Example: farthing cache stats --json")
