@@ -52,12 +52,14 @@ def described(form: Form) -> tuple[object, ...]:
 
 
 class Short(NamedTuple):
-    """A text made shorter. `rules`: which did it, in their order. `removed`: what was left out. Tokens: the text's."""
+    """A text made shorter. `rules`: which did it, in their order. `saved`: tokens, by each of them. `removed`: what was
+    left out. Tokens: the text's."""
 
     text: str
     rules: tuple[str, ...]
     tokens_before: int
     tokens_after: int
+    saved: tuple[int, ...]
     removed: tuple[str, ...] = ()
 
 
@@ -99,7 +101,7 @@ def shorten(text: str, question: str, form: Form, count: Count, earlier: Sequenc
         tokens = count(tidied), count(repeated)
         recoded = recode(tidied, count, form.rules)
         if recoded is None or tokens[1] < recoded.tokens_after:
-            return Short(repeated, ("repeats",), *tokens)
+            return Short(repeated, ("repeats",), *tokens, (tokens[0] - tokens[1],))
     if form.keep is None:
         recoded = recode(tidied, count, form.rules)
         return Short(*recoded) if recoded is not None else None
@@ -112,13 +114,18 @@ def _squeezed(text: str, question: str, form: Form, count: Count) -> Short | Non
     share = max(form.keep, form.least_tokens / max(1, count(text)))
     chosen = squeeze(text, question, Target(min(1.0, share)), count)
     left, shorter = (text, False) if chosen.reason else (chosen.text, chosen.tokens_after < chosen.tokens_before)
-    rules = ("squeeze",) if shorter else ()
     body = left.removeprefix(chosen.notice) if shorter else left
     recoded = recode(body, count, form.rules)
+    rules, saved = (recoded.rules, recoded.saved) if recoded is not None else ((), ())
     if recoded is not None:
-        left, rules = (chosen.notice if shorter else "") + recoded.text, (*rules, *recoded.rules)
-    if not rules:
+        left = (chosen.notice if shorter else "") + recoded.text
+    elif not shorter:
         return None
     after = count(left)
-    removed = chosen.removed if shorter else ()
-    return Short(left, rules, chosen.tokens_before, after, removed) if after < chosen.tokens_before else None
+    if after >= chosen.tokens_before:
+        return None
+    if not shorter:
+        return Short(left, rules, chosen.tokens_before, after, saved)
+    # Joints cost or save a token: what isn't the recodings' is squeeze's.
+    saved = (chosen.tokens_before - after - sum(saved), *saved)
+    return Short(left, ("squeeze", *rules), chosen.tokens_before, after, saved, chosen.removed)

@@ -60,16 +60,15 @@ def decide(
 
 def _decide_turn(texts: Texts, turn: int, form: Form, count: Count, said: _Said) -> Decision:
     made: list[str | None] = []
-    rules: dict[str, None] = {}
-    saved = 0
+    saved: dict[str, int] = {}
     for place in texts.by_turn[turn]:
         question = asked_about(texts.endpoint, texts.payload, place) if form.keep is not None else ""
         short = shorten(place.text, question, form, count, said.before(turn))
         made.append(short.text if short is not None else None)
         if short is not None:
-            rules |= dict.fromkeys(short.rules)
-            saved += short.tokens_before - short.tokens_after
-    return Decision(tuple(made), tuple(rules), saved) if rules else LEFT
+            for rule, tokens in zip(short.rules, short.saved, strict=True):
+                saved[rule] = saved.get(rule, 0) + tokens
+    return Decision(tuple(made), tuple(saved), tuple(saved.values())) if saved else LEFT
 
 
 def sent(texts: Texts, decided: Mapping[int, Decision], *, tidy: bool) -> dict[Place, str]:

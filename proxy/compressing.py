@@ -27,6 +27,7 @@ from farthing.compress.rewrite import Rewritten, rewrite
 from farthing.policies.reuse import Action, Label, RouteKey, Verdict
 from farthing.policies.steps import Chain
 from farthing.proxy.clock import Clock, Randomness
+from farthing.proxy.compress_counts import CompressCounts, used
 from farthing.proxy.exchange import Exchange
 from farthing.proxy.shadow import Shadows
 from farthing.proxy.tokens import Tokenizer
@@ -57,7 +58,7 @@ class Case:
     verdict: Verdict | None = None
     keys: Sequence[bytes] = ()
     predicted_usd: Decimal | None = None
-    looking: asyncio.Task[tuple[int, tuple[str, ...]]] | None = None
+    looking: asyncio.Task[list[Decision]] | None = None
 
 
 @dataclass(slots=True)
@@ -76,7 +77,7 @@ class Compressing:
     randomness: Randomness
     shadow_share: float
     shadows: Shadows | None = None
-    saved: dict[str, int] = field(default_factory=dict)
+    counts: CompressCounts = field(default_factory=CompressCounts)
 
     async def run(self, ex: Exchange, reach: Callable[[Form], bool]) -> Rewritten | None:
         """The body with its texts in the forms that this route may have; None where there is nothing to touch.
@@ -89,19 +90,25 @@ class Compressing:
         if not texts.by_turn:
             return None
         route = RouteKey(ex.tenant, route_name(ex.endpoint, ex.payload, ex.model))
+        self.counts.met(route)
         case = ex.shortening = self._case(texts, route, reach)
         settled = await self._settled(ex, case, self.decisions) if case.track.serves and self.decisions else {}
+        self.counts.kept(settled.values())
         decided = {turn: one.decision for turn, one in settled.items()}
         made = rewrite(ex.body, ex.payload, sent(texts, decided, tidy=self.tidy))
         rules = rules_of(decided.values())
+        ex.tidied = made.texts - sum(text is not None for one in decided.values() for text in one.texts)
         if made.texts and rules:
             case.short = True
+            ex.uses = [
+                use for one in settled.values() for use in used([one.decision], "sent" if one.new else "replayed")
+            ]
             ex.compress = "squeeze" if "squeeze" in rules else "recode"
             self._tell(ex, case, settled, rules)
         elif made.texts:
             ex.compress = "tidy"
         if case.at < 0:
-            case.looking = self.spawn(asyncio.to_thread(self._look, ex.model, case))
+            case.looking = self.spawn(self._look(ex.model, case))
         return made
 
     def _case(self, texts: Texts, route: RouteKey, reach: Callable[[Form], bool]) -> Case:
@@ -121,9 +128,8 @@ class Compressing:
         keys = case.keys = chain(ex.tenant, version, turns, before_turns(ex.endpoint, texts.payload))
 
         async def make(new: list[int], known: dict[int, Decision]) -> list[Decision]:
-            left = [LEFT] * len(new)
             if case.at < 0:
-                return left
+                return [LEFT] * len(new)
             form = track.forms[case.at]
             begun_tick = self.clock.tick_s()
             made, tokens = await asyncio.to_thread(self._make, ex, texts, new, form, known)
@@ -132,16 +138,14 @@ class Compressing:
                 return made
             pay = self.worth.of(ex, keys, tokens - before, saved, before, self.clock.tick_s() - begun_tick)
             if not pay.worth:
-                ex.decide("compress", "left", pay.reason)
-                return left
+                return self._left(ex, made, "does_not_pay", pay.reason)
             case.predicted_usd = pay.predicted_usd
             chance = self.randomness.uniform()
             may_audit = self.shadows is not None and self.shadows.may(ex)
             case.verdict = verdict = track.chain.decide(case.route, case.at, chance, may_audit=may_audit)
             if verdict.action is Action.SERVE:
                 return made
-            ex.decide("compress", "left", verdict.reason)
-            return left
+            return self._left(ex, made, "not_audited", verdict.reason)
 
         first = first_new(ex.endpoint, turns)
         return await settle(decisions, keys, list(texts.by_turn), first, make, texts.frozen)
@@ -162,15 +166,24 @@ class Compressing:
         worth = f", ${case.predicted_usd:.6f} predicted" if case.predicted_usd else ""
         ex.decide("compress", ex.compress, f"{'+'.join(rules)}: {new} tokens of new messages{worth}, {old} of old ones")
 
-    def _look(self, model: str, case: Case) -> tuple[int, tuple[str, ...]]:
-        """What the next form would save on new messages, and by which rules; in a thread."""
+    def _left(self, ex: Exchange, made: Sequence[Decision], counted: str, reason: str) -> list[Decision]:
+        """These are not used; `counted`: of compress_counts.LEFT."""
+        ex.decide("compress", "left", reason)
+        self.counts.left[counted] += sum(one != LEFT for one in made)
+        return [LEFT] * len(made)
+
+    async def _look(self, model: str, case: Case) -> list[Decision]:
+        """What the next form would make of new messages."""
         texts, forms = case.texts, case.track.forms
         if not forms:
-            return 0, ()
+            return []
         first = first_new(texts.endpoint, turns_of(texts.endpoint, texts.payload))
         new = [turn for turn in texts.by_turn if turn >= first]
-        made = decide(texts, new, forms[0], self._counter(model))
-        return sum(one.tokens_saved for one in made), rules_of(made)
+        made = await asyncio.to_thread(decide, texts, new, forms[0], self._counter(model))
+        self.counts.add(used(made, "observed"))
+        self.counts.left["not_proved" if case.track.serves else "observing"] += sum(one != LEFT for one in made)
+        self.counts.met(case.route).observed += sum(one.tokens_saved for one in made)
+        return made
 
     def ended(self, ex: Exchange) -> None:
         """The answer is there: tell what was found meanwhile, and send shadows where that is due."""
@@ -180,12 +193,13 @@ class Compressing:
         if case.track.serves:
             self.worth.learn(ex, case.keys)
         if case.looking is not None and case.looking.done() and not case.looking.cancelled():
-            tokens, rules = case.looking.result()
-            if tokens:
-                ex.decide("compress", "observed", f"{'+'.join(rules)} would save {tokens} tokens")
-                for rule in rules:
-                    self.saved[rule] = self.saved.get(rule, 0) + tokens
-        if self.shadows is None or ex.call is None or ex.call.answer is None:
+            made = case.looking.result()
+            if tokens := sum(one.tokens_saved for one in made):
+                ex.decide("compress", "observed", f"{'+'.join(rules_of(made))} would save {tokens} tokens")
+        if ex.call is None or ex.call.answer is None:
+            return
+        self.counts.met(case.route).sent += sum(use.tokens for use in ex.uses)
+        if self.shadows is None:
             return
         audits = case.verdict is not None and case.verdict.audit and case.short
         explores = case.at + 1 < len(case.track.forms) and (audits or not case.short)

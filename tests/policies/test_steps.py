@@ -59,7 +59,7 @@ def test_steps_and_routes_share_no_evidence() -> None:
     one = chain()
     teach(one, 0)
     assert one.proved(RouteKey("other", ROUTE.name)) == 0
-    assert [name for name, _ in one.states(ROUTE)] == ["gentle"]
+    assert [(name, state is not None) for name, state in one.states(ROUTE)] == [("gentle", True), ("bold", False)]
 
 
 @pytest.mark.parametrize("mode", ["observe", "off"])
