@@ -51,6 +51,7 @@ async def test_what_rules_took_adds_up_to_what_the_ledger_says_was_not_sent(
     turns = told()
     async with proxied(up.url, tmp_path, **UNPROVEN) as proxy:
         await proxy.post(body(turns))
+        await proxy.rows(1)
         first = await counted(proxy)
         later = [*turns, {"role": "assistant", "content": SAYS}, {"role": "user", "content": "Why?"}]
         await proxy.post(body(later))
@@ -61,6 +62,10 @@ async def test_what_rules_took_adds_up_to_what_the_ledger_says_was_not_sent(
     assert sum(value for (name, *_), value in both.items() if name == "tokens_saved") == lacked > 0
     assert first["texts", "rows", "sent"] == both["texts", "rows", "sent"] == 1
     assert both["tokens_saved", "rows", "replayed"] == first["tokens_saved", "rows", "sent"] > 0
+    assert set(api) == {
+        "tidy", "recode", "squeeze", "unproven", "max_worse", "confidence", "shadows_usd_today", "shadow_daily_usd",
+        "saved_usd_today", "rules", "left", "count", "routes",
+    }  # fmt: skip
     (by_rule,) = [one for one in api["rules"] if one["rule"] == "rows"]
     assert by_rule["sent"] == {"tokens": first["tokens_saved", "rows", "sent"], "texts": 1}
     assert by_rule["observed"] == {"tokens": 0, "texts": 0}
@@ -101,6 +106,7 @@ async def test_why_messages_were_left_is_counted(up: ScriptedUpstream, tmp_path:
         await proxy.post(body(told(2, **MARK)))
         await proxy.post(body(told(3), model="of-unknown-price"))
         await proxy.post(body(lost))
+        await proxy.rows(4)
         found = await counted(proxy)
     assert {name: found.get(("left", name)) for name in ("lost", "frozen", "does_not_pay")} == dict.fromkeys(
         ("lost", "frozen", "does_not_pay"), 1
