@@ -14,18 +14,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from bench.compress_data import Item, texts
+from farthing.compress.forms import RULES, Form, rules_with, shorten
 from farthing.compress.json_part import same_json
-from farthing.compress.recode import recode
-from farthing.compress.recode_json import JsonRows
-from farthing.compress.recode_table import Tables
-from farthing.compress.rule import Rule
 from farthing.compress.tidy import tidied_text
 
-__all__ = ["RULES", "Method", "methods", "restored"]
+__all__ = ["Method", "methods", "restored"]
 
 Count = Callable[[str], int]
-
-RULES: tuple[Rule, ...] = (JsonRows(), Tables())
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +45,11 @@ def methods() -> list[Method]:
     """All that run inside of this process, in the order of the tables' rows."""
     return [
         Method("tidy", _tidy, lossless=True),
-        Method("tidy + recode", _recode, lossless=True),
+        Method("tidy + recode", _formed(Form("recode")), lossless=True),
+        Method("+ HTML reduced", _formed(Form("recode", rules_with(html=True)))),
+        Method("squeeze .5", _formed(Form("squeeze", keep=0.5))),
+        Method("squeeze .4", _formed(Form("squeeze", keep=0.4))),
+        Method("squeeze .3", _formed(Form("squeeze", keep=0.3))),
         Method("cut the middle .5", _cut_middle),
         Method("BM25 .5", _bm25(0.5)),
         Method("BM25 .3", _bm25(0.3)),
@@ -82,10 +81,15 @@ def _tidy(text: str, question: str, count: Count) -> tuple[str, tuple[str, ...]]
     return (text, ()) if short is None else (short, ("tidy",))
 
 
-def _recode(text: str, question: str, count: Count) -> tuple[str, tuple[str, ...]]:
-    short, first = _tidy(text, question, count)
-    found = recode(short, count, RULES)
-    return (short, first) if found is None else (found.text, first + found.rules)
+def _formed(form: Form) -> Callable[[str, str, Count], tuple[str, tuple[str, ...]]]:
+    """As it is served: tidied, and in this form."""
+
+    def formed(text: str, question: str, count: Count) -> tuple[str, tuple[str, ...]]:
+        tidied, first = _tidy(text, question, count)
+        found = shorten(text, question, form, count)
+        return (tidied, first) if found is None else (found.text, first + found.rules)
+
+    return formed
 
 
 def _cut_middle(text: str, question: str, count: Count) -> tuple[str, tuple[str, ...]]:

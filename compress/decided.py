@@ -50,7 +50,8 @@ class Decision(NamedTuple):
     """What is done to a turn. `texts`: for each of its texts that may be touched, in their order, what is sent in its
     place; None, and whatever is beyond the tuple's end: as it is, or tidied. `rules`: the names of those applied.
 
-    `tokens`: what each of these rules saved, in their order, by the count of the model that it was decided for.
+    `tokens`: what each of these rules saved, in their order, and behind that what tidying did; by the count of the
+    model that it was decided for.
     """
 
     texts: tuple[str | None, ...] = ()

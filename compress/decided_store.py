@@ -13,7 +13,7 @@ Implementations: `MemoryDecisions` here, decided_disk (SQLite), decided_redis. O
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Sequence
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
@@ -48,7 +48,7 @@ class Decisions(Protocol):
         ...
 
     async def forget(self, tag: bytes) -> None:
-        """Remove all decisions of the tenant with this tag (`decided.tenant_tag`). Raises StoreFault."""
+        """Remove all of the tenant with this tag (`decided.tenant_tag`), for b"" everybody's. Raises StoreFault."""
         ...
 
     async def close(self) -> None:
@@ -64,9 +64,6 @@ class Why(StrEnum):
     UNKEPT = "the decision can't be kept"
     GONE = "the decision is lost"
     MARKED = "it stands before the client's cache mark"
-
-
-_OF: Mapping[Decision, Why] = {LOST: Why.GONE, FROZEN: Why.MARKED}
 
 
 class Settled(NamedTuple):
@@ -126,7 +123,10 @@ async def settle(
     except StoreFault:
         return settled | _unkept(missing, frozen, Why.UNKEPT)
     for (number, _), decision in zip(made, kept, strict=False):
-        settled[number] = Settled(decision, number in new, _OF.get(decision, Why.NONE))
+        marked = number in frozen and decision == FROZEN
+        settled[number] = Settled(
+            decision, number in new, Why.GONE if decision == LOST else Why.MARKED if marked else Why.NONE
+        )
     return settled
 
 

@@ -30,17 +30,22 @@ VERSION = 1
 RULES: tuple[Rule, ...] = (AnsiRule(), JsonRows(), Tables(), LogRule())
 # What squeeze leaves of a text's tokens, from gentle to bold.
 _KEEPS = (0.7, 0.5, 0.3)
+# Of a text, where single words are left out.
+_WORDS_LEFT = 0.7
 _SHORT_CHARS = 200  # nothing to be had
 
 
 class Form(NamedTuple):
     """`rules`: recodings that may be tried. `keep`: the share of tokens that squeeze leaves; None: it leaves all.
-    `least_tokens`: that it leaves in any case."""
+    `least_tokens`: that it leaves in any case. `words`: leaves out single words of what squeeze left, given a text and
+    the share of it that stays.
+    """
 
     name: str
     rules: tuple[Rule, ...] = RULES
     keep: float | None = None
     least_tokens: int = 0
+    words: Callable[[str, float], str] | None = None
 
 
 RECODE = Form("recode")
@@ -64,14 +69,23 @@ class Short(NamedTuple):
 
 
 def forms_of(
-    *, recode: bool, squeeze_to: float | None, least_tokens: int = 0, rules: tuple[Rule, ...] = RULES
+    *,
+    recode: bool,
+    squeeze_to: float | None,
+    least_tokens: int = 0,
+    rules: tuple[Rule, ...] = RULES,
+    words: Callable[[str, float], str] | None = None,
 ) -> tuple[Form, ...]:
-    """The forms from gentle to bold: recoding where that is wanted, then squeezing as far as to `squeeze_to`."""
+    """The forms from gentle to bold: recoding where that is wanted, then squeezing as far as to `squeeze_to`, then by
+    single words where there is a model for that."""
     gentle = (Form("recode", rules),) if recode else ()
     if squeeze_to is None:
         return gentle
     keeps = sorted({keep for keep in _KEEPS if keep > squeeze_to} | {squeeze_to}, reverse=True)
-    return gentle + tuple(Form(f"squeeze-{keep:g}", rules if recode else (), keep, least_tokens) for keep in keeps)
+    bold = [Form(f"squeeze-{keep:g}", rules if recode else (), keep, least_tokens) for keep in keeps]
+    if words is not None:
+        bold.append(bold[-1]._replace(name=f"words-{squeeze_to:g}", words=words))
+    return (*gentle, *bold)
 
 
 def rules_with(*, html: bool) -> tuple[Rule, ...]:
@@ -97,15 +111,17 @@ def shorten(text: str, question: str, form: Form, count: Count, earlier: Sequenc
     if len(text) < _SHORT_CHARS:
         return None
     tidied = tidied_text(text) or text
+    found = _recoded(tidied, form, count) if form.keep is None else _squeezed(tidied, question, form, count)
     if form.rules and earlier and (repeated := encode_repeats(tidied, earlier, count)) is not None:
-        tokens = count(tidied), count(repeated)
-        recoded = recode(tidied, count, form.rules)
-        if recoded is None or tokens[1] < recoded.tokens_after:
-            return Short(repeated, ("repeats",), *tokens, (tokens[0] - tokens[1],))
-    if form.keep is None:
-        recoded = recode(tidied, count, form.rules)
-        return Short(*recoded) if recoded is not None else None
-    return _squeezed(tidied, question, form, count)
+        before, after = count(tidied), count(repeated)
+        if after < (before if found is None else found.tokens_after):
+            return Short(repeated, ("repeats",), before, after, (before - after,))
+    return found
+
+
+def _recoded(text: str, form: Form, count: Count) -> Short | None:
+    found = recode(text, count, form.rules)
+    return Short(*found) if found is not None else None
 
 
 def _squeezed(text: str, question: str, form: Form, count: Count) -> Short | None:
@@ -117,9 +133,11 @@ def _squeezed(text: str, question: str, form: Form, count: Count) -> Short | Non
     body = left.removeprefix(chosen.notice) if shorter else left
     recoded = recode(body, count, form.rules)
     rules, saved = (recoded.rules, recoded.saved) if recoded is not None else ((), ())
+    if recoded is None and form.words is not None and (fewer := form.words(body, _WORDS_LEFT)) != body:
+        left, rules, saved = (chosen.notice if shorter else "") + fewer, ("words",), (count(body) - count(fewer),)
     if recoded is not None:
         left = (chosen.notice if shorter else "") + recoded.text
-    elif not shorter:
+    if not (rules or shorter):
         return None
     after = count(left)
     if after >= chosen.tokens_before:

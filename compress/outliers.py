@@ -11,10 +11,11 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from statistics import median
+from typing import NamedTuple
 
 from farthing.compress.units import Scalar
 
-__all__ = ["error_lines", "extreme_rows", "make_of", "odd_lines", "odd_rows"]
+__all__ = ["Extremes", "error_lines", "extremes", "make_of", "odd_lines", "odd_rows"]
 
 _FAR = 6.0
 _MOST_SLOTS, _NUMERIC_SHARE = 24, 0.9  # numbers of a line looked at; of a make's lines, have a number in that place
@@ -96,16 +97,25 @@ def odd_rows(rows: Sequence[Mapping[str, Scalar]]) -> list[tuple[int, float]]:
     return sorted(found.items())
 
 
-def extreme_rows(rows: Sequence[Mapping[str, Scalar]]) -> list[int]:
-    """The rows with the least and the greatest number, or date, of each column."""
-    found: set[int] = set()
-    for cells in _columns(rows).values():
+class Extremes(NamedTuple):
+    """Of one column: its name, whether it holds dates, and the rows with the least and the greatest of it."""
+
+    column: str
+    dated: bool
+    rows: tuple[int, int]
+
+
+def extremes(rows: Sequence[Mapping[str, Scalar]]) -> list[Extremes]:
+    """For each column of numbers or dates."""
+    found = []
+    for name, cells in _columns(rows).items():
         numbers = [(_finite(value), i) for i, value in cells if _is_number(value)]
         dates = [(value, i) for i, value in cells if isinstance(value, str) and _DATED.match(value)]
-        for ranked in (numbers, dates):
-            if len(ranked) > 0.5 * len(cells):
-                found |= {min(ranked)[1], max(ranked)[1]}
-    return sorted(found)
+        if len(numbers) > 0.5 * len(cells):
+            found.append(Extremes(name, False, (min(numbers)[1], max(numbers)[1])))
+        elif len(dates) > 0.5 * len(cells):
+            found.append(Extremes(name, True, (min(dates)[1], max(dates)[1])))
+    return found
 
 
 def _columns(rows: Sequence[Mapping[str, Scalar]]) -> dict[str, list[tuple[int, Scalar]]]:

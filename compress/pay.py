@@ -73,6 +73,7 @@ class Pay(NamedTuple):
     worth: bool
     predicted_pico: int
     reason: str
+    priced: bool = True
 
     @property
     def predicted_usd(self) -> Decimal:
@@ -84,7 +85,7 @@ def pays(facts: PayFacts) -> Pay:
     """Whether to shorten. Refuses where no price is known, since nobody could say."""
     rates, saved = facts.rates, facts.tokens_saved
     if rates is None:
-        return Pay(False, 0, "no price is known")
+        return Pay(False, 0, "no price is known", priced=False)
     if saved <= 0:
         return Pay(False, 0, "saves no tokens")
     cache = facts.cache

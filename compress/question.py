@@ -55,6 +55,7 @@ _EXTREME = re.compile(
     r"|last|exceed\w*|spike\w*|(?:more|less|greater|higher|lower|larger|smaller|longer) than)\b",
     re.IGNORECASE,
 )
+_TIMELY = re.compile(r"\b(?:latest|newest|earliest|oldest|youngest|first|last|most recent)\b", re.IGNORECASE)
 _TROUBLE = re.compile(
     r"\b(?:error|fail|fault|wrong|problem|issue|crash|exception|unhealthy|broken|anomal|odd|unusual|outlier|serious|severe"
     r"|critical|cause|why|spik|stuck|down|timeout|denied|refus|reject|invalid|abnormal|suspicious)",
@@ -72,7 +73,8 @@ _NUMERIC = re.compile(
 class Question:
     """`folded`: its text without case. `terms`: its words for matching. `literals`: case-folded numbers, identifiers
     and quotations that it names. `names`: case-folded words that look like names.
-    `extreme`, `trouble`, `numeric`: it asks for the most or the least, for what went wrong, for a number or a date.
+    `extreme`, `timely`, `trouble`, `numeric`: it asks for the most or the least, for the latest or the earliest, for
+    what went wrong, for a number or a date.
     """
 
     folded: str
@@ -80,6 +82,7 @@ class Question:
     literals: tuple[str, ...]
     names: tuple[str, ...]
     extreme: bool
+    timely: bool
     trouble: bool
     numeric: bool
     _whole: bool
@@ -87,7 +90,7 @@ class Question:
 
     def needs_all(self, kind: Kind) -> bool:
         """Whether an answer rests on every unit of such a text, so that none may be left out."""
-        return self._whole or (self._counting and kind != "prose")
+        return self._whole or (self._counting and kind not in ("prose", "documents"))
 
 
 def read_question(text: str) -> Question:
@@ -108,6 +111,7 @@ def read_question(text: str) -> Question:
         tuple(dict.fromkeys(literals)),
         tuple(dict.fromkeys(name.casefold() for name in _NAME.findall(text))),
         bool(_EXTREME.search(text)),
+        bool(_TIMELY.search(text)),
         bool(_TROUBLE.search(text)),
         bool(_NUMERIC.search(text)),
         bool(_WHOLE.search(text) or _WHOLE_ELSEWHERE.search(text)),

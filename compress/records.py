@@ -5,16 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from farthing.compress.bm25 import scores
-from farthing.compress.outliers import error_lines, extreme_rows, make_of, odd_lines, odd_rows
+from farthing.compress.bm25 import Words, scores
+from farthing.compress.outliers import error_lines, extremes, make_of, odd_lines, odd_rows
 from farthing.compress.question import Question
 from farthing.compress.units import Kind, Unit
 
-__all__ = ["holders", "named_rows", "record_scores"]
+__all__ = ["asked_extremes", "holders", "named_rows", "record_scores"]
 
 _ERROR, _ERROR_AGAIN, _NEAR_ERROR = 2.0, 0.5, 0.2  # against 1 for the best match by words
 _ASKED_FOR = 1.0  # more for errors and outliers where the question is about trouble
-_ODD, _EXTREME, _EXTREME_UNASKED = 1.0, 2.0, 0.3
+_ODD, _EXTREME, _EXTREME_UNASKED = 1.0, 8.0, 0.1
 _NEAR = 2  # lines before and after an error
 _NAMED, _ODD_BESIDE_NAMED = 3.0, 0.3  # where the question names a row, what stands out is rarely what it asks for
 _FEW, _MOST_LITERALS, _LONGEST_CELL = 3, 32, 200
@@ -24,7 +24,7 @@ _STAMPS = re.compile(
 
 
 def record_scores(kind: Kind, units: Sequence[Unit], bags: Sequence[Sequence[str]], question: Question) -> list[float]:
-    """A score for each unit, 0 to about 6. `bags`: the units' terms."""
+    """A score for each unit, 0 to about 15. `bags`: the units' terms."""
     found = scores(bags, dict.fromkeys(question.terms, 1.0))
     best = max(found, default=0.0) or 1.0
     found = [score / best for score in found]
@@ -44,8 +44,11 @@ def record_scores(kind: Kind, units: Sequence[Unit], bags: Sequence[Sequence[str
         fields = [units[i].fields or {} for i in rows]
         for place, oddness in odd_rows(fields):
             found[rows[place]] += odd * min(oddness, 2.0) * (1 + more)
-        for place in extreme_rows(fields):
-            found[rows[place]] += _EXTREME if question.extreme else _EXTREME_UNASKED * odd
+        for one in extremes(fields):
+            for place in one.rows:
+                found[rows[place]] += _EXTREME_UNASKED * odd
+    for i in asked_extremes(units, question):
+        found[i] += _EXTREME
     for i, gravity in error_lines(texts):
         found[i] += 0.5 * gravity * (1 + more)
     return found
@@ -61,6 +64,19 @@ def holders(units: Sequence[Unit], literals: Sequence[str]) -> list[int]:
         held = [i for i, text in enumerate(folded) if literal in text and whole.search(text)]
         if len(held) <= most:
             found |= {*held}
+    return sorted(found)
+
+
+def asked_extremes(units: Sequence[Unit], question: Question) -> list[int]:
+    """The units with the least and the greatest of a column that the question names, or of any dates it asks for."""
+    if not question.extreme:
+        return []
+    words = Words()
+    found: set[int] = set()
+    for rows in _groups(units):
+        for one in extremes([units[i].fields or {} for i in rows]):
+            if (one.dated and question.timely) or not set(words.terms(one.column)).isdisjoint(question.terms):
+                found |= {rows[place] for place in one.rows}
     return sorted(found)
 
 

@@ -15,7 +15,7 @@ from farthing.compress.forms import Count, Form, shorten
 from farthing.compress.places import Marks, Place, places, turns_of
 from farthing.compress.tidy import tidied_text
 
-__all__ = ["Texts", "before_turns", "decide", "route_name", "rules_of", "sent"]
+__all__ = ["Texts", "before_turns", "decide", "route_name", "rules_of", "sent", "tidied"]
 
 _SAID = ("system", "developer")
 NOTHING_KNOWN: Mapping[int, Decision] = MappingProxyType({})
@@ -58,17 +58,36 @@ def decide(
     return found
 
 
+def tidied(texts: Texts, turns: Iterable[int], count: Count) -> list[Decision]:
+    """The decision to do nothing but tidy, with what that saves, for each turn."""
+    return [_only_tidied(sum(_tidied(place, count) for place in texts.by_turn[turn])) for turn in turns]
+
+
+def _tidied(place: Place, count: Count) -> int:
+    """Tokens that tidying saves."""
+    short = tidied_text(place.text) if place.kind == "tool" else None
+    return count(place.text) - count(short) if short is not None else 0
+
+
 def _decide_turn(texts: Texts, turn: int, form: Form, count: Count, said: _Said) -> Decision:
     made: list[str | None] = []
     saved: dict[str, int] = {}
+    tidied = 0
     for place in texts.by_turn[turn]:
         question = asked_about(texts.endpoint, texts.payload, place) if form.keep is not None else ""
         short = shorten(place.text, question, form, count, said.before(turn))
         made.append(short.text if short is not None else None)
-        if short is not None:
+        if short is None:
+            tidied += _tidied(place, count)
+        else:
+            tidied += count(place.text) - short.tokens_before
             for rule, tokens in zip(short.rules, short.saved, strict=True):
                 saved[rule] = saved.get(rule, 0) + tokens
-    return Decision(tuple(made), tuple(saved), tuple(saved.values())) if saved else LEFT
+    return Decision(tuple(made), tuple(saved), (*saved.values(), tidied)) if saved else _only_tidied(tidied)
+
+
+def _only_tidied(tokens: int) -> Decision:
+    return Decision(tokens=(tokens,)) if tokens else LEFT
 
 
 def sent(texts: Texts, decided: Mapping[int, Decision], *, tidy: bool) -> dict[Place, str]:

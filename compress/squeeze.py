@@ -122,7 +122,7 @@ def _kept(
     items = [i for i, unit in enumerate(units) if unit.role == "item"]
     repeats: frozenset[int] = frozenset()
     first: list[int] = []
-    if found.kind == "prose":
+    if found.is_prose:
         repeats, superseded = twins(units)
         scores = passage_scores(units, bags, asked)
         for i in superseded:

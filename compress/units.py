@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 
 __all__ = ["Kind", "Scalar", "Unit", "Units"]
 
-Kind = Literal["rows", "table", "lines", "prose", "code", "diff", "markup", "object", "short", "long"]
+Kind = Literal["rows", "documents", "table", "lines", "prose", "code", "diff", "markup", "object", "short", "long"]
 Role = Literal["fixed", "head", "item"]
 Scalar = str | int | float | bool | None
 
@@ -41,3 +41,8 @@ class Units(NamedTuple):
     kind: Kind
     noun: str
     units: tuple[Unit, ...]
+
+    @property
+    def is_prose(self) -> bool:
+        """Whether the units are language rather than records: sentences, or whole documents."""
+        return self.kind in ("prose", "documents")

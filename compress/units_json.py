@@ -1,7 +1,8 @@
 """JSON text in units: the elements of its long arrays; what stands around them is fixed. Pure.
 
-The text is only cut, never written anew, so numbers keep their spelling. The first and the last element of an array are
-fixed, so that the commas between those that stay are right and what is left is JSON.
+The text is only cut, never written anew, so numbers keep their spelling. The first element of an array is fixed, so
+that the commas before those that stay are right and what is left is JSON; so is the last, unless the elements are
+documents: what a search found, the best first.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from farthing.compress.units import Scalar, Unit, Units
 
 __all__ = ["json_lines_units", "json_units"]
 
-_FEWEST_ROWS = 6
+_FEWEST_ROWS, _FEWEST_DOCUMENTS = 6, 3
+_LONG_STRING, _DOCUMENT_SHARE = 150, 0.5  # characters; of an array's, in such strings: then they are documents
 _DEEPEST = 12
 _MOST_FIELDS = 64  # of a row; what lies beyond isn't looked at for outliers
 _SPACE = re.compile(r"[ \t\r\n]*+")
@@ -86,7 +88,8 @@ def _find(text: str, at: int, value: Any, depth: int, arrays: list[list[tuple[in
         at = _past(text, end)
         if text[at] == ",":
             at = _past(text, at + 1)
-    if isinstance(value, list) and len(rows) >= _FEWEST_ROWS:
+    fewest = _FEWEST_DOCUMENTS if _are_documents(rows) else _FEWEST_ROWS
+    if isinstance(value, list) and len(rows) >= fewest:
         arrays.append(rows)
     else:
         for start, _, inner in rows:
@@ -94,17 +97,28 @@ def _find(text: str, at: int, value: Any, depth: int, arrays: list[list[tuple[in
 
 
 def _cut(text: str, arrays: list[list[tuple[int, int, Any]]]) -> Units:
+    documents = all(map(_are_documents, arrays))
     units: list[Unit] = []
-    at = 0
-    for number, rows in enumerate(arrays):
-        units.append(Unit(text[at : rows[0][0]], "fixed", number))
-        last = len(rows) - 1
-        for i, (start, end, value) in enumerate(rows):
-            until = rows[i + 1][0] if i < last else end
-            units.append(Unit(text[start:until], "fixed" if i in (0, last) else "item", number, fields=flat(value)))
-        at = rows[last][1]
-    units.append(Unit(text[at:], "fixed", len(arrays) - 1))
-    return Units("rows", "rows", tuple(unit for unit in units if unit.text))
+    at = passage = 0
+    for rows in arrays:
+        units.append(Unit(text[at : rows[0][0]], "fixed", passage))
+        at = rows[0][0]
+        for i, (_, end, value) in enumerate(rows):
+            ends = i == 0 or (i == len(rows) - 1 and not documents)
+            units.append(Unit(text[at:end], "fixed" if ends else "item", passage, fields=flat(value)))
+            at = end
+            passage += documents
+        passage += not documents
+    units.append(Unit(text[at:], "fixed", passage))
+    kept = tuple(unit for unit in units if unit.text)
+    return Units("documents", "documents", kept) if documents else Units("rows", "rows", kept)
+
+
+def _are_documents(rows: list[tuple[int, int, Any]]) -> bool:
+    """Whether the elements are language rather than records."""
+    values = [value.values() if isinstance(value, dict) else (value,) for _, _, value in rows]
+    long = sum(len(one) for row in values for one in row if isinstance(one, str) and len(one) >= _LONG_STRING)
+    return long > _DOCUMENT_SHARE * (rows[-1][1] - rows[0][0])
 
 
 def _past(text: str, at: int) -> int:

@@ -17,6 +17,7 @@ from farthing.compress.units import Role, Unit, Units
 __all__ = ["prose_units"]
 
 _TITLE_CHARS, _WHOLE_ITEM_CHARS, _SENTENCE_CHARS = 150, 400, 800
+_GAP = re.compile(r"\n(?:[ \t\r]*+\n)++")
 _TITLED = re.compile(
     r"#{1,6}\s|[\[<(]|={2,}|\*\*|(?:document|doc|passage|source|title|chunk|section|page|article|chapter|file|result)\b",
     re.IGNORECASE,
@@ -72,33 +73,18 @@ def prose_units(text: str) -> Units:
     return Units("prose", "sentences", tuple(draft.units))
 
 
-def _blocks(text: str) -> list[tuple[int, int, bool]]:
+def _blocks(text: str) -> Iterator[tuple[int, int, bool]]:
     """(start, end, whether it is code) of the passages with the empty lines after them; they tile the text."""
-    code = code_blocks(text)
-    found: list[tuple[int, int, bool]] = []
-    at = start = 0
-    blank = False
-    cuts = iter([*code, None])
-    next_code = next(cuts)
-    for line in text.splitlines(keepends=True):
-        while next_code is not None and at >= next_code.end:
-            next_code = next(cuts)
-        inside = next_code is not None and next_code.start <= at
-        opens = next_code is not None and next_code.start == at
-        was_code = bool(code) and _is_code(code, start)
-        if at > start and (opens or (was_code and not inside) or (not inside and blank and line.strip() != "")):
-            found.append((start, at, was_code))
-            start = at
-        blank = not line.strip()
-        at += len(line)
-    if at > start:
-        found.append((start, at, _is_code(code, start)))
-    return found
-
-
-def _is_code(code: list[Span], at: int) -> bool:
-    place = bisect_right(code, at, key=lambda span: span.start) - 1
-    return place >= 0 and code[place].start <= at < code[place].end
+    at = 0
+    for code in [*code_blocks(text), Span(len(text), len(text), "code")]:
+        for gap in _GAP.finditer(text, at, code.start):
+            yield at, gap.end(), False
+            at = gap.end()
+        if at < code.start:
+            yield at, code.start, False
+        if code.start < code.end:
+            yield code.start, code.end, True
+        at = code.end
 
 
 def _block(draft: _Draft, start: int, end: int) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
 
@@ -41,7 +43,8 @@ async def open_beyond(
 ) -> Compressing | None:
     """What goes beyond tidy; None where nothing does. `thread`: has the embedder by which answers are compared."""
     compress = config.compress
-    tracks = tracks_of(compress, await held.recoded.use(compress), await held.squeezed.use(compress))
+    words = await asyncio.to_thread(words_of, compress, held)
+    tracks = tracks_of(compress, await held.recoded.use(compress), await held.squeezed.use(compress), words)
     if not tracks or config.all_off:
         return None
     if held.decisions is None and any(track.serves for track in tracks):
@@ -121,7 +124,28 @@ async def open_decisions(config: Config, held: State, stack: AsyncExitStack) -> 
     return decisions
 
 
-def tracks_of(compress: Compress, recoded: Policy, squeezed: Policy) -> tuple[Track, ...]:
+def words_of(compress: Compress, held: State) -> Callable[[str, float], str] | None:
+    """What leaves out single words, one text at a time; blocks while the model loads. Raises ConfigFault."""
+    if compress.words_model is None or compress.squeeze == "off":
+        return None
+    from farthing.compress.token_level import TokenLevel, TokenLevelMissing
+
+    try:
+        model = TokenLevel(compress.words_model, held.tokenizer.count)
+    except TokenLevelMissing as error:
+        raise ConfigFault(f"compress.words_model: {error}") from None
+    alone = threading.Lock()
+
+    def words(text: str, share: float) -> str:
+        with alone:
+            return model.shorten(text, share)
+
+    return words
+
+
+def tracks_of(
+    compress: Compress, recoded: Policy, squeezed: Policy, words: Callable[[str, float], str] | None = None
+) -> tuple[Track, ...]:
     """The chains of steps. Squeezed texts are recoded too where recoding serves, and then that is proved first."""
     recode, squeeze = compress.recode, compress.squeeze
     rules = rules_of(compress)
@@ -130,6 +154,7 @@ def tracks_of(compress: Compress, recoded: Policy, squeezed: Policy) -> tuple[Tr
         squeeze_to=compress.squeeze_to if squeeze != "off" else None,
         least_tokens=compress.squeeze_keeps_tokens,
         rules=rules,
+        words=words,
     )
     steps = [(form, recoded if form.keep is None else squeezed) for form in forms]
     serves = "serve" in (recode, squeeze)

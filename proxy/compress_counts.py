@@ -19,9 +19,9 @@ from farthing.compress.decided import Decision
 from farthing.compress.decided_store import Settled, Why
 from farthing.policies.reuse import RouteKey
 
-__all__ = ["LEFT", "MODES", "RULES", "CompressCounts", "RouteCount", "Use", "used"]
+__all__ = ["LEFT", "MODES", "RULES", "CompressCounts", "RouteCount", "Use", "changed", "used"]
 
-RULES = ("tidy", "rows", "table", "log", "ansi", "html", "repeats", "blobs", "squeeze", "other")
+RULES = ("tidy", "rows", "table", "log", "ansi", "html", "repeats", "blobs", "squeeze", "words", "other")
 MODES = ("sent", "replayed", "observed")
 LEFT = ("observing", "not_proved", "not_audited", "does_not_pay", "lost", "store_away", "frozen")
 """Why messages were left that might have been shorter."""
@@ -107,3 +107,8 @@ def used(decisions: Iterable[Decision], mode: str) -> list[Use]:
         if any(decision.texts)
         for rule, tokens in zip(decision.rules, decision.tokens, strict=False)
     ]
+
+
+def changed(decisions: Iterable[Decision]) -> int:
+    """How many of these messages are other than tidied."""
+    return sum(any(decision.texts) for decision in decisions)

@@ -16,24 +16,34 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import partial
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
-from farthing.compress.decided import LEFT, Decision, chain, first_new
-from farthing.compress.decided_store import Decisions, Settled, settle
+from farthing.compress.decided import FROZEN, Decision, chain, first_new, request_ends
+from farthing.compress.decided_store import Decisions, Settled, in_force_s, settle
 from farthing.compress.forms import Form
 from farthing.compress.places import Marks, turns_of
-from farthing.compress.request import Texts, before_turns, decide, route_name, rules_of, sent
+from farthing.compress.request import Texts, before_turns, decide, route_name, rules_of, sent, tidied
 from farthing.compress.rewrite import Rewritten, rewrite
 from farthing.policies.reuse import Action, Label, RouteKey, Verdict
 from farthing.policies.steps import Chain
 from farthing.proxy.clock import Clock, Randomness
-from farthing.proxy.compress_counts import CompressCounts, used
+from farthing.proxy.compress_counts import CompressCounts, Use, changed, used
 from farthing.proxy.exchange import Exchange
 from farthing.proxy.shadow import Shadows
 from farthing.proxy.tokens import Tokenizer
 from farthing.proxy.worth import Worth
 
 __all__ = ["Compressing", "Track"]
+
+# No provider keeps a prompt for longer after its last use.
+_KEPT_BY_PROVIDERS_S = 86_400.0
+_VERSIONS = 1_024
+# Looking at what could be saved takes milliseconds of a processor, and nobody waits for it.
+_LOOKS_AT_ONCE = 2
+_OFF_LOOP_BYTES = 65_536
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +68,7 @@ class Case:
     verdict: Verdict | None = None
     keys: Sequence[bytes] = ()
     predicted_usd: Decimal | None = None
-    looking: asyncio.Task[list[Decision]] | None = None
+    looking: asyncio.Task[list[Use]] | None = None
 
 
 @dataclass(slots=True)
@@ -78,6 +88,8 @@ class Compressing:
     shadow_share: float
     shadows: Shadows | None = None
     counts: CompressCounts = field(default_factory=CompressCounts)
+    _since_s: dict[str, float] = field(default_factory=dict)
+    _looks: int = 0
 
     async def run(self, ex: Exchange, reach: Callable[[Form], bool]) -> Rewritten | None:
         """The body with its texts in the forms that this route may have; None where there is nothing to touch.
@@ -86,16 +98,16 @@ class Compressing:
         """
         assert ex.payload is not None
         assert ex.body is not None
-        texts = Texts.of(ex.endpoint, ex.payload, self.marks)
+        texts, name = await self._aside(ex, _read, ex, self.marks)
         if not texts.by_turn:
             return None
-        route = RouteKey(ex.tenant, route_name(ex.endpoint, ex.payload, ex.model))
+        route = RouteKey(ex.tenant, name)
         self.counts.met(route)
         case = ex.shortening = self._case(texts, route, reach)
         settled = await self._settled(ex, case, self.decisions) if case.track.serves and self.decisions else {}
         self.counts.kept(settled.values())
         decided = {turn: one.decision for turn, one in settled.items()}
-        made = rewrite(ex.body, ex.payload, sent(texts, decided, tidy=self.tidy))
+        made = await self._aside(ex, _rewritten, ex.body, texts, decided, self.tidy)
         rules = rules_of(decided.values())
         ex.tidied = made.texts - sum(text is not None for one in decided.values() for text in one.texts)
         if made.texts and rules:
@@ -107,9 +119,15 @@ class Compressing:
             self._tell(ex, case, settled, rules)
         elif made.texts:
             ex.compress = "tidy"
-        if case.at < 0:
+        if case.at < 0 and self._looks < _LOOKS_AT_ONCE:
             case.looking = self.spawn(self._look(ex.model, case))
         return made
+
+    async def _aside(self, ex: Exchange, work: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
+        """What takes milliseconds with a long body leaves the event loop then."""
+        if len(ex.body or b"") > _OFF_LOOP_BYTES:
+            return await asyncio.to_thread(work, *args, **named)
+        return work(*args, **named)
 
     def _case(self, texts: Texts, route: RouteKey, reach: Callable[[Form], bool]) -> Case:
         """The track that this request is on: one that serves something, else one that may, else one that watches."""
@@ -125,37 +143,70 @@ class Compressing:
         texts, track = case.texts, case.track
         turns = turns_of(ex.endpoint, texts.payload)
         version = f"{self.version} {track.chain.version(case.route)}"
-        keys = case.keys = chain(ex.tenant, version, turns, before_turns(ex.endpoint, texts.payload))
+        before = before_turns(ex.endpoint, texts.payload)
+        keys = case.keys = await self._aside(ex, chain, ex.tenant, version, turns, before)
 
         async def make(new: list[int], known: dict[int, Decision]) -> list[Decision]:
-            if case.at < 0:
-                return [LEFT] * len(new)
-            form = track.forms[case.at]
+            form = track.forms[case.at] if case.at >= 0 else None
             begun_tick = self.clock.tick_s()
-            made, tokens = await asyncio.to_thread(self._make, ex, texts, new, form, known)
-            saved, before = (sum(one.tokens_saved for one in few) for few in (made, known.values()))
-            if not saved:
-                return made
-            pay = self.worth.of(ex, keys, tokens - before, saved, before, self.clock.tick_s() - begun_tick)
-            if not pay.worth:
-                return self._left(ex, made, "does_not_pay", pay.reason)
-            case.predicted_usd = pay.predicted_usd
-            chance = self.randomness.uniform()
-            may_audit = self.shadows is not None and self.shadows.may(ex)
-            case.verdict = verdict = track.chain.decide(case.route, case.at, chance, may_audit=may_audit)
-            if verdict.action is Action.SERVE:
-                return made
-            return self._left(ex, made, "not_audited", verdict.reason)
+            made, plain, tokens = await asyncio.to_thread(self._make, ex, texts, new, form, known)
+            before = sum(one.tokens_saved for one in known.values())
+            spent_s = self.clock.tick_s() - begun_tick
+            left = ""
+            if rules_of(made):
+                left = "does_not_pay"
+                if self._pays(ex, case, tokens - before, made, before, spent_s):
+                    chance = self.randomness.uniform()
+                    may_audit = self.shadows is not None and self.shadows.may(ex)
+                    case.verdict = verdict = track.chain.decide(case.route, case.at, chance, may_audit=may_audit)
+                    if verdict.action is Action.SERVE:
+                        return made
+                    ex.decide("compress", "left", verdict.reason)
+                    left = "not_audited"
+                self.counts.left[left] += changed(made)
+            if self._pays(ex, case, tokens - before, plain, before, 0.0):
+                return plain
+            if not left:
+                self.counts.left["does_not_pay"] += sum(one.tokens_saved > 0 for one in plain)
+            return [FROZEN] * len(new)
 
-        first = first_new(ex.endpoint, turns)
-        return await settle(decisions, keys, list(texts.by_turn), first, make, texts.frozen)
+        first, ends = first_new(ex.endpoint, turns), request_ends(ex.endpoint, turns)
+        long = await self._in_force_s(decisions, version) >= _KEPT_BY_PROVIDERS_S
+        return await settle(decisions, keys, list(texts.by_turn), first, make, texts.frozen, ends=ends if long else ())
+
+    async def _in_force_s(self, decisions: Decisions, version: str) -> float:
+        """Since when the store knows all that was sent under this version, in seconds."""
+        now_s = self.clock.now_s()
+        since_s = self._since_s.get(version)
+        if since_s is None:
+            since_s = self._since_s[version] = now_s - await in_force_s(decisions, version, now_s)
+            if len(self._since_s) > _VERSIONS:
+                del self._since_s[next(iter(self._since_s))]
+        return now_s - since_s
+
+    def _pays(
+        self, ex: Exchange, case: Case, tokens: int, made: Sequence[Decision], before: int, spent_s: float
+    ) -> bool:
+        """Whether to send new turns so; what nobody knows the price of is tidied at most."""
+        saved = sum(one.tokens_saved for one in made)
+        tidies = not rules_of(made)
+        if tidies and not (saved and self.tidy):
+            return True  # nothing changes
+        pay = self.worth.of(ex, case.keys, tokens, saved, before, spent_s)
+        if pay.worth and not tidies:
+            case.predicted_usd = pay.predicted_usd
+        if not pay.worth:
+            ex.decide("compress", "left" if not tidies else "whole", pay.reason)
+        return pay.worth or (tidies and not pay.priced)
 
     def _make(
-        self, ex: Exchange, texts: Texts, new: list[int], form: Form, known: dict[int, Decision]
-    ) -> tuple[list[Decision], int]:
-        """The new turns in this form, and the tokens of the whole request as it came; in a thread."""
-        made = decide(texts, new, form, self._counter(ex.model), known)
-        return made, self.tokenizer.count_request(ex.endpoint, texts.payload, ex.model)
+        self, ex: Exchange, texts: Texts, new: list[int], form: Form | None, known: dict[int, Decision]
+    ) -> tuple[list[Decision], list[Decision], int]:
+        """The new turns in this form, and tidied alone, and the tokens of the whole request as it came; in a thread."""
+        count = self._counter(ex.model)
+        plain = tidied(texts, new, count)
+        made = decide(texts, new, form, count, known) if form is not None else plain
+        return made, plain, self.tokenizer.count_request(ex.endpoint, texts.payload, ex.model)
 
     def _counter(self, model: str) -> Callable[[str], int]:
         return partial(self.tokenizer.count, model=model)
@@ -166,24 +217,21 @@ class Compressing:
         worth = f", ${case.predicted_usd:.6f} predicted" if case.predicted_usd else ""
         ex.decide("compress", ex.compress, f"{'+'.join(rules)}: {new} tokens of new messages{worth}, {old} of old ones")
 
-    def _left(self, ex: Exchange, made: Sequence[Decision], counted: str, reason: str) -> list[Decision]:
-        """These are not used; `counted`: of compress_counts.LEFT."""
-        ex.decide("compress", "left", reason)
-        self.counts.left[counted] += sum(one != LEFT for one in made)
-        return [LEFT] * len(made)
-
-    async def _look(self, model: str, case: Case) -> list[Decision]:
-        """What the next form would make of new messages."""
+    async def _look(self, model: str, case: Case) -> list[Use]:
+        """What rules would do to new messages in the next form."""
         texts, forms = case.texts, case.track.forms
-        if not forms:
+        if not forms or not texts.new():
             return []
-        first = first_new(texts.endpoint, turns_of(texts.endpoint, texts.payload))
-        new = [turn for turn in texts.by_turn if turn >= first]
-        made = await asyncio.to_thread(decide, texts, new, forms[0], self._counter(model))
-        self.counts.add(used(made, "observed"))
-        self.counts.left["not_proved" if case.track.serves else "observing"] += sum(one != LEFT for one in made)
-        self.counts.met(case.route).observed += sum(one.tokens_saved for one in made)
-        return made
+        self._looks += 1
+        try:
+            made = await asyncio.to_thread(decide, texts, texts.new(), forms[0], self._counter(model))
+        finally:
+            self._looks -= 1
+        uses = used(made, "observed")
+        self.counts.add(uses)
+        self.counts.left["not_proved" if case.track.serves else "observing"] += changed(made)
+        self.counts.met(case.route).observed += sum(use.tokens for use in uses)
+        return uses
 
     def ended(self, ex: Exchange) -> None:
         """The answer is there: tell what was found meanwhile, and send shadows where that is due."""
@@ -192,10 +240,11 @@ class Compressing:
             return
         if case.track.serves:
             self.worth.learn(ex, case.keys)
-        if case.looking is not None and case.looking.done() and not case.looking.cancelled():
-            made = case.looking.result()
-            if tokens := sum(one.tokens_saved for one in made):
-                ex.decide("compress", "observed", f"{'+'.join(rules_of(made))} would save {tokens} tokens")
+        looked = case.looking
+        if looked is not None and looked.done() and not looked.cancelled() and looked.exception() is None:
+            if uses := looked.result():
+                rules = "+".join(dict.fromkeys(use.rule for use in uses))
+                ex.decide("compress", "observed", f"{rules} would save {sum(use.tokens for use in uses)} tokens")
         if ex.call is None or ex.call.answer is None:
             return
         self.counts.met(case.route).sent += sum(use.tokens for use in ex.uses)
@@ -242,3 +291,14 @@ class Compressing:
             return None
         found = rewrite(ex.body, texts.payload, sent(texts, dict(zip(turns, made, strict=True)), tidy=self.tidy))
         return found.body if found.texts else None
+
+
+def _read(ex: Exchange, marks: Sequence[Marks]) -> tuple[Texts, str]:
+    """The texts that may be touched, and the route's name; '' where there are none."""
+    assert ex.payload is not None
+    texts = Texts.of(ex.endpoint, ex.payload, marks)
+    return texts, route_name(ex.endpoint, ex.payload, ex.model) if texts.by_turn else ""
+
+
+def _rewritten(body: bytes, texts: Texts, decided: Mapping[int, Decision], tidy: bool) -> Rewritten:
+    return rewrite(body, texts.payload, sent(texts, decided, tidy=tidy))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -36,6 +37,7 @@ class Compress(Section):
     reduce_html: bool = Field(False, description="HTML to Markdown, as part of recode: what is lost can't be had again")
     squeeze_to: float = Field(0.3, gt=0, lt=1, description="share of its tokens that a text keeps at least")
     squeeze_keeps_tokens: int = Field(0, ge=0, description="that a text keeps at least")
+    words_model: Path | None = Field(None, description="a folder with LLMLingua-2's weights; leaves out single words")
     max_worse: float = Field(0.02, gt=0, lt=1, description="share of answers that may be worse, at most")
     confidence: float = Field(0.95, ge=0.5, lt=1)
     unproven: bool = False

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from farthing.cache.store import Selector
+from farthing.compress.decided import tenant_tag
 from farthing.proxy.errors import ClientFault
 from farthing.proxy.figures import farthing_since
 
@@ -27,6 +28,10 @@ async def purge(services: Services, asked: dict[str, Any]) -> dict[str, int]:
     near_duplicates = await services.semantic.forget(keys)
     if selector == Selector():
         services.semantic.lately.clear()
+    decisions = services.state.decisions
+    if decisions is not None and selector in (Selector(), Selector(scope=selector.scope)):
+        # They hold texts of prompts; without them old messages are tidied.
+        await decisions.forget(tenant_tag(selector.scope) if selector.scope else b"")
     return {"purged": len(keys), "near_duplicates": near_duplicates}
 
 

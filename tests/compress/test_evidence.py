@@ -41,6 +41,7 @@ PROSE = "\n\n".join(
         (ROWS, "What is it when RAM is exhausted?", False),
         (ROWS, "Which code?", False),
         (ROWS, "Which one has the highest code?", True),
+        (ROWS, "Which one is the longest?", False),
         (ROWS, "Which of them failed?", True),
         (PROSE, "Which town was Corby near?", True),
         (PROSE, "Welche Stadt lag am Meer?", False),

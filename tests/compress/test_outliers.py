@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farthing.compress.outliers import error_lines, extreme_rows, make_of, odd_lines, odd_rows
+from farthing.compress.outliers import error_lines, extremes, make_of, odd_lines, odd_rows
 from farthing.compress.units import Scalar
 
 ROWS: list[dict[str, Scalar]] = [{"host": f"h{i}", "load": 0.5 + i % 7 / 10, "state": "ok"} for i in range(60)]
@@ -31,10 +31,10 @@ def test_rows_alike_have_no_odd_one() -> None:
 def test_extremes_of_numbers_and_dates() -> None:
     rows: list[dict[str, Scalar]] = [{"n": (i * 37) % 50, "day": f"2026-01-{(i * 11) % 28 + 1:02d}"} for i in range(25)]
 
-    found = extreme_rows(rows)
-    assert min(range(25), key=lambda i: rows[i]["n"]) in found  # type: ignore[arg-type, return-value]
-    assert max(range(25), key=lambda i: rows[i]["day"]) in found  # type: ignore[arg-type, return-value]
-    assert len(found) <= 4
+    numbers, days = extremes(rows)
+    assert (numbers.column, numbers.dated, days.column, days.dated) == ("n", False, "day", True)
+    assert [rows[i]["n"] for i in numbers.rows] == [0, 48]
+    assert [rows[i]["day"] for i in days.rows] == ["2026-01-01", "2026-01-28"]
 
 
 SCALARS = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=3))
@@ -43,7 +43,7 @@ SCALARS = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.tex
 @given(st.lists(st.dictionaries(st.sampled_from("abc"), SCALARS, max_size=3), max_size=20))
 def test_any_values_can_be_looked_at(rows: list[dict[str, Scalar]]) -> None:
     assert all(0 <= i < len(rows) for i, _ in odd_rows(rows))
-    assert all(0 <= i < len(rows) for i in extreme_rows(rows))
+    assert all(0 <= i < len(rows) for one in extremes(rows) for i in one.rows)
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,12 @@ def test_joined_units_are_the_text(text: str) -> None:
         (json.dumps({"meta": {"page": 1}, "data": ROWS}, indent=2), "rows"),
         ("\n".join(map(json.dumps, ROWS)), "rows"),
         (json.dumps(ROWS)[:-20], "prose"),
+        (
+            json.dumps({"results": [{"title": f"T{i}", "text": f"{i} is a place. " * 20} for i in range(4)]}),
+            "documents",
+        ),
+        (json.dumps([f"{i} is a place by the sea. " * 20 for i in range(4)]), "documents"),
+        (json.dumps([{"id": i, "text": f"{i} is a place. " * 20} for i in range(2)]), "object"),
         (json.dumps({"a": {"b": "c" * 500, "d": 1, "e": 2}}), "object"),
         ("short", "short"),
         (LOG, "lines"),

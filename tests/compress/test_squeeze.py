@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -14,6 +18,7 @@ from farthing.compress.squeeze import Squeezed, Target, squeeze
 from tests.compress.test_split import LOG, PROSE, TRACE
 from tests.fakes.broken_texts import hostile_texts, long_texts
 
+ROOT = Path(__file__).parent.parent.parent
 HALF = Target(ratio=0.5)
 RATIOS = st.floats(0.0, 1.0)
 
@@ -62,6 +67,29 @@ def test_the_target_holds_but_for_what_is_fixed(text: str, ratio: float) -> None
 @given(long_texts())
 def test_it_is_the_same_each_time(text: str) -> None:
     assert squeezed(text, "error in alpha") == squeezed(text, "error in alpha")
+
+
+def test_it_is_the_same_under_any_hash_seed() -> None:
+    """What was decided once is decided so again by another process: the provider's prompt cache depends on it."""
+    code = (
+        "import json; from tests.compress.test_squeeze import *; import hashlib;"
+        "texts = [squeezed(text, question).text for text in (DOCS, json.dumps(ROWS), LOG) for question in"
+        " ('Where was the director of The Long Road born?', 'Which order went wrong?', 'made in the market of Corby')];"
+        "print(hashlib.sha256(repr(texts).encode()).hexdigest())"
+    )
+    digests = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=ROOT,
+            env={**os.environ, "PYTHONHASHSEED": seed},
+        ).stdout
+        for seed in ("0", "1", "2")
+    }
+
+    assert len(digests) == 1
 
 
 @pytest.mark.parametrize(
@@ -141,6 +169,17 @@ def test_what_is_left_of_json_is_json() -> None:
 
     assert ROWS[50] in left and all(row in ROWS for row in left)
     assert found.notice == f"[{len(left)} of 80 rows shown]\n" and (found.kept, found.units) == (len(left), 80)
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_documents_in_json_are_chosen_whole(indent: int | None) -> None:
+    found = [passage.partition("\n") for passage in DOCS.split("\n\n")]
+    documents = [{"title": title, "text": f"{text} It is said to be so. " * 2} for title, _, text in found]
+    short = squeezed(json.dumps({"hits": documents}, indent=indent), "How many people saw steel made in Corby?")
+    left = json.loads(short.text.removeprefix(short.notice))["hits"]
+
+    assert documents[2] in left and all(one in documents for one in left)
+    assert short.notice == f"[{len(left)} of 8 documents shown]\n" and len(left) < 5
 
 
 @pytest.mark.parametrize(

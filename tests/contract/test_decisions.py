@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from farthing.cache.store_redis import RedisStore
-from farthing.compress.decided import LEFT, LOST, Decision, chain, tenant_tag
+from farthing.compress.decided import LEFT, LOST, Decision, chain, first_new, tenant_tag
 from farthing.compress.decided_disk import FileDecisions
 from farthing.compress.decided_redis import RedisDecisions
-from farthing.compress.decided_store import Decisions, Found, MemoryDecisions
+from farthing.compress.decided_store import Decisions, Found, MemoryDecisions, Settled, settle
 from farthing.proxy.clock import FakeClock
 from farthing.proxy.errors import StoreFault
 from tests.fakes.valkey import ValkeyProcess
@@ -119,6 +119,33 @@ async def test_two_that_race_end_with_one_decision(make: Make) -> None:
     assert await two.get_many(KEYS) == found
 
 
+async def test_replicas_that_race_send_the_same_in_every_request(make: Make) -> None:
+    one, two = await make(), await make()
+    if isinstance(one, FileDecisions):
+        pytest.skip("one process has the file")
+    turns: list[dict[str, str]] = [{"role": "user", "content": "go"}]
+    sent: dict[int, Decision] = {}
+
+    async def ask(store: Decisions, rule: str) -> dict[int, Settled]:
+        async def decide(new: list[int], known: dict[int, Decision]) -> list[Decision]:
+            return [Decision((f"{rule} {number}",), (rule,)) for number in new]
+
+        results = [number for number, turn in enumerate(turns) if turn["role"] == "tool"]
+        return await settle(store, chain("t", "p", turns), results, first_new("chat", turns), decide)
+
+    for number in range(20):
+        turns += [
+            {"role": "assistant", "content": "a"},
+            *({"role": "tool", "content": f"{number}"},) * (1 + number % 3),
+        ]
+        first, second = await asyncio.gather(ask(one, "a"), ask(two, "b"))
+        decided = {turn: done.decision for turn, done in first.items()}
+        assert decided == {turn: done.decision for turn, done in second.items()}
+        assert sent == {turn: decided[turn] for turn in sent}
+        sent = decided
+    assert len(sent) == 39
+
+
 async def test_lives_as_long_as_it_is_used_and_its_time_beyond(make: Make, clock: FakeClock, valkey: Any) -> None:
     store = await make()
     if isinstance(store, RedisDecisions):
@@ -148,6 +175,16 @@ async def test_forgets_one_tenants_only(make: Make) -> None:
     assert (await store.get_many(OTHERS)).decisions == [SHORT] * 5
     await written(store)
     assert (await (await make()).get_many((*KEYS, *OTHERS))).decisions == [None] * 5 + [SHORT] * 5
+
+
+async def test_forgets_everybodys(make: Make) -> None:
+    store = await make()
+    await store.put_many([(key, SHORT) for key in (*KEYS, *OTHERS)])
+    await store.forget(b"")
+
+    assert (await store.get_many((*KEYS, *OTHERS))).decisions == [None] * 10
+    await written(store)
+    assert (await (await make()).get_many((*KEYS, *OTHERS))).decisions == [None] * 10
 
 
 async def test_closes_twice(make: Make) -> None:

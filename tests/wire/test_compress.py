@@ -270,3 +270,13 @@ async def test_streams_are_compressed_and_shadowed_alike(up: ScriptedUpstream, t
         await quiet(proxy)
         kinds = {row["endpoint"] for row in await proxy.rows()}
     assert kinds == {"chat", "shadow"}
+
+
+async def test_a_purge_of_everything_forgets_what_was_decided(up: ScriptedUpstream, tmp_path: Path) -> None:
+    turns = [*told(1), {"role": "assistant", "content": SAYS}, {"role": "user", "content": "And then?"}]
+    async with proxied(up.url, tmp_path, **UNPROVEN) as proxy:
+        await proxy.post(body(told(1)))
+        purged = await proxy.post({}, "/farthing/api/cache/purge", x_farthing_admin="1")
+        assert purged.status_code == 200
+        await proxy.post(body(turns))
+    assert [text[:1] == "[" for call in up.calls for text in results(call.body)] == [False, True]
