@@ -85,7 +85,7 @@ async def stores(folder: Path, url: str, chats: list[Any]) -> list[tuple[str, fl
         for turns in chats:
             keys = chain("t", "p", turns)
             held = [
-                (key, Decision((turn["content"][: len(turn["content"]) // 2],), ("rows",), 100))
+                (key, Decision((turn["content"][: len(turn["content"]) // 2],), ("rows",), (100,)))
                 for key, turn in zip(keys, turns, strict=True)
                 if turn["role"] == "tool"
             ]

@@ -167,7 +167,7 @@ class Ours:
             )
             if pays(facts).worth:
                 given = [(text,) if form != "tidy" else () for text in texts]
-                return [Decision(text, (form,), tokens) for text, tokens in zip(given, saved, strict=True)]
+                return [Decision(text, (form,), (tokens,)) for text, tokens in zip(given, saved, strict=True)]
         return [FROZEN for _ in new]
 
     @staticmethod

@@ -50,12 +50,18 @@ class Decision(NamedTuple):
     """What is done to a turn. `texts`: for each of its texts that may be touched, in their order, what is sent in its
     place; None, and whatever is beyond the tuple's end: as it is, or tidied. `rules`: the names of those applied.
 
-    `tokens_saved`: by the count of the model that it was decided for.
+    `tokens`: what each of these rules saved, in their order, and behind that what tidying did; by the count of the
+    model that it was decided for.
     """
 
     texts: tuple[str | None, ...] = ()
     rules: tuple[str, ...] = ()
-    tokens_saved: int = 0
+    tokens: tuple[int, ...] = ()
+
+    @property
+    def tokens_saved(self) -> int:
+        """By all of them."""
+        return sum(self.tokens)
 
 
 LEFT = Decision()
@@ -118,7 +124,7 @@ def request_ends(endpoint: str, turns: Sequence[Any]) -> list[int]:
 
 def encode(key: bytes, decision: Decision) -> bytes:
     """The decision as bytes that are believed only under this key."""
-    held = [decision.texts, decision.rules, decision.tokens_saved]
+    held = [decision.texts, decision.rules, decision.tokens]
     try:
         raw = orjson.dumps(held)
     except TypeError:  # lone surrogates
@@ -132,8 +138,8 @@ def decode(key: bytes, stored: bytes) -> Decision | None:
     if stored[:_CHECK_BYTES] != _check(key, raw):
         return None
     try:
-        texts, rules, tokens_saved = json.loads(raw)
-        return Decision(tuple(texts), tuple(rules), tokens_saved)
+        texts, rules, tokens = json.loads(raw)
+        return Decision(tuple(texts), tuple(rules), tuple(tokens))
     except (ValueError, TypeError):
         return None
 

@@ -14,13 +14,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Container, Sequence
+from enum import StrEnum
 from typing import NamedTuple, Protocol
 
 from farthing.compress.decided import FROZEN, LEFT, LOST, Decision, chain
 from farthing.proxy.clock import Clock
 from farthing.proxy.errors import StoreFault
 
-__all__ = ["Decisions", "Found", "Front", "MemoryDecisions", "Settled", "in_force_s", "settle"]
+__all__ = ["Decisions", "Found", "Front", "MemoryDecisions", "Settled", "Why", "in_force_s", "settle"]
 
 _ENTRY_BYTES = 400  # of a decision without its texts: tuple, key, place in the order; measured, about 380
 
@@ -55,12 +56,22 @@ class Decisions(Protocol):
         ...
 
 
+class Why(StrEnum):
+    """Why no form was chosen for a turn in this request: it is tidied at most."""
+
+    NONE = ""
+    AWAY = "the store of decisions is away"
+    UNKEPT = "the decision can't be kept"
+    GONE = "the decision is lost"
+    MARKED = "it stands before the client's cache mark"
+
+
 class Settled(NamedTuple):
-    """What is to be done to a turn. `new`: decided now, in this request. `why`: '' or why it is tidied at most."""
+    """What is to be done to a turn. `new`: decided now, in this request."""
 
     decision: Decision
     new: bool = False
-    why: str = ""
+    why: Why = Why.NONE
 
 
 async def settle(
@@ -98,7 +109,7 @@ async def settle(
     settled = {number: Settled(known[number]) for number in asked if number in known}
     missing = [number for number in asked if number not in settled]
     if found.away:
-        return settled | _unkept(missing, frozen, "the store of decisions is away")
+        return settled | _unkept(missing, frozen, Why.AWAY)
     noted = [(keys[number], LEFT) for number in ends[-1:] if number not in known and number not in missing]
     if not missing and not noted:
         return settled
@@ -110,9 +121,12 @@ async def settle(
     try:
         kept = await store.put_many([*((keys[number], decision) for number, decision in made), *noted])
     except StoreFault:
-        return settled | _unkept(missing, frozen, "the decision can't be kept")
+        return settled | _unkept(missing, frozen, Why.UNKEPT)
     for (number, _), decision in zip(made, kept, strict=False):
-        settled[number] = Settled(decision, number in new, "the decision is lost" if decision == LOST else "")
+        marked = number in frozen and decision == FROZEN
+        settled[number] = Settled(
+            decision, number in new, Why.GONE if decision == LOST else Why.MARKED if marked else Why.NONE
+        )
     return settled
 
 
@@ -128,7 +142,7 @@ async def in_force_s(store: Decisions, policy: str, now_s: float) -> float:
         return 0.0
 
 
-def _unkept(missing: Sequence[int], frozen: Container[int], why: str) -> dict[int, Settled]:
+def _unkept(missing: Sequence[int], frozen: Container[int], why: Why) -> dict[int, Settled]:
     return {number: Settled(FROZEN if number in frozen else LEFT, why=why) for number in missing}
 
 

@@ -57,12 +57,14 @@ def described(form: Form) -> tuple[object, ...]:
 
 
 class Short(NamedTuple):
-    """A text made shorter. `rules`: which did it, in their order. `removed`: what was left out. Tokens: the text's."""
+    """A text made shorter. `rules`: which did it, in their order. `saved`: tokens, by each of them. `removed`: what was
+    left out. Tokens: the text's."""
 
     text: str
     rules: tuple[str, ...]
     tokens_before: int
     tokens_after: int
+    saved: tuple[int, ...]
     removed: tuple[str, ...] = ()
 
 
@@ -113,7 +115,7 @@ def shorten(text: str, question: str, form: Form, count: Count, earlier: Sequenc
     if form.rules and earlier and (repeated := encode_repeats(tidied, earlier, count)) is not None:
         before, after = count(tidied), count(repeated)
         if after < (before if found is None else found.tokens_after):
-            return Short(repeated, ("repeats",), before, after)
+            return Short(repeated, ("repeats",), before, after, (before - after,))
     return found
 
 
@@ -128,15 +130,20 @@ def _squeezed(text: str, question: str, form: Form, count: Count) -> Short | Non
     share = max(form.keep, form.least_tokens / max(1, count(text)))
     chosen = squeeze(text, question, Target(min(1.0, share)), count)
     left, shorter = (text, False) if chosen.reason else (chosen.text, chosen.tokens_after < chosen.tokens_before)
-    rules = ("squeeze",) if shorter else ()
     body = left.removeprefix(chosen.notice) if shorter else left
     recoded = recode(body, count, form.rules)
+    rules, saved = (recoded.rules, recoded.saved) if recoded is not None else ((), ())
     if recoded is None and form.words is not None and (fewer := form.words(body, _WORDS_LEFT)) != body:
-        left, rules = (chosen.notice if shorter else "") + fewer, (*rules, "words")
+        left, rules, saved = (chosen.notice if shorter else "") + fewer, ("words",), (count(body) - count(fewer),)
     if recoded is not None:
-        left, rules = (chosen.notice if shorter else "") + recoded.text, (*rules, *recoded.rules)
-    if not rules:
+        left = (chosen.notice if shorter else "") + recoded.text
+    if not (rules or shorter):
         return None
     after = count(left)
-    removed = chosen.removed if shorter else ()
-    return Short(left, rules, chosen.tokens_before, after, removed) if after < chosen.tokens_before else None
+    if after >= chosen.tokens_before:
+        return None
+    if not shorter:
+        return Short(left, rules, chosen.tokens_before, after, saved)
+    # Joints cost or save a token: what isn't the recodings' is squeeze's.
+    saved = (chosen.tokens_before - after - sum(saved), *saved)
+    return Short(left, ("squeeze", *rules), chosen.tokens_before, after, saved, chosen.removed)

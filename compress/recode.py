@@ -23,12 +23,14 @@ _LEAST_SHARE = 0.03
 
 
 class Recoded(NamedTuple):
-    """`rules`: the names of those applied, in their order. Tokens are those of the text alone."""
+    """`rules`: the names of those applied, in their order; `saved`: the tokens that each one's step took off, so that
+    these add up to all. Tokens are those of the text alone."""
 
     text: str
     rules: tuple[str, ...]
     tokens_before: int
     tokens_after: int
+    saved: tuple[int, ...]
 
 
 def recode(
@@ -43,6 +45,7 @@ def recode(
     tokens_before: int | None = None
     tokens = 0
     applied: tuple[str, ...] = ()
+    saved: tuple[int, ...] = ()
     for _ in range(_MOST_STEPS):
         best: tuple[int, str, str] | None = None
         for rule in rules:
@@ -55,7 +58,8 @@ def recode(
             if after < (tokens * (1 - least_share) if best is None else best[0]):
                 best = after, short, rule.name
         if best is None:
-            return Recoded(text, applied, tokens_before or 0, tokens) if applied else None
+            return Recoded(text, applied, tokens_before or 0, tokens, saved) if applied else None
+        saved += (tokens - best[0],)
         tokens, text = best[0], best[1]
         applied += (best[2],)
     return None  # rules that undo each other never come to rest: the text is left alone

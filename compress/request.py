@@ -60,7 +60,7 @@ def decide(
 
 def tidied(texts: Texts, turns: Iterable[int], count: Count) -> list[Decision]:
     """The decision to do nothing but tidy, with what that saves, for each turn."""
-    return [Decision(tokens_saved=sum(_tidied(place, count) for place in texts.by_turn[turn])) for turn in turns]
+    return [_only_tidied(sum(_tidied(place, count) for place in texts.by_turn[turn])) for turn in turns]
 
 
 def _tidied(place: Place, count: Count) -> int:
@@ -71,18 +71,23 @@ def _tidied(place: Place, count: Count) -> int:
 
 def _decide_turn(texts: Texts, turn: int, form: Form, count: Count, said: _Said) -> Decision:
     made: list[str | None] = []
-    rules: dict[str, None] = {}
-    saved = 0
+    saved: dict[str, int] = {}
+    tidied = 0
     for place in texts.by_turn[turn]:
         question = asked_about(texts.endpoint, texts.payload, place) if form.keep is not None else ""
         short = shorten(place.text, question, form, count, said.before(turn))
         made.append(short.text if short is not None else None)
         if short is None:
-            saved += _tidied(place, count)
+            tidied += _tidied(place, count)
         else:
-            rules |= dict.fromkeys(short.rules)
-            saved += count(place.text) - short.tokens_after
-    return Decision(tuple(made), tuple(rules), saved) if rules else Decision(tokens_saved=saved)
+            tidied += count(place.text) - short.tokens_before
+            for rule, tokens in zip(short.rules, short.saved, strict=True):
+                saved[rule] = saved.get(rule, 0) + tokens
+    return Decision(tuple(made), tuple(saved), (*saved.values(), tidied)) if saved else _only_tidied(tidied)
+
+
+def _only_tidied(tokens: int) -> Decision:
+    return Decision(tokens=(tokens,)) if tokens else LEFT
 
 
 def sent(texts: Texts, decided: Mapping[int, Decision], *, tidy: bool) -> dict[Place, str]:

@@ -8,6 +8,7 @@ serves whose rate is at or above the claim (Maurer, Hothorn & Lehmacher 1995; Wi
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import NamedTuple
 
 from farthing.policies.reuse import Candidate, Label, Policy, RouteKey, RouteState, Verdict
@@ -50,10 +51,18 @@ class Chain:
         known = [step.policy.state_of(key(route, step)) for step in self.steps]
         return ".".join([str(one.epoch) if one is not None else "0" for one in known])
 
-    def states(self, route: RouteKey) -> list[tuple[str, RouteState]]:
-        """What is known of each step, for a screen."""
-        known = [(step.name, step.policy.state_of(key(route, step))) for step in self.steps]
-        return [(name, one) for name, one in known if one is not None]
+    def states(self, route: RouteKey) -> list[tuple[str, RouteState | None]]:
+        """What is known of each step, for a screen; None: no request has been compared there."""
+        return [(step.name, step.policy.state_of(key(route, step))) for step in self.steps]
+
+    def routes(self, most: int) -> list[RouteKey]:
+        """Those of which something is known, `most` of them, the latest used first. Where steps have several policies
+        theirs are taken in turn: each knows the order of its own, and none knows the time."""
+        names = {step.name for step in self.steps}
+        policies = {id(step.policy): step.policy for step in self.steps}.values()
+        orders = [[_of(state.route, names) for state in policy.state(most * len(names))] for policy in policies]
+        found = dict.fromkeys(route for turn in zip_longest(*orders) for route in turn if route is not None)
+        return list(found)[:most]
 
 
 def key(route: RouteKey, step: Step) -> RouteKey:
@@ -63,3 +72,9 @@ def key(route: RouteKey, step: Step) -> RouteKey:
 
 WHOLE = Candidate("", 1.0, 1.0)
 """Nothing is scored here: what a step changes is served, or it isn't."""
+
+
+def _of(kept: RouteKey, names: set[str]) -> RouteKey | None:
+    """The route whose evidence at one of these steps is kept there."""
+    tenant, _, name = kept.tenant.rpartition("#")
+    return RouteKey(tenant, kept.name) if name in names else None

@@ -26,6 +26,7 @@ from farthing.proxy.attribute import (
     attribute_upstream,
 )
 from farthing.proxy.clock import Clock
+from farthing.proxy.compress_counts import CompressCounts
 from farthing.proxy.exchange import Attempt, CacheStatus, Endpoint, Exchange, Outcome, Quiet
 from farthing.proxy.ledger import Ledger
 from farthing.proxy.prices import RateCard
@@ -70,6 +71,7 @@ class Account:
     total: DayTotal
     clock: Clock
     patience_s: float = 0.05
+    compressed: CompressCounts = field(default_factory=CompressCounts)
     slow: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2))
 
     # -- headers
@@ -176,9 +178,11 @@ class Account:
         self.book(ex, usage, ex.money if ex.money is not None else self.money(ex, usage))
 
     def book(self, ex: Exchange, usage: Usage | None, money: Money) -> None:
-        """Append the row, and add its cost to the day's."""
+        """Append the row, add its cost to the day's, and count what it was sent without."""
         if money.cost and ex.leads:
             self.total.add(money.cost, self.clock.now_s())
+        if ex.compress and usage is not None and not costs_nothing(ex):
+            self.compressed.sent(ex.uses, ex.tidied, ex.tokens_saved)
         if self.ledger is not None:
             self.ledger.append(self.row(ex, usage, money))
 
@@ -205,7 +209,7 @@ class Account:
                 whole, short = (up_to(ex.endpoint, payload, old) for payload in (whole, short))
                 ex.tokens_before = self._tokens_in(ex, short)
                 ex.saved_before = self._tokens_in(ex, whole) - ex.tokens_before
-        if usage is not None:
+        if not needs_counting(ex, usage):
             return usage
         call = ex.call
         answer = call.answer if call is not None else None

@@ -17,7 +17,7 @@ from aiohttp import web
 from yarl import URL
 
 from farthing.cache.store import StoreStats
-from farthing.proxy import semantic_admin
+from farthing.proxy import compress_admin, semantic_admin
 from farthing.proxy.dashboard import Dashboard
 from farthing.proxy.errors import ClientFault, FarthingError, error_body
 from farthing.proxy.purge import purge
@@ -89,6 +89,8 @@ class Admin:
             "semantic_ready": services.thread is not None and services.thread.loaded,
             "semantic_entries": services.thread.entries if services.thread else 0,
             "tidy": config.compress.tidy,
+            "recode": config.compress.shown["recode"],
+            "squeeze": config.compress.shown["squeeze"],
             "capture": "off",
             "switched_off": self._held.switch(),
             "config_id": config.id,
@@ -111,6 +113,7 @@ class Admin:
             "ledger_healthy": 1 if ledger is None or ledger.healthy else 0,
             "semantic_entries": services.thread.entries if services.thread else 0,
             "optimisation_off": 1 if self._held.switch() else 0,
+            **dict(self._held.compressed.values()),
             **{f"stage_errors:{name}": count for name, count in services.pipeline.stage_errors.items()},
         }
 
@@ -155,6 +158,8 @@ class Admin:
             return await self._change(request, path)
         if path == "/farthing/api/semantic":
             return _json(200, await semantic_admin.routes(self._proxy.services))
+        if path == "/farthing/api/compress":
+            return _json(200, await compress_admin.told(self._proxy.services, self._dashboard))
         query = dict(URL(request.raw_path, encoded=True).query)
         if path == "/farthing/api/semantic/lately":
             try:

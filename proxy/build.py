@@ -55,6 +55,7 @@ class Services:
     thread: SemanticThread | None
     connections: Connections
     semantic: SemanticStage
+    compress: CompressStage
     pipeline: Pipeline
     admit: AdmitStage
     relay: Relay
@@ -101,7 +102,13 @@ async def build(config: Config, held: State, stack: AsyncExitStack, old: Service
     # The price table takes a tenth of a second to load: not while a request waits for it.
     held.tasks.spawn(asyncio.to_thread(rates.rates, "gpt-4o-mini", held.clock.now_s()), "load prices")
     account = Account(
-        rates, held.ledger, held.tokenizer, held.total, held.clock, patience_s=config.semantic.deadline_ms / 1000
+        rates,
+        held.ledger,
+        held.tokenizer,
+        held.total,
+        held.clock,
+        patience_s=config.semantic.deadline_ms / 1000,
+        compressed=held.compressed,
     )
     compress = CompressStage(config.compress.tidy, config.compress.squeeze)
     pipeline, admit, on_the_way = lay_out(config, held, semantic, compress, connections, account)
@@ -133,7 +140,7 @@ async def build(config: Config, held: State, stack: AsyncExitStack, old: Service
         config.limits.repeat_bytes,
     )
     relay = Relay(pipeline, account, repeats, held.tasks, config.limits, config.upstream, held.clock, held.randomness)
-    return Services(config, held, thread, connections, semantic, pipeline, admit, relay)
+    return Services(config, held, thread, connections, semantic, compress, pipeline, admit, relay)
 
 
 def lay_out(

@@ -64,6 +64,7 @@ async def open_beyond(
         spawn=lambda coro: held.tasks.spawn(coro, "compress"),
         randomness=held.randomness,
         shadow_share=compress.shadow_share,
+        counts=held.compressed,
         shadows=_shadows(compress, held, audits, thread),
     )
 

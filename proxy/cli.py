@@ -111,7 +111,7 @@ def check(config: ConfigOption = None, state: StateOption = None) -> None:
 @app.command(epilog="Example: farthing report --since 24h --by model")
 def report(
     since: Annotated[str, typer.Option(help="How far back: 90m, 24h, 7d, or a date.")] = "7d",
-    by: Annotated[str, typer.Option(help="Group by model, tenant, endpoint, cache, user or tag:NAME.")] = "",
+    by: Annotated[str, typer.Option(help="Group by model, tenant, endpoint, cache, compress, user or tag:NAME.")] = "",
     format: Annotated[str, typer.Option("--format", help="table, json, csv or html.")] = "table",
     config: ConfigOption = None,
     state: StateOption = None,

@@ -27,6 +27,7 @@ from farthing.compress.rewrite import Rewritten, rewrite
 from farthing.policies.reuse import Action, Label, RouteKey, Verdict
 from farthing.policies.steps import Chain
 from farthing.proxy.clock import Clock, Randomness
+from farthing.proxy.compress_counts import CompressCounts, Use, changed, used
 from farthing.proxy.exchange import Exchange
 from farthing.proxy.shadow import Shadows
 from farthing.proxy.tokens import Tokenizer
@@ -67,7 +68,7 @@ class Case:
     verdict: Verdict | None = None
     keys: Sequence[bytes] = ()
     predicted_usd: Decimal | None = None
-    looking: asyncio.Task[tuple[int, tuple[str, ...]]] | None = None
+    looking: asyncio.Task[list[Use]] | None = None
 
 
 @dataclass(slots=True)
@@ -86,7 +87,7 @@ class Compressing:
     randomness: Randomness
     shadow_share: float
     shadows: Shadows | None = None
-    saved: dict[str, int] = field(default_factory=dict)
+    counts: CompressCounts = field(default_factory=CompressCounts)
     _since_s: dict[str, float] = field(default_factory=dict)
     _looks: int = 0
 
@@ -101,13 +102,19 @@ class Compressing:
         if not texts.by_turn:
             return None
         route = RouteKey(ex.tenant, name)
+        self.counts.met(route)
         case = ex.shortening = self._case(texts, route, reach)
         settled = await self._settled(ex, case, self.decisions) if case.track.serves and self.decisions else {}
+        self.counts.kept(settled.values())
         decided = {turn: one.decision for turn, one in settled.items()}
         made = await self._aside(ex, _rewritten, ex.body, texts, decided, self.tidy)
         rules = rules_of(decided.values())
+        ex.tidied = made.texts - sum(text is not None for one in decided.values() for text in one.texts)
         if made.texts and rules:
             case.short = True
+            ex.uses = [
+                use for one in settled.values() for use in used([one.decision], "sent" if one.new else "replayed")
+            ]
             ex.compress = "squeeze" if "squeeze" in rules else "recode"
             self._tell(ex, case, settled, rules)
         elif made.texts:
@@ -145,14 +152,23 @@ class Compressing:
             made, plain, tokens = await asyncio.to_thread(self._make, ex, texts, new, form, known)
             before = sum(one.tokens_saved for one in known.values())
             spent_s = self.clock.tick_s() - begun_tick
-            if rules_of(made) and self._pays(ex, case, tokens - before, made, before, spent_s):
-                chance = self.randomness.uniform()
-                may_audit = self.shadows is not None and self.shadows.may(ex)
-                case.verdict = verdict = track.chain.decide(case.route, case.at, chance, may_audit=may_audit)
-                if verdict.action is Action.SERVE:
-                    return made
-                ex.decide("compress", "left", verdict.reason)
-            return plain if self._pays(ex, case, tokens - before, plain, before, 0.0) else [FROZEN] * len(new)
+            left = ""
+            if rules_of(made):
+                left = "does_not_pay"
+                if self._pays(ex, case, tokens - before, made, before, spent_s):
+                    chance = self.randomness.uniform()
+                    may_audit = self.shadows is not None and self.shadows.may(ex)
+                    case.verdict = verdict = track.chain.decide(case.route, case.at, chance, may_audit=may_audit)
+                    if verdict.action is Action.SERVE:
+                        return made
+                    ex.decide("compress", "left", verdict.reason)
+                    left = "not_audited"
+                self.counts.left[left] += changed(made)
+            if self._pays(ex, case, tokens - before, plain, before, 0.0):
+                return plain
+            if not left:
+                self.counts.left["does_not_pay"] += sum(one.tokens_saved > 0 for one in plain)
+            return [FROZEN] * len(new)
 
         first, ends = first_new(ex.endpoint, turns), request_ends(ex.endpoint, turns)
         long = await self._in_force_s(decisions, version) >= _KEPT_BY_PROVIDERS_S
@@ -201,17 +217,21 @@ class Compressing:
         worth = f", ${case.predicted_usd:.6f} predicted" if case.predicted_usd else ""
         ex.decide("compress", ex.compress, f"{'+'.join(rules)}: {new} tokens of new messages{worth}, {old} of old ones")
 
-    async def _look(self, model: str, case: Case) -> tuple[int, tuple[str, ...]]:
-        """What the next form would save on new messages, and by which rules."""
+    async def _look(self, model: str, case: Case) -> list[Use]:
+        """What rules would do to new messages in the next form."""
         texts, forms = case.texts, case.track.forms
         if not forms or not texts.new():
-            return 0, ()
+            return []
         self._looks += 1
         try:
             made = await asyncio.to_thread(decide, texts, texts.new(), forms[0], self._counter(model))
         finally:
             self._looks -= 1
-        return sum(one.tokens_saved for one in made), rules_of(made)
+        uses = used(made, "observed")
+        self.counts.add(uses)
+        self.counts.left["not_proved" if case.track.serves else "observing"] += changed(made)
+        self.counts.met(case.route).observed += sum(use.tokens for use in uses)
+        return uses
 
     def ended(self, ex: Exchange) -> None:
         """The answer is there: tell what was found meanwhile, and send shadows where that is due."""
@@ -221,13 +241,14 @@ class Compressing:
         if case.track.serves:
             self.worth.learn(ex, case.keys)
         looked = case.looking
-        if looked is not None and looked.done() and not looked.cancelled() and looked.exception() is None:
-            tokens, rules = looked.result()
-            if tokens:
-                ex.decide("compress", "observed", f"{'+'.join(rules)} would save {tokens} tokens")
-                for rule in rules:
-                    self.saved[rule] = self.saved.get(rule, 0) + tokens
-        if self.shadows is None or ex.call is None or ex.call.answer is None:
+        found = looked is not None and looked.done() and not looked.cancelled() and looked.exception() is None
+        if looked is not None and found and (uses := looked.result()):
+            rules = "+".join(dict.fromkeys(use.rule for use in uses))
+            ex.decide("compress", "observed", f"{rules} would save {sum(use.tokens for use in uses)} tokens")
+        if ex.call is None or ex.call.answer is None:
+            return
+        self.counts.met(case.route).sent += sum(use.tokens for use in ex.uses)
+        if self.shadows is None:
             return
         audits = case.verdict is not None and case.verdict.audit and case.short
         explores = case.at + 1 < len(case.track.forms) and (audits or not case.short)

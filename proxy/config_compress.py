@@ -61,6 +61,15 @@ class Compress(Section):
         return self
 
     @property
+    def shown(self) -> dict[str, str]:
+        """How each step is told to people: a step that serves with nothing proved says so."""
+
+        def told(mode: Mode) -> str:
+            return "serve unproven" if mode == "serve" and self.unproven else mode
+
+        return {"tidy": "on" if self.tidy else "off", "recode": told(self.recode), "squeeze": told(self.squeeze)}
+
+    @property
     def all_off(self) -> bool:
         """Whether no request is touched."""
         return not self.tidy and "serve" not in (self.recode, self.squeeze)

@@ -37,6 +37,7 @@ STATIC: Mapping[str, str] = {
     "format.js": "text/javascript; charset=utf-8",
     "reuse.js": "text/javascript; charset=utf-8",
     "lately.js": "text/javascript; charset=utf-8",
+    "compress.js": "text/javascript; charset=utf-8",
     "icon.svg": "image/svg+xml",
     "uPlot.iife.min.js": "text/javascript; charset=utf-8",
     "uPlot.min.css": "text/css; charset=utf-8",
@@ -109,16 +110,20 @@ class Dashboard:
         since_s = farthing_since(query.get("since", "24h"), now_s)
         return {"buckets": [slice_of(each) for each in series(conn, since_s, now_s + 1, number(query, "buckets", 48))]}
 
-    async def _answer(self, ask: Callable[[sqlite3.Connection], Any]) -> Reply:
+    async def read(self, ask: Callable[[sqlite3.Connection], T]) -> T:
+        """What `ask` finds in the ledger, when it is its turn. Raises sqlite3.Error, and what `ask` raises."""
         async with self._turns:
-            try:
-                return 200, JSON, orjson.dumps(await asyncio.to_thread(self._ask, ask))
-            except LookupError as error:
-                return fault(404, str(error.args[0]))
-            except ValueError as error:
-                return fault(400, str(error))
-            except sqlite3.Error as error:
-                return fault(503, f"the ledger can't be read: {error}")
+            return await asyncio.to_thread(self._ask, ask)
+
+    async def _answer(self, ask: Callable[[sqlite3.Connection], Any]) -> Reply:
+        try:
+            return 200, JSON, orjson.dumps(await self.read(ask))
+        except LookupError as error:
+            return fault(404, str(error.args[0]))
+        except ValueError as error:
+            return fault(400, str(error))
+        except sqlite3.Error as error:
+            return fault(503, f"the ledger can't be read: {error}")
 
     def _ask(self, ask: Callable[[sqlite3.Connection], T]) -> T:
         """Ask on a connection of its own; an absent ledger is an empty one."""

@@ -306,6 +306,8 @@ class Exchange:
     saved_before: int = 0  # of them, in turns that were sent before
     tokens_before: int = 0  # of these turns, as they were sent now
     shortening: Any = None  # compressing.Case
+    uses: Sequence[Any] = ()  # compress_counts.Use: what rules did to what is sent
+    tidied: int = 0  # texts that were only tidied
     # upstream
     call: Call | None = None
     sink: Sink | None = None

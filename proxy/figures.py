@@ -19,6 +19,7 @@ from farthing.proxy.row import COLUMNS, ERRANDS, LONGEST_NAME, SAVED_COLUMNS, Ro
 
 __all__ = [
     "CAUSES",
+    "FORMS",
     "GROUPS",
     "STATUSES",
     "Bucket",
@@ -30,6 +31,7 @@ __all__ = [
     "one",
     "open_ledger",
     "recent",
+    "saved_by_form",
     "series",
     "summary",
 ]
@@ -43,9 +45,13 @@ GROUPS: Mapping[str, str] = {
     "tenant": "tenant",
     "endpoint": "endpoint",
     "cache": "cache",
+    "compress": "compress",
     "user": "user",
 }
 """What figures may be split by, next to `tag:NAME`; the values are columns."""
+
+FORMS = ("tidy", "recode", "squeeze")
+"""What became of a request's texts, from gentle to bold: a squeezed request may be recoded and tidied too."""
 
 STATUSES = ("hit-exact", "hit-semantic", "joined", "miss", "bypass")
 MAX_GROUPS = 200
@@ -84,6 +90,7 @@ class Sums:
     `baseline`, `cost` and `saved` cover the rows where both cost and baseline are known, so that they can be compared;
     the others are `unpriced`, and what is known of their cost is `cost_unpriced`. `overhead` covers every row where
     it is known; `overhead_unknown` counts the priced rows where it is not. Token sums leave out rows without a count.
+    `tokens_saved_*`: input tokens that requests of that form were sent without.
     """
 
     requests: int = 0
@@ -96,6 +103,9 @@ class Sums:
     tokens_in_sent: int = 0
     tokens_in_cached: int = 0
     tokens_out: int = 0
+    tokens_saved_tidy: int = 0
+    tokens_saved_recode: int = 0
+    tokens_saved_squeeze: int = 0
     unpriced: int = 0
     overhead_unknown: int = 0
     baseline: int = 0
@@ -205,6 +215,13 @@ def summary(conn: sqlite3.Connection, since_s: float, until_s: float, by: Sequen
     return Figures(since_s, until_s, tuple(by), total, times, groups, len(split) - len(groups))
 
 
+def saved_by_form(conn: sqlite3.Connection, since_s: float, until_s: float) -> dict[str, int | None]:
+    """What compression saved, in pico-dollars, by the form of the request; None where no price is known of any."""
+    found = sums_by(conn, *group_expressions(("compress",)), (since_s, until_s))
+    known = {form: found[form,] for form in FORMS if (form,) in found}
+    return {form: sums.saved["compress"] if sums.has_prices else None for form, sums in known.items()}
+
+
 def series(conn: sqlite3.Connection, since_s: float, until_s: float, buckets: int) -> tuple[Bucket, ...]:
     """The figures in `buckets` equal slices of time, empty slices included. Raises ValueError for an empty span."""
     if not 1 <= buckets <= MAX_BUCKETS:
@@ -302,6 +319,11 @@ def sums_by(
         **{
             name: f"sum(case when {CLIENTS} then {name} end)"
             for name in ("tokens_in_original", "tokens_in_sent", "tokens_in_cached", "tokens_out")
+        },
+        **{
+            f"tokens_saved_{form}": f"sum(case when compress = '{form}' and {CLIENTS} "
+            "then tokens_in_original - tokens_in_sent end)"
+            for form in FORMS
         },
         "unpriced": f"sum(not {PRICED})",
         "overhead_unknown": f"sum({PRICED} and overhead_usd is null)",

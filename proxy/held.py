@@ -14,6 +14,7 @@ from farthing.compress.decided_store import Decisions
 from farthing.policies.spend import DayTotal
 from farthing.proxy import state
 from farthing.proxy.clock import Clock, Randomness
+from farthing.proxy.compress_counts import CompressCounts
 from farthing.proxy.compress_state import RECODED, SQUEEZED
 from farthing.proxy.config import Config, Semantic
 from farthing.proxy.config_compress import Compress
@@ -57,6 +58,7 @@ class State:
     served_cases: OrderedDict[str, Case]
     places: Places
     lately: Lately
+    compressed: CompressCounts
     decisions: Decisions | None = None
 
 
@@ -113,6 +115,7 @@ async def open_state(config: Config, clock: Clock, randomness: Randomness, stack
         served_cases=OrderedDict(),
         places=Places(Templates()),
         lately=Lately(),
+        compressed=CompressCounts(),
     )
 
 

@@ -50,6 +50,15 @@ GAUGES: Mapping[str, str] = {
 COUNTERS: Mapping[str, str] = {
     "ledger_dropped_rows": "Rows lost because the ledger could not be written.",
 }
+LABELLED: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "compress_tokens_saved": (
+        "Tokens that requests lacked (sent: in messages that went out for the first time, and all of tidying; "
+        "replayed: in the same messages later on), or that new messages might have lacked (observed).",
+        ("rule", "mode"),
+    ),
+    "compress_texts": ("Messages in which a rule did that.", ("rule", "mode")),
+    "compress_left": ("Messages left as they were, or tidied, though they might have been shorter.", ("reason",)),
+}
 STAGE_ERRORS = "stage_errors:"
 TOKEN_KINDS = (
     "tokens_in_original",
@@ -112,7 +121,8 @@ class Metrics:
         registry.register(self._watched)
 
     def watch(self, gauges: Callable[[], Mapping[str, float]]) -> None:
-        """Ask `gauges` at every scrape for values by name: those of GAUGES and COUNTERS, and `stage_errors:STAGE`."""
+        """Ask `gauges` at every scrape for values by name: those of GAUGES and COUNTERS, those of LABELLED as
+        `name:label:label`, bounded by the source, and `stage_errors:STAGE`."""
         self._watched.sources.append(gauges)
 
     def observe(self, rows: Sequence[Row]) -> None:
@@ -225,6 +235,12 @@ class Watched(Collector):
         for name, meaning in COUNTERS.items():
             if name in values:
                 yield CounterMetricFamily(f"farthing_{name}", meaning, value=values[name])
+        for name, (meaning, labels) in LABELLED.items():
+            counted = CounterMetricFamily(f"farthing_{name}", meaning, labels=labels)
+            for key, value in sorted(values.items()):
+                if key.startswith(f"{name}:"):
+                    counted.add_metric(key.split(":")[1:], value)
+            yield counted
         stages: Tally[str] = Tally()
         for name, value in values.items():
             if name.startswith(STAGE_ERRORS):

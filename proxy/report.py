@@ -332,6 +332,7 @@ def plain_sums(sums: Sums, times: Mapping[str, Percentiles]) -> dict[str, Any]:
 PLAIN_COUNTS = (
     "errors", "abandoned", "unproven", "modelled", "unpriced", "overhead_unknown",
     "tokens_in_original", "tokens_in_sent", "tokens_in_cached", "tokens_out",
+    "tokens_saved_tidy", "tokens_saved_recode", "tokens_saved_squeeze",
 )  # fmt: skip
 
 

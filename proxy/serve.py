@@ -101,6 +101,13 @@ def banner(config: Config, url: str, console: Console) -> None:
         "serve": f"serve where at most {config.semantic.max_wrong:.2%} wrong per {config.semantic.per} is proved",
         "serve unproven": "[bold yellow]serve, unproven[/] (no bound on wrong answers has been proved)",
     }[config.semantic.shown]
+    forms = config.compress.shown
+    at_most = f"serve where at most {config.compress.max_worse:.2%} worse answers are proved"
+    said = {
+        "observe": "observe (told in the ledger, nothing is sent so)",
+        "serve": at_most,
+        "serve unproven": "[bold yellow]serve, unproven[/] (no bound on worse answers has been proved)",
+    }
     lines = Table.grid(padding=(0, 2))
     for name, value in (
         ("listening", f"[bold]{url}/v1[/]   (set your client's base_url to this)"),
@@ -113,7 +120,7 @@ def banner(config: Config, url: str, console: Console) -> None:
             f"{config.cache.mode}, {config.cache.ttl_s // 3600} h" if config.cache.mode != "off" else "off",
         ),
         ("semantic", semantic),
-        ("tidy", "on" if config.compress.tidy else "off"),
+        *((name, said.get(shown, shown)) for name, shown in forms.items()),
         ("ledger", str(config.state_dir / "ledger.db") if config.ledger.enabled else "off"),
         ("dashboard", f"{url}/farthing/" if is_loopback(config.server.host) else f"{url}/farthing/ (admin token)"),
     ):
@@ -130,6 +137,8 @@ def banner(config: Config, url: str, console: Console) -> None:
             cache=config.cache.mode,
             semantic=config.semantic.shown,
             tidy=config.compress.tidy,
+            recode=forms["recode"],
+            squeeze=forms["squeeze"],
             dashboard=f"{url}/farthing/",
         )
 

@@ -71,6 +71,6 @@ class CompressStage(Quiet):
     def _put(self, ex: Exchange, tidied: Tidied) -> Verdict:
         if tidied.edits:
             ex.body_out = tidied.body
-            ex.compress = "tidy"
+            ex.compress, ex.tidied = "tidy", tidied.edits
             ex.decide(self.name, "shortened", f"{tidied.edits} tool results, {tidied.chars_saved} characters")
         return GO_ON

@@ -1,6 +1,7 @@
 // The dashboard: asks for figures, shows them, asks again. Everything shown goes through `el`, so no text is markup.
 import { Chart } from './charts.js';
 import { axisMoney, clock, count, duration, el, money, share, short, swatch } from './format.js';
+import { show as showCompress } from './compress.js';
 import { close, show as showDetail } from './detail.js';
 import { show as showLately, wanted as wantedLately, whenChanged } from './lately.js';
 import { show as showReuse } from './reuse.js';
@@ -27,16 +28,17 @@ async function refresh() {
   const mine = ++asked;
   const buckets = Math.round(BUCKETS[since()] / (innerWidth < 600 ? 2 : 1));
   try {
-    const [summary, series, recent, reuse, lately] = await Promise.all([
+    const [summary, series, recent, reuse, lately, compress] = await Promise.all([
       ask(`summary?since=${since()}&by=${encodeURIComponent($('by').value)}`),
       ask(`series?since=${since()}&buckets=${buckets}`), ask('requests?limit=50'),
-      ...['semantic', `semantic/lately?${wantedLately()}`].map((path) => ask(path).catch((error) => { if (error.token) throw error; return { error: error.message }; })),
+      ...['semantic', `semantic/lately?${wantedLately()}`, 'compress'].map((path) => ask(path).catch((error) => { if (error.token) throw error; return { error: error.message }; })),
     ]);
     if (mine !== asked) return;
     $('trouble').hidden = $('token').hidden = true;
     show(summary, series.buckets, recent.requests);
     showReuse(reuse);
     showLately(lately, ask);
+    showCompress(compress, series.buckets, summary.total);
     shown = true;
   } catch (error) {
     if (mine !== asked) return;
@@ -79,6 +81,10 @@ function badges(state) {
     on('semantic', state.semantic !== 'off', state.semantic === 'observe' ? 'observing, serves nothing' : state.semantic);
   }
   if (state.tidy !== undefined) on('tidy', state.tidy, state.tidy ? 'on' : 'off');
+  for (const step of ['recode', 'squeeze']) {
+    if (String(state[step]).includes('unproven')) add('warn', `${step}: unproven`);
+    else if (state[step] !== undefined) on(step, state[step] !== 'off', state[step] === 'observe' ? 'observing, sends nothing' : state[step]);
+  }
   if (state.capture !== undefined) on('prompt capture', state.capture !== 'off', state.capture);
   if (state.ledger === 'off') add('idle', 'ledger: off');
   if (state.upstream) add('', `upstream ${state.upstream}`);
@@ -166,7 +172,7 @@ function groups({ groups: found, by, groups_left_out: left }) {
 function recentTable(rows) {
   fill($('recent'), ['time', 'model', 'answered by', 'status', 'tokens in', 'out', 'cost', 'saved', 'latency', 'overhead'], 3, rows.map((row) => {
     const [label, colour] = STATUSES[row.cache] || [row.cache, 'bypass'];
-    const own = { audit: 'audit of a hit', judge: 'judge of a candidate' }[row.endpoint];
+    const own = { audit: 'audit of a hit', judge: 'judge of a candidate', shadow: 'shadow in another form' }[row.endpoint];
     const word = own || { 'hit-exact': 'exact hit', 'hit-semantic': 'semantic hit', miss: 'upstream', bypass: 'upstream, bypass' }[row.cache] || label;
     const unproven = row.cache === 'hit-semantic' && row.cache_reason.includes('unproven') ? ' (unproven)' : '';
     const saved = row.baseline_usd === null || row.cost_usd === null ? null : String(Number(row.baseline_usd) - Number(row.cost_usd));

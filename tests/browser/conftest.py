@@ -1,4 +1,4 @@
-"""The page in a real browser, on a ledger of its own and with canned answers on near-duplicates."""
+"""The page in a real browser, on a ledger of its own and with canned answers on near-duplicates and compression."""
 
 from __future__ import annotations
 
@@ -35,17 +35,26 @@ LATELY: dict[str, Any] = {"texts": True, "kind": "near", "counts": {"near": 0, "
          "slot_s": 10, "total": {"start_s": [], "looked": [], "served": []}, "over_time": [],
          "latest": []}  # fmt: skip
 
+COMPRESS: dict[str, Any] = {"tidy": "on", "recode": "observe", "squeeze": "off", "unproven": False, "max_worse": 0.02,
+         "confidence": 0.95, "shadows_usd_today": 0.0, "shadow_daily_usd": 0.0, "saved_usd_today": {}, "rules": [],
+         "left": {}, "count": 0, "routes": []}  # fmt: skip
+
 Opener = Callable[..., Any]
 
 
 @asynccontextmanager
-async def served(dashboard: Dashboard, reuse: dict[str, Any], lately: dict[str, Any]) -> AsyncIterator[str]:
-    """The page, with canned answers on near-duplicates: `lately` by kind. An answer with "error" has status 500."""
+async def served(
+    dashboard: Dashboard, reuse: dict[str, Any], lately: dict[str, Any], compress: dict[str, Any]
+) -> AsyncIterator[str]:
+    """The page, with canned answers on near-duplicates (`lately` by kind) and compression. One with "error" has status
+    500."""
 
     async def handler(request: web.Request) -> web.Response:
         canned = None
         if request.path == "/farthing/api/semantic":
             canned = reuse
+        elif request.path == "/farthing/api/compress":
+            canned = compress
         elif request.path == "/farthing/api/semantic/lately":
             canned = {**LATELY, "kind": request.query["kind"], **lately.get(request.query["kind"], {})}
             if request.query["route"]:
@@ -91,12 +100,15 @@ async def opened(tmp_path: Path) -> AsyncIterator[Opener]:
             width: int = 1280,
             reuse: dict[str, Any] | None = None,
             lately: dict[str, Any] | None = None,
+            compress: dict[str, Any] | None = None,
+            scheme: str = "light",
             **state: Any,
         ) -> Any:
             ledger(tmp_path / "ledger.db", rows).close()
             dashboard = Dashboard(tmp_path / "ledger.db", FakeClock(NOW_S), lambda: {**STATE, **state})
-            base = await stack.enter_async_context(served(dashboard, {**REUSE, **(reuse or {})}, lately or {}))
-            page = await browser.new_page(viewport={"width": width, "height": 900})
+            told = {**REUSE, **(reuse or {})}, lately or {}, {**COMPRESS, **(compress or {})}
+            base = await stack.enter_async_context(served(dashboard, *told))
+            page = await browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
             page.on("pageerror", lambda error: complaints.append(str(error)))
             page.on("console", lambda said: complaints.append(said.text) if is_complaint(said) else None)
             page.on("request", lambda asked: complaints.append(asked.url) if not asked.url.startswith(base) else None)

@@ -169,7 +169,7 @@ def test_requests_end_before_answers(turns: list[Turn], ends: list[int]) -> None
         Decision,
         st.lists(st.none() | st.text(st.characters())).map(tuple),
         st.lists(st.text()).map(tuple),
-        st.integers(-(2**40), 2**40),
+        st.lists(st.integers(-(2**40), 2**40)).map(tuple),
     ),
     st.integers(0, 10**6),
     st.integers(0, 255),

@@ -19,7 +19,7 @@ from farthing.proxy.errors import StoreFault
 
 KEYS = chain("t", "p", [{"content": str(n)} for n in range(2000)])
 OTHERS = chain("u", "p", [{}])
-SHORT = Decision(("short",), ("rows",), 5)
+SHORT = Decision(("short",), ("rows",), (5,))
 Open = Callable[..., Awaitable[FileDecisions]]
 
 

@@ -57,6 +57,8 @@ def test_each_step_is_the_one_that_saves_most(
             *(expected, names),
             *(len(text), len(expected)),
         )
+        assert sum(found.saved) == len(text) - len(expected)
+        assert len(found.saved) == len(names)
         assert recode(found.text, len, rules) is None
 
 

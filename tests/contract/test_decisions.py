@@ -21,7 +21,7 @@ from tests.fakes.valkey import ValkeyProcess
 TTL_S = 1000.0
 KEYS = chain("t", "p", [{"role": "user", "content": str(n)} for n in range(5)])
 OTHERS = chain("u", "p", [{"role": "user", "content": str(n)} for n in range(5)])
-SHORT = Decision(("short", None), ("rows", "table"), 17)
+SHORT = Decision(("short", None), ("rows", "table"), (12, 5))
 Make = Callable[[], Awaitable[Decisions]]
 
 
@@ -76,7 +76,7 @@ async def written(store: Decisions) -> None:
 
 async def test_gives_back_what_was_put_and_nothing_else(make: Make) -> None:
     store = await make()
-    long = Decision(("x" * 300_000, None, "\ud800 lone", "ä\x00"), ("log",), -3)
+    long = Decision(("x" * 300_000, None, "\ud800 lone", "ä\x00"), ("log",), (-3,))
 
     assert await store.get_many(KEYS) == Found([None] * 5)
     assert await store.put_many([(KEYS[0], SHORT), (KEYS[2], LEFT), (KEYS[3], long)]) == [SHORT, LEFT, long]

@@ -104,6 +104,7 @@ def _plausible(dice: random.Random, i: int, days: float, now_s: float) -> Row:
     latency_ms = (upstream_ms or 0) + overhead_ms
     failed, left = dice.random() < 0.012, dice.random() < 0.008
     stream = int(not model.startswith("text-") and dice.random() < 0.5)
+    form = dice.choices(["tidy", "recode", "squeeze"], [5, 3, 1])[0] if tidied else ""
     decisions = [
         {"stage": "eligible", "action": "bypass" if cache == "bypass" else "yes", "reason": ""},
         {"stage": "exact", "action": "hit" if cache == "hit-exact" else "miss", "reason": ""},
@@ -122,7 +123,7 @@ def _plausible(dice: random.Random, i: int, days: float, now_s: float) -> Row:
         modelled=int(tidied > 0), latency_ms=latency_ms, upstream_ms=upstream_ms,
         overhead_ms=overhead_ms, ttft_ms=latency_ms * 0.3 if stream else None,
         outcome="failed" if failed else "abandoned" if left else "completed", status=503 if failed else 200,
-        error="upstream answered 503" if failed else "", compress="tidy" if tidied else "",
+        error="upstream answered 503" if failed else "", compress=form,
         decisions=json.dumps(decisions), stage_ms=json.dumps({"exact": 0.1, "semantic": 0.4, "tidy": 0.2}),
         attempts_detail=json.dumps([] if here else [{"upstream": "default", "status": 503 if failed else 200,
                                     "error": "", "duration_ms": upstream_ms, "backoff_ms": 0.0}]),

@@ -59,7 +59,7 @@ def test_steps_and_routes_share_no_evidence() -> None:
     one = chain()
     teach(one, 0)
     assert one.proved(RouteKey("other", ROUTE.name)) == 0
-    assert [name for name, _ in one.states(ROUTE)] == ["gentle"]
+    assert [(name, state is not None) for name, state in one.states(ROUTE)] == [("gentle", True), ("bold", False)]
 
 
 @pytest.mark.parametrize("mode", ["observe", "off"])
@@ -67,3 +67,23 @@ def test_without_leave_nothing_serves(mode: str) -> None:
     one = chain(mode)
     teach(one, 0)
     assert one.proved(ROUTE) == 0
+
+
+def test_routes_are_listed_by_their_latest_use_and_once() -> None:
+    settings = Settings(Bound(0.1), "serve", ladder=Ladder((0.5,), (1.0,)))
+    shared = Verified(settings)
+    one = Chain([Step("gentle", shared), Step("bold", shared)])
+    for name, at in (("a", 0), ("b", 0), ("a", 1), ("c", 0), ("b", 1)):
+        one.decide(RouteKey("t#1", name), at, 0.5, may_audit=True)
+    assert one.routes(9) == [RouteKey("t#1", name) for name in ("b", "c", "a")]
+    assert one.routes(2) == [RouteKey("t#1", name) for name in ("b", "c")]
+    assert Chain([Step("other", shared)]).routes(9) == []
+    assert Chain(()).routes(9) == []
+
+
+def test_routes_of_several_policies_are_all_listed() -> None:
+    settings = Settings(Bound(0.1), "serve", ladder=Ladder((0.5,), (1.0,)))
+    one = Chain([Step("gentle", Verified(settings)), Step("bold", Verified(settings))])
+    for name, at in (("a", 0), ("b", 0), ("c", 1)):
+        one.decide(RouteKey("t", name), at, 0.5, may_audit=True)
+    assert one.routes(9) == [RouteKey("t", name) for name in ("b", "c", "a")]

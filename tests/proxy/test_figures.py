@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from farthing.proxy import figures
-from farthing.proxy.figures import farthing_since, one, recent, series, summary
+from farthing.proxy.figures import farthing_since, one, recent, saved_by_form, series, summary
 from tests.fakes.rows import DOLLAR, NOW_S, ledger, plausible, row
 
 DAY_S = 86_400.0
@@ -195,3 +195,36 @@ def test_since_says_what_would_do(text: str) -> None:
     with pytest.raises(ValueError, match=r"write 90m, 24h, 7d|not in the past") as raised:
         farthing_since(text, NOW_S)
     assert repr(text) in str(raised.value)
+
+
+FORMS = (
+    row(id="t", compress="tidy", tokens_in_original=100, tokens_in_sent=90, saved_compress_usd=1, baseline_usd=1),
+    row(id="r", compress="recode", tokens_in_original=100, tokens_in_sent=40, saved_compress_usd=6, baseline_usd=6),
+    row(id="s", compress="squeeze", tokens_in_original=None, tokens_in_sent=None, baseline_usd=None, cost_usd=None),
+    row(id="h", cache="hit-exact", tokens_in_original=100, tokens_in_sent=0),
+    # Of farthing's own: what it asked in a form saved nobody anything.
+    row(id="o", endpoint="shadow", compress="recode", tokens_in_original=100, tokens_in_sent=40, overhead_usd=2),
+    row(id="w", compress="recode", tokens_in_original=9, tokens_in_sent=1, ts=NOW_S - 9 * DAY_S, saved_compress_usd=7),
+)  # fmt: skip
+
+
+def test_tokens_that_compression_saved_are_kept_apart_from_what_caches_saved(opened: Opener) -> None:
+    total = summary(opened(*FORMS), NOW_S - DAY_S, NOW_S).total
+    assert (total.tokens_saved_tidy, total.tokens_saved_recode, total.tokens_saved_squeeze) == (10, 60, 0)
+    bucket = series(opened(*FORMS), NOW_S - DAY_S, NOW_S, 1)[0].sums
+    assert (bucket.tokens_saved_tidy, bucket.tokens_saved_recode) == (10, 60)
+
+
+def test_by_compress_each_form_has_its_line_and_its_shadows(opened: Opener) -> None:
+    groups = {group.key: group.sums for group in summary(opened(*FORMS), NOW_S - DAY_S, NOW_S, ("compress",)).groups}
+    assert set(groups) == {("",), ("tidy",), ("recode",), ("squeeze",)}
+    recoded = groups["recode",]
+    assert (recoded.requests, recoded.saved["compress"], recoded.overhead) == (1, 6, 2)
+    assert groups["",].requests == 1
+
+
+def test_what_each_form_saved_is_unknown_where_no_price_is_known(opened: Opener) -> None:
+    conn = opened(*FORMS)
+    assert saved_by_form(conn, NOW_S - DAY_S, NOW_S) == {"tidy": 1, "recode": 6, "squeeze": None}
+    assert saved_by_form(conn, NOW_S - 10 * DAY_S, NOW_S)["recode"] == 13
+    assert saved_by_form(conn, NOW_S, NOW_S + 1) == {}

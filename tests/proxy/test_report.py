@@ -203,3 +203,26 @@ def test_the_command_reads_the_ledger_and_says_what_is_wrong(tmp_path: Path) -> 
 def test_an_unknown_format_is_refused() -> None:
     with pytest.raises(ValueError, match="known: table, json, csv, html"):
         render(figured(), "pdf")
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_the_report_by_compress_names_every_form_and_what_it_saved(form: str) -> None:
+    rows = [
+        row(id=name, compress=name, baseline_usd=DOLLAR, cost_usd=DOLLAR - cents * DOLLAR // 100,
+            saved_compress_usd=cents * DOLLAR // 100, tokens_in_original=1000, tokens_in_sent=1000 - cents)
+        for name, cents in (("tidy", 5), ("recode", 40), ("squeeze", 60))
+    ]  # fmt: skip
+    shown = render(figured(*rows, row(id="plain"), by=("compress",)), form, width=100)
+    if form == "csv":
+        found = {each["compress"]: each for each in csv_format.DictReader(io.StringIO(shown))}
+        assert {name: found[name]["saved_compress_usd"] for name in found} == {
+            "": "0", "tidy": "0.05", "recode": "0.4", "squeeze": "0.6"
+        }  # fmt: skip
+        assert found["recode"]["tokens_saved_recode"] == "40"
+    elif form == "json":
+        groups = {each["key"]["compress"]: each for each in json_format.loads(shown)["groups"]}
+        assert groups["squeeze"]["net_saving_usd"] == "0.6"
+        assert groups["squeeze"]["tokens_saved_squeeze"] == 60
+    else:
+        for words in ("By compress", "(none)", "tidy", "recode", "squeeze", "$0.4000", "compression", "$1.05"):
+            assert words in shown
