@@ -242,8 +242,8 @@ class Compressing:
         if case.track.serves:
             self.worth.learn(ex, case.keys)
         looked = case.looking
-        ended = looked is not None and looked.done() and not looked.cancelled() and looked.exception() is None
-        if ended and looked is not None and (uses := looked.result()):
+        there = looked is not None and looked.done() and not looked.cancelled() and looked.exception() is None
+        if looked is not None and there and (uses := looked.result()):
             rules = "+".join(dict.fromkeys(use.rule for use in uses))
             ex.decide("compress", "observed", f"{rules} would save {sum(use.tokens for use in uses)} tokens")
         if ex.call is None or ex.call.answer is None:
