@@ -27,7 +27,7 @@ from farthing.compress.rewrite import Rewritten, rewrite
 from farthing.policies.reuse import Action, Label, RouteKey, Verdict
 from farthing.policies.steps import Chain
 from farthing.proxy.clock import Clock, Randomness
-from farthing.proxy.compress_counts import CompressCounts, Use, changed, used
+from farthing.proxy.compress_counts import CompressCounts, RouteCount, Use, changed, used
 from farthing.proxy.exchange import Exchange
 from farthing.proxy.shadow import Shadows
 from farthing.proxy.tokens import Tokenizer
@@ -68,6 +68,7 @@ class Case:
     verdict: Verdict | None = None
     keys: Sequence[bytes] = ()
     predicted_usd: Decimal | None = None
+    count: RouteCount = field(default_factory=RouteCount)
     looking: asyncio.Task[list[Use]] | None = None
 
 
@@ -102,8 +103,8 @@ class Compressing:
         if not texts.by_turn:
             return None
         route = RouteKey(ex.tenant, name)
-        self.counts.met(route)
         case = ex.shortening = self._case(texts, route, reach)
+        case.count = self.counts.met(route)
         settled = await self._settled(ex, case, self.decisions) if case.track.serves and self.decisions else {}
         self.counts.kept(settled.values())
         decided = {turn: one.decision for turn, one in settled.items()}
@@ -115,7 +116,7 @@ class Compressing:
             ex.uses = [
                 use for one in settled.values() for use in used([one.decision], "sent" if one.new else "replayed")
             ]
-            ex.compress = "squeeze" if "squeeze" in rules else "recode"
+            ex.compress = "squeeze" if {"squeeze", "words"} & {*rules} else "recode"
             self._tell(ex, case, settled, rules)
         elif made.texts:
             ex.compress = "tidy"
@@ -230,7 +231,7 @@ class Compressing:
         uses = used(made, "observed")
         self.counts.add(uses)
         self.counts.left["not_proved" if case.track.serves else "observing"] += changed(made)
-        self.counts.met(case.route).observed += sum(use.tokens for use in uses)
+        case.count.observed += sum(use.tokens for use in uses)
         return uses
 
     def ended(self, ex: Exchange) -> None:
@@ -241,13 +242,13 @@ class Compressing:
         if case.track.serves:
             self.worth.learn(ex, case.keys)
         looked = case.looking
-        found = looked is not None and looked.done() and not looked.cancelled() and looked.exception() is None
-        if looked is not None and found and (uses := looked.result()):
+        there = looked is not None and looked.done() and not looked.cancelled() and looked.exception() is None
+        if looked is not None and there and (uses := looked.result()):
             rules = "+".join(dict.fromkeys(use.rule for use in uses))
             ex.decide("compress", "observed", f"{rules} would save {sum(use.tokens for use in uses)} tokens")
         if ex.call is None or ex.call.answer is None:
             return
-        self.counts.met(case.route).sent += sum(use.tokens for use in ex.uses)
+        case.count.sent += sum(use.tokens for use in ex.uses)
         if self.shadows is None:
             return
         audits = case.verdict is not None and case.verdict.audit and case.short

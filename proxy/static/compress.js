@@ -98,7 +98,7 @@ function routes(compress) {
       : 'Nothing is compared, so nothing gets proved. Say what sending some requests in both forms may cost a day: compress.shadow_daily_usd.';
   const rows = compress.routes.map((each) => el('tr', {},
     el('td', { class: 'name', title: `${each.route.name}, tenant ${each.route.tenant}` }, each.route.name),
-    el('td', { class: 'text' }, el('span', { class: each.serves ? 'status good' : 'status' }, swatch(each.serves ? FORMS[each.serves.split('-')[0]] : 'miss'), each.serves || (compress.tidy === 'on' ? 'tidy' : 'as it came'))),
+    el('td', { class: 'text' }, el('span', { class: each.serves ? 'status good' : 'status' }, swatch(each.serves ? FORMS[each.serves.split('-')[0]] ?? FORMS.squeeze : 'miss'), each.serves || (compress.tidy === 'on' ? 'tidy' : 'as it came'))),
     el('td', { class: 'text' }, ...proofs(each.steps)),
     el('td', {}, each.tokens.sent ? short(each.tokens.sent) : ''), el('td', {}, each.tokens.observed ? short(each.tokens.observed) : '')));
   const left = compress.count - compress.routes.length;
