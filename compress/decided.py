@@ -50,12 +50,13 @@ class Decision(NamedTuple):
     """What is done to a turn. `texts`: for each of its texts that may be touched, in their order, what is sent in its
     place; None, and whatever is beyond the tuple's end: as it is, or tidied. `rules`: the names of those applied.
 
-    `tokens_saved`: by the count of the model that it was decided for.
+    `tokens_saved`: by the count of the model that it was decided for. `form`: the name of the form that it is in.
     """
 
     texts: tuple[str | None, ...] = ()
     rules: tuple[str, ...] = ()
     tokens_saved: int = 0
+    form: str = ""
 
 
 LEFT = Decision()
@@ -118,7 +119,7 @@ def request_ends(endpoint: str, turns: Sequence[Any]) -> list[int]:
 
 def encode(key: bytes, decision: Decision) -> bytes:
     """The decision as bytes that are believed only under this key."""
-    held = [decision.texts, decision.rules, decision.tokens_saved]
+    held = [decision.texts, decision.rules, decision.tokens_saved, decision.form]
     try:
         raw = orjson.dumps(held)
     except TypeError:  # lone surrogates
@@ -132,8 +133,8 @@ def decode(key: bytes, stored: bytes) -> Decision | None:
     if stored[:_CHECK_BYTES] != _check(key, raw):
         return None
     try:
-        texts, rules, tokens_saved = json.loads(raw)
-        return Decision(tuple(texts), tuple(rules), tokens_saved)
+        texts, rules, tokens_saved, form = json.loads(raw)
+        return Decision(tuple(texts), tuple(rules), tokens_saved, form)
     except (ValueError, TypeError):
         return None
 

@@ -82,7 +82,7 @@ def _decide_turn(texts: Texts, turn: int, form: Form, count: Count, said: _Said)
         else:
             rules |= dict.fromkeys(short.rules)
             saved += count(place.text) - short.tokens_after
-    return Decision(tuple(made), tuple(rules), saved) if rules else Decision(tokens_saved=saved)
+    return Decision(tuple(made), tuple(rules), saved, form.name) if rules else Decision(tokens_saved=saved)
 
 
 def sent(texts: Texts, decided: Mapping[int, Decision], *, tidy: bool) -> dict[Place, str]:

@@ -205,8 +205,8 @@ class Account:
                 whole, short = (up_to(ex.endpoint, payload, old) for payload in (whole, short))
                 ex.tokens_before = self._tokens_in(ex, short)
                 ex.saved_before = self._tokens_in(ex, whole) - ex.tokens_before
-        if usage is not None:
-            return usage
+        if not needs_counting(ex, usage):
+            return usage  # told, or nothing was billed
         call = ex.call
         answer = call.answer if call is not None else None
         output = self.tokenizer.count_text_out(ex.endpoint, answer, ex.model) if answer else 0

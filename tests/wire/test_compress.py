@@ -353,9 +353,12 @@ async def test_a_route_that_nobody_was_allowed_to_look_at_is_looked_at_again_and
 
 async def test_marks_that_overlap_leave_the_bytes_of_earlier_messages(up: ScriptedUpstream, tmp_path: Path) -> None:
     marks = [{"begin": "<docs>", "end": "</docs>"}, {"begin": "<doc>", "end": "</doc>"}]
-    text = "<docs><doc>" + "The mill of Nr17 was built in 1717. " * 40 + "</doc></docs> And now?"
-    async with proxied(up.url, tmp_path, **UNPROVEN, compress__retrieved=marks) as proxy:
+    passages = "\n\n".join(f"Passage {i}. The mill of Nr{i} was built in {1700 + i}. Apples grow." for i in range(150))
+    text = f"<docs>Found:\n<doc>{passages}</doc>\n</docs> When was the mill of Nr17 built?"
+    more = [{"role": "assistant", "content": SAYS}, {"role": "user", "content": text}]
+    async with proxied(up.url, tmp_path, **UNPROVEN, compress__squeeze="serve", compress__retrieved=marks) as proxy:
         await proxy.post(body(told()))
-        await proxy.post(body([*told(), {"role": "assistant", "content": SAYS}, {"role": "user", "content": text}]))
+        await proxy.post(body([*told(), *more]))
     first, second = [json.loads(call.body)["messages"] for call in up.calls]
     assert second[:3] == first
+    assert len(second[-1]["content"]) < len(text) / 2
