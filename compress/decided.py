@@ -51,12 +51,13 @@ class Decision(NamedTuple):
     place; None, and whatever is beyond the tuple's end: as it is, or tidied. `rules`: the names of those applied.
 
     `tokens`: what each of these rules saved, in their order, and behind that what tidying did; by the count of the
-    model that it was decided for.
+    model that it was decided for. `form`: the name of the form that it is in.
     """
 
     texts: tuple[str | None, ...] = ()
     rules: tuple[str, ...] = ()
     tokens: tuple[int, ...] = ()
+    form: str = ""
 
     @property
     def tokens_saved(self) -> int:
@@ -124,7 +125,7 @@ def request_ends(endpoint: str, turns: Sequence[Any]) -> list[int]:
 
 def encode(key: bytes, decision: Decision) -> bytes:
     """The decision as bytes that are believed only under this key."""
-    held = [decision.texts, decision.rules, decision.tokens]
+    held = [decision.texts, decision.rules, decision.tokens, decision.form]
     try:
         raw = orjson.dumps(held)
     except TypeError:  # lone surrogates
@@ -138,8 +139,8 @@ def decode(key: bytes, stored: bytes) -> Decision | None:
     if stored[:_CHECK_BYTES] != _check(key, raw):
         return None
     try:
-        texts, rules, tokens = json.loads(raw)
-        return Decision(tuple(texts), tuple(rules), tuple(tokens))
+        texts, rules, tokens, form = json.loads(raw)
+        return Decision(tuple(texts), tuple(rules), tuple(tokens), form)
     except (ValueError, TypeError):
         return None
 

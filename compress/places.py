@@ -96,10 +96,19 @@ def _in_turn(endpoint: str, turn: dict[str, Any], marks: Sequence[Marks]) -> Ite
             yield from _texts("content", turn.get("content"), "tool")
     elif turn.get("type") in _OUTPUTS:
         yield from _texts("output", turn.get("output"), "tool")
-    for mark in marks:
-        if role in mark.roles:
-            for path, text, _, _ in _texts("content", turn.get("content"), "retrieval"):
-                yield from _between(mark, path, text)
+    fitting = [mark for mark in marks if role in mark.roles]
+    if fitting:
+        for path, text, _, _ in _texts("content", turn.get("content"), "retrieval"):
+            yield from _apart([found for mark in fitting for found in _between(mark, path, text)])
+
+
+def _apart(found: list[_Found]) -> Iterator[_Found]:
+    """In their order, without those that begin inside of an earlier one: of two that overlap one can be replaced."""
+    at = 0
+    for one in sorted(found, key=lambda one: one.start):
+        if one.start >= at:
+            yield one
+            at = one.start + len(one.text)
 
 
 def _between(mark: Marks, path: Path, text: str) -> Iterator[_Found]:

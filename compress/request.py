@@ -83,7 +83,7 @@ def _decide_turn(texts: Texts, turn: int, form: Form, count: Count, said: _Said)
             tidied += count(place.text) - short.tokens_before
             for rule, tokens in zip(short.rules, short.saved, strict=True):
                 saved[rule] = saved.get(rule, 0) + tokens
-    return Decision(tuple(made), tuple(saved), (*saved.values(), tidied)) if saved else _only_tidied(tidied)
+    return Decision(tuple(made), tuple(saved), (*saved.values(), tidied), form.name) if saved else _only_tidied(tidied)
 
 
 def _only_tidied(tokens: int) -> Decision:

@@ -99,9 +99,9 @@ def decode_rows(text: str) -> str:
     if found is None:
         raise ValueError("no rows here")
     lines = found.lines
-    frame, at = ("#1", 0) if lines[0].startswith("#") else (lines[0], 1)
     values: list[str] = []
     try:
+        frame, at = ("#1", 0) if lines[0].startswith("#") else (lines[0], 1)
         while at < len(lines):
             head = _HEAD.match(lines[at])
             if head is None or int(head[1]) != len(values) + 1:

@@ -127,7 +127,8 @@ class RouteState:
     `proof` is the pool's, so that they belong to the bound, else the route's own. `own_labels`, `own_wrong`: always the
     route's own. `drift`: how far the evidence for a change is
     on its way to the alarm, which is 1. `wrong_served`: of this epoch's `epoch_served` hits at most so many were
-    wrong, whatever has changed meanwhile; None: the policy doesn't say.
+    wrong, whatever has changed meanwhile; None: the policy doesn't say. `taken_back`: how often it has served something
+    and was sent back to observing.
     """
 
     route: RouteKey
@@ -146,6 +147,7 @@ class RouteState:
     own_wrong: float = 0.0
     epoch_served: int = 0
     wrong_served: float | None = None
+    taken_back: int = 0
 
 
 class Policy(Protocol):

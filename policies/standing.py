@@ -103,6 +103,7 @@ class Place(NamedTuple):
 class Standing:
     """One route. `alone`: it is worse than the pool and has left it. `unaudited`: hits served since the last label.
 
+    `taken_back`: how many of its epochs ended that had served something; `served_before`: what all of them served.
     `account`: of what this epoch served. `near`: the rung that lacks the fewest good labels to be proved, and how many.
     `pilot`: while it chooses thresholds of its own, the comparisons so far; None: it has thresholds.
     """
@@ -117,6 +118,8 @@ class Standing:
     alone: bool = False
     served: int = 0
     unaudited: int = 0
+    taken_back: int = 0
+    served_before: int = 0
     note: str = ""
     pilot: list[tuple[float, float]] | None = None
     own: Place | None = None
@@ -206,6 +209,8 @@ class Standing:
         self.book, self.rise, self.fall, self.account = fresh.book, fresh.rise, fresh.fall, fresh.account
         self.note, self.unaudited, self.pilot = note, 0, None
         self.epoch += 1
+        self.taken_back += self.served > self.served_before
+        self.served_before = self.served
         self.weigh()
 
     def dump(self) -> dict[str, Any]:
@@ -237,7 +242,7 @@ class Standing:
         hits, wrong, least = _floats(dumped["account"], 3)
         found.account = Account(int(hits), wrong, min(1.0, least))
         for name, kind in _PLAIN.items():
-            value = dumped[name]
+            value = dumped.get(name, 0) if name in _LATER else dumped[name]
             if type(value) is not kind:
                 raise ValueError(f"{name}: {value!r}")
             setattr(found, name, value)
@@ -246,8 +251,10 @@ class Standing:
 
 
 _PLAIN: dict[str, type] = {
-    "epoch": int, "restarts": int, "alone": bool, "served": int, "unaudited": int, "note": str
+    "epoch": int, "restarts": int, "alone": bool, "served": int, "unaudited": int, "note": str,
+    "taken_back": int, "served_before": int,
 }  # fmt: skip
+_LATER = ("taken_back", "served_before")  # older files don't have them
 
 
 @lru_cache(maxsize=64)

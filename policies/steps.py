@@ -47,9 +47,12 @@ class Chain:
         step.policy.learn(key(route, step), WHOLE, verdict, label)
 
     def version(self, route: RouteKey) -> str:
-        """Another one whenever some step of the route was taken back: what was decided before counts no more."""
+        """Another one whenever some step of the route was taken back: what was decided before counts no more.
+
+        A step that starts its evidence anew before it has ever served changes nothing: nothing was decided under it.
+        """
         known = [step.policy.state_of(key(route, step)) for step in self.steps]
-        return ".".join([str(one.epoch) if one is not None else "0" for one in known])
+        return ".".join([str(one.taken_back) if one is not None else "0" for one in known])
 
     def states(self, route: RouteKey) -> list[tuple[str, RouteState | None]]:
         """What is known of each step, for a screen; None: no request has been compared there."""

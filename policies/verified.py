@@ -359,6 +359,7 @@ class Verified:
             own_wrong=own.bad,
             epoch_served=account.hits,
             wrong_served=account.at_most(level, self._rules.seen),
+            taken_back=standing.taken_back,
         )
 
 

@@ -210,7 +210,7 @@ class Account:
                 ex.tokens_before = self._tokens_in(ex, short)
                 ex.saved_before = self._tokens_in(ex, whole) - ex.tokens_before
         if not needs_counting(ex, usage):
-            return usage
+            return usage  # told, or nothing was billed
         call = ex.call
         answer = call.answer if call is not None else None
         output = self.tokenizer.count_text_out(ex.endpoint, answer, ex.model) if answer else 0

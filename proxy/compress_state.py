@@ -33,7 +33,21 @@ def _policy(compress: Compress, mode: Mode) -> Policy:
     )
 
 
-def _recipe(name: Literal["recode", "squeeze"], mode: Callable[[Compress], Mode]) -> Recipe[Compress]:
+def _made_with(compress: Compress) -> str:
+    """What texts are changed, and how they are compared."""
+    marks = [(mark.begin, mark.end, mark.roles) for mark in compress.retrieved]
+    return f"{VERSION} html={compress.reduce_html} {marks} {agree_measured.VERSION}"
+
+
+def _squeezed_with(compress: Compress) -> str:
+    """The same, and what else a step of one name may mean."""
+    more = (compress.recode == "serve", compress.squeeze_keeps_tokens, str(compress.words_model))
+    return f"{_made_with(compress)} {more}"
+
+
+def _recipe(
+    name: Literal["recode", "squeeze"], mode: Callable[[Compress], Mode], made_with: Callable[[Compress], str]
+) -> Recipe[Compress]:
     def kind(compress: Compress) -> str:
         return "static" if compress.unproven else "verified"
 
@@ -41,11 +55,11 @@ def _recipe(name: Literal["recode", "squeeze"], mode: Callable[[Compress], Mode]
         about=f"{name}d texts",
         file=lambda compress: f"compress-{name}-{kind(compress)}.json",
         kind=kind,
-        made_with=lambda compress: f"{VERSION} html={compress.reduce_html} {agree_measured.VERSION}",
+        made_with=made_with,
         new=lambda compress: _policy(compress, mode(compress)),
         off=lambda compress: mode(compress) == "off",
     )
 
 
-RECODED = _recipe("recode", lambda compress: compress.recode)
-SQUEEZED = _recipe("squeeze", lambda compress: compress.squeeze)
+RECODED = _recipe("recode", lambda compress: compress.recode, _made_with)
+SQUEEZED = _recipe("squeeze", lambda compress: compress.squeeze, _squeezed_with)

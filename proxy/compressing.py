@@ -12,7 +12,7 @@ with the verdict it was made under, and with no other.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import partial
@@ -57,8 +57,8 @@ class Track:
 
 @dataclass(slots=True)
 class Case:
-    """One request on its way. `at`: the step of the form that it is sent in, -1: none is proved. `verdict`: under
-    which a new form was used. `short`: something in it is in a form that isn't the client's own."""
+    """One request on its way. `at`: the step of the form that new texts may have, -1: none is proved. `short`: some
+    text of it is in a form that isn't the client's own. `verdict`: on the step `verdict_at`, the boldest in it."""
 
     texts: Texts
     track: Track
@@ -66,6 +66,7 @@ class Case:
     at: int
     short: bool = False
     verdict: Verdict | None = None
+    verdict_at: int = -1
     keys: Sequence[bytes] = ()
     predicted_usd: Decimal | None = None
     count: RouteCount = field(default_factory=RouteCount)
@@ -113,6 +114,8 @@ class Compressing:
         ex.tidied = made.texts - sum(text is not None for one in decided.values() for text in one.texts)
         if made.texts and rules:
             case.short = True
+            if case.verdict is None:
+                self._replays(ex, case, decided.values())
             ex.uses = [
                 use for one in settled.values() for use in used([one.decision], "sent" if one.new else "replayed")
             ]
@@ -157,9 +160,7 @@ class Compressing:
             if rules_of(made):
                 left = "does_not_pay"
                 if self._pays(ex, case, tokens - before, made, before, spent_s):
-                    chance = self.randomness.uniform()
-                    may_audit = self.shadows is not None and self.shadows.may(ex)
-                    case.verdict = verdict = track.chain.decide(case.route, case.at, chance, may_audit=may_audit)
+                    verdict = self._ask(ex, case, case.at)
                     if verdict.action is Action.SERVE:
                         return made
                     ex.decide("compress", "left", verdict.reason)
@@ -174,6 +175,22 @@ class Compressing:
         first, ends = first_new(ex.endpoint, turns), request_ends(ex.endpoint, turns)
         long = await self._in_force_s(decisions, version) >= _KEPT_BY_PROVIDERS_S
         return await settle(decisions, keys, list(texts.by_turn), first, make, texts.frozen, ends=ends if long else ())
+
+    def _ask(self, ex: Exchange, case: Case, at: int) -> Verdict:
+        """What the policy says to serving this request at a step."""
+        chance = self.randomness.uniform()
+        may_audit = self.shadows is not None and self.shadows.may(ex)
+        case.verdict_at = at
+        case.verdict = case.track.chain.decide(case.route, at, chance, may_audit=may_audit)
+        return case.verdict
+
+    def _replays(self, ex: Exchange, case: Case, decided: Iterable[Decision]) -> None:
+        """Where all that is short was decided before: a later question about it is answered from it as well, so such
+        requests count as served, and are looked at as often."""
+        steps = {form.name: at for at, form in enumerate(case.track.forms)}
+        at = max([steps.get(one.form, -1) for one in decided if any(one.texts)], default=-1)
+        if at >= 0:
+            self._ask(ex, case, at)
 
     async def _in_force_s(self, decisions: Decisions, version: str) -> float:
         """Since when the store knows all that was sent under this version, in seconds."""
@@ -251,9 +268,11 @@ class Compressing:
         case.count.sent += sum(use.tokens for use in ex.uses)
         if self.shadows is None:
             return
-        audits = case.verdict is not None and case.verdict.audit and case.short
-        explores = case.at + 1 < len(case.track.forms) and (audits or not case.short)
-        if audits or (explores and self.randomness.uniform() < self.shadow_share and self.shadows.may(ex)):
+        verdict = case.verdict
+        audits = verdict is not None and verdict.audit and case.short
+        # By one coin, whatever form the client got: else some requests would speak for a step more often than others.
+        explores = self.randomness.uniform() < self.shadow_share and self.shadows.may(ex)
+        if audits or explores:
             self.spawn(self._compare(ex, case, audits=audits, explores=explores))
 
     async def _compare(self, ex: Exchange, case: Case, *, audits: bool, explores: bool) -> None:
@@ -261,21 +280,33 @@ class Compressing:
         shadows, call = self.shadows, ex.call
         assert shadows is not None
         assert ex.body is not None
-        whole = call
+        if not shadows.comparable(ex):
+            return  # an upstream in trouble isn't asked once more
+        whole = None if case.short else call
         if audits and case.verdict is not None:
             whole = await shadows.ask(ex, ex.body, "")
-            await self._learn(ex, case, case.at, case.verdict, whole, call)
-        if not explores or not shadows.may(ex):
+            await self._learn(ex, case, case.verdict_at, case.verdict, whole, call)
+        at, verdict = self._next(case)
+        if not explores or not shadows.may(ex) or at >= len(case.track.forms):
             return
-        at = case.at + 1
-        body = await asyncio.to_thread(self._in_form, ex, case.texts, case.track.forms[at])
+        form = case.track.forms[at]
+        body = await asyncio.to_thread(self._in_form, ex, case.texts, form)
         if body is None:
             return
-        verdict = case.track.chain.decide(case.route, at, self.randomness.uniform(), may_audit=True)
+        if verdict is None:
+            verdict = case.track.chain.decide(case.route, at, self.randomness.uniform(), may_audit=True)
         if verdict.action is Action.SERVE:
             return  # proved meanwhile: what is learnt from now on must be drawn by the verdict's own coin
-        short = await shadows.ask(ex, body, case.track.forms[at].name)
-        await self._learn(ex, case, at, verdict, whole, short)
+        if whole is None:
+            whole = await shadows.ask(ex, ex.body, "")
+        await self._learn(ex, case, at, verdict, whole, await shadows.ask(ex, body, form.name))
+
+    def _next(self, case: Case) -> tuple[int, Verdict | None]:
+        """The step to learn about: that which was not served though it is proved, since nobody has looked for too
+        long, with its verdict; else the first that isn't proved."""
+        if case.verdict is not None and case.verdict.action is not Action.SERVE:
+            return case.verdict_at, case.verdict
+        return case.track.chain.proved(case.route), None
 
     async def _learn(self, ex: Exchange, case: Case, at: int, verdict: Verdict, whole: Any, short: Any) -> None:
         assert self.shadows is not None

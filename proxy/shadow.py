@@ -38,11 +38,13 @@ class Shadows:
     async def worse(self, ex: Exchange, whole: Call | None, short: Call | None) -> float | None:
         """1 where the short request's answer doesn't say what the whole one's says, or that is in doubt; 0 where it
         does; None where one of them is no answer: an upstream's bad hour says nothing about the form."""
-        for call in (whole, short):
-            if call is None or call.answer is None or unfit(call, ex.endpoint, _MOST_COMPARED_BYTES):
-                return None
-        assert whole is not None
-        assert short is not None
-        assert whole.answer is not None
-        assert short.answer is not None
-        return float((await self.compare(whole.answer, short.answer)).wrong)
+        one, other = self._answer(ex, whole), self._answer(ex, short)
+        return None if one is None or other is None else float((await self.compare(one, other)).wrong)
+
+    def comparable(self, ex: Exchange) -> bool:
+        """Whether the client got an answer that another can be compared with."""
+        return self._answer(ex, ex.call) is not None
+
+    def _answer(self, ex: Exchange, call: Call | None) -> bytes | None:
+        fit = call is not None and not unfit(call, ex.endpoint, _MOST_COMPARED_BYTES)
+        return call.answer if fit and call is not None else None

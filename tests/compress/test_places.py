@@ -65,6 +65,19 @@ def test_what_stands_between_the_operators_marks_is_a_place(content: Any, found:
     assert texts("chat", said(content)) == []
 
 
+def test_of_places_that_overlap_the_first_is_taken() -> None:
+    nested = (Marks("<a>", "</a>"), Marks("<b>", "</b>"))
+    for text, found in (
+        ("<a>x <b>y</b> z</a> <b>w</b>", ["x <b>y</b> z", "w"]),
+        ("<a>x <b>y</a> z</b>", ["x <b>y"]),
+        ("<b>x</b><a>y</a>", ["x", "y"]),
+    ):
+        payload = said(text)
+        assert texts("chat", payload, nested) == [("retrieval", one) for one in found]
+        here = list(places("chat", payload, nested))
+        assert rewrite(json.dumps(payload).encode(), payload, dict.fromkeys(here, "new")).texts == len(found)
+
+
 def test_marks_never_make_a_place_of_what_an_assistant_said() -> None:
     greedy = (Marks("<d>", "</d>", ("assistant", "user")),)
     assert texts("chat", said("<d>mine</d>", "assistant"), greedy) == []

@@ -240,3 +240,10 @@ def test_chosen_by_tokens_it_is_never_longer_and_comes_to_rest(text: str) -> Non
     assert found.tokens_after == TOKENIZER.count(found.text) < found.tokens_before == TOKENIZER.count(text)
     assert found.rules == ("rows",)
     assert recode(found.text, TOKENIZER.count, [ROWS]) is None
+
+
+def test_a_head_with_nothing_behind_it_is_refused() -> None:
+    with pytest.raises(ValueError, match="end too early"):
+        decode_rows(
+            "JSON as rows; #1 stands for what the rows under #1 hold; name=value in a head: so in each row\n#end\n"
+        )

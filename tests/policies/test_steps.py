@@ -87,3 +87,23 @@ def test_routes_of_several_policies_are_all_listed() -> None:
     for name, at in (("a", 0), ("b", 0), ("c", 1)):
         one.decide(RouteKey("t", name), at, 0.5, may_audit=True)
     assert one.routes(9) == [RouteKey("t", name) for name in ("b", "c", "a")]
+
+
+def test_a_step_that_fails_before_it_has_served_leaves_what_gentler_ones_decided() -> None:
+    one = chain()
+    teach(one, 0)
+    before = one.version(ROUTE)
+    teach(one, 1, outcome=1.0, labels=400)
+    (_, gentle), (_, bold) = one.states(ROUTE)
+    assert bold.epoch > 0, "its evidence was dropped"
+    assert gentle.serving
+    assert one.version(ROUTE) == before
+
+
+def test_a_version_outlives_a_restart() -> None:
+    one = chain()
+    teach(one, 0)
+    teach(one, 0, outcome=1.0)
+    again = chain()
+    again.steps[0].policy.load(one.steps[0].policy.dump())
+    assert again.version(ROUTE) == one.version(ROUTE) != chain().version(ROUTE)

@@ -280,3 +280,85 @@ async def test_a_purge_of_everything_forgets_what_was_decided(up: ScriptedUpstre
         assert purged.status_code == 200
         await proxy.post(body(turns))
     assert [text[:1] == "[" for call in up.calls for text in results(call.body)] == [False, True]
+
+
+async def test_a_shadow_that_fails_costs_nothing(up: ScriptedUpstream, tmp_path: Path) -> None:
+    up.by_text = {"JSON as rows": Script(status=500)}
+    async with proxied(up.url, tmp_path, **LOOSE, upstream__retries=0) as proxy:
+        for salt in range(3):
+            await proxy.post(body(told(salt)))
+            await quiet(proxy)
+        rows = await proxy.rows()
+        spent = proxy.services.state.shadowed.spent_pico
+    shadows = [row for row in rows if row["endpoint"] == "shadow"]
+    assert shadows
+    assert {row["status"] for row in shadows} == {500}
+    assert not any(row["overhead_usd"] or row["tokens_out"] for row in shadows)
+    assert spent == 0
+
+
+async def test_a_compressed_request_that_fails_used_no_tokens(up: ScriptedUpstream, tmp_path: Path) -> None:
+    up.default.status = 500
+    async with proxied(up.url, tmp_path, **UNPROVEN, upstream__retries=0) as proxy:
+        await proxy.post(body(told()))
+        (row,) = await proxy.rows(1)
+    assert row["compress"] == "recode"
+    assert (row["tokens_in_sent"], row["tokens_out"], row["cost_usd"]) == (None, None, 0)
+
+
+async def test_an_upstream_that_fails_is_not_asked_once_more(up: ScriptedUpstream, tmp_path: Path) -> None:
+    up.default.status = 429
+    async with proxied(up.url, tmp_path, **LOOSE, upstream__retries=0) as proxy:
+        for salt in range(3):
+            await proxy.post(body(told(salt)))
+            await quiet(proxy)
+    assert len(up.calls) == 3
+
+
+async def test_a_question_about_what_was_recoded_before_is_looked_at_as_well(
+    up: ScriptedUpstream, tmp_path: Path
+) -> None:
+    asked = []
+    async with proxied(up.url, tmp_path, **LOOSE) as proxy:
+        salt = await until_recoded(proxy, up)
+        turns = told(salt)
+        for number in range(12):
+            turns += [{"role": "assistant", "content": SAYS}, {"role": "user", "content": f"And number {number}?"}]
+            answer = await proxy.post(body(turns))
+            await quiet(proxy)
+            asked.append(answer.headers["x-farthing-id"])
+        rows = await proxy.rows()
+    assert all(row["compress"] == "recode" for row in rows if row["id"] in asked)
+    assert {row["cache_reason"] for row in rows if row["endpoint"] == "shadow"} & {
+        f"whole shadow of {id}" for id in asked
+    }
+
+
+async def test_a_route_that_nobody_was_allowed_to_look_at_is_looked_at_again_and_serves(
+    up: ScriptedUpstream, tmp_path: Path
+) -> None:
+    async with proxied(up.url, tmp_path, **LOOSE) as proxy:
+        await until_recoded(proxy, up)
+        policy = await proxy.services.state.recoded.use(proxy.services.config.compress)
+        for standing in policy._routes.values():  # type: ignore[attr-defined]
+            standing.unaudited = 1_000  # as after a day without money
+        kinds = []
+        for salt in range(100, 106):
+            await proxy.post(body(told(salt)))
+            await quiet(proxy)
+            kinds.append([row for row in await proxy.rows() if row["endpoint"] == "chat"][-1]["compress"])
+    assert kinds[0] == "tidy"
+    assert kinds[-1] == "recode"
+
+
+async def test_marks_that_overlap_leave_the_bytes_of_earlier_messages(up: ScriptedUpstream, tmp_path: Path) -> None:
+    marks = [{"begin": "<docs>", "end": "</docs>"}, {"begin": "<doc>", "end": "</doc>"}]
+    passages = "\n\n".join(f"Passage {i}. The mill of Nr{i} was built in {1700 + i}. Apples grow." for i in range(150))
+    text = f"<docs>Found:\n<doc>{passages}</doc>\n</docs> When was the mill of Nr17 built?"
+    more = [{"role": "assistant", "content": SAYS}, {"role": "user", "content": text}]
+    async with proxied(up.url, tmp_path, **UNPROVEN, compress__squeeze="serve", compress__retrieved=marks) as proxy:
+        await proxy.post(body(told()))
+        await proxy.post(body([*told(), *more]))
+    first, second = [json.loads(call.body)["messages"] for call in up.calls]
+    assert second[:3] == first
+    assert len(second[-1]["content"]) < len(text) / 2
