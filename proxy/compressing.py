@@ -21,6 +21,7 @@ from typing import Any
 from farthing.compress.decided import LEFT, Decision, chain, first_new
 from farthing.compress.decided_store import Decisions, Settled, settle
 from farthing.compress.forms import Form
+from farthing.compress.offer import with_tool
 from farthing.compress.places import Marks, turns_of
 from farthing.compress.request import Texts, before_turns, decide, route_name, rules_of, sent
 from farthing.compress.rewrite import Rewritten, rewrite
@@ -28,6 +29,8 @@ from farthing.policies.reuse import Action, Label, RouteKey, Verdict
 from farthing.policies.steps import Chain
 from farthing.proxy.clock import Clock, Randomness
 from farthing.proxy.exchange import Exchange
+from farthing.proxy.keeping import Keeping, without_markers
+from farthing.proxy.retrieving import Retrieval
 from farthing.proxy.shadow import Shadows
 from farthing.proxy.tokens import Tokenizer
 from farthing.proxy.worth import Worth
@@ -57,6 +60,7 @@ class Case:
     verdict: Verdict | None = None
     keys: Sequence[bytes] = ()
     predicted_usd: Decimal | None = None
+    retrieval: Retrieval | None = None
     looking: asyncio.Task[tuple[int, tuple[str, ...]]] | None = None
 
 
@@ -76,6 +80,7 @@ class Compressing:
     randomness: Randomness
     shadow_share: float
     shadows: Shadows | None = None
+    keeping: Keeping | None = None
     saved: dict[str, int] = field(default_factory=dict)
 
     async def run(self, ex: Exchange, reach: Callable[[Form], bool]) -> Rewritten | None:
@@ -86,12 +91,21 @@ class Compressing:
         assert ex.payload is not None
         assert ex.body is not None
         texts = Texts.of(ex.endpoint, ex.payload, self.marks)
-        if not texts.by_turn:
+        if not texts.by_turn and (self.keeping is None or not ex.payload.get("tools")):
             return None
         route = RouteKey(ex.tenant, route_name(ex.endpoint, ex.payload, ex.model))
-        case = ex.shortening = self._case(texts, route, reach)
+        case = self._case(texts, route, reach)
+        if self.keeping is not None and case.track.serves:
+            case.retrieval = await self.keeping.offered(ex, may_begin=case.at >= 0)
+        if not texts.by_turn:
+            return self._with_tool(ex, case, Rewritten(ex.body))
+        ex.shortening = case
         settled = await self._settled(ex, case, self.decisions) if case.track.serves and self.decisions else {}
         decided = {turn: one.decision for turn, one in settled.items()}
+        if self.keeping is not None and case.retrieval is not None:
+            decided = await self.keeping.followed(ex, texts, decided, case.retrieval)
+        else:
+            decided = without_markers(texts, decided)
         made = rewrite(ex.body, ex.payload, sent(texts, decided, tidy=self.tidy))
         rules = rules_of(decided.values())
         if made.texts and rules:
@@ -102,6 +116,14 @@ class Compressing:
             ex.compress = "tidy"
         if case.at < 0:
             case.looking = self.spawn(asyncio.to_thread(self._look, ex.model, case))
+        return self._with_tool(ex, case, made)
+
+    def _with_tool(self, ex: Exchange, case: Case, made: Rewritten) -> Rewritten:
+        """What is sent, with the tool where the conversation has it."""
+        if case.retrieval is None:
+            return made
+        made = made._replace(body=with_tool(ex.endpoint, made.body))
+        ex.retrieval = case.retrieval
         return made
 
     def _case(self, texts: Texts, route: RouteKey, reach: Callable[[Form], bool]) -> Case:
@@ -126,7 +148,7 @@ class Compressing:
                 return left
             form = track.forms[case.at]
             begun_tick = self.clock.tick_s()
-            made, tokens = await asyncio.to_thread(self._make, ex, texts, new, form, known)
+            made, tokens = await asyncio.to_thread(self._make, ex, case, new, form, known)
             saved, before = (sum(one.tokens_saved for one in few) for few in (made, known.values()))
             if not saved:
                 return made
@@ -138,20 +160,24 @@ class Compressing:
             chance = self.randomness.uniform()
             may_audit = self.shadows is not None and self.shadows.may(ex)
             case.verdict = verdict = track.chain.decide(case.route, case.at, chance, may_audit=may_audit)
-            if verdict.action is Action.SERVE:
-                return made
-            ex.decide("compress", "left", verdict.reason)
-            return left
+            if verdict.action is not Action.SERVE:
+                ex.decide("compress", "left", verdict.reason)
+                return left
+            if self.keeping and not await self.keeping.keep_new(ex, texts, dict(zip(new, made, strict=True))):
+                ex.decide("compress", "left", "what would be left out can't be kept")
+                return left
+            return made
 
         first = first_new(ex.endpoint, turns)
         return await settle(decisions, keys, list(texts.by_turn), first, make, texts.frozen)
 
     def _make(
-        self, ex: Exchange, texts: Texts, new: list[int], form: Form, known: dict[int, Decision]
+        self, ex: Exchange, case: Case, new: list[int], form: Form, known: dict[int, Decision]
     ) -> tuple[list[Decision], int]:
         """The new turns in this form, and the tokens of the whole request as it came; in a thread."""
-        made = decide(texts, new, form, self._counter(ex.model), known)
-        return made, self.tokenizer.count_request(ex.endpoint, texts.payload, ex.model)
+        names = self.keeping.names(ex) if self.keeping is not None and case.retrieval is not None else None
+        made = decide(case.texts, new, form, self._counter(ex.model), known, names)
+        return made, self.tokenizer.count_request(ex.endpoint, case.texts.payload, ex.model)
 
     def _counter(self, model: str) -> Callable[[str], int]:
         return partial(self.tokenizer.count, model=model)
