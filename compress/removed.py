@@ -8,7 +8,7 @@ Rules of this file:
 3. `keep` returns only once the piece is where it is to be kept: on disk, or confirmed by the server.
 
 Pieces lie in a store of the same kind as decisions (compress/decided_store.py), one of its own: keyed, bounded in
-bytes, each kept for a time after its last use. One contract suite (tests/contract/test_removed.py) runs over all of them.
+bytes, each kept for a time after its last use. One contract suite runs over all (tests/contract/test_removed.py).
 """
 
 from __future__ import annotations

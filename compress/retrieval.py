@@ -119,12 +119,13 @@ def wanted(asked: Asked) -> Wanted:
 
 def part(piece: str, from_char: int, most_chars: int) -> str:
     """As much of the piece from there as may be given, and how to have the rest."""
+    from_char = min(from_char, len(piece))
     given = piece[from_char : from_char + most_chars]
     end = from_char + len(given)
     if end >= len(piece) and not from_char:
         return given
     more = f"; go on with {FROM_CHAR} {end}" if end < len(piece) else ""
-    return f"{given}\n[characters {min(from_char, len(piece))} to {end} of {len(piece)}{more}]"
+    return f"{given}\n[characters {from_char} to {end} of {len(piece)}{more}]"
 
 
 def continued(endpoint: str, body: bytes, spoken: Spoken, told: list[str]) -> bytes:

@@ -209,7 +209,7 @@ class Account:
                 whole, short = (up_to(ex.endpoint, payload, old) for payload in (whole, short))
                 ex.tokens_before = self._tokens_in(ex, short)
                 ex.saved_before = self._tokens_in(ex, whole) - ex.tokens_before
-        if usage is not None:
+        if not needs_counting(ex, usage):
             return usage
         call = ex.call
         answer = call.answer if call is not None else None
