@@ -250,7 +250,7 @@ class Account:
             if free:
                 sent = cached = written = 0
             else:
-                original += ex.tokens_saved
+                original = max(0, original + ex.tokens_saved)  # two counts may disagree by more than there is
         return Row(  # by place, in the order of the columns: fifty names would cost as much as the row
             ex.id,
             call.id if call is not None else "",
