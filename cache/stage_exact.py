@@ -228,7 +228,7 @@ class KeepStage(Quiet):
             "stream" if call.event_stream else "whole",
             call.head.headers.get("Content-Type", "application/json"),
             call.answer,
-            call.usage,
+            call.billed,
             now_s,
             now_s + ttl_s,
             tags,

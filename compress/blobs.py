@@ -64,18 +64,18 @@ class Piece(NamedTuple):
     size_bytes: int
 
 
-def cut_blobs(text: str, handle: Callable[[str], str]) -> tuple[str, tuple[Piece, ...]] | None:
+def cut_blobs(text: str, handle: Callable[[str, str], str]) -> tuple[str, tuple[Piece, ...]] | None:
     """The text with each blob replaced by what `handle` gives for it, and the blobs; None where there is none.
 
-    `handle`: takes a blob's text, keeps it, and returns the marker that tells the reader how to have it back. May only
-    be called where that marker can be followed. A blob whose marker isn't shorter stays.
+    `handle`: takes a blob's text and words for it, and returns the marker that tells the reader how to have it back.
+    May only be called where that marker can be followed. A blob whose marker isn't shorter stays.
     """
     parts: list[str] = []
     cut: list[Piece] = []
     at = 0
     for piece in find_blobs(text):
         blob = text[piece.start : piece.end]
-        mark = handle(blob)
+        mark = handle(blob, piece.what)
         if len(mark) < len(blob):
             parts += (text[at : piece.start], mark)
             cut.append(piece)

@@ -52,6 +52,7 @@ class FileDecisions:
         self._ttl_s = ttl_s
         self._flush_s = flush_ms / 1000
         self._pending_limit = pending_bytes
+        self._name = path.name
         self._file = DecidedFile(path, max_bytes)
         self._front = Front(memory_bytes)
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="farthing-decided-read")
@@ -148,7 +149,7 @@ class FileDecisions:
         try:
             await self.flush()
         except StoreFault:
-            log.error("decisions lost: the file can't be written", decisions=len(self._pending))
+            log.error("decisions lost: the file can't be written", file=self._name, decisions=len(self._pending))
         if self._timer is not None:
             self._timer.cancel()
         await asyncio.to_thread(self._reader.shutdown)
@@ -221,9 +222,9 @@ class FileDecisions:
             return
         self._failing = error is not None
         if error is None:
-            log.warning("decisions can be written again")
+            log.warning("decisions can be written again", file=self._name)
         else:
-            log.error("the file of decisions fails: new turns are only tidied", error=repr(error))
+            log.error("the file of decisions fails: new turns are only tidied", file=self._name, error=repr(error))
 
     async def _in_writer(self, work: Callable[..., None], *args: object) -> None:
         await asyncio.get_running_loop().run_in_executor(self._writer, work, *args)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["TOOL", "handles", "marker"]
+__all__ = ["TOOL", "handles", "intact", "marker"]
 
 TOOL = "fetch_removed"
 
@@ -33,3 +33,8 @@ def marker(handle: str, what: str, tokens: int) -> str:
 def handles(text: str) -> tuple[str, ...]:
     """The handles of all markers in a text, in order, each once. Who asks must still be allowed to have them."""
     return tuple(dict.fromkeys(_MARKER.findall(text)))
+
+
+def intact(text: str) -> bool:
+    """Whether all that looks like a marker can be read as one."""
+    return text.count(TOOL) == len(_MARKER.findall(text))

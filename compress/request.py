@@ -12,10 +12,22 @@ import orjson
 from farthing.compress.asked import asked_about
 from farthing.compress.decided import FROZEN, LEFT, Decision, first_new
 from farthing.compress.forms import Count, Form, shorten
+from farthing.compress.marker import handles
 from farthing.compress.places import Marks, Place, places, turns_of
+from farthing.compress.removed import Handles, named_pieces
 from farthing.compress.tidy import tidied_text
 
-__all__ = ["Texts", "before_turns", "decide", "route_name", "rules_of", "sent", "tidied"]
+__all__ = [
+    "Texts",
+    "before_turns",
+    "decide",
+    "marked_turns",
+    "pieces_of",
+    "route_name",
+    "rules_of",
+    "sent",
+    "tidied",
+]
 
 _SAID = ("system", "developer")
 NOTHING_KNOWN: Mapping[int, Decision] = MappingProxyType({})
@@ -45,15 +57,21 @@ class Texts(NamedTuple):
 
 
 def decide(
-    texts: Texts, turns: Iterable[int], form: Form, count: Count, known: Mapping[int, Decision] = NOTHING_KNOWN
+    texts: Texts,
+    turns: Iterable[int],
+    form: Form,
+    count: Count,
+    known: Mapping[int, Decision] = NOTHING_KNOWN,
+    names: Handles | None = None,
 ) -> list[Decision]:
     """What is done to these turns in this form, for each in the order given, which is the conversation's.
 
-    `known`: what was decided for others. Cost: that of counting tokens, mostly.
+    `known`: what was decided for others. `names`: given where the model can ask for what is left out. Cost: that of
+    counting tokens, mostly.
     """
     said, found = _Said(texts, known), []
     for turn in turns:
-        found.append(_decide_turn(texts, turn, form, count, said))
+        found.append(_decide_turn(texts, turn, form, count, said, names))
         said.learn(turn, found[-1])
     return found
 
@@ -69,13 +87,13 @@ def _tidied(place: Place, count: Count) -> int:
     return count(place.text) - count(short) if short is not None else 0
 
 
-def _decide_turn(texts: Texts, turn: int, form: Form, count: Count, said: _Said) -> Decision:
+def _decide_turn(texts: Texts, turn: int, form: Form, count: Count, said: _Said, names: Handles | None) -> Decision:
     made: list[str | None] = []
     saved: dict[str, int] = {}
     tidied = 0
     for place in texts.by_turn[turn]:
         question = asked_about(texts.endpoint, texts.payload, place) if form.keep is not None else ""
-        short = shorten(place.text, question, form, count, said.before(turn))
+        short = shorten(place.text, question, form, count, said.before(turn), names)
         made.append(short.text if short is not None else None)
         if short is None:
             tidied += _tidied(place, count)
@@ -105,6 +123,33 @@ def sent(texts: Texts, decided: Mapping[int, Decision], *, tidy: bool) -> dict[P
             if text is not None:
                 found[place] = text
     return found
+
+
+def pieces_of(texts: Texts, decided: Mapping[int, Decision], names: Handles) -> tuple[dict[str, str], list[int]]:
+    """What the markers in these turns' decided texts name, by handle; and the turns of which a marker can't be
+    followed."""
+    found: dict[str, str] = {}
+    unclear: list[int] = []
+    for turn, decision in decided.items():
+        for place, text in zip(texts.by_turn[turn], decision.texts, strict=False):
+            named = {} if text is None else named_pieces(place.text, text, names)
+            if named is None:
+                unclear.append(turn)
+            else:
+                found |= named
+    return found, unclear
+
+
+def marked_turns(texts: Texts, decided: Mapping[int, Decision]) -> list[int]:
+    """The turns whose decided texts have markers of ours."""
+    return [
+        turn
+        for turn, decision in decided.items()
+        if any(
+            text is not None and set(handles(text)) - set(handles(place.text))
+            for place, text in zip(texts.by_turn[turn], decision.texts, strict=False)
+        )
+    ]
 
 
 def rules_of(decided: Iterable[Decision]) -> tuple[str, ...]:

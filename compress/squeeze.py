@@ -61,7 +61,7 @@ class Squeezed(NamedTuple):
     """`kept` of `units` rows, lines or sentences stayed. `removed`: the pieces left out, in order.
 
     `reason`: why `text` is as it was; '' where it is shorter. `notice`: what `text` then begins with; the rest is the
-    units that stay, of the text's own kind. Tokens are those of the given count.
+    units that stay, of the text's own kind. `noun`: what they are. Tokens are those of the given count.
     """
 
     text: str
@@ -72,6 +72,7 @@ class Squeezed(NamedTuple):
     tokens_after: int
     reason: str
     notice: str = ""
+    noun: str = ""
 
 
 def squeeze(text: str, question: str, target: Target, count: Callable[[str], int]) -> Squeezed:
@@ -111,7 +112,7 @@ def squeeze(text: str, question: str, target: Target, count: Callable[[str], int
         reason = "nothing to be gained" if shown else "the target is too small for any of it"
         return Squeezed(text, len(counted), len(counted), (), before, before, reason)
     removed = tuple(unit.text for i, unit in enumerate(units.units) if i not in kept)
-    return Squeezed(short, shown, len(counted), removed, before, after, "", notice)
+    return Squeezed(short, shown, len(counted), removed, before, after, "", notice, units.noun)
 
 
 def _kept(

@@ -32,7 +32,7 @@ from farthing.proxy.ledger import Ledger
 from farthing.proxy.prices import RateCard
 from farthing.proxy.row import LONGEST_NAME, Row
 from farthing.proxy.tokens import Tokenizer
-from farthing.proxy.usage import Usage, UsageSource
+from farthing.proxy.usage import Usage, UsageSource, total
 
 __all__ = ["Account", "AccountStage", "cache_status", "dollars"]
 
@@ -99,10 +99,10 @@ class Account:
             headers["x-farthing-model"] = model
         if usage is not None:
             sent = 0 if costs_nothing(ex) else usage.tokens_in
-            if not ex.compress:
+            if not changed(ex):
                 headers["x-farthing-tokens-in"] = f"{usage.tokens_in};{sent}"
             ex.money = money = self.money(ex, usage)
-            if money.cost is not None and money.baseline is not None and not ex.compress:
+            if money.cost is not None and money.baseline is not None and not changed(ex):
                 headers["x-farthing-cost-usd"] = dollars(money.cost)
                 headers["x-farthing-saved-usd"] = dollars(money.baseline - money.cost)
         headers["x-farthing-overhead-ms"] = f"{self.overhead_ms(ex, self.clock.tick_s()):.3f}"
@@ -137,9 +137,12 @@ class Account:
         if ex.endpoint is Endpoint.OTHER and ex.original.method not in _FREE_METHODS and call is not None:
             return attribute_failure(self.rates, "", at_s) if call.status >= 400 else UNKNOWN
         if call is None or not 200 <= call.status < 300 or ex.endpoint is Endpoint.OTHER:
-            return attribute_failure(self.rates, ex.model, at_s)
+            earlier = call.earlier if call is not None and ex.leads else ()
+            return attribute_failure(self.rates, ex.model, at_s, earlier)
         if not ex.leads:
-            return attribute_joined(self.rates, ex.model, usage, at_s=at_s, model_served=call.model_served)
+            return attribute_joined(
+                self.rates, ex.model, _with_earlier(ex, usage), at_s=at_s, model_served=call.model_served
+            )
         return attribute_upstream(
             self.rates,
             model_requested=ex.model,
@@ -149,6 +152,7 @@ class Account:
             saved_before=ex.saved_before,
             tokens_before=ex.tokens_before,
             at_s=at_s,
+            retrieved=call.earlier,
         )
 
     # -- the row
@@ -158,7 +162,7 @@ class Account:
         return (ex.looking is not None and not ex.looking.done()) or self._must_count(ex)
 
     def _must_count(self, ex: Exchange) -> bool:
-        return bool(ex.compress) or needs_counting(ex, self._usage(ex))
+        return changed(ex) or needs_counting(ex, self._usage(ex))
 
     async def settle(self, ex: Exchange) -> None:
         """Count what has to be counted, and append the row."""
@@ -201,7 +205,7 @@ class Account:
         """Tokens by our own count, in a thread: of what went upstream, and of what had come back so far."""
         if ex.payload is None:
             return usage
-        if ex.compress and ex.body_out is not None:
+        if changed(ex) and ex.body_out is not None:
             whole, short = ex.payload, orjson.loads(ex.body_out)
             ex.tokens_saved = self._tokens_in(ex, whole) - self._tokens_in(ex, short)
             old = first_new(ex.endpoint, turns_of(ex.endpoint, whole))
@@ -239,17 +243,18 @@ class Account:
                 attempts, attempts_detail = len(call.attempts), _attempts(call.attempts)
                 if call.started_tick is not None:
                     upstream_ms = ((call.ended_tick or ended) - call.started_tick) * 1000
-        if usage is None:
+        billed = _with_earlier(ex, usage)
+        if billed is None:
             original = sent = cached = written = tokens_out = reasoning = None
             usage_source = ""
         else:
-            original = sent = usage.tokens_in
-            cached, written, usage_source = usage.cached, usage.cache_write, usage.source._value_
-            tokens_out, reasoning = usage.tokens_out, usage.reasoning
+            original, sent = (usage or billed).tokens_in, billed.tokens_in
+            cached, written, usage_source = billed.cached, billed.cache_write, billed.source._value_
+            tokens_out, reasoning = billed.tokens_out, billed.reasoning
             if free:
                 sent = cached = written = 0
             else:
-                original += ex.tokens_saved
+                original = max(0, original + ex.tokens_saved)  # two counts may disagree by more than there is
         return Row(  # by place, in the order of the columns: fifty names would cost as much as the row
             ex.id,
             call.id if call is not None else "",
@@ -337,6 +342,17 @@ def tags_text(tags: Sequence[tuple[str, str]]) -> str:
     for name, value in tags:
         named.setdefault(name, []).append(value)
     return orjson.dumps({name: "|".join(values) for name, values in named.items()}).decode()
+
+
+def changed(ex: Exchange) -> bool:
+    """Whether other tokens went upstream than the client's, so that both have to be counted."""
+    return bool(ex.compress) or ex.retrieval is not None
+
+
+def _with_earlier(ex: Exchange, usage: Usage | None) -> Usage | None:
+    """An upstream answer's usage with that of those before it, where the model asked for what had been left out."""
+    earlier = ex.call.earlier if ex.call is not None and ex.served is None else []
+    return total([*earlier, *([usage] if usage is not None else [])]) if earlier else usage
 
 
 def costs_nothing(ex: Exchange) -> bool:

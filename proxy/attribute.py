@@ -12,7 +12,10 @@ The prices of one request telescope:
     cost     = p4        saved_route        = (p1 - p2) + (p3 - p4)
                          saved_prompt_cache = p2 - p3
 
-so that for every row `baseline - cost` is exactly the sum of the savings, in integers. Each p is rounded once.
+Where the model asked for what had been left out, the answers in which it did so are billed too (`retrieved`). They are
+compression's doing: what they cost is added to `cost` and taken from `saved_compress`.
+
+So for every row `baseline - cost` is exactly the sum of the savings, in integers. Each p is rounded once.
 In this first form there is no simulated provider cache: unless `would_read` says otherwise, the reads that a request
 would have had are those that it had, and p2 = p3.
 """
@@ -68,12 +71,14 @@ def attribute_upstream(
     tokens_before: int = 0,
     would_read: int | None = None,
     other_attempts: Sequence[Usage] = (),
+    retrieved: Sequence[Usage] = (),
 ) -> Money:
     """An answer that an upstream gave.
 
     `usage`: the serving attempt's, as billed. `tokens_saved`: original tokens less sent ones, negative where the prompt
     grew; the model might have answered the original at another length, so such a row is `modelled`. `would_read`: the
     tokens that a simulated provider cache would have read. `other_attempts`: what else was billed for this request.
+    `retrieved`: the answers before this one, in which the model only asked for what had been left out.
     """
     if usage is None:
         return UNKNOWN
@@ -84,7 +89,7 @@ def attribute_upstream(
         asked, served = card.rates(model_requested, at_s), card.rates(model_served, at_s)
     if asked is None or served is None:
         return UNKNOWN
-    if asked is served and not tokens_saved and would_read is None and not other_attempts:
+    if asked is served and not tokens_saved and would_read is None and not other_attempts and not retrieved:
         pico = served.pico(usage)  # nothing was done to it: all four prices are one
         counted = usage.source is UsageSource.COUNTED
         modelled = counted or not same
@@ -93,13 +98,14 @@ def attribute_upstream(
     original = as_original(reads, tokens_saved, saved_before, tokens_before) if tokens_saved else reads
     p0, p1, p2, p3 = asked.pico(original), asked.pico(reads), served.pico(reads), served.pico(usage)
     p4 = p3 + sum(served.pico(other) for other in other_attempts)
+    asked_back = sum(served.pico(other) for other in retrieved)
     return Money(
         baseline=p0,
-        cost=p4,
+        cost=p4 + asked_back,
         overhead=0,
         saved_exact=0,
         saved_semantic=0,
-        saved_compress=p0 - p1,
+        saved_compress=p0 - p1 - asked_back,
         saved_route=(p1 - p2) + (p3 - p4),
         saved_prompt_cache=p2 - p3,
         price_source=served.source,
@@ -132,10 +138,15 @@ def attribute_joined(card: RateCard, model: str, usage: Usage | None, *, at_s: f
     return attribute_hit(card, model, usage, semantic=False, at_s=at_s, model_served=model_served)
 
 
-def attribute_failure(card: RateCard, model: str, at_s: float) -> Money:
-    """A request for which nothing was billed and nothing would have been."""
+def attribute_failure(card: RateCard, model: str, at_s: float, retrieved: Sequence[Usage] = ()) -> Money:
+    """A request for which nothing would have been billed, and nothing was but `retrieved` (`attribute_upstream`)."""
     rates = card.rates(model, at_s)
-    return _NOTHING._replace(price_source=rates.source if rates else "")
+    if not retrieved:
+        return _NOTHING._replace(price_source=rates.source if rates else "")
+    if rates is None:
+        return UNKNOWN
+    pico = sum(rates.pico(usage) for usage in retrieved)
+    return _NOTHING._replace(cost=pico, saved_compress=-pico, price_source=rates.source)
 
 
 def overhead_money(card: RateCard, model: str, usage: Usage | None, at_s: float) -> Money:

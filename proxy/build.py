@@ -37,6 +37,7 @@ from farthing.proxy.held import State
 from farthing.proxy.pipeline import Pipeline
 from farthing.proxy.prices import RateCard
 from farthing.proxy.repeat import Repeats
+from farthing.proxy.retrieving import RetrievingStage
 from farthing.proxy.server import Relay
 from farthing.proxy.stage_compress import CompressStage
 from farthing.proxy.stage_semantic import SemanticStage
@@ -191,7 +192,7 @@ def lay_out(
         compress,
         RouteStage(),
         SpendStage(None if limit is None else int(limit * 10**12), held.total, clock),
-        carrier,
+        RetrievingStage(carrier, held.tokenizer, config.limits.buffer_bytes),
     )
     return (
         Pipeline(front, back, flight, held.tasks, clock),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
 
@@ -12,6 +12,7 @@ from farthing.cache.semantic_thread import SemanticThread
 from farthing.compress.decided_store import Decisions
 from farthing.compress.forms import VERSION, Form, described, forms_of, rules_with
 from farthing.compress.places import Marks
+from farthing.compress.removed import Removed
 from farthing.compress.rule import Rule
 from farthing.policies.agree import agree_bytes
 from farthing.policies.opinion import Opinion
@@ -23,6 +24,7 @@ from farthing.proxy.config_compress import Compress
 from farthing.proxy.errand import Errands
 from farthing.proxy.errors import ConfigFault
 from farthing.proxy.held import State
+from farthing.proxy.keeping import Keeping
 from farthing.proxy.prices import RateCard
 from farthing.proxy.shadow import Shadows
 from farthing.proxy.worth import Worth
@@ -30,6 +32,7 @@ from farthing.proxy.worth import Worth
 __all__ = ["marks_of", "open_beyond", "rules_of", "tracks_of"]
 
 _DECIDED_BYTES = 256 * 2**20
+_REMOVED_BYTES = 512 * 2**20
 _MEMORY_BYTES = 32 * 2**20
 
 
@@ -49,6 +52,8 @@ async def open_beyond(
         return None
     if held.decisions is None and any(track.serves for track in tracks):
         held.decisions = await open_decisions(config, held, stack)
+    if held.removed is None and held.decisions is not None and compress.retrieval:
+        held.removed = await open_removed(config, held, stack)
     # The ranks take a second to load: not while a request waits for its tokens to be counted.
     held.tasks.spawn(asyncio.to_thread(held.tokenizer.count, "farthing", "gpt-4o-mini"), "load ranks")
     marks = marks_of(compress)
@@ -66,6 +71,7 @@ async def open_beyond(
         shadow_share=compress.shadow_share,
         counts=held.compressed,
         shadows=_shadows(compress, held, audits, thread),
+        keeping=_keeping(compress, held),
     )
 
 
@@ -80,6 +86,12 @@ def rules_of(compress: Compress) -> tuple[Rule, ...]:
 def marks_of(compress: Compress) -> tuple[Marks, ...]:
     """What the operator says was retrieved."""
     return tuple(Marks(mark.begin, mark.end, mark.roles) for mark in compress.retrieved)
+
+
+def _keeping(compress: Compress, held: State) -> Keeping | None:
+    if not compress.retrieval or held.removed is None or held.decisions is None:
+        return None
+    return Keeping(held.removed, held.decisions, held.secret, lambda coro: held.tasks.spawn(coro, "keep"))
 
 
 def _shadows(compress: Compress, held: State, audits: Errands, thread: SemanticThread | None) -> Shadows | None:
@@ -103,25 +115,40 @@ def _shadows(compress: Compress, held: State, audits: Errands, thread: SemanticT
 
 async def open_decisions(config: Config, held: State, stack: AsyncExitStack) -> Decisions:
     """Where the forms of messages are kept: in Redis where the answers are, else in a file."""
-    ttl_s = config.compress.decided_ttl_s
+    store, _ = await _open_store(config, held, stack, "decided", config.compress.decided_ttl_s, _DECIDED_BYTES)
+    return store
+
+
+async def open_removed(config: Config, held: State, stack: AsyncExitStack) -> Removed:
+    """Where what was left out is kept: the same, apart from it."""
+    return Removed(*await _open_store(config, held, stack, "removed", config.compress.retrieval_ttl_s, _REMOVED_BYTES))
+
+
+async def _open_store(
+    config: Config, held: State, stack: AsyncExitStack, name: str, ttl_s: float, max_bytes: int
+) -> tuple[Decisions, Callable[[], Awaitable[None]] | None]:
+    """A store, and what waits until all is written where putting doesn't."""
     if config.store.url.get_secret_value():
         from farthing.cache.store_redis import RedisStore
         from farthing.compress.decided_redis import RedisDecisions
 
         assert isinstance(held.store, RedisStore)
-        return RedisDecisions(held.store, clock=held.clock, ttl_s=ttl_s, memory_bytes=_MEMORY_BYTES)
+        prefix = "farthing" if name == "decided" else f"farthing:{name}"
+        return RedisDecisions(
+            held.store, clock=held.clock, ttl_s=ttl_s, memory_bytes=_MEMORY_BYTES, prefix=prefix
+        ), None
     from farthing.compress.decided_disk import FileDecisions
 
-    decisions = FileDecisions(
-        config.state_dir / "decided.db",
+    store = FileDecisions(
+        config.state_dir / f"{name}.db",
         clock=held.clock,
         ttl_s=ttl_s,
-        max_bytes=_DECIDED_BYTES,
+        max_bytes=max_bytes,
         memory_bytes=_MEMORY_BYTES,
     )
-    await decisions.open()
-    stack.push_async_callback(decisions.close)
-    return decisions
+    await store.open()
+    stack.push_async_callback(store.close)
+    return store, store.flush
 
 
 def words_of(compress: Compress, held: State) -> Callable[[str, float], str] | None:

@@ -23,7 +23,7 @@ __all__ = ["LEFT", "MODES", "RULES", "CompressCounts", "RouteCount", "Use", "cha
 
 RULES = ("tidy", "rows", "table", "log", "ansi", "html", "repeats", "blobs", "squeeze", "words", "other")
 MODES = ("sent", "replayed", "observed")
-LEFT = ("observing", "not_proved", "not_audited", "does_not_pay", "lost", "store_away", "frozen")
+LEFT = ("observing", "not_proved", "not_audited", "not_kept", "does_not_pay", "lost", "store_away", "frozen")
 """Why messages were left that might have been shorter."""
 
 _WHY: Mapping[str, str] = {

@@ -21,6 +21,7 @@ from typing import Any, ParamSpec, TypeVar
 from farthing.compress.decided import FROZEN, Decision, chain, first_new, request_ends
 from farthing.compress.decided_store import Decisions, Settled, in_force_s, settle
 from farthing.compress.forms import Form
+from farthing.compress.offer import TOOL_TOKENS, with_tool
 from farthing.compress.places import Marks, turns_of
 from farthing.compress.request import Texts, before_turns, decide, route_name, rules_of, sent, tidied
 from farthing.compress.rewrite import Rewritten, rewrite
@@ -29,6 +30,8 @@ from farthing.policies.steps import Chain
 from farthing.proxy.clock import Clock, Randomness
 from farthing.proxy.compress_counts import CompressCounts, RouteCount, Use, changed, used
 from farthing.proxy.exchange import Exchange
+from farthing.proxy.keeping import Keeping, without_markers
+from farthing.proxy.retrieving import Retrieval
 from farthing.proxy.shadow import Shadows
 from farthing.proxy.tokens import Tokenizer
 from farthing.proxy.worth import Worth
@@ -70,6 +73,7 @@ class Case:
     keys: Sequence[bytes] = ()
     predicted_usd: Decimal | None = None
     count: RouteCount = field(default_factory=RouteCount)
+    retrieval: Retrieval | None = None
     looking: asyncio.Task[list[Use]] | None = None
 
 
@@ -89,6 +93,7 @@ class Compressing:
     randomness: Randomness
     shadow_share: float
     shadows: Shadows | None = None
+    keeping: Keeping | None = None
     counts: CompressCounts = field(default_factory=CompressCounts)
     _since_s: dict[str, float] = field(default_factory=dict)
     _looks: int = 0
@@ -101,14 +106,23 @@ class Compressing:
         assert ex.payload is not None
         assert ex.body is not None
         texts, name = await self._aside(ex, _read, ex, self.marks)
-        if not texts.by_turn:
+        if not texts.by_turn and (self.keeping is None or not ex.payload.get("tools")):
             return None
         route = RouteKey(ex.tenant, name)
-        case = ex.shortening = self._case(texts, route, reach)
+        case = self._case(texts, route, reach)
+        if self.keeping is not None and case.track.serves:
+            case.retrieval = await self.keeping.offered(ex, may_begin=case.at >= 0)
+        if not texts.by_turn:
+            return self._with_tool(ex, case, Rewritten(ex.body))
+        ex.shortening = case
         case.count = self.counts.met(route)
         settled = await self._settled(ex, case, self.decisions) if case.track.serves and self.decisions else {}
         self.counts.kept(settled.values())
         decided = {turn: one.decision for turn, one in settled.items()}
+        if self.keeping is not None and case.retrieval is not None:
+            decided = await self.keeping.followed(ex, texts, decided, case.retrieval)
+        else:
+            decided = without_markers(texts, decided)
         made = await self._aside(ex, _rewritten, ex.body, texts, decided, self.tidy)
         rules = rules_of(decided.values())
         ex.tidied = made.texts - sum(text is not None for one in decided.values() for text in one.texts)
@@ -125,6 +139,14 @@ class Compressing:
             ex.compress = "tidy"
         if case.at < 0 and self._looks < _LOOKS_AT_ONCE:
             case.looking = self.spawn(self._look(ex.model, case))
+        return self._with_tool(ex, case, made)
+
+    def _with_tool(self, ex: Exchange, case: Case, made: Rewritten) -> Rewritten:
+        """What is sent, with the tool where the conversation has it."""
+        if case.retrieval is None:
+            return made
+        made = made._replace(body=with_tool(ex.endpoint, made.body))
+        ex.retrieval = case.retrieval
         return made
 
     async def _aside(self, ex: Exchange, work: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
@@ -153,7 +175,7 @@ class Compressing:
         async def make(new: list[int], known: dict[int, Decision]) -> list[Decision]:
             form = track.forms[case.at] if case.at >= 0 else None
             begun_tick = self.clock.tick_s()
-            made, plain, tokens = await asyncio.to_thread(self._make, ex, texts, new, form, known)
+            made, plain, tokens = await asyncio.to_thread(self._make, ex, case, new, form, known)
             before = sum(one.tokens_saved for one in known.values())
             spent_s = self.clock.tick_s() - begun_tick
             left = ""
@@ -161,10 +183,12 @@ class Compressing:
                 left = "does_not_pay"
                 if self._pays(ex, case, tokens - before, made, before, spent_s):
                     verdict = self._ask(ex, case, case.at)
+                    left, why = "not_audited", verdict.reason
                     if verdict.action is Action.SERVE:
-                        return made
-                    ex.decide("compress", "left", verdict.reason)
-                    left = "not_audited"
+                        if await self._kept(ex, texts, dict(zip(new, made, strict=True))):
+                            return made
+                        left, why = "not_kept", "what would be left out can't be kept"
+                    ex.decide("compress", "left", why)
                 self.counts.left[left] += changed(made)
             if self._pays(ex, case, tokens - before, plain, before, 0.0):
                 return plain
@@ -175,6 +199,10 @@ class Compressing:
         first, ends = first_new(ex.endpoint, turns), request_ends(ex.endpoint, turns)
         long = await self._in_force_s(decisions, version) >= _KEPT_BY_PROVIDERS_S
         return await settle(decisions, keys, list(texts.by_turn), first, make, texts.frozen, ends=ends if long else ())
+
+    async def _kept(self, ex: Exchange, texts: Texts, made: dict[int, Decision]) -> bool:
+        """Whether what is left out can be had again wherever a marker says so."""
+        return self.keeping is None or await self.keeping.keep_new(ex, texts, made)
 
     def _ask(self, ex: Exchange, case: Case, at: int) -> Verdict:
         """What the policy says to serving this request at a step."""
@@ -210,7 +238,8 @@ class Compressing:
         tidies = not rules_of(made)
         if tidies and not (saved and self.tidy):
             return True  # nothing changes
-        pay = self.worth.of(ex, case.keys, tokens, saved, before, spent_s)
+        tool_tokens = TOOL_TOKENS if case.retrieval is not None and not tidies else 0
+        pay = self.worth.of(ex, case.keys, tokens, saved, before, spent_s, tool_tokens)
         if pay.worth and not tidies:
             case.predicted_usd = pay.predicted_usd
         if not pay.worth:
@@ -218,13 +247,14 @@ class Compressing:
         return pay.worth or (tidies and not pay.priced)
 
     def _make(
-        self, ex: Exchange, texts: Texts, new: list[int], form: Form | None, known: dict[int, Decision]
+        self, ex: Exchange, case: Case, new: list[int], form: Form | None, known: dict[int, Decision]
     ) -> tuple[list[Decision], list[Decision], int]:
         """The new turns in this form, and tidied alone, and the tokens of the whole request as it came; in a thread."""
         count = self._counter(ex.model)
-        plain = tidied(texts, new, count)
-        made = decide(texts, new, form, count, known) if form is not None else plain
-        return made, plain, self.tokenizer.count_request(ex.endpoint, texts.payload, ex.model)
+        names = self.keeping.names(ex) if self.keeping is not None and case.retrieval is not None else None
+        plain = tidied(case.texts, new, count)
+        made = decide(case.texts, new, form, count, known, names) if form is not None else plain
+        return made, plain, self.tokenizer.count_request(ex.endpoint, case.texts.payload, ex.model)
 
     def _counter(self, model: str) -> Callable[[str], int]:
         return partial(self.tokenizer.count, model=model)
@@ -326,10 +356,10 @@ class Compressing:
 
 
 def _read(ex: Exchange, marks: Sequence[Marks]) -> tuple[Texts, str]:
-    """The texts that may be touched, and the route's name; '' where there are none."""
+    """The texts that may be touched, and the route's name."""
     assert ex.payload is not None
     texts = Texts.of(ex.endpoint, ex.payload, marks)
-    return texts, route_name(ex.endpoint, ex.payload, ex.model) if texts.by_turn else ""
+    return texts, route_name(ex.endpoint, ex.payload, ex.model)
 
 
 def _rewritten(body: bytes, texts: Texts, decided: Mapping[int, Decision], tidy: bool) -> Rewritten:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from farthing.proxy.usage import Usage
+from farthing.proxy.usage import Usage, total
 
 if TYPE_CHECKING:
     from farthing.proxy.header_facts import HeaderFacts
@@ -229,7 +229,8 @@ class Call:
 
     `answer`: the decoded bytes of the whole answer, set at the end where it was kept within bounds. `value`: of a whole
     answer that is a JSON object, the same read. `event_stream`:
-    it came as server-sent events. `complete`: it ended as HTTP says it should.
+    it came as server-sent events. `complete`: it ended as HTTP says it should. `earlier`: what answers before this one
+    used, in which the model only asked for what had been left out; `usage` is the last one's.
     """
 
     id: str
@@ -240,6 +241,7 @@ class Call:
     first_byte_tick: float | None = None
     ended_tick: float | None = None
     usage: Usage | None = None
+    earlier: list[Usage] = field(default_factory=list)
     model_served: str = ""
     answer: bytes | None = None
     value: dict[str, Any] | None = None
@@ -254,6 +256,11 @@ class Call:
     def status(self) -> int:
         """The upstream's status, 0 before its head has come."""
         return self.head.status if self.head else 0
+
+    @property
+    def billed(self) -> Usage | None:
+        """All that was used; None where the last answer's part isn't known."""
+        return self.usage if self.usage is None or not self.earlier else total([*self.earlier, self.usage])
 
 
 _NOTHING_ASKED = Controls()
@@ -308,6 +315,7 @@ class Exchange:
     shortening: Any = None  # compressing.Case
     uses: Sequence[Any] = ()  # compress_counts.Use: what rules did to what is sent
     tidied: int = 0  # texts that were only tidied
+    retrieval: Any = None  # retrieving.Retrieval: the model may ask for what was left out
     # upstream
     call: Call | None = None
     sink: Sink | None = None

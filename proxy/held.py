@@ -11,6 +11,7 @@ from farthing.cache.stage_exact import Renderer
 from farthing.cache.store import Store
 from farthing.cache.template import Templates
 from farthing.compress.decided_store import Decisions
+from farthing.compress.removed import Removed
 from farthing.policies.spend import DayTotal
 from farthing.proxy import state
 from farthing.proxy.clock import Clock, Randomness
@@ -34,7 +35,7 @@ __all__ = ["State", "open_state", "open_store"]
 
 @dataclass(slots=True)
 class State:
-    """All of it. `decisions`: None until a configuration needs them."""
+    """All of it. `decisions`, `removed`: None until a configuration needs them."""
 
     clock: Clock
     randomness: Randomness
@@ -60,6 +61,7 @@ class State:
     lately: Lately
     compressed: CompressCounts
     decisions: Decisions | None = None
+    removed: Removed | None = None
 
 
 async def open_state(config: Config, clock: Clock, randomness: Randomness, stack: AsyncExitStack) -> State:

@@ -12,6 +12,7 @@ from farthing.proxy.figures import farthing_since
 
 if TYPE_CHECKING:
     from farthing.proxy.build import Services
+    from farthing.proxy.held import State
 
 __all__ = ["purge", "selector_of"]
 
@@ -28,11 +29,18 @@ async def purge(services: Services, asked: dict[str, Any]) -> dict[str, int]:
     near_duplicates = await services.semantic.forget(keys)
     if selector == Selector():
         services.semantic.lately.clear()
-    decisions = services.state.decisions
-    if decisions is not None and selector in (Selector(), Selector(scope=selector.scope)):
-        # They hold texts of prompts; without them old messages are tidied.
-        await decisions.forget(tenant_tag(selector.scope) if selector.scope else b"")
+    if selector in (Selector(), Selector(scope=selector.scope)):
+        await forget_texts(services.state, selector.scope)
     return {"purged": len(keys), "near_duplicates": near_duplicates}
+
+
+async def forget_texts(held: State, tenant: str) -> None:
+    """Remove what compression keeps of prompts, of a tenant or ('') of all: without it old messages are tidied, and
+    what was left out of them can't be had again. Raises StoreFault."""
+    if held.decisions is not None:
+        await held.decisions.forget(tenant_tag(tenant) if tenant else b"")
+    if held.removed is not None:
+        await held.removed.forget(tenant)
 
 
 def selector_of(asked: Mapping[str, Any], now_s: float) -> Selector:

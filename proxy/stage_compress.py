@@ -39,7 +39,7 @@ class CompressStage(Quiet):
         if not ex.optimise or ex.exact is None or ex.payload is None or ex.body is None:
             return GO_ON
         beyond = self.beyond
-        if ex.plain and not ex.controls.compress and (beyond is None or not beyond.marks):
+        if ex.plain and not ex.controls.compress and (beyond is None or not (beyond.marks or beyond.keeping)):
             return GO_ON  # without a tool's message there is no result to shorten
         chosen = plan(tidy=self.tidy, squeeze=self.squeeze, asked=ex.controls.compress)
         if chosen.reason:
@@ -61,7 +61,7 @@ class CompressStage(Quiet):
             return chosen.may("recode" if form.keep is None else "squeeze")
 
         made: Rewritten | None = await beyond.run(ex, reach)
-        if made is not None and made.texts:
+        if made is not None and made.body is not ex.body:
             ex.body_out = made.body
         return GO_ON
 

@@ -6,11 +6,11 @@ turns both into the same buckets, once, so that nothing downstream can count a t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-__all__ = ["Usage", "UsageSource", "from_payload"]
+__all__ = ["Usage", "UsageSource", "from_payload", "total"]
 
 _CHAT = ("prompt_tokens", "prompt_tokens_details", "completion_tokens", "completion_tokens_details")
 _RESPONSES = ("input_tokens", "input_tokens_details", "output_tokens", "output_tokens_details")
@@ -47,6 +47,19 @@ class Usage(NamedTuple):
     def tokens_out(self) -> int:
         """All output tokens, reasoning among them."""
         return self.output + self.reasoning
+
+
+def total(usages: Sequence[Usage]) -> Usage:
+    """All of them together; counted where one of them is."""
+    counted = any(usage.source is UsageSource.COUNTED for usage in usages)
+    return Usage(
+        sum(usage.fresh for usage in usages),
+        sum(usage.cached for usage in usages),
+        sum(usage.cache_write for usage in usages),
+        sum(usage.output for usage in usages),
+        sum(usage.reasoning for usage in usages),
+        UsageSource.COUNTED if counted else UsageSource.UPSTREAM,
+    )
 
 
 def from_payload(endpoint: str, usage: Mapping[str, Any]) -> Usage | None:

@@ -31,10 +31,18 @@ class Worth:
     last: LastAnswers = field(default_factory=LastAnswers)
 
     def of(
-        self, ex: Exchange, keys: Sequence[bytes], tokens_prompt: int, saved: int, saved_before: int, spent_s: float
+        self,
+        ex: Exchange,
+        keys: Sequence[bytes],
+        tokens_prompt: int,
+        saved: int,
+        saved_before: int,
+        spent_s: float,
+        tool_tokens: int = 0,
     ) -> Pay:
         """Whether to save so many tokens in new turns. `keys`: of the turns; `tokens_prompt`: without that;
-        `saved_before`: what earlier decisions save; `spent_s`: our own time for it."""
+        `saved_before`: what earlier decisions save; `spent_s`: our own time for it; `tool_tokens`: of the retrieval
+        tool, where it is offered."""
         now_s = self.clock.now_s()
         turns = turns_of(ex.endpoint, ex.payload or {})
         return pays(
@@ -49,6 +57,7 @@ class Worth:
                 seen=self.last.seen(keys, first_new(ex.endpoint, turns), now_s),
                 overhead_ms=spent_s * 1000,
                 usd_per_second=self.usd_per_second,
+                tool_tokens=tool_tokens,
             )
         )
 

@@ -5,7 +5,7 @@ import { count, el, money, short, swatch } from './format.js';
 const $ = (id) => document.getElementById(id);
 const FORMS = { tidy: 'compress', recode: 'exact', squeeze: 'semantic' };
 const WORDS = { on: ['on', 'on'], off: ['idle', 'off'], observe: ['idle', 'observing, nothing is sent so'], serve: ['on', 'sent where proved'], 'serve unproven': ['warn', 'sent, unproven'] };
-const LEFT = { observing: 'only observed', not_proved: 'not proved yet', not_audited: 'not audited for too long', does_not_pay: 'would not pay', lost: 'decision lost', store_away: 'store of decisions away', frozen: 'before a cache mark' };
+const LEFT = { observing: 'only observed', not_proved: 'not proved yet', not_audited: 'not audited for too long', not_kept: 'could not be kept', does_not_pay: 'would not pay', lost: 'decision lost', store_away: 'store of decisions away', frozen: 'before a cache mark' };
 const MODES = { sent: 'saved', replayed: 'saved again, in later requests', observed: 'observed: would have been saved' };
 let chart = null;
 

@@ -87,14 +87,14 @@ LEFT = {
 @pytest.mark.parametrize("text", LEFT.values(), ids=LEFT)
 def test_what_may_be_read_or_compared_is_left(text: str) -> None:
     assert find_blobs(text) == ()
-    assert cut_blobs(text, lambda _: "") is None
+    assert cut_blobs(text, lambda *_: "") is None
 
 
 def test_what_is_cut_can_be_put_back_by_its_marker() -> None:
     text = f"a {B64} b\n{NOISE.hex()} c data:image/svg+xml,{SVG} d"
     kept: dict[str, str] = {}
 
-    def keep(blob: str) -> str:
+    def keep(blob: str, _: str) -> str:
         handle = f"h{len(kept):07}"
         kept[handle] = blob
         return marker(handle, "data", 1)
@@ -111,7 +111,7 @@ def test_what_is_cut_can_be_put_back_by_its_marker() -> None:
 
 
 def test_a_marker_that_is_longer_isnt_written() -> None:
-    assert cut_blobs(B64, lambda blob: blob) is None
+    assert cut_blobs(B64, lambda blob, _: blob) is None
 
 
 def test_a_marker_fits_into_a_json_string_and_names_the_tool() -> None:
@@ -151,7 +151,7 @@ def test_pieces_lie_in_order_and_what_is_between_stays(text: str) -> None:
         assert piece.end - piece.start >= 1024
         rest += text[at : piece.start] + "#"
         at = piece.end
-    result = cut_blobs(text, lambda _: "#")
+    result = cut_blobs(text, lambda *_: "#")
 
     assert (result or (text, ())) == (rest + text[at:], pieces)
 

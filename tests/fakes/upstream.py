@@ -10,6 +10,7 @@ import asyncio
 import base64
 import gzip
 import json
+import re
 import struct
 from collections import deque
 from collections.abc import AsyncIterator
@@ -25,7 +26,12 @@ __all__ = ["Call", "Script", "ScriptedUpstream", "raw_server", "scripted"]
 
 @dataclass
 class Script:
-    """How one call is answered. None or 0: as usual. `cut_after`: bytes of the body after which the connection dies."""
+    """How one call is answered. None or 0: as usual. `cut_after`: bytes of the body after which the connection dies.
+
+    `fetches`: where there is a tool `fetch_removed`, the model calls it in that many turns, with the handles that it
+    reads in the conversation or with `handle`, after saying `first` and together with the client's own tool `beside`;
+    then it says which words of `looks_for` it has read.
+    """
 
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
@@ -42,6 +48,11 @@ class Script:
     error_event: bool = False
     words: int | None = None
     says: str | None = None
+    fetches: int | None = None
+    handle: str = ""
+    first: str = ""
+    beside: str = ""
+    looks_for: tuple[str, ...] = ()
 
 
 @dataclass
@@ -217,24 +228,35 @@ class ScriptedUpstream:
         turns = asked.get("messages")
         words = self._count(call, _spoken(turns), script)
         base = {"id": f"chatcmpl-{len(self.calls)}", "created": 1_700_000_000 + len(self.calls), "model": call.model}
-        tool = None
-        if asked.get("tools") and "tool" in _spoken(turns[-1:] if isinstance(turns, list) else turns):
+        tool: dict[str, Any] | None = None
+        tools: list[dict[str, Any]] = []
+        if script.fetches is not None:
+            called = fetch_calls(asked, script, "tool_call_id")
+            tools = [
+                {"id": one["id"], "type": "function"}
+                | {"function": {"name": one["name"], "arguments": json.dumps(one["input"])}}
+                for one in called
+            ]
+            words = self._fetched(call, asked, script, called)
+        elif asked.get("tools") and "tool" in _spoken(turns[-1:] if isinstance(turns, list) else turns):
             name = asked["tools"][0]["function"]["name"]
             tool = {"id": f"call_{len(self.calls)}", "type": "function"}
-            tool["function"] = {"name": name, "arguments": '{"city": "Paris"}'}  # type: ignore[assignment]
+            tool["function"] = {"name": name, "arguments": '{"city": "Paris"}'}
+            tools = [tool]
         elif isinstance(asked.get("response_format"), dict) and asked["response_format"].get("type") == "json_schema":
             words = ['{"name": ', '"Ada", ', '"age": 36}']
             call.tokens_out = 3
         if not asked.get("stream"):
             message: dict[str, Any] = {"role": "assistant", "content": "".join(words), "refusal": None}
-            if tool:
-                message = {"role": "assistant", "content": None, "tool_calls": [tool], "refusal": None}
+            if tools:
+                said = "".join(f"{word} " for word in script.first.split()) or None
+                message = {"role": "assistant", "content": said, "tool_calls": tools, "refusal": None}
             choices = [
                 {
                     "index": index,
                     "message": message,
                     "logprobs": None,
-                    "finish_reason": "tool_calls" if tool else "stop",
+                    "finish_reason": "tool_calls" if tools else "stop",
                 }
                 for index in range(asked.get("n") or 1)
             ]
@@ -243,13 +265,17 @@ class ScriptedUpstream:
                 answer["usage"] = self._usage(call)
             return "application/json", [_dump(answer)]
         wants = bool((asked.get("stream_options") or {}).get("include_usage")) and not script.no_usage
-        deltas: list[dict[str, Any]] = [{"role": "assistant", "content": "" if not tool else None}]
-        if tool:
-            fine = {"index": 0} | tool | {"function": tool["function"] | {"arguments": ""}}  # type: ignore[operator]
-            deltas.append({"tool_calls": [fine]})
-            deltas += [
-                {"tool_calls": [{"index": 0, "function": {"arguments": part}}]} for part in ('{"city": ', '"Paris"}')
-            ]
+        deltas: list[dict[str, Any]] = [{"role": "assistant", "content": "" if not tools else None}]
+        if tools:
+            deltas += [{"content": f"{word} "} for word in script.first.split()]
+            for index, each in enumerate(tools):
+                arguments = each["function"]["arguments"]
+                fine = {"index": index} | each | {"function": each["function"] | {"arguments": ""}}
+                deltas.append({"tool_calls": [fine]})
+                deltas += [
+                    {"tool_calls": [{"index": index, "function": {"arguments": part}}]}
+                    for part in (arguments[:9], arguments[9:])
+                ]
         else:
             deltas += [{"content": word} for word in words]
         pieces = []
@@ -258,7 +284,7 @@ class ScriptedUpstream:
             pieces.append(self._chunk(base, [choice], wants))
         if script.error_event:
             return "text/event-stream", [*pieces, b'data: {"error": {"message": "overloaded"}}\n\n']
-        end = {"index": 0, "delta": {}, "logprobs": None, "finish_reason": "tool_calls" if tool else "stop"}
+        end = {"index": 0, "delta": {}, "logprobs": None, "finish_reason": "tool_calls" if tools else "stop"}
         pieces.append(self._chunk(base, [end], wants))
         if wants:
             pieces.append(_event(base | {"object": "chat.completion.chunk", "choices": [], "usage": self._usage(call)}))
@@ -267,6 +293,17 @@ class ScriptedUpstream:
     def _chunk(self, base: dict[str, Any], choices: list[Any], wants: bool) -> bytes:
         chunk = base | {"object": "chat.completion.chunk", "choices": choices}
         return _event(chunk | {"usage": None} if wants else chunk)
+
+    def _fetched(self, call: Call, asked: dict[str, Any], script: Script, called: list[dict[str, Any]]) -> list[str]:
+        """The words that are said, and what they and the calls used."""
+        if called:
+            words = script.first.split()
+            call.tokens_out = len(words) + 7 * len(called)
+            return words
+        read = _spoken(asked["messages"][-1])
+        words = [f"{word} " for word in ("Seen:", *(word for word in script.looks_for if word in read), "done.")]
+        call.tokens_out = len(words)
+        return words
 
     def _completions(self, call: Call, asked: dict[str, Any], script: Script) -> tuple[str, list[bytes]]:
         words = self._count(call, str(asked.get("prompt", "")), script)
@@ -335,13 +372,20 @@ class ScriptedUpstream:
 
     def _messages(self, call: Call, asked: dict[str, Any], script: Script) -> tuple[str, list[bytes]]:
         words = self._count(call, _spoken(asked.get("messages")), script)
+        blocks: list[dict[str, Any]] = []
+        if script.fetches is not None:
+            called = fetch_calls(asked, script, "tool_use_id")
+            words = self._fetched(call, asked, script, called)
+            blocks = [{"type": "tool_use"} | one for one in called]
+        texts = [{"type": "text", "text": "".join(words)}] if words else []
+        ended = "tool_use" if blocks else "end_turn"
         whole = {
             "id": f"msg_{len(self.calls)}",
             "type": "message",
             "role": "assistant",
             "model": call.model,
-            "content": [{"type": "text", "text": "".join(words)}],
-            "stop_reason": "end_turn",
+            "content": [*texts, *blocks],
+            "stop_reason": ended,
             "stop_sequence": None,
             "usage": {"input_tokens": call.tokens_in - call.cached, "output_tokens": call.tokens_out,
                       "cache_read_input_tokens": call.cached, "cache_creation_input_tokens": 0},
@@ -350,15 +394,43 @@ class ScriptedUpstream:
             return "application/json", [_dump(whole)]
         start = whole | {"content": [], "stop_reason": None, "usage": whole["usage"] | {"output_tokens": 1}}  # type: ignore[operator]
         events: list[dict[str, Any]] = [{"type": "message_start", "message": start}]
-        events.append({"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}})
-        events += [
-            {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": word}} for word in words
-        ]
-        events.append({"type": "content_block_stop", "index": 0})
-        ending = {"stop_reason": "end_turn", "stop_sequence": None}
+        if words:
+            events.append({"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}})
+            events += [
+                {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": word}}
+                for word in words
+            ]
+            events.append({"type": "content_block_stop", "index": 0})
+        for index, block in enumerate(blocks, len(texts)):
+            given = json.dumps(block["input"])
+            events.append({"type": "content_block_start", "index": index, "content_block": block | {"input": {}}})
+            events += [
+                {"type": "content_block_delta", "index": index}
+                | {"delta": {"type": "input_json_delta", "partial_json": part}}
+                for part in ("", given[:9], given[9:])
+            ]
+            events.append({"type": "content_block_stop", "index": index})
+        ending = {"stop_reason": ended, "stop_sequence": None}
         events.append({"type": "message_delta", "delta": ending, "usage": {"output_tokens": call.tokens_out}})
         events.append({"type": "message_stop"})
         return "text/event-stream", [_event(event, event["type"]) for event in events]
+
+
+def fetch_calls(asked: dict[str, Any], script: Script, answered: str) -> list[dict[str, Any]]:
+    """The calls that the model makes now: of `fetch_removed`, if it is there and wasn't called often enough."""
+    names = [tool.get("function", tool)["name"] for tool in asked.get("tools") or ()]
+    said = _spoken(asked["messages"])
+    before = len(set(re.findall(rf'"{answered}": "(fetch_\d+)_', said)))
+    if "fetch_removed" not in names or before >= (script.fetches or 0):
+        return []
+    handles = [script.handle] if script.handle else re.findall(r"fetch_removed gives it, handle ([a-z0-9]+)\]", said)
+    calls = [
+        {"id": f"fetch_{before}_{i}", "name": "fetch_removed", "input": {"handle": handle}}
+        for i, handle in enumerate(dict.fromkeys(handles))
+    ]
+    if script.beside:
+        calls.append({"id": "beside_0", "name": script.beside, "input": {}})
+    return calls
 
 
 def _spoken(turns: Any) -> str:

@@ -53,9 +53,16 @@ def holds(money: Money) -> bool:
     st.integers(-1000, 10**6),
     st.none() | st.integers(-5, 10**6),
     st.lists(USAGES, max_size=3),
+    st.lists(USAGES, max_size=3),
 )
 def test_the_identity_holds_for_every_upstream_answer(
-    asked: str, served: str, usage: Usage | None, saved: int, would_read: int | None, others: list[Usage]
+    asked: str,
+    served: str,
+    usage: Usage | None,
+    saved: int,
+    would_read: int | None,
+    others: list[Usage],
+    retrieved: list[Usage],
 ) -> None:
     money = attribute_upstream(
         CARD,
@@ -66,8 +73,25 @@ def test_the_identity_holds_for_every_upstream_answer(
         tokens_saved=saved,
         would_read=would_read,
         other_attempts=others,
+        retrieved=retrieved,
     )
     assert holds(money)
+
+
+@given(MODELS, st.lists(USAGES, max_size=3))
+def test_what_was_asked_back_is_compressions_to_pay(model: str, retrieved: list[Usage]) -> None:
+    usage = Usage(fresh=1000, output=10)
+    without = attribute_upstream(CARD, model_requested=model, model_served=model, usage=usage, at_s=AT, tokens_saved=9)
+    money = attribute_upstream(
+        CARD, model_requested=model, model_served=model, usage=usage, at_s=AT, tokens_saved=9, retrieved=retrieved
+    )
+    failed = attribute_failure(CARD, model, AT, retrieved)
+    assert holds(failed)
+    if without.cost is not None and without.saved_compress is not None:
+        assert money.baseline == without.baseline
+        assert money.cost is not None
+        assert money.cost - without.cost == failed.cost
+        assert money.saved_compress == without.saved_compress - (failed.cost or 0)
 
 
 @given(MODELS, st.none() | USAGES, st.booleans())
