@@ -7,6 +7,7 @@ the event loop, after the client has its answer. A row is written for every exch
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -206,7 +207,7 @@ class Account:
         if ex.payload is None:
             return usage
         if changed(ex) and ex.body_out is not None:
-            whole, short = ex.payload, orjson.loads(ex.body_out)
+            whole, short = ex.payload, _loads(ex.body_out)
             ex.tokens_saved = self._tokens_in(ex, whole) - self._tokens_in(ex, short)
             old = first_new(ex.endpoint, turns_of(ex.endpoint, whole))
             if old:
@@ -306,6 +307,14 @@ class Account:
             ex.arm,
             ex.config_id,
         )
+
+
+def _loads(body: bytes) -> Any:
+    """A body of ours; numbers beyond a double's range, which the fast decoder refuses, are JSON all the same."""
+    try:
+        return orjson.loads(body)
+    except ValueError:
+        return json.loads(body)
 
 
 def _stage_times(times_ms: dict[str, float]) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from farthing.compress.rows import decode_rows
+from farthing.proxy.clock import SystemClock
 from tests.fakes.proxying import Proxied, proxied
 from tests.fakes.upstream import Script, ScriptedUpstream
 from tests.wire.test_reuse import quiet
@@ -362,3 +363,121 @@ async def test_marks_that_overlap_leave_the_bytes_of_earlier_messages(up: Script
     first, second = [json.loads(call.body)["messages"] for call in up.calls]
     assert second[:3] == first
     assert len(second[-1]["content"]) < len(text) / 2
+
+
+class Shifted(SystemClock):
+    """The system's clock, some time on."""
+
+    ahead_s = 0.0
+
+    def now_s(self) -> float:
+        return super().now_s() + self.ahead_s
+
+
+@pytest.mark.xfail(reason="who asked for less isn't noted, so the turns seem never to have been sent", strict=True)
+@pytest.mark.parametrize("asked", ["tidy", "off"])
+async def test_turns_that_were_sent_as_the_client_asked_stay_so_once_the_policy_is_long_in_force(
+    up: ScriptedUpstream, tmp_path: Path, asked: str
+) -> None:
+    clock = Shifted()
+    async with proxied(up.url, tmp_path, **UNPROVEN, clock=clock) as proxy:
+        await proxy.post(body(told(99)))
+        clock.ahead_s = 90_000
+        less = {"x_farthing_compress": asked} if asked == "tidy" else {"x_farthing_off": "1"}
+        await proxy.post(body(told(1)), **less)
+        turns = [*told(1), {"role": "assistant", "content": SAYS}, {"role": "user", "content": "And then?"}]
+        await proxy.post(body(turns))
+    _, first, second = [json.loads(call.body)["messages"] for call in up.calls]
+    assert [json.loads(turn["content"]) if turn["role"] == "tool" else turn for turn in second[:3]] == [
+        json.loads(turn["content"]) if turn["role"] == "tool" else turn for turn in first
+    ]
+
+
+@pytest.mark.xfail(
+    reason="keys of decisions hold no route, so another model gets what this one has proved", strict=True
+)
+async def test_a_model_that_proved_nothing_gets_no_text_in_the_form_that_another_has_proved(
+    up: ScriptedUpstream, tmp_path: Path
+) -> None:
+    async with proxied(up.url, tmp_path, **LOOSE) as proxy:
+        salt = await until_recoded(proxy, up)
+        turns = [*told(salt), {"role": "assistant", "content": SAYS}, {"role": "user", "content": "And then?"}]
+        await proxy.post(body(turns, model="other"))
+        await quiet(proxy)
+    sent = [call.body for call in up.calls if json.loads(call.body)["model"] == "other"]
+    assert json.loads(results(sent[0])[0]) == orders(salt)
+
+
+@pytest.mark.parametrize("where", ["seed", "tools", "messages"])
+async def test_a_number_beyond_a_double_keeps_no_request_out_of_the_books(
+    up: ScriptedUpstream, tmp_path: Path, where: str
+) -> None:
+    tool = {"type": "function", "function": {"name": "list_orders", "parameters": {"maximum": 987654}}}
+    more = {"seed": {"seed": 987654}, "tools": {"tools": [tool]}, "messages": {}}[where]
+    turns = told(n=987654) if where == "messages" else told()
+    asked = json.dumps(body(turns, **more)).replace("987654", "1e400").encode()
+    async with proxied(up.url, tmp_path, **UNPROVEN) as proxy:
+        answer = await proxy.post(asked)
+        assert answer.status_code == 200
+        (row,) = await proxy.rows(1)
+    assert row["compress"] == ("tidy" if where == "messages" else "recode")  # no key can be had of such a message
+    assert row["saved_compress_usd"] > 0
+
+
+@pytest.mark.parametrize("endpoint", ["messages", "responses"])
+async def test_on_the_other_endpoints_every_earlier_byte_stays_with_parallel_results_branches_and_edits(
+    up: ScriptedUpstream, tmp_path: Path, endpoint: str
+) -> None:
+    async with proxied(up.url, tmp_path, **UNPROVEN, compress__squeeze="serve") as proxy:
+        turns: list[dict[str, Any]] = []
+        for salt in range(3):
+            turns = [*turns, *(_anthropic(salt) if endpoint == "messages" else _responses(salt))]
+            await _send(proxy, endpoint, turns)
+            await _send(proxy, endpoint, turns)
+        branch = [*turns[:-1], *(_anthropic(7) if endpoint == "messages" else _responses(7))]
+        await _send(proxy, endpoint, branch)
+        await _send(proxy, endpoint, turns)
+        rows = await proxy.rows()
+    field = "messages" if endpoint == "messages" else "input"
+    sent = [json.loads(call.body)[field] for call in up.calls]
+    for before, after in pairwise(sent[:6]):
+        assert after[: len(before)] == before
+    assert sent[6][: len(turns) - 1] == sent[5][:-1]
+    assert sent[7] == sent[5]
+    assert all(row["compress"] in ("recode", "squeeze") for row in rows)
+    assert all(row["baseline_usd"] - row["cost_usd"] == row["saved_compress_usd"] for row in rows)
+
+
+async def _send(proxy: Proxied, endpoint: str, turns: list[dict[str, Any]]) -> None:
+    field = "messages" if endpoint == "messages" else "input"
+    answer = await proxy.post({"model": "m", field: turns, "max_tokens": 50}, f"/v1/{endpoint}")
+    assert answer.status_code == 200
+
+
+def _anthropic(salt: int) -> list[dict[str, Any]]:
+    calls = [{"type": "tool_use", "id": f"t{salt}{i}", "name": "list", "input": {"page": i}} for i in range(2)]
+    found = [
+        {"type": "tool_result", "tool_use_id": f"t{salt}{i}", "content": [{"type": "text", "text": one}]}
+        for i, one in enumerate(_texts_of(salt))
+    ]
+    return [
+        {"role": "user", "content": f"Which of my orders is late ({salt})?"},
+        {"role": "assistant", "content": calls},
+        {"role": "user", "content": [*found, {"type": "text", "text": "Be brief."}]},
+        {"role": "assistant", "content": SAYS},
+        {"role": "user", "content": "And?"},
+    ]
+
+
+def _responses(salt: int) -> list[dict[str, Any]]:
+    calls = [{"type": "function_call", "call_id": f"c{salt}{i}", "name": "list", "arguments": "{}"} for i in range(2)]
+    found = [
+        {"type": "function_call_output", "call_id": f"c{salt}{i}", "output": one}
+        for i, one in enumerate(_texts_of(salt))
+    ]
+    return [{"role": "user", "content": f"Which is late ({salt})?"}, *calls, *found]
+
+
+def _texts_of(salt: int) -> tuple[str, str]:
+    lines = [f"2026-01-01 10:{i // 60:02d}:{i % 60:02d} INFO job {i} of {salt} done" for i in range(200)]
+    return json.dumps(orders(salt), indent=1), "\n".join(lines)
