@@ -240,13 +240,14 @@ def told(items: Sequence[Asked], most_tokens: int) -> list[str]:
     return [
         f"Test half; prompts of at most {most_tokens} tokens by the model's own count. Made smaller to fit, before any "
         f"form: {', '.join(sizes) or 'none'}. A unit is a record, a row, a line (with its traceback) or a document. "
-        "The needed ones stay, with a run of neighbours that keeps the first one's place in proportion. Short texts leave "
-        "a compressor less to take: tokens left are not those of the tables above. Questions for every record are "
+        "The needed ones stay, with a run of neighbours that keeps the first one's place in proportion. Short texts "
+        "leave a compressor less to take: tokens left are not those of the tables above. Questions for every record are "
         f"left out, as {MAX_TOKENS} tokens can't answer them.",
         "changed: items whose prompt this form changes; the others were not asked again and count with the whole "
         f"prompt's answer. whole again: one item in {AGAIN_EACH}. tokens left: prompt tokens that the model reported, "
         "of those of the whole prompts. tokens, time: medians, nothing read from the server's prefix cache; two "
-        "servers of one thread each, on a machine that others used too, so that times say which is longer and little more.",
+        "servers of one thread each, on a machine that others used too, so that times say which is longer and little "
+        "more.",
         "right: the answer holds the expected string as whole words; where the question names it, the needed strings "
         "that it doesn't name. lost, won: right with the whole prompt only, with this form only; p: McNemar, exact, "
         "two-sided, not corrected for the number of forms. same, unsure, different: farthing.policies.agree, against "
