@@ -15,7 +15,7 @@ import statistics
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -76,9 +76,8 @@ class Row:
 class Asker:
     """Asks one server; replies are kept by prompt, in a file too where one is given, so that a run can go on."""
 
-    def __init__(self, url: str, kept: dict[str, Reply], file: Path | None, lock: threading.Lock) -> None:
-        self._client = httpx.Client(base_url=url, timeout=600)
-        self._kept, self._file, self._lock = kept, file, lock
+    def __init__(self, client: httpx.Client, kept: dict[str, Reply], file: Path | None, lock: threading.Lock) -> None:
+        self._client, self._kept, self._file, self._lock = client, kept, file, lock
 
     def tokens(self, messages: Messages) -> int:
         """Tokens of the prompt by the model's own template and tokenizer."""
@@ -116,12 +115,13 @@ def main(arguments: list[str]) -> int:
         return 2
     errors = Console(stderr=True)
     kept = read_kept(given.kept)
-    lock = threading.Lock()
+    lock, tokenizer = threading.Lock(), Tokenizer(64 * 2**20)
     found: list[tuple[Asked, dict[str, tuple[Messages, Reply]]]] = []
     end = time.monotonic() + 60 * given.minutes
     with contextlib.ExitStack() as stack:
         urls = [stack.enter_context(served()) for _ in range(SERVERS)]
-        askers = [Asker(url, kept, given.kept, lock) for url in urls]
+        clients = [stack.enter_context(httpx.Client(base_url=url, timeout=600)) for url in urls]
+        askers = [Asker(client, kept, given.kept, lock) for client in clients]
         jobs = drawn(given.data, given.items, askers[0], given.tokens)
 
         def work(asker: Asker) -> None:
@@ -131,7 +131,7 @@ def main(arguments: list[str]) -> int:
                 if job is None:
                     return
                 one, again = job
-                replies = answers(one, again, asker)
+                replies = answers(one, again, asker, lambda text: tokenizer.count(text, MODEL))
                 found.append((one, replies))
                 errors.print(f"{one.item.slice} {one.item.id} {replies[WHOLE][1].seconds:.1f} s", highlight=False)
 
@@ -158,15 +158,14 @@ def drawn(folder: Path, most: int, asker: Asker, most_tokens: int) -> Iterator[t
         yield from ((one, number % AGAIN_EACH == 0) for one in turn if one is not None)
 
 
-def answers(one: Asked, again: bool, asker: Asker) -> dict[str, tuple[Messages, Reply]]:
-    """Prompt and reply of each form."""
-    tokenizer = Tokenizer(cache_bytes=0)
+def answers(one: Asked, again: bool, asker: Asker, count: Callable[[str], int]) -> dict[str, tuple[Messages, Reply]]:
+    """Prompt and reply of each form. `count`: tokens as the proxy counts them for a model it doesn't know."""
     item = one.item
     found = {WHOLE: (item.messages, asker.ask(item.messages))}
     if again:
         found[AGAIN] = item.messages, asker.ask(item.messages, 1)
     for method in (method for method in methods() if method.name in FORMS):
-        short = method(item, lambda text: tokenizer.count(text, MODEL))
+        short = method(item, count)
         messages = with_texts(item, {place: text for place, (text, _) in short.items()})
         found[method.name] = messages, asker.ask(messages)
     return found
@@ -241,8 +240,8 @@ def told(items: Sequence[Asked], most_tokens: int) -> list[str]:
         f"Test half; prompts of at most {most_tokens} tokens by the model's own count. Made smaller to fit, before any "
         f"form: {', '.join(sizes) or 'none'}. A unit is a record, a row, a line (with its traceback) or a document. "
         "The needed ones stay, with a run of neighbours that keeps the first one's place in proportion. Short texts "
-        "leave a compressor less to take: tokens left are not those of the tables above. Questions for every record are "
-        f"left out, as {MAX_TOKENS} tokens can't answer them.",
+        "leave a compressor less to take: tokens left are not those of the tables above. Questions for every record "
+        f"are left out, as {MAX_TOKENS} tokens can't answer them.",
         "changed: items whose prompt this form changes; the others were not asked again and count with the whole "
         f"prompt's answer. whole again: one item in {AGAIN_EACH}. tokens left: prompt tokens that the model reported, "
         "of those of the whole prompts. tokens, time: medians, nothing read from the server's prefix cache; two "

@@ -82,18 +82,19 @@ def smaller(one: Asked, fits: Callable[[Messages], bool]) -> Asked | None:
         return None
     total = len(split.units)
 
-    def made(size: int) -> Item:
+    def chosen(size: int) -> list[int]:
         start = round(needed[0] * (total - size) / max(1, total - 1))
-        chosen = sorted({*range(start, start + size), *needed})
-        short = split.joined(tuple(split.units[i] for i in chosen))
+        return sorted({*range(start, start + size), *needed})
+
+    def made(size: int) -> Item:
+        short = split.joined(tuple(split.units[i] for i in chosen(size)))
         return dataclasses.replace(one.item, messages=with_texts(one.item, {place: short}))
 
     low, high = 0, total
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if fits(made(middle).messages) else (low, middle)
-    item = made(low)
-    left = len(units_of(texts(item)[place], item.slice).units)  # type: ignore[union-attr]
+    item, left = made(low), len(chosen(low))
     if left < _FEWEST_UNITS or not fits(item.messages) or not kept(item, item.messages):
         return None
     return Asked(item, one.expected, one.needs, (left, total))
