@@ -30,6 +30,7 @@ __all__ = [
 ]
 
 _SAID = ("system", "developer")
+_MOST_SAID = 400_000
 NOTHING_KNOWN: Mapping[int, Decision] = MappingProxyType({})
 
 
@@ -49,6 +50,10 @@ class Texts(NamedTuple):
             by_turn.setdefault(place.turn, []).append(place)
         frozen = frozenset(turn for turn, here in by_turn.items() if any(place.frozen for place in here))
         return cls(endpoint, payload, by_turn, frozen)
+
+    def chars(self, turns: Iterable[int]) -> int:
+        """How long the texts of these turns are."""
+        return sum(len(place.text) for turn in turns for place in self.by_turn[turn])
 
     def new(self) -> list[int]:
         """The turns whose form may be chosen freely: those that weren't sent before, and aren't frozen."""
@@ -208,8 +213,9 @@ class _Said:
             self._texts[turn] = _text(self._turns[turn])
 
     def before(self, turn: int) -> list[str]:
-        """Those of the turns before it."""
-        return self._texts[:turn]
+        """Those of the turns before it; none where they are so many that looking through them takes too long."""
+        earlier = self._texts[:turn]
+        return earlier if sum(map(len, earlier)) <= _MOST_SAID else []
 
 
 def _text(turn: Any) -> str:

@@ -63,6 +63,7 @@ async def open_beyond(
         version=repr((VERSION, [described(form) for form in tracks[0].forms], marks)),
         marks=marks,
         tidy=compress.tidy,
+        alone=not config.store.url.get_secret_value(),
         tokenizer=held.tokenizer,
         worth=Worth(rates, held.clock, compress.latency_usd_per_s, compress.provider_cache),
         clock=held.clock,

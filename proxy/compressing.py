@@ -41,6 +41,9 @@ __all__ = ["Compressing", "Track"]
 # No provider keeps a prompt for longer after its last use.
 _KEPT_BY_PROVIDERS_S = 86_400.0
 _VERSIONS = 1_024
+_TENANTS = 10_000
+# Longer new texts would take a processor for seconds; they are tidied.
+_MOST_CHARS = 400_000
 # Looking at what could be saved takes milliseconds of a processor, and nobody waits for it.
 _LOOKS_AT_ONCE = 2
 _OFF_LOOP_BYTES = 65_536
@@ -79,7 +82,8 @@ class Case:
 
 @dataclass(slots=True)
 class Compressing:
-    """`tracks`: those that serve first. `version`: of all settings that a decision depends on."""
+    """`tracks`: those that serve first. `version`: of all settings that a decision depends on. `alone`: no other
+    process sends requests for these tenants."""
 
     tracks: Sequence[Track]
     decisions: Decisions | None
@@ -95,8 +99,15 @@ class Compressing:
     shadows: Shadows | None = None
     keeping: Keeping | None = None
     counts: CompressCounts = field(default_factory=CompressCounts)
+    alone: bool = True
     _since_s: dict[str, float] = field(default_factory=dict)
+    _passed_s: dict[str, float] = field(default_factory=dict)
+    _passed_all_s: float = 0.0
+    _begun_s: float = field(init=False)
     _looks: int = 0
+
+    def __post_init__(self) -> None:
+        self._begun_s = self.clock.now_s()
 
     async def run(self, ex: Exchange, reach: Callable[[Form], bool]) -> Rewritten | None:
         """The body with its texts in the forms that this route may have; None where there is nothing to touch.
@@ -137,7 +148,8 @@ class Compressing:
             self._tell(ex, case, settled, rules)
         elif made.texts:
             ex.compress = "tidy"
-        if case.at < 0 and self._looks < _LOOKS_AT_ONCE:
+        if case.at < 0 and self._looks < _LOOKS_AT_ONCE and case.track.forms and texts.new():
+            self._looks += 1
             case.looking = self.spawn(self._look(ex.model, case))
         return self._with_tool(ex, case, made)
 
@@ -170,7 +182,9 @@ class Compressing:
         turns = turns_of(ex.endpoint, texts.payload)
         version = f"{self.version} {track.chain.version(case.route)}"
         before = before_turns(ex.endpoint, texts.payload)
-        keys = case.keys = await self._aside(ex, chain, ex.tenant, version, turns, before)
+        # What one route has proved is no other's: a conversation that goes on with another model begins anew there.
+        of_route = f"{version} {case.route.name}"
+        keys = case.keys = await self._aside(ex, chain, ex.tenant, of_route, turns, before)
 
         async def make(new: list[int], known: dict[int, Decision]) -> list[Decision]:
             form = track.forms[case.at] if case.at >= 0 else None
@@ -197,8 +211,22 @@ class Compressing:
             return [FROZEN] * len(new)
 
         first, ends = first_new(ex.endpoint, turns), request_ends(ex.endpoint, turns)
-        long = await self._in_force_s(decisions, version) >= _KEPT_BY_PROVIDERS_S
-        return await settle(decisions, keys, list(texts.by_turn), first, make, texts.frozen, ends=ends if long else ())
+        fresh = ends if await self._knows_all(ex.tenant, decisions, version) else ()
+        return await settle(decisions, keys, list(texts.by_turn), first, make, texts.frozen, ends=fresh)
+
+    def passed_by(self, tenant: str) -> None:
+        """A request of the tenant went upstream past all this: what it held was sent, and isn't noted anywhere."""
+        self._passed_s[tenant] = self.clock.now_s()
+        if len(self._passed_s) > _TENANTS:
+            self._passed_all_s = max(self._passed_all_s, self._passed_s.pop(next(iter(self._passed_s))))
+
+    async def _knows_all(self, tenant: str, decisions: Decisions, version: str) -> bool:
+        """Whether all that a provider may still have of this tenant is noted; only where this process is the only one,
+        and has been at work for as long."""
+        since_s = max(self._begun_s, self._passed_all_s, self._passed_s.get(tenant, 0.0))
+        if not self.alone or self.clock.now_s() - since_s < _KEPT_BY_PROVIDERS_S:
+            return False
+        return await self._in_force_s(decisions, version) >= _KEPT_BY_PROVIDERS_S
 
     async def _kept(self, ex: Exchange, texts: Texts, made: dict[int, Decision]) -> bool:
         """Whether what is left out can be had again wherever a marker says so."""
@@ -253,7 +281,8 @@ class Compressing:
         count = self._counter(ex.model)
         names = self.keeping.names(ex) if self.keeping is not None and case.retrieval is not None else None
         plain = tidied(case.texts, new, count)
-        made = decide(case.texts, new, form, count, known, names) if form is not None else plain
+        short = form is not None and case.texts.chars(new) <= _MOST_CHARS
+        made = decide(case.texts, new, form, count, known, names) if form is not None and short else plain
         return made, plain, self.tokenizer.count_request(ex.endpoint, case.texts.payload, ex.model)
 
     def _counter(self, model: str) -> Callable[[str], int]:
@@ -267,12 +296,10 @@ class Compressing:
 
     async def _look(self, model: str, case: Case) -> list[Use]:
         """What rules would do to new messages in the next form."""
-        texts, forms = case.texts, case.track.forms
-        if not forms or not texts.new():
-            return []
-        self._looks += 1
+        texts, form = case.texts, case.track.forms[0]
         try:
-            made = await asyncio.to_thread(decide, texts, texts.new(), forms[0], self._counter(model))
+            new = texts.new() if texts.chars(texts.new()) <= _MOST_CHARS else []
+            made = await asyncio.to_thread(decide, texts, new, form, self._counter(model))
         finally:
             self._looks -= 1
         uses = used(made, "observed")
@@ -348,6 +375,8 @@ class Compressing:
         """The whole request in a form, as if all of it were new; None where the form changes nothing."""
         assert ex.body is not None
         turns = [turn for turn in texts.by_turn if turn not in texts.frozen]
+        if texts.chars(turns) > _MOST_CHARS:
+            return None
         made = decide(texts, turns, form, self._counter(ex.model))
         if not rules_of(made):
             return None

@@ -14,18 +14,21 @@ from farthing.proxy.exchange import Call, Exchange
 __all__ = ["Shadows"]
 
 _MOST_COMPARED_BYTES = 2**20
+# A request has two at most, and more than so many are not begun: what they cost is known only when they end.
+_AT_ONCE = 8
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Shadows:
     """`compare`: whether two answers, as the upstream's bytes, say the same."""
 
     errands: Errands
     compare: Callable[[bytes, bytes], Awaitable[Opinion]]
+    under_way: int = 0
 
     def may(self, ex: Exchange) -> bool:
-        """Whether one more may be paid for."""
-        return self.errands.may(ex.model)
+        """Whether one more may be sent, and paid for."""
+        return self.under_way < _AT_ONCE and self.errands.may(ex.model)
 
     async def ask(self, ex: Exchange, body: bytes, form: str) -> Call:
         """Send `body` in the name of `ex`, and write the row. `form`: '' for the request as it came."""
@@ -33,7 +36,11 @@ class Shadows:
         for name in CARRIED:
             setattr(shadow, name, getattr(ex, name))
         shadow.body_out, shadow.compress = body, form
-        return await self.errands.run(shadow, f"{form or 'whole'} shadow of {ex.id}")
+        self.under_way += 1
+        try:
+            return await self.errands.run(shadow, f"{form or 'whole'} shadow of {ex.id}")
+        finally:
+            self.under_way -= 1
 
     async def worse(self, ex: Exchange, whole: Call | None, short: Call | None) -> float | None:
         """1 where the short request's answer doesn't say what the whole one's says, or that is in doubt; 0 where it

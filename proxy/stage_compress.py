@@ -36,9 +36,11 @@ class CompressStage(Quiet):
 
     def on_request(self, ex: Exchange) -> Verdict | Awaitable[Verdict]:
         """Put the shorter body in the place of the one to be sent."""
-        if not ex.optimise or ex.exact is None or ex.payload is None or ex.body is None:
-            return GO_ON
         beyond = self.beyond
+        if not ex.optimise or ex.exact is None or ex.payload is None or ex.body is None:
+            if beyond is not None:
+                beyond.passed_by(ex.tenant)
+            return GO_ON
         if ex.plain and not ex.controls.compress and (beyond is None or not (beyond.marks or beyond.keeping)):
             return GO_ON  # without a tool's message there is no result to shorten
         chosen = plan(tidy=self.tidy, squeeze=self.squeeze, asked=ex.controls.compress)
@@ -46,6 +48,8 @@ class CompressStage(Quiet):
             ex.decide(self.name, "plan", chosen.reason)
         if beyond is not None and chosen.may("recode"):
             return self._beyond(ex, beyond, chosen)
+        if beyond is not None:
+            beyond.passed_by(ex.tenant)
         if not chosen.tidy:
             return GO_ON
         work = partial(tidy, ex.endpoint, ex.payload, ex.body)

@@ -374,7 +374,6 @@ class Shifted(SystemClock):
         return super().now_s() + self.ahead_s
 
 
-@pytest.mark.xfail(reason="who asked for less isn't noted, so the turns seem never to have been sent", strict=True)
 @pytest.mark.parametrize("asked", ["tidy", "off"])
 async def test_turns_that_were_sent_as_the_client_asked_stay_so_once_the_policy_is_long_in_force(
     up: ScriptedUpstream, tmp_path: Path, asked: str
@@ -393,9 +392,6 @@ async def test_turns_that_were_sent_as_the_client_asked_stay_so_once_the_policy_
     ]
 
 
-@pytest.mark.xfail(
-    reason="keys of decisions hold no route, so another model gets what this one has proved", strict=True
-)
 async def test_a_model_that_proved_nothing_gets_no_text_in_the_form_that_another_has_proved(
     up: ScriptedUpstream, tmp_path: Path
 ) -> None:
