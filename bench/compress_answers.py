@@ -198,6 +198,14 @@ def reported(rows: Sequence[Row], items: Sequence[Asked], most_tokens: int) -> R
             those = [row for row in here if row.form == form]
             if those:
                 report.rows.append([name if form == WHOLE else "", form, *cells(those, whole)])
+    first = [row for row in rows if row.form == WHOLE]
+    again = {row.item: row.reply.text for row in rows if row.form == AGAIN}
+    report.notes += [
+        f"Of {len(first)} whole prompts {sum(row.right for row in first)} were answered rightly: no form can lose more "
+        "than these. Asked again, "
+        f"{sum(row.reply.text == again[row.item] for row in first if row.item in again)} of {len(again)} answers were "
+        "the same to the letter; the share right of these rows is of that part of the items only."
+    ]
     report.raw = [asdict(row) for row in rows]
     return report
 
