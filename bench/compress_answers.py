@@ -263,7 +263,8 @@ def told(items: Sequence[Asked], most_tokens: int) -> list[str]:
         "form of the same data, in pairs, and how many tokens and how much time that takes. What it can't: that a "
         "large model loses nothing (it may read forms that this one doesn't, and miss what this one never used), that "
         "two forms are equal (so few pairs only find large losses: five lost and none won are p = .06), or anything of "
-        "reasoning. A form can win here just because it is shorter.",
+        "reasoning. A form can win here just because it is shorter: the model then recites the passage that holds the "
+        "string, which counts as right.",
     ]
 
 
