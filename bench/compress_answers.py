@@ -198,6 +198,14 @@ def reported(rows: Sequence[Row], items: Sequence[Asked], most_tokens: int) -> R
             those = [row for row in here if row.form == form]
             if those:
                 report.rows.append([name if form == WHOLE else "", form, *cells(those, whole)])
+    first = [row for row in rows if row.form == WHOLE]
+    again = {row.item: row.reply.text for row in rows if row.form == AGAIN}
+    report.notes += [
+        f"Of {len(first)} whole prompts {sum(row.right for row in first)} were answered rightly: no form can lose more "
+        "than these. Asked again, "
+        f"{sum(row.reply.text == again[row.item] for row in first if row.item in again)} of {len(again)} answers were "
+        "the same to the letter; the share right of these rows is of that part of the items only."
+    ]
     report.raw = [asdict(row) for row in rows]
     return report
 
@@ -255,7 +263,8 @@ def told(items: Sequence[Asked], most_tokens: int) -> list[str]:
         "form of the same data, in pairs, and how many tokens and how much time that takes. What it can't: that a "
         "large model loses nothing (it may read forms that this one doesn't, and miss what this one never used), that "
         "two forms are equal (so few pairs only find large losses: five lost and none won are p = .06), or anything of "
-        "reasoning. A form can win here just because it is shorter.",
+        "reasoning. A form can win here just because it is shorter: the model then recites the passage that holds the "
+        "string, which counts as right.",
     ]
 
 
