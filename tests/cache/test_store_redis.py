@@ -19,6 +19,7 @@ from tests.fakes.valkey import ValkeyProcess, running_valkey
 
 KEY = "a" * 32
 DEADLINE_MS = 100.0
+SOON_S = 1.0  # a call that hangs takes minutes; a busy machine may take this for one that does not
 
 
 @pytest.fixture
@@ -66,7 +67,7 @@ async def test_killed_then_started_again(store: RedisStore, server: ValkeyProces
     await store.put(entry())
     with capture_logs() as logs:
         server.kill()
-        assert await faults(store, 20) < 0.3
+        assert await faults(store, 20) < SOON_S
         assert not (await store.stats()).healthy
         server.start()
         await recovers(store)
@@ -84,7 +85,7 @@ async def test_frozen_no_call_outlasts_the_deadline(store: RedisStore, server: V
     try:
         assert await faults(store, 3) < DEADLINE_MS / 1000 + 0.15
         # The breaker is open now: refused without waiting.
-        assert await faults(store, 5) < 0.02
+        assert await faults(store, 5) < 0.8 * DEADLINE_MS / 1000
     finally:
         server.thaw()
     await recovers(store)
