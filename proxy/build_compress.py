@@ -54,8 +54,9 @@ async def open_beyond(
         held.decisions = await open_decisions(config, held, stack)
     if held.removed is None and held.decisions is not None and compress.retrieval:
         held.removed = await open_removed(config, held, stack)
-    # The ranks take a second to load: not while a request waits for its tokens to be counted.
-    held.tasks.spawn(asyncio.to_thread(held.tokenizer.count, "farthing", "gpt-4o-mini"), "load ranks")
+    if any(track.serves for track in tracks):
+        # The ranks take a second and 80 MiB to load: not while a request waits for its tokens to be counted.
+        held.tasks.spawn(asyncio.to_thread(held.tokenizer.count, "farthing", "gpt-4o-mini"), "load ranks")
     marks = marks_of(compress)
     return Compressing(
         tracks=tracks,
