@@ -116,7 +116,7 @@ class Compressing:
         """
         assert ex.payload is not None
         assert ex.body is not None
-        texts, name = await self._aside(ex, _read, ex, self.marks)
+        texts, name = await self._aside(ex, _read, ex, self.marks, self.keeping is not None)
         if not texts.by_turn and (self.keeping is None or not ex.payload.get("tools")):
             return None
         route = RouteKey(ex.tenant, name)
@@ -384,11 +384,11 @@ class Compressing:
         return found.body if found.texts else None
 
 
-def _read(ex: Exchange, marks: Sequence[Marks]) -> tuple[Texts, str]:
-    """The texts that may be touched, and the route's name."""
+def _read(ex: Exchange, marks: Sequence[Marks], named: bool) -> tuple[Texts, str]:
+    """The texts that may be touched, and the route's name; where there are none only if it is asked for."""
     assert ex.payload is not None
     texts = Texts.of(ex.endpoint, ex.payload, marks)
-    return texts, route_name(ex.endpoint, ex.payload, ex.model)
+    return texts, route_name(ex.endpoint, ex.payload, ex.model) if texts.by_turn or named else ""
 
 
 def _rewritten(body: bytes, texts: Texts, decided: Mapping[int, Decision], tidy: bool) -> Rewritten:
