@@ -117,11 +117,13 @@ def sent(texts: Texts, decided: Mapping[int, Decision], *, tidy: bool) -> dict[P
     """What stands in each place's stead; places that stay as they are are left out."""
     found: dict[Place, str] = {}
     for turn, here in texts.by_turn.items():
-        decision = decided.get(turn, FROZEN if turn in texts.frozen else LEFT)
+        decision = decided.get(turn, LEFT)
         if decision == FROZEN:
             continue
         made = decision.texts
         for number, place in enumerate(here):
+            if place.frozen and turn not in decided:
+                continue  # as tidy alone has it: what stands behind the mark may be touched
             text = made[number] if number < len(made) else None
             if text is None and tidy and place.kind == "tool":
                 text = tidied_text(place.text)

@@ -24,11 +24,10 @@ _OFF_LOOP_BYTES = 65_536  # tidying more than this takes milliseconds, so it lea
 
 @dataclass(slots=True)
 class CompressStage(Quiet):
-    """Bodies that have no canonical form are left alone. `recode`, `squeeze`: their modes. `beyond`: what does both;
+    """Bodies that have no canonical form are left alone. `squeeze`: its mode. `beyond`: what recodes and squeezes;
     None: only tidy."""
 
     tidy: bool
-    recode: str = "off"
     squeeze: str = "off"
     beyond: Compressing | None = None
     name: str = field(default="compress", init=False)
