@@ -24,7 +24,18 @@ from farthing.compress.rule import Rule
 from farthing.compress.squeeze import Target, squeeze
 from farthing.compress.tidy import tidied_text
 
-__all__ = ["RECODE", "RULES", "VERSION", "Form", "Short", "described", "forms_of", "rules_with", "shorten"]
+__all__ = [
+    "RECODE",
+    "RULES",
+    "VERSION",
+    "Form",
+    "Short",
+    "described",
+    "forms_of",
+    "kept_whole",
+    "rules_with",
+    "shorten",
+]
 
 Count = Callable[[str], int]
 Mark = Callable[[str, int], str]
@@ -105,6 +116,11 @@ def rules_with(*, html: bool) -> tuple[Rule, ...]:
     from farthing.compress.reduce_html import HtmlRule
 
     return (HtmlRule(), *RULES)
+
+
+def kept_whole(form: Form) -> Form:
+    """The form without what can only be had again from a store: pages stay pages."""
+    return form._replace(rules=tuple(rule for rule in form.rules if rule.name != "html"))
 
 
 def shorten(

@@ -20,7 +20,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from farthing.compress.decided import FROZEN, Decision, chain, first_new, request_ends
 from farthing.compress.decided_store import Decisions, Settled, in_force_s, settle
-from farthing.compress.forms import Form
+from farthing.compress.forms import Form, kept_whole
 from farthing.compress.offer import TOOL_TOKENS, with_tool
 from farthing.compress.places import Marks, turns_of
 from farthing.compress.request import Texts, before_turns, decide, route_name, rules_of, sent, tidied
@@ -281,6 +281,8 @@ class Compressing:
         count = self._counter(ex.model)
         names = self.keeping.names(ex) if self.keeping is not None and case.retrieval is not None else None
         plain = tidied(case.texts, new, count)
+        if form is not None and names is None:
+            form = kept_whole(form)  # nothing goes for good that could be kept
         short = form is not None and case.texts.chars(new) <= _MOST_CHARS
         made = decide(case.texts, new, form, count, known, names) if form is not None and short else plain
         return made, plain, self.tokenizer.count_request(ex.endpoint, case.texts.payload, ex.model)

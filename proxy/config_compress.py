@@ -34,7 +34,7 @@ class Compress(Section):
     tidy: bool = True
     recode: Mode = "observe"
     squeeze: Mode = "off"
-    reduce_html: bool = Field(False, description="HTML to Markdown, as part of recode: what is lost can't be had again")
+    reduce_html: bool = Field(False, description="HTML to Markdown where the original can be had again")
     squeeze_to: float = Field(0.3, gt=0, lt=1, description="share of its tokens that a text keeps at least")
     squeeze_keeps_tokens: int = Field(0, ge=0, description="that a text keeps at least")
     words_model: Path | None = Field(None, description="a folder with LLMLingua-2's weights; leaves out single words")
@@ -52,6 +52,8 @@ class Compress(Section):
 
     @model_validator(mode="after")
     def _proof_needs_evidence(self) -> Compress:
+        if self.reduce_html and not self.retrieval:
+            raise ValueError("reduce_html takes markup away that the model may need: set retrieval = true too")
         serves = "serve" in (self.recode, self.squeeze)
         if serves and not self.unproven and not self.shadow_daily_usd:
             raise ValueError(

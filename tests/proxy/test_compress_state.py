@@ -22,7 +22,7 @@ def settings(**more: Any) -> Compress:
     [
         ({}, False, False),
         ({"max_worse": 0.1, "confidence": 0.9, "shadow_share": 0.5}, False, False),
-        ({"reduce_html": True}, True, True),
+        ({"reduce_html": True, "retrieval": True}, True, True),
         ({"retrieved": MARKS}, True, True),
         ({"squeeze_keeps_tokens": 500}, False, True),
         ({"recode": "observe"}, False, True),

@@ -476,26 +476,3 @@ def _responses(salt: int) -> list[dict[str, Any]]:
 def _texts_of(salt: int) -> tuple[str, str]:
     lines = [f"2026-01-01 10:{i // 60:02d}:{i % 60:02d} INFO job {i} of {salt} done" for i in range(200)]
     return json.dumps(orders(salt), indent=1), "\n".join(lines)
-
-
-async def test_behind_a_clients_cache_mark_the_same_is_tidied_whether_forms_are_watched_or_not(
-    up: ScriptedUpstream, tmp_path: Path
-) -> None:
-    mark = {"cache_control": {"type": "ephemeral"}}
-    loose = '{ "a" : [ 1, 2 ] }'
-    blocks = [
-        {"type": "tool_result", "tool_use_id": f"t{i}", "content": loose} | (mark if i == 0 else {}) for i in (0, 1)
-    ]
-    asked = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": blocks}]}
-    for number, recode in enumerate(("observe", "off")):
-        async with proxied(up.url, tmp_path / str(number), compress__recode=recode, cache__mode="off") as proxy:
-            await proxy.post(asked, "/v1/messages")
-    sent = [[block["content"] for block in json.loads(call.body)["messages"][0]["content"]] for call in up.calls]
-    assert sent == [[loose, '{"a":[1,2]}']] * 2
-
-
-async def test_squeeze_may_be_asked_for_where_it_is_served(up: ScriptedUpstream, tmp_path: Path) -> None:
-    async with proxied(up.url, tmp_path, **UNPROVEN, compress__squeeze="serve") as proxy:
-        await proxy.post(body(told()), x_farthing_compress="squeeze")
-        (row,) = await proxy.rows(1)
-    assert not [one for one in said(row) if one.startswith("plan:")]
