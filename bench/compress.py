@@ -23,7 +23,7 @@ from bench.compress_data import SLICES, Item, Messages, kept, load, with_texts
 from bench.compress_headroom import shortened
 from bench.compress_methods import Method, methods, restored
 from bench.peers import NotInstalled
-from bench.report import Report, Target, markdown, replace_section, save, show
+from bench.report import Report, Target, publish, show
 from farthing.proxy.tokens import Tokenizer
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -258,10 +258,8 @@ def write(report: Report, given: argparse.Namespace) -> None:
     command = f"python -m bench.compress --part {given.part}" + (" --quick" if given.quick else "")
     when = datetime.now(UTC).strftime("%Y-%m-%d")
     facts = {"machine": f"one core of {processor()}", "python": platform.python_version()}
-    save(report, given.results / "quick" if given.quick else given.results, facts, command, when)
-    if not (given.quick or given.no_docs or given.slice):
-        text = DOCUMENT.read_text("utf-8")
-        DOCUMENT.write_text(replace_section(text, report.name, markdown(report, facts, command, when)), "utf-8")
+    document = None if given.quick or given.no_docs or given.slice else DOCUMENT
+    publish(report, facts, command, when, given.results / "quick" if given.quick else given.results, document)
 
 
 def processor() -> str:

@@ -31,7 +31,7 @@ from bench.compress import DOCUMENT, RESULTS, ROOT, processor, wilson
 from bench.compress_data import Messages, with_texts
 from bench.compress_methods import methods
 from bench.compress_smaller import Asked, asked, holds, smaller
-from bench.report import Report, markdown, replace_section, save, show
+from bench.report import Report, publish, show
 from bench.same_prompt import served
 from farthing.cache.embedder import open_embedder
 from farthing.policies.agree import agree
@@ -280,10 +280,7 @@ def write(report: Report, given: argparse.Namespace) -> None:
     command = f"python -m bench.compress_answers --items {given.items} --tokens {given.tokens}"
     when = datetime.now(UTC).strftime("%Y-%m-%d")
     facts = {"machine": f"two cores of {processor()}, shared", "model": f"{MODEL}, Q4_1, greedy"}
-    save(report, given.results, facts, command, when)
-    if not given.no_docs:
-        text = DOCUMENT.read_text("utf-8")
-        DOCUMENT.write_text(replace_section(text, report.name, markdown(report, facts, command, when)), "utf-8")
+    publish(report, facts, command, when, given.results, None if given.no_docs else DOCUMENT)
 
 
 def _answer(reply: Reply) -> Answer:

@@ -23,7 +23,7 @@ from bench.compress import DOCUMENT, RESULTS, ROOT, processor
 from bench.compress_data import Item, load
 from bench.money_methods import Forms, Ours, Played, always, oracle, play, whole
 from bench.money_world import Conversation, PriceModel, grown, sessions, stable, with_clock
-from bench.report import Report, Target, markdown, replace_section, save, show
+from bench.report import Report, Target, publish, show
 from farthing.compress.later_turns import LaterTurns
 from farthing.compress.provider_cache import NO_CACHE, provider_cache
 from farthing.proxy.prices import RateCard
@@ -265,10 +265,8 @@ def write(report: Report, given: argparse.Namespace) -> None:
     command = f"python -m bench.compress_money --part {given.part}" + (" --quick" if given.quick else "")
     when = datetime.now(UTC).strftime("%Y-%m-%d")
     facts = {"machine": f"one core of {processor()}", "python": platform.python_version()}
-    save(report, RESULTS / "quick" if given.quick else RESULTS, facts, command, when)
-    if not (given.quick or given.no_docs):
-        text = DOCUMENT.read_text("utf-8")
-        DOCUMENT.write_text(replace_section(text, report.name, markdown(report, facts, command, when)), "utf-8")
+    document = None if given.quick or given.no_docs else DOCUMENT
+    publish(report, facts, command, when, RESULTS / "quick" if given.quick else RESULTS, document)
 
 
 def parser() -> argparse.ArgumentParser:

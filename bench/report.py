@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-__all__ = ["Report", "Target", "markdown", "replace_section", "save", "show"]
+__all__ = ["Report", "Target", "markdown", "publish", "replace_section", "save", "show"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,3 +123,13 @@ def replace_section(document: str, name: str, text: str) -> str:
     if not found or not closed:
         raise ValueError(f"the marks {begin} and {end} are not in the document")
     return f"{before}{begin}\n{text}\n{end}{after}"
+
+
+def publish(
+    report: Report, facts: dict[str, str], command: str, when: str, results: Path, document: Path | None
+) -> None:
+    """Every figure as JSON into the folder `results`, and the table into its section of `document`, unless None."""
+    save(report, results, facts, command, when)
+    if document is not None:
+        text = document.read_text("utf-8")
+        document.write_text(replace_section(text, report.name, markdown(report, facts, command, when)), "utf-8")
