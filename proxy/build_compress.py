@@ -25,6 +25,7 @@ from farthing.proxy.errand import Errands
 from farthing.proxy.errors import ConfigFault
 from farthing.proxy.held import State
 from farthing.proxy.keeping import Keeping
+from farthing.proxy.noted import Noted
 from farthing.proxy.prices import RateCard
 from farthing.proxy.shadow import Shadows
 from farthing.proxy.worth import Worth
@@ -64,12 +65,12 @@ async def open_beyond(
         version=repr((VERSION, [described(form) for form in tracks[0].forms], marks)),
         marks=marks,
         tidy=compress.tidy,
-        alone=not config.store.url.get_secret_value(),
         tokenizer=held.tokenizer,
         worth=Worth(rates, held.clock, compress.latency_usd_per_s, compress.provider_cache),
         clock=held.clock,
         spawn=lambda coro: held.tasks.spawn(coro, "compress"),
         randomness=held.randomness,
+        noted=Noted(held.clock, alone=not config.store.url.get_secret_value()),
         shadow_share=compress.shadow_share,
         counts=held.compressed,
         shadows=_shadows(compress, held, audits, thread),

@@ -19,7 +19,7 @@ from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 from farthing.compress.decided import FROZEN, Decision, chain, first_new, request_ends
-from farthing.compress.decided_store import Decisions, Settled, in_force_s, settle
+from farthing.compress.decided_store import Decisions, Settled, settle
 from farthing.compress.forms import Form, kept_whole
 from farthing.compress.offer import TOOL_TOKENS, with_tool
 from farthing.compress.places import Marks, turns_of
@@ -31,6 +31,7 @@ from farthing.proxy.clock import Clock, Randomness
 from farthing.proxy.compress_counts import CompressCounts, RouteCount, Use, changed, used
 from farthing.proxy.exchange import Exchange
 from farthing.proxy.keeping import Keeping, without_markers
+from farthing.proxy.noted import Noted
 from farthing.proxy.retrieving import Retrieval
 from farthing.proxy.shadow import Shadows
 from farthing.proxy.tokens import Tokenizer
@@ -38,10 +39,6 @@ from farthing.proxy.worth import Worth
 
 __all__ = ["Compressing", "Track"]
 
-# No provider keeps a prompt for longer after its last use.
-_KEPT_BY_PROVIDERS_S = 86_400.0
-_VERSIONS = 1_024
-_TENANTS = 10_000
 # Longer new texts would take a processor for seconds; they are tidied.
 _MOST_CHARS = 400_000
 # Looking at what could be saved takes milliseconds of a processor, and nobody waits for it.
@@ -82,8 +79,8 @@ class Case:
 
 @dataclass(slots=True)
 class Compressing:
-    """`tracks`: those that serve first. `version`: of all settings that a decision depends on. `alone`: no other
-    process sends requests for these tenants."""
+    """`tracks`: those that serve first. `version`: of all settings that a decision depends on. `noted`: whether all
+    that was sent is."""
 
     tracks: Sequence[Track]
     decisions: Decisions | None
@@ -95,19 +92,12 @@ class Compressing:
     clock: Clock
     spawn: Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]]
     randomness: Randomness
+    noted: Noted
     shadow_share: float
     shadows: Shadows | None = None
     keeping: Keeping | None = None
     counts: CompressCounts = field(default_factory=CompressCounts)
-    alone: bool = True
-    _since_s: dict[str, float] = field(default_factory=dict)
-    _passed_s: dict[str, float] = field(default_factory=dict)
-    _passed_all_s: float = 0.0
-    _begun_s: float = field(init=False)
     _looks: int = 0
-
-    def __post_init__(self) -> None:
-        self._begun_s = self.clock.now_s()
 
     async def run(self, ex: Exchange, reach: Callable[[Form], bool]) -> Rewritten | None:
         """The body with its texts in the forms that this route may have; None where there is nothing to touch.
@@ -148,9 +138,10 @@ class Compressing:
             self._tell(ex, case, settled, rules)
         elif made.texts:
             ex.compress = "tidy"
-        if case.at < 0 and self._looks < _LOOKS_AT_ONCE and case.track.forms and texts.new():
+        watched = self._watched(case, reach)
+        if watched and self._looks < _LOOKS_AT_ONCE and texts.new():
             self._looks += 1
-            case.looking = self.spawn(self._look(ex.model, case))
+            case.looking = self.spawn(self._look(ex.model, case, watched))
         return self._with_tool(ex, case, made)
 
     def _with_tool(self, ex: Exchange, case: Case, made: Rewritten) -> Rewritten:
@@ -175,6 +166,12 @@ class Compressing:
             if allowed:
                 return Case(texts, track, route, proved - 1)
         return Case(texts, Track(Chain(()), (), serves=False), route, -1)
+
+    def _watched(self, case: Case, reach: Callable[[Form], bool]) -> dict[Form, str]:
+        """The first form of each track that this request could have and doesn't, and why it doesn't."""
+        tracks = [track for track in self.tracks if track is not case.track or case.at < 0]
+        first = {track.forms[0]: "not_proved" if track.serves else "observing" for track in reversed(tracks)}
+        return {form: why for form, why in first.items() if reach(form)}
 
     async def _settled(self, ex: Exchange, case: Case, decisions: Decisions) -> dict[int, Settled]:
         """What is decided for each turn; new ones get the form that is proved, or none."""
@@ -211,22 +208,8 @@ class Compressing:
             return [FROZEN] * len(new)
 
         first, ends = first_new(ex.endpoint, turns), request_ends(ex.endpoint, turns)
-        fresh = ends if await self._knows_all(ex.tenant, decisions, version) else ()
+        fresh = ends if await self.noted.all_of(ex.tenant, decisions, version) else ()
         return await settle(decisions, keys, list(texts.by_turn), first, make, texts.frozen, ends=fresh)
-
-    def passed_by(self, tenant: str) -> None:
-        """A request of the tenant went upstream past all this: what it held was sent, and isn't noted anywhere."""
-        self._passed_s[tenant] = self.clock.now_s()
-        if len(self._passed_s) > _TENANTS:
-            self._passed_all_s = max(self._passed_all_s, self._passed_s.pop(next(iter(self._passed_s))))
-
-    async def _knows_all(self, tenant: str, decisions: Decisions, version: str) -> bool:
-        """Whether all that a provider may still have of this tenant is noted; only where this process is the only one,
-        and has been at work for as long."""
-        since_s = max(self._begun_s, self._passed_all_s, self._passed_s.get(tenant, 0.0))
-        if not self.alone or self.clock.now_s() - since_s < _KEPT_BY_PROVIDERS_S:
-            return False
-        return await self._in_force_s(decisions, version) >= _KEPT_BY_PROVIDERS_S
 
     async def _kept(self, ex: Exchange, texts: Texts, made: dict[int, Decision]) -> bool:
         """Whether what is left out can be had again wherever a marker says so."""
@@ -247,16 +230,6 @@ class Compressing:
         at = max([steps.get(one.form, -1) for one in decided if any(one.texts)], default=-1)
         if at >= 0:
             self._ask(ex, case, at)
-
-    async def _in_force_s(self, decisions: Decisions, version: str) -> float:
-        """Since when the store knows all that was sent under this version, in seconds."""
-        now_s = self.clock.now_s()
-        since_s = self._since_s.get(version)
-        if since_s is None:
-            since_s = self._since_s[version] = now_s - await in_force_s(decisions, version, now_s)
-            if len(self._since_s) > _VERSIONS:
-                del self._since_s[next(iter(self._since_s))]
-        return now_s - since_s
 
     def _pays(
         self, ex: Exchange, case: Case, tokens: int, made: Sequence[Decision], before: int, spent_s: float
@@ -296,17 +269,18 @@ class Compressing:
         worth = f", ${case.predicted_usd:.6f} predicted" if case.predicted_usd else ""
         ex.decide("compress", ex.compress, f"{'+'.join(rules)}: {new} tokens of new messages{worth}, {old} of old ones")
 
-    async def _look(self, model: str, case: Case) -> list[Use]:
-        """What rules would do to new messages in the next form."""
-        texts, form = case.texts, case.track.forms[0]
+    async def _look(self, model: str, case: Case, forms: Mapping[Form, str]) -> list[Use]:
+        """What rules would do to new messages in these forms."""
+        uses: list[Use] = []
         try:
-            new = texts.new() if texts.chars(texts.new()) <= _MOST_CHARS else []
-            made = await asyncio.to_thread(decide, texts, new, form, self._counter(model))
+            new = case.texts.new() if case.texts.chars(case.texts.new()) <= _MOST_CHARS else []
+            for form, why in forms.items():
+                made = await asyncio.to_thread(decide, case.texts, new, form, self._counter(model))
+                uses += used(made, "observed")
+                self.counts.left[why] += changed(made)
         finally:
             self._looks -= 1
-        uses = used(made, "observed")
         self.counts.add(uses)
-        self.counts.left["not_proved" if case.track.serves else "observing"] += changed(made)
         case.count.observed += sum(use.tokens for use in uses)
         return uses
 
@@ -320,8 +294,11 @@ class Compressing:
         looked = case.looking
         there = looked is not None and looked.done() and not looked.cancelled() and looked.exception() is None
         if looked is not None and there and (uses := looked.result()):
-            rules = "+".join(dict.fromkeys(use.rule for use in uses))
-            ex.decide("compress", "observed", f"{rules} would save {sum(use.tokens for use in uses)} tokens")
+            tokens: dict[str, int] = {}
+            for use in uses:
+                tokens[use.rule] = tokens.get(use.rule, 0) + use.tokens
+            said = ", ".join(f"{rule} would save {saved} tokens" for rule, saved in tokens.items())
+            ex.decide("compress", "observed", said)
         if ex.call is None or ex.call.answer is None:
             return
         case.count.sent += sum(use.tokens for use in ex.uses)

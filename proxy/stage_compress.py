@@ -38,7 +38,7 @@ class CompressStage(Quiet):
         beyond = self.beyond
         if not ex.optimise or ex.exact is None or ex.payload is None or ex.body is None:
             if beyond is not None:
-                beyond.passed_by(ex.tenant)
+                beyond.noted.passed_by(ex.tenant)
             return GO_ON
         if ex.plain and not ex.controls.compress and (beyond is None or not (beyond.marks or beyond.keeping)):
             return GO_ON  # without a tool's message there is no result to shorten
@@ -48,7 +48,7 @@ class CompressStage(Quiet):
         if beyond is not None and chosen.may("recode"):
             return self._beyond(ex, beyond, chosen)
         if beyond is not None:
-            beyond.passed_by(ex.tenant)
+            beyond.noted.passed_by(ex.tenant)
         if not chosen.tidy:
             return GO_ON
         work = partial(tidy, ex.endpoint, ex.payload, ex.body)

@@ -165,3 +165,20 @@ async def test_what_is_on_stands_in_readyz(up: ScriptedUpstream, tmp_path: Path)
     async with proxied(up.url, tmp_path, **UNPROVEN, compress__squeeze="observe") as proxy:
         state = (await proxy.client.get("/readyz")).json()
     assert (state["tidy"], state["recode"], state["squeeze"]) == (True, "serve unproven", "observe")
+
+
+@pytest.mark.parametrize("squeeze", [{"unproven": True}, {"shadow_daily_usd": 1, "shadow_share": 0.001}, None])
+async def test_recoding_is_watched_beside_squeeze(
+    up: ScriptedUpstream, tmp_path: Path, squeeze: dict[str, Any] | None
+) -> None:
+    up.default.wait_s = 0.3
+    compress = {"squeeze": "observe"} if squeeze is None else {"squeeze": "serve", **squeeze}
+    async with proxied(up.url, tmp_path, compress=compress) as proxy:
+        proxy.services.state.tokenizer.count("loads the ranks", "m")
+        await proxy.post(body(told()))
+        await quiet(proxy)
+        (row,) = await proxy.rows(1)
+        found = await counted(proxy)
+    assert found["texts", "rows", "observed"] == 1
+    assert found["left", "observing"] >= 1
+    assert any(one.startswith("observed") and "rows would save" in one for one in said(row))
