@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from bench.compress_data import Item, texts
 from farthing.compress.forms import RULES, Form, rules_with, shorten
 from farthing.compress.json_part import same_json
+from farthing.compress.removed import Handles
 from farthing.compress.tidy import tidied_text
 
 __all__ = ["Method", "methods", "restored"]
@@ -46,7 +47,7 @@ def methods() -> list[Method]:
     return [
         Method("tidy", _tidy, lossless=True),
         Method("tidy + recode", _formed(Form("recode")), lossless=True),
-        Method("+ HTML reduced", _formed(Form("recode", rules_with(html=True)))),
+        Method("+ HTML reduced", _formed(Form("recode", rules_with(html=True)), Handles(b"bench", "bench"))),
         Method("squeeze .5", _formed(Form("squeeze", keep=0.5))),
         Method("squeeze .4", _formed(Form("squeeze", keep=0.4))),
         Method("squeeze .3", _formed(Form("squeeze", keep=0.3))),
@@ -81,12 +82,12 @@ def _tidy(text: str, question: str, count: Count) -> tuple[str, tuple[str, ...]]
     return (text, ()) if short is None else (short, ("tidy",))
 
 
-def _formed(form: Form) -> Callable[[str, str, Count], tuple[str, tuple[str, ...]]]:
-    """As it is served: tidied, and in this form."""
+def _formed(form: Form, names: Handles | None = None) -> Callable[[str, str, Count], tuple[str, tuple[str, ...]]]:
+    """As it is served: tidied, and in this form; with `names` where the model can ask for what was left out."""
 
     def formed(text: str, question: str, count: Count) -> tuple[str, tuple[str, ...]]:
         tidied, first = _tidy(text, question, count)
-        found = shorten(text, question, form, count)
+        found = shorten(text, question, form, count, names=names)
         return (tidied, first) if found is None else (found.text, first + found.rules)
 
     return formed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,59 +13,21 @@ from farthing.cache.store_redis import RedisStore
 from farthing.compress.decided import LEFT, LOST, Decision, chain, first_new, tenant_tag
 from farthing.compress.decided_disk import FileDecisions
 from farthing.compress.decided_redis import RedisDecisions
-from farthing.compress.decided_store import Decisions, Found, MemoryDecisions, Settled, settle
+from farthing.compress.decided_store import Decisions, Found, Settled, settle
 from farthing.proxy.clock import FakeClock
 from farthing.proxy.errors import StoreFault
+from tests.fakes.decisions import TTL_S, Opened
 from tests.fakes.valkey import ValkeyProcess
 
-TTL_S = 1000.0
 KEYS = chain("t", "p", [{"role": "user", "content": str(n)} for n in range(5)])
 OTHERS = chain("u", "p", [{"role": "user", "content": str(n)} for n in range(5)])
 SHORT = Decision(("short", None), ("rows", "table"), (12, 5))
 Make = Callable[[], Awaitable[Decisions]]
 
 
-@pytest.fixture(scope="module")
-def valkey() -> Iterator[ValkeyProcess]:
-    with ValkeyProcess() as server:
-        yield server
-
-
 @pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture(params=["memory", "file", "file, nothing hot", "redis", "redis, nothing hot"])
-async def make(
-    request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock, valkey: ValkeyProcess
-) -> AsyncIterator[Make]:
-    """Opens the store; once more: another process's view of the same (memory has only the one)."""
-    kind: str = request.param
-    memory = 0 if "nothing" in kind else 10**6
-    opened: list[Any] = []
-    if kind.startswith("redis"):
-        valkey.command("FLUSHALL")
-
-    async def another() -> Decisions:
-        made: Decisions
-        if kind == "memory":
-            made = opened[0] if opened else MemoryDecisions(clock=clock, ttl_s=TTL_S, most_bytes=10**6)
-        elif kind.startswith("redis"):
-            server = RedisStore(valkey.url, deadline_ms=2000, clock=clock)
-            made = RedisDecisions(server, clock=clock, ttl_s=TTL_S, memory_bytes=memory)
-            opened.append(server)
-        else:
-            path = tmp_path / "state" / "decided.db"
-            file = FileDecisions(path, clock=clock, ttl_s=TTL_S, max_bytes=10**7, memory_bytes=memory, flush_ms=1)
-            await file.open()
-            made = file
-        opened.append(made)
-        return made
-
-    yield another
-    for each in opened:
-        await each.close()
+def make(opened: Opened) -> Make:
+    return opened.another
 
 
 async def written(store: Decisions) -> None:

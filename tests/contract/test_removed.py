@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,59 +12,24 @@ from farthing.cache.store_redis import RedisStore
 from farthing.compress.decided import tenant_tag
 from farthing.compress.decided_disk import FileDecisions
 from farthing.compress.decided_redis import RedisDecisions
-from farthing.compress.decided_store import MemoryDecisions
 from farthing.compress.removed import Handles, Removed
 from farthing.proxy.clock import FakeClock
 from farthing.proxy.errors import StoreFault
+from tests.fakes.decisions import TTL_S, Opened
 from tests.fakes.valkey import ValkeyProcess
 
-TTL_S = 1000.0
 ONE, TWO = Handles(b"s" * 32, "one"), Handles(b"s" * 32, "two")
 LONG = "x" * 300_000
 Make = Callable[[], Awaitable[Removed]]
 
 
-@pytest.fixture(scope="module")
-def valkey() -> Iterator[ValkeyProcess]:
-    with ValkeyProcess() as server:
-        yield server
-
-
 @pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture(params=["memory", "file", "file, nothing hot", "redis", "redis, nothing hot"])
-async def make(
-    request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock, valkey: ValkeyProcess
-) -> AsyncIterator[Make]:
-    """Opens the store; once more: another process's view of the same (memory has only the one)."""
-    kind: str = request.param
-    memory = 0 if "nothing" in kind else 10**6
-    opened: list[Any] = []
-    if kind.startswith("redis"):
-        valkey.command("FLUSHALL")
-
+def make(opened: Opened) -> Make:
     async def another() -> Removed:
-        if kind == "memory":
-            held = opened[0] if opened else MemoryDecisions(clock=clock, ttl_s=TTL_S, most_bytes=10**6)
-            opened.append(held)
-            return Removed(held)
-        if kind.startswith("redis"):
-            server = RedisStore(valkey.url, deadline_ms=2000, clock=clock)
-            opened.append(server)
-            return Removed(RedisDecisions(server, clock=clock, ttl_s=TTL_S, memory_bytes=memory))
-        file = FileDecisions(
-            tmp_path / "removed.db", clock=clock, ttl_s=TTL_S, max_bytes=10**7, memory_bytes=memory, flush_ms=1
-        )
-        await file.open()
-        opened.append(file)
-        return Removed(file, file.flush)
+        store = await opened.another()
+        return Removed(store, store.flush if isinstance(store, FileDecisions) else None)
 
-    yield another
-    for each in opened:
-        await each.close()
+    return another
 
 
 async def test_what_is_kept_can_be_had_at_once_by_every_process_and_by_nobody_else(make: Make) -> None:

@@ -1,0 +1,35 @@
+"""What several contract suites stand on."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from farthing.proxy.clock import FakeClock
+from tests.fakes.decisions import KINDS, Opened
+from tests.fakes.valkey import ValkeyProcess
+
+
+@pytest.fixture(scope="module")
+def valkey() -> Iterator[ValkeyProcess]:
+    with ValkeyProcess() as server:
+        yield server
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture(params=KINDS)
+async def opened(
+    request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock, valkey: ValkeyProcess
+) -> AsyncIterator[Opened]:
+    """Each kind of store of decisions in turn, empty."""
+    if request.param.startswith("redis"):
+        valkey.command("FLUSHALL")
+    stores = Opened(request.param, tmp_path / "state" / "decided.db", clock, valkey)
+    yield stores
+    await stores.close()
