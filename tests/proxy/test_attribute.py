@@ -17,7 +17,7 @@ from farthing.proxy.attribute import (
     attribute_upstream,
     same_model,
 )
-from farthing.proxy.config import ModelPrice
+from farthing.proxy.config_prices import ModelPrice
 from farthing.proxy.prices import RateCard
 from farthing.proxy.usage import Usage, UsageSource
 

@@ -9,7 +9,8 @@ import pytest
 from rich.console import Console
 
 from farthing.proxy.cli_prices import check, show
-from farthing.proxy.config import Config, ModelPrice, Prices
+from farthing.proxy.config import Config
+from farthing.proxy.config_prices import ModelPrice, Prices
 from tests.fakes.rows import ledger, row
 
 HOSTILE = ["[/x]", "[bold]x[/bold]", "[red", "a\x1b[31mb", "a\u202eb", "m" * 380_000]

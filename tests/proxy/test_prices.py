@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from farthing.proxy.config import ModelPrice
+from farthing.proxy.config_prices import ModelPrice
 from farthing.proxy.prices import RateCard
 from farthing.proxy.usage import Usage
 
