@@ -34,6 +34,7 @@ from farthing.proxy.prices import RateCard
 from farthing.proxy.row import LONGEST_NAME, Row
 from farthing.proxy.tokens import Tokenizer
 from farthing.proxy.usage import Usage, UsageSource, total
+from farthing.proxy.usage_row import details_of
 
 __all__ = ["Account", "AccountStage", "cache_status", "dollars"]
 
@@ -241,7 +242,7 @@ class Account:
             if not error and ex.outcome is not Outcome.COMPLETED:
                 error = call.error
             if ex.leads:
-                attempts, attempts_detail = len(call.attempts), _attempts(call.attempts)
+                attempts, attempts_detail = len(call.attempts), _attempts(call.attempts, call.usage, call.earlier)
                 if call.started_tick is not None:
                     upstream_ms = ((call.ended_tick or ended) - call.started_tick) * 1000
         billed = _with_earlier(ex, usage)
@@ -250,7 +251,7 @@ class Account:
             usage_source = ""
         else:
             original, sent = (usage or billed).tokens_in, billed.tokens_in
-            cached, written, usage_source = billed.cached, billed.cache_write, billed.source._value_
+            cached, written, usage_source = billed.tokens_read, billed.tokens_written, billed.source._value_
             tokens_out, reasoning = billed.tokens_out, billed.reasoning
             if free:
                 sent = cached = written = 0
@@ -328,8 +329,13 @@ def _decisions(ex: Exchange) -> str:
     return orjson.dumps([[item.stage, item.action, item.reason] for item in ex.decisions]).decode()
 
 
-def _attempts(attempts: list[Attempt]) -> str:
-    return "[" + ",".join([_attempt(attempt) for attempt in attempts]) + "]"
+def _attempts(attempts: list[Attempt], usage: Usage | None, earlier: list[Usage]) -> str:
+    """The tries; the last one with what the columns don't tell apart of the answer's usage, and of those before it."""
+    told = [_attempt(attempt) for attempt in attempts]
+    if told and (earlier or (usage is not None and not usage.plain)):
+        more = orjson.dumps(details_of(usage, earlier)).decode()
+        told[-1] = f"{told[-1][:-1]},{more[1:]}"
+    return f"[{','.join(told)}]"
 
 
 def _attempt(attempt: Attempt) -> str:

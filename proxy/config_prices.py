@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import date
 from decimal import ROUND_HALF_EVEN, Decimal
+from itertools import pairwise
 from typing import Any
 
 from pydantic import Field, model_validator
@@ -155,7 +156,7 @@ class ModelPrice(_PriceList):
     @model_validator(mode="after")
     def _in_order(self) -> ModelPrice:
         days = [*([self.valid_from] if self.valid_from else []), *(change.valid_from for change in self.changes)]
-        if any(late <= early for early, late in zip(days, days[1:], strict=False)):
+        if any(late <= early for early, late in pairwise(days)):
             raise ValueError("changes must come in the order of their days, each on a day of its own")
         return self
 

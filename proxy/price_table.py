@@ -70,7 +70,7 @@ def find(model: str, provider: str | None, url: str | None) -> Listed | None:
         tries += [(bare, find_provider_by_id(providers, prefix)), (bare, by_name(bare))]
     for name, found in tries:
         info = found.find_model(name, all_providers=providers) if found is not None else None
-        if info is not None:
+        if found is not None and info is not None:
             # Where one provider resells another's models, its tiers are not the other's.
             own = any(info is each for each in found.models)
             rows = tuple(row for row in _rows(info, edition()) if own or not row.tier)

@@ -16,7 +16,7 @@ from decimal import Decimal
 from typing import Any, Protocol
 
 from farthing.proxy import price_table
-from farthing.proxy.price_rows import BUCKETS, PriceRow, Tiered, in_force
+from farthing.proxy.price_rows import PriceRow, Tiered, in_force
 from farthing.proxy.usage import EXTRAS, PLAIN, Usage
 
 __all__ = ["OwnPrice", "Price", "RateCard", "Rates", "Tiered"]
@@ -111,7 +111,7 @@ class Rates:
             total += usage.cached * rung[2] + usage.cache_write * rung[3] + usage.reasoning * rung[5]
         extras = usage[_FIRST_EXTRA:]
         if extras != PLAIN:
-            total += sum([count * rate for count, rate in zip(extras[:-1], rung[6:], strict=True)])
+            total += sum([getattr(usage, name) * rate for name, rate in zip(EXTRAS, rung[6:], strict=True)])
         unit = self._unit
         if unit == 1:
             return total

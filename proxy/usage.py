@@ -56,6 +56,11 @@ class Usage(NamedTuple):
     tier: str = ""
 
     @property
+    def plain(self) -> bool:
+        """Whether the five buckets of every answer, at the standard tier, are all that there is."""
+        return self[_FIRST_EXTRA:] == PLAIN
+
+    @property
     def tokens_in(self) -> int:
         """All input tokens."""
         plain = self.fresh + self.cached + self.cache_write
@@ -125,8 +130,7 @@ def from_payload(endpoint: str, usage: Mapping[str, Any], tier: object = "") -> 
     Sources: OpenAI API reference (usage objects), Anthropic API reference (Messages, `usage`), xAI's guides (reasoning,
     prompt caching), DeepSeek API reference (`usage`).
     """
-    if tier:
-        tier = "" if tier == "default" else tier_of(tier)
+    answered_at = tier_of(tier) if tier and tier != "default" else ""
     try:
         if endpoint == "messages":
             return _of_messages(usage) if "input_tokens" in usage else None
@@ -172,9 +176,9 @@ def from_payload(endpoint: str, usage: Mapping[str, Any], tier: object = "") -> 
     if thought > whole_out:
         thought = whole_out
     plain = Usage(whole_in - reads - writes, reads, writes, whole_out - thought, thought)
-    if media is None and made_media is None and not tier:
+    if media is None and made_media is None and not answered_at:
         return plain
-    return _with_media(plain, media or {}, made_media or {})._replace(tier=tier)
+    return _with_media(plain, media or {}, made_media or {})._replace(tier=answered_at)
 
 
 def _with_media(plain: Usage, media: Mapping[str, Any], made_media: Mapping[str, Any]) -> Usage:
@@ -183,18 +187,21 @@ def _with_media(plain: Usage, media: Mapping[str, Any], made_media: Mapping[str,
     Where a provider doesn't say which modality was read from its cache (`cached_tokens_details` does), text was, as far
     as there is text. What can't be counted, or exceeds what there is, stays with the text.
     """
-    fresh, cached, output = plain.fresh, plain.cached, plain.output
-    found: dict[str, int] = {}
     known = media.get("cached_tokens_details")
+    by_media = known if isinstance(known, Mapping) else {}
+    usage = plain
     for name in ("audio", "image"):
         whole = _or_none(media.get(f"{name}_tokens")) or 0
-        read = _or_none(known.get(f"{name}_tokens")) if isinstance(known, Mapping) else None
-        read = max(0, whole - fresh) if read is None else read
-        found[f"{name}_cached"] = read = min(read, whole, cached)
-        found[f"{name}_in"] = new = min(whole - read, fresh)
-        found[f"{name}_out"] = said = min(_or_none(made_media.get(f"{name}_tokens")) or 0, output)
-        fresh, cached, output = fresh - new, cached - read, output - said
-    return plain._replace(fresh=fresh, cached=cached, output=output, **found)
+        read = _or_none(by_media.get(f"{name}_tokens"))
+        read = min(max(0, whole - usage.fresh) if read is None else read, whole, usage.cached)
+        new = min(whole - read, usage.fresh)
+        made = min(_or_none(made_media.get(f"{name}_tokens")) or 0, usage.output)
+        usage = usage._replace(fresh=usage.fresh - new, cached=usage.cached - read, output=usage.output - made)
+        if name == "audio":
+            usage = usage._replace(audio_in=new, audio_cached=read, audio_out=made)
+        else:
+            usage = usage._replace(image_in=new, image_cached=read, image_out=made)
+    return usage
 
 
 def _of_messages(usage: Mapping[str, Any]) -> Usage:
