@@ -88,6 +88,20 @@ class PriceRow:
         """What is priced."""
         return BUCKETS[self.bucket]
 
+    def to_json(self) -> dict[str, object]:
+        """The row as plain values; the amount as a decimal text."""
+        hours = None if self.hours is None else [each.isoformat("minutes") for each in self.hours]
+        return {
+            **self.kind._asdict(),
+            "past_tokens": self.past,
+            "tier": self.tier or "standard",
+            "valid_from": None if self.valid_from is None else self.valid_from.isoformat(),
+            "valid_until": None if self.valid_until is None else self.valid_until.isoformat(),
+            "hours_utc": hours,
+            "usd_per_million": f"{self.usd:f}",
+            "source": self.source,
+        }
+
     def holds(self, at: datetime) -> bool:
         """Whether it is in force at that moment, given in UTC."""
         day = at.date()

@@ -121,12 +121,17 @@ def test_buckets_are_disjoint_and_their_sum_is_the_providers(endpoint: str, payl
         assert usage.tokens_in == (payload.get(f"{given}_tokens") or 0)
 
 
-@given(st.sampled_from(["chat", "responses", "messages", "embeddings", "?"]), st.recursive(
-    COUNTS, lambda inner: st.dictionaries(st.sampled_from(NAMES + DETAILS + MORE) | st.text(max_size=3), inner) | st.lists(inner), max_leaves=12,
-), COUNTS | st.lists(COUNTS, max_size=1))  # fmt: skip
-def test_absurd_payloads_never_raise(endpoint: str, payload: object, tier: object) -> None:
-    if isinstance(payload, dict):
-        from_payload(endpoint, payload, tier)
+KEYS = st.sampled_from(NAMES + DETAILS + MORE) | st.text(max_size=3)
+ABSURD = st.recursive(COUNTS, lambda inner: st.dictionaries(KEYS, inner) | st.lists(inner), max_leaves=12)
+
+
+@given(
+    st.sampled_from(["chat", "responses", "messages", "embeddings", "?"]),
+    st.dictionaries(KEYS, ABSURD),
+    COUNTS | st.lists(COUNTS, max_size=1),
+)
+def test_absurd_payloads_never_raise(endpoint: str, payload: dict[str, Any], tier: object) -> None:
+    from_payload(endpoint, payload, tier)
     assert len(tier_of(tier)) <= 32
 
 
