@@ -28,6 +28,7 @@ from farthing.proxy.attribute import (
 )
 from farthing.proxy.clock import Clock
 from farthing.proxy.compress_counts import CompressCounts
+from farthing.proxy.drift_sample import DriftSample
 from farthing.proxy.exchange import Attempt, CacheStatus, Endpoint, Exchange, Outcome, Quiet
 from farthing.proxy.ledger import Ledger
 from farthing.proxy.prices import RateCard
@@ -75,6 +76,7 @@ class Account:
     patience_s: float = 0.05
     compressed: CompressCounts = field(default_factory=CompressCounts)
     slow: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2))
+    drift: DriftSample | None = None
 
     # -- headers
 
@@ -161,7 +163,11 @@ class Account:
 
     def must_wait(self, ex: Exchange) -> bool:
         """Whether there is something to wait for: a look-up under way, tokens to be counted off the event loop."""
-        return (ex.looking is not None and not ex.looking.done()) or self._must_count(ex)
+        return (
+            (ex.looking is not None and not ex.looking.done())
+            or self._must_count(ex)
+            or (self.drift is not None and self.drift.wants(ex))
+        )
 
     def _must_count(self, ex: Exchange) -> bool:
         return changed(ex) or needs_counting(ex, self._usage(ex))
@@ -177,6 +183,8 @@ class Account:
             self.book(ex, usage, self.money(ex, usage))
         else:
             self.book_known(ex)
+        if self.drift is not None and self.drift.wants(ex):
+            await self.drift.compare(ex)
 
     def book_known(self, ex: Exchange) -> None:
         """Append the row of an exchange that has nothing to wait for."""

@@ -183,6 +183,7 @@ class Ledger(Section):
     flush_ms: float = Field(50.0, gt=0, le=100)
     buffer_rows: int = Field(10_000, ge=1)
     jsonl: Path | None = None
+    drift_sample: float = Field(0.01, ge=0, le=1, description="share of answers whose tokens are counted here too")
 
 
 class NamedScope(Section):
