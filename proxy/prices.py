@@ -170,15 +170,15 @@ class RateCard:
         return model in self._own_rows
 
     def rows(self, model: str) -> tuple[PriceRow, ...]:
-        """All rows of a model, of every date: the configuration's own, else the table's."""
-        own = self._own_rows.get(model)
-        if own is not None or not model:
-            return own or ()
+        """All rows of a model, of every date: the configuration's own, and the table's where those begin some day."""
+        own = self._own_rows.get(model, ())
+        if not model or (own and own[0].valid_from is None):
+            return own
         listed = price_table.find(model, self._provider, self._url)
         if listed is not None:
-            return listed.rows
+            return own + listed.rows
         others = {each.provider: each.rows for each in price_table.listings(model)}
-        return others["openai"] if "openai" in others else next(iter(others.values()), ())
+        return own + (others["openai"] if "openai" in others else next(iter(others.values()), ()))
 
     def describe(self, model: str, at_s: float) -> dict[str, Any] | None:
         """The rates as plain values for a person, with source and the table's date; None where they are unknown."""

@@ -86,6 +86,7 @@ def test_before_its_first_day_the_tables_price_holds() -> None:
     assert (before.usd, after.usd) == (Decimal("0.15"), 7)
     assert card.price("nobodys", Usage(1), at(2026)) is None
     assert card.owns("gpt-4o-mini")
+    assert {row.source for row in card.rows("gpt-4o-mini")} > {"config"}
 
 
 @pytest.mark.parametrize(
