@@ -258,7 +258,8 @@ class Account:
             original = sent = cached = written = tokens_out = reasoning = None
             usage_source = ""
         else:
-            original, sent = (usage or billed).tokens_in, billed.tokens_in
+            sent = billed.tokens_in
+            original = sent if usage is billed or usage is None else usage.tokens_in
             cached, written, usage_source = billed.tokens_read, billed.tokens_written, billed.source._value_
             tokens_out, reasoning = billed.tokens_out, billed.reasoning
             if free:

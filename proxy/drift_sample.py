@@ -42,12 +42,13 @@ class DriftSample:
     _again_tick: float = float("-inf")
 
     def __post_init__(self) -> None:
-        """The share as the largest end of an id that is taken."""
-        self._below = f"{round(self.share * 16**_ID_DIGITS):0{_ID_DIGITS + 1}x}"
+        """The share as what the end of an id must be below; hexadecimal digits are below "g"."""
+        share = round(self.share * 16**_ID_DIGITS)
+        self._below = f"{share:0{_ID_DIGITS}x}" if share < 16**_ID_DIGITS else "g"
 
     def wants(self, ex: Exchange) -> bool:
         """Whether this exchange is to be counted; cheap, as it is asked of each."""
-        if "0" + ex.id[-_ID_DIGITS:] >= self._below:
+        if ex.id[-_ID_DIGITS:] >= self._below:
             return False
         call, body = ex.call, ex.body
         return (

@@ -63,10 +63,8 @@ class Usage(NamedTuple):
     @property
     def tokens_in(self) -> int:
         """All input tokens."""
-        plain = self.fresh + self.cached + self.cache_write
-        if self[_FIRST_EXTRA:] == PLAIN:
-            return plain
-        return plain + self.cache_write_1h + self.audio_in + self.audio_cached + self.image_in + self.image_cached
+        fresh, cached, written, _, _, _, hour, audio, audio_cached, _, image, image_cached, _, _, _ = self
+        return fresh + cached + written + hour + audio + audio_cached + image + image_cached
 
     @property
     def tokens_out(self) -> int:
