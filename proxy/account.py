@@ -229,7 +229,8 @@ class Account:
         answer = call.answer if call is not None else None
         output = self.tokenizer.count_text_out(ex.endpoint, answer, ex.model) if answer else 0
         tokens_in = self._tokens_in(ex, ex.payload) - ex.tokens_saved
-        return Usage(fresh=max(0, tokens_in), output=output, source=UsageSource.COUNTED)
+        tier = call.tier if call is not None else ""
+        return Usage(fresh=max(0, tokens_in), output=output, source=UsageSource.COUNTED, tier=tier)
 
     def _tokens_in(self, ex: Exchange, payload: dict[str, Any]) -> int:
         return self.tokenizer.count_request(ex.endpoint, payload, ex.model)

@@ -15,7 +15,7 @@ import orjson
 
 from farthing.proxy.exchange import Endpoint
 from farthing.proxy.sse import events
-from farthing.proxy.usage import Usage, from_payload
+from farthing.proxy.usage import Usage, from_payload, tier_of
 
 __all__ = ["StreamObserver", "decoded", "loads", "read_whole"]
 
@@ -30,7 +30,7 @@ class StreamObserver:
         self._endpoint = endpoint
         self._counted: dict[str, Any] = {}
         self._begun = False
-        self._tier: Any = ""
+        self._tier: object = ""
         self.model = ""
 
     def see(self, piece: bytes) -> bool:
@@ -56,6 +56,11 @@ class StreamObserver:
                 )
                 usage_only = value.get("choices") == []
         return usage_only
+
+    @property
+    def tier(self) -> str:
+        """The service tier that the stream named last; '' for the standard one."""
+        return tier_of(self._tier) if self._tier else ""
 
     @property
     def usage(self) -> Usage | None:

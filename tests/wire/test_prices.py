@@ -38,12 +38,12 @@ def whole(**more: Any) -> Script:
     return Script(body=orjson.dumps(answer), headers={"Content-Type": "application/json"})
 
 
-def stream(**more: Any) -> Script:
+def stream(*, usage_told: bool = True, **more: Any) -> Script:
     base = {"id": "c", "object": "chat.completion.chunk", "model": "m"} | more
     chunks = [
         base | {"choices": [{"index": 0, "delta": {"role": "assistant", "content": "said"}}]},
         base | {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]},
-        base | {"choices": [], "usage": USAGE},
+        *([base | {"choices": [], "usage": USAGE}] if usage_told else []),
     ]
     body = b"".join(b"data: " + orjson.dumps(chunk) + b"\n\n" for chunk in chunks) + b"data: [DONE]\n\n"
     return Script(body=body, headers={"Content-Type": "text/event-stream"})
@@ -97,6 +97,19 @@ async def test_the_answers_tier_is_what_is_billed_and_the_ledger_says_so(up: Scr
     assert out[0]["rows"]["same"]["rows"] == 5
     assert check(config, Console(file=io.StringIO()), out.append) == 1
     assert out[1][0]["tiers_without_price"] == {"scale": 1}
+
+
+async def test_a_stream_without_usage_is_counted_and_costs_what_its_tier_does(
+    up: ScriptedUpstream, tmp_path: Path
+) -> None:
+    async with proxied(up.url, tmp_path, prices=PRICES) as proxy:
+        for tier in ("default", "flex"):
+            up.script(stream(usage_told=False, service_tier=tier))
+            await proxy.post(chat("streamed", service_tier=tier, stream=True))
+        rows = await proxy.rows(2)
+    assert [row["usage_source"] for row in rows] == ["counted"] * 2
+    assert rows[0]["tokens_in_sent"] == rows[1]["tokens_in_sent"] > 0
+    assert rows[0]["cost_usd"] == 2 * rows[1]["cost_usd"] > 0
 
 
 @pytest.mark.parametrize("times", [1.0, 1.2])
