@@ -86,10 +86,14 @@ def _now(row: PricedRow, card: RateCard) -> tuple[int | None, str]:
         return 0, row.price_source  # nothing was sent, or nothing that has a price
     used = billed_by(row)
     asked, served = row.model_requested, row.model_served or row.model_requested
-    one = same_model(asked, served) and not errand
-    rates = rates_of_one(card, asked, served, row.ts) if one else card.rates(served, row.ts)
-    answered = used.answer is not None and (errand or 200 <= used.status < 300)
-    usages = [*used.earlier, *([used.answer] if answered and used.answer is not None else [])]
+    answer = used.answer if errand or 200 <= used.status < 300 else None
+    if answer is None and not errand:
+        rates = card.rates(asked, row.ts)  # what failed has no model that served it (attribute_failure)
+    elif same_model(asked, served) and not errand:
+        rates = rates_of_one(card, asked, served, row.ts)
+    else:
+        rates = card.rates(served, row.ts)
+    usages = [*used.earlier, *([] if answer is None else [answer])]
     if not usages:
         return 0, row.price_source
     source = covering(rates, usages[-1])

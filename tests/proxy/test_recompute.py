@@ -48,6 +48,7 @@ def booked(
     model: str = "own",
     served: str = "own",
     at_s: float = NEW_YEAR,
+    status: int = 200,
     **changes: Any,
 ) -> Row:
     """The row that the account itself writes of such an answer."""
@@ -56,7 +57,8 @@ def booked(
     ex.model, ex.received_s, ex.compress, ex.tokens_saved = model, at_s, "", 0
     call = ex.call
     assert call is not None
-    call.usage, call.earlier, call.model_served, call.head = usage, earlier, served, Head(200, CIMultiDict())
+    call.usage, call.earlier, call.model_served, call.head = usage, earlier, served, Head(status, CIMultiDict())
+    call.attempts[-1].status = status
     for name, value in changes.items():
         setattr(ex, name, value)
     return account.row(ex, usage, account.money(ex, usage))
@@ -114,6 +116,15 @@ def test_history_that_somebody_rewrote_is_found_and_a_price_declared_since_is_to
 )
 def test_rows_of_every_kind(told: Row, verdict: Verdict) -> None:
     assert recompute(told, CARD).verdict is verdict
+
+
+@pytest.mark.parametrize("status", [500, 429])
+def test_what_was_billed_before_a_failure_is_priced_as_it_was_booked(status: int) -> None:
+    """The model asked for and the dated one that answered before have different rates (gpt-3.5-turbo-1106)."""
+    names = {"model": "gpt-3.5-turbo", "served": "gpt-3.5-turbo-1106"}
+    told = booked(None, [Usage(fresh=1000), Usage(output=9)], status=status, **names)
+    assert told.cost_usd == 1000 * 500_000 + 9 * 1_500_000
+    assert recompute(told, CARD).verdict is Verdict.SAME
 
 
 def test_an_errands_price_is_its_overhead() -> None:
