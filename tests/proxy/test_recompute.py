@@ -64,7 +64,7 @@ def booked(
     return account.row(ex, usage, account.money(ex, usage))
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(
     st.none() | USAGES,
     st.lists(USAGES, max_size=2),
