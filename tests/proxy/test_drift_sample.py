@@ -24,6 +24,7 @@ ANSWER = orjson.dumps({"choices": [{"index": 0, "message": {"role": "assistant",
 
 def answered(tokens_in: int = 208, tokens_out: int = 201, **changes: Any) -> Exchange:
     ex = exchange()
+    ex.id = "far-0000ffff"
     ex.payload = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": TEXT}]}
     ex.body, ex.plain, ex.model, ex.stream = orjson.dumps(ex.payload), True, "gpt-4o-mini", False
     call = ex.call
