@@ -74,7 +74,7 @@ def encode(entry: Entry) -> bytes:
             entry.content_type,
             entry.stored_s,
             entry.expires_s,
-            usage and [usage.fresh, usage.cached, usage.cache_write, usage.output, usage.reasoning, usage.source.value],
+            usage and _parts(usage),
             entry.tags,
             len(entry.body),
             deflated,
@@ -139,15 +139,24 @@ def _entry(fields: list[Any], body: memoryview) -> Entry | None:
         shape=shape,
         content_type=content_type,
         body=whole,
-        usage=None if usage is None else _usage(*usage),
+        usage=None if usage is None else _usage(usage),
         stored_s=stored_s,
         expires_s=expires_s,
         tags=tuple((name, value) for name, value in tags),
     )
 
 
-def _usage(fresh: int, cached: int, cache_write: int, output: int, reasoning: int, source: str) -> Usage:
-    return Usage(fresh, cached, cache_write, output, reasoning, UsageSource(source))
+def _parts(usage: Usage) -> list[Any]:
+    """The five buckets and who counted; the others follow only where there are any."""
+    five = [usage.fresh, usage.cached, usage.cache_write, usage.output, usage.reasoning, usage.source.value]
+    return five if usage.plain else [*five, *usage[len(five) :]]
+
+
+def _usage(parts: list[Any]) -> Usage:
+    fresh, cached, cache_write, output, reasoning, source, *extras = parts
+    if not extras:
+        return Usage(fresh, cached, cache_write, output, reasoning, UsageSource(source))
+    return Usage(fresh, cached, cache_write, output, reasoning, UsageSource(source), *extras)
 
 
 def _digest(*parts: bytes | memoryview) -> bytes:

@@ -28,12 +28,14 @@ from farthing.proxy.attribute import (
 )
 from farthing.proxy.clock import Clock
 from farthing.proxy.compress_counts import CompressCounts
+from farthing.proxy.drift_sample import DriftSample
 from farthing.proxy.exchange import Attempt, CacheStatus, Endpoint, Exchange, Outcome, Quiet
 from farthing.proxy.ledger import Ledger
 from farthing.proxy.prices import RateCard
 from farthing.proxy.row import LONGEST_NAME, Row
 from farthing.proxy.tokens import Tokenizer
 from farthing.proxy.usage import Usage, UsageSource, total
+from farthing.proxy.usage_row import details_of
 
 __all__ = ["Account", "AccountStage", "cache_status", "dollars"]
 
@@ -74,6 +76,7 @@ class Account:
     patience_s: float = 0.05
     compressed: CompressCounts = field(default_factory=CompressCounts)
     slow: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2))
+    drift: DriftSample | None = None
 
     # -- headers
 
@@ -160,7 +163,11 @@ class Account:
 
     def must_wait(self, ex: Exchange) -> bool:
         """Whether there is something to wait for: a look-up under way, tokens to be counted off the event loop."""
-        return (ex.looking is not None and not ex.looking.done()) or self._must_count(ex)
+        return (
+            (ex.looking is not None and not ex.looking.done())
+            or self._must_count(ex)
+            or (self.drift is not None and self.drift.wants(ex))
+        )
 
     def _must_count(self, ex: Exchange) -> bool:
         return changed(ex) or needs_counting(ex, self._usage(ex))
@@ -176,6 +183,8 @@ class Account:
             self.book(ex, usage, self.money(ex, usage))
         else:
             self.book_known(ex)
+        if self.drift is not None and self.drift.wants(ex):
+            await self.drift.compare(ex)
 
     def book_known(self, ex: Exchange) -> None:
         """Append the row of an exchange that has nothing to wait for."""
@@ -220,7 +229,8 @@ class Account:
         answer = call.answer if call is not None else None
         output = self.tokenizer.count_text_out(ex.endpoint, answer, ex.model) if answer else 0
         tokens_in = self._tokens_in(ex, ex.payload) - ex.tokens_saved
-        return Usage(fresh=max(0, tokens_in), output=output, source=UsageSource.COUNTED)
+        tier = call.tier if call is not None else ""
+        return Usage(fresh=max(0, tokens_in), output=output, source=UsageSource.COUNTED, tier=tier)
 
     def _tokens_in(self, ex: Exchange, payload: dict[str, Any]) -> int:
         return self.tokenizer.count_request(ex.endpoint, payload, ex.model)
@@ -241,7 +251,7 @@ class Account:
             if not error and ex.outcome is not Outcome.COMPLETED:
                 error = call.error
             if ex.leads:
-                attempts, attempts_detail = len(call.attempts), _attempts(call.attempts)
+                attempts, attempts_detail = len(call.attempts), _attempts(call.attempts, call.usage, call.earlier)
                 if call.started_tick is not None:
                     upstream_ms = ((call.ended_tick or ended) - call.started_tick) * 1000
         billed = _with_earlier(ex, usage)
@@ -249,8 +259,9 @@ class Account:
             original = sent = cached = written = tokens_out = reasoning = None
             usage_source = ""
         else:
-            original, sent = (usage or billed).tokens_in, billed.tokens_in
-            cached, written, usage_source = billed.cached, billed.cache_write, billed.source._value_
+            sent = billed.tokens_in
+            original = sent if usage is billed or usage is None else usage.tokens_in
+            cached, written, usage_source = billed.tokens_read, billed.tokens_written, billed.source._value_
             tokens_out, reasoning = billed.tokens_out, billed.reasoning
             if free:
                 sent = cached = written = 0
@@ -328,8 +339,13 @@ def _decisions(ex: Exchange) -> str:
     return orjson.dumps([[item.stage, item.action, item.reason] for item in ex.decisions]).decode()
 
 
-def _attempts(attempts: list[Attempt]) -> str:
-    return "[" + ",".join([_attempt(attempt) for attempt in attempts]) + "]"
+def _attempts(attempts: list[Attempt], usage: Usage | None, earlier: list[Usage]) -> str:
+    """The tries; the last one with what the columns don't tell apart of the answer's usage, and of those before it."""
+    told = [_attempt(attempt) for attempt in attempts]
+    if told and (earlier or (usage is not None and not usage.plain)):
+        more = orjson.dumps(details_of(usage, earlier)).decode()
+        told[-1] = f"{told[-1][:-1]},{more[1:]}"
+    return f"[{','.join(told)}]"
 
 
 def _attempt(attempt: Attempt) -> str:

@@ -96,6 +96,9 @@ class Admin:
             "config_id": config.id,
             "in_flight": services.admit.in_flight,
             "ledger": "off" if self._held.ledger is None else "ok" if self._held.ledger.healthy else "degraded",
+            "usage_drift": [
+                model for model, ratio in self._held.drift.ratios(self._held.clock.now_s()).items() if ratio.alarm
+            ],
             "ledger_dropped": 0 if self._held.ledger is None else self._held.ledger.dropped,
         }
 
@@ -114,8 +117,19 @@ class Admin:
             "semantic_entries": services.thread.entries if services.thread else 0,
             "optimisation_off": 1 if self._held.switch() else 0,
             **dict(self._held.compressed.values()),
+            **self._drift(),
             **{f"stage_errors:{name}": count for name, count in services.pipeline.stage_errors.items()},
         }
+
+    def _drift(self) -> dict[str, float]:
+        """How far our count of tokens is from the provider's, and whether that is alarming, by model."""
+        found: dict[str, float] = {}
+        for model, ratio in self._held.drift.ratios(self._held.clock.now_s()).items():
+            for direction, share in (("in", ratio.tokens_in), ("out", ratio.tokens_out)):
+                if share is not None:
+                    found[f"usage_drift_ratio:{direction}:{model}"] = share
+            found[f"usage_drift_alarm:{model}"] = float(ratio.alarm)
+        return found
 
     async def _metrics(self) -> web.Response:
         with contextlib.suppress(FarthingError):

@@ -84,9 +84,11 @@ def attribute_upstream(
         return UNKNOWN
     same = same_model(model_requested, model_served)
     if same:
-        asked = served = rates_of_one(card, model_requested, model_served, at_s)  # nothing was routed
+        of_all = rates_of_one(card, model_requested, model_served, at_s)
+        asked = served = covering(of_all, usage)  # nothing was routed
     else:
-        asked, served = card.rates(model_requested, at_s), card.rates(model_served, at_s)
+        of_all = card.rates(model_served, at_s)
+        asked, served = covering(card.rates(model_requested, at_s), usage), covering(of_all, usage)
     if asked is None or served is None:
         return UNKNOWN
     if asked is served and not tokens_saved and would_read is None and not other_attempts and not retrieved:
@@ -97,8 +99,10 @@ def attribute_upstream(
     reads = usage if would_read is None else with_reads(usage, would_read)
     original = as_original(reads, tokens_saved, saved_before, tokens_before) if tokens_saved else reads
     p0, p1, p2, p3 = asked.pico(original), asked.pico(reads), served.pico(reads), served.pico(usage)
-    p4 = p3 + sum(served.pico(other) for other in other_attempts)
-    asked_back = sum(served.pico(other) for other in retrieved)
+    others, asked_back = billed(of_all, other_attempts), billed(of_all, retrieved)
+    if others is None or asked_back is None:
+        return UNKNOWN
+    p4 = p3 + others
     return Money(
         baseline=p0,
         cost=p4 + asked_back,
@@ -122,7 +126,7 @@ def attribute_hit(
     miss was, so that the same answer never has two baselines.
     """
     one = model_served if same_model(model, model_served) else model
-    rates = rates_of_one(card, model, one, at_s) if usage is not None else None
+    rates = covering(rates_of_one(card, model, one, at_s), usage) if usage is not None else None
     if rates is None or usage is None:
         return UNKNOWN
     if one is model and model_served != model and card.rates(model_served, at_s) is None:
@@ -143,9 +147,9 @@ def attribute_failure(card: RateCard, model: str, at_s: float, retrieved: Sequen
     rates = card.rates(model, at_s)
     if not retrieved:
         return _NOTHING._replace(price_source=rates.source if rates else "")
-    if rates is None:
+    pico = billed(rates, retrieved)
+    if rates is None or pico is None:
         return UNKNOWN
-    pico = sum(rates.pico(usage) for usage in retrieved)
     return _NOTHING._replace(cost=pico, saved_compress=-pico, price_source=rates.source)
 
 
@@ -153,11 +157,27 @@ def overhead_money(card: RateCard, model: str, usage: Usage | None, at_s: float)
     """What a call of farthing's own cost: overhead alone, as no client asked; unknown where usage or rates are."""
     if usage is None:
         return _NOTHING._replace(overhead=None)
-    rates = card.rates(model, at_s)
+    rates = covering(card.rates(model, at_s), usage)
     if rates is None:
         return _NOTHING._replace(overhead=None)
     modelled = usage.source is UsageSource.COUNTED
     return _NOTHING._replace(overhead=rates.pico(usage), price_source=rates.source, modelled=modelled)
+
+
+def covering(rates: Rates | None, usage: Usage) -> Rates | None:
+    """The rates of the tier that answered, if they price all that was used."""
+    return None if rates is None else rates.covering(usage)
+
+
+def billed(rates: Rates | None, usages: Sequence[Usage]) -> int | None:
+    """What several answers cost, each at its own tier's rates; None where one of them has no known price."""
+    pico = 0
+    for usage in usages:
+        one = covering(rates, usage)
+        if one is None:
+            return None
+        pico += one.pico(usage)
+    return pico
 
 
 def same_model(asked: str, served: str) -> bool:
@@ -181,8 +201,9 @@ def rates_of_one(card: RateCard, asked: str, served: str, at_s: float) -> Rates 
 
 def with_reads(usage: Usage, cached: int) -> Usage:
     """The same input with another share of it read from the provider's cache."""
-    cached = max(0, min(cached, usage.tokens_in - usage.cache_write))
-    return usage._replace(cached=cached, fresh=usage.tokens_in - usage.cache_write - cached)
+    movable = usage.fresh + usage.cached
+    cached = max(0, min(cached, movable))
+    return usage._replace(cached=cached, fresh=movable - cached)
 
 
 def as_original(usage: Usage, saved: int, saved_before: int, tokens_before: int) -> Usage:

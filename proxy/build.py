@@ -31,6 +31,7 @@ from farthing.proxy.build_semantic import (
 from farthing.proxy.config import Config
 from farthing.proxy.connections import Connections
 from farthing.proxy.deadlines import Deadlines
+from farthing.proxy.drift_sample import DriftSample
 from farthing.proxy.errand import Errands
 from farthing.proxy.exchange import Stage
 from farthing.proxy.held import State
@@ -111,6 +112,8 @@ async def build(config: Config, held: State, stack: AsyncExitStack, old: Service
         patience_s=config.semantic.deadline_ms / 1000,
         compressed=held.compressed,
     )
+    if config.ledger.drift_sample:
+        account.drift = DriftSample(held.drift, config.ledger.drift_sample, held.tokenizer, account.slow, held.clock)
     compress = CompressStage(config.compress.tidy, config.compress.squeeze)
     pipeline, admit, on_the_way = lay_out(config, held, semantic, compress, connections, account)
     audits = Errands(

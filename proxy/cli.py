@@ -294,19 +294,41 @@ def cache_calibrate(
 
 
 @prices_app.command("show", epilog="Example: farthing prices show gpt-4o-mini")
-def prices_show(model: str, config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """A model's price now, and where it comes from."""
+def prices_show(
+    model: str, config: ConfigOption = None, state: StateOption = None, as_json: JsonOption = False
+) -> None:
+    """A model's price rows, of every date and tier, and where they come from; exit 1 where there is no price."""
     from farthing.proxy.cli_prices import show
 
-    raise typer.Exit(show(_load(config), model, _emit if as_json else None, Console()))
+    loaded = _load(config, state_dir=state)
+    raise typer.Exit(show(loaded, model, _emit if as_json else None, Console(width=_width())))
 
 
-@prices_app.command("check", epilog="Example: farthing prices check")
-def prices_check(config: ConfigOption = None, state: StateOption = None) -> None:
-    """Which models in the ledger have no price; exit 1 where there are any."""
+@prices_app.command("check", epilog="Example: farthing prices check gpt-5.6")
+def prices_check(
+    model: Annotated[str | None, typer.Argument(help="This model alone.")] = None,
+    config: ConfigOption = None,
+    state: StateOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Which models in the ledger have no price, and which of their tiers and tokens; exit 1 where there are any."""
     from farthing.proxy.cli_prices import check as run
 
-    raise typer.Exit(run(_load(config, state_dir=state), Console()))
+    raise typer.Exit(run(_load(config, state_dir=state), Console(width=_width()), _emit if as_json else None, model))
+
+
+@prices_app.command("recompute", epilog="Example: farthing prices recompute --since 2026-01-01")
+def prices_recompute(
+    since: Annotated[str, typer.Option(help="7d, 24h, or a date.")] = "30d",
+    config: ConfigOption = None,
+    state: StateOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Price the ledger's rows again, each at the rates of its day; exit 1 where one comes to another amount."""
+    from farthing.proxy.cli_prices import recomputed
+
+    loaded = _load(config, state_dir=state)
+    raise typer.Exit(recomputed(loaded, since, _emit if as_json else None, Console(width=_width())))
 
 
 @policy_app.command("off", epilog="Example: farthing policy off")

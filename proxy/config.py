@@ -29,6 +29,7 @@ from pydantic import (
 
 from farthing.policies.freshness import Kind
 from farthing.proxy.config_compress import Compress
+from farthing.proxy.config_prices import Prices
 from farthing.proxy.config_section import Section
 from farthing.proxy.errors import ConfigFault
 from farthing.proxy.exchange import Endpoint
@@ -182,23 +183,7 @@ class Ledger(Section):
     flush_ms: float = Field(50.0, gt=0, le=100)
     buffer_rows: int = Field(10_000, ge=1)
     jsonl: Path | None = None
-
-
-class ModelPrice(Section):
-    """An own price for a model, in US dollars per million tokens."""
-
-    input_usd_per_mtok: Decimal = Field(ge=0)
-    output_usd_per_mtok: Decimal = Field(Decimal(0), ge=0)
-    cached_usd_per_mtok: Decimal | None = Field(None, ge=0)
-    cache_write_usd_per_mtok: Decimal | None = Field(None, ge=0)
-    reasoning_usd_per_mtok: Decimal | None = Field(None, ge=0)
-    source: str = "config"
-
-
-class Prices(Section):
-    """Overrides of the price table, by model name as the answer or the request names it."""
-
-    models: dict[str, ModelPrice] = Field(default_factory=dict)
+    drift_sample: float = Field(0.01, ge=0, le=1, description="share of answers whose tokens are counted here too")
 
 
 class NamedScope(Section):

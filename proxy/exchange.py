@@ -230,7 +230,8 @@ class Call:
     `answer`: the decoded bytes of the whole answer, set at the end where it was kept within bounds. `value`: of a whole
     answer that is a JSON object, the same read. `event_stream`:
     it came as server-sent events. `complete`: it ended as HTTP says it should. `earlier`: what answers before this one
-    used, in which the model only asked for what had been left out; `usage` is the last one's.
+    used, in which the model only asked for what had been left out; `usage` is the last one's. `tier`: the service tier
+    that a stream named, whether or not it told its usage.
     """
 
     id: str
@@ -243,6 +244,7 @@ class Call:
     usage: Usage | None = None
     earlier: list[Usage] = field(default_factory=list)
     model_served: str = ""
+    tier: str = ""
     answer: bytes | None = None
     value: dict[str, Any] | None = None
     event_stream: bool = False

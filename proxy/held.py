@@ -29,6 +29,7 @@ from farthing.proxy.reuse_state import REUSE
 from farthing.proxy.stage_semantic import Case
 from farthing.proxy.tasks import TaskGroup
 from farthing.proxy.tokens import Tokenizer
+from farthing.proxy.usage_drift import Drift
 
 __all__ = ["State", "open_state", "open_store"]
 
@@ -60,6 +61,7 @@ class State:
     places: Places
     lately: Lately
     compressed: CompressCounts
+    drift: Drift
     decisions: Decisions | None = None
     removed: Removed | None = None
 
@@ -118,6 +120,7 @@ async def open_state(config: Config, clock: Clock, randomness: Randomness, stack
         places=Places(Templates()),
         lately=Lately(),
         compressed=CompressCounts(),
+        drift=Drift(),
     )
 
 

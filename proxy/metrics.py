@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
+from typing import TypeVar
 
 import orjson
 import structlog
@@ -28,6 +29,7 @@ __all__ = ["Metrics"]
 
 log = structlog.get_logger("farthing.metrics")
 
+Family = TypeVar("Family", CounterMetricFamily, GaugeMetricFamily)
 PICO = 1e-12
 MAX_NAMES = 50
 OTHER = "other"
@@ -58,6 +60,13 @@ LABELLED: Mapping[str, tuple[str, tuple[str, ...]]] = {
     ),
     "compress_texts": ("Messages in which a rule did that.", ("rule", "mode")),
     "compress_left": ("Messages left as they were, or tidied, though they might have been shorter.", ("reason",)),
+}
+LABELLED_GAUGES: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "usage_drift_ratio": (
+        "How far our own count of tokens is from the provider's, as a share of theirs, over an hour's sample.",
+        ("direction", "model"),
+    ),
+    "usage_drift_alarm": ("1 while that is more than 2 % for a model whose tokenizer is ours.", ("model",)),
 }
 STAGE_ERRORS = "stage_errors:"
 TOKEN_KINDS = (
@@ -121,8 +130,8 @@ class Metrics:
         registry.register(self._watched)
 
     def watch(self, gauges: Callable[[], Mapping[str, float]]) -> None:
-        """Ask `gauges` at every scrape for values by name: those of GAUGES and COUNTERS, those of LABELLED as
-        `name:label:label`, bounded by the source, and `stage_errors:STAGE`."""
+        """Ask `gauges` at every scrape for values by name: those of GAUGES and COUNTERS, those of LABELLED and
+        LABELLED_GAUGES as `name:label:label`, bounded by the source, and `stage_errors:STAGE`."""
         self._watched.sources.append(gauges)
 
     def observe(self, rows: Sequence[Row]) -> None:
@@ -236,11 +245,9 @@ class Watched(Collector):
             if name in values:
                 yield CounterMetricFamily(f"farthing_{name}", meaning, value=values[name])
         for name, (meaning, labels) in LABELLED.items():
-            counted = CounterMetricFamily(f"farthing_{name}", meaning, labels=labels)
-            for key, value in sorted(values.items()):
-                if key.startswith(f"{name}:"):
-                    counted.add_metric(key.split(":")[1:], value)
-            yield counted
+            yield labelled(CounterMetricFamily(f"farthing_{name}", meaning, labels=labels), name, values)
+        for name, (meaning, labels) in LABELLED_GAUGES.items():
+            yield labelled(GaugeMetricFamily(f"farthing_{name}", meaning, labels=labels), name, values)
         stages: Tally[str] = Tally()
         for name, value in values.items():
             if name.startswith(STAGE_ERRORS):
@@ -251,6 +258,14 @@ class Watched(Collector):
         for stage, count in sorted(stages.items()):
             errors.add_metric([stage], count)
         yield errors
+
+
+def labelled(family: Family, name: str, values: Mapping[str, float]) -> Family:
+    """The family with every value that is named after it; its last label may hold colons."""
+    for key, value in sorted(values.items()):
+        if key.startswith(f"{name}:"):
+            family.add_metric(key.split(":", len(family._labelnames))[1:], value)
+    return family
 
 
 def known(value: str, values: frozenset[str]) -> str:

@@ -203,7 +203,7 @@ class UpstreamStage(Quiet):
                     await sink.write(tail, usage_only=usage_only)
         finally:
             if observer is not None:
-                call.usage, call.model_served = observer.usage, observer.model
+                call.usage, call.model_served, call.tier = observer.usage, observer.model, observer.tier
         call.complete = True
         if understood and (body := sink.body()) is not None:
             call.answer = decoded(body, head.headers, 8 * self.limits.buffer_bytes)

@@ -17,6 +17,8 @@ LEAVES = {
     "header_facts",
     "jsontext",
     "lexicon",
+    "price_rows",
+    "price_table",
     "prices",
     "sse",
     "tokens",

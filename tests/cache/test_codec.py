@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from farthing.cache.codec import Labels, decode, encode, peek
 from farthing.cache.entry import Entry
-from farthing.proxy.usage import Usage, UsageSource
+from farthing.proxy.usage import EXTRAS, Usage, UsageSource
 
 text = st.text(st.characters(), max_size=20)  # surrogates among them: raw header bytes come so
 counts = st.integers(0, 2**70)
@@ -37,6 +37,8 @@ entries = st.builds(
             output=counts,
             reasoning=counts,
             source=st.sampled_from(UsageSource),
+            **{name: st.just(0) | counts for name in EXTRAS},
+            tier=st.sampled_from(["", "flex"]),
         ),
     ),
     stored_s=st.floats(0, 4e9),
