@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from multidict import CIMultiDict, CIMultiDictProxy
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "GO_ON",
     "Attempt",
+    "Billed",
     "BodySource",
     "CacheMode",
     "CacheStatus",
@@ -212,6 +213,13 @@ Verdict = Continue | LocalReply
 GO_ON = Continue()
 
 
+class Billed(NamedTuple):
+    """What one answer of a model was billed with."""
+
+    model: str
+    usage: Usage
+
+
 @dataclass(slots=True)
 class Attempt:
     """One try at an upstream. Times are milliseconds; `error` is empty on success."""
@@ -230,7 +238,8 @@ class Call:
     `answer`: the decoded bytes of the whole answer, set at the end where it was kept within bounds. `value`: of a whole
     answer that is a JSON object, the same read. `event_stream`:
     it came as server-sent events. `complete`: it ended as HTTP says it should. `earlier`: what answers before this one
-    used, in which the model only asked for what had been left out; `usage` is the last one's.
+    used, in which the model only asked for what had been left out; `usage` is the last one's. `others`: what attempts
+    were billed with that don't serve: a cascade's cheaper tries, failed ones.
     """
 
     id: str
@@ -242,6 +251,7 @@ class Call:
     ended_tick: float | None = None
     usage: Usage | None = None
     earlier: list[Usage] = field(default_factory=list)
+    others: list[Billed] = field(default_factory=list)
     model_served: str = ""
     answer: bytes | None = None
     value: dict[str, Any] | None = None
@@ -323,6 +333,7 @@ class Exchange:
     joined_tick: float | None = None
     # the way back
     status: int = 0
+    would: Any = None  # counterfactual.Would, once it is worked out
     money: Any = None  # attribute.Money, once it is worked out for this usage
     outcome: Outcome | None = None
     error: str = ""

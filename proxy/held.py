@@ -24,6 +24,7 @@ from farthing.proxy.lately import Lately
 from farthing.proxy.learnt import Learnt
 from farthing.proxy.ledger import Ledger
 from farthing.proxy.metrics import Metrics
+from farthing.proxy.provider_reads import ProviderReads
 from farthing.proxy.refused import Refused
 from farthing.proxy.reuse_state import REUSE
 from farthing.proxy.stage_semantic import Case
@@ -60,6 +61,7 @@ class State:
     places: Places
     lately: Lately
     compressed: CompressCounts
+    provider_reads: ProviderReads
     decisions: Decisions | None = None
     removed: Removed | None = None
 
@@ -118,6 +120,7 @@ async def open_state(config: Config, clock: Clock, randomness: Randomness, stack
         places=Places(Templates()),
         lately=Lately(),
         compressed=CompressCounts(),
+        provider_reads=ProviderReads(),
     )
 
 

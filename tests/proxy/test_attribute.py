@@ -18,6 +18,7 @@ from farthing.proxy.attribute import (
     same_model,
 )
 from farthing.proxy.config import ModelPrice
+from farthing.proxy.exchange import Billed
 from farthing.proxy.prices import RateCard
 from farthing.proxy.usage import Usage, UsageSource
 
@@ -52,7 +53,8 @@ def holds(money: Money) -> bool:
     st.none() | USAGES,
     st.integers(-1000, 10**6),
     st.none() | st.integers(-5, 10**6),
-    st.lists(USAGES, max_size=3),
+    st.booleans(),
+    st.lists(st.builds(Billed, MODELS, USAGES), max_size=3),
     st.lists(USAGES, max_size=3),
 )
 def test_the_identity_holds_for_every_upstream_answer(
@@ -61,7 +63,8 @@ def test_the_identity_holds_for_every_upstream_answer(
     usage: Usage | None,
     saved: int,
     would_read: int | None,
-    others: list[Usage],
+    charges_writes: bool,
+    others: list[Billed],
     retrieved: list[Usage],
 ) -> None:
     money = attribute_upstream(
@@ -72,6 +75,7 @@ def test_the_identity_holds_for_every_upstream_answer(
         at_s=AT,
         tokens_saved=saved,
         would_read=would_read,
+        charges_writes=charges_writes,
         other_attempts=others,
         retrieved=retrieved,
     )
@@ -117,7 +121,7 @@ def test_each_cause_gets_its_own() -> None:
     routed = upstream("big", "small", usage)
     assert routed.saved_route == 4_500_000_000 - (1000 * 2800 + 100 * 420_000)
     assert routed.modelled
-    assert upstream("big", "big", usage, other_attempts=[usage]).saved_route == -4_500_000_000
+    assert upstream("big", "big", usage, other_attempts=[Billed("big", usage)]).saved_route == -4_500_000_000
     warmer = upstream("big", "big", Usage(fresh=200, cached=800, output=100), would_read=0)
     assert warmer.saved_prompt_cache == 800 * 2_700_000
 
@@ -156,6 +160,7 @@ def test_an_estimate_is_marked() -> None:
     assert upstream("big", "big", Usage(fresh=1, source=UsageSource.COUNTED)).modelled
     assert upstream("big", "big", Usage(fresh=1), tokens_saved=1).modelled
     assert upstream("big", "big", Usage(fresh=1), would_read=1).modelled
+    assert not upstream("big", "big", Usage(fresh=1, cached=1), would_read=1).modelled
     assert attribute_hit(CARD, "big", Usage(fresh=1), semantic=True, at_s=AT).modelled
     assert not attribute_hit(CARD, "big", Usage(fresh=1), semantic=False, at_s=AT).modelled
 
@@ -199,7 +204,7 @@ def test_all_costs_together_are_what_a_meter_charges(flights: list[tuple[bool, U
     for compressed, served, others in flights:
         saved = 50 if compressed else 0
         rows = [
-            upstream("big", "big", served, other_attempts=others, tokens_saved=saved),
+            upstream("big", "big", served, other_attempts=[Billed("big", u) for u in others], tokens_saved=saved),
             attribute_joined(CARD, "big", served, at_s=AT),
             attribute_hit(CARD, "big", served, semantic=False, at_s=AT),
         ]

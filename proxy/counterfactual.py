@@ -1,0 +1,119 @@
+"""What the provider's prompt cache would have done for a request, had there been no proxy: an exchange's own answer.
+
+Rules of this file: each exchange arrives in the simulation once, when its usage is known, and the answer stays with it
+(`ex.would`), so that header and row tell one amount. A prompt below the provider's least length costs nothing here.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import orjson
+
+from farthing.proxy.exchange import Call, Exchange
+from farthing.proxy.prompt_trail import Trail
+from farthing.proxy.provider_reads import BOTH, ProviderReads, World
+from farthing.proxy.usage import Usage, UsageSource
+
+__all__ = ["AS_BILLED", "Counterfactual", "Would", "loads"]
+
+_ALIKE_TOKENS = 128
+"""Two prompts that differ are cut at other places: a smaller difference of reads is none that the simulation sees."""
+
+
+class Would(NamedTuple):
+    """`read`: tokens that the provider would have read; None: those that were billed. `trail`: of the prompt, where it
+    was long enough to have one."""
+
+    read: int | None = None
+    charges_writes: bool = False
+    trail: Trail | None = None
+
+
+AS_BILLED = Would()
+
+
+@dataclass(frozen=True, slots=True)
+class Counterfactual:
+    """`provider`: whose cache is behind the upstream (config `compress.provider_cache`). `one_account`: all tenants
+    use the operator's key, and so would have shared the provider's cache."""
+
+    reads: ProviderReads
+    provider: str = "auto"
+    one_account: bool = False
+
+    def of(self, ex: Exchange, usage: Usage, *, free: bool) -> Would:
+        """What this exchange's prompt would have read. `usage`: behind its answer. `free`: nothing was sent for it."""
+        if ex.would is None:
+            tokens_in = usage.tokens_in + (0 if free else ex.tokens_saved)
+            trail = self._trail(ex, ex.payload, ex.model, tokens_in)
+            if trail is None:
+                ex.would = AS_BILLED
+            elif free:
+                read = self.again(ex.model, trail, usage, ex.received_s, _ready_s(ex, ex.call))
+                ex.would = Would(read, trail.cache.charges_writes, trail)
+            else:
+                ex.would = Would(self._sent(ex, trail, usage), trail.cache.charges_writes, trail)
+        would: Would = ex.would
+        return would
+
+    def again(self, model: str, trail: Trail, usage: Usage, at_s: float, ready_s: float) -> int:
+        """A prompt that was answered without the provider, at that moment: what it would have read."""
+        (direct,) = self.reads.arrive(trail, usage, at_s, ready_s, (World.DIRECT,))
+        return self.reads.worth(model, direct)
+
+    def _trail(self, ex: Exchange, payload: dict[str, Any] | None, model: str, tokens_in: int) -> Trail | None:
+        tenant = "" if self.one_account else ex.tenant
+        return self.reads.trail(ex.endpoint, payload, model, self.provider, tenant, tokens_in)
+
+    def _sent(self, ex: Exchange, trail: Trail, usage: Usage) -> int | None:
+        """Of a prompt that went upstream. What was billed is known; the simulation tells only what we changed in it."""
+        at_s, ready_s = ex.received_s, _ready_s(ex, ex.call)
+        model = (ex.controls.route if ex.optimise else "") or ex.model
+        if ex.body_out is None:
+            direct, sent = self.reads.arrive(trail, usage, at_s, ready_s, BOTH)
+        else:
+            whole = usage._replace(fresh=max(0, usage.fresh + ex.tokens_saved))
+            (direct,) = self.reads.arrive(trail, whole, at_s, ready_s, (World.DIRECT,))
+            shorter = self._trail(ex, loads(ex.body_out), model, usage.tokens_in)
+            sent = 0
+            if shorter is not None:
+                (sent,) = self.reads.arrive(shorter, usage, at_s, ready_s, (World.SENT,))
+            direct = _as_sent(direct, ex.saved_before, ex.tokens_before, usage.tokens_in)
+        self.reads.note(model, sent, usage)
+        if usage.source is not UsageSource.UPSTREAM or (ex.call is not None and ex.call.earlier):
+            return None  # what was read isn't known, or only of a prompt with more in it
+        if model != ex.model:
+            return self.reads.worth(ex.model, direct)  # another model's cache: what it read tells nothing of this one's
+        apart = direct - sent
+        if not apart or (ex.body_out is not None and abs(apart) <= _ALIKE_TOKENS):
+            return None
+        worth = self.reads.worth(model, abs(apart))
+        return max(0, usage.cached + (worth if apart > 0 else -worth))
+
+
+def _ready_s(ex: Exchange, call: Call | None) -> float:
+    """When the answer began, as wall time: from then on others can read what the request brought."""
+    first = call.first_byte_tick if call is not None and ex.served is None else None
+    return ex.received_s if first is None else ex.received_s + max(0.0, first - ex.received_tick)
+
+
+def _as_sent(read: int, saved_before: int, tokens_before: int, tokens_sent: int) -> int:
+    """Tokens of the original prompt's beginning, as tokens of the sent one's: `saved_before` of `tokens_before` and
+    those were left out of turns that had been sent before."""
+    before = saved_before + tokens_before
+    if before > 0 and tokens_before > 0:
+        inside = min(read, before)
+        read = inside * tokens_before // before + (read - inside)
+    return max(0, min(read, tokens_sent))
+
+
+def loads(body: bytes) -> dict[str, Any]:
+    """A body of ours; numbers beyond a double's range, which the fast decoder refuses, are JSON all the same."""
+    try:
+        payload: dict[str, Any] = orjson.loads(body)
+    except ValueError:
+        payload = json.loads(body)
+    return payload
