@@ -171,6 +171,7 @@ class Account:
             tokens_before=ex.tokens_before,
             at_s=at_s,
             would_read=would.read,
+            would_read_whole=would.read_whole,
             charges_writes=would.charges_writes,
             other_attempts=call.others,
             retrieved=call.earlier,

@@ -71,6 +71,7 @@ def attribute_upstream(
     saved_before: int = 0,
     tokens_before: int = 0,
     would_read: int | None = None,
+    would_read_whole: int | None = None,
     charges_writes: bool = False,
     other_attempts: Sequence[Billed] = (),
     retrieved: Sequence[Usage] = (),
@@ -79,8 +80,9 @@ def attribute_upstream(
 
     `usage`: the serving attempt's, as billed. `tokens_saved`: original tokens less sent ones, negative where the prompt
     grew; the model might have answered the original at another length, so such a row is `modelled`. `would_read`: the
-    tokens of the prompt as sent that the provider would have read from its cache; `charges_writes`: what it wouldn't
-    have read of what it caches it would have written, at a price of its own. `other_attempts`: what else was billed for
+    tokens of the prompt as sent that the provider would have read from its cache, `would_read_whole`: of the original
+    one, where another was sent. `charges_writes`: what it wouldn't have read of what it caches it would have written,
+    at a price of its own. `other_attempts`: what else was billed for
     this request (a cascade's cheaper tries, failed attempts), each at its own model's price. `retrieved`: the answers
     before this one, in which the model only asked for what had been left out.
     """
@@ -100,6 +102,8 @@ def attribute_upstream(
         return Money(pico, pico, 0, 0, 0, 0, 0, 0, served.source, estimated)
     reads = usage if would_read is None else with_reads(usage, would_read, charges_writes=charges_writes)
     original = as_original(reads, tokens_saved, saved_before, tokens_before) if tokens_saved else reads
+    if would_read_whole is not None and tokens_saved:
+        original = with_reads(original, would_read_whole, charges_writes=charges_writes)
     p0, p1, p2, p3 = asked.pico(original), asked.pico(reads), served.pico(reads), served.pico(usage)
     p4 = p3 + others
     asked_back = sum(served.pico(other) for other in retrieved)

@@ -24,10 +24,12 @@ _ALIKE_TOKENS = 128
 
 
 class Would(NamedTuple):
-    """`read`: tokens that the provider would have read; None: those that were billed. `trail`: of the prompt, where it
-    was long enough to have one."""
+    """`read`: tokens of the prompt as sent that the provider would have read; None: those that were billed.
+    `read_whole`: of the original one, where another was sent; None: as many more as there were tokens more.
+    `trail`: of the prompt, where it was long enough to have one."""
 
     read: int | None = None
+    read_whole: int | None = None
     charges_writes: bool = False
     trail: Trail | None = None
 
@@ -53,9 +55,10 @@ class Counterfactual:
                 ex.would = AS_BILLED
             elif free:
                 read = self.again(ex.model, trail, usage, ex.received_s, _ready_s(ex, ex.call))
-                ex.would = Would(read, trail.cache.charges_writes, trail)
+                ex.would = Would(read, None, trail.cache.charges_writes, trail)
             else:
-                ex.would = Would(self._sent(ex, trail, usage), trail.cache.charges_writes, trail)
+                told = self._sent if ex.body_out is None else self._changed
+                ex.would = told(ex, trail, usage)._replace(charges_writes=trail.cache.charges_writes, trail=trail)
         would: Would = ex.would
         return would
 
@@ -68,46 +71,54 @@ class Counterfactual:
         tenant = "" if self.one_account else ex.tenant
         return self.reads.trail(ex.endpoint, payload, model, self.provider, tenant, tokens_in)
 
-    def _sent(self, ex: Exchange, trail: Trail, usage: Usage) -> int | None:
-        """Of a prompt that went upstream. What was billed is known; the simulation tells only what we changed in it."""
+    def _sent(self, ex: Exchange, trail: Trail, usage: Usage) -> Would:
+        """Of a prompt that went upstream as it was: what was billed is known, and what we did to those before it."""
+        direct, sent = self.reads.arrive(trail, usage, ex.received_s, _ready_s(ex, ex.call), BOTH)
+        self.reads.note(ex.model, sent, usage)
+        if direct == sent or not _told(ex, usage):
+            return AS_BILLED
+        worth = self.reads.worth(ex.model, abs(direct - sent))
+        return Would(max(0, usage.cached + (worth if direct > sent else -worth)))
+
+    def _changed(self, ex: Exchange, trail: Trail, usage: Usage) -> Would:
+        """Of a prompt in whose place another went upstream, or to another model."""
         at_s, ready_s = ex.received_s, _ready_s(ex, ex.call)
-        model = (ex.controls.route if ex.optimise else "") or ex.model
-        if ex.body_out is None:
-            direct, sent = self.reads.arrive(trail, usage, at_s, ready_s, BOTH)
-        else:
-            whole = usage._replace(fresh=max(0, usage.fresh + ex.tokens_saved))
-            (direct,) = self.reads.arrive(trail, whole, at_s, ready_s, (World.DIRECT,))
-            shorter = self._trail(ex, loads(ex.body_out), model, usage.tokens_in)
-            sent = 0
-            if shorter is not None:
-                (sent,) = self.reads.arrive(shorter, usage, at_s, ready_s, (World.SENT,))
-            direct = _as_sent(direct, ex.saved_before, ex.tokens_before, usage.tokens_in)
+        model = ex.controls.route or ex.model
+        whole = usage._replace(fresh=max(0, usage.fresh + ex.tokens_saved))
+        (direct,) = self.reads.arrive(trail, whole, at_s, ready_s, (World.DIRECT,))
+        other = self._trail(ex, loads(ex.body_out or b"{}"), model, usage.tokens_in)
+        sent = 0 if other is None else self.reads.arrive(other, usage, at_s, ready_s, (World.SENT,))[0]
         self.reads.note(model, sent, usage)
-        if usage.source is not UsageSource.UPSTREAM or (ex.call is not None and ex.call.earlier):
-            return None  # what was read isn't known, or only of a prompt with more in it
-        if model != ex.model:
-            return self.reads.worth(ex.model, direct)  # another model's cache: what it read tells nothing of this one's
-        apart = direct - sent
-        if not apart or (ex.body_out is not None and abs(apart) <= _ALIKE_TOKENS):
-            return None
-        worth = self.reads.worth(model, abs(apart))
-        return max(0, usage.cached + (worth if apart > 0 else -worth))
+        if not direct or not _told(ex, usage):
+            return AS_BILLED
+        if sent and model == ex.model:  # the provider itself has said what this prompt's promise was worth
+            worth = direct * min(usage.cached, sent) // sent
+            worth = max(worth, min(usage.cached, direct))
+        else:
+            worth = self.reads.worth(ex.model, direct)
+        alike = model == ex.model and abs(_as_sent(direct, ex, usage) - sent) <= _ALIKE_TOKENS
+        return Would(None if alike else _as_sent(worth, ex, usage), worth)
+
+
+def _told(ex: Exchange, usage: Usage) -> bool:
+    """Whether the provider has said what it read of this prompt, and not of one with more in it."""
+    return usage.source is UsageSource.UPSTREAM and not (ex.call is not None and ex.call.earlier)
+
+
+def _as_sent(read: int, ex: Exchange, usage: Usage) -> int:
+    """Tokens of the original prompt's beginning, as tokens of the sent one's: what was left out of turns that had been
+    sent before was left out of these."""
+    before = ex.saved_before + ex.tokens_before
+    if before > 0 and ex.tokens_before > 0:
+        inside = min(read, before)
+        read = inside * ex.tokens_before // before + (read - inside)
+    return max(0, min(read, usage.tokens_in))
 
 
 def _ready_s(ex: Exchange, call: Call | None) -> float:
     """When the answer began, as wall time: from then on others can read what the request brought."""
     first = call.first_byte_tick if call is not None and ex.served is None else None
     return ex.received_s if first is None else ex.received_s + max(0.0, first - ex.received_tick)
-
-
-def _as_sent(read: int, saved_before: int, tokens_before: int, tokens_sent: int) -> int:
-    """Tokens of the original prompt's beginning, as tokens of the sent one's: `saved_before` of `tokens_before` and
-    those were left out of turns that had been sent before."""
-    before = saved_before + tokens_before
-    if before > 0 and tokens_before > 0:
-        inside = min(read, before)
-        read = inside * tokens_before // before + (read - inside)
-    return max(0, min(read, tokens_sent))
 
 
 def loads(body: bytes) -> dict[str, Any]:

@@ -166,7 +166,7 @@ def _longest(nodes: Sequence[Node], world: int, at_s: float) -> int:
     while low < high:
         middle = (low + high) // 2
         node = nodes[middle]
-        if node[world] <= at_s < node[world + 1]:
+        if node[world] < at_s < node[world + 1]:
             low = middle + 1
         else:
             high = middle
@@ -178,7 +178,7 @@ def _marked(trail: Trail, nodes: Sequence[Node], world: int, at_s: float) -> int
     best, back = -1, trail.cache.look_back_blocks or len(nodes)
     for mark in trail.marks or ():
         for number in range(mark.at, max(best, mark.at - back), -1):
-            if nodes[number][world] <= at_s < nodes[number][world + 1]:
+            if nodes[number][world] < at_s < nodes[number][world + 1]:
                 best = number
                 break
     return best
