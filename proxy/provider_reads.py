@@ -113,11 +113,12 @@ class ProviderReads:
         for world in worlds:
             if trail.marks is None:
                 place = _longest(nodes, world, at_s)
-                _touch(nodes, world, at_s, ready_s, at_s + trail.ttl_s)
+                _keep(nodes[: place + 1], world, at_s + trail.ttl_s)
+                _touch(nodes[place + 1 :], world, at_s, ready_s, at_s + trail.ttl_s)
             else:
                 place = _marked(trail, nodes, world, at_s)
                 if place >= 0:
-                    _touch(nodes[place : place + 1], world, at_s, ready_s, at_s + trail.cache.ttl_s)
+                    _keep(nodes[place : place + 1], world, at_s + trail.cache.ttl_s)
                 for mark in trail.marks:
                     if _tokens(trail, nodes, usage, mark.at) >= trail.cache.minimum_tokens:
                         _touch(nodes[mark.at : mark.at + 1], world, at_s, ready_s, at_s + mark.ttl_s)
@@ -184,8 +185,16 @@ def _marked(trail: Trail, nodes: Sequence[Node], world: int, at_s: float) -> int
     return best
 
 
+def _keep(nodes: Sequence[Node], world: int, until_s: float) -> None:
+    """They were read: they are kept on."""
+    end = world + 1
+    for node in nodes:
+        if until_s > node[end]:
+            node[end] = until_s
+
+
 def _touch(nodes: Sequence[Node], world: int, at_s: float, ready_s: float, until_s: float) -> None:
-    """They are used at that moment; those that couldn't be read can be from the answer's beginning on."""
+    """They were written at that moment, where they weren't already: they can be read once the answer has begun."""
     end = world + 1
     for node in nodes:
         if node[end] <= at_s or ready_s < node[world]:
