@@ -54,18 +54,13 @@ class Counterfactual:
             if trail is None:
                 ex.would = AS_BILLED
             elif free:
-                read = self.again(ex.model, trail, usage, ex.received_s, _ready_s(ex, ex.call))
-                ex.would = Would(read, None, trail.cache.charges_writes, trail)
+                (direct,) = self.reads.arrive(trail, usage, ex.received_s, _ready_s(ex, ex.call), (World.DIRECT,))
+                ex.would = Would(self.reads.worth(ex.model, direct), None, trail.cache.charges_writes, trail)
             else:
                 told = self._sent if ex.body_out is None else self._changed
                 ex.would = told(ex, trail, usage)._replace(charges_writes=trail.cache.charges_writes, trail=trail)
         would: Would = ex.would
         return would
-
-    def again(self, model: str, trail: Trail, usage: Usage, at_s: float, ready_s: float) -> int:
-        """A prompt that was answered without the provider, at that moment: what it would have read."""
-        (direct,) = self.reads.arrive(trail, usage, at_s, ready_s, (World.DIRECT,))
-        return self.reads.worth(model, direct)
 
     def _trail(self, ex: Exchange, payload: dict[str, Any] | None, model: str, tokens_in: int) -> Trail | None:
         tenant = "" if self.one_account else ex.tenant

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from farthing.proxy.usage import Usage, total
+from farthing.proxy.usage import Usage
 
 if TYPE_CHECKING:
     from farthing.proxy.header_facts import HeaderFacts
@@ -266,11 +266,6 @@ class Call:
     def status(self) -> int:
         """The upstream's status, 0 before its head has come."""
         return self.head.status if self.head else 0
-
-    @property
-    def billed(self) -> Usage | None:
-        """All that was used; None where the last answer's part isn't known."""
-        return self.usage if self.usage is None or not self.earlier else total([*self.earlier, self.usage])
 
 
 _NOTHING_ASKED = Controls()

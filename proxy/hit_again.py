@@ -14,6 +14,7 @@ from farthing.proxy.counterfactual import Counterfactual, Would
 from farthing.proxy.exchange import Exchange
 from farthing.proxy.prices import RateCard
 from farthing.proxy.prompt_trail import Trail
+from farthing.proxy.provider_reads import World
 from farthing.proxy.usage import Usage
 
 __all__ = ["Again", "again_of"]
@@ -23,7 +24,7 @@ _SAME_MOMENT_S = 1.0  # a provider's cache lives for minutes: hits as close as t
 
 @dataclass(slots=True)
 class Again:
-    """One hit's money, at the moment `at_s`. `columns`: the row's, from `baseline_usd` to `modelled`; `header`: the
+    """One hit's money, at the moment `at_s`, when it would have read `direct` tokens by the provider's rules. `columns`: the row's, from `baseline_usd` to `modelled`; `header`: the
     line that tells the client its saving, if that is known."""
 
     model: str
@@ -31,6 +32,7 @@ class Again:
     trail: Trail
     usage: Usage
     at_s: float = -1.0
+    direct: int = 0
     would_read: int | None = None
     columns: tuple[Any, ...] = ()
     header: str = ""
@@ -38,10 +40,10 @@ class Again:
     def reckon(self, rates: RateCard, counterfactual: Counterfactual, now_s: float) -> None:
         """It comes again: set `columns` and `header`. Cost: 0.1 microseconds for each 512 characters of the prompt, and
         next to nothing within the same second."""
-        if 0 <= now_s - self.at_s < _SAME_MOMENT_S:
-            return
-        self.at_s = now_s
-        read = counterfactual.again(self.model, self.trail, self.usage, now_s, now_s)
+        if not 0 <= now_s - self.at_s < _SAME_MOMENT_S:
+            self.at_s = now_s
+            (self.direct,) = counterfactual.reads.arrive(self.trail, self.usage, now_s, now_s, (World.DIRECT,))
+        read = counterfactual.reads.worth(self.model, self.direct)
         if read == self.would_read:
             return
         money = attribute_hit(
