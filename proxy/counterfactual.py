@@ -72,8 +72,9 @@ class Counterfactual:
         self.reads.note(ex.model, sent, usage)
         if direct == sent or not _told(ex, usage):
             return AS_BILLED
-        worth = self.reads.worth(ex.model, abs(direct - sent))
-        return Would(max(0, usage.cached + (worth if direct > sent else -worth)))
+        apart = self.reads.worth(ex.model, abs(direct - sent))
+        read = min(usage.cached + apart, max(usage.cached, direct)) if direct > sent else max(0, usage.cached - apart)
+        return AS_BILLED if read == usage.cached else Would(read)
 
     def _changed(self, ex: Exchange, trail: Trail, usage: Usage) -> Would:
         """Of a prompt in whose place another went upstream, or to another model."""

@@ -19,13 +19,17 @@ from farthing.proxy.usage import Usage
 
 __all__ = ["Again", "again_of"]
 
+_BYTES_A_PREFIX = 80
 _SAME_MOMENT_S = 1.0  # a provider's cache lives for minutes: hits as close as this would have read the same
 
 
 @dataclass(slots=True)
 class Again:
-    """One hit's money, at the moment `at_s`, when it would have read `direct` tokens by the provider's rules. `columns`: the row's, from `baseline_usd` to `modelled`; `header`: the
-    line that tells the client its saving, if that is known."""
+    """One hit's money, at the moment `at_s`, when it would have read `direct` tokens by the provider's rules.
+
+    `columns`: the row's, from `baseline_usd` to `modelled`; `header`: the line that tells the client its saving, if
+    that is known.
+    """
 
     model: str
     model_served: str
@@ -36,6 +40,11 @@ class Again:
     would_read: int | None = None
     columns: tuple[Any, ...] = ()
     header: str = ""
+
+    @property
+    def size(self) -> int:
+        """Bytes that are held for it, about."""
+        return _BYTES_A_PREFIX * len(self.trail.keys)
 
     def reckon(self, rates: RateCard, counterfactual: Counterfactual, now_s: float) -> None:
         """It comes again: set `columns` and `header`. Cost: 0.1 microseconds for each 512 characters of the prompt, and

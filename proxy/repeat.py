@@ -164,10 +164,10 @@ class Repeats:
             row=row,
             credential=ex.credential,
             until_s=now_s + _PRICES_HOLD_S,
-            size=size,
+            size=size if again is None else size + again.size,
             again=again,
         )
-        self._bytes += size
+        self._bytes += self._known[place].size
         while self._bytes > self._limit:
             self._forget(next(iter(self._known)))
 

@@ -81,6 +81,15 @@ def test_another_models_cache_tells_nothing_of_the_one_asked_for() -> None:
     assert back.read is None  # it was sent 9 seconds ago: nothing is lost
 
 
+def test_no_more_would_have_been_read_than_there_was_to_read() -> None:
+    """The provider's cache is warm though the simulation knows of nobody who sent this: an audit did."""
+    what = Counterfactual(ProviderReads())
+    hit = asked(0.0, body(LONG), served=Served("k", None, "m", "m", 0.0, 1e9))
+    what.of(hit, Usage(fresh=4000), free=True)
+    warm = what.of(asked(5.0, body(LONG)), Usage(fresh=32, cached=3968), free=False)
+    assert warm._replace(trail=None) == AS_BILLED
+
+
 def test_a_count_of_our_own_says_nothing_of_reads() -> None:
     what = Counterfactual(ProviderReads())
     hit = asked(0.0, body(LONG), served=Served("k", None, "m", "m", 0.0, 1e9))
