@@ -145,11 +145,10 @@ def attribute_hit(
     if one is model and model_served != model and card.rates(model_served, at_s) is None:
         return UNKNOWN  # nobody knows what this answer cost, so nobody knows what reusing it saves
     modelled = semantic or usage.source is UsageSource.COUNTED
-    if would_read is not None:
-        now = with_reads(usage, would_read, charges_writes=charges_writes)
-        modelled = modelled or now != usage
-        usage = now
     pico = rates.pico(usage)
+    if would_read is not None:
+        stored, pico = pico, rates.pico(with_reads(usage, would_read, charges_writes=charges_writes))
+        modelled = modelled or pico != stored
     exact, near = (0, pico) if semantic else (pico, 0)
     return Money(pico, 0, 0, exact, near, 0, 0, 0, rates.source, modelled)
 

@@ -32,6 +32,7 @@ def own(given: str, cached: str, made: str) -> ModelPrice:
 
 
 CARD = RateCard({"big": own("3", "0.3", "15"), "small": own("0.0028", "0.00035", "0.42")})
+CARD.rates("unknown", AT)  # loads the table of prices, which takes longer than an example may
 USAGES = st.builds(
     Usage,
     *[st.integers(0, 10**6)] * 5,
