@@ -228,7 +228,7 @@ class KeepStage(Quiet):
             "stream" if call.event_stream else "whole",
             call.head.headers.get("Content-Type", "application/json"),
             call.answer,
-            call.billed,
+            call.usage,  # the last answer's: asking for what had been left out is the proxy's own way
             now_s,
             now_s + ttl_s,
             tags,

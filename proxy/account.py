@@ -7,7 +7,6 @@ the event loop, after the client has its answer. A row is written for every exch
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -28,10 +27,12 @@ from farthing.proxy.attribute import (
 )
 from farthing.proxy.clock import Clock
 from farthing.proxy.compress_counts import CompressCounts
+from farthing.proxy.counterfactual import AS_BILLED, Counterfactual, Would, loads
 from farthing.proxy.drift_sample import DriftSample
 from farthing.proxy.exchange import Attempt, CacheStatus, Endpoint, Exchange, Outcome, Quiet
 from farthing.proxy.ledger import Ledger
 from farthing.proxy.prices import RateCard
+from farthing.proxy.provider_reads import ProviderReads
 from farthing.proxy.row import LONGEST_NAME, Row
 from farthing.proxy.tokens import Tokenizer
 from farthing.proxy.usage import Usage, UsageSource, total
@@ -74,6 +75,7 @@ class Account:
     total: DayTotal
     clock: Clock
     patience_s: float = 0.05
+    counterfactual: Counterfactual = field(default_factory=lambda: Counterfactual(ProviderReads()))
     compressed: CompressCounts = field(default_factory=CompressCounts)
     slow: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2))
     drift: DriftSample | None = None
@@ -101,12 +103,11 @@ class Account:
         model = served_model(ex)
         if model and model.isascii() and model.isprintable():
             headers["x-farthing-model"] = model
-        if usage is not None:
+        if usage is not None and not changed(ex):  # else it must be counted first
             sent = 0 if costs_nothing(ex) else usage.tokens_in
-            if not changed(ex):
-                headers["x-farthing-tokens-in"] = f"{usage.tokens_in};{sent}"
+            headers["x-farthing-tokens-in"] = f"{usage.tokens_in};{sent}"
             ex.money = money = self.money(ex, usage)
-            if money.cost is not None and money.baseline is not None and not changed(ex):
+            if money.cost is not None and money.baseline is not None:
                 headers["x-farthing-cost-usd"] = dollars(money.cost)
                 headers["x-farthing-saved-usd"] = dollars(money.baseline - money.cost)
         headers["x-farthing-overhead-ms"] = f"{self.overhead_ms(ex, self.clock.tick_s()):.3f}"
@@ -135,17 +136,33 @@ class Account:
         call = ex.call
         served = ex.served
         if served is not None:
+            would = self._would(ex, usage)
             return attribute_hit(
-                self.rates, ex.model, usage, semantic=bool(served.reuse), at_s=at_s, model_served=served.model_served
+                self.rates,
+                ex.model,
+                usage,
+                semantic=bool(served.reuse),
+                at_s=at_s,
+                model_served=served.model_served,
+                would_read=would.read,
+                charges_writes=would.charges_writes,
             )
         if ex.endpoint is Endpoint.OTHER and ex.original.method not in _FREE_METHODS and call is not None:
             return attribute_failure(self.rates, "", at_s) if call.status >= 400 else UNKNOWN
         if call is None or not 200 <= call.status < 300 or ex.endpoint is Endpoint.OTHER:
-            earlier = call.earlier if call is not None and ex.leads else ()
-            return attribute_failure(self.rates, ex.model, at_s, earlier)
+            if call is None or not ex.leads:
+                return attribute_failure(self.rates, ex.model, at_s)
+            return attribute_failure(self.rates, ex.model, at_s, call.earlier, call.others)
+        would = self._would(ex, usage)
         if not ex.leads:
             return attribute_joined(
-                self.rates, ex.model, _with_earlier(ex, usage), at_s=at_s, model_served=call.model_served
+                self.rates,
+                ex.model,
+                usage,
+                at_s=at_s,
+                model_served=call.model_served,
+                would_read=would.read,
+                charges_writes=would.charges_writes,
             )
         return attribute_upstream(
             self.rates,
@@ -156,8 +173,15 @@ class Account:
             saved_before=ex.saved_before,
             tokens_before=ex.tokens_before,
             at_s=at_s,
+            would_read=would.read,
+            would_read_whole=would.read_whole,
+            charges_writes=would.charges_writes,
+            other_attempts=call.others,
             retrieved=call.earlier,
         )
+
+    def _would(self, ex: Exchange, usage: Usage | None) -> Would:
+        return AS_BILLED if usage is None else self.counterfactual.of(ex, usage, free=costs_nothing(ex))
 
     # -- the row
 
@@ -216,7 +240,7 @@ class Account:
         if ex.payload is None:
             return usage
         if changed(ex) and ex.body_out is not None:
-            whole, short = ex.payload, _loads(ex.body_out)
+            whole, short = ex.payload, loads(ex.body_out)
             ex.tokens_saved = self._tokens_in(ex, whole) - self._tokens_in(ex, short)
             old = first_new(ex.endpoint, turns_of(ex.endpoint, whole))
             if old:
@@ -318,14 +342,6 @@ class Account:
             ex.arm,
             ex.config_id,
         )
-
-
-def _loads(body: bytes) -> Any:
-    """A body of ours; numbers beyond a double's range, which the fast decoder refuses, are JSON all the same."""
-    try:
-        return orjson.loads(body)
-    except ValueError:
-        return json.loads(body)
 
 
 def _stage_times(times_ms: dict[str, float]) -> str:

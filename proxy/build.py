@@ -30,6 +30,7 @@ from farthing.proxy.build_semantic import (
 )
 from farthing.proxy.config import Config
 from farthing.proxy.connections import Connections
+from farthing.proxy.counterfactual import Counterfactual
 from farthing.proxy.deadlines import Deadlines
 from farthing.proxy.drift_sample import DriftSample
 from farthing.proxy.errand import Errands
@@ -110,6 +111,11 @@ async def build(config: Config, held: State, stack: AsyncExitStack, old: Service
         held.total,
         held.clock,
         patience_s=config.semantic.deadline_ms / 1000,
+        counterfactual=Counterfactual(
+            held.provider_reads,
+            config.compress.provider_cache,
+            one_account=config.upstream.api_key is not None,
+        ),
         compressed=held.compressed,
     )
     if config.ledger.drift_sample:

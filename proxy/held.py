@@ -24,6 +24,7 @@ from farthing.proxy.lately import Lately
 from farthing.proxy.learnt import Learnt
 from farthing.proxy.ledger import Ledger
 from farthing.proxy.metrics import Metrics
+from farthing.proxy.provider_reads import ProviderReads
 from farthing.proxy.refused import Refused
 from farthing.proxy.reuse_state import REUSE
 from farthing.proxy.stage_semantic import Case
@@ -62,6 +63,7 @@ class State:
     lately: Lately
     compressed: CompressCounts
     drift: Drift
+    provider_reads: ProviderReads
     decisions: Decisions | None = None
     removed: Removed | None = None
 
@@ -121,6 +123,7 @@ async def open_state(config: Config, clock: Clock, randomness: Randomness, stack
         lately=Lately(),
         compressed=CompressCounts(),
         drift=Drift(),
+        provider_reads=ProviderReads(),
     )
 
 

@@ -27,6 +27,7 @@ from farthing.proxy.account import Account, cache_status
 from farthing.proxy.body import IncomingBody
 from farthing.proxy.clock import Clock, Randomness, new_id
 from farthing.proxy.exchange import CacheStatus, Exchange, LocalReply
+from farthing.proxy.hit_again import Again, again_of
 from farthing.proxy.row import COLUMNS, Row
 
 __all__ = ["Repeat", "Repeats"]
@@ -37,12 +38,14 @@ _PRICES_HOLD_S = 60.0  # prices are dated: what a hit saves is worked out anew a
 _BOOKKEEPING_BYTES = 4096
 _MOST_NAMED_BYTES = 8192  # target and headers of a request that is remembered
 _AT = {name: COLUMNS.index(name) for name in ("id", "ts", "latency_ms", "ttft_ms", "overhead_ms", "stage_ms")}
+_MONEY = slice(COLUMNS.index("baseline_usd"), COLUMNS.index("modelled") + 1)
 _EACH_TIME = frozenset({"age", "cache-status", "x-farthing-id", "x-farthing-overhead-ms", "date"})
 
 
 @dataclass(frozen=True, slots=True)
 class Repeat:
-    """What stays the same. `row`: the ledger row's values, in order. `head`: the header lines that don't change."""
+    """What stays the same. `row`: the ledger row's values, in order. `head`: the header lines that don't change.
+    `again`: what a long prompt saves, which the provider's own cache makes another amount each time."""
 
     entry: Entry
     template: Template
@@ -52,6 +55,7 @@ class Repeat:
     credential: str
     until_s: float
     size: int
+    again: Again | None
 
 
 class Repeats:
@@ -109,9 +113,13 @@ class Repeats:
         body = known.template.render(known.id_prefix + token(12), int(now_s))
         ready_ms = (clock.tick_s() - begun_tick) * 1000
         entry = known.entry
+        again = known.again
+        if again is not None:
+            again.reckon(self._account.rates, self._account.counterfactual, now_s)
+        saved = "" if again is None else again.header
         head = whole.head_with(
             known.head,
-            f"Date: {whole.date_of(int(now_s))}\r\nAge: {max(0, int(now_s - entry.stored_s))}\r\n"
+            f"{saved}Date: {whole.date_of(int(now_s))}\r\nAge: {max(0, int(now_s - entry.stored_s))}\r\n"
             f"x-farthing-id: {name}\r\n"
             f"Cache-Status: {cache_status(CacheStatus.HIT_EXACT, entry.expires_s - now_s)}\r\n"
             f"x-farthing-overhead-ms: {ready_ms:.3f}\r\n",
@@ -122,6 +130,8 @@ class Repeats:
         row[_AT["id"]], row[_AT["ts"]] = name, now_s
         row[_AT["latency_ms"]] = row[_AT["overhead_ms"]] = (clock.tick_s() - begun_tick) * 1000
         row[_AT["ttft_ms"]] = ready_ms
+        if again is not None:
+            row[_MONEY] = again.columns
         if self._account.ledger is not None:
             self._account.ledger.append(Row._make(row))
         await whole.drained(request, body)
@@ -142,19 +152,22 @@ class Repeats:
             return
         headers = dict(reply.headers) | self._account.headers_at_end(ex)
         row = list(self._account.row_of_hit(ex))
+        again = again_of(ex)
+        each_time = _EACH_TIME if again is None else _EACH_TIME | {"x-farthing-saved-usd"}
         row[_AT["stage_ms"]] = "{}"
         self._forget(place)
         self._known[place] = Repeat(
             entry=entry,
             template=template,
             id_prefix=ID_PREFIX.get(ex.endpoint, ""),
-            head=wire.lines_of((name, value) for name, value in headers.items() if name.lower() not in _EACH_TIME),
+            head=wire.lines_of((name, value) for name, value in headers.items() if name.lower() not in each_time),
             row=row,
             credential=ex.credential,
             until_s=now_s + _PRICES_HOLD_S,
-            size=size,
+            size=size if again is None else size + again.size,
+            again=again,
         )
-        self._bytes += size
+        self._bytes += self._known[place].size
         while self._bytes > self._limit:
             self._forget(next(iter(self._known)))
 

@@ -34,7 +34,7 @@ function fill(row) {
     ['tags', Object.entries(row.tags || {}).map(([name, value]) => `${name}=${value}`).join(', ')], ['policy', row.policy],
   ];
   const list = el('dl', { class: 'facts' }, ...facts.filter(([, value]) => value !== '' && value !== null && value !== undefined)
-    .map(([name, value]) => el('div', {}, el('dt', {}, name), el('dd', {}, value))));
+    .map(([name, value]) => el('div', {}, el('dt', {}, name), el('dd', { class: String(value).startsWith('-$') ? 'minus' : '' }, value))));
   const decisions = (Array.isArray(row.decisions) ? row.decisions : []).map((each) => (Array.isArray(each) ? each : [each?.stage, each?.action, each?.reason]));
   const attempts = (Array.isArray(row.attempts_detail) ? row.attempts_detail : [])
     .map((each) => [each.upstream, each.status || 'no answer', each.error, duration(each.duration_ms)]);

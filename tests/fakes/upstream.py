@@ -21,6 +21,8 @@ from typing import Any
 
 from aiohttp import web
 
+from tests.fakes.prompt_cache import PromptCache
+
 __all__ = ["Call", "Script", "ScriptedUpstream", "raw_server", "scripted"]
 
 
@@ -86,6 +88,7 @@ class ScriptedUpstream:
         self.most_at_once = 0
         self.default = Script()
         self.by_text: dict[str, Script] = {}
+        self.prompt_cache: PromptCache | None = None
         self._scripts: deque[Script] = deque()
 
     def script(self, *scripts: Script) -> None:
@@ -106,6 +109,8 @@ class ScriptedUpstream:
         named = [script for text, script in self.by_text.items() if text.encode() in call.body]
         script = named[0] if named else self._scripts.popleft() if self._scripts else self.default
         self.calls.append(call)
+        if self.prompt_cache is not None:
+            call.cached = self.prompt_cache.read(call.headers, call.body)
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
         try:
@@ -174,6 +179,8 @@ class ScriptedUpstream:
         pieces: list[bytes],
     ) -> web.StreamResponse:
         call.status = status
+        if self.prompt_cache is not None and status == 200:
+            self.prompt_cache.keep(call.headers, call.body)
         stream = headers.get("Content-Type", "").startswith("text/event-stream")
         if script.gzip:
             pieces, headers = [gzip.compress(b"".join(pieces))], {**headers, "Content-Encoding": "gzip"}

@@ -52,7 +52,7 @@ def shown(response: httpx.Response) -> dict[str, str]:
 
 def request(chance: random.Random) -> tuple[bytes, dict[str, str]]:
     """A request of few bodies and many headers; most come again soon."""
-    body = chat(chance.choice(["one", "two"]), stream=chance.random() < 0.3)
+    body = chat(chance.choice(["one", "two", "long " * 2000]), stream=chance.random() < 0.3)
     spelt = json.dumps(body, separators=chance.choice([(",", ":"), (", ", ": ")])).encode()
     headers = {"Authorization": chance.choice(["Bearer sk-one", "Bearer sk-one", "Bearer sk-two"])}
     headers["Content-Type"] = "application/json"
