@@ -15,7 +15,7 @@ import structlog
 from aiohttp import web
 from multidict import CIMultiDict
 
-from farthing.cache import replay
+from farthing.cache import reshape
 from farthing.cache.flight import CutOff, Reader
 from farthing.proxy import whole
 from farthing.proxy.account import Account
@@ -185,7 +185,7 @@ class Relay:
         """A client that wanted a whole answer joined a stream."""
         pieces = [frame.body async for frame in reader.frames()]
         counted = ex.call is not None and ex.call.usage is not None
-        body = replay.assemble(b"".join(pieces)) if head.status == 200 and counted else None
+        body = reshape.assemble(b"".join(pieces), ex.endpoint) if head.status == 200 and counted else None
         if body is None:
             own = self._pipeline.alone(ex)
             return await self._relay(request, ex, own)
