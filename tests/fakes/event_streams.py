@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["Cut", "by_words", "completion_chunks", "message_events", "response_events", "written"]
+__all__ = ["Cut", "by_words", "completion_chunks", "in_shape", "message_events", "response_events", "written"]
 
 Cut = Callable[[str], list[str]]
 
@@ -140,3 +140,18 @@ def message_events(whole: dict[str, Any], cut: Cut) -> list[dict[str, Any]]:
     beside = {"context_management": whole["context_management"]} if "context_management" in whole else {}
     events.append({"type": "message_delta", "delta": ending, "usage": counts, **beside})
     return [*events, {"type": "message_stop"}]
+
+
+def in_shape(path: str, asked: dict[str, Any], whole: dict[str, Any]) -> tuple[str, list[bytes]]:
+    """The whole answer as the request asked for it: its content type, and the pieces that are written."""
+    if not asked.get("stream"):
+        return "application/json", [json.dumps(whole).encode()]
+    match path:
+        case "/v1/completions":
+            usage = bool((asked.get("stream_options") or {}).get("include_usage"))
+            pieces = written(completion_chunks(whole, by_words, usage=usage), names=False, done=True)
+        case "/v1/responses":
+            pieces = written(response_events(whole, by_words), names=True, done=False)
+        case _:
+            pieces = written(message_events(whole, by_words), names=True, done=False)
+    return "text/event-stream", pieces

@@ -21,6 +21,8 @@ from typing import Any
 
 from aiohttp import web
 
+from tests.fakes.event_streams import in_shape
+
 __all__ = ["Call", "Script", "ScriptedUpstream", "raw_server", "scripted"]
 
 
@@ -30,12 +32,13 @@ class Script:
 
     `fetches`: where there is a tool `fetch_removed`, the model calls it in that many turns, with the handles that it
     reads in the conversation or with `handle`, after saying `first` and together with the client's own tool `beside`;
-    then it says which words of `looks_for` it has read.
+    then it says which words of `looks_for` it has read. `answer`: a whole answer, given in the shape asked for.
     """
 
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes | None = None
+    answer: dict[str, Any] | None = None
     wait_s: float = 0.0
     chunk_wait_s: float = 0.0
     chunk_bytes: int = 0
@@ -149,6 +152,10 @@ class ScriptedUpstream:
         if request.method == "POST" and path in answers:
             if not isinstance(asked, dict):
                 return self._fail(call, 400, "the body is not a JSON object")
+            if script.answer is not None:
+                call.tokens_in, call.cached, call.tokens_out = _used(script.answer["usage"])
+                kind, pieces = in_shape(path, asked, script.answer)
+                return await self._send(request, call, script, 200, {"Content-Type": kind, **script.headers}, pieces)
             try:
                 kind, pieces = answers[path](call, asked, script)
             except (TypeError, AttributeError, KeyError, ValueError):
@@ -431,6 +438,15 @@ def fetch_calls(asked: dict[str, Any], script: Script, answered: str) -> list[di
     if script.beside:
         calls.append({"id": "beside_0", "name": script.beside, "input": {}})
     return calls
+
+
+def _used(usage: dict[str, Any]) -> tuple[int, int, int]:
+    """Input, what of it was cached, and output, by the usage of any of the APIs."""
+    given, made = (
+        ("prompt_tokens", "completion_tokens") if "prompt_tokens" in usage else ("input_tokens", "output_tokens")
+    )
+    cached = usage.get("cache_read_input_tokens", 0)
+    return usage[given] + cached, cached or usage.get(f"{given}_details", {}).get("cached_tokens", 0), usage[made]
 
 
 def _spoken(turns: Any) -> str:
