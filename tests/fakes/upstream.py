@@ -362,20 +362,7 @@ class ScriptedUpstream:
             "tools": [],
             "usage": usage,
         }
-        if not asked.get("stream"):
-            return "application/json", [_dump(whole)]
-        begun = whole | {"status": "in_progress", "output": [], "usage": None}
-        events: list[dict[str, Any]] = [{"type": "response.created", "response": begun}]
-        place = {"item_id": "msg_1", "output_index": 0, "content_index": 0}
-        events.append({"type": "response.output_item.added", "output_index": 0, "item": item | {"content": []}})
-        events.append({"type": "response.content_part.added", **place, "part": part | {"text": ""}})
-        events += [{"type": "response.output_text.delta", **place, "delta": word, "logprobs": []} for word in words]
-        events.append({"type": "response.output_text.done", **place, "text": text, "logprobs": []})
-        events.append({"type": "response.content_part.done", **place, "part": part})
-        events.append({"type": "response.output_item.done", "output_index": 0, "item": item})
-        events.append({"type": "response.completed", "response": whole})
-        numbered = [event | {"sequence_number": number} for number, event in enumerate(events)]
-        return "text/event-stream", [_event(event, event["type"]) for event in numbered]
+        return in_shape("/v1/responses", asked, whole)
 
     def _messages(self, call: Call, asked: dict[str, Any], script: Script) -> tuple[str, list[bytes]]:
         words = self._count(call, _spoken(asked.get("messages")), script)
@@ -397,30 +384,7 @@ class ScriptedUpstream:
             "usage": {"input_tokens": call.tokens_in - call.cached, "output_tokens": call.tokens_out,
                       "cache_read_input_tokens": call.cached, "cache_creation_input_tokens": 0},
         }  # fmt: skip
-        if not asked.get("stream"):
-            return "application/json", [_dump(whole)]
-        start = whole | {"content": [], "stop_reason": None, "usage": whole["usage"] | {"output_tokens": 1}}  # type: ignore[operator]
-        events: list[dict[str, Any]] = [{"type": "message_start", "message": start}]
-        if words:
-            events.append({"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}})
-            events += [
-                {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": word}}
-                for word in words
-            ]
-            events.append({"type": "content_block_stop", "index": 0})
-        for index, block in enumerate(blocks, len(texts)):
-            given = json.dumps(block["input"])
-            events.append({"type": "content_block_start", "index": index, "content_block": block | {"input": {}}})
-            events += [
-                {"type": "content_block_delta", "index": index}
-                | {"delta": {"type": "input_json_delta", "partial_json": part}}
-                for part in ("", given[:9], given[9:])
-            ]
-            events.append({"type": "content_block_stop", "index": index})
-        ending = {"stop_reason": ended, "stop_sequence": None}
-        events.append({"type": "message_delta", "delta": ending, "usage": {"output_tokens": call.tokens_out}})
-        events.append({"type": "message_stop"})
-        return "text/event-stream", [_event(event, event["type"]) for event in events]
+        return in_shape("/v1/messages", asked, whole)
 
 
 def fetch_calls(asked: dict[str, Any], script: Script, answered: str) -> list[dict[str, Any]]:
