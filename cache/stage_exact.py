@@ -233,6 +233,7 @@ class KeepStage(Quiet):
             now_s,
             now_s + ttl_s,
             tags,
+            ex.controls.scope,
         )
         await self.store.put(entry)
         self.kept(ex, entry)

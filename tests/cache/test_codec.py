@@ -42,6 +42,7 @@ entries = st.builds(
     stored_s=st.floats(0, 4e9),
     expires_s=st.floats(0, 4e9),
     tags=st.lists(st.tuples(text, text), max_size=3).map(tuple),
+    namespace=text,
 )
 
 ENTRY = Entry(
