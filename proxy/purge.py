@@ -44,9 +44,9 @@ async def forget_texts(held: State, tenant: str) -> None:
 
 
 def selector_of(asked: Mapping[str, Any], now_s: float) -> Selector:
-    """`{"key", "model", "tenant", "scope", "tags": ["doc=kb-17"], "source", "older_than": "7d"}`, all optional, all to be
-    met; {} is everything. `scope`: what requests said in `x-farthing-scope`. `source` is short for the tag of that
-    name. `older_than`: a span of time, or a date.
+    """`{"key", "model", "tenant", "scope", "tags": ["doc=kb-17"], "source", "older_than": "7d"}`, all of them optional;
+    all that are there must be met, and {} is everything. `scope`: what requests said in `x-farthing-scope`. `source` is
+    short for the tag of that name. `older_than`: a span of time, or a date.
 
     Raises ClientFault: another field, an empty one (which would purge more than was meant), a tag without a name.
     """
