@@ -136,15 +136,14 @@ class _Told:
     def must_be(self, output: list[Any]) -> None:
         """Raises Unsure where the output isn't what was said."""
         texts = {place: text for i, item in enumerate(output) for place, text in _texts(i, a(dict, item))}
-        streamed = {place: (text.base, text.text) for place, text in texts.items()}
-        told: dict[_Place, tuple[str, Any]] = {place: (text.base, "") for place, text in texts.items()}
-        told |= {place: (base, "".join(pieces)) for (place, base), pieces in self.deltas.items()}
+        whole = {(place, text.base): text.text for place, text in texts.items()}
+        streamed = dict.fromkeys(whole, "") | {at: "".join(pieces) for at, pieces in self.deltas.items()}
         tokens = {place: _tokens((text.part or {}).get("logprobs")) for place, text in texts.items()}
         items = dict(enumerate(output))
         same = (
-            told == streamed
+            streamed == whole
             and self.done == items
-            and all(streamed.get(place) == (base, text) for (place, base), text in self.ended.items())
+            and all(whole.get(at) == text for at, text in self.ended.items())
             and all(place in texts and texts[place].part == part for place, part in self.parts.items())
             and all(tokens[place] == found for place, found in self.tokens.items())
             and self.begun.keys() == items.keys()

@@ -295,6 +295,13 @@ def test_nothing_comes_after_the_end(endpoint: str) -> None:
     assert assemble(b"", endpoint) is None
 
 
+def test_one_place_holds_one_kind_of_text() -> None:
+    events = response_events(RESPONSE, by_words)
+    at = next(i for i, event in enumerate(events) if event["type"] == "response.output_text.delta")
+    other = events[at] | {"type": "response.refusal.delta", "delta": "no"}
+    assert assemble(sse("responses", [*events[:at], other, *events[at:]]), "responses") is None
+
+
 def test_a_ping_is_nothing_and_two_signatures_are_too_much() -> None:
     events = message_events(MESSAGE, by_words)
     pings = [one for event in events for one in (event, {"type": "ping"})]
