@@ -34,6 +34,7 @@ _MUST_SAVE = 8
 # Where `encode` puts them.
 _STORED_AT = 7
 _TAGS_AT = 10
+_NAMESPACE_AT = 13  # in answers that were stored before there were namespaces, the header ends there
 # What reading a header that we did not write can raise.
 _NOT_OURS = (ValueError, TypeError, LookupError, OverflowError, RecursionError, zlib.error)
 
@@ -48,6 +49,7 @@ class Labels:
     model_served: str
     stored_s: float
     tags: tuple[tuple[str, str], ...]
+    namespace: str = ""
 
 
 def encode(entry: Entry) -> bytes:
@@ -78,6 +80,7 @@ def encode(entry: Entry) -> bytes:
             entry.tags,
             len(entry.body),
             deflated,
+            entry.namespace,
         ]
     )
     length = len(header).to_bytes(4, "big")
@@ -110,7 +113,7 @@ def peek(start: bytes) -> Labels | None:
         fields = _loads(start[_HEADER_AT:end])
         tags = tuple((str(name), str(value)) for name, value in fields[_TAGS_AT])
         key, scope, requested, served = map(str, fields[:4])
-        return Labels(key, scope, requested, served, float(fields[_STORED_AT]), tags)
+        return Labels(key, scope, requested, served, float(fields[_STORED_AT]), tags, _namespace(fields))
     except _NOT_OURS:
         return None
 
@@ -118,7 +121,7 @@ def peek(start: bytes) -> Labels | None:
 def _entry(fields: list[Any], body: memoryview) -> Entry | None:
     """Raises one of `_NOT_OURS` where the header is not ours."""
     (key, scope, requested, served, endpoint, shape, content_type, stored_s, expires_s, usage, tags, size, deflated) = (
-        fields
+        fields[:_NAMESPACE_AT]
     )
     if deflated:
         # The bound keeps a made-up value from growing without end; ours fit it exactly.
@@ -143,7 +146,12 @@ def _entry(fields: list[Any], body: memoryview) -> Entry | None:
         stored_s=stored_s,
         expires_s=expires_s,
         tags=tuple((name, value) for name, value in tags),
+        namespace=_namespace(fields),
     )
+
+
+def _namespace(fields: list[Any]) -> str:
+    return str(fields[_NAMESPACE_AT]) if len(fields) > _NAMESPACE_AT else ""
 
 
 def _parts(usage: Usage) -> list[Any]:

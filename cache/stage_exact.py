@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, MutableSet, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from farthing.cache import replay
+from farthing.cache import replay, reshape
 from farthing.cache.entry import Entry
 from farthing.cache.key import Scope, digest_of, key_of
 from farthing.cache.store import Store
@@ -73,9 +73,10 @@ def reshaped(entry: Entry, *, stream: bool, usage: bool) -> Entry | None:
     if entry.shape == "stream" and entry.usage is None and (usage or not stream):
         return None  # it came without the usage that this client may rely on
     if (entry.shape == "stream") != stream:
-        if not replay.can_serve(entry.endpoint, entry.shape, stream):
-            return None
-        body = replay.split(entry.body, usage) if stream else replay.assemble(entry.body)
+        if stream:
+            body = reshape.split(entry.body, entry.endpoint, include_usage=usage)
+        else:
+            body = reshape.assemble(entry.body, entry.endpoint)
         if body is None:
             return None
         return entry._replace(
@@ -232,6 +233,7 @@ class KeepStage(Quiet):
             now_s,
             now_s + ttl_s,
             tags,
+            ex.controls.scope,
         )
         await self.store.put(entry)
         self.kept(ex, entry)

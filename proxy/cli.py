@@ -241,16 +241,18 @@ def cache_purge(
     source: Annotated[str | None, typer.Option(help="Answers made from this document: --tag source=ID.")] = None,
     older_than: Annotated[str | None, typer.Option(help="Answers stored before: 90m, 7d, or a date.")] = None,
     tenant: Annotated[str | None, typer.Option(help="Answers of this tenant (the ledger's tenant).")] = None,
+    scope: Annotated[str | None, typer.Option(help="Answers to requests with this x-farthing-scope.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Remove stored answers, from a running farthing or from its state. Of several conditions all must be met."""
     from farthing.proxy.cli_cache import purge
 
     named = {"key": key, "model": model, "tags": tag or None, "source": source, "older_than": older_than}
-    asked = {name: value for name, value in (named | {"scope": tenant}).items() if value is not None}
+    named |= {"tenant": tenant, "scope": scope}
+    asked = {name: value for name, value in named.items() if value is not None}
     if everything == bool(asked):
         raise ConfigFault(
-            "say what to purge: --all, or any of --key, --model, --tag, --source, --older-than and --tenant"
+            "say what to purge: --all, or any of --key, --model, --tag, --source, --older-than, --tenant and --scope"
         )
     found = purge(_load(config, state_dir=state), asked)
     if as_json:

@@ -9,14 +9,16 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Mapping
+from functools import partial
 
 import orjson
 import structlog
 from aiohttp import web
 from multidict import CIMultiDict
 
-from farthing.cache import replay
+from farthing.cache import reshape
 from farthing.cache.flight import CutOff, Reader
+from farthing.cache.stage_exact import OFF_LOOP_BYTES
 from farthing.proxy import whole
 from farthing.proxy.account import Account
 from farthing.proxy.body import IncomingBody
@@ -185,7 +187,10 @@ class Relay:
         """A client that wanted a whole answer joined a stream."""
         pieces = [frame.body async for frame in reader.frames()]
         counted = ex.call is not None and ex.call.usage is not None
-        body = replay.assemble(b"".join(pieces)) if head.status == 200 and counted else None
+        sse, body = b"".join(pieces), None
+        if head.status == 200 and counted:
+            work = partial(reshape.assemble, sse, ex.endpoint)
+            body = await asyncio.to_thread(work) if len(sse) > OFF_LOOP_BYTES else work()
         if body is None:
             own = self._pipeline.alone(ex)
             return await self._relay(request, ex, own)

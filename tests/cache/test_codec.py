@@ -44,6 +44,7 @@ entries = st.builds(
     stored_s=st.floats(0, 4e9),
     expires_s=st.floats(0, 4e9),
     tags=st.lists(st.tuples(text, text), max_size=3).map(tuple),
+    namespace=text,
 )
 
 ENTRY = Entry(
@@ -59,6 +60,7 @@ ENTRY = Entry(
     stored_s=1_800_000_000.25,
     expires_s=1_800_086_400.5,
     tags=(("team", "search"),),
+    namespace="shop",
 )
 
 
@@ -145,7 +147,7 @@ def test_compresses_only_where_it_pays() -> None:
 
 def test_peek_reads_the_labels_from_the_start() -> None:
     raw = encode(ENTRY)
-    labels = Labels("0" * 32, "tenant-a", "small", "small-2026", ENTRY.stored_s, ENTRY.tags)
+    labels = Labels("0" * 32, "tenant-a", "small", "small-2026", ENTRY.stored_s, ENTRY.tags, "shop")
     assert peek(raw[:400]) == peek(raw) == labels
     assert peek(raw[:60]) is None
 
