@@ -139,8 +139,19 @@ async def build(config: Config, held: State, stack: AsyncExitStack, old: Service
         held.clock,
         held.randomness,
         config.limits.repeat_bytes,
+        config.compat.aliases,
     )
-    relay = Relay(pipeline, account, repeats, held.tasks, config.limits, config.upstream, held.clock, held.randomness)
+    relay = Relay(
+        pipeline,
+        account,
+        repeats,
+        held.tasks,
+        config.limits,
+        config.upstream,
+        held.clock,
+        held.randomness,
+        config.compat.aliases,
+    )
     return Services(config, held, thread, connections, semantic, compress, pipeline, admit, relay)
 
 
@@ -163,7 +174,7 @@ def lay_out(
     front = (
         AccountStage(account),
         admit,
-        ParseStage(config.limits.parse_bytes),
+        ParseStage(config.limits.parse_bytes, config.compat.aliases),
         AssignStage("default", config.id, lambda: config.all_off or held.switch(), changes),
         EligibleStage(Rules(cache.mode == "exact", cache.sampled, cache.remote_urls, cache.responses_never_chained)),
         ExactStage(held.store, config.upstream.url, cache.variants, held.barred, clock, randomness, held.renderer),

@@ -28,6 +28,7 @@ from pydantic import (
 )
 
 from farthing.policies.freshness import Kind
+from farthing.proxy.config_compat import Compat
 from farthing.proxy.config_compress import Compress
 from farthing.proxy.config_section import Section
 from farthing.proxy.errors import ConfigFault
@@ -257,6 +258,7 @@ class Config(Section):
     cache: Cache = Cache()
     semantic: Semantic = Semantic()
     compress: Compress = Compress()
+    compat: Compat = Compat()
     ledger: Ledger = Ledger()
     prices: Prices = Prices()
     auth: Auth = Auth()

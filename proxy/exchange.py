@@ -283,6 +283,7 @@ class Exchange:
     stream: bool = False
     asks_usage: bool = False
     body: bytes | None = None
+    body_in: bytes | None = None  # as it came, where other gateways' words were taken out of `body`
     exact: dict[str, Any] | None = None
     plain: bool = False  # what is said in it is nothing but roles and texts
     body_out: bytes | None = None

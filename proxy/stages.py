@@ -8,10 +8,13 @@ import hmac
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import orjson
 
 from farthing.proxy import wire
+from farthing.proxy.aliases import under
+from farthing.proxy.aliases_body import take_out
 from farthing.proxy.config import Auth, Limits
 from farthing.proxy.errors import ClientFault
 from farthing.proxy.exchange import GO_ON, Endpoint, Exchange, Quiet, Verdict
@@ -86,6 +89,8 @@ class AdmitStage(Quiet):
         facts = ex.original.facts
         ex.credential, ex.tenant = self.tenants.identify(facts.credential)
         ex.controls = facts.controls()
+        if facts.told:
+            ex.decisions.extend(facts.told)
         if self.limits.max_in_flight and self.in_flight > self.limits.max_in_flight:
             raise ClientFault(
                 f"more than {self.limits.max_in_flight} requests are under way (limits.max_in_flight)",
@@ -111,9 +116,13 @@ class AdmitStage(Quiet):
 
 @dataclass(slots=True)
 class ParseStage(Quiet):
-    """Body -> request. What isn't understood is passed on untouched, with the reason."""
+    """Body -> request. What isn't understood is passed on untouched, with the reason.
+
+    `products`: other gateways whose words in the body are farthing's to read, and not the upstream's.
+    """
 
     limit_bytes: int
+    products: tuple[str, ...] = ()
     name: str = field(default="parse", init=False)
     hard: bool = field(default=True, init=False)
 
@@ -147,6 +156,8 @@ class ParseStage(Quiet):
             ex.cache_reason = body
             return GO_ON
         ex.payload, ex.exact, ex.plain, ex.cache_reason = body.payload, body.exact, body.plain, body.problem
+        if self.products and not ex.controls.off:
+            self._take_out(ex, body.payload)
         model = body.payload.get("model")
         ex.model = model if isinstance(model, str) else ""
         ex.stream = body.payload.get("stream") is True
@@ -156,6 +167,17 @@ class ParseStage(Quiet):
             isinstance(own, dict) and own.get("include") is True
         )
         return GO_ON
+
+    def _take_out(self, ex: Exchange, payload: dict[str, Any]) -> None:
+        taken = None if ex.body is None else take_out(ex.body, payload, self.products)
+        if taken is None:
+            return
+        ex.decisions.extend(taken.told)
+        ex.controls = under(ex.controls, taken.said)
+        if taken.fields:
+            ex.body_in, ex.body = ex.body, taken.body
+            ex.payload = taken.of(payload)
+            ex.exact = None if ex.exact is None else taken.of(ex.exact)
 
 
 @dataclass(slots=True)
