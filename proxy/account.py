@@ -26,6 +26,7 @@ from farthing.proxy.attribute import (
     attribute_joined,
     attribute_upstream,
 )
+from farthing.proxy.capture import Capture
 from farthing.proxy.clock import Clock
 from farthing.proxy.compress_counts import CompressCounts
 from farthing.proxy.exchange import Attempt, CacheStatus, Endpoint, Exchange, Outcome, Quiet
@@ -72,6 +73,7 @@ class Account:
     total: DayTotal
     clock: Clock
     patience_s: float = 0.05
+    capture: Capture | None = None
     compressed: CompressCounts = field(default_factory=CompressCounts)
     slow: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2))
 
@@ -188,8 +190,13 @@ class Account:
             self.total.add(money.cost, self.clock.now_s())
         if ex.compress and usage is not None and not costs_nothing(ex):
             self.compressed.sent(ex.uses, ex.tidied, ex.tokens_saved)
+        if self.ledger is None and self.capture is None:
+            return
+        row = self.row(ex, usage, money)
         if self.ledger is not None:
-            self.ledger.append(self.row(ex, usage, money))
+            self.ledger.append(row)
+        if self.capture is not None:
+            self.capture.take(ex, row)
 
     async def usage_of(self, ex: Exchange) -> Usage | None:
         """What was used; counted off the event loop where the upstream hasn't said."""

@@ -28,6 +28,7 @@ from farthing.proxy.build_semantic import (
     open_semantic,
     same_thread,
 )
+from farthing.proxy.capture_admin import in_force
 from farthing.proxy.config import Config
 from farthing.proxy.connections import Connections
 from farthing.proxy.deadlines import Deadlines
@@ -110,6 +111,7 @@ async def build(config: Config, held: State, stack: AsyncExitStack, old: Service
         held.clock,
         patience_s=config.semantic.deadline_ms / 1000,
         compressed=held.compressed,
+        capture=in_force(config, held),
     )
     compress = CompressStage(config.compress.tidy, config.compress.squeeze)
     pipeline, admit, on_the_way = lay_out(config, held, semantic, compress, connections, account)

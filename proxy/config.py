@@ -28,6 +28,7 @@ from pydantic import (
 )
 
 from farthing.policies.freshness import Kind
+from farthing.proxy.config_capture import Capture
 from farthing.proxy.config_compat import Compat
 from farthing.proxy.config_compress import Compress
 from farthing.proxy.config_section import Section
@@ -259,6 +260,7 @@ class Config(Section):
     semantic: Semantic = Semantic()
     compress: Compress = Compress()
     compat: Compat = Compat()
+    capture: Capture = Capture()
     ledger: Ledger = Ledger()
     prices: Prices = Prices()
     auth: Auth = Auth()

@@ -324,6 +324,7 @@ class Exchange:
     joined_tick: float | None = None
     # the way back
     status: int = 0
+    given: bytes | None = None  # the whole answer, where a stage of this exchange's own gave it
     money: Any = None  # attribute.Money, once it is worked out for this usage
     outcome: Outcome | None = None
     error: str = ""

@@ -27,6 +27,7 @@ from farthing.proxy.account import Account, cache_status
 from farthing.proxy.aliases import prefixes_of
 from farthing.proxy.aliases_answer import answered
 from farthing.proxy.body import IncomingBody
+from farthing.proxy.capture_record import Said
 from farthing.proxy.clock import Clock, Randomness, new_id
 from farthing.proxy.exchange import CacheStatus, Exchange, LocalReply
 from farthing.proxy.row import COLUMNS, Row
@@ -44,7 +45,10 @@ _EACH_TIME = frozenset({"age", "cache-status", "x-farthing-id", "x-farthing-over
 
 @dataclass(frozen=True, slots=True)
 class Repeat:
-    """What stays the same. `row`: the ledger row's values, in order. `head`: the header lines that don't change."""
+    """What stays the same. `row`: the ledger row's values, in order. `head`: the header lines that don't change.
+
+    `said`: what may be captured of it.
+    """
 
     entry: Entry
     template: Template
@@ -54,6 +58,7 @@ class Repeat:
     credential: str
     until_s: float
     size: int
+    said: Said | None = None
 
 
 class Repeats:
@@ -128,8 +133,11 @@ class Repeats:
         row[_AT["id"]], row[_AT["ts"]] = name, now_s
         row[_AT["latency_ms"]] = row[_AT["overhead_ms"]] = (clock.tick_s() - begun_tick) * 1000
         row[_AT["ttft_ms"]] = ready_ms
+        made = Row._make(row)
         if self._account.ledger is not None:
-            self._account.ledger.append(Row._make(row))
+            self._account.ledger.append(made)
+        if known.said is not None and self._account.capture is not None:
+            self._account.capture.append(known.said, made)
         await whole.drained(request, body)
 
     def learn(self, request: web.BaseRequest, ex: Exchange, reply: LocalReply) -> None:
@@ -162,6 +170,7 @@ class Repeats:
             credential=ex.credential,
             until_s=now_s + _PRICES_HOLD_S,
             size=size,
+            said=None if self._account.capture is None else self._account.capture.said_in(ex),
         )
         self._bytes += size
         while self._bytes > self._limit:

@@ -114,7 +114,7 @@ class Relay:
         try:
             reply = await self._pipeline.answer(ex)
             if isinstance(reply, LocalReply):
-                ex.served = reply.served
+                ex.served, ex.given = reply.served, reply.body
                 response = await self._send(request, ex, reply.status, CIMultiDict(reply.headers), reply.body)
                 self.repeats.learn(request, ex, reply)
                 return response
