@@ -23,7 +23,7 @@ from farthing.proxy.capture_record import Captured, Line, Said, line_of, said_in
 from farthing.proxy.clock import Clock
 from farthing.proxy.config_capture import Capture as Settings
 from farthing.proxy.exchange import Exchange
-from farthing.proxy.ledger_file import is_busy, is_corrupt, move_aside
+from farthing.proxy.ledger_file import is_busy, is_corrupt
 from farthing.proxy.redact import Redactor, Unredacted
 from farthing.proxy.row import Row
 
@@ -160,10 +160,10 @@ class Capture:
             self._wake.wait(0 if ending and self._works else _EVERY_S)
             self._wake.clear()
             asked = self._asked
+            works = self._write()
             while self._fresh:
                 self._make_ready()
-                self._write()
-            self._write()
+                works = works and self._write()  # a disk that fails is tried again in the next round
             self._sweep()
             while self._orders:
                 self._obey(*self._orders.popleft())
@@ -200,19 +200,21 @@ class Capture:
             self._kept_bytes -= len(self._kept.popleft().text)
             self._lost += 1
 
-    def _write(self) -> None:
+    def _write(self) -> bool:
+        """What is ready to the disk; whether that went well."""
         if not self._kept:
-            return
+            return True
         batch = list(self._kept)
         try:
             file.insert(self._conn or self._open(), batch)
         except Exception as error:  # noqa: BLE001 - whatever it is, the thread must live
             self._fail(error)
-            return
+            return False
         self._kept.clear()
         self._kept_bytes = 0
         self.written += len(batch)
         self._recovered()
+        return True
 
     def _sweep(self) -> None:
         """What has been kept long enough leaves, whether or not anything is captured now."""
@@ -267,20 +269,14 @@ class Capture:
 
     def _open(self) -> sqlite3.Connection:
         """Open the file, after moving aside one that isn't sound. Raises sqlite3.Error, OSError."""
-        try:
-            self._conn = file.connect(self.path, whole=self._suspect)
-        except sqlite3.DatabaseError as error:
-            if not is_corrupt(error):
-                raise
-            aside = move_aside(self.path, f"corrupt-{int(self._clock.now_s() * 1000)}")
+        self._conn, aside = file.connect_anew(self.path, self._clock.now_s(), whole=self._suspect)
+        if aside is not None:
             self._log.error(
                 "capture_corrupt",
                 path=str(self.path),
                 moved_to=str(aside),
-                error=str(error),
-                meaning="a new file is begun; the old one still holds what people said: `farthing capture purge` removes it",
+                meaning="a new file is begun; the old one still holds texts: `farthing capture purge` removes it",
             )
-            self._conn = file.connect(self.path)
         self._suspect = False
         return self._conn
 

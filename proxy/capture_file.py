@@ -14,8 +14,21 @@ from pathlib import Path
 from typing import NamedTuple
 
 from farthing.proxy.capture_record import Line
+from farthing.proxy.ledger_file import is_corrupt, move_aside
 
-__all__ = ["Selection", "Stats", "asides", "connect", "erase", "insert", "lines", "remove_asides", "stats", "sweep"]
+__all__ = [
+    "Selection",
+    "Stats",
+    "asides",
+    "connect",
+    "connect_anew",
+    "erase",
+    "insert",
+    "lines",
+    "remove_asides",
+    "stats",
+    "sweep",
+]
 
 _LOCK_WAIT_S = 0.05
 _CHECKED_BYTES = 64 * 2**20
@@ -82,6 +95,17 @@ def connect(path: Path, *, whole: bool = False) -> sqlite3.Connection:
     return conn
 
 
+def connect_anew(path: Path, now_s: float, *, whole: bool = False) -> tuple[sqlite3.Connection, Path | None]:
+    """`connect`; a file that isn't sound is moved aside before, and its new name given. Raises as `connect`."""
+    try:
+        return connect(path, whole=whole), None
+    except sqlite3.DatabaseError as error:
+        if not is_corrupt(error):
+            raise
+    aside = move_aside(path, f"corrupt-{int(now_s * 1000)}")
+    return connect(path), aside
+
+
 def insert(conn: sqlite3.Connection, records: Sequence[Line]) -> None:
     """All of them, in one transaction. Raises sqlite3.Error."""
     with _transaction(conn):
@@ -142,7 +166,7 @@ def stats(path: Path) -> Stats:
 
 
 def lines(path: Path, since_s: float) -> Iterator[bytes]:
-    """Records from that moment on, oldest first, as JSON without a line break. Raises sqlite3.Error: it can't be read."""
+    """Records from that moment on, oldest first, as JSON without line breaks. Raises sqlite3.Error: unreadable."""
     with closing(_reading(path)) as conn:
         for (text,) in conn.execute("select line from captured where ts >= ? order by ts, rowid", (since_s,)):
             yield text

@@ -1,7 +1,8 @@
 """What is captured of an exchange, and the line that it becomes. Pure but for redaction's clock.
 
-The line's format is read by `farthing replay`: one JSON object with id, ts, tenant, user, tags, endpoint, path, stream,
-request (the client's own body), response (whole, never a stream; null where it can't be had), status, row (the ledger's).
+The line's format is read by `farthing replay`: one JSON object with id, ts, tenant, user, tags, endpoint, path,
+stream, request (the client's own body), response (whole, never a stream; null where it can't be had), status, row (the
+ledger's).
 """
 
 from __future__ import annotations
@@ -117,8 +118,8 @@ def line_of(captured: Captured, share: float, redactor: Redactor) -> Line | None
 def is_chosen(tenant: str, request: dict[str, Any], share: float) -> bool:
     """Whether the conversation that this request belongs to is among the share that is kept.
 
-    By a hash of the tenant and how the conversation begins (up to the first thing that a user says), so that later turns and
-    repetitions of a request are kept along with it: a trace of single requests drawn at random would show no repeats.
+    By a hash of the tenant and how the conversation begins (up to the first thing that a user says), so that later
+    turns and repetitions of a request are kept along with it: single requests drawn at random would show no repeats.
     """
     if share >= 1:
         return True

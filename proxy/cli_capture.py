@@ -151,7 +151,8 @@ def _erase(config: Config, asked: dict[str, Any], as_json: bool) -> None:
         try:
             rows = 0
             if path.exists():
-                with closing(capture_file.connect(path)) as conn:
+                conn, _ = capture_file.connect_anew(path, SystemClock().now_s())
+                with closing(conn):
                     rows = capture_file.erase(conn, what)
             found = {"erased": rows, "damaged_files": capture_file.remove_asides(path)}
         except (sqlite3.Error, OSError) as error:

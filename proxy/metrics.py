@@ -52,7 +52,7 @@ GAUGES: Mapping[str, str] = {
 COUNTERS: Mapping[str, str] = {
     "ledger_dropped_rows": "Rows lost because the ledger could not be written.",
     "capture_rows": "Requests that were captured.",
-    "capture_dropped": "Requests that should have been captured and were not: too many, a disk that failed, no redaction.",
+    "capture_dropped": "Requests to be captured that were lost: too many at once, a failing disk, no redaction.",
 }
 LABELLED: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "compress_tokens_saved": (
