@@ -37,14 +37,14 @@ def status(config: ConfigOption = None, state: StateOption = None, as_json: Json
         typer.echo(json.dumps(found, indent=2))
         return
     typer.echo(f"capture is {loaded.capture.shown}" + ("" if found.get("healthy", True) else " (failing)"))
-    typer.echo(f"kept: {found['rows']:,} requests, {found['bytes']:,} bytes, {_span(found)}")
+    typer.echo(f"kept: {_count(found['rows'], 'request')}, {found['bytes']:,} bytes, {_span(found)}")
     typer.echo(f"leaves after {loaded.capture.keep_days:g} days, or beyond {loaded.capture.max_bytes:,} bytes")
     if found.get("dropped"):
         typer.echo(f"dropped since the start: {found['dropped']:,}")
     for kind, count in sorted(found.get("redactions", {}).items()):
         typer.echo(f"redacted since the start: {count:,} {kind}")
     if found["damaged_files"]:
-        typer.echo(f"{found['damaged_files']} damaged files of former times hold text too: farthing capture purge")
+        typer.echo(f"{_count(found['damaged_files'], 'damaged file')} may hold text too: farthing capture purge")
 
 
 @app.command(epilog="Example: farthing capture export trace.jsonl --since 7d")
@@ -80,9 +80,9 @@ def export(
                 out.write(text + b"\n")
                 count += 1
     except (sqlite3.Error, OSError) as error:
-        typer.echo(f"stopped after {count:,} requests: {error}", err=True)
+        typer.echo(f"stopped after {_count(count, 'request')}: {error}", err=True)
         raise typer.Exit(3) from None
-    typer.echo(f"{count:,} requests exported", err=True)
+    typer.echo(f"{_count(count, 'request')} exported", err=True)
 
 
 @app.command(epilog="Example: farthing capture erase --user u-1234")
@@ -161,8 +161,12 @@ def _erase(config: Config, asked: dict[str, Any], as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(found, indent=2))
         return
-    more = f", {found['damaged_files']} damaged files removed" if found["damaged_files"] else ""
-    typer.echo(f"{found['erased']:,} {'request' if found['erased'] == 1 else 'requests'} erased{more}")
+    more = f", {_count(found['damaged_files'], 'damaged file')} removed" if found["damaged_files"] else ""
+    typer.echo(f"{_count(found['erased'], 'request')} erased{more}")
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number:,} {word if number == 1 else word + 's'}"
 
 
 def _target(file: str) -> int:
