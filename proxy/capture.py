@@ -157,11 +157,11 @@ class Capture:
         tries = 0
         while True:
             ending = self._closing
-            self._wake.wait(0 if ending and self._works else _EVERY_S)
+            self._wake.wait(0 if self._fresh or (ending and self._works) else _EVERY_S)
             self._wake.clear()
             asked = self._asked
             works = self._write()
-            while self._fresh:
+            for _ in range(-(-len(self._fresh) // _AT_ONCE)):  # what comes meanwhile must not keep all else waiting
                 self._make_ready()
                 works = works and self._write()  # a disk that fails is tried again in the next round
             self._sweep()

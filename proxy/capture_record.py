@@ -95,7 +95,7 @@ def line_of(captured: Captured, share: float, redactor: Redactor) -> Line | None
     if not is_chosen(row.tenant, request, share):
         return None
     user = row.user or _user_in(request)
-    request, response = redactor.clean(request, _whole(answer))
+    request, response = redactor.clean(request, _whole(answer, row.endpoint))
     text = dumps(
         {
             "id": row.id,
@@ -145,12 +145,12 @@ def _user_in(request: dict[str, Any]) -> str:
     return named if isinstance(named, str) else ""
 
 
-def _whole(answer: bytes | None) -> Any:
+def _whole(answer: bytes | None, endpoint: str) -> Any:
     """The answer as one JSON value; None where it is none, or a stream that can't be put together."""
     if answer is None:
         return None
     if answer.lstrip()[:1] not in (b"{", b"["):
-        answer = assemble(answer)
+        answer = assemble(answer) if endpoint == Endpoint.CHAT else None
     try:
         return None if answer is None else loads(answer)
     except (ValueError, RecursionError):

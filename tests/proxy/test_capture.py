@@ -6,6 +6,7 @@ import json
 import os
 import sqlite3
 import stat
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -270,6 +271,26 @@ def test_selections(asked: dict[str, Any], meant: Selection) -> None:
 def test_selections_that_might_mean_more_than_was_meant_are_refused(asked: dict[str, Any]) -> None:
     with pytest.raises(ClientFault):
         selection_of(asked, NOW_S)
+
+
+def test_traffic_without_end_keeps_neither_erasure_nor_anybody_waiting(opened: Open, tmp_path: Path) -> None:
+    capture = opened()
+    fill(capture, [row(id="first", user="u1")])
+    ended = threading.Event()
+
+    def pour() -> None:
+        while not ended.is_set():
+            if capture.waiting < 500:
+                capture.append(said("x" * 1000), row(id="more", user="u2"))
+
+    pouring = threading.Thread(target=pour)
+    pouring.start()
+    try:
+        assert capture.erase(Selection(user="u1"), timeout_s=20) == (1, 0)
+    finally:
+        ended.set()
+        pouring.join()
+    assert {line["user"] for line in kept(tmp_path / "capture.db")} == {"u2"}
 
 
 # -- files and disks
