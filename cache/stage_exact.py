@@ -151,7 +151,8 @@ class ExactStage(Quiet):
         work = partial(digest_of, ex.exact, ex.endpoint, plain=ex.plain)
         digest = await asyncio.to_thread(work) if large else work()
         scope = ex.original.facts.scope(
-            (ex.tenant, ex.original.target, self.upstream_url), lambda: scope_of(ex, self.upstream_url).material()
+            (ex.tenant, ex.original.target, self.upstream_url, ex.controls.scope),
+            lambda: scope_of(ex, self.upstream_url).material(),
         )
         ex.key = key_of(scope, digest)
         if self.variants > 1:

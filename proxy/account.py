@@ -25,6 +25,7 @@ from farthing.proxy.attribute import (
     attribute_joined,
     attribute_upstream,
 )
+from farthing.proxy.capture import Capture
 from farthing.proxy.clock import Clock
 from farthing.proxy.compress_counts import CompressCounts
 from farthing.proxy.counterfactual import AS_BILLED, Counterfactual, Would, loads
@@ -76,6 +77,7 @@ class Account:
     clock: Clock
     patience_s: float = 0.05
     counterfactual: Counterfactual = field(default_factory=lambda: Counterfactual(ProviderReads()))
+    capture: Capture | None = None
     compressed: CompressCounts = field(default_factory=CompressCounts)
     slow: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2))
     drift: DriftSample | None = None
@@ -221,8 +223,13 @@ class Account:
             self.total.add(money.cost, self.clock.now_s())
         if ex.compress and usage is not None and not costs_nothing(ex):
             self.compressed.sent(ex.uses, ex.tidied, ex.tokens_saved)
+        if self.ledger is None and self.capture is None:
+            return
+        row = self.row(ex, usage, money)
         if self.ledger is not None:
-            self.ledger.append(self.row(ex, usage, money))
+            self.ledger.append(row)
+        if self.capture is not None:
+            self.capture.take(ex, row)
 
     async def usage_of(self, ex: Exchange) -> Usage | None:
         """What was used; counted off the event loop where the upstream hasn't said."""

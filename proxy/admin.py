@@ -17,7 +17,7 @@ from aiohttp import web
 from yarl import URL
 
 from farthing.cache.store import StoreStats
-from farthing.proxy import compress_admin, semantic_admin
+from farthing.proxy import capture_admin, compress_admin, semantic_admin
 from farthing.proxy.dashboard import Dashboard
 from farthing.proxy.errors import ClientFault, FarthingError, error_body
 from farthing.proxy.purge import purge
@@ -42,6 +42,7 @@ _MAX_ASKED = 16 * 2**20
 _ASKED = {
     "/farthing/api/cache/explain": semantic_admin.explain,
     "/farthing/api/cache/purge": purge,
+    "/farthing/api/capture/erase": capture_admin.erase,
     "/farthing/api/feedback": semantic_admin.rate,
 }
 
@@ -91,7 +92,7 @@ class Admin:
             "tidy": config.compress.tidy,
             "recode": config.compress.shown["recode"],
             "squeeze": config.compress.shown["squeeze"],
-            "capture": "off",
+            "capture": capture_admin.shown(services),
             "switched_off": self._held.switch(),
             "config_id": config.id,
             "in_flight": services.admit.in_flight,
@@ -116,6 +117,7 @@ class Admin:
             "ledger_healthy": 1 if ledger is None or ledger.healthy else 0,
             "semantic_entries": services.thread.entries if services.thread else 0,
             "optimisation_off": 1 if self._held.switch() else 0,
+            **capture_admin.gauges(self._held.capture),
             **dict(self._held.compressed.values()),
             **self._drift(),
             **{f"stage_errors:{name}": count for name, count in services.pipeline.stage_errors.items()},
@@ -172,6 +174,8 @@ class Admin:
             return await self._change(request, path)
         if path == "/farthing/api/semantic":
             return _json(200, await semantic_admin.routes(self._proxy.services))
+        if path == "/farthing/api/capture":
+            return _json(200, await capture_admin.told(self._proxy.services))
         if path == "/farthing/api/compress":
             return _json(200, await compress_admin.told(self._proxy.services, self._dashboard))
         query = dict(URL(request.raw_path, encoded=True).query)

@@ -28,6 +28,7 @@ from farthing.proxy.build_semantic import (
     open_semantic,
     same_thread,
 )
+from farthing.proxy.capture_admin import in_force
 from farthing.proxy.config import Config
 from farthing.proxy.connections import Connections
 from farthing.proxy.counterfactual import Counterfactual
@@ -117,6 +118,7 @@ async def build(config: Config, held: State, stack: AsyncExitStack, old: Service
             one_account=config.upstream.api_key is not None,
         ),
         compressed=held.compressed,
+        capture=in_force(config, held),
     )
     if config.ledger.drift_sample:
         account.drift = DriftSample(held.drift, config.ledger.drift_sample, held.tokenizer, account.slow, held.clock)
@@ -148,8 +150,19 @@ async def build(config: Config, held: State, stack: AsyncExitStack, old: Service
         held.clock,
         held.randomness,
         config.limits.repeat_bytes,
+        config.compat.aliases,
     )
-    relay = Relay(pipeline, account, repeats, held.tasks, config.limits, config.upstream, held.clock, held.randomness)
+    relay = Relay(
+        pipeline,
+        account,
+        repeats,
+        held.tasks,
+        config.limits,
+        config.upstream,
+        held.clock,
+        held.randomness,
+        config.compat.aliases,
+    )
     return Services(config, held, thread, connections, semantic, compress, pipeline, admit, relay)
 
 
@@ -172,7 +185,7 @@ def lay_out(
     front = (
         AccountStage(account),
         admit,
-        ParseStage(config.limits.parse_bytes),
+        ParseStage(config.limits.parse_bytes, config.compat.aliases),
         AssignStage("default", config.id, lambda: config.all_off or held.switch(), changes),
         EligibleStage(Rules(cache.mode == "exact", cache.sampled, cache.remote_urls, cache.responses_never_chained)),
         ExactStage(held.store, config.upstream.url, cache.variants, held.barred, clock, randomness, held.renderer),

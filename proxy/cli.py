@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
+from farthing.proxy.cli_capture import app as capture_app
 from farthing.proxy.config import Config, effective
 from farthing.proxy.config import load as load_config
 from farthing.proxy.errors import ConfigFault
@@ -49,6 +50,7 @@ policy_app = typer.Typer(
 app.add_typer(cache_app, name="cache")
 app.add_typer(prices_app, name="prices")
 app.add_typer(policy_app, name="policy")
+app.add_typer(capture_app, name="capture")
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="Configuration file (default: ./farthing.toml).")]
 StateOption = Annotated[Path | None, typer.Option("--state", help="State directory (default: .farthing).")]

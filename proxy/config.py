@@ -28,6 +28,8 @@ from pydantic import (
 )
 
 from farthing.policies.freshness import Kind
+from farthing.proxy.config_capture import Capture
+from farthing.proxy.config_compat import Compat
 from farthing.proxy.config_compress import Compress
 from farthing.proxy.config_prices import Prices
 from farthing.proxy.config_section import Section
@@ -242,6 +244,8 @@ class Config(Section):
     cache: Cache = Cache()
     semantic: Semantic = Semantic()
     compress: Compress = Compress()
+    compat: Compat = Compat()
+    capture: Capture = Capture()
     ledger: Ledger = Ledger()
     prices: Prices = Prices()
     auth: Auth = Auth()

@@ -290,6 +290,7 @@ class Exchange:
     stream: bool = False
     asks_usage: bool = False
     body: bytes | None = None
+    body_in: bytes | None = None  # as it came, where other gateways' words were taken out of `body`
     exact: dict[str, Any] | None = None
     plain: bool = False  # what is said in it is nothing but roles and texts
     body_out: bytes | None = None
@@ -331,6 +332,7 @@ class Exchange:
     # the way back
     status: int = 0
     would: Any = None  # counterfactual.Would, once it is worked out
+    given: bytes | None = None  # the whole answer, where a stage of this exchange's own gave it
     money: Any = None  # attribute.Money, once it is worked out for this usage
     outcome: Outcome | None = None
     error: str = ""

@@ -14,6 +14,7 @@ from farthing.compress.decided_store import Decisions
 from farthing.compress.removed import Removed
 from farthing.policies.spend import DayTotal
 from farthing.proxy import state
+from farthing.proxy.capture import Capture
 from farthing.proxy.clock import Clock, Randomness
 from farthing.proxy.compress_counts import CompressCounts
 from farthing.proxy.compress_state import RECODED, SQUEEZED
@@ -37,7 +38,7 @@ __all__ = ["State", "open_state", "open_store"]
 
 @dataclass(slots=True)
 class State:
-    """All of it. `decisions`, `removed`: None until a configuration needs them."""
+    """All of it. `decisions`, `removed`, `capture`: None until a configuration needs them."""
 
     clock: Clock
     randomness: Randomness
@@ -66,6 +67,12 @@ class State:
     provider_reads: ProviderReads
     decisions: Decisions | None = None
     removed: Removed | None = None
+    capture: Capture | None = None
+
+    def close_capture(self) -> None:
+        """Write what waits, if there is such a store."""
+        if self.capture is not None:
+            self.capture.close()
 
 
 async def open_state(config: Config, clock: Clock, randomness: Randomness, stack: AsyncExitStack) -> State:
@@ -98,7 +105,7 @@ async def open_state(config: Config, clock: Clock, randomness: Randomness, stack
     recoded, squeezed = (Learnt(config.state_dir, tasks.spawn, recipe) for recipe in (RECODED, SQUEEZED))
     for one in (learnt, recoded, squeezed):
         stack.push_async_callback(one.close)
-    return State(
+    held = State(
         clock=clock,
         randomness=randomness,
         secret=state.local_secret(config.state_dir, randomness),
@@ -125,6 +132,8 @@ async def open_state(config: Config, clock: Clock, randomness: Randomness, stack
         drift=Drift(),
         provider_reads=ProviderReads(),
     )
+    stack.callback(held.close_capture)
+    return held
 
 
 async def open_store(config: Config, clock: Clock) -> Store:

@@ -47,10 +47,14 @@ GAUGES: Mapping[str, str] = {
     "store_entries": "Answers in the store.",
     "store_bytes": "Bytes in the store.",
     "semantic_entries": "Vectors in the near-duplicate index.",
+    "capture_pending_rows": "Captured requests that wait to be written.",
+    "capture_healthy": "1 while captured requests reach the disk, 0 while they don't.",
     "optimisation_off": "1 while the emergency switch turns all optimisation off.",
 }
 COUNTERS: Mapping[str, str] = {
     "ledger_dropped_rows": "Rows lost because the ledger could not be written.",
+    "capture_rows": "Requests that were captured.",
+    "capture_dropped": "Requests to be captured that were lost: too many at once, a failing disk, no redaction.",
 }
 LABELLED: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "compress_tokens_saved": (

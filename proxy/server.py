@@ -21,6 +21,7 @@ from farthing.cache.flight import CutOff, Reader
 from farthing.cache.stage_exact import OFF_LOOP_BYTES
 from farthing.proxy import whole
 from farthing.proxy.account import Account
+from farthing.proxy.aliases_answer import answered, without_theirs
 from farthing.proxy.body import IncomingBody
 from farthing.proxy.clock import Clock, Randomness, new_id
 from farthing.proxy.config import Limits, Upstream
@@ -55,6 +56,7 @@ class Relay:
         upstream: Upstream,
         clock: Clock,
         randomness: Randomness,
+        products: tuple[str, ...] = (),
     ) -> None:
         self._pipeline = pipeline
         self._account = account
@@ -65,7 +67,8 @@ class Relay:
         self._clock = clock
         self._randomness = randomness
         self._sent = whole.Sent()
-        self._headers = HeaderBook()
+        self._products = products
+        self._headers = HeaderBook(products=products)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """One exchange, from the client's head to the ledger."""
@@ -113,7 +116,7 @@ class Relay:
         try:
             reply = await self._pipeline.answer(ex)
             if isinstance(reply, LocalReply):
-                ex.served = reply.served
+                ex.served, ex.given = reply.served, reply.body
                 response = await self._send(request, ex, reply.status, CIMultiDict(reply.headers), reply.body)
                 self.repeats.learn(request, ex, reply)
                 return response
@@ -236,7 +239,10 @@ class Relay:
     async def _prepare(self, request: web.BaseRequest, ex: Exchange, head: Head) -> web.StreamResponse:
         ex.status = head.status
         headers = head.headers.copy()
-        headers.update(self._account.headers_at_head(ex))
+        own = self._account.headers_at_head(ex)
+        headers.update(own)
+        if self._products:
+            headers.update(answered(self._products, ex, own))
         if ex.optimise and ex.endpoint is not Endpoint.OTHER:
             headers.popall("Content-Length", None)
         response = web.StreamResponse(status=head.status, headers=headers)
@@ -250,6 +256,9 @@ class Relay:
         ex.status = status
         response: web.StreamResponse = self._sent
         own = self._account.headers_at_end(ex)
+        if self._products:
+            headers = without_theirs(headers, self._products)
+            own |= answered(self._products, ex, own)
         if whole.sendable(request, status):
             pairs = [pair for pair in headers.items() if pair[0].lower() not in _REPLACED]
             if "Date" not in headers:

@@ -160,7 +160,7 @@ class UpstreamStage(Quiet):
             own += (_shown_as(ex.original.headers, secret.get_secret_value()),)
         if ex.body is not None or "Content-Length" not in ex.original.headers:
             return facts.sent(drop, own)
-        return Lines([*wire.forwarded(ex.original.headers.items(), drop=drop), *own])
+        return Lines([*wire.forwarded(ex.original.headers.items(), drop=drop | facts.aliased), *own])
 
     def _drop(self, answer: Connection) -> None:
         """Leave the rest of an answer unread."""

@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 ROOMS = ("proxy", "cache", "compress", "policies")
 LEAVES = {
+    "aliases",
     "clock",
     "errors",
     "exchange",
