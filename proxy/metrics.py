@@ -24,7 +24,7 @@ from farthing.proxy.histogram import BatchHistogram
 from farthing.proxy.row import ERRANDS, Row
 from farthing.proxy.version import version
 
-__all__ = ["Metrics"]
+__all__ = ["Metrics", "Names"]
 
 log = structlog.get_logger("farthing.metrics")
 

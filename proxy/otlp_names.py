@@ -21,7 +21,7 @@ from farthing.proxy.row import ERRANDS, SAVED_COLUMNS, Row
 
 __all__ = [
     "CAUSES", "DURATION_BUCKETS_S", "EDITIONS", "OPERATIONS", "TOKEN_BUCKETS", "Edition", "Target", "attributes_of",
-    "error_of", "is_billed", "operation_of", "span_name", "target_of",
+    "error_of", "is_billed", "operation_of", "provider_of", "span_name", "target_of",
 ]  # fmt: skip
 
 Value = str | int | float | bool
@@ -49,7 +49,7 @@ _DOLLAR = 1e-12
 
 @dataclass(frozen=True, slots=True)
 class Edition:
-    """The names that differ. `token_usage`: one histogram of both directions; empty: counters and a histogram for each."""
+    """The names that differ. `token_usage`: one histogram of both directions; '': counters, and a histogram of each."""
 
     schema_url: str
     cache_write: str

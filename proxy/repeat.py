@@ -28,6 +28,7 @@ from farthing.proxy.body import IncomingBody
 from farthing.proxy.clock import Clock, Randomness, new_id
 from farthing.proxy.exchange import CacheStatus, Exchange, LocalReply
 from farthing.proxy.row import COLUMNS, Row
+from farthing.proxy.traces import Traces
 
 __all__ = ["Repeat", "Repeats"]
 
@@ -70,6 +71,7 @@ class Repeats:
         clock: Clock,
         randomness: Randomness,
         limit_bytes: int,
+        traces: Traces | None = None,
     ) -> None:
         self._store = store
         self._renderer = renderer
@@ -79,6 +81,7 @@ class Repeats:
         self._clock = clock
         self._randomness = randomness
         self._limit = limit_bytes
+        self._traces = traces
         self._bytes = 0
         self._known: OrderedDict[Place, Repeat] = OrderedDict()
 
@@ -122,6 +125,8 @@ class Repeats:
         row[_AT["id"]], row[_AT["ts"]] = name, now_s
         row[_AT["latency_ms"]] = row[_AT["overhead_ms"]] = (clock.tick_s() - begun_tick) * 1000
         row[_AT["ttft_ms"]] = ready_ms
+        if self._traces is not None:
+            self._traces.note(name, request.headers.get("traceparent"))
         if self._account.ledger is not None:
             self._account.ledger.append(Row._make(row))
         await whole.drained(request, body)

@@ -6,6 +6,8 @@ The header itself goes upstream as it came, like every other; this only remember
 from __future__ import annotations
 
 import re
+from collections import OrderedDict
+from contextlib import suppress
 from typing import NamedTuple
 
 __all__ = ["Parent", "Traces", "parsed"]
@@ -32,16 +34,20 @@ def parsed(header: str) -> Parent | None:
 
 
 class Traces:
-    """Headers by request id. `note` belongs to the event loop, `take` to one other thread."""
+    """Headers by request id, of the latest so many. `note` belongs to the event loop, `take` to one other thread."""
 
     def __init__(self, most: int = _MOST) -> None:
         self._most = most
-        self._held: dict[str, str] = {}
+        self._held: OrderedDict[str, str] = OrderedDict()
 
     def note(self, request_id: str, traceparent: str | None) -> None:
-        """Remember what this request came with; beyond the bound nothing is."""
-        if traceparent is not None and len(self._held) < self._most:
-            self._held[request_id] = traceparent
+        """Remember what this request came with."""
+        if traceparent is None:
+            return
+        self._held[request_id] = traceparent
+        if len(self._held) > self._most:  # rows that the ledger dropped never ask for theirs
+            with suppress(KeyError):
+                self._held.popitem(last=False)
 
     def take(self, request_id: str) -> Parent | None:
         """The parent of this request's span, forgotten with this call."""
