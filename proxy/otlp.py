@@ -85,9 +85,7 @@ class Otlp:
         if self._settings.spans:
             take, waiting = self.traces.take, self._waiting
             waiting.extend([(row, take(row.id)) for row in rows])
-            while len(waiting) > self._settings.queue_rows:
-                waiting.popleft()
-                self._overflowed += 1
+            self._overflowed += self._trimmed()
             if len(waiting) >= _BATCH_SPANS and self._works["spans"]:
                 self._wake.set()
         if self._settings.metrics:
@@ -126,9 +124,18 @@ class Otlp:
         self._told("spans", sent)
         if sent == "away":
             self._waiting.extendleft(reversed(batch))
+            self._refused += self._trimmed()
         elif sent == "refused":
             self._refused += len(batch)
         return sent != "away"
+
+    def _trimmed(self) -> int:
+        """How many of the oldest had to go to keep the bound."""
+        gone = 0
+        while len(self._waiting) > self._settings.queue_rows:
+            self._waiting.popleft()
+            gone += 1
+        return gone
 
     def _tried(self, send: Callable[[], Sent]) -> str:
         try:

@@ -111,7 +111,7 @@ class Measures:
             elif pico:
                 self._saved.add(pico * _DOLLAR, {"gen_ai.request.model": model, "farthing.cause": of})
 
-    def _measure(self, row: Row, kind: _Kind, where: Mapping[str, str | int], counts: Tally[tuple[_Kind, str]]) -> None:
+    def _measure(self, row: Row, kind: _Kind, where: Attributes, counts: Tally[tuple[_Kind, str]]) -> None:
         """What the conventions ask for of one row. Tokens only of what an upstream billed."""
         named = _named(kind, where)
         error = error_of(row)

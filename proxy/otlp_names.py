@@ -152,7 +152,10 @@ def error_of(row: Row) -> str:
 
 
 def attributes_of(row: Row, target: Target, edition: Edition) -> dict[str, Value]:
-    """Everything that a span says of a row. Dollars are floats: below $9,000 a request each holds its pico-dollars."""
+    """Everything that a span says of a row. Dollars are floats: below $9,000 a request each holds its pico-dollars.
+
+    What was saved or spent by the way is left out where it is nothing; cost and baseline only where no price is known.
+    """
     said: dict[str, Value | None] = {
         **_agreed(row, target, edition),
         "error.type": error_of(row) or None,
@@ -182,10 +185,10 @@ def attributes_of(row: Row, target: Target, edition: Edition) -> dict[str, Value
         "farthing.price.source": row.price_source or None,
         "farthing.baseline.usd": _dollars(row.baseline_usd),
         "farthing.cost.usd": _dollars(row.cost_usd),
-        "farthing.overhead.usd": _dollars(row.overhead_usd),
+        "farthing.overhead.usd": _dollars(row.overhead_usd or None),
     }
     for cause, column in CAUSES.items():
-        said[f"farthing.saved.{cause}.usd"] = _dollars(getattr(row, column))
+        said[f"farthing.saved.{cause}.usd"] = _dollars(getattr(row, column) or None)
     if row.tags not in ("", "{}"):
         said |= {f"farthing.tag.{name}": value for name, value in _tags(row.tags)}
     return {name: value for name, value in said.items() if value is not None}
