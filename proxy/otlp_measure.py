@@ -27,7 +27,7 @@ __all__ = ["Measures"]
 Attributes = dict[str, str | int]
 
 _MAX_NAMES = 50
-_DOLLAR = 1e-12
+_DOLLAR_PICO = 1e12
 
 _USAGE = {
     "gen_ai.client.inference.usage.input_tokens": "tokens_in_sent",
@@ -107,9 +107,9 @@ class Measures:
             self._usage[column].add(count, _named(kind, where) | {"gen_ai.token.modality": "unknown"})
         for (of, model), pico in money.items():
             if of in self._money:
-                self._money[of].add(pico * _DOLLAR, {"gen_ai.request.model": model})
+                self._money[of].add(pico / _DOLLAR_PICO, {"gen_ai.request.model": model})
             elif pico:
-                self._saved.add(pico * _DOLLAR, {"gen_ai.request.model": model, "farthing.cause": of})
+                self._saved.add(pico / _DOLLAR_PICO, {"gen_ai.request.model": model, "farthing.cause": of})
 
     def _measure(self, row: Row, kind: _Kind, where: Attributes, counts: Tally[tuple[_Kind, str]]) -> None:
         """What the conventions ask for of one row. Tokens only of what an upstream billed."""

@@ -44,7 +44,7 @@ OPERATIONS: Mapping[str, str] = {
 }
 _BILLED = ("miss", "bypass")
 _MOST_TAGS = 16
-_DOLLAR = 1e-12
+_DOLLAR_PICO = 1e12
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +152,7 @@ def error_of(row: Row) -> str:
 
 
 def attributes_of(row: Row, target: Target, edition: Edition) -> dict[str, Value]:
-    """Everything that a span says of a row. Dollars are floats: below $9,000 a request each holds its pico-dollars.
+    """Everything that a span says of a row. Dollars are floats: below $1,000 a request each holds its pico-dollars.
 
     What was saved or spent by the way is left out where it is nothing; cost and baseline only where no price is known.
     """
@@ -222,7 +222,7 @@ def provider_of(row: Row, target: Target) -> str:
 
 
 def _dollars(pico: int | None) -> float | None:
-    return None if pico is None else pico * _DOLLAR
+    return None if pico is None else pico / _DOLLAR_PICO
 
 
 def _seconds(ms: float | None) -> float | None:
