@@ -78,17 +78,22 @@ async def test_prometheus_answers_every_query_that_is_shipped(tmp_path: Path) ->
 
 
 async def traffic(proxy: Proxied, client: httpx.AsyncClient) -> list[dict[str, Any]]:
-    """Some requests, before and after the first scrape, until all are scraped."""
-    for i in range(12):
-        await proxy.post(chat(f"question {i % 4}"))
+    """Requests before and after a scrape, so that there is a rate, until the rules have seen it."""
+    asked = 0
+    for _ in range(200):
+        for _ in range(3):
+            await proxy.post(chat(f"question {asked % 4}"))
+            asked += 1
         await asyncio.sleep(0.3)
-    rows = await proxy.rows(12)
-    for _ in range(100):
         try:
-            seen = await ask(client, "sum(farthing_requests_total)")
-        except httpx.TransportError:
-            seen = []
-        if seen and float(seen[0]["value"][1]) == len(rows) and await ask(client, "farthing:hit_ratio:rate5m"):
+            if await ask(client, "farthing:hit_ratio:rate5m > 0"):
+                break
+        except httpx.TransportError:  # it isn't up yet
+            continue
+    rows = await proxy.rows(asked)
+    for _ in range(200):
+        seen = await ask(client, "sum(farthing_requests_total)")
+        if float(seen[0]["value"][1]) == len(rows):
             return rows
         await asyncio.sleep(0.2)
     raise AssertionError(seen)
