@@ -7,7 +7,6 @@ header that no cross-site form can send.
 
 from __future__ import annotations
 
-import contextlib
 import hmac
 import ipaddress
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from farthing.cache.store import StoreStats
 from farthing.proxy import capture_admin, compress_admin, semantic_admin
 from farthing.proxy.dashboard import Dashboard
 from farthing.proxy.errors import ClientFault, FarthingError, error_body
+from farthing.proxy.gauges import gauges
 from farthing.proxy.purge import purge
 from farthing.proxy.version import version
 from farthing.proxy.wire import host_of
@@ -105,37 +105,13 @@ class Admin:
 
     def gauges(self) -> dict[str, float]:
         """Values of this moment for /metrics, by metric name without prefix."""
-        services = self._proxy.services
-        ledger, store = self._held.ledger, self._store
-        held: dict[str, float] = (
-            {"store_entries": store.entries, "store_bytes": store.bytes} if store is not None else {}
-        )
-        return held | {
-            "ledger_pending_rows": ledger.pending if ledger else 0,
-            "in_flight_requests": services.admit.in_flight,
-            "ledger_dropped_rows": ledger.dropped if ledger else 0,
-            "ledger_healthy": 1 if ledger is None or ledger.healthy else 0,
-            "semantic_entries": services.thread.entries if services.thread else 0,
-            "optimisation_off": 1 if self._held.switch() else 0,
-            **capture_admin.gauges(self._held.capture),
-            **dict(self._held.compressed.values()),
-            **self._drift(),
-            **{f"stage_errors:{name}": count for name, count in services.pipeline.stage_errors.items()},
-        }
-
-    def _drift(self) -> dict[str, float]:
-        """How far our count of tokens is from the provider's, and whether that is alarming, by model."""
-        found: dict[str, float] = {}
-        for model, ratio in self._held.drift.ratios(self._held.clock.now_s()).items():
-            for direction, share in (("in", ratio.tokens_in), ("out", ratio.tokens_out)):
-                if share is not None:
-                    found[f"usage_drift_ratio:{direction}:{model}"] = share
-            found[f"usage_drift_alarm:{model}"] = float(ratio.alarm)
-        return found
+        return gauges(self._proxy.services, self._store)
 
     async def _metrics(self) -> web.Response:
-        with contextlib.suppress(FarthingError):
+        try:
             self._store = await self._held.store.stats()
+        except FarthingError:
+            self._store = None
         kind = self._held.metrics.content_type
         return web.Response(body=self._held.metrics.render(), headers={"Content-Type": kind})
 

@@ -37,6 +37,7 @@ from farthing.proxy.drift_sample import DriftSample
 from farthing.proxy.errand import Errands
 from farthing.proxy.exchange import Stage
 from farthing.proxy.held import State
+from farthing.proxy.otlp_names import target_of
 from farthing.proxy.pipeline import Pipeline
 from farthing.proxy.prices import RateCard
 from farthing.proxy.repeat import Repeats
@@ -83,6 +84,9 @@ async def build(config: Config, held: State, stack: AsyncExitStack, old: Service
     elif thread is None:
         thread = open_semantic(config, held.tasks)
         stack.push_async_callback(thread.close)
+    if held.otlp is not None:
+        held.otlp.target = target_of(config.upstream.url, config.upstream.provider)
+    traces = None if held.otlp is None or not config.otlp.spans else held.otlp.traces
     rates = RateCard(config.prices.models, config.upstream.provider, config.upstream.url)
     semantic = SemanticStage(
         thread=thread,
@@ -151,6 +155,7 @@ async def build(config: Config, held: State, stack: AsyncExitStack, old: Service
         held.randomness,
         config.limits.repeat_bytes,
         config.compat.aliases,
+        traces,
     )
     relay = Relay(
         pipeline,
@@ -162,6 +167,7 @@ async def build(config: Config, held: State, stack: AsyncExitStack, old: Service
         held.clock,
         held.randomness,
         config.compat.aliases,
+        traces,
     )
     return Services(config, held, thread, connections, semantic, compress, pipeline, admit, relay)
 

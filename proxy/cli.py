@@ -106,8 +106,11 @@ def serve(
 @app.command(epilog="Example: farthing check --config farthing.toml")
 def check(config: ConfigOption = None, state: StateOption = None) -> None:
     """Print the effective configuration with secrets masked; exit 2 where it is not valid."""
-    shown = effective(_load(config, state_dir=state))
-    _emit(shown)
+    from farthing.proxy.otlp import require
+
+    loaded = _load(config, state_dir=state)
+    require(loaded.otlp)
+    _emit(effective(loaded))
 
 
 @app.command(epilog="Example: farthing report --since 24h --by model")

@@ -31,6 +31,7 @@ from farthing.policies.freshness import Kind
 from farthing.proxy.config_capture import Capture
 from farthing.proxy.config_compat import Compat
 from farthing.proxy.config_compress import Compress
+from farthing.proxy.config_otlp import Otlp
 from farthing.proxy.config_prices import Prices
 from farthing.proxy.config_section import Section
 from farthing.proxy.errors import ConfigFault
@@ -247,6 +248,7 @@ class Config(Section):
     compat: Compat = Compat()
     capture: Capture = Capture()
     ledger: Ledger = Ledger()
+    otlp: Otlp = Otlp()
     prices: Prices = Prices()
     auth: Auth = Auth()
     spend: Spend = Spend()
@@ -261,6 +263,12 @@ class Config(Section):
                 f"server.host = {self.server.host!r} with an upstream key and no auth.client_keys would let anybody "
                 "spend that key; bind 127.0.0.1, or declare client keys"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _otlp_needs_rows(self) -> Config:
+        if self.otlp.on and not self.ledger.enabled:
+            raise ValueError("otlp.endpoint is fed by the ledger: set ledger.enabled = true too")
         return self
 
     @model_validator(mode="after")
@@ -407,6 +415,7 @@ def effective(config: Config) -> dict[str, Any]:
     if config.store.url.get_secret_value():
         shown["store"]["url"] = mask_url(config.store.url.get_secret_value())
     shown["upstream"]["url"] = mask_url(config.upstream.url)
+    shown["otlp"]["endpoint"] = mask_url(config.otlp.endpoint)
     return shown
 
 

@@ -25,7 +25,7 @@ from farthing.proxy.histogram import BatchHistogram
 from farthing.proxy.row import ERRANDS, Row
 from farthing.proxy.version import version
 
-__all__ = ["Metrics"]
+__all__ = ["Metrics", "Names"]
 
 log = structlog.get_logger("farthing.metrics")
 
@@ -46,15 +46,28 @@ GAUGES: Mapping[str, str] = {
     "ledger_healthy": "1 while rows reach the ledger, 0 while they don't.",
     "store_entries": "Answers in the store.",
     "store_bytes": "Bytes in the store.",
+    "store_healthy": "1 while the store answers, 0 while it doesn't.",
+    "stages_left_out": "Optimising stages that are left out because they failed repeatedly.",
+    "spend_today_usd": "Dollars spent since midnight UTC, own calls included.",
+    "spend_limit_usd": "What may be spent a day (spend.daily_usd); absent where there is no limit.",
+    "semantic_routes": "Routes of near-duplicates that something is known of.",
+    "semantic_routes_serving": "Those that serve, of the 200 used last.",
+    "semantic_rollbacks": "How often these were sent back to observing after they had served.",
+    "semantic_bound_ratio": "The largest bound on wrong answers that a serving route has proved; absent where none.",
+    "semantic_max_wrong_ratio": "The share of wrong answers that the operator accepts (semantic.max_wrong).",
+    "semantic_drift_ratio": "How far the evidence for a change has come towards the alarm, which is 1; the furthest.",
     "semantic_entries": "Vectors in the near-duplicate index.",
     "capture_pending_rows": "Captured requests that wait to be written.",
     "capture_healthy": "1 while captured requests reach the disk, 0 while they don't.",
+    "otlp_pending_spans": "Spans that wait for the OpenTelemetry collector.",
+    "otlp_healthy": "1 while the collector takes what it is sent, 0 while it doesn't.",
     "optimisation_off": "1 while the emergency switch turns all optimisation off.",
 }
 COUNTERS: Mapping[str, str] = {
     "ledger_dropped_rows": "Rows lost because the ledger could not be written.",
     "capture_rows": "Requests that were captured.",
     "capture_dropped": "Requests to be captured that were lost: too many at once, a failing disk, no redaction.",
+    "otlp_dropped": "Spans that never reached the OpenTelemetry collector.",
 }
 LABELLED: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "compress_tokens_saved": (
@@ -115,6 +128,10 @@ class Metrics:
         self._overhead = BatchHistogram(
             "farthing_overhead_seconds", "Farthing's own part of that time.", "", OVERHEAD_BUCKETS_S, registry
         )
+        self._upstream = BatchHistogram(
+            "farthing_upstream_duration_seconds", "The upstream's part of that time, where it was asked.", "",
+            REQUEST_BUCKETS_S, registry,
+        )  # fmt: skip
         self._first_byte = BatchHistogram(
             "farthing_time_to_first_byte_seconds", "From the request's arrival to the answer's first byte.", "",
             REQUEST_BUCKETS_S, registry,
@@ -160,6 +177,8 @@ class Metrics:
                 continue  # nobody waited
             self._duration.observe(row.latency_ms / 1000, known(cache, STATUSES))
             self._overhead.observe(row.overhead_ms / 1000)
+            if row.upstream_ms is not None:
+                self._upstream.observe(row.upstream_ms / 1000)
             if row.ttft_ms is not None:
                 self._first_byte.observe(row.ttft_ms / 1000)
         for (endpoint, model, cache, outcome, status), count in requests.items():

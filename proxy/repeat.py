@@ -32,6 +32,7 @@ from farthing.proxy.clock import Clock, Randomness, new_id
 from farthing.proxy.exchange import CacheStatus, Exchange, LocalReply
 from farthing.proxy.hit_again import Again, again_of
 from farthing.proxy.row import COLUMNS, Row
+from farthing.proxy.traces import Traces
 
 __all__ = ["Repeat", "Repeats"]
 
@@ -82,6 +83,7 @@ class Repeats:
         randomness: Randomness,
         limit_bytes: int,
         products: tuple[str, ...] = (),
+        traces: Traces | None = None,
     ) -> None:
         self._store = store
         self._renderer = renderer
@@ -93,6 +95,7 @@ class Repeats:
         self._limit = limit_bytes
         self._products = products
         self._prefixes = prefixes_of(products)
+        self._traces = traces
         self._bytes = 0
         self._known: OrderedDict[Place, Repeat] = OrderedDict()
 
@@ -143,6 +146,8 @@ class Repeats:
         if again is not None:
             row[_MONEY] = again.columns
         made = Row._make(row)
+        if self._traces is not None:
+            self._traces.note(name, request.headers.get("traceparent"))
         if self._account.ledger is not None:
             self._account.ledger.append(made)
         if known.said is not None and self._account.capture is not None:

@@ -32,6 +32,7 @@ from farthing.proxy.observe import decoded
 from farthing.proxy.pipeline import Pipeline
 from farthing.proxy.repeat import Repeats
 from farthing.proxy.tasks import TaskGroup
+from farthing.proxy.traces import Traces
 
 __all__ = ["Relay"]
 
@@ -57,6 +58,7 @@ class Relay:
         clock: Clock,
         randomness: Randomness,
         products: tuple[str, ...] = (),
+        traces: Traces | None = None,
     ) -> None:
         self._pipeline = pipeline
         self._account = account
@@ -66,6 +68,7 @@ class Relay:
         self._upstream = upstream
         self._clock = clock
         self._randomness = randomness
+        self._traces = traces
         self._sent = whole.Sent()
         self._products = products
         self._headers = HeaderBook(products=products)
@@ -87,6 +90,8 @@ class Relay:
             received_s=now_s,
             received_tick=begun_tick,
         )
+        if self._traces is not None:
+            self._traces.note(ex.id, request.headers.get("traceparent"))
         if facts.waits and request.transport is not None:
             request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")  # RFC 9110, 10.1.1
         try:

@@ -127,7 +127,7 @@ async def test_counts_that_drift_are_seen_in_metrics_and_readiness(
             up.script(whole(model="gpt-4o-mini", usage=usage, choices=[choice]))
             clock.mono_s += 1.0  # at most one a second is counted
             await proxy.post(chat(text, model="gpt-4o-mini", seed=n))
-        await proxy.rows(24)
+            await proxy.rows(n + 1)  # one is counted at a time; while that lasts others go uncounted
         metrics = (await proxy.client.get("/metrics")).text
         ready = (await proxy.client.get("/readyz")).json()
     ratios = {
