@@ -1,8 +1,8 @@
 """How long `farthing replay` takes: `python -m bench.replay_speed --requests 1000000`.
 
 Makes a trace of farthing's captures, as many requests as asked for, and replays it with the default configuration
-(exact cache, flights, tidy) through the real command. Requests repeat by Zipf's law, as support questions do; one in ten
-is a conversation with a tool's result in indented JSON. The trace is made once and is not part of the time.
+(exact cache, flights, tidy) through the real command. Requests repeat by Zipf's law, as support questions do; one in
+ten prompts is a conversation with a tool's result in indented JSON. Making the trace is not part of the time.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pathlib import Path
 import orjson
 from rich.console import Console
 
-from bench.machine import facts
+from bench.machine import Place, facts
 from bench.report import Report, Target, publish, show
 
 ROOT = Path(__file__).parent.parent
@@ -43,7 +43,8 @@ def main() -> int:
     given.add_argument("--document", type=Path, default=ROOT / "docs" / "benchmarks.md")
     given.add_argument("--no-document", action="store_true")
     asked = given.parse_args()
-    where = facts(place_of())
+    where = facts(Place(ROOT, 0, 0))
+    del where["cores"]  # nothing is bound to one here
     with tempfile.TemporaryDirectory(prefix="farthing-bench-") as folder:
         trace = Path(folder) / "trace.jsonl"
         with trace.open("wb") as out:

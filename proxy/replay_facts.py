@@ -225,7 +225,7 @@ def _before(row: Mapping[str, Any]) -> Before | None:
     amounts = [one if isinstance(one := row.get(name), int) else None for name in MONEY_COLUMNS]
     counts = [row.get(name) for name in ("tokens_in_original", "tokens_in_sent", "tokens_out")]
     given, sent, made = (one if isinstance(one, int) else 0 for one in counts)
-    return Before(cache, Money._make([*amounts, "", False]), (given, sent, made))
+    return Before(cache, Money._make([*amounts, "", bool(row.get("modelled"))]), (given, sent, made))
 
 
 def _tidied(
