@@ -24,6 +24,7 @@ from farthing.proxy.replay_values import (
     said,
     seconds,
     tags_of,
+    tokens_of,
     usage_of,
     value_of,
     whole,
@@ -185,7 +186,7 @@ def _langfuse_usage(told: Mapping[str, Any] | None) -> Usage | None:
         return None
     if "prompt_tokens" in told:
         return from_payload(Endpoint.CHAT, told)
-    parts = {str(name): count for name, one in told.items() if (count := whole(one)) is not None and count >= 0}
+    parts = {str(name): count for name, one in told.items() if (count := tokens_of(one)) is not None}
     if "input" not in parts and "output" not in parts:
         return None
     cached = sum(count for name, count in parts.items() if "cache" in name and "creation" not in name)

@@ -31,6 +31,7 @@ from farthing.proxy.replay_values import (
     said,
     seconds,
     tags_of,
+    tokens_of,
     usage_of,
     value_of,
     whole,
@@ -132,19 +133,20 @@ def _row_latency_s(row: Mapping[str, Any]) -> float | None:
     """How long the flight took: the upstream's time where there was a call, else the client's."""
     ms = row.get("upstream_ms")
     ms = row.get("latency_ms") if ms is None else ms
-    return ms / 1000 if isinstance(ms, int | float) and not isinstance(ms, bool) else None
+    known = number(ms)
+    return None if known is None else known / 1000
 
 
 def _row_usage(row: Mapping[str, Any]) -> Usage | None:
     """What a row says was used; of a hit or a joined call, what its answer had used."""
-    output, original = whole(row.get("tokens_out")), whole(row.get("tokens_in_original"))
-    sent = whole(row.get("tokens_in_sent"))
+    output, original = tokens_of(row.get("tokens_out")), tokens_of(row.get("tokens_in_original"))
+    sent = tokens_of(row.get("tokens_in_sent"))
     if output is None or original is None or sent is None:
         return None
     taken = sent or original
-    cached = min(taken, whole(row.get("tokens_in_cached")) or 0)
-    written = min(taken - cached, whole(row.get("tokens_in_cache_write")) or 0)
-    reasoning = min(output, whole(row.get("tokens_reasoning")) or 0)
+    cached = min(taken, tokens_of(row.get("tokens_in_cached")) or 0)
+    written = min(taken - cached, tokens_of(row.get("tokens_in_cache_write")) or 0)
+    reasoning = min(output, tokens_of(row.get("tokens_reasoning")) or 0)
     counted = row.get("usage_source") == UsageSource.COUNTED
     return Usage(
         fresh=taken - cached - written,

@@ -59,6 +59,7 @@ class Trace:
     array: bool
     newest_first: bool
     head: bytes
+    block_bytes: int = BLOCK_BYTES
 
     def blocks(self, begin: tuple[int, int] = (0, 1)) -> Iterator[Block]:
         """The blocks from a place on: (byte, number of the line), of `Block.until`; (0, 1) is the beginning.
@@ -80,7 +81,7 @@ class Trace:
         with self.path.open("rb") as raw:
             source: Any = gzip.GzipFile(fileobj=raw) if self.zipped else raw
             source.seek(at)
-            while block := source.read(BLOCK_BYTES):
+            while block := source.read(self.block_bytes):
                 if not block.endswith(b"\n"):
                     block += source.readline()
                 lines = block.split(b"\n")
@@ -96,8 +97,7 @@ class Trace:
         with self.path.open("rb") as source:
             end, after = begin if begin != (0, 1) else (self.size, _count_lines(source) + 1)
             while end > 0:
-                start = max(0, end - BLOCK_BYTES)
-                start, block = _whole_lines(source, start, end)
+                start, block = _whole_lines(source, max(0, end - self.block_bytes), end)
                 lines = block.split(b"\n")
                 if not lines[-1]:
                     lines.pop()

@@ -17,7 +17,7 @@ from farthing.proxy.usage import Usage, from_payload
 
 __all__ = [
     "TARGETS", "NotARequest", "Recorded", "choice", "endpoint_of_body", "first", "model_of", "number", "object_of",
-    "plain_usage", "said", "seconds", "tags_of", "usage_of", "value_of", "whole",
+    "plain_usage", "said", "seconds", "tags_of", "tokens_of", "usage_of", "value_of", "whole",
 ]  # fmt: skip
 
 _PATHS = {
@@ -28,6 +28,7 @@ _PATHS = {
     "messages": Endpoint.MESSAGES,
 }
 TARGETS = MappingProxyType({endpoint: f"/v1/{path}" for path, endpoint in _PATHS.items()})
+_MOST_TOKENS = 10**9  # as usage.py has it
 _MILLISECONDS_FROM = 1e11  # a time in seconds this large lies in the year 5138
 
 
@@ -105,11 +106,11 @@ def usage_of(endpoint: Endpoint, response: Mapping[str, Any] | None) -> Usage | 
 
 def plain_usage(value: Mapping[str, Any], given: str, made: str, read: str = "", written: str = "") -> Usage | None:
     """Counts that a log keeps for itself, taken as OpenAI means them: the input includes what was read from a cache."""
-    whole_in, whole_out = whole(value.get(given)), whole(value.get(made))
-    if not whole_in or whole_out is None or whole_in < 0 or whole_out < 0:
+    whole_in, whole_out = tokens_of(value.get(given)), tokens_of(value.get(made))
+    if not whole_in or whole_out is None:
         return None
-    cached = min(whole_in, max(0, whole(value.get(read)) or 0))
-    wrote = min(whole_in - cached, max(0, whole(value.get(written)) or 0))
+    cached = min(whole_in, tokens_of(value.get(read)) or 0)
+    wrote = min(whole_in - cached, tokens_of(value.get(written)) or 0)
     return Usage(whole_in - cached - wrote, cached, wrote, whole_out)
 
 
@@ -156,6 +157,12 @@ def whole(value: Any) -> int | None:
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 12:
         return int(value)
     return value if isinstance(value, int) else None
+
+
+def tokens_of(value: Any) -> int | None:
+    """A count of tokens; None where it is none, negative, or larger than any request is."""
+    count = whole(value)
+    return count if count is not None and 0 <= count <= _MOST_TOKENS else None
 
 
 def number(value: Any) -> float | None:
