@@ -41,6 +41,7 @@ from farthing.proxy.usage import Usage, UsageSource, from_payload
 
 __all__ = ["FORMATS", "body_of", "detected", "recorded"]
 
+# Of a line, not of a request: what APIs don't know would be refused by some of them.
 _OF_THE_LINE = ("id", "slice", "tags")
 
 
