@@ -10,20 +10,26 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from farthing.proxy.config import Config
+from farthing.cache.embedder import open_embedder
+from farthing.cache.verifier import Verifier
+from farthing.proxy.config import Config, load
 from farthing.proxy.prices import RateCard
 from farthing.proxy.replay_facts import reading_of
 from farthing.proxy.replay_lane import Lane
+from farthing.proxy.replay_near import NearLane, Reader
 from farthing.proxy.replay_read import open_trace
 from farthing.proxy.replay_run import Run, play
 from farthing.proxy.row import MONEY_COLUMNS
-from tests.fakes.proxying import Proxied, chat, proxied
+from tests.fakes.proxying import PRICES, Proxied, chat, proxied
 from tests.fakes.upstream import Script, scripted
+from tests.wire.test_reuse import SAYS, pairs, quiet
+from tests.wire.test_semantic import loaded
 
 TOOL_RESULT = json.dumps([{"id": n, "name": f"item {n}", "price": 10 * n} for n in range(20)], indent=2)
 
@@ -61,6 +67,8 @@ class Capturing:
         """The capture's lines, in the ledger's order. `rows`: with the ledger's row beside each."""
         found = []
         for row in await self.proxy.rows(len(self.sent)):
+            if row["id"] not in self.sent:
+                continue  # an audit: no client asked for it
             path, body, whole = self.sent[row["id"]]
             kept = row if rows else {name: row[name] for name in ("latency_ms", "upstream_ms", "model_served")}
             found.append(
@@ -86,7 +94,7 @@ def replayed(config: Config, trace: Path, **lane: Any) -> Run:
     """The trace under the configuration, in this process."""
     card = RateCard(config.prices.models, config.upstream.provider, config.upstream.url)
     run = Run([Lane(config, 0, card, **lane)])
-    play(run, open_trace(trace), [reading_of(config, near=False, beyond=False)], "", processes=1)
+    play(run, open_trace(trace), [reading_of(config, near="near" in lane, beyond=False)], "", processes=1)
     return run
 
 
@@ -202,3 +210,69 @@ async def test_a_shorter_life_costs_what_a_real_run_with_it_costs(tmp_path: Path
     assert total.statuses["hit-exact"] == 1 == sum(row["cache"] == "hit-exact" for row in real)
     assert total.saved_exact == sum(row["saved_exact_usd"] for row in real)
     assert total.cost == sum(row["cost_usd"] for row in real)
+
+
+async def real_near(tmp_path: Path, count: int, **settings: Any) -> tuple[Config, list[dict[str, Any]], list[Any]]:
+    """Questions and rewordings through a real proxy with the semantic cache: config, capture lines, rows."""
+    async with scripted() as upstream, proxied(upstream.url, tmp_path / "state", **settings) as proxy:
+        upstream.default.says = SAYS
+        await loaded(proxy)
+        seen = Capturing(proxy)
+        for question, again in islice(pairs(), count):
+            for text in (question, again):
+                await seen.post(chat(text))
+                await quiet(proxy)
+        rows = [row for row in await proxy.rows(2 * count) if row["endpoint"] == "chat"]
+        return proxy.services.config, await seen.lines(), rows
+
+
+async def test_near_duplicates_are_served_as_in_a_real_run(tmp_path: Path) -> None:
+    settings = {"semantic__mode": "serve", "semantic__unproven": True, "semantic__threshold": 0.9}
+    config, lines, rows = await real_near(tmp_path, 12, **settings, semantic__deadline_ms=5000)
+    reader = Reader(open_embedder("minilm-int8"), Verifier.open())
+    trace = written(tmp_path / "trace.jsonl", lines)
+
+    run = replayed(config, trace, near=NearLane(config.semantic, reader))
+
+    total, tally = run.lanes[0].tally.total, run.lanes[0].tally
+    assert total.statuses["hit-semantic"] == sum(row["cache"] == "hit-semantic" for row in rows) > 3
+    assert total.statuses["miss"] == sum(row["cache"] == "miss" for row in rows) > 0
+    assert total.saved_semantic == sum(row["saved_semantic_usd"] for row in rows)
+    assert total.baseline == sum(row["baseline_usd"] for row in rows)
+    # What was recorded of a hit is the neighbour's own answer, so here all are the same.
+    assert tally.all_wrong.same == tally.all_wrong.count == total.statuses["hit-semantic"]
+    assert set(tally.wrong) == {("model", "m"), ("endpoint", "chat")}
+
+
+async def test_a_route_is_proved_by_recorded_answers_as_it_is_by_live_ones(tmp_path: Path) -> None:
+    loose = {"semantic__mode": "serve", "semantic__max_wrong": 0.25, "semantic__confidence": 0.8}
+    config, lines, rows = await real_near(tmp_path, 24, **loose, semantic__deadline_ms=5000)
+    reader = Reader(open_embedder("minilm-int8"), Verifier.open())
+    trace = written(tmp_path / "trace.jsonl", lines)
+
+    near = replayed(config, trace, near=NearLane(config.semantic, reader)).lanes[0].tally
+
+    assert near.total.statuses["hit-semantic"] == sum(row["cache"] == "hit-semantic" for row in rows) > 0
+
+
+async def test_wrong_near_duplicates_are_estimated_from_the_traces_own_answers(tmp_path: Path) -> None:
+    """Every second rewording is answered otherwise in the trace: half of the served ones were wrong."""
+    reader = Reader(open_embedder("minilm-int8"), Verifier.open())
+    lines = []
+    for number, (question, again) in enumerate(islice(pairs(), 20)):
+        for text, said in ((question, "It costs 10 dollars."), (again, f"It costs {10 + number % 2} dollars.")):
+            answer = {"choices": [{"index": 0, "message": {"role": "assistant", "content": said},
+                                   "finish_reason": "stop"}],
+                      "usage": {"prompt_tokens": 10, "completion_tokens": 5}}  # fmt: skip
+            lines.append({"ts": 1.79e9 + len(lines), "body": chat(text), "response": answer, "tags": {"n": number % 2}})
+    flags = {"prices": PRICES, "semantic.mode": "serve", "semantic.unproven": True, "semantic.threshold": 0.9}
+    config = load(None, {}, flags)
+
+    tally = replayed(config, written(tmp_path / "t", lines), near=NearLane(config.semantic, reader)).lanes[0].tally
+
+    served = tally.total.statuses["hit-semantic"]
+    right, wrong = tally.wrong["tag:n", "0"], tally.wrong["tag:n", "1"]
+    assert served >= 10 and tally.all_wrong.count == served == right.count + wrong.count
+    assert (right.different + right.unsure, wrong.same) == (0, 0)
+    estimate = tally.all_wrong.estimate(0.95)
+    assert estimate is not None and estimate.low < estimate.share < estimate.high
