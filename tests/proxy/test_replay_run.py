@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
+from farthing.proxy.cli_replay import Wanted, replay
 from farthing.proxy.config import Config, load
 from farthing.proxy.errors import ConfigFault
 from farthing.proxy.prices import RateCard
@@ -364,6 +366,93 @@ def test_a_longer_life_never_hits_less_and_a_page_shows_it(tmp_path: Path) -> No
     assert html.count("<circle") == 8 and "cache.ttl_s" in html
     for lane in run.lanes:
         assert f"{lane.tally.total.statuses['hit-exact']:,}</td>" in html
+
+
+# -- the command
+
+
+def asked(trace: Path, **wanted: Any) -> dict[str, Any]:
+    """The command's JSON."""
+    found: list[dict[str, Any]] = []
+    config = config_with(state_dir=trace.parent / "state")
+    assert replay(config, trace, Wanted(**wanted), found.append, Console(quiet=True)) == 0
+    return found[0]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "said"),
+    [
+        ({"format": "x"}, "not one of farthing, ledger"),
+        ({"by": "colour"}, "--by"),
+        ({"sweeps": ["cache.tl_s=1,2"]}, "ttl_s"),
+        ({"plots": [Path("nowhere/x.html")]}, "no such folder"),
+        ({"plots": [Path("x.gif")]}, "is .png or .html"),
+        ({"resume": True}, "nothing to resume"),
+        ({"sweeps": ["semantic.model=minilm-int8,other"]}, "one embedding model"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_before_anything_is_read(
+    tmp_path: Path, wanted: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ConfigFault, match=said):
+        asked(written(tmp_path / "t", [line(BEGIN_S, "a")]), **wanted)
+    with pytest.raises(ConfigFault, match="can't read"):
+        asked(tmp_path / "missing")
+
+
+def test_a_threshold_is_swept_without_more_ado_and_drawn(tmp_path: Path) -> None:
+    """A higher threshold serves less; what it goes without saying is said."""
+    lines = [
+        line(BEGIN_S + n, text, said=f"Press the {thing} button.", latency_ms=500)
+        for n, (thing, text) in enumerate(
+            (thing, text)
+            for thing in ("printer", "camera", "scooter", "kettle")
+            for text in (
+                f"How do I repair my {thing}?",
+                f"How can I repair my {thing}?",
+                f"how to fix a {thing} please",
+            )
+        )
+    ]
+    path = written(tmp_path / "t", lines)
+
+    found = asked(path, sweeps=["semantic.threshold=0.5:1:0.25"], plots=[tmp_path / "p.html", tmp_path / "p.png"])
+
+    assert found["implied"] == {"semantic.mode": "serve", "semantic.unproven": "true"}
+    hits = [one["statuses"]["hit-semantic"] for one in found["replayed"]]
+    assert hits == sorted(hits, reverse=True) and hits[0] > hits[-1] == 0
+    assert [one["settings"]["semantic.threshold"] for one in found["replayed"]] == ["0.50", "0.75", "1.00"]
+    first = found["replayed"][0]
+    assert first["wrong"]["compared"] == hits[0] == first["wrong"]["compared"]
+    assert 0 <= first["wrong"]["low"] <= first["wrong"]["share"] <= first["wrong"]["high"] <= 1
+    assert "wrong" in (tmp_path / "p.html").read_text("utf-8")
+    assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_recode_would_cut_is_counted_where_it_is_asked_for(tmp_path: Path) -> None:
+    rows = json.dumps([{"id": n, "name": f"item {n}", "price": n * 10} for n in range(30)])
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    turns = [
+        {"role": "user", "content": "what is there"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c", "content": rows},
+    ]
+    path = written(tmp_path / "t", [line(BEGIN_S + n, "", body={"messages": turns}) for n in range(2)])
+
+    cut = asked(path, beyond=True)["replayed"][0]["would_cut"]
+
+    assert list(cut) == ["recode"] and cut["recode"] > 100  # of the one that is sent, not of the hit
+    assert asked(path)["replayed"][0]["would_cut"] == {}
+
+
+def test_prices_of_today_are_other_prices(tmp_path: Path) -> None:
+    """gpt-4o-mini's price hasn't changed; o3's has (June 2025)."""
+    path = written(tmp_path / "t", [line(1_740_000_000.0, "a", body={"model": "o3"}) | {"response": None,
+                                    "usage": {"prompt_tokens": 1000, "completion_tokens": 0}}])  # fmt: skip
+
+    then, now = asked(path)["replayed"][0], asked(path, prices_at="now")["replayed"][0]
+
+    assert then["baseline_usd"] > now["baseline_usd"] > 0
 
 
 # -- estimates

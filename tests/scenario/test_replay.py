@@ -16,7 +16,7 @@ FARTHING = [sys.executable, "-c", "from farthing.proxy.cli import main; main()",
 
 
 def line(number: int) -> dict[str, Any]:
-    text = f"question {number % 700} " + "with some words around it " * 120
+    text = f"question {number % 400} " + "with some words around it " * 120
     return {
         "ts": 1.79e9 + number,
         "body": {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": text}]},
@@ -31,11 +31,11 @@ def line(number: int) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def trace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Some 25 MB: enough blocks to be stopped between them, and to be read by other processes."""
+    """Some 11 MB: enough blocks to be stopped between them, and to be read by other processes."""
     path = tmp_path_factory.mktemp("trace") / "trace.jsonl"
     with path.open("w", encoding="utf-8") as out:
-        for number in range(7_500):
-            out.write("{broken\n" if number == 5_000 else json.dumps(line(number)) + "\n")
+        for number in range(3_200):
+            out.write("{broken\n" if number == 2_000 else json.dumps(line(number)) + "\n")
     return path
 
 
@@ -64,11 +64,11 @@ def test_stopped_by_ctrl_c_it_prints_what_it_has_and_goes_on_to_the_same_figures
     assert straight.returncode == 0, straight.stderr
     assert first.startswith("replaying: ")
     assert (going.returncode, part["finished"]) == (130, False), told
-    assert 0 < part["requests"] < 7_499 and "--resume" in told
+    assert 0 < part["requests"] < 3_199 and "--resume" in told
     assert rest.returncode == 0, rest.stderr
     assert json.loads(rest.stdout) == json.loads(straight.stdout)
     whole = json.loads(rest.stdout)
-    assert (whole["requests"], whole["broken"]["first"][0]["line"]) == (7_499, 5_001)
+    assert (whole["requests"], whole["broken"]["first"][0]["line"]) == (3_199, 2_001)
     assert (again.returncode, "nothing to resume" in again.stderr) == (2, True)
 
 
@@ -78,27 +78,8 @@ def test_the_table_and_the_drawings(trace: Path, tmp_path: Path) -> None:
 
     assert shown.returncode == 0, shown.stderr
     assert "farthing would have saved" in shown.stdout and "gpt-4o-mini" in shown.stdout
-    assert "line 5,001: not JSON" in shown.stdout
+    assert "line 2,001: not JSON" in shown.stdout
     assert swept.returncode == 0, swept.stderr
     assert swept.stdout.count("%") > 6 and "cache.ttl_s" in swept.stdout
     assert (tmp_path / "s.png").read_bytes().startswith(b"\x89PNG")
     assert "<svg" in (tmp_path / "s.html").read_text("utf-8")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["missing.jsonl"], "can't read"),
-        (["TRACE", "--format", "x"], "not one of farthing, ledger"),
-        (["TRACE", "--by", "colour"], "--by"),
-        (["TRACE", "--sweep", "cache.tl_s=1,2"], "ttl_s"),
-        (["TRACE", "--html", "nowhere/x.html"], "no such folder"),
-        (["TRACE", "--plot", "x.gif"], ".png or .html"),
-    ],
-)
-def test_what_makes_no_sense_is_refused_before_anything_is_read(
-    trace: Path, tmp_path: Path, arguments: list[str], said: str
-) -> None:
-    found = ran(tmp_path, *(str(trace) if one == "TRACE" else one for one in arguments))
-
-    assert (found.returncode, said in found.stderr.replace("\n", " ")) == (2, True), found.stderr
