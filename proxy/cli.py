@@ -247,7 +247,8 @@ def replay(
         sweep or (), set_ or (), by, format, prices_at, compress, plots, resume, processes, seed, confidence
     )
     loaded = _load(config, state_dir=state)
-    raise typer.Exit(run(loaded, trace, wanted, _emit if as_json else None, Console(width=_width())))
+    width = None if sys.stdout.isatty() else 110 + 20 * len(wanted.sweeps)
+    raise typer.Exit(run(loaded, trace, wanted, _emit if as_json else None, Console(width=width)))
 
 
 @cache_app.command("stats", epilog="Example: farthing cache stats --json")

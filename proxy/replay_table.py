@@ -26,26 +26,28 @@ _MOST_ROWS = 40
 
 def rendered(run: Run, settings: Sequence[Settings], forms: Sequence[str], confidence: float) -> RenderableType:
     """All of it: one configuration in full, several as a table of a line each."""
-    parts: list[RenderableType] = [Text(headline(run, settings), style="bold"), Text(_of_what(run), style="dim")]
+    parts: list[RenderableType] = [
+        Text(headline(run, settings, confidence), style="bold"),
+        Text(_of_what(run), style="dim"),
+    ]
     if len(run.lanes) > 1:
         parts.append(_sweep(run, settings, confidence))
     else:
         parts += _in_full(run, forms, confidence)
-    for said in notes(run):
-        parts.append(Text(f"  {said}", style="yellow"))
-    for line, reason in run.broken.told:
-        parts.append(Text(f"  line {line:,}: {disarmed(reason)}", style="dim"))
+    parts += [Text(f"  {note}", style="yellow") for note in notes(run)]
+    parts += [Text(f"  line {line:,}: {disarmed(reason)}", style="dim") for line, reason in run.broken.told]
     return Group(*parts)
 
 
-def headline(run: Run, settings: Sequence[Settings]) -> str:
+def headline(run: Run, settings: Sequence[Settings], confidence: float) -> str:
     """The answer in one sentence."""
     if not run.requests:
         return "No requests in this trace."
     if len(run.lanes) > 1:
         at = max(range(len(run.lanes)), key=lambda n: run.lanes[n].tally.total.net)
-        best = run.lanes[at].tally.total
-        return f"Saves most, {money(best.net)} ({rate(best.net_share)}), with {_named(settings[at])}."
+        best, judged = run.lanes[at].tally.total, run.lanes[at].tally.all_wrong.estimate(confidence)
+        wrong = f"; {judged.share:.1%} of its near-duplicates are judged wrong" if judged is not None else ""
+        return f"Saves most, {money(best.net)} ({rate(best.net_share)}), with {_named(settings[at])}{wrong}."
     total = run.lanes[0].tally.total
     if not total.has_prices:
         return (
@@ -214,7 +216,7 @@ def _table(title: str) -> Table:
 
 def sweep_columns(settings: Sequence[Settings]) -> list[str]:
     """The columns of a sweep: the keys, then the figures."""
-    figures = ["hit rate", "of all", "exact", "joined", "semantic", "net saved", "share", "tokens cut"]
+    figures = ["hit rate", "exact", "joined", "semantic", "net saved", "share", "tokens cut"]
     return [*settings[0], *figures, "wrong", "between"]
 
 
@@ -228,7 +230,6 @@ def sweep_rows(run: Run, settings: Sequence[Settings], confidence: float) -> lis
             [
                 *chosen.values(),
                 rate(sums.hit_rate_eligible),
-                rate(sums.hit_rate),
                 f"{sums.statuses['hit-exact']:,}",
                 f"{sums.statuses['joined']:,}",
                 f"{sums.statuses['hit-semantic']:,}",
@@ -243,10 +244,9 @@ def sweep_rows(run: Run, settings: Sequence[Settings], confidence: float) -> lis
 
 
 def _sweep(run: Run, settings: Sequence[Settings], confidence: float) -> RenderableType:
-    shown = _table("")
-    shown.title = None
+    shown = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for name in sweep_columns(settings):
-        shown.add_column(name, justify="right", no_wrap=name in settings[0])
+        shown.add_column(name, justify="right", no_wrap=True)
     for row in sweep_rows(run, settings, confidence):
         shown.add_row(*row)
     return shown
