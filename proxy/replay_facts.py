@@ -30,7 +30,7 @@ from farthing.proxy.attribute import Money
 from farthing.proxy.build_compress import marks_of, rules_of
 from farthing.proxy.build_semantic import freshness
 from farthing.proxy.config import Config
-from farthing.proxy.exchange import CacheMode, Controls, Endpoint
+from farthing.proxy.exchange import CacheMode, CacheStatus, Controls, Endpoint
 from farthing.proxy.replay_values import Recorded
 from farthing.proxy.row import MONEY_COLUMNS
 from farthing.proxy.tokens import Tokenizer
@@ -84,7 +84,7 @@ class Fact(NamedTuple):
 
     `tidied`: tokens that tidying saves, of them in turns that were sent before, and the tokens of these as sent.
     `shortened`: tokens that the recorded request had been shortened by already. `answer`: the answer's body, where near
-    duplicates are looked for.
+    duplicates are looked for; None where it was one's itself, which says nothing of what the model would have answered.
     """
 
     line: int
@@ -183,7 +183,7 @@ def fact_of(line: int, one: Recorded, readings: Sequence[Reading], tokenizer: To
         _unfit(one, status),
         _tidied(endpoint, body, model, usage, tokenizer) if any(r.tidy and r.optimise for r in readings) else _FREE,
         _shortened(row),
-        answer if any(reading.near for reading in readings) else None,
+        answer if row.get("cache") != CacheStatus.HIT_SEMANTIC and any(reading.near for reading in readings) else None,
         _before(row),
         body is not None,
         tuple(_parts(one, model, answer, readings, tokenizer)),

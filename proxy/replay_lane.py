@@ -309,7 +309,10 @@ class Lane:
 
     def _compare_repeat(self, entry: Kept, fact: Fact) -> None:
         """The same request's own answer is in the trace: whether the model said the same again."""
-        if self.near is not None and entry.body is not None and fact.answer is not None and not fact.unfit:
+        fetched = fact.before is None or fact.before.cache in (CacheStatus.MISS, CacheStatus.BYPASS)
+        if self.near is None or entry.body is None or fact.answer is None or fact.unfit:
+            return
+        if fetched:
             self.tally.noise.add(self.near.compare(entry.body, fact.answer).agreement)
 
 

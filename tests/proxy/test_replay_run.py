@@ -1,75 +1,30 @@
-"""A replay's course: broken lines, order, stopping and going on, sweeps, and what is printed."""
+"""A replay's course: broken lines, order of time, bounds, stopping and going on."""
 
 from __future__ import annotations
 
-import gzip
 import json
-import random
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rich.console import Console
 
-from farthing.proxy.cli_replay import Wanted, replay
-from farthing.proxy.config import Config, load
+from farthing.cache.embedder import open_embedder
+from farthing.cache.verifier import Verifier
 from farthing.proxy.errors import ConfigFault
 from farthing.proxy.prices import RateCard
 from farthing.proxy.replay_facts import reading_of
 from farthing.proxy.replay_lane import Lane
-from farthing.proxy.replay_page import page
+from farthing.proxy.replay_near import NearLane, Reader
 from farthing.proxy.replay_read import Trace, open_trace
 from farthing.proxy.replay_run import Run, play
 from farthing.proxy.replay_state import load as load_state
 from farthing.proxy.replay_state import save as save_state
-from farthing.proxy.replay_sums import Compared
-from farthing.proxy.replay_sweep import grid, implied, parse_set, parse_sweep, with_settings
 from farthing.proxy.replay_table import as_json
-from tests.fakes.proxying import PRICES
+from tests.fakes.traces import BEGIN_S, config_with, line, run_on, traffic, written
 
-BEGIN_S = 1_790_000_000.0
-
-
-def config_with(**flags: Any) -> Config:
-    return load(None, {}, {"prices": PRICES} | {name.replace("__", "."): value for name, value in flags.items()})
-
-
-def line(
-    at_s: float | None, text: str, *, latency_ms: float | None = None, said: str = "fine", **more: Any
-) -> dict[str, Any]:
-    answer = {
-        "model": "m",
-        "choices": [{"index": 0, "message": {"role": "assistant", "content": said}, "finish_reason": "stop"}],
-        "usage": {"prompt_tokens": 10, "completion_tokens": 5},
-    }
-    body = {"model": "m", "messages": [{"role": "user", "content": text}]} | more.pop("body", {})
-    return {"ts": at_s, "body": body, "response": answer, "latency_ms": latency_ms} | more
-
-
-def written(path: Path, lines: Sequence[Any]) -> Path:
-    texts = [one if isinstance(one, str) else json.dumps(one) for one in lines]
-    content = "".join(text + "\n" for text in texts).encode()
-    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
-    return path
-
-
-def run_on(
-    trace: Path | Trace,
-    *configs: Config,
-    stop: Callable[[], bool] = lambda: False,
-    run: Run | None = None,
-    by: Any = (),
-) -> Run:
-    configs = configs or (config_with(),)
-    if run is None:
-        run = Run([Lane(one, at, RateCard(one.prices.models), by=by) for at, one in enumerate(configs)], by)
-    readings = [reading_of(one, near=False, beyond=False) for one in configs]
-    play(run, open_trace(trace) if isinstance(trace, Path) else trace, readings, "", processes=1, stop=stop)
-    return run
+THINGS = "router charger garden kettle bicycle camera engine mirror carpet blanket wallet tablet printer scooter"
 
 
 def statuses(run: Run) -> dict[str, int]:
@@ -237,16 +192,6 @@ def test_groups_and_prices(tmp_path: Path) -> None:
 # -- stopping and going on
 
 
-def traffic(count: int, seed: int) -> list[dict[str, Any]]:
-    chance = random.Random(seed)
-    lines = []
-    for n in range(count):
-        text = f"please tell me about item {chance.randrange(12)} in shop {chance.randrange(3)}"
-        at_s = BEGIN_S + n + chance.uniform(-3, 3)
-        lines.append(line(at_s, text, latency_ms=chance.uniform(0, 4000), said=text[-20:], tags={"n": str(n % 2)}))
-    return lines
-
-
 def test_a_run_that_is_stopped_again_and_again_ends_with_the_same_figures(tmp_path: Path) -> None:
     path = written(tmp_path / "t", [*traffic(200, 1), "{broken", *traffic(50, 2)])
     trace = replace(open_trace(path), block_bytes=3000)
@@ -273,6 +218,34 @@ def test_a_run_that_is_stopped_again_and_again_ends_with_the_same_figures(tmp_pa
     assert stopped.lanes[0].tally.total.hits != stopped.lanes[1].tally.total.hits
 
 
+def test_what_near_duplicates_have_learnt_is_kept_while_a_run_is_stopped(tmp_path: Path) -> None:
+    """Index, words, policy and chance: all that a route knows goes on where it was."""
+    reader = Reader(open_embedder("minilm-int8"), Verifier.open())
+    config = config_with(semantic__mode="serve", semantic__max_wrong=0.25, semantic__confidence=0.8)
+    card = RateCard(config.prices.models)
+    services = {"config": config, "card": card, "reader": reader, "embedder": reader.embedder}
+    services["verifier"] = reader.verifier
+    readings = [reading_of(config, near=True, beyond=False)]
+    things = [f"{verb} my {thing}" for verb in ("clean", "sell", "move") for thing in THINGS.split()]
+    texts = [text.format(thing) for thing in things for text in ("How do I {}?", "How can I {}?")]
+    path = written(tmp_path / "t", [line(BEGIN_S + n, text, latency_ms=300) for n, text in enumerate(texts)])
+    trace = replace(open_trace(path), block_bytes=4000)
+
+    def begun() -> Run:
+        return Run([Lane(config, 0, card, near=NearLane(config.semantic, reader))])
+
+    straight, stopped = begun(), begun()
+    play(straight, trace, readings, "", processes=1)
+    while not stopped.finished:
+        play(stopped, trace, readings, "", processes=1, stop=lambda: True)
+        save_state(tmp_path / "state", stopped, "f", b"k" * 32, services)
+        stopped = load_state(tmp_path / "state", "f", b"k" * 32, services)
+
+    assert as_json(stopped, [{}], (), 0.95) == as_json(straight, [{}], (), 0.95)
+    assert straight.lanes[0].tally.total.statuses["hit-semantic"] > 3
+    assert straight.lanes[0].tally.all_wrong.count == straight.lanes[0].tally.total.statuses["hit-semantic"]
+
+
 def test_a_state_of_others_is_refused(tmp_path: Path) -> None:
     path, run = tmp_path / "state", Run([])
     with pytest.raises(ConfigFault, match="nothing to resume"):
@@ -296,177 +269,3 @@ def test_a_state_holds_no_key_of_the_upstream(tmp_path: Path) -> None:
     save_state(tmp_path / "state", run, "f", b"k" * 32, {"config 0": config})
 
     assert b"sk-very-secret" not in (tmp_path / "state").read_bytes()
-
-
-# -- sweeps
-
-
-@pytest.mark.parametrize(
-    ("text", "values"),
-    [
-        ("semantic.threshold=0.85:0.99:0.02", [f"0.{n}" for n in range(85, 100, 2)]),
-        ("cache.ttl_s=60:180:60", ["60", "120", "180"]),
-        ("cache.ttl_s=60,3600", ["60", "3600"]),
-        ("cache.sampled=true,false", ["true", "false"]),
-        ("cache.ttl_s=60", ["60"]),
-    ],
-)
-def test_sweeps_are_read(text: str, values: list[str]) -> None:
-    assert parse_sweep(text) == (text.partition("=")[0], values)
-
-
-NONSENSE = """x cache.ttl_s ttl=1:2:3 cache.ttl_s=1:2 cache.ttl_s=1:2:0 cache.ttl_s=2:1:1 cache.ttl_s= cache.ttl_s=a:b:c
-cache.ttl_s=0:1000000:1 cache.ttl_s=nan:1:1"""
-
-
-@pytest.mark.parametrize("text", NONSENSE.split())
-def test_sweeps_that_make_no_sense_are_refused(text: str) -> None:
-    with pytest.raises(ConfigFault, match="sweep"):
-        parse_sweep(text)
-
-
-def test_several_sweeps_are_a_grid() -> None:
-    found = grid([("cache.ttl_s", ["1", "2"]), ("cache.join", ["true", "false"])])
-
-    assert [tuple(one.values()) for one in found] == [("1", "true"), ("1", "false"), ("2", "true"), ("2", "false")]
-    assert grid([]) == [{}]
-    with pytest.raises(ConfigFault, match="twice"):
-        grid([("a.b", ["1"]), ("a.b", ["2"])])
-    with pytest.raises(ConfigFault, match="combinations"):
-        grid([("a.b", ["1"] * 20), ("a.c", ["1"] * 20)])
-
-
-def test_settings_are_laid_over_and_checked() -> None:
-    config = config_with()
-
-    assert with_settings(config, {"cache.ttl_s": "60", "cache.sampled": "false"}).cache.ttl_s == 60
-    with pytest.raises(ConfigFault, match=r"did you mean 'ttl_s'"):
-        with_settings(config, {"cache.tl_s": "60"})
-    with pytest.raises(ConfigFault, match="greater than or equal"):
-        with_settings(config, {"cache.ttl_s": "0"})
-    for key in ("server.port", "semantic.second_stage", "semantic.deadline_ms"):
-        with pytest.raises(ConfigFault, match="changes nothing"):
-            with_settings(config, {key: "1"})
-    assert parse_set("cache.ttl_s = 5") == ("cache.ttl_s", "5")
-    assert implied(["semantic.threshold"]) == {"semantic.mode": "serve", "semantic.unproven": "true"}
-    assert implied(["cache.ttl_s"]) == {}
-
-
-def test_a_longer_life_never_hits_less_and_a_page_shows_it(tmp_path: Path) -> None:
-    path = written(tmp_path / "t", [*traffic(150, 3), "<script>alert(1)</script>"])
-    chosen = grid([parse_sweep("cache.ttl_s=5:65:20")])
-    configs = [with_settings(config_with(), one) for one in chosen]
-
-    run = run_on(path, *configs)
-
-    hits = [lane.tally.total.hits for lane in run.lanes]
-    assert hits == sorted(hits) and hits[0] < hits[-1]
-    html = page(run, chosen, 0.95).decode()
-    assert "<script" not in html and "http://" not in html and "https://" not in html
-    assert html.count("<circle") == 8 and "cache.ttl_s" in html
-    for lane in run.lanes:
-        assert f"{lane.tally.total.statuses['hit-exact']:,}</td>" in html
-
-
-# -- the command
-
-
-def asked(trace: Path, **wanted: Any) -> dict[str, Any]:
-    """The command's JSON."""
-    found: list[dict[str, Any]] = []
-    config = config_with(state_dir=trace.parent / "state")
-    assert replay(config, trace, Wanted(**wanted), found.append, Console(quiet=True)) == 0
-    return found[0]
-
-
-@pytest.mark.parametrize(
-    ("wanted", "said"),
-    [
-        ({"format": "x"}, "not one of farthing, ledger"),
-        ({"by": "colour"}, "--by"),
-        ({"sweeps": ["cache.tl_s=1,2"]}, "ttl_s"),
-        ({"plots": [Path("nowhere/x.html")]}, "no such folder"),
-        ({"plots": [Path("x.gif")]}, "is .png or .html"),
-        ({"resume": True}, "nothing to resume"),
-        ({"sweeps": ["semantic.model=minilm-int8,other"]}, "one embedding model"),
-    ],
-)
-def test_what_makes_no_sense_is_refused_before_anything_is_read(
-    tmp_path: Path, wanted: dict[str, Any], said: str
-) -> None:
-    with pytest.raises(ConfigFault, match=said):
-        asked(written(tmp_path / "t", [line(BEGIN_S, "a")]), **wanted)
-    with pytest.raises(ConfigFault, match="can't read"):
-        asked(tmp_path / "missing")
-
-
-def test_a_threshold_is_swept_without_more_ado_and_drawn(tmp_path: Path) -> None:
-    """A higher threshold serves less; what it goes without saying is said."""
-    lines = [
-        line(BEGIN_S + n, text, said=f"Press the {thing} button.", latency_ms=500)
-        for n, (thing, text) in enumerate(
-            (thing, text)
-            for thing in ("printer", "camera", "scooter", "kettle")
-            for text in (
-                f"How do I repair my {thing}?",
-                f"How can I repair my {thing}?",
-                f"how to fix a {thing} please",
-            )
-        )
-    ]
-    path = written(tmp_path / "t", lines)
-
-    found = asked(path, sweeps=["semantic.threshold=0.5:1:0.25"], plots=[tmp_path / "p.html", tmp_path / "p.png"])
-
-    assert found["implied"] == {"semantic.mode": "serve", "semantic.unproven": "true"}
-    hits = [one["statuses"]["hit-semantic"] for one in found["replayed"]]
-    assert hits == sorted(hits, reverse=True) and hits[0] > hits[-1] == 0
-    assert [one["settings"]["semantic.threshold"] for one in found["replayed"]] == ["0.50", "0.75", "1.00"]
-    first = found["replayed"][0]
-    assert first["wrong"]["compared"] == hits[0]
-    assert 0 <= first["wrong"]["low"] <= first["wrong"]["share"] <= first["wrong"]["high"] <= 1
-    assert "wrong" in (tmp_path / "p.html").read_text("utf-8")
-    assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_what_recode_would_cut_is_counted_where_it_is_asked_for(tmp_path: Path) -> None:
-    rows = json.dumps([{"id": n, "name": f"item {n}", "price": n * 10} for n in range(30)])
-    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
-    turns = [
-        {"role": "user", "content": "what is there"},
-        {"role": "assistant", "content": None, "tool_calls": [call]},
-        {"role": "tool", "tool_call_id": "c", "content": rows},
-    ]
-    path = written(tmp_path / "t", [line(BEGIN_S + n, "", body={"messages": turns}) for n in range(2)])
-
-    cut = asked(path, beyond=True)["replayed"][0]["would_cut"]
-
-    assert list(cut) == ["recode"] and cut["recode"] > 100  # of the one that is sent, not of the hit
-    assert asked(path)["replayed"][0]["would_cut"] == {}
-
-
-def test_prices_of_today_are_other_prices(tmp_path: Path) -> None:
-    """gpt-4o-mini's price hasn't changed; o3's has (June 2025)."""
-    path = written(tmp_path / "t", [line(1_740_000_000.0, "a", body={"model": "o3"}) | {"response": None,
-                                    "usage": {"prompt_tokens": 1000, "completion_tokens": 0}}])  # fmt: skip
-
-    then, now = asked(path)["replayed"][0], asked(path, prices_at="now")["replayed"][0]
-
-    assert then["baseline_usd"] > now["baseline_usd"] > 0
-
-
-# -- estimates
-
-
-@pytest.mark.parametrize(
-    ("same", "different", "unsure"), [(100, 0, 0), (90, 5, 5), (0, 10, 0), (0, 0, 1), (1000, 10, 0)]
-)
-def test_an_estimate_lies_in_its_interval_and_doubt_counts_as_wrong(same: int, different: int, unsure: int) -> None:
-    found = Compared(same, different, unsure).estimate(0.95)
-
-    assert found is not None
-    assert found.share == pytest.approx((different + unsure) / (same + different + unsure))
-    assert 0 <= found.low <= found.share <= found.high <= 1
-    assert Compared().estimate(0.95) is None
-    wider = Compared(same, different, unsure).estimate(0.999)
-    assert wider is not None and wider.low <= found.low and wider.high >= found.high

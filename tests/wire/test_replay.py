@@ -239,9 +239,8 @@ async def test_near_duplicates_are_served_as_in_a_real_run(tmp_path: Path) -> No
     assert total.statuses["miss"] == sum(row["cache"] == "miss" for row in rows) > 0
     assert total.saved_semantic == sum(row["saved_semantic_usd"] for row in rows)
     assert total.baseline == sum(row["baseline_usd"] for row in rows)
-    # What was recorded of a hit is the neighbour's own answer, so here all are the same.
-    assert tally.all_wrong.same == tally.all_wrong.count == total.statuses["hit-semantic"]
-    assert set(tally.wrong) == {("model", "m"), ("endpoint", "chat")}
+    # What was recorded of a hit is the neighbour's own answer, which says nothing of what the model would have said.
+    assert (tally.all_wrong.count, tally.near_unknown) == (0, total.statuses["hit-semantic"])
 
 
 async def test_a_route_is_proved_by_recorded_answers_as_it_is_by_live_ones(tmp_path: Path) -> None:
