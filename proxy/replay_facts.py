@@ -80,7 +80,8 @@ class Before(NamedTuple):
 
 
 class Fact(NamedTuple):
-    """One request, without its prompt. `unfit`: why its answer may not be kept. `parts`: one for each reading.
+    """One request, without its prompt. `unfit`: why its answer may not be kept. `known`: its prompt was
+    there. `parts`: one for each reading.
 
     `tidied`: tokens that tidying saves, of them in turns that were sent before, and the tokens of these as sent.
     `shortened`: tokens that the recorded request had been shortened by already. `answer`: the answer's body, where near
@@ -164,6 +165,8 @@ def fact_of(line: int, one: Recorded, readings: Sequence[Reading], tokenizer: To
         given = tokenizer.count_request(endpoint, body, model)
         output = tokenizer.count_text_out(endpoint, answer, model)
         usage = Usage(fresh=given, output=output, source=UsageSource.COUNTED)
+    asked = _ASKED.get(str(row.get("cache_reason") or ""), _NOTHING_ASKED)
+    tidies = not asked.off and any(reading.tidy and reading.optimise for reading in readings)
     stream = bool(row.get("stream")) if body is None else body.get("stream") is True
     return Fact(
         line,
@@ -181,12 +184,12 @@ def fact_of(line: int, one: Recorded, readings: Sequence[Reading], tokenizer: To
         usage,
         len(answer) if answer is not None else 0,
         _unfit(one, status),
-        _tidied(endpoint, body, model, usage, tokenizer) if any(r.tidy and r.optimise for r in readings) else _FREE,
+        _tidied(endpoint, body, model, usage, tokenizer) if tidies else _FREE,
         _shortened(row),
         answer if row.get("cache") != CacheStatus.HIT_SEMANTIC and any(reading.near for reading in readings) else None,
         _before(row),
-        body is not None,
-        tuple(_parts(one, model, answer, readings, tokenizer)),
+        body is not None or one.format != "ledger",
+        tuple(_parts(one, model, answer, asked, readings, tokenizer)),
     )
 
 
@@ -252,23 +255,25 @@ def _tidied(
 
 
 def _parts(
-    one: Recorded, model: str, answer: bytes | None, readings: Sequence[Reading], tokenizer: Tokenizer
+    one: Recorded,
+    model: str,
+    answer: bytes | None,
+    asked: Controls,
+    readings: Sequence[Reading],
+    tokenizer: Tokenizer,
 ) -> list[Part]:
     body = one.body
     if body is None:
         return [_part_of_row(one, reading, model) for reading in readings]
-    row = one.row or {}
-    asked = _ASKED.get(str(row.get("cache_reason") or ""), _NOTHING_ASKED)
     plain = is_plain(body)
-    keyed = str(row.get("key_hash") or "").partition(".")[0]
+    keyed = str((one.row or {}).get("key_hash") or "").partition(".")[0]
     digest = b""
     found = []
     for reading in readings:
         verdict = _verdict(one.endpoint, body, asked, reading, plain)
         key, place = "", None
-        scope = Scope(
-            one.tenant, one.endpoint, one.target, reading.upstream_url, CIMultiDict(), asked, reading.lossy
-        )  # fmt: skip
+        whose = (one.tenant, one.endpoint, one.target, reading.upstream_url)
+        scope = Scope(*whose, CIMultiDict(), asked, reading.lossy)
         if verdict.store:
             # farthing's own key knows what a trace doesn't: vendors' headers, namespaces, texts before redaction.
             digest = digest or (b"" if keyed else digest_of(body, one.endpoint, plain=plain))

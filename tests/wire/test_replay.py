@@ -114,6 +114,7 @@ async def ask(seen: Capturing) -> None:
     await seen.post(chat("where is my parcel"), Cache_Control="no-cache")
     await seen.post(chat("where is my parcel"), Cache_Control="no-store")
     await seen.post(chat("where is my parcel"), x_farthing_off="1")
+    await seen.post(with_tool("what do you have"), x_farthing_off="1")
     await seen.post(chat("where is my parcel"), x_farthing_cache="off")
     await seen.post(chat("look it up", tools=[{"type": "web_search"}]))
     await seen.post({"model": "m", "input": "say hello"}, "/v1/responses")
@@ -186,6 +187,31 @@ async def test_a_ledger_alone_gives_the_same_exact_hits(tmp_path: Path) -> None:
     assert (total.statuses["hit-exact"], total.statuses["joined"], total.statuses["miss"]) == (2, 2, 2)
     assert total.saved_exact == sum(row["saved_exact_usd"] for row in ledger) > 0
     assert total.cost == sum(row["cost_usd"] for row in ledger) > 0
+
+
+async def test_streams_and_whole_answers_serve_each_other_where_the_proxy_lets_them(tmp_path: Path) -> None:
+    completion = {"model": "m", "prompt": "once upon a time"}
+    async with scripted() as upstream, proxied(upstream.url, tmp_path / "state") as proxy:
+        upstream.by_text["slow please"] = Script(wait_s=0.4)
+        seen = Capturing(proxy)
+        for text, streams in (("a", (True, True, False)), ("b", (False, True)), ("c", (True, True))):
+            for stream in streams:
+                await seen.post(chat(text, stream=stream))
+        for stream in (True, False, True, False):
+            await seen.post(completion | {"stream": stream})
+        for stream in ((True, True), (True, False), (False, True)):  # at the same time, the first one first
+            first = asyncio.ensure_future(seen.post(chat(f"slow please {stream}", stream=stream[0])))
+            await asyncio.sleep(0.1)
+            await seen.post(chat(f"slow please {stream}", stream=stream[1]))
+            await first
+        lines, ledger, config = await seen.lines(), await proxy.rows(), proxy.services.config
+
+    total = replayed(config, written(tmp_path / "trace.jsonl", lines)).lanes[0].tally.total
+
+    assert {name: n for name, n in total.statuses.items() if n} == Counter(row["cache"] for row in ledger)
+    assert total.statuses["joined"] == 2 and total.statuses["hit-exact"] >= 4
+    assert total.baseline == sum(row["baseline_usd"] for row in ledger)
+    assert total.cost == sum(row["cost_usd"] for row in ledger)
 
 
 async def test_a_shorter_life_costs_what_a_real_run_with_it_costs(tmp_path: Path) -> None:
