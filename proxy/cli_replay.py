@@ -58,9 +58,8 @@ def replay(config: Config, trace: Path, wanted: Wanted, emit: Callable[[Any], No
     drawn = [(path, _drawer(path)) for path in wanted.plots]
     swept = [parse_sweep(text) for text in wanted.sweeps]
     fixed = dict(map(parse_set, wanted.sets))
-    goes_without = {
-        key: value for key, value in implied([key for key, _ in swept]).items() if key not in fixed
-    }  # fmt: skip
+    without_saying = implied([key for key, _ in swept])
+    goes_without = {key: value for key, value in without_saying.items() if key not in fixed}
     settings = grid(swept)
     configs = [with_settings(config, {**goes_without, **fixed, **one}) for one in settings]
     found = open_trace(trace)
@@ -116,7 +115,7 @@ class _Stage:
         places = {key: at for at, key in enumerate(dict.fromkeys(keys))}
         self._reading_of = [places[key] for key in keys]
         self.readings = [read[keys.index(key)] for key in places]
-        self.forms = [form.name for form in self.readings[0].forms]
+        self.forms = [[form.name for form in self.readings[at].forms] for at in self._reading_of]
         self._near = near
         observing = any(one.semantic.mode == "observe" and one.cache.mode != "off" for one in configs)
         self.silent = (
@@ -170,8 +169,7 @@ class _Stage:
         """Keep a run that was stopped."""
         from farthing.proxy.replay_state import save
 
-        secret = self._secret()
-        save(file, run, self._fingerprint, secret, self._services)
+        save(file, run, self._fingerprint, self._secret(), self._services)
 
     def _secret(self) -> bytes:
         from farthing.proxy.clock import SystemRandomness

@@ -42,7 +42,12 @@ from farthing.proxy.usage import Usage, UsageSource, from_payload
 __all__ = ["FORMATS", "body_of", "detected", "recorded"]
 
 # Of a line, not of a request: what APIs don't know would be refused by some of them.
-_OF_THE_LINE = ("id", "slice", "tags")
+_TIMES = ("ts", "timestamp", "created_at", "time", "start_time", "startTime")
+_ENDS = ("end_time", "endTime")
+_OF_THE_LINE = frozenset(
+    ("id", "slice", "tags", "class", "tenant", "path", "url", "headers", "response", "answer", "usage", "status",
+     "status_code", "latency_ms", "latency_s", "duration_s", *_TIMES, *_ENDS)
+)  # fmt: skip
 
 
 def detected(value: Mapping[str, Any]) -> str:
@@ -172,8 +177,8 @@ def _openai(value: Mapping[str, Any]) -> Recorded:
     if endpoint is Endpoint.OTHER:
         raise NotARequest("no request in it: neither messages, nor input or prompt with a model")
     answer, status = _answer(value)
-    began = seconds(first(value, "ts", "timestamp", "created_at", "time", "start_time", "startTime"))
-    ended = seconds(first(value, "end_time", "endTime"))
+    began = seconds(first(value, *_TIMES))
+    ended = seconds(first(value, *_ENDS))
     latency = number(value.get("latency_ms"))
     latency_s = latency / 1000 if latency is not None else number(first(value, "latency_s", "duration_s"))
     if latency_s is None and began is not None and ended is not None:
@@ -183,7 +188,7 @@ def _openai(value: Mapping[str, Any]) -> Recorded:
         "openai",
         began,
         str(value.get("tenant") or ""),
-        str(value.get("user") or "") if body is not value else "",
+        str(value.get("user") or body.get("user") or ""),
         tags_of(_tags_field(value)),
         endpoint,
         TARGETS[endpoint],
@@ -199,7 +204,7 @@ def _openai(value: Mapping[str, Any]) -> Recorded:
 def body_of(value: Mapping[str, Any]) -> dict[str, Any] | None:
     """The request's body in an OpenAI-style line: `body`, `request`, or the line itself; None where there is none."""
     held = value.get("body", value.get("request"))
-    if held is None and not ("response" in value or "custom_id" in value):
+    if held is None:
         return {name: one for name, one in value.items() if name not in _OF_THE_LINE}
     held = value_of(held)
     if isinstance(held, Mapping) and isinstance(held.get("body"), Mapping | str):
@@ -208,7 +213,7 @@ def body_of(value: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _answer(value: Mapping[str, Any]) -> tuple[dict[str, Any] | None, int]:
-    held = value_of(value.get("response"))
+    held = value_of(first(value, "response", "answer"))
     status = whole(first(value, "status", "status_code")) or 0
     if isinstance(held, Mapping) and "body" in held:
         status = whole(first(held, "status_code", "status")) or status

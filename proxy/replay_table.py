@@ -24,8 +24,11 @@ __all__ = ["as_json", "headline", "notes", "rendered", "sweep_columns", "sweep_r
 _MOST_ROWS = 40
 
 
-def rendered(run: Run, settings: Sequence[Settings], forms: Sequence[str], confidence: float) -> RenderableType:
-    """All of it: one configuration in full, several as a table of a line each."""
+def rendered(
+    run: Run, settings: Sequence[Settings], forms: Sequence[Sequence[str]], confidence: float
+) -> RenderableType:
+    """All of it: one configuration in full, several as a table of a line each. `forms`: of each, the names of those
+    whose cuts were counted."""
     parts: list[RenderableType] = [
         Text(headline(run, settings, confidence), style="bold"),
         Text(_of_what(run), style="dim"),
@@ -33,7 +36,7 @@ def rendered(run: Run, settings: Sequence[Settings], forms: Sequence[str], confi
     if len(run.lanes) > 1:
         parts.append(_sweep(run, settings, confidence))
     else:
-        parts += _in_full(run, forms, confidence)
+        parts += _in_full(run, forms[0], confidence)
     parts += [Text(f"  {note}", style="yellow") for note in notes(run)]
     parts += [Text(f"  line {line:,}: {disarmed(reason)}", style="dim") for line, reason in run.broken.told]
     return Group(*parts)
@@ -267,8 +270,10 @@ def _named(settings: Settings) -> str:
     return ", ".join(f"{key} = {value}" for key, value in settings.items())
 
 
-def as_json(run: Run, settings: Sequence[Settings], forms: Sequence[str], confidence: float) -> dict[str, Any]:
-    """Everything as plain values. Amounts are integers of 1e-12 dollar."""
+def as_json(
+    run: Run, settings: Sequence[Settings], forms: Sequence[Sequence[str]], confidence: float
+) -> dict[str, Any]:
+    """Everything as plain values. `forms`: see `rendered`. Amounts are integers of 1e-12 dollar."""
     return {
         "requests": run.requests,
         "finished": run.finished,
@@ -295,10 +300,10 @@ def as_json(run: Run, settings: Sequence[Settings], forms: Sequence[str], confid
                 "noise": _estimate_json(lane.tally.noise, confidence),
                 "not_compared": lane.tally.near_unknown,
                 "not_eligible": lane.tally.reasons,
-                "would_cut": dict(zip(forms, lane.tally.cut, strict=False)),
+                "would_cut": dict(zip(names, lane.tally.cut, strict=False)),
                 "groups": _groups_json(run.by, lane.tally.groups),
             }
-            for lane, chosen in zip(run.lanes, settings, strict=True)
+            for lane, chosen, names in zip(run.lanes, settings, forms, strict=True)
         ],
     }
 

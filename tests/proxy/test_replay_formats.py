@@ -159,6 +159,14 @@ OPENAI_PAIR = {
     "response": {"status_code": 200, "body": ANSWER},
     "latency_ms": 800,
 }
+IN_ONE = BODY | {
+    "ts": AT_S,
+    "user": "ann",
+    "tags": ["team=search"],
+    "response": ANSWER,
+    "status": 200,
+    "latency_s": 0.8,
+}
 LINES = {
     "capture": ("farthing", CAPTURE),
     "litellm spend log": ("litellm", LITELLM_SPEND),
@@ -167,6 +175,10 @@ LINES = {
     "langfuse from the screen": ("langfuse", LANGFUSE_UI),
     "langfuse from blob storage": ("langfuse", LANGFUSE_BLOB),
     "openai": ("openai", OPENAI_PAIR),
+    "openai in one": (
+        "openai",
+        BODY | {"ts": AT_S, "user": "ann", "tags": ["team=search"], "response": ANSWER, "latency_s": 0.8},
+    ),
 }
 
 
@@ -179,7 +191,7 @@ def test_every_format_says_the_same_of_one_request(name: str) -> None:
 
     assert line == before
     assert (detected(line), one.format) == (format, format)
-    assert one.body == BODY
+    assert one.body == BODY | ({"user": "ann"} if name == "openai in one" else {})  # an API's own member
     assert one.endpoint is Endpoint.CHAT and one.target == "/v1/chat/completions"
     assert one.ts == pytest.approx(AT_S)
     assert one.latency_s == pytest.approx(0.8)

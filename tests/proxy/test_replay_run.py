@@ -214,7 +214,7 @@ def test_a_run_that_is_stopped_again_and_again_ends_with_the_same_figures(tmp_pa
         stopped, stops = load_state(tmp_path / "state", "f", b"k" * 32, services), stops + 1
 
     assert stops > 5
-    assert as_json(stopped, chosen, (), 0.95) == as_json(straight, chosen, (), 0.95)
+    assert as_json(stopped, chosen, [(), ()], 0.95) == as_json(straight, chosen, [(), ()], 0.95)
     assert stopped.lanes[0].tally.total.hits != stopped.lanes[1].tally.total.hits
 
 
@@ -241,7 +241,7 @@ def test_what_near_duplicates_have_learnt_is_kept_while_a_run_is_stopped(tmp_pat
         save_state(tmp_path / "state", stopped, "f", b"k" * 32, services)
         stopped = load_state(tmp_path / "state", "f", b"k" * 32, services)
 
-    assert as_json(stopped, [{}], (), 0.95) == as_json(straight, [{}], (), 0.95)
+    assert as_json(stopped, [{}], [()], 0.95) == as_json(straight, [{}], [()], 0.95)
     assert straight.lanes[0].tally.total.statuses["hit-semantic"] > 3
     assert straight.lanes[0].tally.all_wrong.count == straight.lanes[0].tally.total.statuses["hit-semantic"]
 
