@@ -175,10 +175,7 @@ LINES = {
     "langfuse from the screen": ("langfuse", LANGFUSE_UI),
     "langfuse from blob storage": ("langfuse", LANGFUSE_BLOB),
     "openai": ("openai", OPENAI_PAIR),
-    "openai in one": (
-        "openai",
-        BODY | {"ts": AT_S, "user": "ann", "tags": ["team=search"], "response": ANSWER, "latency_s": 0.8},
-    ),
+    "openai in one": ("openai", IN_ONE),
 }
 
 
