@@ -223,6 +223,39 @@ def compress_advise(
     raise typer.Exit(run(loaded, file, wanted, out, _emit if as_json else None, Console(width=_width())))
 
 
+@app.command(epilog="Example: farthing replay trace.jsonl --sweep semantic.threshold=0.85:0.99:0.02 --html sweep.html")
+def replay(
+    trace: Annotated[Path, typer.Argument(help="farthing's captures or ledger, or logs of others; .gz too.")],
+    config: ConfigOption = None,
+    sweep: Annotated[list[str] | None, typer.Option(help="KEY=from:to:step or KEY=a,b,c; several make a grid.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE over the configuration.")] = None,
+    by: Annotated[str, typer.Option(help="Group by model, endpoint, tenant, user or tag:NAME.")] = "",
+    format: Annotated[str, typer.Option("--format", help="Of the trace, where it isn't told by its fields.")] = "",
+    prices_at: Annotated[Literal["request", "now"], typer.Option(help="Whose prices hold.")] = "request",
+    compress: Annotated[bool, typer.Option("--compress", help="Count what recode and squeeze would cut.")] = False,
+    html: Annotated[Path | None, typer.Option(help="Write a page with figures and plot.")] = None,
+    png: Annotated[Path | None, typer.Option(help="Draw the plot (extra `plot`).")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Either, by the file's ending.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where Ctrl-C stopped it.")] = False,
+    processes: Annotated[int, typer.Option(min=0, help="That read the trace; 0: one for each processor.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of variants and audits.")] = 1,
+    confidence: Annotated[float, typer.Option(min=0.5, max=0.9999)] = 0.95,
+    state: StateOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What a configuration would have saved on recorded traffic, and how often been wrong. Calls nobody."""
+    from farthing.proxy.cli_replay import Wanted
+    from farthing.proxy.cli_replay import replay as run
+
+    plots = [path for path in (html, png, plot) if path is not None]
+    wanted = Wanted(
+        sweep or (), set_ or (), by, format, prices_at, compress, plots, resume, processes, seed, confidence
+    )
+    loaded = _load(config, state_dir=state)
+    width = None if sys.stdout.isatty() else 110 + 20 * len(wanted.sweeps)
+    raise typer.Exit(run(loaded, trace, wanted, _emit if as_json else None, Console(width=width)))
+
+
 @cache_app.command("stats", epilog="Example: farthing cache stats --json")
 def cache_stats(config: ConfigOption = None, state: StateOption = None, as_json: JsonOption = False) -> None:
     """What the store holds."""
