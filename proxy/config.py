@@ -182,6 +182,7 @@ class Ledger(Section):
     flush_ms: float = Field(50.0, gt=0, le=100)
     buffer_rows: int = Field(10_000, ge=1)
     jsonl: Path | None = None
+    keep_days: int = Field(90, ge=0)
 
 
 class ModelPrice(Section):

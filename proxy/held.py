@@ -76,6 +76,7 @@ async def open_state(config: Config, clock: Clock, randomness: Randomness, stack
             flush_ms=config.ledger.flush_ms,
             buffer_rows=config.ledger.buffer_rows,
             jsonl=config.ledger.jsonl,
+            keep_days=config.ledger.keep_days,
             on_rows=metrics.observe,
         )
         stack.callback(ledger.close)
