@@ -27,7 +27,7 @@ from farthing.proxy.figures_sql import (
 from farthing.proxy.figures_values import OTHERS, Key, Percentiles, Sums, no_times, plus
 from farthing.proxy.repeated_read import top_in_lines, top_in_rows
 from farthing.proxy.rollup_plan import DAY_S, HOUR_S, SLOT_S, Piece, Plan, Slices, covering, plan
-from farthing.proxy.rollup_tables import ANY, MOST_TAGS, WIDE, Marks, marks, wide_expressions
+from farthing.proxy.rollup_tables import ANY, MOST_TAGS, WIDE, WIDE_GROUPS, Marks, marks, wide_expressions
 
 __all__ = ["EXACT_ROWS", "Reading", "snapshot"]
 
@@ -53,7 +53,6 @@ class _Way(NamedTuple):
 
     cut: str
     groups: tuple[str, ...]
-    given: tuple[str, ...]
     row_groups: tuple[str, ...]
     row_given: tuple[str, ...]
     plan: Plan
@@ -133,22 +132,21 @@ class Reading:
         row_groups, row_given = group_expressions(by)
         gone_s = self._marks.swept_s
         if not self._marks.rolled:
-            return _Way("", (), (), row_groups, row_given, Plan((), ((self._slices.since_s, self._slices.until_s),)))
+            return _Way("", (), row_groups, row_given, Plan((), ((self._slices.since_s, self._slices.until_s),)))
         lengths_s = _LENGTHS_S if by else _ALL_LENGTHS_S
         whole = plan(self._slices, lengths_s, gone_s)
         if not by:
-            return _Way("", (), (), (), (), whole)
+            return _Way("", (), (), (), whole)
         if len(by) == 1 and self._has_cut(by[0]):
-            return _Way(by[0], ("key",), (), row_groups, row_given, whole)
+            return _Way(by[0], ("key",), row_groups, row_given, whole)
         kept = self._without_rollups(whole)
-        if "user" in by or len(by) == 1 or not all(map(self._has_cut, by)):
+        if not {*by} <= {*WIDE_GROUPS}:
             # No roll-up keeps these apart: the rows that are left do, and what was before them is `(others)`.
             others = tuple(f"'{OTHERS}'" for _ in by)
-            return _Way("", others, (), row_groups, row_given, kept)
-        groups, given = wide_expressions(by)
+            return _Way("", others, row_groups, row_given, kept)
         if self._others_in_wide(whole):
             whole = kept
-        return _Way(WIDE, tuple(groups), tuple(given), row_groups, row_given, whole)
+        return _Way(WIDE, wide_expressions(by), row_groups, row_given, whole)
 
     def _has_cut(self, part: str) -> bool:
         """Whether roll-ups know that group; a tag which never had a value is known too, while there is room for it."""
@@ -207,7 +205,7 @@ class Reading:
         order = ", ".join(str(i + 1) for i in range(len(way.groups) + 1))
         sums = ", ".join(f"sum({name})" for name in MEASURES)
         query = f"{_pieces(way.plan.pieces)} select {groups}, {sums} {_ROLLUPS.format('rollups')} group by {order}"
-        for values in self._conn.execute(query, (*way.given, way.cut)):
+        for values in self._conn.execute(query, (way.cut,)):
             yield as_key(values[: len(way.groups) + 1]), sums_of(values[len(way.groups) + 1 :])
 
     # -- times
@@ -217,7 +215,7 @@ class Reading:
             return
         groups = ", ".join(["piece_slice", *way.groups])
         query = f"{_pieces(way.plan.pieces)} select {groups}, counts {_ROLLUPS.format('rollup_times')} and name = ?"
-        given: Parameters = (*way.given, way.cut, name)
+        given: Parameters = (way.cut, name)
         if way.groups == ("key",):
             query += " and key in (select value from json_each(?))"
             given = (*given, orjson.dumps([*wanted]).decode())

@@ -165,7 +165,7 @@ class Ledger:
                 self._done = asked
                 self._round.notify_all()
             if self._works and self._conn is not None and not self._closing:
-                self._keep_up(self._conn)
+                self._keep_up(self._conn, waiting=len(self._fresh))
             tries += ending
             if ending and not self._fresh and (not self._kept or tries > _LAST_TRIES):
                 break
@@ -213,9 +213,9 @@ class Ledger:
             self._works = True
             self._log.info("ledger_recovered", path=str(self.path), dropped=self.dropped)
 
-    def _keep_up(self, conn: sqlite3.Connection) -> None:
+    def _keep_up(self, conn: sqlite3.Connection, waiting: int) -> None:
         try:
-            self._upkeep.step(conn)
+            self._upkeep.step(conn, waiting)
         except Exception as error:  # noqa: BLE001 - whatever it is, the thread must live
             self._fail(error)
 

@@ -25,9 +25,10 @@ __all__ = ["ROLL_EVERY_S", "ROLL_ROWS", "Upkeep", "rebuild"]
 
 TARGET_S = 0.02
 """How long one step should take."""
-ROLL_EVERY_S = 15.0
-ROLL_ROWS = 5_000
+ROLL_EVERY_S = 60.0
+ROLL_ROWS = 20_000
 """Rows are rolled up when so many are new, or that long after the last time."""
+MANY_ROWS = 200
 SWEEP_EVERY_S = 600.0
 AFTER_TROUBLE_S = 60.0
 _LEAST_ROWS, _MOST_ROWS = 100, 4_000
@@ -44,8 +45,9 @@ class Upkeep:
         self._roller: Roller | None = None
         self._conn: sqlite3.Connection | None = None
         self._fresh = 0
+        self._stepped_s = 0.0
         self._rows = 1_000  # of a slice, found by its time
-        self._roll_at_s = self._sweep_at_s = clock.tick_s()
+        self._roll_at_s = self._sweep_at_s = clock.tick_s() + ROLL_EVERY_S
         self._behind = self._sweeping = False
         self._troubled = False
 
@@ -53,12 +55,16 @@ class Upkeep:
         """So many rows are new on the disk."""
         self._fresh += rows
 
-    def step(self, conn: sqlite3.Connection) -> bool:
+    def step(self, conn: sqlite3.Connection, waiting: int = 0) -> bool:
         """Do one short piece of what is due; whether there was anything. Raises sqlite3.Error for a damaged file only.
 
+        `waiting`: rows that wait to be written. Where there are many they go first, but for a step every second.
         Effects: writes to the ledger.
         """
         now_s = self._clock.tick_s()
+        if waiting > MANY_ROWS and now_s - self._stepped_s < 1.0:
+            return False
+        self._stepped_s = now_s
         try:
             if self._behind or self._fresh >= ROLL_ROWS or now_s >= self._roll_at_s:
                 return self._roll(conn)

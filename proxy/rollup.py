@@ -21,7 +21,7 @@ from farthing.proxy.figures_values import CAUSES, GROUPS, OTHERS
 from farthing.proxy.repeated import Coming, Repeats
 from farthing.proxy.rollup_plan import DAY_S, HOUR_S, SLOT_S
 from farthing.proxy.rollup_tables import ANY, MOST_TAGS, WIDE, WIDE_GROUPS, marks, row_columns, set_mark
-from farthing.proxy.sketch import BINS, bins_of, merge, pack
+from farthing.proxy.sketch import BINS, PACKED_BYTES, bins_of, merge, pack
 
 __all__ = ["LENGTHS_S", "MOST_KEYS", "Roller"]
 
@@ -97,7 +97,7 @@ class Roller:
         for group, names in groups.items():
             self._cut(group, slots_s, names, measures, bins)
         keys: dict[tuple[str, ...], str] = {}
-        parts = zip(*(groups[group] for group in WIDE_GROUPS), tags, strict=True)
+        parts = zip(*(groups[group] for group in WIDE_GROUPS), strict=True)
         wide = [keys.get(each) or keys.setdefault(each, orjson.dumps(each).decode()) for each in parts]
         self._cut(WIDE, slots_s, wide, measures, bins)
         for name, having in self._tagged(tags).items():
@@ -124,18 +124,21 @@ class Roller:
         codes: dict[str, int] = {}
         coded = np.array([codes.setdefault(name, len(codes)) for name in names], dtype=np.int64)
         keys = [*codes]
+        names_of_keys = [*keys, OTHERS]
         timed = range(len(LATENCIES)) if not cut else [[*LATENCIES].index(name) for name in _GROUP_TIMES]
         for length_s in reversed(LENGTHS_S.get(cut, OTHER_LENGTHS_S)):
             starts_s = slots_s // length_s * length_s
-            different_s = np.unique(starts_s)
+            different_s, start = np.unique(starts_s, return_inverse=True)
             bound = np.array([self._bounded(cut, length_s, start_s, keys) for start_s in different_s.tolist()])
-            kept = bound[np.searchsorted(different_s, starts_s), coded]  # the key's code, or -1 for the others
-            groups, where = np.unique(np.stack([starts_s, kept], axis=1), axis=0, return_inverse=True)
-            where = where.reshape(-1)
+            codes_in_all = start * len(names_of_keys) + bound[start, coded]
+            groups, where = np.unique(codes_in_all, return_inverse=True)
             order = np.argsort(where, kind="stable")
             firsts = np.searchsorted(where[order], np.arange(len(groups)))
             summed = np.add.reduceat(measures[order], firsts, axis=0).tolist()
-            places = [(cut, length_s, start, keys[code] if code >= 0 else OTHERS) for start, code in groups.tolist()]
+            places = [
+                (cut, length_s, int(different_s[code // len(names_of_keys)]), names_of_keys[code % len(names_of_keys)])
+                for code in groups.tolist()
+            ]
             self._conn.executemany(_UPSERT, ((*place, *sums) for place, sums in zip(places, summed, strict=True)))
             self._conn.executemany(_UPSERT_TIMES, self._histograms(places, where, bins, timed))
 
@@ -145,15 +148,16 @@ class Roller:
         for i in timed:
             has = bins[:, i] >= 0
             both, counts = np.unique(where[has] * BINS + bins[has, i], return_counts=True)
-            group, bin_of = both // BINS, both % BINS
-            edges = np.flatnonzero(np.diff(group)) + 1
+            if not len(both):
+                continue
+            group, packed = both // BINS, pack(both % BINS, counts)
+            firsts = [0, *(np.flatnonzero(np.diff(group)) + 1).tolist()]
             name = [*LATENCIES][i]
-            for first, last in zip([0, *edges.tolist()], [*edges.tolist(), len(group)], strict=True):
-                if last > first:
-                    yield *places[group[first]], name, pack(bin_of[first:last], counts[first:last])
+            for place, first, last in zip(group[firsts].tolist(), firsts, [*firsts[1:], len(group)], strict=True):
+                yield *places[place], name, packed[first * PACKED_BYTES : last * PACKED_BYTES]
 
     def _bounded(self, cut: str, length_s: int, start_s: int, keys: Sequence[str]) -> list[int]:
-        """For each key its place in the list, or -1 where there is no room for it any more."""
+        """For each key its place in the list, or the list's length where there is no room for it any more."""
         place = (cut, length_s, start_s)
         known = self._known.get(place)
         if known is None:
@@ -168,7 +172,7 @@ class Roller:
                 if key in (ANY, OTHERS) or (len(known) < MOST_KEYS[length_s] and len(key) <= LONGEST_KEY):
                     known.add(key)
                 else:
-                    i = -1
+                    i = len(keys)
             kept.append(i)
         return kept
 

@@ -3,7 +3,8 @@
 `rollups`: for each cut, length and start one line for each key, with the sums of figures_sql.MEASURES. `rollup_times`:
 the same lines' histograms (sketch.py). `repeated`: prompts that came again (repeated.py). `rollup_tags`: the tags that
 have a cut. A cut is a question that can be answered: '' (all in one), a group's name, `tag:NAME`, or `wide`: every
-group but the user, with the tags, as a JSON list in this file's order.
+group but the user, as a JSON list in WIDE_GROUPS' order. A user or a tag together with another group has no cut: there
+could be as many as there are rows.
 
 The mark `rolled` in `meta` is a row number: exactly the rows up to it are in the roll-ups, whenever they happened, so
 that neither a crash nor a clock that went back can count a row twice or not at all. `rolled_id` is that row's id, by
@@ -13,6 +14,7 @@ which it is found where VACUUM has numbered the rows anew. `swept_s`: rows befor
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from farthing.proxy.figures_sql import MEASURES, name_column
@@ -101,18 +103,11 @@ def empty(conn: sqlite3.Connection, swept_s: float) -> None:
     set_mark(conn, "rolled_id", "")
 
 
-def wide_expressions(by: tuple[str, ...]) -> tuple[list[str], list[str]]:
-    """As group_expressions, over the keys of the wide cut."""
-    expressions, parameters = [], []
-    for part in by:
-        if part.startswith("tag:"):
-            tags = f"json_extract(key, '$[{len(WIDE_GROUPS)}]')"
-            found = f"cast(case when json_valid({tags}) then json_extract({tags}, ?) end as text)"
-            parameters.append(f'$."{part.removeprefix("tag:")}"')
-        else:
-            found = f"json_extract(key, '$[{WIDE_GROUPS.index(part)}]')"
-        expressions.append(f"case when key = '{OTHERS}' then key else {found} end")
-    return expressions, parameters
+def wide_expressions(by: Sequence[str]) -> tuple[str, ...]:
+    """SQL for each group of `by`, over the keys of the wide cut."""
+    return tuple(
+        f"case when key = '{OTHERS}' then key else json_extract(key, '$[{WIDE_GROUPS.index(part)}]') end" for part in by
+    )
 
 
 def row_columns() -> list[str]:

@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 
 from farthing.proxy.figures_values import Key, Percentiles
 
-__all__ = ["BINS", "ERROR", "Tally", "bins_of", "merge", "pack", "percentiles", "unpack"]
+__all__ = ["BINS", "ERROR", "PACKED_BYTES", "Tally", "bins_of", "merge", "pack", "percentiles", "unpack"]
 
 ERROR = 0.02
 GAMMA = (1 + ERROR) / (1 - ERROR)
 LEAST_MS = 0.001
 BINS = 1024  # up to 4e14 ms
+PACKED_BYTES = 8  # of a bin and its count
+LONGEST_BYTES = 512 * PACKED_BYTES
 
 Counts = NDArray[np.int64]
 
@@ -31,7 +33,7 @@ def bins_of(values_ms: NDArray[np.float64]) -> Counts:
 
 
 def pack(bins: Counts, counts: Counts) -> bytes:
-    """Bins (ascending, each once) and their counts as bytes: pairs of 32 bits, little-endian."""
+    """Bins and their counts as bytes: pairs of 32 bits, little-endian."""
     return np.stack([bins, counts], axis=1).astype("<u4").tobytes()
 
 
@@ -45,7 +47,9 @@ def unpack(packed: Iterable[bytes]) -> Counts:
 
 
 def merge(one: bytes, other: bytes) -> bytes:
-    """Both in one, packed."""
+    """Both in one, packed: one after the other, and each bin once only when that gets long."""
+    if len(one) + len(other) <= LONGEST_BYTES:
+        return one + other
     counts = unpack((one, other))
     bins = np.flatnonzero(counts)
     return pack(bins, counts[bins])

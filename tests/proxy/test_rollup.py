@@ -12,12 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from farthing.proxy import figures_read
-from farthing.proxy.figures import GROUPS, Bucket, Figures, series, summary
+from farthing.proxy import figures_read, rollup
+from farthing.proxy.figures import GROUPS, Bucket, Figures, series, summary, top_repeated
 from farthing.proxy.figures_values import CAUSES
 from farthing.proxy.ledger_file import INSERT, connect
+from farthing.proxy.ledger_upkeep import rebuild, remove_rows
 from farthing.proxy.rollup import Roller
 from farthing.proxy.rollup_plan import DAY_S
+from farthing.proxy.rollup_tables import marks
 from farthing.proxy.row import Row
 from farthing.proxy.sketch import ERROR
 from tests.fakes.rows import row
@@ -160,3 +162,160 @@ def keeps_the_identity(conn: sqlite3.Connection) -> None:
         f"select count(*) from rollups where baseline_u * 1000000 + baseline_p - cost_u * 1000000 - cost_p <> {saved}"
     ).fetchone()[0]
     assert broken == 0
+
+
+MADE = tuple(
+    row(
+        id=f"{i:05d}", ts=DAY0_S + i * 97.0, user=f"u{i % 7}", tags=('{"team":"a"}', '{"team":"b"}')[i % 2],
+        key_hash=f"k{i % 11}", cache=("hit-exact", "miss")[i % 3 > 0], cost_usd=10 * i, baseline_usd=12 * i, saved_exact_usd=2 * i,
+        model_requested=f"m{i % 3}", latency_ms=float(i), tokens_out=i,
+    )
+    for i in range(3000)
+)  # fmt: skip
+END_S = DAY0_S + 3000 * 97.0
+
+
+def kept_exactly(conn: sqlite3.Connection, since_s: float) -> list[Any]:
+    return [
+        [summary(conn, since_s, END_S, by).total, {g.key: g.sums for g in summary(conn, since_s, END_S, by).groups}]
+        for by in [(), *BY]
+    ]
+
+
+def test_rows_that_are_removed_stay_in_every_figure(conn: sqlite3.Connection) -> None:
+    conn.executemany(INSERT, MADE)
+    before = kept_exactly(conn, DAY0_S)
+    assert remove_rows(conn, DAY0_S + 2 * DAY_S, 10_000) == 0  # nothing is rolled up yet
+    rolled(conn, 500)
+    count = sum(each.ts < DAY0_S + 2 * DAY_S for each in MADE)
+    removed = 0
+    while done := remove_rows(conn, DAY0_S + 2 * DAY_S, 300):
+        assert done <= 300
+        removed += done
+    assert removed == count
+    after = kept_exactly(conn, DAY0_S)
+    known = [i for i, by in enumerate([(), *BY]) if len(by) < 2 or {*by} == {"tenant", "cache", "endpoint"}]
+    for i in known:
+        assert after[i] == before[i]
+    # What no roll-up keeps apart is told as such, and the total is still whole.
+    groups = after[[(), *BY].index(("user", "model"))][1]
+    assert groups["(others)", "(others)"].rows == count
+    assert sum(sums.cost for sums in groups.values()) == before[0][0].cost
+
+
+def test_where_rows_are_gone_a_span_begins_with_its_hour(conn: sqlite3.Connection) -> None:
+    conn.executemany(INSERT, MADE)
+    rolled(conn, 500)
+    while remove_rows(conn, DAY0_S + DAY_S, 500):
+        pass
+    found = summary(conn, DAY0_S + 3700.0, END_S, ("user",))
+    assert found.since_s == DAY0_S + 3600.0
+    assert found.total.rows == sum(group.sums.rows for group in found.groups)
+    whole = series(conn, DAY0_S + 100.0, END_S, 7)
+    assert sum(each.sums.rows for each in whole) == sum(each.ts >= DAY0_S for each in MADE)
+
+
+def test_late_rows_of_removed_days_count_too(conn: sqlite3.Connection) -> None:
+    conn.executemany(INSERT, MADE)
+    rolled(conn, 500)
+    while remove_rows(conn, DAY0_S + DAY_S, 500):
+        pass
+    late = row(id="late", ts=DAY0_S + 5.0, user="u9", baseline_usd=7, cost_usd=7)
+    conn.execute(INSERT, late)
+    for _ in range(2):
+        users = {g.key: g.sums for g in summary(conn, DAY0_S, END_S, ("user",)).groups}
+        assert users["u9",].rows == 1
+        rolled(conn)
+    assert remove_rows(conn, DAY0_S + DAY_S, 500) == 0  # the mark is on it
+    conn.execute(INSERT, row(id="now", ts=END_S))
+    rolled(conn)
+    assert remove_rows(conn, DAY0_S + DAY_S, 500) == 1
+    assert summary(conn, DAY0_S, END_S).total.rows == len(MADE) + 1
+
+
+def test_beyond_the_bound_names_are_others_and_nothing_is_lost(
+    conn: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rollup, "MOST_KEYS", {300: 1, 3600: 2, 86400: 3})
+    conn.executemany(INSERT, MADE)
+    rolled(conn, 500)
+    per_line = conn.execute(
+        "select max(n) from (select count(*) as n from rollups where key not in ('(others)', char(1)) "
+        "group by cut, length_s, start_s)"
+    ).fetchone()[0]
+    assert per_line == 3
+    monkeypatch.setattr(figures_read, "EXACT_ROWS", -1)
+    found = summary(conn, DAY0_S, DAY0_S + 3 * DAY_S, ("user",))
+    assert max(found.groups, key=lambda group: group.sums.rows).key == ("(others)",)
+    assert sum(group.sums.cost for group in found.groups) == found.total.cost
+    assert found.times["latency"].approximate
+    # The rows that are there tell several groups apart all the same.
+    pairs = summary(conn, DAY0_S, DAY0_S + 3 * DAY_S, ("model", "cache"))
+    assert len(pairs.groups) == 6
+
+
+def test_the_mark_is_found_again_after_rows_are_numbered_anew(conn: sqlite3.Connection) -> None:
+    conn.executemany(INSERT, MADE)
+    rolled(conn, 500)
+    while remove_rows(conn, DAY0_S + DAY_S, 500):
+        pass
+    conn.execute("vacuum")
+    conn.execute(INSERT, row(id="next", ts=END_S - 1))
+    assert summary(conn, DAY0_S, END_S).total.rows == len(MADE) + 1
+    rolled(conn)
+    assert summary(conn, DAY0_S, END_S).total.rows == len(MADE) + 1
+    assert marks(conn).rolled == conn.execute("select max(rowid) from requests").fetchone()[0]
+
+
+def test_rollups_are_made_anew_without_those_of_removed_days(conn: sqlite3.Connection) -> None:
+    conn.executemany(INSERT, MADE)
+    rolled(conn, 500)
+    before = kept_exactly(conn, DAY0_S)
+    while remove_rows(conn, DAY0_S + DAY_S, 500):
+        pass
+    conn.execute("delete from requests where rowid = (select max(rowid) from requests)")  # somebody else's doing
+    with pytest.raises(LookupError, match="02999"):
+        rolled(conn)
+    rebuild(conn)
+    rolled(conn, 500)
+    assert summary(conn, DAY0_S, END_S).total.rows == len(MADE) - 1
+    assert before[0][0].rows == len(MADE)
+
+
+def test_a_failing_slice_changes_nothing(conn: sqlite3.Connection) -> None:
+    conn.executemany(INSERT, MADE[:100])
+    roller = Roller(conn)
+    conn.execute("create trigger t before insert on repeated begin select raise(fail, 'no room'); end")
+    with pytest.raises(sqlite3.IntegrityError):
+        roller.roll(100)
+    assert conn.execute("select count(*) from rollups").fetchone()[0] == 0
+    conn.execute("drop trigger t")
+    assert roller.roll(100) == 100
+    assert summary(conn, DAY0_S, END_S).total.rows == 100
+
+
+def test_repeated_prompts_are_told_exactly_from_rows_and_at_least_from_lines(
+    conn: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conn.executemany(INSERT, MADE)
+    exact = top_repeated(conn, DAY0_S, END_S, 5)
+    best = max(range(11), key=lambda k: sum(i % 11 == k for i in range(3000)))
+    of_best = [each for each in MADE if each.key_hash == f"k{best}"]
+    assert exact[0]._replace(key_hash="") == (
+        "", len(of_best), sum(each.cache == "hit-exact" for each in of_best), exact[0].saved_usd,
+        max(each.ts for each in MADE if each.key_hash == exact[0].key_hash),
+        max((each.ts, each.model_requested) for each in MADE if each.key_hash == exact[0].key_hash)[1], False,
+    )  # fmt: skip
+    rolled(conn, 500)
+    monkeypatch.setattr(figures_read, "EXACT_ROWS", -1)
+    found = top_repeated(conn, DAY0_S, END_S, 11)
+    assert all(each.at_least for each in found)
+    assert {each.key_hash: each[1:6] for each in found} == {
+        each.key_hash: each[1:6] for each in top_repeated(plain(MADE), DAY0_S, END_S, 11)
+    }
+
+
+def plain(rows: Sequence[Row]) -> sqlite3.Connection:
+    made = fresh()
+    made.executemany(INSERT, rows)
+    return made
