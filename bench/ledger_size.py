@@ -1,6 +1,6 @@
 """How a ledger of many rows answers: `python -m bench.ledger_size --rows 10000000`.
 
-Makes a ledger of a busy month (30 days, 2,000 users, 6 models, 5 tenants, 3 tags), rolls it up, and times what the
+Makes a ledger of a month (30 days alike, 2,000 users, 6 models, 5 tenants, 3 tags), rolls it up, and times what the
 dashboard and the report ask of it, each question on a connection of its own, the first time and the best of five; then
 how fast rows are written, and how long the writer is away from them while it rolls up and sweeps.
 `--keep FILE` makes the ledger there, or uses the one that is there.
@@ -37,7 +37,7 @@ CHUNK = 50_000
 
 
 def made(rows: int, seed: int = 1) -> Iterator[list[tuple[Any, ...]]]:
-    """Rows in order of time, some ten thousands at a time, as the table holds them."""
+    """Rows of the first day in order of time, some ten thousands at a time, as the table holds them."""
     dice = np.random.default_rng(seed)
     blank: dict[str, Any] = dict.fromkeys(COLUMNS, "") | dict.fromkeys(
         ("tokens_in_cache_write", "tokens_reasoning", "saved_route_usd", "modelled", "tokens_in_cached"), 0
@@ -54,7 +54,7 @@ def made(rows: int, seed: int = 1) -> Iterator[list[tuple[Any, ...]]]:
         orjson.dumps({"team": f"team-{team}", "feature": f"feature-{feature}", "region": region}).decode()
         for team in range(8) for feature in range(12) for region in ("eu", "us", "ap", "sa")
     ]  # fmt: skip
-    length_s = DAYS * DAY_S / rows
+    length_s = DAY_S / rows
     for first in range(0, rows, CHUNK):
         n = min(CHUNK, rows - first)
         columns: dict[str, list[Any]] = {}
@@ -85,7 +85,7 @@ def made(rows: int, seed: int = 1) -> Iterator[list[tuple[Any, ...]]]:
         columns["cache"] = [STATUSES[c] for c in cache.tolist()]
         columns["cache_reason"] = ["proved" if c == 1 else "" for c in cache.tolist()]
         columns["key_hash"] = [
-            f"{p if h else u + 10**9:032x}"
+            f"{p:032x}" if h else f"f00{u:029x}"
             for p, u, h in zip(pool.tolist(), unique.tolist(), (here | (pool < 50)).tolist(), strict=True)
         ]
         columns["outcome"] = dice.choice(["completed", "failed", "abandoned"], n, p=[0.98, 0.012, 0.008]).tolist()
@@ -112,19 +112,30 @@ def made(rows: int, seed: int = 1) -> Iterator[list[tuple[Any, ...]]]:
 
 
 def make(path: Path, rows: int, console: Console) -> None:
-    """The ledger at `path`, made by the program itself and filled past its thread."""
+    """The ledger at `path`, made by the program itself and filled past its thread: a day, and that day again and again
+    with other ids, moments and unique prompts."""
     Ledger(path).close()
     marks = ", ".join("?" * len(COLUMNS))
+    again = {
+        "ts": f"ts + ?1 * {DAY_S}",
+        "id": "printf('far-%011x%014x', cast((ts + ?1 * 86400) * 1000 as integer), rowid + ?1 * ?2)",
+        "key_hash": "iif(key_hash like 'f%', printf('f%02x', ?1) || substr(key_hash, 4), key_hash)",
+    }
+    columns = ", ".join(again.get(name, f'"{name}"') for name in COLUMNS)
+    a_day = rows // DAYS
     with closing(sqlite3.connect(path, isolation_level=None)) as conn:
         conn.execute("pragma synchronous=off")
         begun = time.perf_counter()
-        for n, chunk in enumerate(made(rows)):
-            conn.execute("begin")
+        conn.execute("begin")
+        for chunk in made(a_day):
             conn.executemany(f"insert into requests values ({marks})", chunk)
-            conn.execute("commit")
-            if n % 20 == 19:
-                took_s = time.perf_counter() - begun
-                console.print(f"{(n + 1) * CHUNK:,} rows, {(n + 1) * CHUNK / took_s:,.0f} a second", highlight=False)
+        conn.execute("commit")
+        for day in range(1, DAYS):
+            conn.execute(
+                f"insert into requests select {columns} from requests where rowid <= ?2 order by rowid", (day, a_day)
+            )
+        took_s = time.perf_counter() - begun
+        console.print(f"{a_day * DAYS:,} rows made, {a_day * DAYS / took_s:,.0f} a second", highlight=False)
 
 
 def roll_up(path: Path, console: Console, rows: int = 100_000) -> None:
