@@ -151,7 +151,7 @@ def free_pages(conn: sqlite3.Connection, most: int) -> int:
     before = conn.execute("pragma freelist_count").fetchone()[0]
     if not before or conn.execute("pragma auto_vacuum").fetchone()[0] != 2:
         return 0
-    conn.execute(f"pragma incremental_vacuum({int(most)})").fetchall()
+    conn.executescript(f"pragma incremental_vacuum({int(most)})")  # execute() would stop after one page
     return int(before - conn.execute("pragma freelist_count").fetchone()[0])
 
 

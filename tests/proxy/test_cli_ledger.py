@@ -90,7 +90,8 @@ def test_a_sound_ledger_is_called_sound(state: Path) -> None:
     ("sql", "told"),
     [
         ("update requests set saved_route_usd = saved_route_usd + 1 where id = 'req_000007'", "row 'req_000007'"),
-        ("update rollups set cost_p = cost_p + 1 where cut = ''", "saving without a cause"), ("update rollups set requests = requests + 1 where cut = '' and length_s = 3600", "not the sum of its rows"),
+        ("update rollups set cost_p = cost_p + 1 where cut = ''", "saving without a cause"),
+        ("update rollups set requests = requests + 1 where cut = '' and length_s = 3600", "not the sum of its rows"),
         ("update rollups set errors = 9 where cut = '' and length_s = 86400", "not the sum of its parts"),
         ("update rollups set modelled = 9 where cut = 'user'", "by user"),
         ("update rollups set modelled = 9 where cut = 'tag:team' and key = 'docs'", "by tag:team"),
