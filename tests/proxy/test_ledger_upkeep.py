@@ -67,7 +67,7 @@ def test_a_ledger_of_schema_1_is_brought_up_to_date_where_it_is(tmp_path: Path) 
 
 def test_rows_past_keeping_are_removed_once_they_are_rolled_up_and_their_space_is_freed(tmp_path: Path) -> None:
     path, clock = tmp_path / "ledger.db", FakeClock(NOW_S)
-    rows = [each._replace(decisions="x" * 2000) for each in plausible(2000, days=20)]
+    rows = [each._replace(decisions="x" * 6000) for each in plausible(2000, days=20)]
     ledger = Ledger(path, flush_ms=5, keep_days=7, clock=clock)
     for each in rows:
         ledger.append(each)
