@@ -1,7 +1,8 @@
 """One question to the ledger, answered from roll-ups where they reach and from rows where they don't.
 
 Rules of this file: whatever is asked is read in one snapshot; sums are the same whichever way they come; percentiles
-are exact where at most EXACT_ROWS rows are asked about and all of them are there, else from histograms.
+are exact where at most EXACT_ROWS rows are asked about and all of them are there, or where no roll-up can help; else
+from histograms.
 """
 
 from __future__ import annotations
@@ -89,7 +90,8 @@ class Reading:
     ) -> dict[Key, dict[str, Percentiles]]:
         """Percentiles of the named times, of the `wanted` keys alone."""
         way = self._way(tuple(by))
-        if self._exact:
+        if self._exact or not way.plan.pieces:
+            # Where no roll-up answers, all rows are read anyway.
             rows = Rows(((self._slices.since_s, self._slices.until_s),))
             groups, given = self._in_rows(way)
             return times_by(self._conn, names, groups, given, rows)
