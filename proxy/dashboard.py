@@ -111,7 +111,10 @@ class Dashboard:
 
     def _summary(self, conn: sqlite3.Connection, query: Mapping[str, str], now_s: float) -> dict[str, Any]:
         by = tuple(part for part in query.get("by", "").split(",") if part)
-        return plain(summary(conn, *span_of(query, now_s), by))
+        span = span_of(query, now_s)
+        told = plain(summary(conn, *span, by))
+        told["total"]["upstream_ms"] = asdict(upstream_times(conn, *span, 1)[0])
+        return told
 
     def _series(self, conn: sqlite3.Connection, query: Mapping[str, str], now_s: float) -> dict[str, Any]:
         span, buckets = span_of(query, now_s), number(query, "buckets", 48)

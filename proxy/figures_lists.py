@@ -164,7 +164,7 @@ def names(conn: sqlite3.Connection, span: Span) -> dict[str, list[str]]:
 
 
 def upstream_times(conn: sqlite3.Connection, since_s: float, until_s: float, buckets: int) -> tuple[Percentiles, ...]:
-    """How long the upstream took, in equal slices of time; nearest-rank. Raises ValueError: there aren't such slices."""
+    """How long the upstream took, in equal slices of time; nearest-rank. Raises ValueError."""
     if not 1 <= buckets <= MAX_BUCKETS or until_s <= since_s:
         raise ValueError(f"buckets must be 1 to {MAX_BUCKETS}, and the span of time not empty")
     query = f"""
