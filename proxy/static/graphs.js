@@ -12,7 +12,7 @@ const TIME = {
   series: [{ label: 'p50', colour: 'p50' }, { label: 'p95', colour: 'p95', dash: [9, 5], mark: 'dashes' }, { label: 'p99', colour: 'p99', dash: [3, 4] }],
 };
 const TOKENS = { tokens_in_original: ['in, asked', 'in'], tokens_in_sent: ['in, sent', 'sent', [9, 5], 'dashes'], tokens_in_cached: ['of it read from the provider’s cache', 'cached', [3, 4]], tokens_out: ['out', 'out', [12, 3, 3, 3], 'dashdot'] };
-const HITS = [['all', 'exact', ['hit-exact', 'hit-semantic', 'joined']], ['exact', 'baseline', ['hit-exact'], [9, 5], 'dashes'], ['semantic', 'semantic', ['hit-semantic'], [3, 4]], ['joined', 'joined', ['joined'], [12, 3, 3, 3], 'dashdot']];
+const HITS = [['all', 'spent', ['hit-exact', 'hit-semantic', 'joined']], ['exact', 'exact', ['hit-exact'], [9, 5], 'dashes'], ['semantic', 'semantic', ['hit-semantic'], [3, 4]], ['joined', 'joined', ['joined'], [12, 3, 3, 3], 'dashdot']];
 
 /** Each: the form of a chart, its values of a slice or of the whole span, and how the whole is told. */
 const GRAPHS = [

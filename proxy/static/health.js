@@ -40,7 +40,7 @@ export function showAlerts(facts) {
   const found = alerts(facts), now = JSON.stringify(found);
   if ($('alerts').dataset.shown === now) return;
   $('alerts').dataset.shown = now;
-  $('alerts').replaceChildren(...found.map(({ kind, text }) => el('li', { class: kind }, el('b', {}, kind === 'bad' ? 'Problem' : 'Look'), el('span', {}, text))));
+  $('alerts').replaceChildren(...found.map(({ kind, text }) => el('li', { class: kind }, el('b', {}, kind === 'bad' ? 'Problem' : 'Warning'), el('span', {}, text))));
 }
 
 /** `capture`: the API's answer on the capture store; {error}, or null where it wasn't asked. */

@@ -5,7 +5,7 @@ import { PATTERN } from './palette.js';
 import { cell, fill, signed } from './table.js';
 
 const $ = (id) => document.getElementById(id);
-const PAGE = 50, WAIT_MS = 300;
+const PAGE = 25, PHONE_PAGE = 15, PHONE_PX = 544, WAIT_MS = 300;
 const FIELDS = ['text', 'model', 'answer', 'cache', 'endpoint', 'tag'];
 const OWN = { audit: 'audit of a hit', judge: 'judge of a candidate', shadow: 'shadow in another form' };
 let pages = [''], changed = () => {}, waiting = 0;
@@ -15,7 +15,7 @@ const filters = () => Object.fromEntries([...FIELDS.map((name) => [name, field(n
 const filtered = () => Object.keys(filters()).length > 0;
 
 /** What to ask of api/requests, beside the span of time. */
-export const wanted = () => ({ ...filters(), limit: PAGE, ...(pages.at(-1) ? { before: pages.at(-1) } : {}) });
+export const wanted = () => ({ ...filters(), limit: innerWidth <= PHONE_PX ? PHONE_PAGE : PAGE, ...(pages.at(-1) ? { before: pages.at(-1) } : {}) });
 
 /** `on`: called when another page or filter is wanted. */
 export function start(on) {

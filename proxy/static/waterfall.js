@@ -25,10 +25,10 @@ export function moneySteps(row) {
   const all = lines.flatMap(([, , , from, to]) => [from, to]), low = Math.min(0, ...all), high = Math.max(...all);
   if (high <= low) return [el('p', { class: 'none' }, 'It cost nothing, and would have cost nothing.')];
   const share = (x) => `${(100 * (x - low)) / (high - low)}%`;
-  return [el('dl', { class: 'waterfall' }, ...lines.map(([colour, name, prices, from, to, amount, key], i) => el('div', {},
+  return [el('dl', { class: 'waterfall' }, ...lines.map(([colour, name, prices, from, to, amount, key]) => el('div', {},
     el('dt', {}, name, prices ? el('span', { class: 'soft' }, ` ${prices}`) : null),
-    el('dd', { class: 'track', 'aria-hidden': 'true' }, el('i', { class: pattern(key ?? colour), '--from': share(Math.min(from, to)), width: `calc(${share(Math.max(from, to))} - ${share(Math.min(from, to))})`, '--swatch': `var(--${colour})` })),
-    el('dd', { class: colour === 'loss' ? 'minus' : '' }, i > 0 && key && colour !== 'loss' ? money(amount) : colour === 'loss' ? `+${money(amount)}` : money(amount)))))];
+    el('dd', { class: 'track', 'aria-hidden': 'true' }, el('i', { class: from === to ? 'nothing' : pattern(key ?? colour), '--from': share(Math.min(from, to)), width: `calc(${share(Math.max(from, to))} - ${share(Math.min(from, to))})`, '--swatch': `var(--${colour})` })),
+    el('dd', { class: colour === 'loss' ? 'minus' : key ? 'good' : '' }, colour === 'loss' ? `+${money(amount)}` : key ? money(amount).replace('-', '−') : money(amount)))))];
 }
 
 const negated = (text) => (text.startsWith('-') ? text.slice(1) : `-${text}`);

@@ -39,12 +39,23 @@ COMPRESS: dict[str, Any] = {"tidy": "on", "recode": "observe", "squeeze": "off",
          "confidence": 0.95, "shadows_usd_today": 0.0, "shadow_daily_usd": 0.0, "saved_usd_today": {}, "rules": [],
          "left": {}, "count": 0, "routes": []}  # fmt: skip
 
+HEALTH: dict[str, Any] = {
+    "store": {"kind": "local", "entries": 1234, "bytes": 5_000_000, "memory_entries": 9, "memory_bytes": 9, "evicted": 0,
+              "healthy": True},
+    "ledger": {"healthy": True, "pending_rows": 0, "dropped_rows": 0}, "budget": {"limit_usd": None, "spent_usd": "1.5"},
+    "stage_errors": {}, "in_flight": 3, "semantic_entries": 77,
+}  # fmt: skip
+
 Opener = Callable[..., Any]
 
 
 @asynccontextmanager
 async def served(
-    dashboard: Dashboard, reuse: dict[str, Any], lately: dict[str, Any], compress: dict[str, Any]
+    dashboard: Dashboard,
+    reuse: dict[str, Any],
+    lately: dict[str, Any],
+    compress: dict[str, Any],
+    health: dict[str, Any],
 ) -> AsyncIterator[str]:
     """The page, with canned answers on near-duplicates (`lately` by kind) and compression. One with "error" has status
     500."""
@@ -55,6 +66,8 @@ async def served(
             canned = reuse
         elif request.path == "/farthing/api/compress":
             canned = compress
+        elif request.path == "/farthing/api/health":
+            canned = health
         elif request.path == "/farthing/api/semantic/lately":
             canned = {**LATELY, "kind": request.query["kind"], **lately.get(request.query["kind"], {})}
             if request.query["route"]:
@@ -101,18 +114,26 @@ async def opened(tmp_path: Path) -> AsyncIterator[Opener]:
             reuse: dict[str, Any] | None = None,
             lately: dict[str, Any] | None = None,
             compress: dict[str, Any] | None = None,
+            health: dict[str, Any] | None = None,
+            address: str = "since=7d",
             scheme: str = "light",
             **state: Any,
         ) -> Any:
             ledger(tmp_path / "ledger.db", rows).close()
             dashboard = Dashboard(tmp_path / "ledger.db", FakeClock(NOW_S), lambda: {**STATE, **state})
-            told = {**REUSE, **(reuse or {})}, lately or {}, {**COMPRESS, **(compress or {})}
+            told = (
+                {**REUSE, **(reuse or {})},
+                lately or {},
+                {**COMPRESS, **(compress or {})},
+                {**HEALTH, **(health or {})},
+            )
             base = await stack.enter_async_context(served(dashboard, *told))
             page = await browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+            await page.clock.set_fixed_time(NOW_S)
             page.on("pageerror", lambda error: complaints.append(str(error)))
             page.on("console", lambda said: complaints.append(said.text) if is_complaint(said) else None)
             page.on("request", lambda asked: complaints.append(asked.url) if not asked.url.startswith(base) else None)
-            await page.goto(f"{base}/farthing/#since=7d")
+            await page.goto(f"{base}/farthing/#{address}")
             await page.wait_for_selector(f"main[data-state={wait}]", timeout=20_000)
             return page
 
