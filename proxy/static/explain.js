@@ -22,7 +22,7 @@ const NO_LOOK = {
   'repeats itself': 'its text repeats itself', 'too short': 'its text is too short to compare', 'busy or not loaded yet': 'the index was busy or not loaded yet',
 };
 const WHOLE = {
-  'costs more than it saves': 'sending it shorter would have cost more than it saves', 'loses reads': 'it would break a prefix that the provider has cached',
+  'costs more than it saves': 'sending it shorter would save less than it costs', 'loses reads': 'it would break a prefix that the provider has cached',
   "falls below the provider's minimum": 'the shorter prompt would fall below what the provider caches at the least', 'no more than rounding may take': 'the provider’s steps of caching might take more than it saves',
   'no price is known': 'no price is known for its model, so nobody can say whether it pays', 'saves no tokens': 'nothing in it could be shortened',
   "what would be left out can't be kept": 'what would be left out could not be kept for later', 'the upstream refused the request with the tool': 'the upstream refused the tool that gives texts back',
@@ -54,8 +54,9 @@ const DECIDED = {
   },
   compress: (action, reason) => {
     const loss = /, by (\$[0-9.]+)$/.exec(reason), plain = loss ? reason.slice(0, loss.index) : reason;
-    if (action === 'left') return `Not compressed: ${WHOLE[plain] ?? plain}${loss ? `, ${loss[1]} more` : ''}.`;
-    if (action === 'whole') return `Sent whole: ${WHOLE[plain] ?? plain}${loss ? `, ${loss[1]} more` : ''}.`;
+    const cost = loss ? `, and cost ${loss[1]} more over the conversation` : '';
+    if (action === 'left') return `Not compressed: ${WHOLE[plain] ?? plain}${cost}.`;
+    if (action === 'whole') return `Sent whole: ${WHOLE[plain] ?? plain}${cost}.`;
     if (action === 'observed') return `Only observed, nothing was changed: ${reason}.`;
     if (action === 'no tool') return `No tool for getting texts back was offered: ${reason}.`;
     if (action === 'retrieved') return `The model asked for texts that had been left out: ${reason}.`;
@@ -73,6 +74,12 @@ function decided([stage, action, reason]) {
   if (action === 'left out') return `Stage ${stage} was left out: ${reason}.`;
   if (SILENT.has(stage) && !reason) return null;
   return DECIDED[stage]?.(String(action), String(reason ?? '')) ?? `${stage}: ${action}${reason ? ` (${reason})` : ''}.`;
+}
+
+/** What was decided, each once: a form and its tidied rest may have been left for one reason. */
+function stories(decisions) {
+  const left = new Set(decisions.filter(([stage, action]) => stage === 'compress' && action === 'left').map(([, , reason]) => reason));
+  return decisions.filter(([stage, action, reason]) => !(stage === 'compress' && action === 'whole' && left.has(reason))).map((each) => [String(each[0]), decided(each)]);
 }
 
 function tokens(row) {
@@ -114,7 +121,7 @@ export function explain(row) {
   const own = OWN[row.endpoint];
   return [
     ['cache', own ? `This is ${own} (${row.cache_reason}).` : ANSWERED[row.cache]?.(row) ?? `${row.cache}.`],
-    ...decisions.map((each) => [String(each[0]), decided(each)]),
+    ...stories(decisions),
     ...attempts(row).map((text) => ['upstream', text]),
     ['tokens', tokens(row)], ['price', price(row)], ['outcome', ended(row)],
   ].filter(([, text]) => text).map(([about, text]) => ({ about, text }));
