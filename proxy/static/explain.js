@@ -11,7 +11,7 @@ const BYPASSED = {
   'credential was refused upstream': 'the upstream had refused this credential',
 };
 const NO_LOOK = {
-  'empty scope': 'no answer is stored whose instructions, tools, settings and earlier turns are the same: the system prompt, or something else before the last message, differs from every stored request',
+  'empty scope': 'the system prompt, or something else before the last message (tools, settings, earlier turns), differs from the nearest entry and from every other that is stored',
   'no neighbour': 'nothing near it is stored among requests with the same instructions',
   'endpoint has no messages': 'this endpoint has no messages', 'no messages': 'it has no messages',
   "last message is not the user's": 'its last message is not the user’s', 'last message is not one text': 'its last message is more than one text',

@@ -40,11 +40,13 @@ COMPRESS: dict[str, Any] = {"tidy": "on", "recode": "observe", "squeeze": "off",
          "left": {}, "count": 0, "routes": []}  # fmt: skip
 
 HEALTH: dict[str, Any] = {
-    "store": {"kind": "local", "entries": 1234, "bytes": 5_000_000, "memory_entries": 9, "memory_bytes": 9, "evicted": 0,
-              "healthy": True},
-    "ledger": {"healthy": True, "pending_rows": 0, "dropped_rows": 0}, "budget": {"limit_usd": None, "spent_usd": "1.5"},
-    "stage_errors": {}, "in_flight": 3, "semantic_entries": 77,
-}  # fmt: skip
+    "store": {"kind": "local", "entries": 1234, "bytes": 5_000_000, "evicted": 0, "healthy": True},
+    "ledger": {"healthy": True, "pending_rows": 0, "dropped_rows": 0},
+    "budget": {"limit_usd": None, "spent_usd": "1.5"},
+    "stage_errors": {},
+    "in_flight": 3,
+    "semantic_entries": 77,
+}
 
 Opener = Callable[..., Any]
 
@@ -91,15 +93,16 @@ async def served(
         await runner.cleanup()
 
 
-def is_complaint(said: Any) -> bool:
-    """An error on the console, but for the browser's own line on an answer that was canned to fail."""
-    return said.type == "error" and "status of 500" not in said.text
+def is_complaint(said: Any, fault: int) -> bool:
+    """An error on the console, but for the browser's own line on an answer that was made to fail."""
+    return said.type == "error" and f"status of {fault}" not in said.text
 
 
 @pytest.fixture
 async def opened(tmp_path: Path) -> AsyncIterator[Opener]:
     """Opens the page on a ledger of `rows`; afterwards there must have been no error on its console."""
     complaints: list[str] = []
+    pages: list[Any] = []
     async with AsyncExitStack() as stack:
         play = await stack.enter_async_context(playwright.async_playwright())
         browser = await play.chromium.launch(
@@ -116,6 +119,7 @@ async def opened(tmp_path: Path) -> AsyncIterator[Opener]:
             compress: dict[str, Any] | None = None,
             health: dict[str, Any] | None = None,
             address: str = "since=7d",
+            fault: int = 500,
             scheme: str = "light",
             **state: Any,
         ) -> Any:
@@ -129,13 +133,16 @@ async def opened(tmp_path: Path) -> AsyncIterator[Opener]:
             )
             base = await stack.enter_async_context(served(dashboard, *told))
             page = await browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+            pages.append(page)
             await page.clock.set_fixed_time(NOW_S)
             page.on("pageerror", lambda error: complaints.append(str(error)))
-            page.on("console", lambda said: complaints.append(said.text) if is_complaint(said) else None)
+            page.on("console", lambda said: complaints.append(said.text) if is_complaint(said, fault) else None)
             page.on("request", lambda asked: complaints.append(asked.url) if not asked.url.startswith(base) else None)
             await page.goto(f"{base}/farthing/#{address}")
             await page.wait_for_selector(f"main[data-state={wait}]", timeout=20_000)
             return page
 
         yield open_page
+        for page in pages:  # or they would ask on while their servers close
+            await page.close()
     assert complaints == []

@@ -31,8 +31,8 @@ async def test_the_figures_are_the_ledgers(opened: Opener) -> None:
     line = await page.inner_text("#groups tr:has(td[title='gpt-4o'])")
     assert str(len(for_model)) in line
     assert money(sum(each.baseline_usd or 0 for each in for_model)) in line
-    assert await page.locator("#charts canvas").count() == 6
-    assert await page.locator("#recent tbody tr").count() == 50
+    assert await page.locator("#charts canvas").count() == 8
+    assert await page.locator("#recent tbody tr").count() == 25
 
 
 async def test_hostile_texts_stay_texts(opened: Opener) -> None:
@@ -72,9 +72,11 @@ async def test_an_empty_ledger_says_what_to_do(opened: Opener) -> None:
 
 async def test_the_badges_warn(opened: Opener) -> None:
     page = await opened([row()], semantic="serve unproven", simulated=True, switched_off=True, ledger="degraded")
-    warned = await page.inner_text("#badges")
-    for words in ("all optimisation off", "semantic: unproven", "simulated", "can’t be written"):
-        assert words in warned
+    badges, alerts = await page.inner_text("#badges"), await page.inner_text("#alerts")
+    assert "semantic: unproven" in badges
+    assert "simulated" in badges
+    assert "All optimisation is off" in alerts
+    assert "can’t be written" in alerts
     assert await page.locator("#badges li.warn", has_text="semantic: unproven").count() == 1
 
 
@@ -130,7 +132,7 @@ async def test_labels_of_an_axis_are_whole(opened: Opener) -> None:
     page = await opened(tiny)
     margin = """(canvas) => canvas.getContext('2d').getImageData(0, 0, 2, canvas.height).data.some((x) => x)"""
     canvases = page.locator("#charts canvas")
-    assert [await canvases.nth(i).evaluate(margin) for i in range(await canvases.count())] == [False] * 6
+    assert [await canvases.nth(i).evaluate(margin) for i in range(await canvases.count())] == [False] * 8
 
 
 @pytest.mark.parametrize("width", [830, 1000, 1300])
