@@ -99,28 +99,52 @@ def is_complaint(said: Any, fault: int) -> bool:
 
 
 @pytest.fixture
-async def opened(tmp_path: Path) -> AsyncIterator[Opener]:
-    """Opens the page on a ledger of `rows`; afterwards there must have been no error on its console."""
+async def visit() -> AsyncIterator[Opener]:
+    """Opens pages of one server; afterwards there must have been no error on a console, and no call to elsewhere."""
     complaints: list[str] = []
     pages: list[Any] = []
-    async with AsyncExitStack() as stack:
-        play = await stack.enter_async_context(playwright.async_playwright())
+    async with playwright.async_playwright() as play:
         browser = await play.chromium.launch(
             executable_path=CHROMIUM, args=["--no-sandbox", "--disable-background-networking"]
         )
-        stack.push_async_callback(browser.close)
+
+        async def go(
+            base: str, address: str = "", *, width: int = 1280, scheme: str = "light", fault: int = 500, at_s: float = 0
+        ) -> Any:
+            page = await browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+            pages.append(page)
+            if at_s:
+                await page.clock.set_fixed_time(at_s)
+            page.on("pageerror", lambda error: complaints.append(str(error)))
+            page.on("console", lambda said: complaints.append(said.text) if is_complaint(said, fault) else None)
+            page.on("request", lambda asked: complaints.append(asked.url) if not asked.url.startswith(base) else None)
+            await page.goto(f"{base}/farthing/#{address}")
+            return page
+
+        yield go
+        for page in pages:
+            await page.close()
+        await browser.close()
+    assert complaints == []
+
+
+@pytest.fixture
+async def opened(visit: Opener, tmp_path: Path) -> AsyncIterator[Opener]:
+    """Opens the page on a ledger of `rows`."""
+    pages: list[Any] = []
+    async with AsyncExitStack() as stack:
 
         async def open_page(
             rows: Iterable[Row],
             wait: str = "ready",
-            width: int = 1280,
             reuse: dict[str, Any] | None = None,
             lately: dict[str, Any] | None = None,
             compress: dict[str, Any] | None = None,
             health: dict[str, Any] | None = None,
             address: str = "since=7d",
-            fault: int = 500,
+            width: int = 1280,
             scheme: str = "light",
+            fault: int = 500,
             **state: Any,
         ) -> Any:
             ledger(tmp_path / "ledger.db", rows).close()
@@ -132,17 +156,11 @@ async def opened(tmp_path: Path) -> AsyncIterator[Opener]:
                 {**HEALTH, **(health or {})},
             )
             base = await stack.enter_async_context(served(dashboard, *told))
-            page = await browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+            page = await visit(base, address, width=width, scheme=scheme, fault=fault, at_s=NOW_S)
             pages.append(page)
-            await page.clock.set_fixed_time(NOW_S)
-            page.on("pageerror", lambda error: complaints.append(str(error)))
-            page.on("console", lambda said: complaints.append(said.text) if is_complaint(said, fault) else None)
-            page.on("request", lambda asked: complaints.append(asked.url) if not asked.url.startswith(base) else None)
-            await page.goto(f"{base}/farthing/#{address}")
             await page.wait_for_selector(f"main[data-state={wait}]", timeout=20_000)
             return page
 
         yield open_page
         for page in pages:  # or they would ask on while their servers close
             await page.close()
-    assert complaints == []

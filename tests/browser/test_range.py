@@ -1,4 +1,4 @@
-"""Which span of time the page shows: chosen, typed, dragged over a chart; shared by the address, undone by going back."""
+"""Which span of time the page shows: chosen, typed, dragged over a chart; shared in the address, undone by "back"."""
 
 from __future__ import annotations
 

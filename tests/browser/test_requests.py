@@ -12,7 +12,8 @@ from tests.fakes.rows import NOW_S, plausible, row
 
 pytestmark = marks
 PAGE = 25
-FOCUSED = """() => { const at = document.activeElement, drawn = at.matches('.ranges input') ? at.nextElementSibling : at;
+FOCUSED = """() => { const at = document.activeElement;
+    const drawn = at.matches('.ranges input') ? at.nextElementSibling : at;
     return [at.id || at.name || at.className, getComputedStyle(drawn).outlineStyle !== 'none']; }"""
 
 
@@ -139,11 +140,7 @@ async def test_the_keyboard_reaches_everything_and_focus_is_seen(opened: Opener)
     unseen: list[str] = []
     for _ in range(90):
         await page.keyboard.press("Tab")
-        (
-            where,
-            seen,
-        ) = await page.evaluate("""() => { const at = document.activeElement, drawn = at.matches('.ranges input') ? at.nextElementSibling : at;
-            return [at.id || at.name || at.className, getComputedStyle(drawn).outlineStyle !== 'none']; }""")
+        where, seen = await page.evaluate(FOCUSED)
         reached.append(where)
         if not seen and where:
             unseen.append(where)
