@@ -170,7 +170,7 @@ async def pictures(base: str, span: str, telling: str, folder: Path) -> None:
                 await page.wait_for_selector(f"[aria-label='Details of {telling}']")
                 await page.wait_for_timeout(800)
                 await page.click(f"[aria-label='Details of {telling}']")
-                await page.wait_for_selector("#detail-body dl")
+                await page.wait_for_selector("#detail-body .story")
             await page.mouse.move(0, 0)
             small(await page.screenshot(), folder / f"{name}.png")
         await browser.close()

@@ -28,7 +28,7 @@ export function confirmed(title, words, yes) {
 export function start(after) {
   for (const [id, value] of [['confirm-yes', 'yes'], ['confirm-no', '']]) $(id).addEventListener('click', () => $('confirm').close(value));
   const chosen = () => $('purge-which').value;
-  const shown = () => { const [hint] = WHICH[chosen()]; $('purge-value').placeholder = hint; $('purge-value').hidden = !hint; said(''); };
+  const shown = () => { const [hint] = WHICH[chosen()]; $('purge-value').placeholder = hint; $('purge-value').hidden = !hint; $('purge-value').value = ''; said(''); };
   $('purge-which').addEventListener('change', shown);
   shown();
   $('purge').addEventListener('submit', async (event) => {

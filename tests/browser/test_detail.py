@@ -25,7 +25,7 @@ def decided(*decisions: tuple[str, str, str], **changes: Any) -> Row:
 async def detail(opened: Opener, one: Row) -> Any:
     page = await opened([one])
     await page.click("#recent tbody button")
-    await page.wait_for_selector("#detail-body dl")
+    await page.wait_for_selector("#detail-body .story")
     return page
 
 
@@ -166,7 +166,7 @@ async def test_hostile_texts_stay_texts_everywhere(opened: Opener) -> None:
     assert NASTY[:12] in await page.inner_text("#repeated")
     for button in await page.locator("#recent tbody button").all():
         await button.click()
-        await page.wait_for_selector("#detail-body dl")
+        await page.wait_for_selector("#detail-body .story")
         await page.click("#detail summary")
         assert NASTY in await page.inner_text("#detail .story")
         assert NASTY in await page.inner_text("#detail details")

@@ -124,7 +124,7 @@ async def test_nothing_needs_sideways_scrolling(opened: Opener, width: int) -> N
     page = await opened(plausible(200), width=width, switched_off=True, ledger_dropped=7)
     assert await page.evaluate("document.documentElement.scrollWidth") <= width
     await page.click("#recent tbody button >> nth=0")
-    await page.wait_for_selector("#detail-body dl")
+    await page.wait_for_selector("#detail-body .story")
     await page.click("#detail summary")
     wide = "() => { const at = document.querySelector('#detail'); return at.scrollWidth - at.clientWidth; }"
     assert await page.evaluate(wide) <= 1
