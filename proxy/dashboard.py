@@ -202,8 +202,7 @@ def listed(row: Row) -> dict[str, Any]:
 def told(each: Repeated) -> dict[str, Any]:
     """Requests with one key as plain values; what they saved is None where no price of theirs is known."""
     values = asdict(each)
-    saved, known = values.pop("saved"), values.pop("priced")
-    return {**values, "saved_usd": dollars(saved) if known else None}
+    return {**values, "saved_usd": dollars(each.saved_usd) if values.pop("priced") else None}
 
 
 async def with_texts(found: dict[str, Any], texts: Texts) -> dict[str, Any]:

@@ -60,17 +60,16 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class Repeated:
-    """Requests with one key. `hits`: answered without a call of their own. `saved`: pico-dollars, over the `priced`
-    ones. `model`, `id`: of the latest, at `last_s`."""
+    """Requests with one key. `hits`: answered without a call of their own. `saved_usd`: pico-dollars, over the `priced`
+    ones. `model`: of the latest, at `last_s`."""
 
     key_hash: str
-    count: int
+    requests: int
     hits: int
     priced: int
-    saved: int
+    saved_usd: int
     last_s: float
     model: str
-    id: str
 
 
 def filter_of(query: Mapping[str, str]) -> Filter:
@@ -137,13 +136,13 @@ def top_repeated(conn: sqlite3.Connection, since_s: float, until_s: float, limit
     # SQLite takes the columns beside max() from the row that has it. The sum is in two parts as in figures.sums_by.
     query = f"""
         select key_hash, count(*), sum(cache in ('hit-exact', 'hit-semantic', 'joined')), sum({PRICED}),
-            sum(({saved}) / 1000000), sum(({saved}) % 1000000), max(ts), model_requested, id
+            sum(({saved}) / 1000000), sum(({saved}) % 1000000), max(ts), model_requested
         from requests where ts >= ? and ts < ? and key_hash <> '' and {CLIENTS}
         group by key_hash having count(*) > 1 order by 2 desc, 7 desc limit ?"""
     found = conn.execute(query, (since_s, until_s, max(0, min(limit, _MOST_REPEATED))))
     return tuple(
-        Repeated(key, count, hits, priced, (high or 0) * 1_000_000 + (low or 0), last_s, str(model or ""), str(row_id))
-        for key, count, hits, priced, high, low, last_s, model, row_id in found
+        Repeated(key, requests, hits, priced, (high or 0) * 1_000_000 + (low or 0), last_s, str(model or ""))
+        for key, requests, hits, priced, high, low, last_s, model in found
     )
 
 

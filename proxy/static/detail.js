@@ -89,7 +89,7 @@ function attempts(row) {
   const list = Array.isArray(row.attempts_detail) ? row.attempts_detail : [];
   const more = (each) => Object.entries(each ?? {}).filter(([name]) => !KNOWN.has(name)).map(([name, value]) => `${name.replaceAll('_', ' ')}: ${typeof value === 'object' ? JSON.stringify(value) : value}`).join('; ');
   const told = list.some((each) => more(each));
-  return table('Attempts upstream', ['upstream', 'status', 'error', 'took', ...(told ? ['priced by'] : [])],
+  return table('Attempts upstream', ['upstream', 'status', 'error', 'took', ...(told ? ['also known'] : [])],
     list.map((each) => [each.upstream, each.status || 'no answer', each.error, duration(each.duration_ms), ...(told ? [more(each)] : [])]));
 }
 

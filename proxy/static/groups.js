@@ -48,12 +48,12 @@ export function showRepeated(answer, narrow) {
   $('repeated').hidden = found.length === 0;
   const texts = found.some((each) => each.text);
   $('repeated-note').hidden = found.length === 0 || texts;
-  fill($('repeated'), ['request', 'model', 'count', 'answered here', 'saved', 'last'], 2, found.map((each) => {
+  fill($('repeated'), ['request', 'model', 'requests', 'answered here', 'saved', 'last'], 2, found.map((each) => {
     const hash = each.key_hash.slice(0, 12), button = { class: 'link', type: 'button', 'data-focus': each.key_hash, onclick: () => narrow('text', each.key_hash) };
     return el('tr', {},
       el('td', { class: 'name', title: each.text ? revealed(each.text) : each.key_hash }, each.text ? el('button', { ...button, 'aria-label': `List the requests with the key ${hash}` }, revealed(each.text)) : el('button', { ...button, 'aria-label': `List the requests with the key ${hash}` }, el('code', {}, hash))),
-      el('td', { class: 'text', title: each.model }, each.model), cell(count(each.count)),
-      cell(el('span', { title: `${counted(each.hits, 'request')} needed no call of their own` }, `${count(each.hits)} (${share(each.hits / each.count)})`)),
+      el('td', { class: 'text', title: each.model }, each.model), cell(`${each.at_least ? '≥ ' : ''}${count(each.requests)}`),
+      cell(el('span', { title: `${counted(each.hits, 'request')} needed no call of their own` }, `${count(each.hits)} (${share(each.hits / each.requests)})`)),
       cell(money(each.saved_usd), signed(each.saved_usd)), cell(clock(each.last_s)));
   }));
 }

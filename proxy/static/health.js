@@ -28,12 +28,11 @@ export function alerts({ state, total, health, reuse, compress }) {
   if (undone.length) say('warn', `Compression: a step was taken back on ${counted(undone.length, 'route')}: ${undone.slice(0, 3).map((each) => each.route.name).join(', ')}.`);
   if (total.requests && total.unpriced / total.requests > UNPRICED_SHARE) say('warn', `${share(total.unpriced / total.requests)} of the requests are of unknown price and in no amount: farthing prices check names their models.`);
   if (total.requests && total.errors / total.requests > ERROR_SHARE) say('warn', `${share(total.errors / total.requests)} of the requests ended in an error.`);
-  for (const text of drift(state.usage_drift ?? health.usage_drift)) say('warn', text);
+  if (state.usage_drift?.length) say('warn', `The provider’s count of tokens and farthing’s own differ too much: ${state.usage_drift.join(', ')}.`);
+  if (state.capture === 'failing') say('bad', 'Prompts can’t be captured: the capture store can’t be written.');
   return found.sort((a, b) => (a.kind === 'bad' ? 0 : 1) - (b.kind === 'bad' ? 0 : 1));
 }
 
-/** The provider's count of tokens against ours, where that is watched: a list of {model, drift, alarm}. */
-const drift = (watched) => (Array.isArray(watched) ? watched : []).filter((each) => each.alarm).map((each) => `Tokens of ${each.model}: the provider counts ${share(Math.abs(each.drift))} ${each.drift < 0 ? 'fewer' : 'more'} than farthing does.`);
 
 /** Show the alerts; a list that is the same as before is left alone, so that nobody is told twice. */
 export function showAlerts(facts) {
@@ -57,7 +56,7 @@ export function showHealth(state, health, capture) {
   if (health.semantic_entries !== undefined) add('Near-duplicates', null, `${count(health.semantic_entries)} prompts known`);
   const failed = Object.entries(health.stage_errors ?? {}).filter(([, times]) => times);
   if (health.stage_errors) add('Stages', failed.length === 0, failed.length ? failed.map(([stage, times]) => `${stage} failed ${count(times)} times`).join(', ') : 'none has failed');
-  if (state.capture !== undefined) add('Prompt capture', null, capture && !capture.error ? captured(capture) : state.capture === 'off' ? 'off: no prompt is kept' : 'on');
+  if (state.capture !== undefined) add('Prompt capture', state.capture === 'failing' ? false : null, capture && !capture.error ? captured(capture) : state.capture === 'off' ? 'off: no prompt is kept' : state.capture);
   if (state.config_id) add('Configuration', null, el('code', {}, state.config_id));
   $('health-trouble').hidden = !health.error;
   $('health-trouble').textContent = health.error ? `How farthing’s parts are can’t be shown: ${health.error}.` : '';
@@ -67,8 +66,7 @@ export function showHealth(state, health, capture) {
 }
 
 function captured(capture) {
-  if (capture.on === false || capture.state === 'off' || capture.mode === 'off') return 'off: no prompt is kept';
-  const parts = [capture.share === undefined ? '' : `${share(Number(capture.share))} of requests`, capture.rows === undefined ? '' : `${count(capture.rows)} kept`,
-    capture.bytes === undefined ? '' : bytes(capture.bytes), capture.oldest ? `since ${instant(new Date(capture.oldest * 1000))}` : '', capture.dropped ? `${count(capture.dropped)} dropped` : ''];
-  return `on: ${parts.filter(Boolean).join(', ')}`;
+  const parts = [capture.share === undefined ? '' : `${share(Number(capture.share))} of requests`, `${count(capture.rows)} kept`, bytes(capture.bytes),
+    capture.oldest_s ? `since ${instant(new Date(capture.oldest_s * 1000))}` : '', capture.dropped ? `${count(capture.dropped)} dropped` : ''];
+  return `${capture.enabled ? 'on' : 'off, but some are kept'}: ${parts.filter(Boolean).join(', ')}`;
 }

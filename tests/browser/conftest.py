@@ -48,6 +48,8 @@ HEALTH: dict[str, Any] = {
     "semantic_entries": 77,
 }
 
+CAPTURE = {"enabled": True, "share": 0.05, "rows": 420, "bytes": 3 * 2**20, "oldest_s": NOW_S - 3600, "dropped": 2}
+
 Opener = Callable[..., Any]
 
 
@@ -68,6 +70,8 @@ async def served(
             canned = reuse
         elif request.path == "/farthing/api/compress":
             canned = compress
+        elif request.path == "/farthing/api/capture":
+            canned = CAPTURE
         elif request.path == "/farthing/api/health":
             canned = health
         elif request.path == "/farthing/api/semantic/lately":

@@ -167,12 +167,24 @@ async def test_the_page_is_served_with_its_strict_policy_and_keeps_to_it(visit: 
         ({"health": {"budget": {"limit_usd": "10", "spent_usd": "8.5"}}}, "warn", "85.0% of today’s budget"),
         ({"health": {"budget": {"limit_usd": "10", "spent_usd": "10"}}}, "bad", "budget is used up ($10.00 of $10.00)"),
         ({"health": {"stage_errors": {"squeeze": 2}}}, "warn", "Stage squeeze failed 2 times"),
-        ({"usage_drift": [{"model": "m", "drift": 0.031, "alarm": True}]}, "warn", "the provider counts 3.1% more"),
+        ({"usage_drift": ["m", "n"]}, "warn", "count of tokens and farthing’s own differ too much: m, n"),
+        ({"capture": "failing"}, "bad", "Prompts can’t be captured"),
     ],
 )  # fmt: skip
 async def test_what_needs_an_eye_is_an_alert(opened: Opener, given: dict[str, Any], kind: str, words: str) -> None:
     page = await opened([row()], **given)
     assert words in await page.inner_text(f"#alerts li.{kind}")
+
+
+async def test_the_capture_stores_state_is_told(opened: Opener) -> None:
+    page = await opened([row()], capture="5%")
+    assert "prompt capture: 5%" in await page.inner_text("#badges")
+    await page.evaluate(
+        "document.dispatchEvent(new Event('visibilitychange'))"
+    )  # it is asked once it is known to be on
+    told = page.locator("#health > div", has_text="Prompt capture")
+    await playwright.expect(told).to_contain_text("on: 5.0% of requests, 420 kept, 3 MiB, since")
+    assert "2 dropped" in await told.inner_text()
 
 
 async def test_all_well_is_no_alert_and_shares_are_judged(opened: Opener) -> None:

@@ -112,15 +112,15 @@ def test_repeats_are_counted_with_their_hits_and_savings() -> None:
     ]  # fmt: skip
     first, second = top_repeated(ledger(":memory:", rows), *SPAN)
 
-    assert (first.key_hash, first.count, first.hits, first.priced, first.saved) == ("k", 3, 2, 3, 4 * DOLLAR)
-    assert (first.last_s, first.model, first.id) == (NOW_S - 40, "later", "third")
-    assert (second.key_hash, second.count, second.priced) == ("u", 2, 0)
+    assert (first.key_hash, first.requests, first.hits, first.priced, first.saved_usd) == ("k", 3, 2, 3, 4 * DOLLAR)
+    assert (first.last_s, first.model) == (NOW_S - 40, "later")
+    assert (second.key_hash, second.requests, second.priced) == ("u", 2, 0)
 
 
 def test_savings_beyond_64_bits_add_up() -> None:
     big = {"key_hash": "k", "baseline_usd": 8 * 10**18, "saved_exact_usd": 8 * 10**18, "cache": "hit-exact"}
 
-    assert top_repeated(ledger(":memory:", [row(id=f"{i}", **big) for i in range(5)]), *SPAN)[0].saved == 4 * 10**19
+    assert top_repeated(ledger(":memory:", [row(id=f"{i}", **big) for i in range(5)]), *SPAN)[0].saved_usd == 4 * 10**19
 
 
 def test_names_are_the_models_and_tags_that_occur(conn: sqlite3.Connection) -> None:
