@@ -55,13 +55,13 @@ daily_usd = 0.8
 input_usd_per_mtok = "2.50"
 cached_usd_per_mtok = "1.25"
 output_usd_per_mtok = "10"
-source = "pretended"
+source = "nobody: they are pretended"
 
 [prices.models."simulated-small"]
 input_usd_per_mtok = "0.15"
 cached_usd_per_mtok = "0.075"
 output_usd_per_mtok = "0.60"
-source = "pretended"
+source = "nobody: they are pretended"
 """
 AT_ONCE = 6
 SYSTEM = "You are the assistant of a bank. Answer briefly, kindly and only about the bank's own services. " * 3
@@ -177,10 +177,12 @@ async def pictures(base: str, span: str, telling: str, folder: Path) -> None:
 
 
 def small(png: bytes, path: Path) -> None:
-    """Write it without what a browser adds, packed as tightly as PNG allows."""
+    """Write it with the 256 colours that come nearest: a third of the bytes, and no difference that one sees."""
     from PIL import Image
 
-    Image.open(io.BytesIO(png)).convert("RGB").save(path, optimize=True)
+    picture = Image.open(io.BytesIO(png)).convert("RGB")
+    few = picture.quantize(256, method=Image.Quantize.MEDIANCUT, kmeans=4, dither=Image.Dither.NONE)
+    few.save(path, optimize=True)
     print(f"{path}: {path.stat().st_size // 1024} KB")
 
 

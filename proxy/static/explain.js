@@ -61,7 +61,10 @@ const DECIDED = {
     if (action === 'no tool') return `No tool for getting texts back was offered: ${reason}.`;
     if (action === 'retrieved') return `The model asked for texts that had been left out: ${reason}.`;
     if (action === 'plan') return `Compression was planned: ${reason}.`;
-    return `Compressed (${action}): ${reason}.`;
+    const form = /^(.*): (\d+) tokens of new messages(?:, (\$[\d.]+) predicted)?, (-?\d+) of old ones$/.exec(reason);
+    if (!form) return `Compressed (${action}): ${reason}.`;
+    const [, rules, fresh, predicted, old] = form;
+    return `Compressed (${action}, by ${rules.replaceAll('+', ' and ')}): ${counted(Number(fresh), 'token')} fewer in new messages${Number(old) ? `, ${count(Number(old))} in earlier ones` : ''}${predicted ? `; over the conversation that should save ${predicted}` : ''}.`;
   },
   tidy: (action, reason) => `White space in tools’ results was left out: ${reason}.`,
   route: (action, reason) => `Routed to ${reason}.`,
@@ -86,7 +89,8 @@ function tokens(row) {
   const asked = row.tokens_in_original, sent = row.tokens_in_sent;
   if (asked === null || asked === undefined) return null;
   const told = [`${counted(asked, 'input token')} asked for`];
-  if (sent !== asked) told.push(sent === 0 ? 'none sent' : sent < asked ? `${count(sent)} sent (${share(1 - sent / asked)} fewer)` : `${count(sent)} sent, more than were asked`);
+  if (sent === asked) told.push('all sent');
+  else told.push(sent === 0 ? 'none sent' : sent < asked ? `${count(sent)} sent (${share(1 - sent / asked)} fewer)` : `${count(sent)} sent, more than were asked`);
   if (row.tokens_in_cached) told.push(`${count(row.tokens_in_cached)} read from the provider’s cache`);
   if (row.tokens_in_cache_write) told.push(`${count(row.tokens_in_cache_write)} written to it`);
   const out = row.tokens_out === null ? '' : ` ${counted(row.tokens_out, 'token')} out${row.tokens_reasoning ? `, ${count(row.tokens_reasoning)} of them reasoning` : ''}.`;
@@ -104,8 +108,16 @@ function attempts(row) {
 function price(row) {
   if (row.cost_usd === null || row.baseline_usd === null) return `No price is known for ${row.model_served || row.model_requested || 'this call'}, so no amount is named. Prices of own models go under prices.models.`;
   const loss = ['exact', 'semantic', 'compress', 'route', 'prompt_cache'].filter((cause) => Number(row[`saved_${cause}_usd`]) < 0);
-  return [row.price_source ? `Priced with ${row.price_source}.` : '', row.modelled ? 'Partly estimated: tokens were counted here, or the answer to the whole prompt might have had another length.' : '',
+  return [row.price_source ? `Prices from ${row.price_source}.` : '', row.modelled ? `Partly estimated: ${estimated(row)}.` : '',
     loss.length ? `It lost money by ${loss.join(' and ').replace('prompt_cache', 'the provider’s cache')}.` : ''].filter(Boolean).join(' ') || null;
+}
+
+/** What was estimated, as far as the row tells. */
+function estimated(row) {
+  if (row.usage_source === 'counted') return 'tokens were counted here';
+  if (row.cache === 'hit-semantic') return 'the stored answer’s tokens stand for those of an answer of its own';
+  if (row.compress) return 'the answer to the whole prompt might have had another length';
+  return row.model_served !== row.model_requested ? 'the model asked for might have answered at another length' : 'not all of it was measured';
 }
 
 function ended(row) {

@@ -63,8 +63,8 @@ SENTENCES: list[tuple[Row, list[str]]] = [
         ["Not compressed: nothing in it could be shortened"],
     ),
     (
-        decided(("compress", "recode", "recode: 12 tokens of new messages, 3 of old ones")),
-        ["Compressed (recode): recode: 12 tokens"],
+        decided(("compress", "recode", "rows+dedupe: 12 tokens of new messages, $0.000104 predicted, 3 of old ones")),
+        ["Compressed (recode, by rows and dedupe): 12 tokens fewer in new messages, 3 in earlier ones", "save $0.000104"],
     ),
     (decided(("squeeze", "error", "StoreFault: away")), ["Stage squeeze failed and was passed by: StoreFault: away"]),
     (decided(("semantic", "left out", "it failed repeatedly")), ["Stage semantic was left out: it failed repeatedly"]),
@@ -80,6 +80,11 @@ SENTENCES: list[tuple[Row, list[str]]] = [
         ["Attempt 1: default answered 503 in 800 ms. Then 250 ms of waiting", "Attempt 2: default answered 200"],
     ),
     (decided(baseline_usd=None, cost_usd=None, model_served="house"), ["No price is known for house"]),
+    (
+        decided(modelled=1, model_served="small", price_source="a list"),
+        ["Prices from a list.", "the model asked for might have answered at another length"],
+    ),
+    (decided(tokens_in_original=5, tokens_in_sent=5), ["5 input tokens asked for, all sent"]),
     (decided(outcome="abandoned"), ["The client left before the answer was complete"]),
     (decided(outcome="failed", status=502, error="cut"), ["It failed: cut"]),
     (decided(endpoint="audit", cache="bypass", cache_reason="audit of far-1"), ["own call", "of far-1"]),
