@@ -64,7 +64,7 @@ SENTENCES: list[tuple[Row, list[str]]] = [
     ),
     (
         decided(("compress", "recode", "rows+dedupe: 12 tokens of new messages, $0.000104 predicted, 3 of old ones")),
-        ["Compressed (recode, by rows and dedupe): 12 tokens fewer in new messages, 3 in earlier ones", "save $0.000104"],
+        ["recode, by rows and dedupe): 12 tokens fewer in new messages, 3 in earlier ones", "save $0.000104"],
     ),
     (decided(("squeeze", "error", "StoreFault: away")), ["Stage squeeze failed and was passed by: StoreFault: away"]),
     (decided(("semantic", "left out", "it failed repeatedly")), ["Stage semantic was left out: it failed repeatedly"]),
