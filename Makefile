@@ -53,6 +53,7 @@ check: $(VENV)/.dev
 
 test: check
 	@command -v chromium >/dev/null || echo "chromium is not installed: the browser tests will be skipped (Debian: apt install chromium)"
+	@command -v promtool >/dev/null || echo "Prometheus is not installed: its tests will be skipped (Debian: apt install prometheus)"
 	$(BIN)/python -m pytest $(ARGS)
 
 test-torch: $(VENV)/.dev

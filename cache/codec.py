@@ -34,6 +34,7 @@ _MUST_SAVE = 8
 # Where `encode` puts them.
 _STORED_AT = 7
 _TAGS_AT = 10
+_NAMESPACE_AT = 13  # in answers that were stored before there were namespaces, the header ends there
 # What reading a header that we did not write can raise.
 _NOT_OURS = (ValueError, TypeError, LookupError, OverflowError, RecursionError, zlib.error)
 
@@ -48,6 +49,7 @@ class Labels:
     model_served: str
     stored_s: float
     tags: tuple[tuple[str, str], ...]
+    namespace: str = ""
 
 
 def encode(entry: Entry) -> bytes:
@@ -74,10 +76,11 @@ def encode(entry: Entry) -> bytes:
             entry.content_type,
             entry.stored_s,
             entry.expires_s,
-            usage and [usage.fresh, usage.cached, usage.cache_write, usage.output, usage.reasoning, usage.source.value],
+            usage and _parts(usage),
             entry.tags,
             len(entry.body),
             deflated,
+            entry.namespace,
         ]
     )
     length = len(header).to_bytes(4, "big")
@@ -110,7 +113,7 @@ def peek(start: bytes) -> Labels | None:
         fields = _loads(start[_HEADER_AT:end])
         tags = tuple((str(name), str(value)) for name, value in fields[_TAGS_AT])
         key, scope, requested, served = map(str, fields[:4])
-        return Labels(key, scope, requested, served, float(fields[_STORED_AT]), tags)
+        return Labels(key, scope, requested, served, float(fields[_STORED_AT]), tags, _namespace(fields))
     except _NOT_OURS:
         return None
 
@@ -118,7 +121,7 @@ def peek(start: bytes) -> Labels | None:
 def _entry(fields: list[Any], body: memoryview) -> Entry | None:
     """Raises one of `_NOT_OURS` where the header is not ours."""
     (key, scope, requested, served, endpoint, shape, content_type, stored_s, expires_s, usage, tags, size, deflated) = (
-        fields
+        fields[:_NAMESPACE_AT]
     )
     if deflated:
         # The bound keeps a made-up value from growing without end; ours fit it exactly.
@@ -139,15 +142,29 @@ def _entry(fields: list[Any], body: memoryview) -> Entry | None:
         shape=shape,
         content_type=content_type,
         body=whole,
-        usage=None if usage is None else _usage(*usage),
+        usage=None if usage is None else _usage(usage),
         stored_s=stored_s,
         expires_s=expires_s,
         tags=tuple((name, value) for name, value in tags),
+        namespace=_namespace(fields),
     )
 
 
-def _usage(fresh: int, cached: int, cache_write: int, output: int, reasoning: int, source: str) -> Usage:
-    return Usage(fresh, cached, cache_write, output, reasoning, UsageSource(source))
+def _namespace(fields: list[Any]) -> str:
+    return str(fields[_NAMESPACE_AT]) if len(fields) > _NAMESPACE_AT else ""
+
+
+def _parts(usage: Usage) -> list[Any]:
+    """The five buckets and who counted; the others follow only where there are any."""
+    five = [usage.fresh, usage.cached, usage.cache_write, usage.output, usage.reasoning, usage.source.value]
+    return five if usage.plain else [*five, *usage[len(five) :]]
+
+
+def _usage(parts: list[Any]) -> Usage:
+    fresh, cached, cache_write, output, reasoning, source, *extras = parts
+    if not extras:
+        return Usage(fresh, cached, cache_write, output, reasoning, UsageSource(source))
+    return Usage(fresh, cached, cache_write, output, reasoning, UsageSource(source), *extras)
 
 
 def _digest(*parts: bytes | memoryview) -> bytes:

@@ -32,24 +32,26 @@ log = structlog.get_logger("farthing.store")
 Connect = Callable[[Path], sqlite3.Connection]
 Tags = tuple[tuple[str, str], ...]
 
-_SCHEMA_VERSION = 2
+_SCHEMA_VERSION = 3
 _SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS entries (
   id INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT NOT NULL, scope TEXT NOT NULL, model_requested TEXT NOT NULL,
   model_served TEXT NOT NULL, size INTEGER NOT NULL, expires_s REAL NOT NULL, stored_s REAL NOT NULL,
-  tags TEXT NOT NULL);
+  tags TEXT NOT NULL, namespace TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS bodies (id INTEGER PRIMARY KEY, bytes BLOB NOT NULL);
 PRAGMA user_version = {_SCHEMA_VERSION};
 """
 _INSERT = """
-INSERT INTO entries (id, key, scope, model_requested, model_served, size, expires_s, stored_s, tags)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO entries (id, key, scope, model_requested, model_served, size, expires_s, stored_s, tags, namespace)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 # A file of version 1 knows when its answers were stored, and their tags, only in the answers' own headers.
 _FROM_1 = """
 ALTER TABLE entries ADD COLUMN stored_s REAL NOT NULL DEFAULT 0;
 ALTER TABLE entries ADD COLUMN tags TEXT NOT NULL DEFAULT '[]';
 """
+# Nothing tells the namespace of an answer that version 2 stored.
+_FROM_2 = "ALTER TABLE entries ADD COLUMN namespace TEXT NOT NULL DEFAULT ''"
 # How long a writer waits for another process's lock before it calls the disk locked.
 _BUSY_S = 0.25
 _PAUSE_FIRST_S = 0.05
@@ -67,8 +69,8 @@ class Record:
     """
 
     __slots__ = (
-        "bucket", "entry", "expires_s", "key", "model_requested", "model_served", "row", "scope", "size", "stored_s",
-        "tags",
+        "bucket", "entry", "expires_s", "key", "model_requested", "model_served", "namespace", "row", "scope", "size",
+        "stored_s", "tags",
     )  # fmt: skip
 
     def __init__(
@@ -81,6 +83,7 @@ class Record:
         expires_s: float,
         stored_s: float,
         tags: Tags = (),
+        namespace: str = "",
         row: int = 0,
     ) -> None:
         self.key = key
@@ -91,6 +94,7 @@ class Record:
         self.expires_s = expires_s
         self.stored_s = stored_s
         self.tags = tags
+        self.namespace = namespace
         self.row = row
         self.entry: Entry | None = None
         self.bucket = 0
@@ -132,6 +136,14 @@ def _from_version_1(db: sqlite3.Connection) -> None:
                 found.append((labels.stored_s, json.dumps(labels.tags), row))
         db.executemany("UPDATE entries SET stored_s = ?, tags = ? WHERE id = ?", found)
         db.execute("PRAGMA user_version = 2")
+
+
+def _from_version_2(db: sqlite3.Connection) -> None:
+    """Give the entries a namespace, in one transaction."""
+    db.execute("BEGIN IMMEDIATE")
+    with db:
+        db.execute(_FROM_2)
+        db.execute("PRAGMA user_version = 3")
 
 
 def _tags(text: str) -> Tags:
@@ -333,12 +345,12 @@ class Disk:
                 labels = (record.key, record.scope, record.model_requested, record.model_served)
                 try:
                     raw = encode(entry)
-                    "".join(labels).encode()
+                    "".join((*labels, entry.namespace)).encode()
                     tags = json.dumps(entry.tags)
                 except ValueError:  # lone surrogates, or no finite time: such an entry lives in memory only
                     continue
                 row += 1
-                entries.append((row, *labels, record.size, record.expires_s, record.stored_s, tags))
+                entries.append((row, *labels, record.size, record.expires_s, record.stored_s, tags, record.namespace))
                 bodies.append((row, raw))
                 rows.append((record, row))
             db.executemany(_INSERT, entries)
@@ -352,10 +364,12 @@ class Disk:
         db = self._connect(self._path)
         try:
             version = db.execute("PRAGMA user_version").fetchone()[0]
-            if version not in (0, 1, _SCHEMA_VERSION):
+            if version not in range(_SCHEMA_VERSION + 1):
                 raise _ForeignSchema(f"schema version {version}")
             if version == 1:
                 _from_version_1(db)
+            if version in (1, 2):
+                _from_version_2(db)
             db.executescript(_SCHEMA)
             if self._file:  # records of the file that was moved aside still carry its numbers
                 db.execute(
@@ -370,13 +384,13 @@ class Disk:
     def _load(self) -> list[Record]:
         self._db = self._opened()
         rows = self._db.execute(
-            "SELECT key, scope, model_requested, model_served, size, expires_s, stored_s, tags, id FROM entries "
-            "ORDER BY id"
+            "SELECT key, scope, model_requested, model_served, size, expires_s, stored_s, tags, namespace, id "
+            "FROM entries ORDER BY id"
         )
         read = lru_cache(1024)(_tags)  # most entries share their tags with others
         records = [
-            Record(key, scope, asked, served, size, expires_s, stored_s, read(tags), row)
-            for key, scope, asked, served, size, expires_s, stored_s, tags, row in rows
+            Record(key, scope, asked, served, size, expires_s, stored_s, read(tags), namespace, row)
+            for key, scope, asked, served, size, expires_s, stored_s, tags, namespace, row in rows
         ]
         self._last_row = records[-1].row if records else 0
         return records

@@ -17,6 +17,7 @@ class Entry(NamedTuple):
     `key`: 32 hex digits (with a suffix `.N` for the N-th variant). `scope`: the tenant that may see it.
     `body`: the upstream's bytes, decoded from any content encoding: one JSON value (`whole`) or the SSE stream with
     its usage event (`stream`). `stored_s`, `expires_s`: seconds since the epoch.
+    `namespace`: what the request said in `x-farthing-scope`, '' where nothing.
     """
 
     key: str
@@ -31,3 +32,4 @@ class Entry(NamedTuple):
     stored_s: float
     expires_s: float
     tags: tuple[tuple[str, str], ...] = ()
+    namespace: str = ""

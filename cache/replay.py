@@ -3,7 +3,7 @@
 Rules of this file:
 1. An answer is served as it was stored, but for `id` and `created` (nothing can refer to those of a chat or a
    completion, which are not kept by the API) and for usage that this client didn't ask for. Bytes are spliced.
-2. Only chat completions are turned into the other shape (assemble, split).
+2. Turning an answer into the other shape is reshape's.
 3. What isn't complete and well-formed isn't stored: `is_complete_stream`, `is_complete_whole`.
 """
 
@@ -15,22 +15,17 @@ from typing import Any
 
 import orjson
 
-from farthing.cache.assemble import assemble
 from farthing.cache.entry import Entry, Shape
-from farthing.cache.split import split
 from farthing.proxy.exchange import Endpoint
 from farthing.proxy.jsontext import Member, members, splice
 from farthing.proxy.sse import DONE, Event, events
 
 __all__ = [
     "Template",
-    "assemble",
-    "can_serve",
     "is_complete_stream",
     "is_complete_value",
     "is_complete_whole",
     "prepare",
-    "split",
     "with_identity",
     "without_usage",
 ]
@@ -42,11 +37,6 @@ _NULL_USAGE = b',"usage":null'
 _NULL_USAGE_NEAR_END = re.compile(
     _NULL_USAGE + rb'(?=(?:,"[a-z_]++":(?:"[^"\\]*+"|[a-z0-9.]++))*+\}\Z)',
 )
-
-
-def can_serve(entry_endpoint: str, shape: Shape, want_stream: bool) -> bool:
-    """Whether an answer of that shape may be served to a client that wants a stream, or doesn't."""
-    return (shape == "stream") == want_stream or entry_endpoint == Endpoint.CHAT
 
 
 # -- identity

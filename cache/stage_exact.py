@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, MutableSet, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from farthing.cache import replay
+from farthing.cache import replay, reshape
 from farthing.cache.entry import Entry
 from farthing.cache.key import Scope, digest_of, key_of
 from farthing.cache.store import Store
@@ -73,9 +73,10 @@ def reshaped(entry: Entry, *, stream: bool, usage: bool) -> Entry | None:
     if entry.shape == "stream" and entry.usage is None and (usage or not stream):
         return None  # it came without the usage that this client may rely on
     if (entry.shape == "stream") != stream:
-        if not replay.can_serve(entry.endpoint, entry.shape, stream):
-            return None
-        body = replay.split(entry.body, usage) if stream else replay.assemble(entry.body)
+        if stream:
+            body = reshape.split(entry.body, entry.endpoint, include_usage=usage)
+        else:
+            body = reshape.assemble(entry.body, entry.endpoint)
         if body is None:
             return None
         return entry._replace(
@@ -150,7 +151,8 @@ class ExactStage(Quiet):
         work = partial(digest_of, ex.exact, ex.endpoint, plain=ex.plain)
         digest = await asyncio.to_thread(work) if large else work()
         scope = ex.original.facts.scope(
-            (ex.tenant, ex.original.target, self.upstream_url), lambda: scope_of(ex, self.upstream_url).material()
+            (ex.tenant, ex.original.target, self.upstream_url, ex.controls.scope),
+            lambda: scope_of(ex, self.upstream_url).material(),
         )
         ex.key = key_of(scope, digest)
         if self.variants > 1:
@@ -228,10 +230,11 @@ class KeepStage(Quiet):
             "stream" if call.event_stream else "whole",
             call.head.headers.get("Content-Type", "application/json"),
             call.answer,
-            call.billed,
+            call.usage,  # the last answer's: asking for what had been left out is the proxy's own way
             now_s,
             now_s + ttl_s,
             tags,
+            ex.controls.scope,
         )
         await self.store.put(entry)
         self.kept(ex, entry)

@@ -27,6 +27,8 @@ class Labelled(Protocol):
     def stored_s(self) -> float: ...
     @property
     def tags(self) -> tuple[tuple[str, str], ...]: ...
+    @property
+    def namespace(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,8 @@ class Selector:
     """Which entries to purge: all that match every part that is set; an empty selector matches all.
 
     `key`: with its variants. `model`: asked for or served. `scope`: the tenant. `tags`: all of these (see `has_tag`).
-    `stored_before_s`: stored before that moment, in seconds since the epoch.
+    `stored_before_s`: stored before that moment, in seconds since the epoch. `namespace`: the tenant's, or, where none
+    is named, that of every tenant (`x-farthing-scope`).
     """
 
     key: str = ""
@@ -42,11 +45,13 @@ class Selector:
     scope: str = ""
     tags: tuple[tuple[str, str], ...] = ()
     stored_before_s: float | None = None
+    namespace: str = ""
 
     def matches(self, labels: Labelled) -> bool:
         """Whether every part but the key is the entry's."""
         return (
             (not self.scope or labels.scope == self.scope)
+            and (not self.namespace or labels.namespace == self.namespace)
             and (not self.model or self.model in (labels.model_requested, labels.model_served))
             and (self.stored_before_s is None or labels.stored_s < self.stored_before_s)
             and all(has_tag(labels.tags, name, value) for name, value in self.tags)

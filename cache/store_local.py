@@ -128,6 +128,7 @@ class LocalStore:
             entry.expires_s,
             entry.stored_s,
             entry.tags,
+            entry.namespace,
         )
         old = self._index.get(entry.key)
         if old is not None:

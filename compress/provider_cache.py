@@ -1,13 +1,17 @@
-"""How providers cache prompts, as far as it decides whether a shorter prompt is a cheaper one. Pure data.
+"""How providers cache prompts, as far as it decides what a prompt costs. Pure data.
 
-Sources: OpenAI, "Prompt caching" (from 1,024 tokens, in steps of 128, kept 5 to 10 minutes after the last use);
-Anthropic API reference, "Prompt caching" (up to a `cache_control`, least length by model, 5 minutes after the last
-use); DeepSeek API docs, "Context caching" (units of 64 tokens). Where sources disagree about a least length, the larger
-stands here: assuming one that is too large forgoes a saving, one that is too small loses reads.
+Sources: OpenAI, "Prompt caching" (from 1,024 tokens, in steps of 128; kept 5 to 10 minutes after the last use, or 24
+hours where `prompt_cache_retention` asks for it; from GPT-5.6 on 30 minutes, writes are charged, and
+`prompt_cache_breakpoint` marks where); Anthropic API reference, "Prompt caching" (up to a `cache_control`, at most 20
+blocks before one, least length by model, 5 minutes or 1 hour after the last use, writes are charged); DeepSeek API
+docs, "Context caching" (units of 64 tokens, kept for hours); Gemini API docs, "Context caching" (implicit, least length
+by model, no lifetime is promised). Where sources disagree about a least length, the larger stands here: assuming one
+that is too large forgoes a saving, one that is too small loses reads.
 """
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -24,18 +28,31 @@ class Kind(StrEnum):
 
 class ProviderCache(NamedTuple):
     """`minimum_tokens`: shorter prefixes aren't cached. `step_tokens`: reads are cut to a multiple of it. `ttl_s`: how
-    long a prefix is kept after its last use, at least."""
+    long a prefix is kept after its last use, at least. `usual_s`: how long it may well be kept (0: `ttl_s`).
+    `charges_writes`: what is written to it costs more than what is not. `look_back_blocks`: how far before a mark an
+    earlier mark's prefix is looked for (0: as far as there is)."""
 
     kind: Kind = Kind.NONE
     minimum_tokens: int = 0
     step_tokens: int = 1
     ttl_s: float = 0.0
+    usual_s: float = 0.0
+    charges_writes: bool = False
+    look_back_blocks: int = 0
+
+    @property
+    def kept_s(self) -> float:
+        """How long a prefix is to be expected after its last use."""
+        return self.usual_s or self.ttl_s
 
 
 NO_CACHE = ProviderCache()
-_OPENAI = ProviderCache(Kind.AUTOMATIC, 1024, 128, 300.0)
-_DEEPSEEK = ProviderCache(Kind.AUTOMATIC, 64, 64, 300.0)
-_ANTHROPIC_TTL_S = 300.0
+_OPENAI = ProviderCache(Kind.AUTOMATIC, 1024, 128, 300.0, 600.0)
+_OPENAI_CHARGING = ProviderCache(Kind.AUTOMATIC, 1024, 128, 1800.0, charges_writes=True)
+_DEEPSEEK = ProviderCache(Kind.AUTOMATIC, 64, 64, 300.0, 10_800.0)
+_GEMINI = ProviderCache(Kind.AUTOMATIC, 4096, 1, 300.0, 600.0)
+_GEMINI_FLASH = _GEMINI._replace(minimum_tokens=1024)
+_ANTHROPIC = ProviderCache(Kind.EXPLICIT, 1024, 1, 300.0, charges_writes=True, look_back_blocks=20)
 # Parts of names, the first that fits: the most special ones first.
 _ANTHROPIC_MINIMUM = (
     ("opus-4-5", 4096),
@@ -43,16 +60,20 @@ _ANTHROPIC_MINIMUM = (
     ("opus-4-7", 4096),
     ("haiku-4-5", 4096),
     ("sonnet-4-6", 2048),
+    ("opus-5", 512),
+    ("fable-5", 512),
+    ("mythos-5", 512),
     ("haiku", 2048),
 )
-_ANTHROPIC_ELSE = 1024
-_NAMES = {"openai": "gpt", "anthropic": "claude", "deepseek": "deepseek"}
+_NAMES = {"openai": "gpt", "anthropic": "claude", "deepseek": "deepseek", "gemini": "gemini"}
+_GPT_VERSION = re.compile(r"gpt-(\d{1,2})(?:-(\d{1,2}))?(?!\d)")
+_CHARGES_FROM = (5, 6)
 
 
 def provider_cache(model: str, provider: str = "auto") -> ProviderCache:
     """The prompt cache before a model, by its name; for an unknown one OpenAI's, which is the most usual.
 
-    `provider`: whose it is, whatever the model's name: none, openai, anthropic or deepseek; auto: not said.
+    `provider`: whose it is, whatever the model's name: none, openai, anthropic, deepseek or gemini; auto: not said.
     """
     if provider == "none":
         return NO_CACHE
@@ -60,6 +81,12 @@ def provider_cache(model: str, provider: str = "auto") -> ProviderCache:
     if provider != "auto" and _NAMES[provider] not in name:
         name = _NAMES[provider]
     if "claude" in name:
-        least = next((tokens for part, tokens in _ANTHROPIC_MINIMUM if part in name), _ANTHROPIC_ELSE)
-        return ProviderCache(Kind.EXPLICIT, least, 1, _ANTHROPIC_TTL_S)
-    return _DEEPSEEK if "deepseek" in name else _OPENAI
+        least = next((tokens for part, tokens in _ANTHROPIC_MINIMUM if part in name), _ANTHROPIC.minimum_tokens)
+        return _ANTHROPIC._replace(minimum_tokens=least)
+    if "deepseek" in name:
+        return _DEEPSEEK
+    if "gemini" in name:
+        return _GEMINI_FLASH if "flash" in name else _GEMINI
+    version = _GPT_VERSION.search(name)
+    charges = version is not None and (int(version[1]), int(version[2] or 0)) >= _CHARGES_FROM
+    return _OPENAI_CHARGING if charges else _OPENAI

@@ -7,7 +7,6 @@ the event loop, after the client has its answer. A row is written for every exch
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -26,14 +25,19 @@ from farthing.proxy.attribute import (
     attribute_joined,
     attribute_upstream,
 )
+from farthing.proxy.capture import Capture
 from farthing.proxy.clock import Clock
 from farthing.proxy.compress_counts import CompressCounts
+from farthing.proxy.counterfactual import AS_BILLED, Counterfactual, Would, loads
+from farthing.proxy.drift_sample import DriftSample
 from farthing.proxy.exchange import Attempt, CacheStatus, Endpoint, Exchange, Outcome, Quiet
 from farthing.proxy.ledger import Ledger
 from farthing.proxy.prices import RateCard
+from farthing.proxy.provider_reads import ProviderReads
 from farthing.proxy.row import LONGEST_NAME, Row
 from farthing.proxy.tokens import Tokenizer
 from farthing.proxy.usage import Usage, UsageSource, total
+from farthing.proxy.usage_row import details_of
 
 __all__ = ["Account", "AccountStage", "cache_status", "dollars"]
 
@@ -72,8 +76,11 @@ class Account:
     total: DayTotal
     clock: Clock
     patience_s: float = 0.05
+    counterfactual: Counterfactual = field(default_factory=lambda: Counterfactual(ProviderReads()))
+    capture: Capture | None = None
     compressed: CompressCounts = field(default_factory=CompressCounts)
     slow: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2))
+    drift: DriftSample | None = None
 
     # -- headers
 
@@ -98,12 +105,11 @@ class Account:
         model = served_model(ex)
         if model and model.isascii() and model.isprintable():
             headers["x-farthing-model"] = model
-        if usage is not None:
+        if usage is not None and not changed(ex):  # else it must be counted first
             sent = 0 if costs_nothing(ex) else usage.tokens_in
-            if not changed(ex):
-                headers["x-farthing-tokens-in"] = f"{usage.tokens_in};{sent}"
+            headers["x-farthing-tokens-in"] = f"{usage.tokens_in};{sent}"
             ex.money = money = self.money(ex, usage)
-            if money.cost is not None and money.baseline is not None and not changed(ex):
+            if money.cost is not None and money.baseline is not None:
                 headers["x-farthing-cost-usd"] = dollars(money.cost)
                 headers["x-farthing-saved-usd"] = dollars(money.baseline - money.cost)
         headers["x-farthing-overhead-ms"] = f"{self.overhead_ms(ex, self.clock.tick_s()):.3f}"
@@ -132,17 +138,33 @@ class Account:
         call = ex.call
         served = ex.served
         if served is not None:
+            would = self._would(ex, usage)
             return attribute_hit(
-                self.rates, ex.model, usage, semantic=bool(served.reuse), at_s=at_s, model_served=served.model_served
+                self.rates,
+                ex.model,
+                usage,
+                semantic=bool(served.reuse),
+                at_s=at_s,
+                model_served=served.model_served,
+                would_read=would.read,
+                charges_writes=would.charges_writes,
             )
         if ex.endpoint is Endpoint.OTHER and ex.original.method not in _FREE_METHODS and call is not None:
             return attribute_failure(self.rates, "", at_s) if call.status >= 400 else UNKNOWN
         if call is None or not 200 <= call.status < 300 or ex.endpoint is Endpoint.OTHER:
-            earlier = call.earlier if call is not None and ex.leads else ()
-            return attribute_failure(self.rates, ex.model, at_s, earlier)
+            if call is None or not ex.leads:
+                return attribute_failure(self.rates, ex.model, at_s)
+            return attribute_failure(self.rates, ex.model, at_s, call.earlier, call.others)
+        would = self._would(ex, usage)
         if not ex.leads:
             return attribute_joined(
-                self.rates, ex.model, _with_earlier(ex, usage), at_s=at_s, model_served=call.model_served
+                self.rates,
+                ex.model,
+                usage,
+                at_s=at_s,
+                model_served=call.model_served,
+                would_read=would.read,
+                charges_writes=would.charges_writes,
             )
         return attribute_upstream(
             self.rates,
@@ -153,14 +175,25 @@ class Account:
             saved_before=ex.saved_before,
             tokens_before=ex.tokens_before,
             at_s=at_s,
+            would_read=would.read,
+            would_read_whole=would.read_whole,
+            charges_writes=would.charges_writes,
+            other_attempts=call.others,
             retrieved=call.earlier,
         )
+
+    def _would(self, ex: Exchange, usage: Usage | None) -> Would:
+        return AS_BILLED if usage is None else self.counterfactual.of(ex, usage, free=costs_nothing(ex))
 
     # -- the row
 
     def must_wait(self, ex: Exchange) -> bool:
         """Whether there is something to wait for: a look-up under way, tokens to be counted off the event loop."""
-        return (ex.looking is not None and not ex.looking.done()) or self._must_count(ex)
+        return (
+            (ex.looking is not None and not ex.looking.done())
+            or self._must_count(ex)
+            or (self.drift is not None and self.drift.wants(ex))
+        )
 
     def _must_count(self, ex: Exchange) -> bool:
         return changed(ex) or needs_counting(ex, self._usage(ex))
@@ -176,6 +209,8 @@ class Account:
             self.book(ex, usage, self.money(ex, usage))
         else:
             self.book_known(ex)
+        if self.drift is not None and self.drift.wants(ex):
+            await self.drift.compare(ex)
 
     def book_known(self, ex: Exchange) -> None:
         """Append the row of an exchange that has nothing to wait for."""
@@ -188,8 +223,13 @@ class Account:
             self.total.add(money.cost, self.clock.now_s())
         if ex.compress and usage is not None and not costs_nothing(ex):
             self.compressed.sent(ex.uses, ex.tidied, ex.tokens_saved)
+        if self.ledger is None and self.capture is None:
+            return
+        row = self.row(ex, usage, money)
         if self.ledger is not None:
-            self.ledger.append(self.row(ex, usage, money))
+            self.ledger.append(row)
+        if self.capture is not None:
+            self.capture.take(ex, row)
 
     async def usage_of(self, ex: Exchange) -> Usage | None:
         """What was used; counted off the event loop where the upstream hasn't said."""
@@ -207,7 +247,7 @@ class Account:
         if ex.payload is None:
             return usage
         if changed(ex) and ex.body_out is not None:
-            whole, short = ex.payload, _loads(ex.body_out)
+            whole, short = ex.payload, loads(ex.body_out)
             ex.tokens_saved = self._tokens_in(ex, whole) - self._tokens_in(ex, short)
             old = first_new(ex.endpoint, turns_of(ex.endpoint, whole))
             if old:
@@ -220,7 +260,8 @@ class Account:
         answer = call.answer if call is not None else None
         output = self.tokenizer.count_text_out(ex.endpoint, answer, ex.model) if answer else 0
         tokens_in = self._tokens_in(ex, ex.payload) - ex.tokens_saved
-        return Usage(fresh=max(0, tokens_in), output=output, source=UsageSource.COUNTED)
+        tier = call.tier if call is not None else ""
+        return Usage(fresh=max(0, tokens_in), output=output, source=UsageSource.COUNTED, tier=tier)
 
     def _tokens_in(self, ex: Exchange, payload: dict[str, Any]) -> int:
         return self.tokenizer.count_request(ex.endpoint, payload, ex.model)
@@ -241,7 +282,7 @@ class Account:
             if not error and ex.outcome is not Outcome.COMPLETED:
                 error = call.error
             if ex.leads:
-                attempts, attempts_detail = len(call.attempts), _attempts(call.attempts)
+                attempts, attempts_detail = len(call.attempts), _attempts(call.attempts, call.usage, call.earlier)
                 if call.started_tick is not None:
                     upstream_ms = ((call.ended_tick or ended) - call.started_tick) * 1000
         billed = _with_earlier(ex, usage)
@@ -249,8 +290,9 @@ class Account:
             original = sent = cached = written = tokens_out = reasoning = None
             usage_source = ""
         else:
-            original, sent = (usage or billed).tokens_in, billed.tokens_in
-            cached, written, usage_source = billed.cached, billed.cache_write, billed.source._value_
+            sent = billed.tokens_in
+            original = sent if usage is billed or usage is None else usage.tokens_in
+            cached, written, usage_source = billed.tokens_read, billed.tokens_written, billed.source._value_
             tokens_out, reasoning = billed.tokens_out, billed.reasoning
             if free:
                 sent = cached = written = 0
@@ -309,14 +351,6 @@ class Account:
         )
 
 
-def _loads(body: bytes) -> Any:
-    """A body of ours; numbers beyond a double's range, which the fast decoder refuses, are JSON all the same."""
-    try:
-        return orjson.loads(body)
-    except ValueError:
-        return json.loads(body)
-
-
 def _stage_times(times_ms: dict[str, float]) -> str:
     """What the stages took, of those that took long enough to be told."""
     return "{" + ",".join([f'"{name}":{ms:.3f}' for name, ms in times_ms.items()]) + "}"
@@ -328,8 +362,13 @@ def _decisions(ex: Exchange) -> str:
     return orjson.dumps([[item.stage, item.action, item.reason] for item in ex.decisions]).decode()
 
 
-def _attempts(attempts: list[Attempt]) -> str:
-    return "[" + ",".join([_attempt(attempt) for attempt in attempts]) + "]"
+def _attempts(attempts: list[Attempt], usage: Usage | None, earlier: list[Usage]) -> str:
+    """The tries; the last one with what the columns don't tell apart of the answer's usage, and of those before it."""
+    told = [_attempt(attempt) for attempt in attempts]
+    if told and (earlier or (usage is not None and not usage.plain)):
+        more = orjson.dumps(details_of(usage, earlier)).decode()
+        told[-1] = f"{told[-1][:-1]},{more[1:]}"
+    return f"[{','.join(told)}]"
 
 
 def _attempt(attempt: Attempt) -> str:

@@ -7,7 +7,6 @@ header that no cross-site form can send.
 
 from __future__ import annotations
 
-import contextlib
 import hmac
 import ipaddress
 from typing import TYPE_CHECKING, Any
@@ -17,9 +16,10 @@ from aiohttp import web
 from yarl import URL
 
 from farthing.cache.store import StoreStats
-from farthing.proxy import compress_admin, semantic_admin
+from farthing.proxy import capture_admin, compress_admin, semantic_admin
 from farthing.proxy.dashboard import Dashboard
 from farthing.proxy.errors import ClientFault, FarthingError, error_body
+from farthing.proxy.gauges import gauges
 from farthing.proxy.health import health
 from farthing.proxy.purge import purge
 from farthing.proxy.version import version
@@ -43,6 +43,7 @@ _MAX_ASKED = 16 * 2**20
 _ASKED = {
     "/farthing/api/cache/explain": semantic_admin.explain,
     "/farthing/api/cache/purge": purge,
+    "/farthing/api/capture/erase": capture_admin.erase,
     "/farthing/api/feedback": semantic_admin.rate,
 }
 
@@ -97,35 +98,26 @@ class Admin:
             "tidy": config.compress.tidy,
             "recode": config.compress.shown["recode"],
             "squeeze": config.compress.shown["squeeze"],
-            "capture": "off",
+            "capture": capture_admin.shown(services),
             "switched_off": self._held.switch(),
             "config_id": config.id,
             "in_flight": services.admit.in_flight,
             "ledger": "off" if self._held.ledger is None else "ok" if self._held.ledger.healthy else "degraded",
+            "usage_drift": [
+                model for model, ratio in self._held.drift.ratios(self._held.clock.now_s()).items() if ratio.alarm
+            ],
             "ledger_dropped": 0 if self._held.ledger is None else self._held.ledger.dropped,
         }
 
     def gauges(self) -> dict[str, float]:
         """Values of this moment for /metrics, by metric name without prefix."""
-        services = self._proxy.services
-        ledger, store = self._held.ledger, self._store
-        held: dict[str, float] = (
-            {"store_entries": store.entries, "store_bytes": store.bytes} if store is not None else {}
-        )
-        return held | {
-            "ledger_pending_rows": ledger.pending if ledger else 0,
-            "in_flight_requests": services.admit.in_flight,
-            "ledger_dropped_rows": ledger.dropped if ledger else 0,
-            "ledger_healthy": 1 if ledger is None or ledger.healthy else 0,
-            "semantic_entries": services.thread.entries if services.thread else 0,
-            "optimisation_off": 1 if self._held.switch() else 0,
-            **dict(self._held.compressed.values()),
-            **{f"stage_errors:{name}": count for name, count in services.pipeline.stage_errors.items()},
-        }
+        return gauges(self._proxy.services, self._store)
 
     async def _metrics(self) -> web.Response:
-        with contextlib.suppress(FarthingError):
+        try:
             self._store = await self._held.store.stats()
+        except FarthingError:
+            self._store = None
         kind = self._held.metrics.content_type
         return web.Response(body=self._held.metrics.render(), headers={"Content-Type": kind})
 
@@ -164,6 +156,8 @@ class Admin:
             return await self._change(request, path)
         if path == "/farthing/api/semantic":
             return _json(200, await semantic_admin.routes(self._proxy.services))
+        if path == "/farthing/api/capture":
+            return _json(200, await capture_admin.told(self._proxy.services))
         if path == "/farthing/api/compress":
             return _json(200, await compress_admin.told(self._proxy.services, self._dashboard))
         if path == "/farthing/api/health":

@@ -120,8 +120,9 @@ class Asker:
         try:
             self.calls += 1
             said, status = await self._post(endpoint, body)
-            if said.usage is not None and rates is not None:
-                spent = rates.pico(said.usage)
+            price = self.rates.price(model, said.usage, self.at_s) if said.usage is not None else None
+            if price is not None:
+                spent = price.pico
             elif said.answer is not None:
                 spent = held
         finally:
@@ -143,7 +144,7 @@ class Asker:
         if not found or not isinstance(value, dict):
             return Said(None, error="an answer that is not understood"), 200
         used = value.get("usage")
-        usage = from_payload(endpoint, used) if isinstance(used, dict) else None
+        usage = from_payload(endpoint, used, value.get("service_tier")) if isinstance(used, dict) else None
         return Said(found[0], usage, value=value), 200
 
     def _headers(self, endpoint: str) -> dict[str, str]:

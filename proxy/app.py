@@ -52,7 +52,7 @@ class Running:
         return kept
 
 
-_FIXED = ("state_dir", "server", "store", "ledger", "log")
+_FIXED = ("state_dir", "server", "store", "ledger", "otlp", "log")
 
 
 @asynccontextmanager

@@ -16,8 +16,8 @@ Where the model asked for what had been left out, the answers in which it did so
 compression's doing: what they cost is added to `cost` and taken from `saved_compress`.
 
 So for every row `baseline - cost` is exactly the sum of the savings, in integers. Each p is rounded once.
-In this first form there is no simulated provider cache: unless `would_read` says otherwise, the reads that a request
-would have had are those that it had, and p2 = p3.
+The reads that a request would have had are handed in (`would_read`), from proxy/counterfactual.py; where they aren't,
+they are those that it had, and p2 = p3.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from farthing.proxy.exchange import Billed
 from farthing.proxy.prices import RateCard, Rates
 from farthing.proxy.usage import Usage, UsageSource
 
@@ -70,35 +71,44 @@ def attribute_upstream(
     saved_before: int = 0,
     tokens_before: int = 0,
     would_read: int | None = None,
-    other_attempts: Sequence[Usage] = (),
+    would_read_whole: int | None = None,
+    charges_writes: bool = False,
+    other_attempts: Sequence[Billed] = (),
     retrieved: Sequence[Usage] = (),
 ) -> Money:
     """An answer that an upstream gave.
 
     `usage`: the serving attempt's, as billed. `tokens_saved`: original tokens less sent ones, negative where the prompt
     grew; the model might have answered the original at another length, so such a row is `modelled`. `would_read`: the
-    tokens that a simulated provider cache would have read. `other_attempts`: what else was billed for this request.
-    `retrieved`: the answers before this one, in which the model only asked for what had been left out.
+    tokens of the prompt as sent that the provider would have read from its cache, `would_read_whole`: of the original
+    one, where another was sent. `charges_writes`: what it wouldn't have read of what it caches it would have written,
+    at a price of its own. `other_attempts`: what else was billed for
+    this request (a cascade's cheaper tries, failed attempts), each at its own model's price. `retrieved`: the answers
+    before this one, in which the model only asked for what had been left out.
     """
     if usage is None:
         return UNKNOWN
     same = same_model(model_requested, model_served)
     if same:
-        asked = served = rates_of_one(card, model_requested, model_served, at_s)  # nothing was routed
+        of_all = rates_of_one(card, model_requested, model_served, at_s)
+        asked = served = covering(of_all, usage)  # nothing was routed
     else:
-        asked, served = card.rates(model_requested, at_s), card.rates(model_served, at_s)
-    if asked is None or served is None:
+        of_all = card.rates(model_served, at_s)
+        asked, served = covering(card.rates(model_requested, at_s), usage), covering(of_all, usage)
+    others, others_counted = _all_of(card, other_attempts, at_s)
+    asked_back = billed(of_all, retrieved)
+    if asked is None or served is None or others is None or asked_back is None:
         return UNKNOWN
+    estimated = usage.source is UsageSource.COUNTED or others_counted or not same
     if asked is served and not tokens_saved and would_read is None and not other_attempts and not retrieved:
         pico = served.pico(usage)  # nothing was done to it: all four prices are one
-        counted = usage.source is UsageSource.COUNTED
-        modelled = counted or not same
-        return Money(pico, pico, 0, 0, 0, 0, 0, 0, served.source, modelled)
-    reads = usage if would_read is None else with_reads(usage, would_read)
+        return Money(pico, pico, 0, 0, 0, 0, 0, 0, served.source, estimated)
+    reads = usage if would_read is None else with_reads(usage, would_read, charges_writes=charges_writes)
     original = as_original(reads, tokens_saved, saved_before, tokens_before) if tokens_saved else reads
+    if would_read_whole is not None and tokens_saved:
+        original = with_reads(original, would_read_whole, charges_writes=charges_writes)
     p0, p1, p2, p3 = asked.pico(original), asked.pico(reads), served.pico(reads), served.pico(usage)
-    p4 = p3 + sum(served.pico(other) for other in other_attempts)
-    asked_back = sum(served.pico(other) for other in retrieved)
+    p4 = p3 + others
     return Money(
         baseline=p0,
         cost=p4 + asked_back,
@@ -109,55 +119,116 @@ def attribute_upstream(
         saved_route=(p1 - p2) + (p3 - p4),
         saved_prompt_cache=p2 - p3,
         price_source=served.source,
-        modelled=(usage.source is UsageSource.COUNTED or tokens_saved != 0 or would_read is not None or not same),
+        modelled=estimated or tokens_saved != 0 or p2 != p3,
     )
 
 
 def attribute_hit(
-    card: RateCard, model: str, usage: Usage | None, *, semantic: bool, at_s: float, model_served: str = ""
+    card: RateCard,
+    model: str,
+    usage: Usage | None,
+    *,
+    semantic: bool,
+    at_s: float,
+    model_served: str = "",
+    would_read: int | None = None,
+    charges_writes: bool = False,
 ) -> Money:
     """An answer from a cache: what the stored usage would cost today, of the model asked for, is saved.
 
     `model_served`: the model that wrote the answer; where it is a dated version of `model` the hit is priced as the
-    miss was, so that the same answer never has two baselines.
+    miss was, so that the same answer never has two baselines. `would_read`: the tokens that the provider would have
+    read from its own cache this time (`attribute_upstream`); None: as many as when the answer was written.
     """
     one = model_served if same_model(model, model_served) else model
-    rates = rates_of_one(card, model, one, at_s) if usage is not None else None
+    rates = covering(rates_of_one(card, model, one, at_s), usage) if usage is not None else None
     if rates is None or usage is None:
         return UNKNOWN
     if one is model and model_served != model and card.rates(model_served, at_s) is None:
         return UNKNOWN  # nobody knows what this answer cost, so nobody knows what reusing it saves
-    pico = rates.pico(usage)
-    exact, near = (0, pico) if semantic else (pico, 0)
     modelled = semantic or usage.source is UsageSource.COUNTED
+    pico = rates.pico(usage)
+    if would_read is not None:
+        stored, pico = pico, rates.pico(with_reads(usage, would_read, charges_writes=charges_writes))
+        modelled = modelled or pico != stored
+    exact, near = (0, pico) if semantic else (pico, 0)
     return Money(pico, 0, 0, exact, near, 0, 0, 0, rates.source, modelled)
 
 
-def attribute_joined(card: RateCard, model: str, usage: Usage | None, *, at_s: float, model_served: str = "") -> Money:
+def attribute_joined(
+    card: RateCard,
+    model: str,
+    usage: Usage | None,
+    *,
+    at_s: float,
+    model_served: str = "",
+    would_read: int | None = None,
+    charges_writes: bool = False,
+) -> Money:
     """An answer that was shared while it was under way; the one who started it carries the bill."""
-    return attribute_hit(card, model, usage, semantic=False, at_s=at_s, model_served=model_served)
+    return attribute_hit(
+        card,
+        model,
+        usage,
+        semantic=False,
+        at_s=at_s,
+        model_served=model_served,
+        would_read=would_read,
+        charges_writes=charges_writes,
+    )
 
 
-def attribute_failure(card: RateCard, model: str, at_s: float, retrieved: Sequence[Usage] = ()) -> Money:
-    """A request for which nothing would have been billed, and nothing was but `retrieved` (`attribute_upstream`)."""
+def attribute_failure(
+    card: RateCard,
+    model: str,
+    at_s: float,
+    retrieved: Sequence[Usage] = (),
+    other_attempts: Sequence[Billed] = (),
+) -> Money:
+    """A request for which nothing would have been billed, and nothing was but `retrieved` and `other_attempts`
+    (`attribute_upstream`): compression's doing, and routing's."""
     rates = card.rates(model, at_s)
-    if not retrieved:
+    if not retrieved and not other_attempts:
         return _NOTHING._replace(price_source=rates.source if rates else "")
-    if rates is None:
+    others, counted = _all_of(card, other_attempts, at_s)
+    asked_back = billed(rates, retrieved)
+    if rates is None or others is None or asked_back is None:
         return UNKNOWN
-    pico = sum(rates.pico(usage) for usage in retrieved)
-    return _NOTHING._replace(cost=pico, saved_compress=-pico, price_source=rates.source)
+    counted = counted or any(usage.source is UsageSource.COUNTED for usage in retrieved)
+    return _NOTHING._replace(
+        cost=asked_back + others,
+        saved_compress=-asked_back,
+        saved_route=-others,
+        price_source=rates.source,
+        modelled=counted,
+    )
 
 
 def overhead_money(card: RateCard, model: str, usage: Usage | None, at_s: float) -> Money:
     """What a call of farthing's own cost: overhead alone, as no client asked; unknown where usage or rates are."""
     if usage is None:
         return _NOTHING._replace(overhead=None)
-    rates = card.rates(model, at_s)
+    rates = covering(card.rates(model, at_s), usage)
     if rates is None:
         return _NOTHING._replace(overhead=None)
     modelled = usage.source is UsageSource.COUNTED
     return _NOTHING._replace(overhead=rates.pico(usage), price_source=rates.source, modelled=modelled)
+
+
+def covering(rates: Rates | None, usage: Usage) -> Rates | None:
+    """The rates of the tier that answered, if they price all that was used."""
+    return None if rates is None else rates.covering(usage)
+
+
+def billed(rates: Rates | None, usages: Sequence[Usage]) -> int | None:
+    """What several answers cost, each at its own tier's rates; None where one of them has no known price."""
+    pico = 0
+    for usage in usages:
+        one = covering(rates, usage)
+        if one is None:
+            return None
+        pico += one.pico(usage)
+    return pico
 
 
 def same_model(asked: str, served: str) -> bool:
@@ -179,10 +250,20 @@ def rates_of_one(card: RateCard, asked: str, served: str, at_s: float) -> Rates 
     return card.rates(served, at_s) or card.rates(asked, at_s)
 
 
-def with_reads(usage: Usage, cached: int) -> Usage:
-    """The same input with another share of it read from the provider's cache."""
-    cached = max(0, min(cached, usage.tokens_in - usage.cache_write))
-    return usage._replace(cached=cached, fresh=usage.tokens_in - usage.cache_write - cached)
+def with_reads(usage: Usage, cached: int, *, charges_writes: bool = False) -> Usage:
+    """The same input with another share of it read from the provider's cache.
+
+    Where writes are charged, what is cached of a prompt is the same whether it is read or written: what isn't read of
+    it is written, for an hour as far as the answer wrote for an hour. Elsewhere it is fresh.
+    """
+    if charges_writes:
+        kept = usage.cached + usage.tokens_written
+        cached = max(0, min(cached, kept))
+        hour = min(usage.cache_write_1h, kept - cached)
+        return usage._replace(cached=cached, cache_write=kept - cached - hour, cache_write_1h=hour)
+    movable = usage.fresh + usage.cached
+    cached = max(0, min(cached, movable))
+    return usage._replace(cached=cached, fresh=movable - cached)
 
 
 def as_original(usage: Usage, saved: int, saved_before: int, tokens_before: int) -> Usage:
@@ -196,4 +277,18 @@ def as_original(usage: Usage, saved: int, saved_before: int, tokens_before: int)
     longer = usage._replace(cached=usage.cached + read)
     if usage.cache_write:
         return longer._replace(cache_write=max(0, usage.cache_write + rest))
+    if usage.cache_write_1h:
+        return longer._replace(cache_write_1h=max(0, usage.cache_write_1h + rest))
     return longer._replace(fresh=max(0, usage.fresh + rest))
+
+
+def _all_of(card: RateCard, attempts: Sequence[Billed], at_s: float) -> tuple[int | None, bool]:
+    """The price of all, each at its own model's rates, and whether one of them was counted; None: one has no price."""
+    total, counted = 0, False
+    for model, usage in attempts:
+        rates = covering(card.rates(model, at_s), usage)
+        if rates is None:
+            return None, counted
+        total += rates.pico(usage)
+        counted = counted or usage.source is UsageSource.COUNTED
+    return total, counted

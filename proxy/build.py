@@ -28,12 +28,16 @@ from farthing.proxy.build_semantic import (
     open_semantic,
     same_thread,
 )
+from farthing.proxy.capture_admin import in_force
 from farthing.proxy.config import Config
 from farthing.proxy.connections import Connections
+from farthing.proxy.counterfactual import Counterfactual
 from farthing.proxy.deadlines import Deadlines
+from farthing.proxy.drift_sample import DriftSample
 from farthing.proxy.errand import Errands
 from farthing.proxy.exchange import Stage
 from farthing.proxy.held import State
+from farthing.proxy.otlp_names import target_of
 from farthing.proxy.pipeline import Pipeline
 from farthing.proxy.prices import RateCard
 from farthing.proxy.repeat import Repeats
@@ -80,6 +84,9 @@ async def build(config: Config, held: State, stack: AsyncExitStack, old: Service
     elif thread is None:
         thread = open_semantic(config, held.tasks)
         stack.push_async_callback(thread.close)
+    if held.otlp is not None:
+        held.otlp.target = target_of(config.upstream.url, config.upstream.provider)
+    traces = None if held.otlp is None or not config.otlp.spans else held.otlp.traces
     rates = RateCard(config.prices.models, config.upstream.provider, config.upstream.url)
     semantic = SemanticStage(
         thread=thread,
@@ -109,8 +116,16 @@ async def build(config: Config, held: State, stack: AsyncExitStack, old: Service
         held.total,
         held.clock,
         patience_s=config.semantic.deadline_ms / 1000,
+        counterfactual=Counterfactual(
+            held.provider_reads,
+            config.compress.provider_cache,
+            one_account=config.upstream.api_key is not None,
+        ),
         compressed=held.compressed,
+        capture=in_force(config, held),
     )
+    if config.ledger.drift_sample:
+        account.drift = DriftSample(held.drift, config.ledger.drift_sample, held.tokenizer, account.slow, held.clock)
     compress = CompressStage(config.compress.tidy, config.compress.squeeze)
     pipeline, admit, on_the_way = lay_out(config, held, semantic, compress, connections, account)
     audits = Errands(
@@ -139,8 +154,21 @@ async def build(config: Config, held: State, stack: AsyncExitStack, old: Service
         held.clock,
         held.randomness,
         config.limits.repeat_bytes,
+        config.compat.aliases,
+        traces,
     )
-    relay = Relay(pipeline, account, repeats, held.tasks, config.limits, config.upstream, held.clock, held.randomness)
+    relay = Relay(
+        pipeline,
+        account,
+        repeats,
+        held.tasks,
+        config.limits,
+        config.upstream,
+        held.clock,
+        held.randomness,
+        config.compat.aliases,
+        traces,
+    )
     return Services(config, held, thread, connections, semantic, compress, pipeline, admit, relay)
 
 
@@ -163,7 +191,7 @@ def lay_out(
     front = (
         AccountStage(account),
         admit,
-        ParseStage(config.limits.parse_bytes),
+        ParseStage(config.limits.parse_bytes, config.compat.aliases),
         AssignStage("default", config.id, lambda: config.all_off or held.switch(), changes),
         EligibleStage(Rules(cache.mode == "exact", cache.sampled, cache.remote_urls, cache.responses_never_chained)),
         ExactStage(held.store, config.upstream.url, cache.variants, held.barred, clock, randomness, held.renderer),

@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
+from farthing.proxy.cli_capture import app as capture_app
 from farthing.proxy.config import Config, effective
 from farthing.proxy.config import load as load_config
 from farthing.proxy.errors import ConfigFault
@@ -49,6 +50,7 @@ policy_app = typer.Typer(
 app.add_typer(cache_app, name="cache")
 app.add_typer(prices_app, name="prices")
 app.add_typer(policy_app, name="policy")
+app.add_typer(capture_app, name="capture")
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="Configuration file (default: ./farthing.toml).")]
 StateOption = Annotated[Path | None, typer.Option("--state", help="State directory (default: .farthing).")]
@@ -104,8 +106,11 @@ def serve(
 @app.command(epilog="Example: farthing check --config farthing.toml")
 def check(config: ConfigOption = None, state: StateOption = None) -> None:
     """Print the effective configuration with secrets masked; exit 2 where it is not valid."""
-    shown = effective(_load(config, state_dir=state))
-    _emit(shown)
+    from farthing.proxy.otlp import require
+
+    loaded = _load(config, state_dir=state)
+    require(loaded.otlp)
+    _emit(effective(loaded))
 
 
 @app.command(epilog="Example: farthing report --since 24h --by model")
@@ -218,6 +223,39 @@ def compress_advise(
     raise typer.Exit(run(loaded, file, wanted, out, _emit if as_json else None, Console(width=_width())))
 
 
+@app.command(epilog="Example: farthing replay trace.jsonl --sweep semantic.threshold=0.85:0.99:0.02 --html sweep.html")
+def replay(
+    trace: Annotated[Path, typer.Argument(help="farthing's captures or ledger, or logs of others; .gz too.")],
+    config: ConfigOption = None,
+    sweep: Annotated[list[str] | None, typer.Option(help="KEY=from:to:step or KEY=a,b,c; several make a grid.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE over the configuration.")] = None,
+    by: Annotated[str, typer.Option(help="Group by model, endpoint, tenant, user or tag:NAME.")] = "",
+    format: Annotated[str, typer.Option("--format", help="Of the trace, where it isn't told by its fields.")] = "",
+    prices_at: Annotated[Literal["request", "now"], typer.Option(help="Whose prices hold.")] = "request",
+    compress: Annotated[bool, typer.Option("--compress", help="Count what recode and squeeze would cut.")] = False,
+    html: Annotated[Path | None, typer.Option(help="Write a page with figures and plot.")] = None,
+    png: Annotated[Path | None, typer.Option(help="Draw the plot (extra `plot`).")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Either, by the file's ending.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where Ctrl-C stopped it.")] = False,
+    processes: Annotated[int, typer.Option(min=0, help="That read the trace; 0: one for each processor.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of variants and audits.")] = 1,
+    confidence: Annotated[float, typer.Option(min=0.5, max=0.9999)] = 0.95,
+    state: StateOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What a configuration would have saved on recorded traffic, and how often been wrong. Calls nobody."""
+    from farthing.proxy.cli_replay import Wanted
+    from farthing.proxy.cli_replay import replay as run
+
+    plots = [path for path in (html, png, plot) if path is not None]
+    wanted = Wanted(
+        sweep or (), set_ or (), by, format, prices_at, compress, plots, resume, processes, seed, confidence
+    )
+    loaded = _load(config, state_dir=state)
+    width = None if sys.stdout.isatty() else 110 + 20 * len(wanted.sweeps)
+    raise typer.Exit(run(loaded, trace, wanted, _emit if as_json else None, Console(width=width)))
+
+
 @cache_app.command("stats", epilog="Example: farthing cache stats --json")
 def cache_stats(config: ConfigOption = None, state: StateOption = None, as_json: JsonOption = False) -> None:
     """What the store holds."""
@@ -241,16 +279,18 @@ def cache_purge(
     source: Annotated[str | None, typer.Option(help="Answers made from this document: --tag source=ID.")] = None,
     older_than: Annotated[str | None, typer.Option(help="Answers stored before: 90m, 7d, or a date.")] = None,
     tenant: Annotated[str | None, typer.Option(help="Answers of this tenant (the ledger's tenant).")] = None,
+    scope: Annotated[str | None, typer.Option(help="Answers to requests with this x-farthing-scope.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Remove stored answers, from a running farthing or from its state. Of several conditions all must be met."""
     from farthing.proxy.cli_cache import purge
 
     named = {"key": key, "model": model, "tags": tag or None, "source": source, "older_than": older_than}
-    asked = {name: value for name, value in (named | {"scope": tenant}).items() if value is not None}
+    named |= {"tenant": tenant, "scope": scope}
+    asked = {name: value for name, value in named.items() if value is not None}
     if everything == bool(asked):
         raise ConfigFault(
-            "say what to purge: --all, or any of --key, --model, --tag, --source, --older-than and --tenant"
+            "say what to purge: --all, or any of --key, --model, --tag, --source, --older-than, --tenant and --scope"
         )
     found = purge(_load(config, state_dir=state), asked)
     if as_json:
@@ -294,19 +334,41 @@ def cache_calibrate(
 
 
 @prices_app.command("show", epilog="Example: farthing prices show gpt-4o-mini")
-def prices_show(model: str, config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """A model's price now, and where it comes from."""
+def prices_show(
+    model: str, config: ConfigOption = None, state: StateOption = None, as_json: JsonOption = False
+) -> None:
+    """A model's price rows, of every date and tier, and where they come from; exit 1 where there is no price."""
     from farthing.proxy.cli_prices import show
 
-    raise typer.Exit(show(_load(config), model, _emit if as_json else None, Console()))
+    loaded = _load(config, state_dir=state)
+    raise typer.Exit(show(loaded, model, _emit if as_json else None, Console(width=_width())))
 
 
-@prices_app.command("check", epilog="Example: farthing prices check")
-def prices_check(config: ConfigOption = None, state: StateOption = None) -> None:
-    """Which models in the ledger have no price; exit 1 where there are any."""
+@prices_app.command("check", epilog="Example: farthing prices check gpt-5.6")
+def prices_check(
+    model: Annotated[str | None, typer.Argument(help="This model alone.")] = None,
+    config: ConfigOption = None,
+    state: StateOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Which models in the ledger have no price, and which of their tiers and tokens; exit 1 where there are any."""
     from farthing.proxy.cli_prices import check as run
 
-    raise typer.Exit(run(_load(config, state_dir=state), Console()))
+    raise typer.Exit(run(_load(config, state_dir=state), Console(width=_width()), _emit if as_json else None, model))
+
+
+@prices_app.command("recompute", epilog="Example: farthing prices recompute --since 2026-01-01")
+def prices_recompute(
+    since: Annotated[str, typer.Option(help="7d, 24h, or a date.")] = "30d",
+    config: ConfigOption = None,
+    state: StateOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Price the ledger's rows again, each at the rates of its day; exit 1 where one comes to another amount."""
+    from farthing.proxy.cli_prices import recomputed
+
+    loaded = _load(config, state_dir=state)
+    raise typer.Exit(recomputed(loaded, since, _emit if as_json else None, Console(width=_width())))
 
 
 @policy_app.command("off", epilog="Example: farthing policy off")

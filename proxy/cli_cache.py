@@ -53,8 +53,8 @@ def table(found: dict[str, Any]) -> Table:
     return shown
 
 
-def ask(config: Config, path: str, body: dict[str, Any]) -> dict[str, Any] | None:
-    """The running farthing's answer; None where nothing holds the state directory."""
+def ask(config: Config, path: str, body: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The running farthing's answer, to a GET where there is no body; None where nothing holds the state directory."""
     try:
         state.claim(config.state_dir).close()
         return None
@@ -70,7 +70,8 @@ def ask(config: Config, path: str, body: dict[str, Any]) -> dict[str, Any] | Non
             f"a farthing uses {config.state_dir}, but does not say where it listens; is it just starting?"
         )
     try:
-        answer = httpx.post(url + path, json=body, headers=headers, timeout=30)
+        method = "GET" if body is None else "POST"
+        answer = httpx.request(method, url + path, json=body, headers=headers, timeout=60)
     except httpx.HTTPError as error:
         raise ConfigFault(
             f"a farthing uses {config.state_dir}, but {url} does not answer ({type(error).__name__})"

@@ -28,7 +28,11 @@ from pydantic import (
 )
 
 from farthing.policies.freshness import Kind
+from farthing.proxy.config_capture import Capture
+from farthing.proxy.config_compat import Compat
 from farthing.proxy.config_compress import Compress
+from farthing.proxy.config_otlp import Otlp
+from farthing.proxy.config_prices import Prices
 from farthing.proxy.config_section import Section
 from farthing.proxy.errors import ConfigFault
 from farthing.proxy.exchange import Endpoint
@@ -182,23 +186,7 @@ class Ledger(Section):
     flush_ms: float = Field(50.0, gt=0, le=100)
     buffer_rows: int = Field(10_000, ge=1)
     jsonl: Path | None = None
-
-
-class ModelPrice(Section):
-    """An own price for a model, in US dollars per million tokens."""
-
-    input_usd_per_mtok: Decimal = Field(ge=0)
-    output_usd_per_mtok: Decimal = Field(Decimal(0), ge=0)
-    cached_usd_per_mtok: Decimal | None = Field(None, ge=0)
-    cache_write_usd_per_mtok: Decimal | None = Field(None, ge=0)
-    reasoning_usd_per_mtok: Decimal | None = Field(None, ge=0)
-    source: str = "config"
-
-
-class Prices(Section):
-    """Overrides of the price table, by model name as the answer or the request names it."""
-
-    models: dict[str, ModelPrice] = Field(default_factory=dict)
+    drift_sample: float = Field(0.01, ge=0, le=1, description="share of answers whose tokens are counted here too")
 
 
 class NamedScope(Section):
@@ -257,7 +245,10 @@ class Config(Section):
     cache: Cache = Cache()
     semantic: Semantic = Semantic()
     compress: Compress = Compress()
+    compat: Compat = Compat()
+    capture: Capture = Capture()
     ledger: Ledger = Ledger()
+    otlp: Otlp = Otlp()
     prices: Prices = Prices()
     auth: Auth = Auth()
     spend: Spend = Spend()
@@ -272,6 +263,12 @@ class Config(Section):
                 f"server.host = {self.server.host!r} with an upstream key and no auth.client_keys would let anybody "
                 "spend that key; bind 127.0.0.1, or declare client keys"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _otlp_needs_rows(self) -> Config:
+        if self.otlp.on and not self.ledger.enabled:
+            raise ValueError("otlp.endpoint is fed by the ledger: set ledger.enabled = true too")
         return self
 
     @model_validator(mode="after")
@@ -418,6 +415,7 @@ def effective(config: Config) -> dict[str, Any]:
     if config.store.url.get_secret_value():
         shown["store"]["url"] = mask_url(config.store.url.get_secret_value())
     shown["upstream"]["url"] = mask_url(config.upstream.url)
+    shown["otlp"]["endpoint"] = mask_url(config.otlp.endpoint)
     return shown
 
 

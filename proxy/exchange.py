@@ -12,11 +12,11 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from farthing.proxy.usage import Usage, total
+from farthing.proxy.usage import Usage
 
 if TYPE_CHECKING:
     from farthing.proxy.header_facts import HeaderFacts
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "GO_ON",
     "Attempt",
+    "Billed",
     "BodySource",
     "CacheMode",
     "CacheStatus",
@@ -212,6 +213,13 @@ Verdict = Continue | LocalReply
 GO_ON = Continue()
 
 
+class Billed(NamedTuple):
+    """What one answer of a model was billed with."""
+
+    model: str
+    usage: Usage
+
+
 @dataclass(slots=True)
 class Attempt:
     """One try at an upstream. Times are milliseconds; `error` is empty on success."""
@@ -230,7 +238,9 @@ class Call:
     `answer`: the decoded bytes of the whole answer, set at the end where it was kept within bounds. `value`: of a whole
     answer that is a JSON object, the same read. `event_stream`:
     it came as server-sent events. `complete`: it ended as HTTP says it should. `earlier`: what answers before this one
-    used, in which the model only asked for what had been left out; `usage` is the last one's.
+    used, in which the model only asked for what had been left out; `usage` is the last one's. `others`: what attempts
+    were billed with that don't serve: a cascade's cheaper tries, failed ones. `tier`: the service tier that a stream
+    named, whether or not it told its usage.
     """
 
     id: str
@@ -242,7 +252,9 @@ class Call:
     ended_tick: float | None = None
     usage: Usage | None = None
     earlier: list[Usage] = field(default_factory=list)
+    others: list[Billed] = field(default_factory=list)
     model_served: str = ""
+    tier: str = ""
     answer: bytes | None = None
     value: dict[str, Any] | None = None
     event_stream: bool = False
@@ -256,11 +268,6 @@ class Call:
     def status(self) -> int:
         """The upstream's status, 0 before its head has come."""
         return self.head.status if self.head else 0
-
-    @property
-    def billed(self) -> Usage | None:
-        """All that was used; None where the last answer's part isn't known."""
-        return self.usage if self.usage is None or not self.earlier else total([*self.earlier, self.usage])
 
 
 _NOTHING_ASKED = Controls()
@@ -283,6 +290,7 @@ class Exchange:
     stream: bool = False
     asks_usage: bool = False
     body: bytes | None = None
+    body_in: bytes | None = None  # as it came, where other gateways' words were taken out of `body`
     exact: dict[str, Any] | None = None
     plain: bool = False  # what is said in it is nothing but roles and texts
     body_out: bytes | None = None
@@ -323,6 +331,8 @@ class Exchange:
     joined_tick: float | None = None
     # the way back
     status: int = 0
+    would: Any = None  # counterfactual.Would, once it is worked out
+    given: bytes | None = None  # the whole answer, where a stage of this exchange's own gave it
     money: Any = None  # attribute.Money, once it is worked out for this usage
     outcome: Outcome | None = None
     error: str = ""

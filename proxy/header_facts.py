@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from farthing.proxy import wire
-from farthing.proxy.exchange import Controls
+from farthing.proxy import aliases, wire
+from farthing.proxy.exchange import Controls, Decision
 
 __all__ = ["HeaderBook", "HeaderFacts", "Lines"]
 
@@ -40,17 +40,39 @@ class HeaderFacts:
 
     `credential`: whatever says who calls. `vendor`: what vendors let change an answer. `plain_json`: the body is JSON
     without an encoding. `zips`: the client takes gzip. `waits`: it waits for 100 (RFC 9110, 10.1.1).
+    `products`: other gateways whose headers are understood (aliases.Product). `aliased`: the names (lower case) of
+    those that are here; they don't go upstream. `told`: what became of them, for the ledger.
     """
 
-    __slots__ = ("_controls", "_pairs", "_scopes", "_sent", "credential", "plain_json", "vendor", "waits", "zips")
+    __slots__ = (
+        "_controls",
+        "_pairs",
+        "_said",
+        "_scopes",
+        "_sent",
+        "aliased",
+        "credential",
+        "plain_json",
+        "products",
+        "told",
+        "vendor",
+        "waits",
+        "zips",
+    )
 
-    def __init__(self, pairs: tuple[tuple[str, str], ...]) -> None:
+    def __init__(self, pairs: tuple[tuple[str, str], ...], products: tuple[str, ...] = ()) -> None:
         headers = CIMultiDict(pairs)
+        self.products = products
+        self.aliased: frozenset[str] = frozenset()
+        self.told: tuple[Decision, ...] = ()
+        self._said: aliases.Said | None = None
         self._pairs = pairs
         self._controls: Controls | None = None
         self._sent: dict[tuple[object, ...], Lines] = {}
         self._scopes: dict[tuple[str, ...], bytes] = {}
-        self.credential = wire.credential(headers)
+        if products:
+            self._listen(products)
+        self.credential = wire.credential(headers if not self.aliased else self._callers())
         vendor = wire.vendor_headers(tuple(headers))
         self.vendor = CIMultiDict([(name, value) for name in vendor for value in headers.getall(name)])
         kind = headers.get("Content-Type", "application/json").partition(";")[0].strip().lower()
@@ -59,10 +81,21 @@ class HeaderFacts:
         self.zips = "gzip" in headers.get("Accept-Encoding", "")
         self.waits = headers.get("Expect", "").lower() == "100-continue"
 
+    def _listen(self, products: tuple[str, ...]) -> None:
+        prefixes = aliases.prefixes_of(products)
+        self.aliased = frozenset(name.lower() for name, _ in self._pairs if name.lower().startswith(prefixes))
+        if self.aliased:
+            self._said, self.told = aliases.hear(self._pairs, products)
+
+    def _callers(self) -> CIMultiDict[str]:
+        """All headers but those of other gateways that surely don't say who calls."""
+        return CIMultiDict(pair for pair in self._pairs if not aliases.names_nobody(pair[0].lower(), self.products))
+
     def controls(self) -> Controls:
         """What they ask of farthing. Raises ClientFault where that can't be understood."""
         if self._controls is None:
-            self._controls = wire.controls(CIMultiDictProxy(CIMultiDict(self._pairs)))
+            own = wire.controls(CIMultiDictProxy(CIMultiDict(self._pairs)))
+            self._controls = own if self._said is None else aliases.under(own, self._said)
         return self._controls
 
     def scope(self, which: tuple[str, ...], work_out: Callable[[], bytes]) -> bytes:
@@ -81,17 +114,18 @@ class HeaderFacts:
         """
         known = self._sent.get((drop, more))
         if known is None:
-            known = Lines([*wire.forwarded(self._pairs, drop=drop), *more])
+            known = Lines([*wire.forwarded(self._pairs, drop=drop | self.aliased), *more])
             if len(self._sent) < _MOST_FORMS:
                 self._sent[drop, more] = known
         return known
 
 
 class HeaderBook:
-    """The facts of the sets of headers seen last; long ones are read anew each time."""
+    """The facts of the sets of headers seen last; long ones are read anew each time. `products`: see HeaderFacts."""
 
-    def __init__(self, most: int = 256) -> None:
+    def __init__(self, most: int = 256, products: tuple[str, ...] = ()) -> None:
         self._most = most
+        self._products = products
         self._known: dict[tuple[tuple[str, str], ...], HeaderFacts] = {}
 
     def facts(self, headers: CIMultiDictProxy[str]) -> HeaderFacts:
@@ -99,7 +133,7 @@ class HeaderBook:
         pairs = tuple([pair for pair in headers.items() if pair[0] != "Content-Length"])
         known = self._known.get(pairs)
         if known is None:
-            known = HeaderFacts(pairs)
+            known = HeaderFacts(pairs, self._products)
             if sum(len(name) + len(value) for name, value in pairs) <= _MOST_REMEMBERED_BYTES:
                 self._known[pairs] = known
                 if len(self._known) > self._most:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
@@ -14,6 +16,7 @@ from farthing.compress.decided_store import Decisions
 from farthing.compress.removed import Removed
 from farthing.policies.spend import DayTotal
 from farthing.proxy import state
+from farthing.proxy.capture import Capture
 from farthing.proxy.clock import Clock, Randomness
 from farthing.proxy.compress_counts import CompressCounts
 from farthing.proxy.compress_state import RECODED, SQUEEZED
@@ -24,18 +27,24 @@ from farthing.proxy.lately import Lately
 from farthing.proxy.learnt import Learnt
 from farthing.proxy.ledger import Ledger
 from farthing.proxy.metrics import Metrics
+from farthing.proxy.otlp import Otlp, require
+from farthing.proxy.otlp_names import target_of
+from farthing.proxy.provider_reads import ProviderReads
 from farthing.proxy.refused import Refused
 from farthing.proxy.reuse_state import REUSE
+from farthing.proxy.row import Row
 from farthing.proxy.stage_semantic import Case
 from farthing.proxy.tasks import TaskGroup
 from farthing.proxy.tokens import Tokenizer
+from farthing.proxy.usage_drift import Drift
 
 __all__ = ["State", "open_state", "open_store"]
 
 
 @dataclass(slots=True)
 class State:
-    """All of it. `decisions`, `removed`: None until a configuration needs them."""
+    """All of it. `decisions`, `removed`, `capture`: None until a configuration needs them; `otlp`: None where it is
+    off."""
 
     clock: Clock
     randomness: Randomness
@@ -43,6 +52,7 @@ class State:
     switch: state.Switch
     store: Store
     ledger: Ledger | None
+    otlp: Otlp | None
     metrics: Metrics
     total: DayTotal
     tasks: TaskGroup
@@ -60,14 +70,25 @@ class State:
     places: Places
     lately: Lately
     compressed: CompressCounts
+    drift: Drift
+    provider_reads: ProviderReads
     decisions: Decisions | None = None
     removed: Removed | None = None
+    capture: Capture | None = None
+
+    def close_capture(self) -> None:
+        """Write what waits, if there is such a store."""
+        if self.capture is not None:
+            self.capture.close()
 
 
 async def open_state(config: Config, clock: Clock, randomness: Randomness, stack: AsyncExitStack) -> State:
     """Open what lasts; it is pushed on `stack`, so that it closes in reverse order."""
     stack.callback(state.claim(config.state_dir).close)
     metrics = Metrics()
+    otlp = open_otlp(config, clock, randomness)
+    if otlp is not None:
+        stack.push_async_callback(asyncio.to_thread, otlp.close)  # after the ledger, whose last rows it takes
     total, audited, judged, shadowed = DayTotal(), DayTotal(), DayTotal(), DayTotal()
     ledger = None
     if config.ledger.enabled:
@@ -76,7 +97,7 @@ async def open_state(config: Config, clock: Clock, randomness: Randomness, stack
             flush_ms=config.ledger.flush_ms,
             buffer_rows=config.ledger.buffer_rows,
             jsonl=config.ledger.jsonl,
-            on_rows=metrics.observe,
+            on_rows=metrics.observe if otlp is None else told((metrics.observe, otlp.observe)),
         )
         stack.callback(ledger.close)
         midnight_s = clock.now_s() // 86_400 * 86_400
@@ -94,13 +115,14 @@ async def open_state(config: Config, clock: Clock, randomness: Randomness, stack
     recoded, squeezed = (Learnt(config.state_dir, tasks.spawn, recipe) for recipe in (RECODED, SQUEEZED))
     for one in (learnt, recoded, squeezed):
         stack.push_async_callback(one.close)
-    return State(
+    held = State(
         clock=clock,
         randomness=randomness,
         secret=state.local_secret(config.state_dir, randomness),
         switch=state.Switch(config.state_dir, clock),
         store=store,
         ledger=ledger,
+        otlp=otlp,
         metrics=metrics,
         total=total,
         tasks=tasks,
@@ -118,7 +140,32 @@ async def open_state(config: Config, clock: Clock, randomness: Randomness, stack
         places=Places(Templates()),
         lately=Lately(),
         compressed=CompressCounts(),
+        drift=Drift(),
+        provider_reads=ProviderReads(),
     )
+    stack.callback(held.close_capture)
+    return held
+
+
+def open_otlp(config: Config, clock: Clock, randomness: Randomness) -> Otlp | None:
+    """What sends telemetry, running; None where it is off. Raises ConfigFault: its libraries aren't installed."""
+    if not config.otlp.on:
+        return None
+    require(config.otlp)
+    from farthing.proxy.otlp_sdk import Sdk
+
+    target = target_of(config.upstream.url, config.upstream.provider)
+    return Otlp(config.otlp, Sdk(config.otlp, randomness), target, clock)
+
+
+def told(listeners: Sequence[Callable[[list[Row]], None]]) -> Callable[[list[Row]], None]:
+    """One listener of the ledger that stands for several, in that order."""
+
+    def tell(rows: list[Row]) -> None:
+        for listener in listeners:
+            listener(rows)
+
+    return tell
 
 
 async def open_store(config: Config, clock: Clock) -> Store:

@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from itertools import accumulate
 from typing import Any, NamedTuple, TypeVar
 
 import orjson
 
-__all__ = ["Member", "element_spans", "find", "has_gaps", "insert_member", "members", "minify", "splice"]
+__all__ = ["Member", "element_spans", "find", "has_gaps", "insert_member", "members", "minify", "splice", "without"]
 
 MAX_DEPTH = 200
 
@@ -149,6 +149,27 @@ def insert_member(text: bytes, key: str, value_json: bytes) -> bytes:
     empty = text[_past_gap(text, at + 1) :][:1] == b"}"
     new = json.dumps(key).encode() + b":" + value_json + (b"" if empty else b",")
     return text[: at + 1] + new + text[at + 1 :]
+
+
+def without(text: bytes, keys: Collection[str]) -> bytes:
+    """The object `text` without the members of these names; what stays keeps its spelling, and so does what is between.
+
+    Raises ValueError: `text` is not an object, or malformed.
+    """
+    cuts: list[tuple[int, int, bytes]] = []
+    kept_end, open_start = -1, -1  # where the last member that stays ended; where a run that goes began
+    last_end = -1
+    for member in members(text):
+        if member.key in keys:
+            open_start = member.key_start if open_start < 0 else open_start
+        else:
+            if open_start >= 0:
+                cuts.append((open_start, member.key_start, b""))
+            kept_end, open_start = member.end, -1
+        last_end = member.end
+    if open_start >= 0:  # the run reaches the object's end: the comma before it goes too
+        cuts.append((open_start if kept_end < 0 else kept_end, last_end, b""))
+    return splice(text, cuts)
 
 
 def has_gaps(text: str) -> bool:

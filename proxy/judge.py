@@ -123,7 +123,7 @@ class _NoBody:
 def _request(client: Original) -> Original:
     headers = wire.callers(client.headers)
     headers["Content-Type"] = "application/json"
-    facts = HeaderFacts(tuple(headers.items()))
+    facts = HeaderFacts(tuple(headers.items()), client.facts.products)
     return Original("POST", _TARGET, CIMultiDictProxy(headers), _NoBody(), facts)
 
 

@@ -46,6 +46,8 @@ def set_up(log: Log, *, terminal: bool | None = None) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(max(level, logging.WARNING))
+    # It complains at every try; otlp.py tells once that the collector is away, and once that it is back.
+    logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
 
 
 def frames_only(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
+from typing import TypeVar
 
 import orjson
 import structlog
@@ -24,10 +25,11 @@ from farthing.proxy.histogram import BatchHistogram
 from farthing.proxy.row import ERRANDS, Row
 from farthing.proxy.version import version
 
-__all__ = ["Metrics"]
+__all__ = ["Metrics", "Names"]
 
 log = structlog.get_logger("farthing.metrics")
 
+Family = TypeVar("Family", CounterMetricFamily, GaugeMetricFamily)
 PICO = 1e-12
 MAX_NAMES = 50
 OTHER = "other"
@@ -44,11 +46,28 @@ GAUGES: Mapping[str, str] = {
     "ledger_healthy": "1 while rows reach the ledger, 0 while they don't.",
     "store_entries": "Answers in the store.",
     "store_bytes": "Bytes in the store.",
+    "store_healthy": "1 while the store answers, 0 while it doesn't.",
+    "stages_left_out": "Optimising stages that are left out because they failed repeatedly.",
+    "spend_today_usd": "Dollars spent since midnight UTC, own calls included.",
+    "spend_limit_usd": "What may be spent a day (spend.daily_usd); absent where there is no limit.",
+    "semantic_routes": "Routes of near-duplicates that something is known of.",
+    "semantic_routes_serving": "Those that serve, of the 200 used last.",
+    "semantic_rollbacks": "How often these were sent back to observing after they had served.",
+    "semantic_bound_ratio": "The largest bound on wrong answers that a serving route has proved; absent where none.",
+    "semantic_max_wrong_ratio": "The share of wrong answers that the operator accepts (semantic.max_wrong).",
+    "semantic_drift_ratio": "How far the evidence for a change has come towards the alarm, which is 1; the furthest.",
     "semantic_entries": "Vectors in the near-duplicate index.",
+    "capture_pending_rows": "Captured requests that wait to be written.",
+    "capture_healthy": "1 while captured requests reach the disk, 0 while they don't.",
+    "otlp_pending_spans": "Spans that wait for the OpenTelemetry collector.",
+    "otlp_healthy": "1 while the collector takes what it is sent, 0 while it doesn't.",
     "optimisation_off": "1 while the emergency switch turns all optimisation off.",
 }
 COUNTERS: Mapping[str, str] = {
     "ledger_dropped_rows": "Rows lost because the ledger could not be written.",
+    "capture_rows": "Requests that were captured.",
+    "capture_dropped": "Requests to be captured that were lost: too many at once, a failing disk, no redaction.",
+    "otlp_dropped": "Spans that never reached the OpenTelemetry collector.",
 }
 LABELLED: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "compress_tokens_saved": (
@@ -58,6 +77,13 @@ LABELLED: Mapping[str, tuple[str, tuple[str, ...]]] = {
     ),
     "compress_texts": ("Messages in which a rule did that.", ("rule", "mode")),
     "compress_left": ("Messages left as they were, or tidied, though they might have been shorter.", ("reason",)),
+}
+LABELLED_GAUGES: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "usage_drift_ratio": (
+        "How far our own count of tokens is from the provider's, as a share of theirs, over an hour's sample.",
+        ("direction", "model"),
+    ),
+    "usage_drift_alarm": ("1 while that is more than 2 % for a model whose tokenizer is ours.", ("model",)),
 }
 STAGE_ERRORS = "stage_errors:"
 TOKEN_KINDS = (
@@ -102,6 +128,10 @@ class Metrics:
         self._overhead = BatchHistogram(
             "farthing_overhead_seconds", "Farthing's own part of that time.", "", OVERHEAD_BUCKETS_S, registry
         )
+        self._upstream = BatchHistogram(
+            "farthing_upstream_duration_seconds", "The upstream's part of that time, where it was asked.", "",
+            REQUEST_BUCKETS_S, registry,
+        )  # fmt: skip
         self._first_byte = BatchHistogram(
             "farthing_time_to_first_byte_seconds", "From the request's arrival to the answer's first byte.", "",
             REQUEST_BUCKETS_S, registry,
@@ -121,8 +151,8 @@ class Metrics:
         registry.register(self._watched)
 
     def watch(self, gauges: Callable[[], Mapping[str, float]]) -> None:
-        """Ask `gauges` at every scrape for values by name: those of GAUGES and COUNTERS, those of LABELLED as
-        `name:label:label`, bounded by the source, and `stage_errors:STAGE`."""
+        """Ask `gauges` at every scrape for values by name: those of GAUGES and COUNTERS, those of LABELLED and
+        LABELLED_GAUGES as `name:label:label`, bounded by the source, and `stage_errors:STAGE`."""
         self._watched.sources.append(gauges)
 
     def observe(self, rows: Sequence[Row]) -> None:
@@ -147,6 +177,8 @@ class Metrics:
                 continue  # nobody waited
             self._duration.observe(row.latency_ms / 1000, known(cache, STATUSES))
             self._overhead.observe(row.overhead_ms / 1000)
+            if row.upstream_ms is not None:
+                self._upstream.observe(row.upstream_ms / 1000)
             if row.ttft_ms is not None:
                 self._first_byte.observe(row.ttft_ms / 1000)
         for (endpoint, model, cache, outcome, status), count in requests.items():
@@ -236,11 +268,9 @@ class Watched(Collector):
             if name in values:
                 yield CounterMetricFamily(f"farthing_{name}", meaning, value=values[name])
         for name, (meaning, labels) in LABELLED.items():
-            counted = CounterMetricFamily(f"farthing_{name}", meaning, labels=labels)
-            for key, value in sorted(values.items()):
-                if key.startswith(f"{name}:"):
-                    counted.add_metric(key.split(":")[1:], value)
-            yield counted
+            yield labelled(CounterMetricFamily(f"farthing_{name}", meaning, labels=labels), name, values)
+        for name, (meaning, labels) in LABELLED_GAUGES.items():
+            yield labelled(GaugeMetricFamily(f"farthing_{name}", meaning, labels=labels), name, values)
         stages: Tally[str] = Tally()
         for name, value in values.items():
             if name.startswith(STAGE_ERRORS):
@@ -251,6 +281,14 @@ class Watched(Collector):
         for stage, count in sorted(stages.items()):
             errors.add_metric([stage], count)
         yield errors
+
+
+def labelled(family: Family, name: str, values: Mapping[str, float]) -> Family:
+    """The family with every value that is named after it; its last label may hold colons."""
+    for key, value in sorted(values.items()):
+        if key.startswith(f"{name}:"):
+            family.add_metric(key.split(":", len(family._labelnames))[1:], value)
+    return family
 
 
 def known(value: str, values: frozenset[str]) -> str:

@@ -15,7 +15,7 @@ import orjson
 
 from farthing.proxy.exchange import Endpoint
 from farthing.proxy.sse import events
-from farthing.proxy.usage import Usage, from_payload
+from farthing.proxy.usage import Usage, from_payload, tier_of
 
 __all__ = ["StreamObserver", "decoded", "loads", "read_whole"]
 
@@ -30,6 +30,7 @@ class StreamObserver:
         self._endpoint = endpoint
         self._counted: dict[str, Any] = {}
         self._begun = False
+        self._tier: object = ""
         self.model = ""
 
     def see(self, piece: bytes) -> bool:
@@ -47,6 +48,8 @@ class StreamObserver:
             inner = _inner(self._endpoint, value)
             if not self.model and isinstance(model := inner.get("model"), str):
                 self.model = model
+            # The last one that is told: a stream may be begun at one tier and answered at another.
+            self._tier = inner.get("service_tier") or self._tier
             if isinstance(usage := value.get("usage") or inner.get("usage"), dict):
                 self._counted.update(
                     {name: count for name, count in usage.items() if count or name not in self._counted}
@@ -55,9 +58,14 @@ class StreamObserver:
         return usage_only
 
     @property
+    def tier(self) -> str:
+        """The service tier that the stream named last; '' for the standard one."""
+        return tier_of(self._tier) if self._tier else ""
+
+    @property
     def usage(self) -> Usage | None:
         """The upstream's own count, once it has come."""
-        return from_payload(self._endpoint, self._counted) if self._counted else None
+        return from_payload(self._endpoint, self._counted, self._tier) if self._counted else None
 
 
 def _inner(endpoint: Endpoint, value: dict[str, Any]) -> dict[str, Any]:
@@ -83,7 +91,7 @@ def read_whole(endpoint: Endpoint, value: dict[str, Any] | None) -> tuple[Usage 
     usage = value.get("usage")
     model = value.get("model")
     return (
-        from_payload(endpoint, usage) if isinstance(usage, dict) else None,
+        from_payload(endpoint, usage, value.get("service_tier")) if isinstance(usage, dict) else None,
         model if isinstance(model, str) else "",
     )
 

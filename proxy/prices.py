@@ -1,21 +1,23 @@
-"""What tokens cost, by date. Leaf.
+"""What tokens cost, by date and service tier. Leaf.
 
 Rates come from the configuration first, then from genai-prices' dated table (a snapshot inside the package; nothing is
 fetched). Money is `Decimal` until it is rounded, once, to integer pico-dollars (1e-12 dollar), half to even. An unknown
-model has no price: None, never zero.
+model has no price: None, never zero. Nor has a tier, or a part of the usage, that is known to cost something else and
+whose rate nobody has told.
 """
 
 from __future__ import annotations
 
-import re
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Protocol
 
-from farthing.proxy.usage import Usage
+from farthing.proxy import price_table
+from farthing.proxy.price_rows import PriceRow, Tiered, in_force
+from farthing.proxy.usage import EXTRAS, PLAIN, Usage
 
 __all__ = ["OwnPrice", "Price", "RateCard", "Rates", "Tiered"]
 
@@ -24,50 +26,26 @@ _MTOK_DIGITS = 6  # dollars per million tokens, times 10 to this, are pico-dolla
 # looked up holds until the next one.
 _HOLDS_S = 1800
 _REMEMBERED = 4096
-_LONGEST_NAME = 200  # a client may ask for a model of any name; no real one is as long as this
+_FIRST_EXTRA = Usage._fields.index(EXTRAS[0])
+_FIVE = Usage._fields[:5]
+_NOTHING = Tiered(Decimal(0))
 
 
 class OwnPrice(Protocol):
-    """A price that the operator declares; see config.ModelPrice. US dollars per million tokens."""
+    """A price that the operator declares; see config_prices.ModelPrice."""
 
-    @property
-    def input_usd_per_mtok(self) -> Decimal: ...
-    @property
-    def output_usd_per_mtok(self) -> Decimal: ...
-    @property
-    def cached_usd_per_mtok(self) -> Decimal | None: ...
-    @property
-    def cache_write_usd_per_mtok(self) -> Decimal | None: ...
-    @property
-    def reasoning_usd_per_mtok(self) -> Decimal | None: ...
-    @property
-    def source(self) -> str: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Tiered:
-    """A rate that steps with the request's whole input: past `start` tokens all of them cost the step's rate.
-
-    `steps`: (start, dollars per million tokens), ascending.
-    """
-
-    base: Decimal
-    steps: tuple[tuple[int, Decimal], ...] = ()
-
-    def at(self, tokens_in: int) -> Decimal:
-        """The rate for a request with this many input tokens."""
-        rate = self.base
-        for start, stepped in self.steps:
-            if tokens_in > start:
-                rate = stepped
-        return rate
+    def rows(self) -> Sequence[PriceRow]:
+        """It as rows, of all its dates and tiers."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class Rates:
     """Dollars per million tokens, for each bucket of Usage. `source`: where they come from.
 
-    `request`: dollars per million requests, whatever they used (Perplexity's search models).
+    `request`: dollars per million requests, whatever they used (Perplexity's search models). `more`: the rates of other
+    buckets; audio, images and writes for an hour that aren't in it are taken for text and for ordinary writes.
+    `unpriced`: buckets for which that would be wrong. `tiers`: the rates of other service tiers.
     """
 
     fresh: Tiered
@@ -77,22 +55,50 @@ class Rates:
     reasoning: Tiered
     source: str
     request: Decimal = Decimal(0)
+    more: Mapping[str, Tiered] = field(default_factory=dict)
+    unpriced: frozenset[str] = frozenset()
+    tiers: Mapping[str, Rates] = field(default_factory=dict)
     _ladder: tuple[tuple[int, tuple[int, ...]], ...] = field(init=False, repr=False, compare=False)
     _unit: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """The rates as integers of a `_unit`-th of a pico-dollar, exact, for each step of the input's length."""
-        buckets = (self.fresh, self.cached, self.cache_write, self.output, self.reasoning)
+        buckets = [getattr(self, name) for name in _FIVE] + [self._extra(name) for name in EXTRAS]
         starts = sorted({0, *(start for rate in buckets for start, _ in rate.steps)})
-        rungs = [(start, [*(rate.at(start + 1) for rate in buckets), self.request]) for start in starts]
+        rungs = [(start, [self.request, *(rate.at(start + 1) for rate in buckets)]) for start in starts]
         digits = max(0, *(-int(rate.as_tuple().exponent) - _MTOK_DIGITS for _, rates in rungs for rate in rates))
         scale = 10 ** (_MTOK_DIGITS + digits)
         exact = tuple((start, tuple(_whole(rate, scale) for rate in rates)) for start, rates in rungs)
         object.__setattr__(self, "_ladder", exact)
         object.__setattr__(self, "_unit", 10**digits)
 
+    def _extra(self, name: str) -> Tiered:
+        """The rate of a bucket beyond the five, its nearest relative's where it has none."""
+        more = self.more
+        if name in more:
+            return more[name]
+        if name == "cache_write_1h":
+            return self.cache_write
+        if name.endswith("_cached"):
+            return more.get(name.replace("_cached", "_in"), self.cached)
+        if name.endswith("_in"):
+            return self.fresh
+        return self.output if name.endswith("_out") else _NOTHING
+
+    def covering(self, usage: Usage) -> Rates | None:
+        """The rates of the tier that answered; None where it, or a part of what was used, has no known price."""
+        if usage[_FIRST_EXTRA:] == PLAIN:
+            return self
+        rates = self.tiers.get(usage.tier) if usage.tier else self
+        if rates is None or any(getattr(usage, name) for name in rates.unpriced):
+            return None
+        return rates
+
     def pico(self, usage: Usage) -> int:
-        """The price of one request's usage in pico-dollars, rounded once, half to even."""
+        """The price of one request's usage in pico-dollars, rounded once, half to even.
+
+        At these rates, whatever `usage.tier` says; `covering` gives those that apply.
+        """
         ladder = self._ladder
         rung = ladder[0][1]
         if len(ladder) > 1:
@@ -100,10 +106,12 @@ class Rates:
             for start, rates in ladder:
                 if whole > start:
                     rung = rates
-        fresh, cached, cache_write, output, reasoning, request = rung
-        total = usage.fresh * fresh + usage.output * output + request
+        total = usage.fresh * rung[1] + usage.output * rung[4] + rung[0]
         if usage.cached or usage.cache_write or usage.reasoning:
-            total += usage.cached * cached + usage.cache_write * cache_write + usage.reasoning * reasoning
+            total += usage.cached * rung[2] + usage.cache_write * rung[3] + usage.reasoning * rung[5]
+        extras = usage[_FIRST_EXTRA:]
+        if extras != PLAIN:
+            total += sum([getattr(usage, name) * rate for name, rate in zip(EXTRAS, rung[6:], strict=True)])
         unit = self._unit
         if unit == 1:
             return total
@@ -128,7 +136,9 @@ class RateCard:
     """Looks rates up and remembers them. `provider`: genai-prices' id, '' to tell it by the upstream's address."""
 
     def __init__(self, own: Mapping[str, OwnPrice], provider: str = "", upstream_url: str = "") -> None:
-        self._own = {model: _own_rates(price) for model, price in own.items()}
+        self._own_rows = {model: tuple(price.rows()) for model, price in own.items()}
+        # One that always was and will be needs no look-up by date.
+        self._own = {model: rates_of(rows, 0) for model, rows in self._own_rows.items() if not _dated(rows)}
         self._provider = provider or None
         self._url = upstream_url or None
         self._known: OrderedDict[tuple[str, int], Rates | None] = OrderedDict()
@@ -136,7 +146,8 @@ class RateCard:
     def price(self, model: str, usage: Usage, at_s: float) -> Price | None:
         """The price of `usage` on `model` at that moment (seconds since the epoch); None where it is unknown."""
         rates = self.rates(model, at_s)
-        return None if rates is None else Price(rates.pico(usage), rates.source)
+        covering = None if rates is None else rates.covering(usage)
+        return None if covering is None else Price(covering.pico(usage), covering.source)
 
     def rates(self, model: str, at_s: float) -> Rates | None:
         """The rates of a model at that moment; None where they are unknown."""
@@ -156,7 +167,18 @@ class RateCard:
 
     def owns(self, model: str) -> bool:
         """Whether the configuration itself prices this model."""
-        return model in self._own
+        return model in self._own_rows
+
+    def rows(self, model: str) -> tuple[PriceRow, ...]:
+        """All rows of a model, of every date: the configuration's own, and the table's where those begin some day."""
+        own = self._own_rows.get(model, ())
+        if not model or (own and own[0].valid_from is None):
+            return own
+        listed = price_table.find(model, self._provider, self._url)
+        if listed is not None:
+            return own + listed.rows
+        others = {each.provider: each.rows for each in price_table.listings(model)}
+        return own + (others["openai"] if "openai" in others else next(iter(others.values()), ()))
 
     def describe(self, model: str, at_s: float) -> dict[str, Any] | None:
         """The rates as plain values for a person, with source and the table's date; None where they are unknown."""
@@ -164,129 +186,100 @@ class RateCard:
         if rates is None:
             return None
         shown: dict[str, Any] = {"model": model}
-        for name in ("fresh", "cached", "cache_write", "output", "reasoning"):
+        for name in _FIVE:
             rate: Tiered = getattr(rates, name)
-            steps = "".join(f"; past {start:,} input tokens ${stepped}" for start, stepped in rate.steps)
             label = "input" if name == "fresh" else name
-            shown[f"{label}_usd_per_mtok"] = f"${rate.base}{steps}"
+            shown[f"{label}_usd_per_mtok"] = _said(rate)
+        for name, rate in rates.more.items():
+            if name == "searches":
+                shown["search_usd"] = f"${rate.base / 10**6}"
+            else:
+                shown[f"{name}_usd_per_mtok"] = _said(rate)
         if rates.request:
             shown["request_usd"] = f"${rates.request / 10**6}"
+        if rates.tiers:
+            shown["other_tiers"] = ", ".join(rates.tiers)
         shown["source"] = rates.source
         if not self.owns(model):
-            shown["table"] = _age(at_s)
+            shown["table"] = price_table.age(at_s)
         return shown
 
     def _look_up(self, model: str, at_s: float) -> Rates | None:
-        """Searches genai-prices' table itself: the library's own look-up remembers every unknown name for ever."""
-        from genai_prices.data_snapshot import find_provider_by_id, get_snapshot
-
-        if len(model) > _LONGEST_NAME:
-            return None
-        providers = get_snapshot().providers
-
-        def by_name(name: str) -> Any:
-            return next((each for each in providers if each.model_match and each.model_match.is_match(name)), None)
-
-        model = model.lower()
-        tries = [(model, find_provider_by_id(providers, self._provider))] if self._provider else []
-        if self._url:
-            tries.append((model, next((each for each in providers if re.match(each.api_pattern, self._url)), None)))
-        tries.append((model, by_name(model)))
-        prefix, _, bare = model.partition("/")
-        if bare:
-            tries += [(bare, find_provider_by_id(providers, prefix)), (bare, by_name(bare))]
-        for name, provider in tries:
-            info = provider.find_model(name, all_providers=providers) if provider is not None else None
-            if info is not None:
-                return _table_rates(info.get_prices(datetime.fromtimestamp(at_s, UTC)), _edition())
-        return _listed_rates(providers, model, datetime.fromtimestamp(at_s, UTC))
+        """The configuration's rows where some hold at that moment, else the table's."""
+        own = rates_of(self._own_rows.get(model, ()), at_s)
+        if own is not None:
+            return own
+        listed = price_table.find(model, self._provider, self._url)
+        return rates_of(listed.rows, at_s) if listed is not None else _listed_rates(model, at_s)
 
 
-def _listed_rates(providers: Any, model: str, at: datetime) -> Rates | None:
+def _listed_rates(model: str, at_s: float) -> Rates | None:
     """The rates of a model by its exact id, wherever that is listed: OpenAI's, else those on which all providers agree.
 
     Names that say nothing of their provider (`text-embedding-3-small`) have a price this way behind any address. Where
     providers differ the price is unknown; where it is known, its source names whose it is.
     """
-    found = {
-        provider.id: _table_rates(info.get_prices(at), f"{_edition()}, by {provider.id}")
-        for provider in providers
-        for info in provider.models
-        if info.id.lower() == model
-    }
+    found = {listed.provider: rates_of(listed.rows, at_s) for listed in price_table.listings(model)}
     if "openai" in found:
         return found["openai"]
-    first = next(iter(found.values()), None)
-    agreed = first is not None and all(
-        rates is not None and replace(rates, source=first.source) == first for rates in found.values()
+    rates = list(found.values())
+    first = rates[0] if rates else None
+    if first is None or any(one is None or _bare(one) != _bare(first) for one in rates):
+        return None
+    return first if len(rates) == 1 else replace(first, tiers={})
+
+
+def _bare(rates: Rates) -> Rates:
+    """The rates without what tells lists apart that agree."""
+    return replace(rates, source="", tiers={})
+
+
+def rates_of(rows: Sequence[PriceRow], at_s: float) -> Rates | None:
+    """The rates that rows make at that moment; None where they don't price input tokens."""
+    by_tier = in_force(rows, at_s)
+    standard = by_tier.pop("", {})
+    if "fresh" not in standard:
+        return None
+    at = datetime.fromtimestamp(at_s, UTC)
+    source = max((row for row in rows if not row.tier and row.holds(at)), key=lambda row: row.rank).source
+    tiers = {tier: _rates(costs, source) for tier, costs in by_tier.items()}
+    return replace(_rates(standard, source), tiers=tiers)
+
+
+def _rates(costs: Mapping[str, Tiered], source: str) -> Rates:
+    """The rates of one tier. Reads and writes without a rate of their own cost what fresh input does, reasoning what
+    output does; images cost what text does. Audio, images made and searches never do, nor do writes for an hour where
+    writes have a rate."""
+    fresh = costs["fresh"]
+    output = costs.get("output", _NOTHING)
+    fee = costs.get("request", _NOTHING)
+    unpriced = {"audio_in", "audio_out", "image_out", "searches"}
+    if "audio_in" not in costs:
+        unpriced.add("audio_cached")
+    if "cache_write" in costs:
+        unpriced.add("cache_write_1h")
+    return Rates(
+        fresh=fresh,
+        cached=costs.get("cached", fresh),
+        cache_write=costs.get("cache_write", fresh),
+        output=output,
+        reasoning=costs.get("reasoning", output),
+        source=source,
+        request=fee.base,
+        more={name: costs[name] for name in EXTRAS if name in costs},
+        unpriced=frozenset(unpriced - costs.keys()),
     )
-    return first if agreed else None
 
 
-def _edition() -> str:
-    from importlib.metadata import version
-
-    return f"genai-prices {version('genai-prices')}"
+def _dated(rows: Sequence[PriceRow]) -> bool:
+    return any(row.valid_from or row.valid_until or row.hours for row in rows)
 
 
-def _age(at_s: float) -> str:
-    """How old the table is, by the newest change of a price that it knows and that is in force."""
-    from genai_prices.data_snapshot import get_snapshot
-
-    today = datetime.fromtimestamp(at_s, UTC).date()
-    newest = max(
-        start
-        for provider in get_snapshot().providers
-        for model in provider.models
-        if isinstance(model.prices, list)
-        for conditional in model.prices
-        if (start := getattr(conditional.constraint, "start_date", None)) is not None and start <= today
-    )
-    return f"newest change of a price {newest}, {(today - newest).days} days ago"
+def _said(rate: Tiered) -> str:
+    return f"${rate.base}" + "".join(f"; past {start:,} input tokens ${stepped}" for start, stepped in rate.steps)
 
 
 def _whole(rate: Decimal, scale: int) -> int:
     """rate x scale as an integer, exactly, whatever the context's precision."""
     numerator, denominator = rate.as_integer_ratio()
     return numerator * scale // denominator
-
-
-def _own_rates(price: OwnPrice) -> Rates:
-    def rate(value: Decimal | None, otherwise: Decimal) -> Tiered:
-        return Tiered(otherwise if value is None else value)
-
-    fresh, output = price.input_usd_per_mtok, price.output_usd_per_mtok
-    return Rates(
-        fresh=Tiered(fresh),
-        cached=rate(price.cached_usd_per_mtok, fresh),
-        cache_write=rate(price.cache_write_usd_per_mtok, fresh),
-        output=Tiered(output),
-        reasoning=rate(price.reasoning_usd_per_mtok, output),
-        source=price.source,
-    )
-
-
-def _table_rates(prices: Any, source: str) -> Rates | None:
-    """genai-prices' ModelPrice as rates; a missing cached or write rate is the fresh one, reasoning the output one."""
-
-    def rate(name: str) -> Tiered | None:
-        found = getattr(prices, name, None)
-        if found is None:
-            return None
-        if isinstance(found, Decimal):
-            return Tiered(found)
-        return Tiered(found.base, tuple((tier.start, tier.price) for tier in found.tiers))
-
-    fresh = rate("input_mtok")
-    if fresh is None:
-        return None
-    output = rate("output_mtok") or Tiered(Decimal(0))
-    return Rates(
-        fresh=fresh,
-        cached=rate("cache_read_mtok") or fresh,
-        cache_write=rate("cache_write_mtok") or fresh,
-        output=output,
-        reasoning=rate("output_reasoning_mtok") or output,
-        source=source,
-        request=fee.base * 1000 if (fee := rate("requests_kcount")) is not None else Decimal(0),
-    )

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["purge", "selector_of"]
 
-_TEXTS = ("key", "model", "scope", "source", "older_than")
+_TEXTS = ("key", "model", "tenant", "scope", "source", "older_than")
 
 
 async def purge(services: Services, asked: dict[str, Any]) -> dict[str, int]:
@@ -44,8 +44,9 @@ async def forget_texts(held: State, tenant: str) -> None:
 
 
 def selector_of(asked: Mapping[str, Any], now_s: float) -> Selector:
-    """`{"key", "model", "scope", "tags": ["doc=kb-17"], "source", "older_than": "7d"}`, all of them optional and all to
-    be met; {} is everything. `source` is short for the tag of that name. `older_than`: a span of time, or a date.
+    """`{"key", "model", "tenant", "scope", "tags": ["doc=kb-17"], "source", "older_than": "7d"}`, all of them optional;
+    all that are there must be met, and {} is everything. `scope`: what requests said in `x-farthing-scope`. `source` is
+    short for the tag of that name. `older_than`: a span of time, or a date.
 
     Raises ClientFault: another field, an empty one (which would purge more than was meant), a tag without a name.
     """
@@ -69,7 +70,8 @@ def selector_of(asked: Mapping[str, Any], now_s: float) -> Selector:
     return Selector(
         key=asked.get("key", ""),
         model=asked.get("model", ""),
-        scope=asked.get("scope", ""),
+        scope=asked.get("tenant", ""),
+        namespace=asked.get("scope", "").strip(),
         tags=tuple(tags),
         stored_before_s=before_s,
     )

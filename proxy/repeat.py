@@ -24,10 +24,15 @@ from farthing.cache.stage_exact import ID_PREFIX, Renderer
 from farthing.cache.store import Store
 from farthing.proxy import whole, wire
 from farthing.proxy.account import Account, cache_status
+from farthing.proxy.aliases import prefixes_of
+from farthing.proxy.aliases_answer import answered
 from farthing.proxy.body import IncomingBody
+from farthing.proxy.capture_record import Said
 from farthing.proxy.clock import Clock, Randomness, new_id
 from farthing.proxy.exchange import CacheStatus, Exchange, LocalReply
+from farthing.proxy.hit_again import Again, again_of
 from farthing.proxy.row import COLUMNS, Row
+from farthing.proxy.traces import Traces
 
 __all__ = ["Repeat", "Repeats"]
 
@@ -37,12 +42,16 @@ _PRICES_HOLD_S = 60.0  # prices are dated: what a hit saves is worked out anew a
 _BOOKKEEPING_BYTES = 4096
 _MOST_NAMED_BYTES = 8192  # target and headers of a request that is remembered
 _AT = {name: COLUMNS.index(name) for name in ("id", "ts", "latency_ms", "ttft_ms", "overhead_ms", "stage_ms")}
+_MONEY = slice(COLUMNS.index("baseline_usd"), COLUMNS.index("modelled") + 1)
 _EACH_TIME = frozenset({"age", "cache-status", "x-farthing-id", "x-farthing-overhead-ms", "date"})
 
 
 @dataclass(frozen=True, slots=True)
 class Repeat:
-    """What stays the same. `row`: the ledger row's values, in order. `head`: the header lines that don't change."""
+    """What stays the same. `row`: the ledger row's values, in order. `head`: the header lines that don't change.
+    `again`: what a long prompt saves, which the provider's own cache makes another amount each time. `said`: what may
+    be captured of it.
+    """
 
     entry: Entry
     template: Template
@@ -52,12 +61,15 @@ class Repeat:
     credential: str
     until_s: float
     size: int
+    again: Again | None
+    said: Said | None = None
 
 
 class Repeats:
     """Remembers the latest hits, within `limit_bytes`; 0 turns the short way off.
 
     `passable`: whether a request may pass without the stages that this way leaves out (switch, limits, breaker).
+    `products`: other gateways whose headers are understood.
     """
 
     def __init__(
@@ -70,6 +82,8 @@ class Repeats:
         clock: Clock,
         randomness: Randomness,
         limit_bytes: int,
+        products: tuple[str, ...] = (),
+        traces: Traces | None = None,
     ) -> None:
         self._store = store
         self._renderer = renderer
@@ -79,6 +93,9 @@ class Repeats:
         self._clock = clock
         self._randomness = randomness
         self._limit = limit_bytes
+        self._products = products
+        self._prefixes = prefixes_of(products)
+        self._traces = traces
         self._bytes = 0
         self._known: OrderedDict[Place, Repeat] = OrderedDict()
 
@@ -92,7 +109,7 @@ class Repeats:
         body = source.arrived()
         if body is None:
             return None
-        place = place_of(request, body)
+        place = place_of(request, body, self._prefixes)
         known = self._known.get(place)
         if known is None or known.credential in self._barred or not self._passable():
             return None
@@ -109,9 +126,13 @@ class Repeats:
         body = known.template.render(known.id_prefix + token(12), int(now_s))
         ready_ms = (clock.tick_s() - begun_tick) * 1000
         entry = known.entry
+        again = known.again
+        if again is not None:
+            again.reckon(self._account.rates, self._account.counterfactual, now_s)
+        saved = "" if again is None else again.header
         head = whole.head_with(
             known.head,
-            f"Date: {whole.date_of(int(now_s))}\r\nAge: {max(0, int(now_s - entry.stored_s))}\r\n"
+            f"{saved}Date: {whole.date_of(int(now_s))}\r\nAge: {max(0, int(now_s - entry.stored_s))}\r\n"
             f"x-farthing-id: {name}\r\n"
             f"Cache-Status: {cache_status(CacheStatus.HIT_EXACT, entry.expires_s - now_s)}\r\n"
             f"x-farthing-overhead-ms: {ready_ms:.3f}\r\n",
@@ -122,39 +143,53 @@ class Repeats:
         row[_AT["id"]], row[_AT["ts"]] = name, now_s
         row[_AT["latency_ms"]] = row[_AT["overhead_ms"]] = (clock.tick_s() - begun_tick) * 1000
         row[_AT["ttft_ms"]] = ready_ms
+        if again is not None:
+            row[_MONEY] = again.columns
+        made = Row._make(row)
+        if self._traces is not None:
+            self._traces.note(name, request.headers.get("traceparent"))
         if self._account.ledger is not None:
-            self._account.ledger.append(Row._make(row))
+            self._account.ledger.append(made)
+        if known.said is not None and self._account.capture is not None:
+            self._account.capture.append(known.said, made)
         await whole.drained(request, body)
 
     def learn(self, request: web.BaseRequest, ex: Exchange, reply: LocalReply) -> None:
         """Remember this hit, unless what it hangs on can't be told from its bytes."""
-        body, controls, now_s = ex.body, ex.controls, self._clock.now_s()
+        body, controls, now_s = ex.body_in or ex.body, ex.controls, self._clock.now_s()
         if ex.cache is not CacheStatus.HIT_EXACT or body is None or ex.key.partition(".")[1] or not self._limit:
             return
         if controls.max_age_s is not None or not whole.sendable(request, reply.status):
             return
         entry = self._store.held(ex.key, now_s)
         template = None if entry is None else self._renderer.known(entry, stream=ex.stream, usage=ex.asks_usage)
-        place = place_of(request, body)
+        place = place_of(request, body, self._prefixes)
         named = len(place[0]) + sum(len(name) + len(value) for name, value in place[1])
         size = len(body) + 2 * named + _BOOKKEEPING_BYTES + (0 if entry is None else len(entry.body))
         if entry is None or template is None or size * 8 > self._limit or named > _MOST_NAMED_BYTES:
             return
-        headers = dict(reply.headers) | self._account.headers_at_end(ex)
+        own = self._account.headers_at_end(ex)
+        headers = dict(reply.headers) | own
+        if self._products:
+            headers |= answered(self._products, ex, own)
         row = list(self._account.row_of_hit(ex))
+        again = again_of(ex)
+        each_time = _EACH_TIME if again is None else _EACH_TIME | {"x-farthing-saved-usd"}
         row[_AT["stage_ms"]] = "{}"
         self._forget(place)
         self._known[place] = Repeat(
             entry=entry,
             template=template,
             id_prefix=ID_PREFIX.get(ex.endpoint, ""),
-            head=wire.lines_of((name, value) for name, value in headers.items() if name.lower() not in _EACH_TIME),
+            head=wire.lines_of((name, value) for name, value in headers.items() if name.lower() not in each_time),
             row=row,
             credential=ex.credential,
             until_s=now_s + _PRICES_HOLD_S,
-            size=size,
+            size=size if again is None else size + again.size,
+            again=again,
+            said=None if self._account.capture is None else self._account.capture.said_in(ex),
         )
-        self._bytes += size
+        self._bytes += self._known[place].size
         while self._bytes > self._limit:
             self._forget(next(iter(self._known)))
 
@@ -164,8 +199,11 @@ class Repeats:
             self._bytes -= known.size
 
 
-def place_of(request: web.BaseRequest, body: bytes) -> Place:
-    """All of the request that can change its answer: its target, the headers that tell something, its bytes."""
+def place_of(request: web.BaseRequest, body: bytes, prefixes: tuple[str, ...]) -> Place:
+    """All of the request that can change its answer: its target, the headers that tell something, its bytes.
+
+    `prefixes`: how the names of other headers begin that tell something.
+    """
     headers = request.raw_headers
-    picked = wire.telling(tuple([name for name, _ in headers]))
+    picked = wire.telling(tuple([name for name, _ in headers]), prefixes)
     return request.raw_path, tuple([headers[at] for at in picked]), body

@@ -118,6 +118,11 @@ def money(pico: int) -> str:
     return f"{sign}${amount:.{2 - amount.adjusted()}f}"
 
 
+def is_loss(shown: str) -> bool:
+    """Whether a cell shows an amount below nothing, which must not look like a saving."""
+    return shown.startswith("-$")
+
+
 def dollars(pico: int) -> str:
     """Dollars to compute with: every digit, no exponent."""
     text = f"{Decimal(pico) * PICO:.12f}".rstrip("0").rstrip(".")
@@ -195,7 +200,7 @@ def table(figures: Figures) -> RenderableType:
         for i in range(max(len(head), 2)):
             made.add_column(head[i] if head else "", justify="right" if i else "left", no_wrap=i > 0, overflow="fold")
         for cells in rows:
-            made.add_row(*(Text(cell) for cell in cells))
+            made.add_row(*(Text(cell, style="red" if is_loss(cell) else "") for cell in cells))
         return made
 
     saved = [(CAUSE_NAMES[cause], money(amount)) for cause, amount in total.saved.items() if amount]

@@ -16,6 +16,7 @@ from farthing.proxy.report import (
     group_money,
     group_name,
     headline,
+    is_loss,
     iso,
     label,
     milliseconds,
@@ -32,9 +33,9 @@ __all__ = ["page"]
 # The causes' colours are Okabe and Ito's, which colour-blind readers can tell apart.
 STYLE = """
 :root { color-scheme: light dark; --ink: #1d2129; --soft: #59616e; --paper: #fbfaf7; --card: #fff; --line: #e4e1d8;
-  --good: #00684f; --warn: #8a4b00; --bar: #0072b2; --minus: #b5446e; }
+  --good: #00684f; --warn: #8a4b00; --bar: #0072b2; --minus: #b3261e; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e9e6df; --soft: #a3a8b1; --paper: #15171b; --card: #1d2026;
-  --line: #31353d; --good: #4cc9a0; --warn: #f0b34c; --bar: #56b4e9; --minus: #e58fb1; } }
+  --line: #31353d; --good: #4cc9a0; --warn: #f0b34c; --bar: #56b4e9; --minus: #f2867c; } }
 body { margin: 0 auto; max-width: 60rem; padding: 2rem 1rem 4rem; background: var(--paper); color: var(--ink);
   font: 15px/1.5 system-ui, sans-serif; font-variant-numeric: tabular-nums; }
 h1 { font-size: 1.5rem; line-height: 1.3; text-wrap: balance; } h2 { font-size: 1rem; margin: 2rem 0 .5rem; }
@@ -146,7 +147,12 @@ def section(title: str, head: Sequence[str], rows: Iterable[str]) -> str:
 def cells(rows: Iterable[Sequence[str]]) -> Iterable[str]:
     """Rows of plain cells."""
     for row in rows:
-        yield f"<tr>{''.join(f'<td>{text(cell)}</td>' for cell in row)}</tr>"
+        yield f"<tr>{''.join(cell(shown) for shown in row)}</tr>"
+
+
+def cell(shown: str) -> str:
+    """A plain cell; an amount below nothing in its own colour."""
+    return f'<td class="minus">{text(shown)}</td>' if is_loss(shown) else f"<td>{text(shown)}</td>"
 
 
 def listed(said: Sequence[str]) -> str:

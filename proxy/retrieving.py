@@ -135,6 +135,7 @@ class RetrievingStage(Quiet):
             call.started_tick = call.started_tick or call_now.started_tick
             call.first_byte_tick = call.first_byte_tick or call_now.first_byte_tick
             call.usage, call.model_served = call_now.usage, call_now.model_served or call.model_served
+            call.tier = call_now.tier
 
     async def _next(self, ex: Exchange, call: Call, answer: _Answer, spoken: Spoken, told: list[str]) -> None:
         """Make the next round's request of this one's answer, and note what this one used."""
@@ -142,7 +143,8 @@ class RetrievingStage(Quiet):
         assert body is not None
         usage, call.usage = call.usage, None
         if usage is None:
-            usage = await asyncio.to_thread(self._counted, ex, body, answer.call_now.answer)
+            counted = await asyncio.to_thread(self._counted, ex, body, answer.call_now.answer)
+            usage = counted._replace(tier=call.tier)
         call.earlier.append(usage)
         ex.body_out = await asyncio.to_thread(continued, ex.endpoint, body, spoken, told)
 

@@ -9,16 +9,19 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Mapping
+from functools import partial
 
 import orjson
 import structlog
 from aiohttp import web
 from multidict import CIMultiDict
 
-from farthing.cache import replay
+from farthing.cache import reshape
 from farthing.cache.flight import CutOff, Reader
+from farthing.cache.stage_exact import OFF_LOOP_BYTES
 from farthing.proxy import whole
 from farthing.proxy.account import Account
+from farthing.proxy.aliases_answer import answered, without_theirs
 from farthing.proxy.body import IncomingBody
 from farthing.proxy.clock import Clock, Randomness, new_id
 from farthing.proxy.config import Limits, Upstream
@@ -29,6 +32,7 @@ from farthing.proxy.observe import decoded
 from farthing.proxy.pipeline import Pipeline
 from farthing.proxy.repeat import Repeats
 from farthing.proxy.tasks import TaskGroup
+from farthing.proxy.traces import Traces
 
 __all__ = ["Relay"]
 
@@ -53,6 +57,8 @@ class Relay:
         upstream: Upstream,
         clock: Clock,
         randomness: Randomness,
+        products: tuple[str, ...] = (),
+        traces: Traces | None = None,
     ) -> None:
         self._pipeline = pipeline
         self._account = account
@@ -62,8 +68,10 @@ class Relay:
         self._upstream = upstream
         self._clock = clock
         self._randomness = randomness
+        self._traces = traces
         self._sent = whole.Sent()
-        self._headers = HeaderBook()
+        self._products = products
+        self._headers = HeaderBook(products=products)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """One exchange, from the client's head to the ledger."""
@@ -82,6 +90,8 @@ class Relay:
             received_s=now_s,
             received_tick=begun_tick,
         )
+        if self._traces is not None:
+            self._traces.note(ex.id, request.headers.get("traceparent"))
         if facts.waits and request.transport is not None:
             request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")  # RFC 9110, 10.1.1
         try:
@@ -111,7 +121,7 @@ class Relay:
         try:
             reply = await self._pipeline.answer(ex)
             if isinstance(reply, LocalReply):
-                ex.served = reply.served
+                ex.served, ex.given = reply.served, reply.body
                 response = await self._send(request, ex, reply.status, CIMultiDict(reply.headers), reply.body)
                 self.repeats.learn(request, ex, reply)
                 return response
@@ -185,7 +195,10 @@ class Relay:
         """A client that wanted a whole answer joined a stream."""
         pieces = [frame.body async for frame in reader.frames()]
         counted = ex.call is not None and ex.call.usage is not None
-        body = replay.assemble(b"".join(pieces)) if head.status == 200 and counted else None
+        sse, body = b"".join(pieces), None
+        if head.status == 200 and counted:
+            work = partial(reshape.assemble, sse, ex.endpoint)
+            body = await asyncio.to_thread(work) if len(sse) > OFF_LOOP_BYTES else work()
         if body is None:
             own = self._pipeline.alone(ex)
             return await self._relay(request, ex, own)
@@ -231,7 +244,10 @@ class Relay:
     async def _prepare(self, request: web.BaseRequest, ex: Exchange, head: Head) -> web.StreamResponse:
         ex.status = head.status
         headers = head.headers.copy()
-        headers.update(self._account.headers_at_head(ex))
+        own = self._account.headers_at_head(ex)
+        headers.update(own)
+        if self._products:
+            headers.update(answered(self._products, ex, own))
         if ex.optimise and ex.endpoint is not Endpoint.OTHER:
             headers.popall("Content-Length", None)
         response = web.StreamResponse(status=head.status, headers=headers)
@@ -245,6 +261,9 @@ class Relay:
         ex.status = status
         response: web.StreamResponse = self._sent
         own = self._account.headers_at_end(ex)
+        if self._products:
+            headers = without_theirs(headers, self._products)
+            own |= answered(self._products, ex, own)
         if whole.sendable(request, status):
             pairs = [pair for pair in headers.items() if pair[0].lower() not in _REPLACED]
             if "Date" not in headers:

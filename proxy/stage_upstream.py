@@ -160,7 +160,7 @@ class UpstreamStage(Quiet):
             own += (_shown_as(ex.original.headers, secret.get_secret_value()),)
         if ex.body is not None or "Content-Length" not in ex.original.headers:
             return facts.sent(drop, own)
-        return Lines([*wire.forwarded(ex.original.headers.items(), drop=drop), *own])
+        return Lines([*wire.forwarded(ex.original.headers.items(), drop=drop | facts.aliased), *own])
 
     def _drop(self, answer: Connection) -> None:
         """Leave the rest of an answer unread."""
@@ -203,7 +203,7 @@ class UpstreamStage(Quiet):
                     await sink.write(tail, usage_only=usage_only)
         finally:
             if observer is not None:
-                call.usage, call.model_served = observer.usage, observer.model
+                call.usage, call.model_served, call.tier = observer.usage, observer.model, observer.tier
         call.complete = True
         if understood and (body := sink.body()) is not None:
             call.answer = decoded(body, head.headers, 8 * self.limits.buffer_bytes)

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 import orjson
 
 from farthing.proxy import wire
+from farthing.proxy.aliases import under
+from farthing.proxy.aliases_body import TakenOut, take_out
 from farthing.proxy.config import Auth, Limits
 from farthing.proxy.errors import ClientFault
 from farthing.proxy.exchange import GO_ON, Endpoint, Exchange, Quiet, Verdict
@@ -86,6 +88,8 @@ class AdmitStage(Quiet):
         facts = ex.original.facts
         ex.credential, ex.tenant = self.tenants.identify(facts.credential)
         ex.controls = facts.controls()
+        if facts.told:
+            ex.decisions.extend(facts.told)
         if self.limits.max_in_flight and self.in_flight > self.limits.max_in_flight:
             raise ClientFault(
                 f"more than {self.limits.max_in_flight} requests are under way (limits.max_in_flight)",
@@ -111,9 +115,13 @@ class AdmitStage(Quiet):
 
 @dataclass(slots=True)
 class ParseStage(Quiet):
-    """Body -> request. What isn't understood is passed on untouched, with the reason."""
+    """Body -> request. What isn't understood is passed on untouched, with the reason.
+
+    `products`: other gateways whose words in the body are farthing's to read, and not the upstream's.
+    """
 
     limit_bytes: int
+    products: tuple[str, ...] = ()
     name: str = field(default="parse", init=False)
     hard: bool = field(default=True, init=False)
 
@@ -131,7 +139,7 @@ class ParseStage(Quiet):
         if body is None or len(body) > min(self.limit_bytes, _OFF_LOOP_BYTES):
             return self._wait_for(ex)
         ex.body = body
-        return self._note(ex, wire.read_body(body))
+        return self._note(ex, *self._understood(ex, body))
 
     async def _wait_for(self, ex: Exchange) -> Verdict:
         """A body that is still coming, or takes long to be read."""
@@ -139,14 +147,24 @@ class ParseStage(Quiet):
         if ex.body is None:
             ex.cache_reason = "body is longer than limits.parse_bytes"
             return GO_ON
-        large = len(ex.body) > _OFF_LOOP_BYTES
-        return self._note(ex, await asyncio.to_thread(wire.read_body, ex.body) if large else wire.read_body(ex.body))
+        if len(ex.body) > _OFF_LOOP_BYTES:
+            return self._note(ex, *await asyncio.to_thread(self._understood, ex, ex.body))
+        return self._note(ex, *self._understood(ex, ex.body))
 
-    def _note(self, ex: Exchange, body: wire.Body | str) -> Verdict:
+    def _understood(self, ex: Exchange, body: bytes) -> tuple[wire.Body | str, TakenOut | None]:
+        """The body, or the reason why it isn't understood; and what in it was said to farthing. For any thread."""
+        read = wire.read_body(body)
+        if not self.products or ex.controls.off or isinstance(read, str):
+            return read, None
+        return read, take_out(body, read.payload, self.products)
+
+    def _note(self, ex: Exchange, body: wire.Body | str, taken: TakenOut | None) -> Verdict:
         if isinstance(body, str):
             ex.cache_reason = body
             return GO_ON
         ex.payload, ex.exact, ex.plain, ex.cache_reason = body.payload, body.exact, body.plain, body.problem
+        if taken is not None:
+            self._take_over(ex, taken)
         model = body.payload.get("model")
         ex.model = model if isinstance(model, str) else ""
         ex.stream = body.payload.get("stream") is True
@@ -156,6 +174,14 @@ class ParseStage(Quiet):
             isinstance(own, dict) and own.get("include") is True
         )
         return GO_ON
+
+    def _take_over(self, ex: Exchange, taken: TakenOut) -> None:
+        ex.decisions.extend(taken.told)
+        ex.controls = under(ex.controls, taken.said)
+        if taken.fields and ex.payload is not None:
+            ex.body_in, ex.body = ex.body, taken.body
+            ex.payload = taken.of(ex.payload)
+            ex.exact = None if ex.exact is None else taken.of(ex.exact)
 
 
 @dataclass(slots=True)

@@ -120,6 +120,10 @@ class Tokenizer:
         """The tokens of a text. Special tokens in it are text like any other."""
         return self._count(text, encoding_name(model))
 
+    def ready(self, model: str) -> bool:
+        """Whether a text of this model can be counted at once; else its ranks are loaded first."""
+        return encoding_name(model) in self._encodings
+
     def count_request(self, endpoint: str, payload: Mapping[str, Any], model: str) -> int:
         """The input tokens of a request: chat, completions, embeddings, responses or messages; else 0."""
         return _Walk(self, encoding_name(model)).request(endpoint, payload)

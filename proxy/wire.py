@@ -142,15 +142,16 @@ _ALSO_TELLING = frozenset({"connection", "content-encoding", "content-type", "ex
 
 
 @lru_cache(maxsize=512)
-def telling(names: tuple[bytes, ...]) -> tuple[int, ...]:
+def telling(names: tuple[bytes, ...], prefixes: tuple[str, ...] = ()) -> tuple[int, ...]:
     """Which of these headers (places in the list) can change how a request is answered from a cache: what says who
-    calls, what is meant for farthing, what vendors let change an answer, and how the body is to be read.
+    calls, what is meant for farthing, what vendors let change an answer, how the body is to be read, and names that
+    begin with one of `prefixes` (lower case).
 
     All others (traces, user agents, request ids) may differ between two requests that are the same.
     """
     lower = [name.decode("latin-1").lower() for name in names]
     usual = {*_credentials(tuple(lower)), *vendor_headers(tuple(lower)), *_ALSO_TELLING}
-    return tuple(at for at, name in enumerate(lower) if name in usual or _asks((name,)))
+    return tuple(at for at, name in enumerate(lower) if name in usual or name.startswith(prefixes) or _asks((name,)))
 
 
 def credential(headers: MultiMapping[str]) -> str:

@@ -66,4 +66,4 @@ class Worth:
         self.later.observe(ex.tenant, ex.model, depth(ex.endpoint, turns_of(ex.endpoint, ex.payload or {})))
         usage = ex.call.usage if ex.call is not None else None
         if usage is not None:
-            self.last.note(keys, usage.tokens_in, usage.cached, self.clock.now_s())
+            self.last.note(keys, usage.tokens_in, usage.tokens_read, self.clock.now_s())

@@ -11,12 +11,15 @@ import pytest
 ROOT = Path(__file__).parent.parent
 ROOMS = ("proxy", "cache", "compress", "policies")
 LEAVES = {
+    "aliases",
     "clock",
     "errors",
     "exchange",
     "header_facts",
     "jsontext",
     "lexicon",
+    "price_rows",
+    "price_table",
     "prices",
     "sse",
     "tokens",
@@ -80,7 +83,8 @@ def test_only_the_task_group_makes_tasks() -> None:
 
 def test_importing_the_command_line_is_light() -> None:
     """Heavy libraries load when they are needed, so that `farthing --help` and a first request don't wait for them."""
-    heavy = ("faiss", "onnxruntime", "tiktoken", "genai_prices", "numpy", "scipy", "torch", "redis", "openai", "lxml")
+    heavy = {"faiss", "onnxruntime", "tiktoken", "genai_prices", "numpy", "scipy", "torch", "redis", "openai", "lxml"}
+    heavy |= {"opentelemetry", "requests"}
     code = f"import farthing.proxy.app, sys; print([name for name in {heavy!r} if name in sys.modules])"
     import sys
 

@@ -28,7 +28,7 @@ const off = (compress) => compress.tidy === 'off' && lossy(compress).every((mode
 function promise(compress) {
   $('compress-modes').replaceChildren(...Object.keys(FORMS).map((form) => {
     const [kind, words] = WORDS[compress[form]] ?? ['', compress[form]], saved = compress.saved_usd_today[form];
-    return el('li', { class: kind }, `${form}: ${words}${saved && Number(saved) ? `, ${money(saved)} saved today` : ''}`);
+    return el('li', { class: kind }, `${form}: ${words}`, saved && Number(saved) ? el('span', { class: Number(saved) < 0 ? 'minus' : '' }, `, ${money(saved)} saved today`) : null);
   }));
   const serves = lossy(compress).some((mode) => mode.startsWith('serve')), watches = lossy(compress).includes('observe');
   const bound = `at most ${percent(compress.max_worse)} of the answers to changed requests may be worse, ${percent(compress.confidence)} sure`;

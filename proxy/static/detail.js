@@ -79,7 +79,7 @@ function facts(row) {
     ['experiment', [row.experiment, row.arm].filter(Boolean).join(', arm ')], ['key', row.key_hash], ['flight', row.flight_id], ['configuration', row.config_id],
   ];
   return el('dl', { class: 'facts' }, ...list.filter(([, value]) => value !== '' && value !== null && value !== undefined)
-    .map(([name, value]) => el('div', {}, el('dt', {}, name), el('dd', {}, value))));
+    .map(([name, value]) => el('div', {}, el('dt', {}, name), el('dd', { class: String(value).startsWith('-$') ? 'minus' : '' }, value))));
 }
 
 const decisions = (row) => table('Decisions', ['stage', 'decision', 'why'], (Array.isArray(row.decisions) ? row.decisions : []).map((each) => (Array.isArray(each) ? each : [each?.stage, each?.action, each?.reason])));

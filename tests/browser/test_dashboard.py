@@ -63,6 +63,22 @@ async def test_a_request_in_detail_by_keyboard(opened: Opener) -> None:
     assert not await page.locator("#detail").is_visible()
 
 
+async def test_losses_are_red_wherever_they_show(opened: Opener) -> None:
+    lost = {"baseline_usd": DOLLAR, "cost_usd": 2 * DOLLAR, "saved_prompt_cache_usd": -DOLLAR}
+    page = await opened([row(id="r1", **lost)])
+    await page.click("#recent button")
+    await page.wait_for_selector("#detail-body .story")
+    shown = page.locator(".minus", has_text="-$1.00")
+    assert await shown.count() == 5  # net saving, cause, group, recent request, its details
+    colours = {
+        await shown.nth(at).evaluate("each => getComputedStyle(each.querySelector('dd, #net') ?? each).color")
+        for at in range(5)
+    }
+    assert len(colours) == 1
+    red, green, blue = (int(part) for part in colours.pop().removeprefix("rgb(").removesuffix(")").split(","))
+    assert red > 1.5 * max(green, blue)
+
+
 async def test_an_empty_ledger_says_what_to_do(opened: Opener) -> None:
     page = await opened([], wait="empty")
     assert "/v1" in await page.inner_text("#snippet")

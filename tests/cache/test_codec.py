@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from farthing.cache.codec import Labels, decode, encode, peek
 from farthing.cache.entry import Entry
-from farthing.proxy.usage import Usage, UsageSource
+from farthing.proxy.usage import EXTRAS, Usage, UsageSource
 
 text = st.text(st.characters(), max_size=20)  # surrogates among them: raw header bytes come so
 counts = st.integers(0, 2**70)
@@ -37,11 +37,14 @@ entries = st.builds(
             output=counts,
             reasoning=counts,
             source=st.sampled_from(UsageSource),
+            **{name: st.just(0) | counts for name in EXTRAS},
+            tier=st.sampled_from(["", "flex"]),
         ),
     ),
     stored_s=st.floats(0, 4e9),
     expires_s=st.floats(0, 4e9),
     tags=st.lists(st.tuples(text, text), max_size=3).map(tuple),
+    namespace=text,
 )
 
 ENTRY = Entry(
@@ -57,6 +60,7 @@ ENTRY = Entry(
     stored_s=1_800_000_000.25,
     expires_s=1_800_086_400.5,
     tags=(("team", "search"),),
+    namespace="shop",
 )
 
 
@@ -143,7 +147,7 @@ def test_compresses_only_where_it_pays() -> None:
 
 def test_peek_reads_the_labels_from_the_start() -> None:
     raw = encode(ENTRY)
-    labels = Labels("0" * 32, "tenant-a", "small", "small-2026", ENTRY.stored_s, ENTRY.tags)
+    labels = Labels("0" * 32, "tenant-a", "small", "small-2026", ENTRY.stored_s, ENTRY.tags, "shop")
     assert peek(raw[:400]) == peek(raw) == labels
     assert peek(raw[:60]) is None
 

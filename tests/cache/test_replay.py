@@ -9,13 +9,12 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 
+from farthing.cache import reshape
 from farthing.cache.entry import Entry, Shape
 from farthing.cache.replay import (
-    can_serve,
     is_complete_stream,
     is_complete_whole,
     prepare,
-    split,
     with_identity,
     without_usage,
 )
@@ -24,25 +23,6 @@ from tests.fakes.completions import completions, sse, streams
 
 def entry(body: bytes, shape: Shape, endpoint: str = "chat") -> Entry:
     return Entry("k", "t", endpoint, "m", "m", shape, "application/json", body, None, 0.0, 1.0)
-
-
-@pytest.mark.parametrize(
-    ("endpoint", "shape", "want_stream", "expected"),
-    [
-        ("chat", "whole", True, True),
-        ("chat", "stream", False, True),
-        ("chat", "stream", True, True),
-        ("completions", "stream", True, True),
-        ("completions", "stream", False, False),
-        ("responses", "whole", True, False),
-        ("messages", "stream", False, False),
-        ("messages", "whole", False, True),
-        ("embeddings", "whole", False, True),
-        ("embeddings", "whole", True, False),
-    ],
-)
-def test_only_chat_is_served_in_the_other_shape(endpoint: str, shape: Shape, want_stream: bool, expected: bool) -> None:
-    assert can_serve(endpoint, shape, want_stream) is expected
 
 
 @given(completions())
@@ -281,7 +261,7 @@ def test_complete_streams(stream: bytes, endpoint: str, expected: bool) -> None:
 @given(completions())
 @settings(max_examples=30, deadline=None)
 def test_a_split_answer_takes_a_new_identity_too(answer: dict[str, Any]) -> None:
-    stream = split(json.dumps(answer).encode(), True)
-    renamed = split(json.dumps(answer | {"id": "n", "created": 9}).encode(), True)
+    stream = reshape.split(json.dumps(answer).encode(), "chat", include_usage=True)
+    renamed = reshape.split(json.dumps(answer | {"id": "n", "created": 9}).encode(), "chat", include_usage=True)
     assert stream is not None
     assert with_identity(stream, "stream", "n", 9) == renamed

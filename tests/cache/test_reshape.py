@@ -9,12 +9,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from farthing.cache import exact_json
-from farthing.cache.assemble import assemble
+from farthing.cache import exact_json, reshape
 from farthing.cache.replay import is_complete_stream, is_complete_whole, without_usage
-from farthing.cache.split import split
 from tests.fakes.completions import completions, sse, streams
 from tests.fakes.json_texts import spelled
+
+
+def assemble(stream: bytes) -> bytes | None:
+    return reshape.assemble(stream, "chat")
+
+
+def split(whole: bytes, usage: bool) -> bytes | None:
+    return reshape.split(whole, "chat", include_usage=usage)
 
 
 def one(delta: dict[str, Any], **more: Any) -> dict[str, Any]:

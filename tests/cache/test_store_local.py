@@ -461,6 +461,25 @@ async def test_a_file_of_version_1_opens_with_its_answers_their_times_and_tags(t
     await store.close()
 
 
+async def test_a_file_of_version_2_opens_and_namespaces_survive_a_restart(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    store = await opened(path)
+    await store.put(entry(1))
+    await store.close()
+    with sqlite3.connect(path) as db:
+        db.execute("ALTER TABLE entries DROP COLUMN namespace")
+        db.execute("PRAGMA user_version = 2")
+    db.close()
+    store = await opened(path)
+    assert await store.get(f"{1:032x}", NOW_S) == entry(1)
+    await store.put(entry(2)._replace(namespace="shop"))
+    await store.close()
+    store = await opened(path)
+    assert await store.purge(Selector(namespace="shop")) == (f"{2:032x}",)
+    assert (await store.stats()).entries == 1
+    await store.close()
+
+
 async def test_tags_survive_a_restart_and_damaged_ones_are_none(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     store = await opened(path)

@@ -137,12 +137,37 @@ def test_the_original_used_what_was_saved_more(fresh: int, cached: int, new: int
 
 
 def test_what_providers_cache() -> None:
-    assert provider_cache("gpt-5.1") == OPENAI
-    assert provider_cache("something-else") == OPENAI
-    assert provider_cache("deepseek-chat") == (Kind.AUTOMATIC, 64, 64, 300.0)
-    assert provider_cache("claude-sonnet-4-5-20250929") == ANTHROPIC
+    openai = OPENAI._replace(usual_s=600.0)
+    anthropic = ANTHROPIC._replace(charges_writes=True, look_back_blocks=20)
+    assert provider_cache("gpt-5.1") == openai
+    assert provider_cache("something-else") == openai
+    assert provider_cache("deepseek-chat") == ProviderCache(Kind.AUTOMATIC, 64, 64, 300.0, 10_800.0)
+    assert provider_cache("claude-sonnet-4-5-20250929") == anthropic
     assert provider_cache("anthropic/claude-haiku-4.5").minimum_tokens == 4096
     assert provider_cache("claude-3-haiku").minimum_tokens == 2048
+    assert provider_cache("claude-opus-5").minimum_tokens == 512
+    assert provider_cache("google/gemini-2.5-flash").minimum_tokens == 1024
+    assert provider_cache("gemini-3-pro").minimum_tokens == 4096
+    assert provider_cache("somebodys", "gemini").minimum_tokens == 4096
+    assert provider_cache("claude-opus-5", "none").kept_s == 0
+
+
+@pytest.mark.parametrize(
+    ("model", "charges"),
+    [
+        ("gpt-5.6", True),
+        ("openai/gpt-5.6-mini-2026-08-01", True),
+        ("gpt-6", True),
+        ("gpt-5.5", False),
+        ("gpt-5-2025-08-07", False),
+        ("gpt-4-1106-preview", False),
+        ("gpt-4o", False),
+        ("gpt-oss-120b", False),
+    ],
+)
+def test_openai_charges_for_writes_from_5_6_on(model: str, charges: bool) -> None:
+    cache = provider_cache(model)
+    assert (cache.charges_writes, cache.kept_s) == (charges, 1800 if charges else 600)
 
 
 # -- how many turns will come

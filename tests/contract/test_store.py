@@ -124,6 +124,32 @@ async def test_purges_what_matches_and_nothing_else(
 @pytest.mark.parametrize(
     ("selector", "gone"),
     [
+        (Selector(namespace="shop"), {0, 1}),
+        (Selector(namespace="shop", scope="t"), {0}),
+        (Selector(namespace="shop", scope="nobody"), set()),
+        (Selector(namespace="shop", key=f"{0:032x}"), {0}),
+        (Selector(namespace="shop", tags=(("doc", "kb-17"),)), set()),
+        (Selector(namespace="sho"), set()),
+        (Selector(scope="t"), {0, 2, 3}),
+    ],
+)
+async def test_purges_by_namespace(store: Store, clock: FakeClock, selector: Selector, gone: set[int]) -> None:
+    kept = [("t", "shop"), ("u", "shop"), ("t", "shop 2"), ("t", "")]
+    everything = [
+        entry(clock, f"{number:032x}", scope=tenant)._replace(namespace=namespace)
+        for number, (tenant, namespace) in enumerate(kept)
+    ]
+    for each in everything:
+        await store.put(each)
+        assert await store.get(each.key, clock.now_s()) == each
+    removed = await store.purge(selector)
+    assert set(removed) == {f"{number:032x}" for number in gone}
+    assert (await store.stats()).entries == len(kept) - len(gone)
+
+
+@pytest.mark.parametrize(
+    ("selector", "gone"),
+    [
         (Selector(tags=(("doc", "kb-17"),)), {0, 1, 2}),
         (Selector(tags=(("doc", "kb-1"),)), {3}),
         (Selector(tags=(("doc", "kb"),)), set()),

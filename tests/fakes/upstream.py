@@ -21,6 +21,9 @@ from typing import Any
 
 from aiohttp import web
 
+from tests.fakes.event_streams import in_shape
+from tests.fakes.prompt_cache import PromptCache
+
 __all__ = ["Call", "Script", "ScriptedUpstream", "raw_server", "scripted"]
 
 
@@ -30,12 +33,13 @@ class Script:
 
     `fetches`: where there is a tool `fetch_removed`, the model calls it in that many turns, with the handles that it
     reads in the conversation or with `handle`, after saying `first` and together with the client's own tool `beside`;
-    then it says which words of `looks_for` it has read.
+    then it says which words of `looks_for` it has read. `answer`: a whole answer, given in the shape asked for.
     """
 
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes | None = None
+    answer: dict[str, Any] | None = None
     wait_s: float = 0.0
     chunk_wait_s: float = 0.0
     chunk_bytes: int = 0
@@ -86,6 +90,7 @@ class ScriptedUpstream:
         self.most_at_once = 0
         self.default = Script()
         self.by_text: dict[str, Script] = {}
+        self.prompt_cache: PromptCache | None = None
         self._scripts: deque[Script] = deque()
 
     def script(self, *scripts: Script) -> None:
@@ -106,6 +111,8 @@ class ScriptedUpstream:
         named = [script for text, script in self.by_text.items() if text.encode() in call.body]
         script = named[0] if named else self._scripts.popleft() if self._scripts else self.default
         self.calls.append(call)
+        if self.prompt_cache is not None:
+            call.cached = self.prompt_cache.read(call.headers, call.body)
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
         try:
@@ -149,6 +156,10 @@ class ScriptedUpstream:
         if request.method == "POST" and path in answers:
             if not isinstance(asked, dict):
                 return self._fail(call, 400, "the body is not a JSON object")
+            if script.answer is not None:
+                call.tokens_in, call.cached, call.tokens_out = _used(script.answer["usage"])
+                kind, pieces = in_shape(path, asked, script.answer)
+                return await self._send(request, call, script, 200, {"Content-Type": kind, **script.headers}, pieces)
             try:
                 kind, pieces = answers[path](call, asked, script)
             except (TypeError, AttributeError, KeyError, ValueError):
@@ -174,6 +185,8 @@ class ScriptedUpstream:
         pieces: list[bytes],
     ) -> web.StreamResponse:
         call.status = status
+        if self.prompt_cache is not None and status == 200:
+            self.prompt_cache.keep(call.headers, call.body)
         stream = headers.get("Content-Type", "").startswith("text/event-stream")
         if script.gzip:
             pieces, headers = [gzip.compress(b"".join(pieces))], {**headers, "Content-Encoding": "gzip"}
@@ -355,20 +368,7 @@ class ScriptedUpstream:
             "tools": [],
             "usage": usage,
         }
-        if not asked.get("stream"):
-            return "application/json", [_dump(whole)]
-        begun = whole | {"status": "in_progress", "output": [], "usage": None}
-        events: list[dict[str, Any]] = [{"type": "response.created", "response": begun}]
-        place = {"item_id": "msg_1", "output_index": 0, "content_index": 0}
-        events.append({"type": "response.output_item.added", "output_index": 0, "item": item | {"content": []}})
-        events.append({"type": "response.content_part.added", **place, "part": part | {"text": ""}})
-        events += [{"type": "response.output_text.delta", **place, "delta": word, "logprobs": []} for word in words]
-        events.append({"type": "response.output_text.done", **place, "text": text, "logprobs": []})
-        events.append({"type": "response.content_part.done", **place, "part": part})
-        events.append({"type": "response.output_item.done", "output_index": 0, "item": item})
-        events.append({"type": "response.completed", "response": whole})
-        numbered = [event | {"sequence_number": number} for number, event in enumerate(events)]
-        return "text/event-stream", [_event(event, event["type"]) for event in numbered]
+        return in_shape("/v1/responses", asked, whole)
 
     def _messages(self, call: Call, asked: dict[str, Any], script: Script) -> tuple[str, list[bytes]]:
         words = self._count(call, _spoken(asked.get("messages")), script)
@@ -390,30 +390,7 @@ class ScriptedUpstream:
             "usage": {"input_tokens": call.tokens_in - call.cached, "output_tokens": call.tokens_out,
                       "cache_read_input_tokens": call.cached, "cache_creation_input_tokens": 0},
         }  # fmt: skip
-        if not asked.get("stream"):
-            return "application/json", [_dump(whole)]
-        start = whole | {"content": [], "stop_reason": None, "usage": whole["usage"] | {"output_tokens": 1}}  # type: ignore[operator]
-        events: list[dict[str, Any]] = [{"type": "message_start", "message": start}]
-        if words:
-            events.append({"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}})
-            events += [
-                {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": word}}
-                for word in words
-            ]
-            events.append({"type": "content_block_stop", "index": 0})
-        for index, block in enumerate(blocks, len(texts)):
-            given = json.dumps(block["input"])
-            events.append({"type": "content_block_start", "index": index, "content_block": block | {"input": {}}})
-            events += [
-                {"type": "content_block_delta", "index": index}
-                | {"delta": {"type": "input_json_delta", "partial_json": part}}
-                for part in ("", given[:9], given[9:])
-            ]
-            events.append({"type": "content_block_stop", "index": index})
-        ending = {"stop_reason": ended, "stop_sequence": None}
-        events.append({"type": "message_delta", "delta": ending, "usage": {"output_tokens": call.tokens_out}})
-        events.append({"type": "message_stop"})
-        return "text/event-stream", [_event(event, event["type"]) for event in events]
+        return in_shape("/v1/messages", asked, whole)
 
 
 def fetch_calls(asked: dict[str, Any], script: Script, answered: str) -> list[dict[str, Any]]:
@@ -431,6 +408,15 @@ def fetch_calls(asked: dict[str, Any], script: Script, answered: str) -> list[di
     if script.beside:
         calls.append({"id": "beside_0", "name": script.beside, "input": {}})
     return calls
+
+
+def _used(usage: dict[str, Any]) -> tuple[int, int, int]:
+    """Input, what of it was cached, and output, by the usage of any of the APIs."""
+    given, made = (
+        ("prompt_tokens", "completion_tokens") if "prompt_tokens" in usage else ("input_tokens", "output_tokens")
+    )
+    cached = usage.get("cache_read_input_tokens", 0)
+    return usage[given] + cached, cached or usage.get(f"{given}_details", {}).get("cached_tokens", 0), usage[made]
 
 
 def _spoken(turns: Any) -> str:

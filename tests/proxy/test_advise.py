@@ -12,7 +12,7 @@ from rich.console import Console, RenderableType
 from farthing.proxy.advise import Advice, drafted, overview
 from farthing.proxy.advise_page import overview_page, part_page
 from farthing.proxy.advise_requests import read_requests
-from farthing.proxy.config import ModelPrice
+from farthing.proxy.config_prices import ModelPrice
 from farthing.proxy.prices import RateCard
 from farthing.proxy.tokens import Tokenizer
 

@@ -14,7 +14,7 @@ from farthing.proxy.advise_ask import Asker, Budget, OutOfBudget, as_case
 from farthing.proxy.advise_find import find_parts
 from farthing.proxy.advise_requests import Asked, read_requests
 from farthing.proxy.advise_trial import Terms, cases_of, slice_of, try_draft
-from farthing.proxy.config import ModelPrice
+from farthing.proxy.config_prices import ModelPrice
 from farthing.proxy.prices import RateCard
 from farthing.proxy.tokens import Tokenizer
 from tests.fakes.upstream import Script, ScriptedUpstream, scripted

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from farthing.proxy.clock import FakeClock
-from farthing.proxy.config import Prices
+from farthing.proxy.config_prices import Prices
 from farthing.proxy.errand import Errands
 from farthing.proxy.prices import RateCard
 from tests.fakes.proxying import PRICES, Proxied, chat, proxied

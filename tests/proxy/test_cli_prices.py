@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import io
+import time
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 
-from farthing.proxy.cli_prices import check, show
-from farthing.proxy.config import Config, ModelPrice, Prices
+from farthing.proxy.cli_prices import check, recomputed, show
+from farthing.proxy.clock import SystemClock
+from farthing.proxy.config import Config
+from farthing.proxy.config_prices import ModelPrice, Prices
+from farthing.proxy.errors import ConfigFault
 from tests.fakes.rows import ledger, row
 
 HOSTILE = ["[/x]", "[bold]x[/bold]", "[red", "a\x1b[31mb", "a\u202eb", "m" * 380_000]
@@ -45,3 +51,103 @@ def test_an_own_price_under_a_hostile_name_is_shown_too(model: str) -> None:
     assert show(Config(prices=Prices(models={model: price})), model, None, on) == 0
     assert "[/y]\ufffd" in said(on)
     assert model.replace("\x1b", "\ufffd").replace("\u202e", "\ufffd") in said(on)
+
+
+def hosted(**more: object) -> Config:
+    machine = {"usd_per_hour": 3.6, "tokens_per_s": 500, "input_tokens_per_s": 10_000, "instances": 2, "busy": 0.5}
+    return Config.model_validate({"prices": {"models": {"llama": {"hosted": machine}}}, **more})
+
+
+def test_every_row_of_a_model_is_shown_with_its_tier_date_and_source() -> None:
+    on = console()
+    assert show(Config(), "gpt-5.5", None, on) == 0
+    shown = said(on)
+    for expected in ("272,000", "flex", "2026-10-12", "12.5", "genai-prices", "newest change of a price"):
+        assert expected in shown
+    out: list[Any] = []
+    assert show(Config(), "gpt-5.5", out.append, on) == 0
+    rows = out[0]["rows"]
+    assert {row["tier"] for row in rows} == {"standard", "flex", "priority", "fast", "batch"}
+    past = [row for row in rows if row["past_tokens"] == 272_000 and row["tier"] == "standard"]
+    assert {(row["direction"], row["cache"]): row["usd_per_million"] for row in past} == {
+        ("in", ""): "10",
+        ("in", "read"): "1",
+        ("out", ""): "45",
+    }
+
+
+def test_own_machines_at_full_load_on_the_average_and_as_the_ledger_saw_them(tmp_path: Path) -> None:
+    now_s = SystemClock().now_s()
+    rows = [
+        row(id="a", ts=now_s - 1000, model_served="llama", tokens_in_sent=1_000_000, tokens_out=50_000),
+        row(id="b", ts=now_s - 10, model_served="llama", cache="hit-exact", tokens_in_sent=0, tokens_out=9_000_000),
+        row(id="c", ts=now_s - 30 * 86_400, model_served="llama", tokens_in_sent=10**9, tokens_out=10**9),
+    ]
+    ledger(tmp_path / "ledger.db", rows).close()
+    out: list[Any] = []
+    assert show(hosted(state_dir=tmp_path), "llama", out.append, console()) == 0
+    found = out[0]["hosted"]
+    assert found["at_full_load"] == "$0.1 per million tokens read, $2 made"
+    assert found["on_the_average"] == "$0.2 and $4, busy 0.5 of the paid time"
+    assert 0.099 < float(found["measured_busy"]) <= 0.1  # 200 s of work in 1,000 s of two machines
+    assert "$1.90" in found["in_the_ledger"]  # $2 for 1,050,000 tokens
+    on = console()
+    assert show(hosted(state_dir=tmp_path / "none"), "llama", None, on) == 0
+    assert "at full load" in said(on)
+
+
+def test_no_price_and_no_ledger(tmp_path: Path) -> None:
+    on = console()
+    assert show(Config(), "nobodys-model", None, on) == 1
+    assert "no price is known" in said(on)
+    config = Config(state_dir=tmp_path)
+    assert check(config, on) == recomputed(config, "7d", None, on) == 3
+    with pytest.raises(ConfigFault, match="--since"):
+        recomputed(config, "yesterday", None, on)
+
+
+def test_what_a_ledgers_models_lack(tmp_path: Path) -> None:
+    def used(text: str) -> str:
+        return f'[{{"status":200,"usage":{text}}}]'
+
+    rows = [
+        row(id="a", model_served="gpt-4o", attempts_detail=used('{"audio_in":7}'), cost_usd=None),
+        row(id="b", model_served="gpt-4o", attempts_detail=used('{"tier":"scale"}'), cost_usd=None),
+        row(id="c", model_served="gpt-4o", attempts_detail=used('{"image_in":7}')),
+        row(id="d", model_served="gpt-4o", attempts_detail=used("7")),
+        row(id="e", model_served="gpt-4o", attempts_detail="usage"),
+        row(id="f", model_served="claude-sonnet-5", attempts_detail=used('{"cache_write_1h":7}')),
+        row(id="g", model_served="", model_requested="nobodys", cost_usd=None),
+        row(id="h", model_served="gpt-4", tokens_in_cached=9),
+    ]
+    ledger(tmp_path / "ledger.db", rows).close()
+    config, out = Config(state_dir=tmp_path), []
+    assert check(config, console(), out.append) == 1
+    found = {each["model"]: each for each in out[0]}
+    assert found["gpt-4o"]["tiers_without_price"] == {"scale": 1}
+    assert found["gpt-4o"]["tokens_without_price"] == {"audio_in": 7}
+    assert (found["gpt-4o"]["requests"], found["gpt-4o"]["requests_without_price"]) == (5, 2)
+    assert found["nobodys"]["source"] is None
+    assert found["gpt-4"]["priced_as_fresh_input"] == ["cached"]
+    assert check(config, console(), model="claude-sonnet-5") == 0
+    on = console()
+    assert check(config, on, model="gpt-4o") == 1
+    assert "tier 'scale' (1 requests); audio_in (7); 2 requests without a price" in said(on)
+
+
+def test_a_ledger_priced_again_says_what_differs(tmp_path: Path) -> None:
+    source = f"genai-prices {version('genai-prices')}"
+    plain = {"model_served": "gpt-4o", "tokens_in_sent": 1000, "attempts_detail": '[{"status":200}]', "ts": time.time()}
+    right = row(id="a", cost_usd=2_500_000_000, price_source=source, **plain)
+    rows = [right, right._replace(id="b", price_source="genai-prices 0.0.1", cost_usd=1)]
+    conn = ledger(tmp_path / "ledger.db", rows)
+    config, out = Config(state_dir=tmp_path), []
+    assert recomputed(config, "7d", out.append, console()) == 0
+    assert out[0]["rows"]["same"] == {"rows": 1, "then_usd": "0.002500000000", "now_usd": "0.002500000000"}
+    assert [(each["id"], each["source_now"]) for each in out[0]["examples"]] == [("b", source)]
+    conn.execute("update requests set cost_usd = 3 where id = 'a'")
+    conn.commit()
+    conn.close()
+    on = console()
+    assert recomputed(config, "7d", None, on) == 1
+    assert "differs" in said(on) and "0.000000000003" in said(on)

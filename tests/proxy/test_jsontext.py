@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from farthing.proxy.jsontext import element_spans, find, has_gaps, insert_member, members, minify, splice
+from farthing.proxy.jsontext import element_spans, find, has_gaps, insert_member, members, minify, splice, without
 from tests.fakes.json_texts import json_texts, spelled
 
 
@@ -252,3 +252,27 @@ def paths(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[
     elif isinstance(value, list):
         for i, item in enumerate(value):
             yield from paths(item, (*path, i))
+
+
+@given(
+    st.dictionaries(st.sampled_from('abcdé"\\'), json_texts(), max_size=6),
+    st.sets(st.sampled_from('abcdé"\\x')),
+    st.data(),
+)
+@settings(max_examples=200, deadline=None)
+def test_without_takes_members_out_and_nothing_else(
+    given_: dict[str, str], keys: set[str], data: st.DataObject
+) -> None:
+    gap = st.sampled_from(["", " ", "\n\t"])
+    inner = f",{data.draw(gap)}".join(
+        f"{json.dumps(key)}{data.draw(gap)}:{data.draw(gap)}{value}" for key, value in given_.items()
+    )
+    text = f"{data.draw(gap)}{{{data.draw(gap)}{inner}{data.draw(gap)}}}".encode()
+
+    left = without(text, keys)
+
+    kept = {key: value for key, value in given_.items() if key not in keys}
+    assert {m.key: left[m.start : m.end] for m in members(left)} == {k: v.strip().encode() for k, v in kept.items()}
+    assert without(left, keys) == left
+    if kept == given_:
+        assert left == text

@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from farthing.proxy.config import ModelPrice
+from farthing.proxy.config_prices import ModelPrice
 from farthing.proxy.prices import RateCard
 from farthing.proxy.usage import Usage
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC).timestamp()
+MOMENT = datetime.fromtimestamp(NOW, UTC)
 CARD = RateCard({}, "", "")
 MODELS = [
     "gpt-4o-mini",
@@ -157,54 +158,155 @@ def test_what_is_described_names_rates_and_source() -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "fresh", "cached", "cache_write", "output"),
+    ("model", "tier", "fresh", "cached", "cache_write", "cache_write_1h", "output"),
     [
-        ("gpt-5.6", "4", "0.4", "5", "20"),
-        ("claude-sonnet-5", "2", "0.2", "2.5", "10"),
-        ("claude-opus-5", "5", "0.5", "6.25", "25"),
-        ("gemini-3.5-flash", "1.5", "0.15", "1.5", "9"),  # no write rate: as fresh
+        ("gpt-5.6", "", "4", "0.4", "5", None, "20"),
+        ("gpt-5.6", "flex", "2", "0.2", "2.5", None, "10"),
+        ("gpt-5.6", "priority", "8", "0.8", "10", None, "40"),
+        ("claude-sonnet-5", "", "2", "0.2", "2.5", "4", "10"),
+        ("claude-sonnet-5", "batch", "1", "0.1", "1.25", "2", "5"),
+        ("claude-opus-5", "", "5", "0.5", "6.25", "10", "25"),
+        ("claude-opus-5", "fast", "10", "1", "12.5", "20", "50"),
+        ("gemini-3.5-flash", "", "1.5", "0.15", "1.5", "1.5", "9"),  # no write rate: as fresh
     ],
 )
-def test_worked_examples(model: str, fresh: str, cached: str, cache_write: str, output: str) -> None:
+def test_worked_examples(
+    model: str, tier: str, fresh: str, cached: str, cache_write: str, cache_write_1h: str | None, output: str
+) -> None:
     """One request with tokens in every bucket, against sums done by hand from the published rates."""
-    price = CARD.price(model, Usage(fresh=1000, cached=2000, cache_write=300, output=40, reasoning=7), NOW)
+    usage = Usage(fresh=1000, cached=2000, cache_write=300, output=40, reasoning=7, tier=tier)
     by_hand = 1000 * Decimal(fresh) + 2000 * Decimal(cached) + 300 * Decimal(cache_write) + 47 * Decimal(output)
-
+    price = CARD.price(model, usage, NOW)
     assert price is not None
     assert price.usd == by_hand / 10**6
 
+    hour = CARD.price(model, usage._replace(cache_write_1h=500), NOW)
+    if cache_write_1h is None:
+        assert hour is None  # writes cost extra there, and nobody says what an hour's would
+    else:
+        assert hour is not None
+        assert hour.usd == (by_hand + 500 * Decimal(cache_write_1h)) / 10**6
 
-@settings(max_examples=150, deadline=None)
+
+def test_deepseek_chat_costs_what_the_table_says_by_the_hour_of_the_day() -> None:
+    """Another map in use has 0.28, 0.028 and 0.42 at any hour: who pays that declares it."""
+    rates = {"input": "0.28", "cached": "0.028", "output": "0.42"}
+    declared = ModelPrice(**{f"{name}_usd_per_mtok": Decimal(rate) for name, rate in rates.items()})
+    own = RateCard({"deepseek-chat": declared}).price("deepseek-chat", Usage(100, 200, output=30), NOW)
+    assert own is not None
+    assert own.usd == (100 * Decimal("0.28") + 200 * Decimal("0.028") + 30 * Decimal("0.42")) / 10**6
+    for hour, by_hour in ((12, ("0.27", "0.07", "1.1")), (20, ("0.135", "0.035", "0.55"))):
+        fresh, cached, output = map(Decimal, by_hour)
+        at_s = datetime(2026, 11, 23, hour, tzinfo=UTC).timestamp()
+        price = CARD.price("deepseek-chat", Usage(fresh=100, cached=200, output=30), at_s)
+        assert price is not None
+        assert price.usd == (100 * fresh + 200 * cached + 30 * output) / 10**6
+
+
+def test_past_the_cliff_every_bucket_and_tier_is_repriced() -> None:
+    below, above = Usage(fresh=200_000, cached=72_000, output=10), Usage(fresh=200_001, cached=72_000, output=10)
+    for tier, times in (("", 1), ("flex", Decimal("0.5"))):
+        for usage, rates in ((below, ("4", "0.4", "20")), (above, ("8", "0.8", "30"))):
+            price = CARD.price("gpt-5.6", usage._replace(tier=tier), NOW)
+            fresh, cached, output = map(Decimal, rates)
+            by_hand = usage.fresh * fresh + usage.cached * cached + usage.output * output
+            assert price is not None
+            assert price.usd == by_hand * times / 10**6
+
+
+@pytest.mark.parametrize("tier", ["scale", "turbo", "priority+us", "mixed"])
+def test_a_tier_that_nobody_prices_has_no_price(tier: str) -> None:
+    assert CARD.price("gpt-5.6", Usage(fresh=10, tier=tier), NOW) is None
+
+
+def test_before_anybody_looked_a_tier_has_no_price() -> None:
+    at_s = datetime(2026, 10, 1, tzinfo=UTC).timestamp()
+    assert CARD.price("gpt-5.6", Usage(fresh=10), at_s) is not None
+    assert CARD.price("gpt-5.6", Usage(fresh=10, tier="flex"), at_s) is None
+
+
+def test_audio_is_never_priced_as_text() -> None:
+    spoken = Usage(fresh=100, audio_in=200, output=30, audio_out=40)
+    price = CARD.price("gpt-audio", spoken, NOW)
+    assert price is not None
+    assert price.usd == (100 * Decimal("2.5") + 200 * 32 + 30 * 10 + 40 * 64) / 10**6
+    assert CARD.price("gpt-4o", spoken, NOW) is None  # the table has no rate for audio there
+    seen = CARD.price("gpt-4o", Usage(fresh=100, image_in=765), NOW)
+    assert seen == CARD.price("gpt-4o", Usage(fresh=865), NOW)  # images in are billed as text
+    assert CARD.price("gpt-4o", Usage(image_out=1), NOW) is None
+
+
+def test_web_searches_cost_what_they_cost() -> None:
+    price = CARD.price("claude-sonnet-5", Usage(fresh=1000, searches=3), NOW)
+    assert price is not None
+    assert price.usd == Decimal("0.002") + 3 * Decimal("0.01")
+    assert CARD.price("deepseek-chat", Usage(searches=1), NOW) is None
+
+
+TIERS = {"": {}, "batch": {"processing": "batch"}} | {tier: {"service_tier": tier} for tier in ("flex", "priority")}
+
+
+@settings(max_examples=300, deadline=None)
 @given(
     st.integers(0, 10**9),
-    *[st.integers(0, 300_000)] * 3,
-    *[st.integers(0, 50_000)] * 2,
+    st.sampled_from([*TIERS, "", ""]),
+    st.tuples(*[st.integers(0, 300_000)] * 3, *[st.integers(0, 50_000)] * 2),
+    st.tuples(*[st.just(0) | st.integers(0, 9_000)] * 3),
     st.integers(0, 365 * 86_400),
 )
 def test_every_model_of_the_table_like_the_table_itself(
-    which: int, fresh: int, cached: int, cache_write: int, output: int, reasoning: int, ago_s: int
+    which: int, tier: str, five: tuple[int, ...], more: tuple[int, ...], ago_s: int
 ) -> None:
-    """Their calculation with all buckets at once, on any model that is priced by tokens, at any moment of a year."""
+    """Their calculation with many buckets at once, on any model that is priced by tokens, at any moment of a year."""
     from genai_prices import Usage as TheirUsage
     from genai_prices.data_snapshot import get_snapshot
 
     listed = [(provider, model) for provider in get_snapshot().providers for model in provider.models]
+    if tier:  # few have any
+        listed = [(provider, model) for provider, model in listed if model.price_variants]
+    elif which % 3 == 0:
+        listed = [(one, model) for one, model in listed if model.get_prices(MOMENT).input_audio_mtok is not None]
     provider, model = listed[which % len(listed)]
     at_s = float(int(NOW) - ago_s)
     moment = datetime.fromtimestamp(at_s, UTC)
     if model.get_prices(moment).input_mtok is None or not model.is_match(model.id):
         return
-    given_usage = TheirUsage(
-        input_tokens=fresh + cached + cache_write,
-        cache_read_tokens=cached,
-        cache_write_tokens=cache_write,
-        output_tokens=output + reasoning,
-        output_reasoning_tokens=reasoning,
-    )
+    _, cached, cache_write, _, reasoning = five
+    hour, audio_in, audio_out = more
+    usage = Usage(*five, cache_write_1h=hour, audio_in=audio_in, audio_out=audio_out, tier=tier)
+    ours = RateCard({}, provider.id).price(model.id, usage, at_s)
+
     first = provider.find_model(model.id)
     assert first is not None
-    theirs = first.calc_price(given_usage, provider, genai_request_timestamp=moment)
-    ours = RateCard({}, provider.id).price(model.id, Usage(fresh, cached, cache_write, output, reasoning), at_s)
+    active = [
+        variant
+        for variant in first.price_variants or ()
+        if variant.when == TIERS[tier] and (variant.constraint is None or variant.constraint.active(moment))
+    ]
+    prices = first.get_prices(moment, TIERS[tier])
+    wanting = [
+        key
+        for key, count in (("input_audio_mtok", audio_in), ("output_audio_mtok", audio_out))
+        if count and getattr(prices, key) is None
+    ]
+    if hour and prices.cache_write_1h_mtok is None and prices.cache_write_mtok is not None:
+        wanting.append("cache_write_1h_mtok")
+    if wanting or (tier and not active):
+        assert ours is None
+        return
+    given_usage = TheirUsage(
+        input_tokens=usage.tokens_in,
+        cache_read_tokens=cached,
+        cache_write_tokens=cache_write + hour,
+        cache_write_1h_tokens=hour,
+        input_audio_tokens=audio_in,
+        output_tokens=usage.tokens_out,
+        output_audio_tokens=audio_out,
+        output_reasoning_tokens=reasoning,
+        # As it asks for them: of what is said both of audio and of the cache there is nothing here.
+        **dict.fromkeys(("cache_audio_read_tokens", "output_audio_reasoning_tokens", "cache_audio_write_tokens"), 0),
+    )
+    theirs = first.calc_price(given_usage, provider, genai_request_timestamp=moment, price_context=TIERS[tier])
 
     assert ours is not None
     assert abs(ours.usd - theirs.total_price) <= Decimal("5.01e-13")  # theirs is rounded to 28 digits along the way

@@ -88,6 +88,18 @@ def test_a_loss_is_said() -> None:
     assert "Optimising cost $0.000123 more than it saved." in render(figured(LOSS), "table")
 
 
+def test_losses_are_red_and_savings_are_not() -> None:
+    figures = figured(LOSS, HIT._replace(model_requested="other"), by=("model",))
+    shown = render(figures, "table", colour=True)
+    red = [part.partition("\x1b[0m")[0].strip() for part in shown.split("\x1b[31m")[1:]]
+    assert [cell for cell in red if cell] == ["-$0.000123"] * 2  # by cause, and of the model's group
+    page = render(figures, "html")
+    assert page.count('<td class="minus">-$0.000123</td>') == 2
+    assert page.count('class="minus"') == 3  # and the bar
+    both = render(figured(LOSS, MISS), "table", colour=True)
+    assert "\x1b[31m-$0.2501" in both  # the net saving, which is less than nothing
+
+
 @pytest.mark.parametrize("form", FORMATS)
 def test_unknown_prices_are_named_and_never_zero(form: str) -> None:
     shown = render(figured(MISS, UNPRICED, by=("model",)), form, width=200)

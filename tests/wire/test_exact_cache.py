@@ -359,6 +359,24 @@ async def test_purge(proxy: Proxied, up: ScriptedUpstream) -> None:
     assert how(await proxy.post(chat("b"))) == "miss"
 
 
+async def test_a_purge_of_a_scope_leaves_the_others(proxy: Proxied) -> None:
+    async def purge(**body: str) -> int:
+        answer = await proxy.client.post("/farthing/api/cache/purge", json=body, headers={"x-farthing-admin": "1"})
+        return int(answer.json()["purged"])
+
+    for scope in ("shop", "desk"):
+        await proxy.post(chat(), x_farthing_scope=scope)
+    await proxy.post(chat())
+    tenant = (await proxy.rows(3))[0]["tenant"]
+
+    assert await purge(scope="shop", tenant="somebody") == 0
+    assert await purge(scope="shop", tenant=tenant) == 1
+    assert how(await proxy.post(chat(), x_farthing_scope="shop")) == "miss"
+    assert how(await proxy.post(chat(), x_farthing_scope="desk")) == "hit-exact"
+    assert await purge(scope="desk") == 1
+    assert await purge(tenant=tenant) == 2
+
+
 async def test_an_answer_cut_by_its_own_limit_is_a_whole_answer(proxy: Proxied, up: ScriptedUpstream) -> None:
     choice = {"index": 0, "message": {"role": "assistant", "content": "cut"}, "finish_reason": "length"}
     up.script(Script(body=json.dumps({"id": "x", "object": "chat.completion", "created": 1, "model": "m",

@@ -1,7 +1,5 @@
 """A chat completion -> the chunks of the stream that amounts to it. Pure.
 
-`split` proves itself: it returns a stream only where assembling it gives the same value again.
-
 Source: OpenAI API reference, "The chat completion chunk object", and the streams that the API sends: the role comes
 first, the finish reason last, usage in a chunk of its own without choices, and `usage: null` in all others.
 """
@@ -11,48 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from farthing.cache.assemble import CHUNK, TEXTS, Unsure, a, merged
-from farthing.cache.exact_json import dumps, loads
+from farthing.cache.chat_assemble import CHUNK, TEXTS
+from farthing.cache.chunks import chunk_stream
+from farthing.cache.shaping import PIECE_CHARS, a, slices
 
-__all__ = ["split"]
-
-_ENVELOPE = ("id", "created", "model", "service_tier", "system_fingerprint")
-_PIECE_CHARS = 64
-_PIECES = 8
+__all__ = ["stream"]
 
 
-def split(whole: bytes, include_usage: bool) -> bytes | None:
-    """The stream of chunks that amounts to a chat completion, with `[DONE]`.
-
-    `include_usage`: whether the client asked for the chunk with the usage.
-    None where it isn't a chat completion that comes out of `assemble` unchanged.
-    """
-    try:
-        value = a(dict, loads(whole))
-        stream = _stream(value, usage=True)
-        if a(dict, merged(stream)) != value:
-            return None
-        return stream if include_usage else _stream(value, usage=False)
-    except (Unsure, ValueError, TypeError, RecursionError):
-        return None
-
-
-def _stream(value: dict[str, Any], *, usage: bool) -> bytes:
-    envelope = {"id": value.get("id"), "object": CHUNK} | {name: value[name] for name in _ENVELOPE if name in value}
-    said_once = {
-        name: item
-        for name, item in value.items()
-        if name not in _ENVELOPE and name not in ("object", "choices", "usage")
-    }
-    tail = {"usage": None} if usage and "usage" in value else {}
-    chunks = []
-    for choice in a(list, value.get("choices")):
-        for part in _parts(a(dict, choice)):
-            chunks.append(envelope | said_once | {"choices": [part]} | tail)
-            said_once = {}
-    if usage and value.get("usage") is not None:
-        chunks.append(envelope | {"choices": [], "usage": value["usage"]})
-    return b"".join(b"data: " + dumps(chunk) + b"\n\n" for chunk in chunks) + b"data: [DONE]\n\n"
+def stream(value: dict[str, Any], *, usage: bool) -> bytes:
+    """The chunks of a chat completion, with `[DONE]`; `usage`: with the chunk that says it. Raises Unsure."""
+    return chunk_stream(value, CHUNK, _parts, usage=usage)
 
 
 def _parts(choice: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -83,11 +49,11 @@ def _parts(choice: dict[str, Any]) -> Iterator[dict[str, Any]]:
         if not message.get(name):
             continue
         if name == "content" and logprobs and _aligned(message, logprobs):
-            for tokens in _slices(logprobs["content"], 1):
+            for tokens in slices(logprobs["content"], 1):
                 delta = {name: "".join(token["token"] for token in tokens)}
                 yield index | {"delta": delta} | going | {"logprobs": logprobs | {"content": tokens}}
         else:
-            for text in _slices(message[name], _PIECE_CHARS):
+            for text in slices(message[name], PIECE_CHARS):
                 yield index | {"delta": {name: text}} | going
     for i, call in enumerate(message.get("tool_calls") or []):
         yield from (
@@ -117,12 +83,5 @@ def _call_parts(call: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield call
         return
     yield call | {kind: inner | {growing: ""}}
-    for piece in _slices(a(str, text), _PIECE_CHARS):
+    for piece in slices(a(str, text), PIECE_CHARS):
         yield {kind: {growing: piece}}
-
-
-def _slices(whole: Any, least: int) -> Iterator[Any]:
-    """A text or list in at most eight pieces, none but the last shorter than `least`."""
-    size = max(least, -(-len(whole) // _PIECES))
-    for start in range(0, len(whole), size):
-        yield whole[start : start + size]

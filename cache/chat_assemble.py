@@ -1,8 +1,7 @@
 """Chunks of a chat stream -> the one JSON value that they amount to. Pure.
 
 Rules of this file:
-1. What isn't surely mergeable isn't merged: `assemble` returns None, and the caller counts a miss.
-2. Fields are kept as the stream had them. OpenAI's streams say `refusal: null` and `logprobs: null`, and so the
+1. Fields are kept as the stream had them. OpenAI's streams say `refusal: null` and `logprobs: null`, and so the
    assembled answer has them; they don't say `annotations: []`, and so it has none. Only `role` and `content` are
    always there, as in OpenAI's whole answers.
 
@@ -15,18 +14,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from farthing.cache.exact_json import dumps, loads
-from farthing.proxy.sse import DONE, events
+from farthing.cache.chunks import merged_chunks
+from farthing.cache.shaping import Unsure, a, agree, in_order, once
 
-__all__ = ["CHUNK", "TEXTS", "WHOLE", "Unsure", "a", "assemble", "merged"]
+__all__ = ["CHUNK", "TEXTS", "WHOLE", "merged"]
 
 CHUNK, WHOLE = "chat.completion.chunk", "chat.completion"
 TEXTS = ("reasoning_content", "reasoning", "content", "refusal")
 _LISTS = ("reasoning_details", "annotations")
-
-
-class Unsure(Exception):
-    """Nobody can know how these chunks belong together."""
 
 
 @dataclass(slots=True)
@@ -65,7 +60,7 @@ class _Choice:
             elif name == "text":
                 raise Unsure("a completion, not a chat")
             elif name != "index":
-                _agree(self.around, name, value)
+                agree(self.around, name, value)
 
     def _delta(self, delta: dict[str, Any]) -> None:
         for name, value in delta.items():
@@ -85,11 +80,11 @@ class _Choice:
                 self.legacy.inner.setdefault("function_call", {})
                 _inner(self.legacy, "function_call", "arguments", a(dict, value))
             elif name == "role":
-                _agree(self.said, name, a(str, value) or None)
+                agree(self.said, name, a(str, value) or None)
             elif name == "audio":
                 raise Unsure("audio comes in pieces of base64 that need not join")
             else:
-                _once(self.said, name, value)
+                once(self.said, name, value)
 
     def _tool_calls(self, parts: list[Any]) -> None:
         self.said.setdefault("tool_calls", None)
@@ -106,9 +101,9 @@ class _Choice:
                     call.inner.setdefault(name, {})
                     _inner(call, name, "arguments" if name == "function" else "input", a(dict, value))
                 elif name in ("id", "type"):
-                    _agree(call.once, name, value or None)
+                    agree(call.once, name, value or None)
                 elif name != "index":
-                    _once(call.once, name, value)
+                    once(call.once, name, value)
 
     def _logprobs(self, value: dict[str, Any]) -> None:
         for name, entries in value.items():
@@ -129,7 +124,7 @@ class _Choice:
             message[name] = "".join(texts)
         message |= self.lists
         if self.calls:
-            message["tool_calls"] = [call.whole() for call in _in_order(self.calls)]
+            message["tool_calls"] = [call.whole() for call in in_order(self.calls)]
         if self.legacy is not None:
             message |= self.legacy.whole()
         choice: dict[str, Any] = {"index": index, "message": message} | self.around
@@ -138,69 +133,13 @@ class _Choice:
         return choice
 
 
-def assemble(sse: bytes) -> bytes | None:
-    """The chat completion that a complete stream of chunks amounts to, as JSON.
-
-    Usage is the last one said. `obfuscation`, OpenAI's random padding, is dropped. None where the stream is not
-    complete (`[DONE]`, a finish reason for every choice) or its chunks are not surely mergeable: a name said twice, an
-    unknown field in more than one piece, envelopes that disagree, audio, an error.
-    """
-    try:
-        return dumps(merged(sse))
-    except (Unsure, ValueError, TypeError, RecursionError):
-        return None
-
-
 def merged(sse: bytes) -> dict[str, Any]:
-    """What `assemble` encodes. Raises Unsure, ValueError, RecursionError."""
-    top: dict[str, Any] = {}
-    choices: dict[int, _Choice] = {}
-    done = False
-    for event in events(sse):
-        if done or event.name == "error":
-            raise Unsure("an error, or something after the end")
-        if event.data == DONE:
-            done = True
-            continue
-        if not event.data:
-            continue
-        chunk = a(dict, loads(event.data))
-        if chunk.get("error") is not None:
-            raise Unsure("an error")
-        if (chunk.get("object") or CHUNK) != CHUNK:
-            raise Unsure("not a chat chunk")
-        for name, value in chunk.items():
-            _envelope(top, name, value)
-        for part in a(list, chunk.get("choices")):
-            index = a(dict, part).get("index")
-            if type(index) is not int:
-                raise Unsure("a choice without an index")
-            choices.setdefault(index, _Choice()).add(part)
-    if not done or not choices:
-        raise Unsure("not complete")
-    usage = {"usage": top.pop("usage")} if "usage" in top else {}
-    first = {name: top.pop(name) for name in ("id", "created", "model") if name in top}
-    if "id" not in first:
-        raise Unsure("no id")
-    whole = [choice.whole(index) for index, choice in zip(sorted(choices), _in_order(choices), strict=True)]
-    return {"id": first.pop("id"), "object": WHOLE} | first | {"choices": whole} | usage | top
+    """The chat completion that a complete stream of chunks amounts to: see `chunks.merged_chunks`.
 
-
-def _envelope(top: dict[str, Any], name: str, value: Any) -> None:
-    """Take note of a chunk's top-level field."""
-    if name in ("choices", "object", "obfuscation"):
-        return
-    if name == "usage":
-        if value is not None or name not in top:
-            top[name] = value
-    elif name == "created":
-        # Some servers stamp every chunk anew. The first stamp is the answer's; 0 is Azure's word for none.
-        if value or name not in top:
-            top[name] = top.get(name) or value
-    elif name in ("id", "model") and value == "":
-        top.setdefault(name, None)  # Azure's first chunk, which only tells what its filter found in the prompt
-    else:
-        _agree(top, name, value)
+    Unsure besides: a name said twice, an unknown field in more than one piece, audio.
+    Raises Unsure, ValueError, RecursionError.
+    """
+    return merged_chunks(sse, CHUNK, WHOLE, _Choice)
 
 
 def _inner(call: _Call, kind: str, growing: str, value: dict[str, Any]) -> None:
@@ -211,37 +150,4 @@ def _inner(call: _Call, kind: str, growing: str, value: dict[str, Any]) -> None:
             if item is not None:
                 call.pieces.setdefault((kind, name), []).append(a(str, item))
         else:
-            _once(call.inner[kind], name, None if item == "" else item)
-
-
-def _once(target: dict[str, Any], name: str, value: Any) -> None:
-    """Set a field that may come once: whether two pieces are parts or repetitions can't be known."""
-    if value is None:
-        target.setdefault(name, None)
-    elif target.get(name) is not None:
-        raise Unsure(f"{name} twice")
-    else:
-        target[name] = value
-
-
-def _agree(target: dict[str, Any], name: str, value: Any) -> None:
-    """Set a field that may come often, but always the same."""
-    if value is None:
-        target.setdefault(name, None)
-    elif target.get(name) not in (None, value):
-        raise Unsure(f"two values of {name}")
-    else:
-        target[name] = value
-
-
-def _in_order(parts: dict[int, Any]) -> list[Any]:
-    if sorted(parts) != list(range(len(parts))):
-        raise Unsure("indices with gaps")
-    return [parts[i] for i in range(len(parts))]
-
-
-def a(kind: type, value: Any) -> Any:
-    """The value, which must be of that kind. Raises Unsure."""
-    if not isinstance(value, kind):
-        raise Unsure(f"not a {kind.__name__}")
-    return value
+            once(call.inner[kind], name, None if item == "" else item)

@@ -1,0 +1,126 @@
+"""What the provider's prompt cache would have done for a request, had there been no proxy: an exchange's own answer.
+
+Rules of this file: each exchange arrives in the simulation once, when its usage is known, and the answer stays with it
+(`ex.would`), so that header and row tell one amount. A prompt below the provider's least length costs nothing here.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import orjson
+
+from farthing.proxy.exchange import Call, Exchange
+from farthing.proxy.prompt_trail import Trail
+from farthing.proxy.provider_reads import BOTH, ProviderReads, World
+from farthing.proxy.usage import Usage, UsageSource
+
+__all__ = ["AS_BILLED", "Counterfactual", "Would", "loads"]
+
+_ALIKE_TOKENS = 128
+"""Two prompts that differ are cut at other places: a smaller difference of reads is none that the simulation sees."""
+
+
+class Would(NamedTuple):
+    """`read`: tokens of the prompt as sent that the provider would have read; None: those that were billed.
+    `read_whole`: of the original one, where another was sent; None: as many more as there were tokens more.
+    `trail`: of the prompt, where it was long enough to have one."""
+
+    read: int | None = None
+    read_whole: int | None = None
+    charges_writes: bool = False
+    trail: Trail | None = None
+
+
+AS_BILLED = Would()
+
+
+@dataclass(frozen=True, slots=True)
+class Counterfactual:
+    """`provider`: whose cache is behind the upstream (config `compress.provider_cache`). `one_account`: all tenants
+    use the operator's key, and so would have shared the provider's cache."""
+
+    reads: ProviderReads
+    provider: str = "auto"
+    one_account: bool = False
+
+    def of(self, ex: Exchange, usage: Usage, *, free: bool) -> Would:
+        """What this exchange's prompt would have read. `usage`: behind its answer. `free`: nothing was sent for it."""
+        if ex.would is None:
+            tokens_in = usage.tokens_in + (0 if free else ex.tokens_saved)
+            trail = self._trail(ex, ex.payload, ex.model, tokens_in)
+            if trail is None:
+                ex.would = AS_BILLED
+            elif free:
+                (direct,) = self.reads.arrive(trail, usage, ex.received_s, _ready_s(ex, ex.call), (World.DIRECT,))
+                ex.would = Would(self.reads.worth(ex.model, direct), None, trail.cache.charges_writes, trail)
+            else:
+                told = self._sent if ex.body_out is None else self._changed
+                ex.would = told(ex, trail, usage)._replace(charges_writes=trail.cache.charges_writes, trail=trail)
+        would: Would = ex.would
+        return would
+
+    def _trail(self, ex: Exchange, payload: dict[str, Any] | None, model: str, tokens_in: int) -> Trail | None:
+        tenant = "" if self.one_account else ex.tenant
+        return self.reads.trail(ex.endpoint, payload, model, self.provider, tenant, tokens_in)
+
+    def _sent(self, ex: Exchange, trail: Trail, usage: Usage) -> Would:
+        """Of a prompt that went upstream as it was: what was billed is known, and what we did to those before it."""
+        direct, sent = self.reads.arrive(trail, usage, ex.received_s, _ready_s(ex, ex.call), BOTH)
+        self.reads.note(ex.model, sent, usage)
+        if direct == sent or not _told(ex, usage):
+            return AS_BILLED
+        apart = self.reads.worth(ex.model, abs(direct - sent))
+        read = min(usage.cached + apart, max(usage.cached, direct)) if direct > sent else max(0, usage.cached - apart)
+        return AS_BILLED if read == usage.cached else Would(read)
+
+    def _changed(self, ex: Exchange, trail: Trail, usage: Usage) -> Would:
+        """Of a prompt in whose place another went upstream, or to another model."""
+        at_s, ready_s = ex.received_s, _ready_s(ex, ex.call)
+        model = ex.controls.route or ex.model
+        whole = usage._replace(fresh=max(0, usage.fresh + ex.tokens_saved))
+        (direct,) = self.reads.arrive(trail, whole, at_s, ready_s, (World.DIRECT,))
+        other = self._trail(ex, loads(ex.body_out or b"{}"), model, usage.tokens_in)
+        sent = 0 if other is None else self.reads.arrive(other, usage, at_s, ready_s, (World.SENT,))[0]
+        self.reads.note(model, sent, usage)
+        if not direct or not _told(ex, usage):
+            return AS_BILLED
+        if sent and model == ex.model:  # the provider itself has said what this prompt's promise was worth
+            worth = direct * min(usage.cached, sent) // sent
+            worth = max(worth, min(usage.cached, direct))
+        else:
+            worth = self.reads.worth(ex.model, direct)
+        alike = model == ex.model and abs(_as_sent(direct, ex, usage) - sent) <= _ALIKE_TOKENS
+        return Would(None if alike else _as_sent(worth, ex, usage), worth)
+
+
+def _told(ex: Exchange, usage: Usage) -> bool:
+    """Whether the provider has said what it read of this prompt, and not of one with more in it."""
+    return usage.source is UsageSource.UPSTREAM and not (ex.call is not None and ex.call.earlier)
+
+
+def _as_sent(read: int, ex: Exchange, usage: Usage) -> int:
+    """Tokens of the original prompt's beginning, as tokens of the sent one's: what was left out of turns that had been
+    sent before was left out of these."""
+    before = ex.saved_before + ex.tokens_before
+    if before > 0 and ex.tokens_before > 0:
+        inside = min(read, before)
+        read = inside * ex.tokens_before // before + (read - inside)
+    return max(0, min(read, usage.tokens_in))
+
+
+def _ready_s(ex: Exchange, call: Call | None) -> float:
+    """When the answer began, as wall time: from then on others can read what the request brought."""
+    first = call.first_byte_tick if call is not None and ex.served is None else None
+    return ex.received_s if first is None else ex.received_s + max(0.0, first - ex.received_tick)
+
+
+def loads(body: bytes) -> dict[str, Any]:
+    """A body of ours; numbers beyond a double's range, which the fast decoder refuses, are JSON all the same."""
+    try:
+        payload: dict[str, Any] = orjson.loads(body)
+    except ValueError:
+        payload = json.loads(body)
+    return payload
