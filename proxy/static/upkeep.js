@@ -6,7 +6,9 @@ const $ = (id) => document.getElementById(id);
 const WHICH = {
   tag: ['NAME=VALUE', (value) => ({ tags: [value] }), (value) => `every answer that was stored with the tag ${value}`],
   model: ['model', (value) => ({ model: value }), (value) => `every answer to requests for ${value}`],
-  scope: ['tenant', (value) => ({ scope: value }), (value) => `every answer of the tenant ${value}, and what compression keeps of its prompts`],
+  source: ['document or source', (value) => ({ source: value }), (value) => `every answer that was stored with the source ${value}`],
+  scope: ['scope', (value) => ({ scope: value }), (value) => `every answer to requests with x-farthing-scope: ${value}`],
+  tenant: ['tenant', (value) => ({ tenant: value }), (value) => `every answer of the tenant ${value}, and what compression keeps of its prompts`],
   older_than: ['7d, 12h or 2026-01-31', (value) => ({ older_than: value }), (value) => `every answer that was stored before ${/^\d{4}-/.test(value) ? value : `the last ${value}`}`],
   key: ['key', (value) => ({ key: value }), (value) => `the answer with the key ${value}`],
   all: ['', () => ({}), () => 'every stored answer, and what compression keeps of prompts'],

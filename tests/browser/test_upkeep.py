@@ -51,7 +51,8 @@ async def test_answers_are_removed_by_age_by_tenant_and_all(visit: Opener, tmp_p
     async with scripted() as up, proxied(up.url, tmp_path) as proxy:
         for text in ("one", "two"):
             await proxy.post(chat(text))
-        tenant = (await proxy.rows(2))[0]["tenant"]
+            await proxy.post(chat(text), x_farthing_scope="desk")
+        tenant = (await proxy.rows(4))[0]["tenant"]
         page = await ready(visit, proxy, fault=400)
         said = page.locator("#upkeep-said")
 
@@ -64,9 +65,15 @@ async def test_answers_are_removed_by_age_by_tenant_and_all(visit: Opener, tmp_p
 
         await purge("older_than", "1h")
         await playwright.expect(said).to_have_text("0 answers removed.")
+        await purge("model", "m-of-nobody")
+        await playwright.expect(said).to_have_text("0 answers removed.")
         await purge("older_than", "whenever")
         await playwright.expect(said).to_contain_text("is no span of time")
-        await purge("scope", tenant)
+        await purge("source", "nobody's")
+        await playwright.expect(said).to_have_text("0 answers removed.")
+        await purge("scope", "desk")
+        await playwright.expect(said).to_have_text("2 answers removed.")
+        await purge("tenant", tenant)
         await playwright.expect(said).to_have_text("2 answers removed.")
         await proxy.post(chat("three"))
         await purge("all", "")
