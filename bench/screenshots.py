@@ -191,9 +191,9 @@ async def told_best(base: str) -> str:
     async with httpx.AsyncClient(base_url=base) as http:
         listed = (await http.get("/farthing/api/requests", params={"limit": "200", "cache": "miss"})).json()["requests"]
         rows = [(await http.get(f"/farthing/api/requests/{each['id']}")).json() for each in listed]
-    priced = [row for row in rows if row["cost_usd"] is not None]
+    priced = [row for row in rows if row["cost_usd"] is not None and row["outcome"] == "completed"]
     causes = ("saved_compress_usd", "saved_route_usd", "saved_prompt_cache_usd")
-    best = max(priced, key=lambda row: (sum(float(row[cause]) != 0 for cause in causes), len(row["decisions"])))
+    best = max(priced, key=lambda row: (sum(float(row[cause]) != 0 for cause in causes), row["compress"], row["ts"]))
     return str(best["id"])
 
 
