@@ -55,6 +55,7 @@ MAX_GROUPS = 200
 MAX_BUCKETS = 1000
 MAX_RECENT = 1000
 GROUP_TIMES = ("latency", "overhead")
+SERIES_TIMES = (*GROUP_TIMES, "upstream")
 NOTHING = Sums(cache=dict.fromkeys(STATUSES, 0))
 
 
@@ -105,7 +106,7 @@ def series(conn: sqlite3.Connection, since_s: float, until_s: float, buckets: in
     keys = [(str(i),) for i in range(buckets)]
     with snapshot(conn):
         reading = Reading(conn, slices)
-        times = reading.times(GROUP_TIMES, (), keys)
+        times = reading.times(SERIES_TIMES, (), keys)
     return tuple(
         Bucket(
             since_s + i * slices.length_s,

@@ -43,6 +43,7 @@ LATENCIES: Mapping[str, tuple[str, str]] = {
     "latency_hit": ("latency_ms", f"{ENDED} and cache in ('hit-exact', 'hit-semantic')"),
     "overhead": ("overhead_ms", CLIENTS),
     "ttft": ("ttft_ms", CLIENTS),
+    "upstream": ("upstream_ms", f"{ENDED} and {CLIENTS}"),
 }
 
 TOKENS = ("tokens_in_original", "tokens_in_sent", "tokens_in_cached", "tokens_out")

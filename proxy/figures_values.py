@@ -45,7 +45,7 @@ FORMS = ("tidy", "recode", "squeeze")
 """What became of a request's texts, from gentle to bold: a squeezed request may be recoded and tidied too."""
 
 STATUSES = ("hit-exact", "hit-semantic", "joined", "miss", "bypass")
-TIMES = ("latency", "latency_miss", "latency_hit", "overhead", "ttft")
+TIMES = ("latency", "latency_miss", "latency_hit", "overhead", "ttft", "upstream")
 """The times whose percentiles are told; figures_sql.py says what each covers."""
 
 OTHERS = "(others)"
