@@ -28,6 +28,7 @@ from farthing.proxy.ledger import Ledger
 from farthing.proxy.row import COLUMNS, Row
 
 NOW_S = 1_800_000_000.0
+ASKED_S = NOW_S - 1234.5  # so that nothing asked for begins with a whole minute
 DAYS = 30
 DAY_S = 86_400
 SPANS = {"24 h": 1, "7 d": 7, "30 d": 30}
@@ -157,24 +158,25 @@ def questions(path: Path) -> dict[str, Callable[[sqlite3.Connection, float], Any
     with closing(figures.open_ledger(path)) as conn:
         some_id = conn.execute("select id from requests where rowid = 1000").fetchone()[0]
     asked: dict[str, Callable[[sqlite3.Connection, float], Any]] = {
-        "summary": lambda conn, ago_s: figures.summary(conn, NOW_S - ago_s, NOW_S + 1),
+        "summary": lambda conn, ago_s: figures.summary(conn, ASKED_S - ago_s, ASKED_S),
         **{
             f"summary by {part}": lambda conn, ago_s, part=part: figures.summary(  # type: ignore[misc]
-                conn, NOW_S - ago_s, NOW_S + 1, (part,)
+                conn, ASKED_S - ago_s, ASKED_S, (part,)
             )
             for part in by
         },
         "summary by model, tag:team": lambda conn, ago_s: figures.summary(
-            conn, NOW_S - ago_s, NOW_S + 1, ("model", "tag:team")
+            conn, ASKED_S - ago_s, ASKED_S, ("model", "tag:team")
         ),
-        "series of 48": lambda conn, ago_s: figures.series(conn, NOW_S - ago_s, NOW_S + 1, 48),
-        "series of 200": lambda conn, ago_s: figures.series(conn, NOW_S - ago_s, NOW_S + 1, 200),
-        "saved by form": lambda conn, ago_s: figures.saved_by_form(conn, NOW_S - ago_s, NOW_S + 1),
+        "series of 48": lambda conn, ago_s: figures.series(conn, ASKED_S - ago_s, ASKED_S, 48),
+        "series of 84": lambda conn, ago_s: figures.series(conn, ASKED_S - ago_s, ASKED_S, 84),
+        "series of 200": lambda conn, ago_s: figures.series(conn, ASKED_S - ago_s, ASKED_S, 200),
+        "saved by form": lambda conn, ago_s: figures.saved_by_form(conn, ASKED_S - ago_s, ASKED_S),
         "recent 50": lambda conn, ago_s: figures.recent(conn, 50),
         "one by id": lambda conn, ago_s: figures.one(conn, some_id),
     }
     if hasattr(figures, "top_repeated"):
-        asked["top repeated 50"] = lambda conn, ago_s: figures.top_repeated(conn, NOW_S - ago_s, NOW_S + 1, 50)
+        asked["top repeated 50"] = lambda conn, ago_s: figures.top_repeated(conn, ASKED_S - ago_s, ASKED_S, 50)
     return asked
 
 
@@ -217,6 +219,7 @@ def main() -> int:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--keep", type=Path, help="the ledger's file: made if it isn't there, and left")
     parser.add_argument("--times", type=int, default=5, help="how often each question is asked")
+    parser.add_argument("--without", default="nothing", help="leave out questions whose name holds this")
     parser.add_argument("--no-writing", action="store_true", help="leave the writing out")
     given = parser.parse_args()
     console = Console(width=None if sys.stdout.isatty() else 110)
@@ -232,6 +235,8 @@ def main() -> int:
         for column in table.columns[1:]:
             column.justify = "right"
         for name, ask in questions(path).items():
+            if given.without in name:
+                continue
             found = [timed(path, ask, days * DAY_S, given.times) for days in SPANS.values()]
             table.add_row(name, *(f"{ms:,.1f}" for pair in found for ms in pair))
         console.print(table)

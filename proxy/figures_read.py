@@ -27,13 +27,13 @@ from farthing.proxy.figures_sql import (
 )
 from farthing.proxy.figures_values import OTHERS, Key, Percentiles, Sums, no_times, plus
 from farthing.proxy.repeated_read import top_in_lines, top_in_rows
-from farthing.proxy.rollup_plan import DAY_S, HOUR_S, SLOT_S, Piece, Plan, Slices, covering, plan
+from farthing.proxy.rollup_plan import DAY_S, HOUR_S, MINUTE_S, Piece, Plan, Slices, covering, plan
 from farthing.proxy.rollup_tables import ANY, MOST_TAGS, WIDE, WIDE_GROUPS, Marks, marks, wide_expressions
 
 __all__ = ["EXACT_ROWS", "Reading", "snapshot"]
 
 EXACT_ROWS = 20_000
-_ALL_LENGTHS_S, _LENGTHS_S = (DAY_S, HOUR_S, SLOT_S), (DAY_S, HOUR_S)
+_ALL_LENGTHS_S, _LENGTHS_S = (DAY_S, HOUR_S, MINUTE_S), (DAY_S, HOUR_S)
 
 
 @contextmanager

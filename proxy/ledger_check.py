@@ -9,7 +9,7 @@ from typing import Any
 from farthing.proxy.figures_read import snapshot
 from farthing.proxy.figures_sql import MEASURES, Rows, sums_by, sums_of
 from farthing.proxy.figures_values import Sums
-from farthing.proxy.rollup_plan import DAY_S, HOUR_S, SLOT_S
+from farthing.proxy.rollup_plan import DAY_S, HOUR_S, MINUTE_S
 from farthing.proxy.rollup_tables import ANY, TABLES, marks
 from farthing.proxy.row import SAVED_COLUMNS
 
@@ -67,8 +67,10 @@ def _rollups(conn: sqlite3.Connection, rolled: int, swept_s: float) -> Iterator[
                 by_hour[str(start_s),] != lines[HOUR_S, start_s]
             ):
                 yield f"roll-up of the hour {start_s}: not the sum of its rows"
-    for longer_s, shorter_s in ((DAY_S, HOUR_S), (HOUR_S, SLOT_S)):
-        added = _lines(conn, f"cut = '' and length_s = {shorter_s}", f"start_s / {longer_s} * {longer_s}")
+    for longer_s, shorter_s, since_s in ((DAY_S, HOUR_S, -1e13), (HOUR_S, MINUTE_S, swept_s)):
+        added = _lines(
+            conn, f"cut = '' and length_s = {shorter_s} and start_s >= {since_s}", f"start_s / {longer_s} * {longer_s}"
+        )
         for (start_s,), sums in added.items():
             if lines.get((longer_s, start_s)) != sums:
                 yield f"roll-up of {longer_s} s from {start_s}: not the sum of its parts"

@@ -31,8 +31,8 @@ __all__ = [
     "washed",
 ]
 
-SCHEMA_VERSION = 2
-# 1 had no roll-ups.
+SCHEMA_VERSION = 3
+# 1 had no roll-ups; 2, never released, had none by the minute.
 
 INSERT = f"insert into requests values ({', '.join('?' * len(COLUMNS))})"
 # What SQLite raises for a row that it can't hold, rather than for a disk that it can't write.
@@ -106,8 +106,12 @@ def _with_rollups(conn: sqlite3.Connection) -> bool:
     """See that the roll-ups' tables are there; whether they had been, and aren't."""
     names = {name for (name,) in conn.execute("select name from sqlite_master where type = 'table'")}
     conn.execute("create table if not exists meta (key text primary key, value text not null)")
+    told = conn.execute("select value from meta where key = 'schema'").fetchone()
+    schema = int(told[0]) if told else 1
+    if schema > SCHEMA_VERSION:
+        raise OtherSchema(f"its schema is {schema}, this version knows {SCHEMA_VERSION}")
     lost = False
-    if not {*rollup_tables.TABLES} <= names:
+    if schema < SCHEMA_VERSION or not {*rollup_tables.TABLES} <= names:
         lost = conn.execute("select 1 from meta where key = 'rolled' and value > '0'").fetchone() is not None
         for table in rollup_tables.TABLES:
             conn.execute(f"drop table if exists {table}")

@@ -15,7 +15,7 @@ import structlog
 
 from farthing.proxy.clock import Clock
 from farthing.proxy.ledger_file import is_busy, is_corrupt
-from farthing.proxy.rollup_plan import DAY_S
+from farthing.proxy.rollup_plan import DAY_S, HOUR_S, MINUTE_S
 from farthing.proxy.rollup_tables import empty, marks, set_mark
 
 if TYPE_CHECKING:
@@ -118,6 +118,8 @@ class Upkeep:
             before_s = math.floor(self._clock.now_s() / DAY_S - self._keep_days) * DAY_S
             removed = remove_rows(conn, before_s, most=self._rows // 2)
         if not removed:
+            removed = remove_minutes(conn)
+        if not removed:
             freed = free_pages(conn, _FREED_PAGES)
         self._sweeping = bool(removed or freed)
         return self._sweeping
@@ -138,6 +140,26 @@ def remove_rows(conn: sqlite3.Connection, before_s: float, most: int) -> int:
         ).rowcount
         if done and before_s > known.swept_s:
             set_mark(conn, "swept_s", int(before_s))
+        conn.execute("commit")
+    except BaseException:
+        with suppress(sqlite3.Error):
+            conn.execute("rollback")
+        raise
+    return done
+
+
+def remove_minutes(conn: sqlite3.Connection) -> int:
+    """Remove some hours of roll-ups by the minute that are older than the rows; how many lines it were."""
+    place = f"cut = '' and length_s = {MINUTE_S} and start_s < ?"
+    swept_s = marks(conn).swept_s
+    first_s = conn.execute(f"select min(start_s) from rollups where {place}", (swept_s,)).fetchone()[0]
+    if first_s is None:
+        return 0
+    before_s = min(swept_s, first_s + 6 * HOUR_S)
+    conn.execute("begin immediate")
+    try:
+        conn.execute(f"delete from rollup_times where {place}", (before_s,))
+        done = conn.execute(f"delete from rollups where {place}", (before_s,)).rowcount
         conn.execute("commit")
     except BaseException:
         with suppress(sqlite3.Error):

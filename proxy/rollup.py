@@ -19,15 +19,15 @@ from numpy.typing import NDArray
 from farthing.proxy.figures_sql import LATENCIES, MEASURES
 from farthing.proxy.figures_values import CAUSES, GROUPS, OTHERS
 from farthing.proxy.repeated import Coming, Repeats
-from farthing.proxy.rollup_plan import DAY_S, HOUR_S, SLOT_S
+from farthing.proxy.rollup_plan import DAY_S, HOUR_S, MINUTE_S
 from farthing.proxy.rollup_tables import ANY, MOST_TAGS, WIDE, WIDE_GROUPS, marks, row_columns, set_mark
 from farthing.proxy.sketch import BINS, PACKED_BYTES, bins_of, merge, pack
 
 __all__ = ["LENGTHS_S", "MOST_KEYS", "Roller"]
 
-LENGTHS_S: Mapping[str, tuple[int, ...]] = {"": (DAY_S, HOUR_S, SLOT_S)}
+LENGTHS_S: Mapping[str, tuple[int, ...]] = {"": (DAY_S, HOUR_S, MINUTE_S)}
 OTHER_LENGTHS_S = (DAY_S, HOUR_S)
-MOST_KEYS: Mapping[int, int] = {SLOT_S: 1, HOUR_S: 1000, DAY_S: 2000}
+MOST_KEYS: Mapping[int, int] = {MINUTE_S: 1, HOUR_S: 1000, DAY_S: 2000}
 """Keys that one cut holds for one start, by length; the first to come are kept."""
 LONGEST_KEY = 2000
 KEPT_STARTS = 400
@@ -90,22 +90,22 @@ class Roller:
         times = np.array([row[at + len(MEASURES) :] for row in rows], dtype=np.float64)
         moments_s = np.clip(np.array([row[2] for row in rows], dtype=np.float64), -1e12, 1e12)
         bins = np.where(np.isnan(times), -1, bins_of(times))
-        slots_s = (np.floor(moments_s / SLOT_S) * SLOT_S).astype(np.int64)
+        minutes_s = (np.floor(moments_s / MINUTE_S) * MINUTE_S).astype(np.int64)
         groups = {group: [row[4 + i] for row in rows] for i, group in enumerate(GROUPS)}
         tags = [row[4 + len(GROUPS)] for row in rows]
-        self._cut("", slots_s, [""] * len(rows), measures, bins)
+        self._cut("", minutes_s, [""] * len(rows), measures, bins)
         for group, names in groups.items():
-            self._cut(group, slots_s, names, measures, bins)
+            self._cut(group, minutes_s, names, measures, bins)
         keys: dict[tuple[str, ...], str] = {}
         parts = zip(*(groups[group] for group in WIDE_GROUPS), strict=True)
         wide = [keys.get(each) or keys.setdefault(each, orjson.dumps(each).decode()) for each in parts]
-        self._cut(WIDE, slots_s, wide, measures, bins)
+        self._cut(WIDE, minutes_s, wide, measures, bins)
         for name, having in self._tagged(tags).items():
             values = [self._parsed[tags[i]][name] for i in having]
             chosen = np.array(having)
             for names in (values, [ANY] * len(having)):
-                self._cut(f"tag:{name}", slots_s[chosen], names, measures[chosen], bins[chosen])
-        self._repeats.add(self._conn, self._comings(rows, slots_s // HOUR_S * HOUR_S, measures))
+                self._cut(f"tag:{name}", minutes_s[chosen], names, measures[chosen], bins[chosen])
+        self._repeats.add(self._conn, self._comings(rows, minutes_s // HOUR_S * HOUR_S, measures))
 
     def _comings(self, rows: Sequence[tuple[Any, ...]], hours_s: _NUMBERS, measures: _NUMBERS) -> Iterable[Coming]:
         """The clients' requests of which the prompt is known."""
@@ -119,7 +119,7 @@ class Roller:
             if client[i] and key_hash:
                 yield Coming(int(hours_s[i]), key_hash, int(hits[i]), saved_u[i], saved_p[i], at_s, model)
 
-    def _cut(self, cut: str, slots_s: _NUMBERS, names: Sequence[str], measures: _NUMBERS, bins: _NUMBERS) -> None:
+    def _cut(self, cut: str, minutes_s: _NUMBERS, names: Sequence[str], measures: _NUMBERS, bins: _NUMBERS) -> None:
         """Add rows to one cut, in all its lengths: the longer ones from the sums of the shorter."""
         codes: dict[str, int] = {}
         coded = np.array([codes.setdefault(name, len(codes)) for name in names], dtype=np.int64)
@@ -127,7 +127,7 @@ class Roller:
         names_of_keys = [*keys, OTHERS]
         timed = range(len(LATENCIES)) if not cut else [[*LATENCIES].index(name) for name in _GROUP_TIMES]
         for length_s in reversed(LENGTHS_S.get(cut, OTHER_LENGTHS_S)):
-            starts_s = slots_s // length_s * length_s
+            starts_s = minutes_s // length_s * length_s
             different_s, start = np.unique(starts_s, return_inverse=True)
             bound = np.array([self._bounded(cut, length_s, start_s, keys) for start_s in different_s.tolist()])
             codes_in_all = start * len(names_of_keys) + bound[start, coded]

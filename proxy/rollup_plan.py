@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-__all__ = ["DAY_S", "HOUR_S", "SLOT_S", "Piece", "Plan", "Slices", "covering", "plan"]
+__all__ = ["DAY_S", "HOUR_S", "MINUTE_S", "Piece", "Plan", "Slices", "covering", "plan"]
 
-SLOT_S, HOUR_S, DAY_S = 300, 3600, 86_400
+MINUTE_S, HOUR_S, DAY_S = 60, 3600, 86_400
 
 
 class Piece(NamedTuple):
@@ -65,7 +65,7 @@ class Slices:
 
 def plan(slices: Slices, lengths_s: Sequence[int], gone_s: float) -> Plan:
     """How to answer for `slices`. `lengths_s`: of roll-ups, longest first; each a multiple of the next. `gone_s`: rows
-    before it are there no more."""
+    before it are there no more, nor are minutes. A whole day's beginning."""
     step_s = lengths_s[-1]
     pieces: list[Piece] = []
     for i in range(slices.count):
@@ -100,6 +100,8 @@ def covering(begin_s: int, end_s: int, lengths_s: Sequence[int]) -> list[tuple[i
 def _first(slices: Slices, i: int, nominal_s: float, step_s: int, gone_s: float) -> int:
     """The first unit that begins within slice `i` or later; for the first slice of rows that are gone, the unit that
     holds its beginning."""
+    if nominal_s < gone_s:
+        step_s = max(step_s, HOUR_S)
     at = math.floor(nominal_s / step_s) - 1
     if i == 0 and slices.since_s < gone_s:
         return (at + 1) * step_s

@@ -237,7 +237,7 @@ def test_late_rows_of_removed_days_count_too(conn: sqlite3.Connection) -> None:
 def test_beyond_the_bound_names_are_others_and_nothing_is_lost(
     conn: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rollup, "MOST_KEYS", {300: 1, 3600: 2, 86400: 3})
+    monkeypatch.setattr(rollup, "MOST_KEYS", {60: 1, 3600: 2, 86400: 3})
     conn.executemany(INSERT, MADE)
     rolled(conn, 500)
     per_line = conn.execute(
