@@ -11,7 +11,7 @@ Sources: OpenAI API reference (chat), Anthropic API reference (messages), and th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from functools import wraps
 from typing import Any, NamedTuple, ParamSpec, TypeVar
@@ -25,14 +25,14 @@ __all__ = [
     "STOPS",
     "Fields",
     "Options",
+    "Piece",
     "Refused",
-    "chat_usage",
     "cached",
+    "chat_usage",
     "dumped",
     "failing_safely",
     "message_usage",
     "object_of",
-    "texts_of",
 ]
 
 _P = ParamSpec("_P")
@@ -71,7 +71,7 @@ class Options(NamedTuple):
     `max_tokens`: for an Anthropic upstream, where the client names none (it must be named there). `budgets`: whether
     reasoning efforts become thinking budgets, for Anthropic models before 4.6, instead of adaptive thinking.
     `max_tokens_field`, `top_k`, `cache_control`, `tool_images`: what an upstream of OpenAI's API calls the limit, and
-    whether it takes `top_k`, `cache_control` marks, and images in tool messages.
+    whether it takes `top_k`, `cache_control` marks, images in tool messages, and being asked for the usage of streams.
     """
 
     max_tokens: int = 4096
@@ -80,6 +80,14 @@ class Options(NamedTuple):
     top_k: bool = False
     cache_control: bool = False
     tool_images: bool = False
+    stream_usage: bool = True
+
+
+class Piece(NamedTuple):
+    """One event of a stream. `usage_only`: one that only a client which asked for the usage may see."""
+
+    body: bytes
+    usage_only: bool = False
 
 
 class Fields:
@@ -144,7 +152,13 @@ class Fields:
             raise Refused(self.path(str(name)[:80]))
 
 
-_KINDS: dict[type, str] = {dict: "an object", list: "a list", str: "a text", int: "a whole number", bool: "true or false"}
+_KINDS: dict[type, str] = {
+    dict: "an object",
+    list: "a list",
+    str: "a text",
+    int: "a whole number",
+    bool: "true or false",
+}
 
 
 def failing_safely(work: Callable[_P, _T]) -> Callable[_P, _T]:
@@ -176,18 +190,6 @@ def dumped(value: Any) -> str:
     return dumps(value).decode()
 
 
-def texts_of(parts: Iterable[Any], where: str, kind: str = "text", field: str = "text") -> list[str]:
-    """The texts of parts that are nothing but texts. Raises Refused."""
-    found = []
-    for i, part in enumerate(parts):
-        fields = Fields(part, f"{where}[{i}]")
-        fields.may_be("type", kind)
-        found.append(fields.need(field, str))
-        fields.leave_out("citations", "cache_control")
-        fields.done()
-    return found
-
-
 def cached(fields: Fields, block: dict[str, Any], *, keep: bool = True) -> dict[str, Any]:
     """The block, with the mark of a cache's breakpoint if the fields have one. A mark changes a price, no answer."""
     mark = fields.take("cache_control", dict)
@@ -197,7 +199,8 @@ def cached(fields: Fields, block: dict[str, Any], *, keep: bool = True) -> dict[
 def chat_usage(usage: Any) -> tuple[dict[str, Any] | None, str]:
     """Anthropic's usage as a chat's, and the service tier as OpenAI says it; (None, '') where nothing was counted.
 
-    Both are the same to `usage.from_payload`, but that a chat can't tell five minutes' writes to a cache from an hour's.
+    Both are the same to `usage.from_payload`, but that a chat can't tell writes to a cache for five minutes from those
+    for an hour.
     """
     read = from_payload("messages", usage) if isinstance(usage, dict) else None
     if read is None:

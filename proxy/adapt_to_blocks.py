@@ -58,7 +58,6 @@ def system_and_turns(fields: Fields) -> dict[str, Any]:
     return ({"system": blocks} if blocks else {}) | {"messages": turns}
 
 
-
 def _blocks(content: Any) -> list[dict[str, Any]]:
     return [{"type": "text", "text": content}] if isinstance(content, str) else content
 

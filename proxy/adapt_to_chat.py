@@ -1,8 +1,8 @@
 """A request of Anthropic's messages as a chat request. Pure. Rules: see adapt_shared.
 
-Sources: Anthropic API reference, "Create a message"; OpenAI API reference, "Create chat completion". Left out because it
-changes no answer: `diagnostics`, marks of a cache's breakpoints (unless the upstream takes them), how thinking is shown,
-how a tool's input is streamed.
+Sources: Anthropic API reference, "Create a message"; OpenAI API reference, "Create chat completion". Left out because
+it changes no answer: `diagnostics`, marks of a cache's breakpoints (unless the upstream takes them), how thinking is
+shown, how a tool's input is streamed.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def request_to_chat(body: bytes, options: Options = Options()) -> bytes:  # noqa
     if stop := fields.take("stop_sequences", list):
         out["stop"] = stop
     if fields.take("stream", bool):
-        out |= {"stream": True, "stream_options": {"include_usage": True}}
+        out |= {"stream": True} | ({"stream_options": {"include_usage": True}} if options.stream_usage else {})
     out |= _tools(fields, options) | _thinking(fields)
     if (about := fields.take("metadata", dict)) is not None:
         inner = Fields(about, "metadata")
@@ -81,7 +81,9 @@ def _thinking(fields: Fields) -> dict[str, Any]:
             out["reasoning_effort"] = "none"
         elif kind == "enabled":
             budget = inner.need("budget_tokens", int)
-            meant = [name for name, tokens in EFFORTS.items() if name in _SAME and tokens <= max(budget, EFFORTS["low"])]
+            meant = [
+                name for name, tokens in EFFORTS.items() if name in _SAME and tokens <= max(budget, EFFORTS["low"])
+            ]
             out.setdefault("reasoning_effort", meant[-1])
         elif kind != "adaptive":
             raise Refused("thinking.type", f"= {kind[:40]!r} has no counterpart")

@@ -6,8 +6,8 @@ Rules of this file:
 2. Chats have no mark for a result that is an error: its text begins with 'Error: '. OpenAI takes no images in a tool's
    message: they follow in a message of the user's, which names the call.
 
-Sources: Anthropic API reference, "Create a message"; OpenAI API reference, "Create chat completion". Left out because it
-changes no answer: thinking of earlier turns (its signature is Anthropic's own).
+Sources: Anthropic API reference, "Create a message"; OpenAI API reference, "Create chat completion". Left out because
+it changes no answer: thinking of earlier turns (its signature is Anthropic's own).
 """
 
 from __future__ import annotations
