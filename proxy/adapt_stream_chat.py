@@ -93,9 +93,13 @@ class StreamToChat:
         return self._said({"role": "assistant"})
 
     def _count(self, usage: Any) -> None:
-        """The last count of each kind is the one that holds."""
+        """Counts are cumulative; some servers that don't count the input again say 0 for it at the end."""
         if isinstance(usage, dict):
-            self._usage |= {name: count for name, count in usage.items() if count is not None}
+            self._usage |= {
+                name: count
+                for name, count in usage.items()
+                if count or (count is not None and (name == "output_tokens" or name not in self._usage))
+            }
 
     def _open(self, block: Fields) -> list[Piece]:
         self._kind = block.need("type", str)

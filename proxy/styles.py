@@ -26,8 +26,8 @@ class Style(NamedTuple):
     """One kind of upstream.
 
     `messages`: whether it speaks Anthropic's messages instead of OpenAI's chats. `key_header`, `key_prefix`: where its
-    key is shown. `headers`: what it needs besides, unless the client sends it. `foreign`: headers that mean nothing to it.
-    `versioned`: whether its base ends in `/v1`, so that one may be added. `left_out`: fields of a chat that it would
+    key is shown. `headers`: what it needs besides, unless the client sends it. `foreign`: headers that mean nothing to
+    it. `versioned`: whether its base ends in `/v1`, so that one may be added. `left_out`: fields of a chat that it would
     refuse, and that change no answer. `renamed`: fields that it calls otherwise. `options`: see adapt_shared.
     """
 
