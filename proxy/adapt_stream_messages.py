@@ -68,7 +68,7 @@ class StreamToMessages:
     def _see(self, value: dict[str, Any]) -> list[dict[str, Any]]:
         self._usage = value.get("usage") or self._usage
         self._tier = value.get("service_tier") or self._tier
-        choices = value.get("choices") or []
+        choices = [] if value.get("choices") is None else value["choices"]
         if not isinstance(choices, list):
             raise Refused("chunk.choices", "must be a list")
         out: list[dict[str, Any]] = []

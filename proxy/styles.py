@@ -27,8 +27,8 @@ class Style(NamedTuple):
 
     `messages`: whether it speaks Anthropic's messages instead of OpenAI's chats. `key_header`, `key_prefix`: where its
     key is shown. `headers`: what it needs besides, unless the client sends it. `foreign`: headers that mean nothing to
-    it. `versioned`: whether its base ends in `/v1`, so that one may be added. `left_out`: fields of a chat that it would
-    refuse, and that change no answer. `renamed`: fields that it calls otherwise. `options`: see adapt_shared.
+    it. `versioned`: whether its base ends in `/v1`, so that one may be added. `left_out`: fields of a chat that it
+    would refuse, and that change no answer. `renamed`: fields that it calls otherwise. `options`: see adapt_shared.
     """
 
     messages: bool = False
@@ -66,6 +66,8 @@ STYLES: Mapping[StyleName, Style] = {
     ),
 }
 _VERSION = "/v1"
+# Where these APIs are on their own hosts.
+_BASES: Mapping[StyleName, str] = {"azure": "/openai/v1", "gemini": "/v1beta/openai"}
 
 
 def base_of(url: str, style: StyleName) -> str:
@@ -82,6 +84,7 @@ def target_of(style: StyleName, base_path: str, target: str, model: str, api_ver
     Azure's dated API (`api_version` is given) has the model, which is a deployment's name, in the path.
     """
     path, _, query = target.removeprefix(_VERSION).partition("?")
+    base_path = base_path or _BASES.get(style, "")
     if style == "azure" and api_version:
         root = base_path.removesuffix("/v1").removesuffix("/openai")
         base_path = f"{root}/openai/deployments/{quote(model, safe='')}" if model else f"{root}/openai"
@@ -90,8 +93,8 @@ def target_of(style: StyleName, base_path: str, target: str, model: str, api_ver
 
 
 def shown_as(style: StyleName, key: str) -> tuple[str, str]:
-    """The header that shows a key."""
-    kind = STYLES[style]
+    """The header that shows a key. A token of Entra ID, Azure's other credential, is shown as others show a key."""
+    kind = STYLES["openai" if style == "azure" and key.startswith("eyJ") else style]
     return kind.key_header, kind.key_prefix + key
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from hypothesis import strategies as st
+
+from farthing.cache.exact_json import dumps
 
 __all__ = ["ANYTHING", "chat_answers", "chat_requests", "message_answers"]
 
@@ -20,71 +21,71 @@ VALUE = st.recursive(
     LEAF, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3), max_leaves=6
 )
 OBJECT = st.dictionaries(TEXT, VALUE, max_size=3)
+WORDS = [
+    "user",
+    "assistant",
+    "tool",
+    "system",
+    "text",
+    "tool_use",
+    "tool_result",
+    "image",
+    "image_url",
+    "message",
+    "thinking",
+    "stop",
+    "message_start",
+    "content_block_start",
+    "content_block_delta",
+    "message_delta",
+]
+NAMES = [
+    "model",
+    "messages",
+    "role",
+    "content",
+    "type",
+    "text",
+    "tools",
+    "tool_calls",
+    "function",
+    "name",
+    "id",
+    "arguments",
+    "input",
+    "tool_choice",
+    "max_tokens",
+    "stop",
+    "choices",
+    "delta",
+    "message",
+    "usage",
+    "index",
+    "finish_reason",
+    "stop_reason",
+    "content_block",
+    "thinking",
+    "reasoning_details",
+    "signature",
+    "error",
+    "system",
+    "source",
+    "image_url",
+    "url",
+    "tool_use_id",
+    "tool_call_id",
+    "prompt_tokens",
+    "input_tokens",
+]
 ANYTHING = st.recursive(
-    LEAF
-    | st.sampled_from(
-        ("user", "assistant", "tool", "system", "text", "tool_use", "tool_result", "image", "image_url", "message")
-        + ("message_start", "content_block_start", "content_block_delta", "message_delta", "stop", "thinking")
-    ),
-    lambda inner: (
-        st.lists(inner, max_size=4)
-        | st.dictionaries(
-            st.sampled_from(
-                (
-                    "model",
-                    "messages",
-                    "role",
-                    "content",
-                    "type",
-                    "text",
-                    "tools",
-                    "tool_calls",
-                    "function",
-                    "name",
-                    "id",
-                )
-                + (
-                    "arguments",
-                    "input",
-                    "tool_choice",
-                    "max_tokens",
-                    "stop",
-                    "choices",
-                    "delta",
-                    "message",
-                    "usage",
-                    "index",
-                )
-                + (
-                    "finish_reason",
-                    "stop_reason",
-                    "content_block",
-                    "thinking",
-                    "reasoning_details",
-                    "signature",
-                    "error",
-                )
-                + (
-                    "system",
-                    "source",
-                    "image_url",
-                    "url",
-                    "tool_use_id",
-                    "tool_call_id",
-                    "prompt_tokens",
-                    "input_tokens",
-                )
-            ),
-            inner,
-            max_size=6,
-        )
-    ),
+    LEAF | st.sampled_from(WORDS),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=6),
     max_leaves=30,
 )
 
 
 def compact(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return dumps(value).decode()
 
 
 @st.composite
