@@ -7,9 +7,11 @@ Rules of this file:
 
 from __future__ import annotations
 
-from functools import lru_cache
+import asyncio
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import orjson
 from multidict import CIMultiDict
 
 from farthing.proxy import wire
@@ -18,14 +20,17 @@ from farthing.proxy.adapt_shared import Piece
 from farthing.proxy.errors import ClientFault, UpstreamFault
 from farthing.proxy.exchange import Call, Endpoint, Exchange, Head, Sink
 from farthing.proxy.header_facts import Lines
+from farthing.proxy.jsontext import find
 from farthing.proxy.observe import decoded, loads
 from farthing.proxy.styles import STYLES, credential_of, shown_as, suited, target_of
 
 if TYPE_CHECKING:
     from farthing.proxy.config import Upstream
 
-__all__ = ["Adapted", "Outgoing", "adapter_of", "outgoing", "styled_headers"]
+__all__ = ["OFF_LOOP_BYTES", "Adapted", "Outgoing", "adapter_of", "outgoing", "styled_headers"]
 
+OFF_LOOP_BYTES = 262_144
+"""Turning more than this takes milliseconds, so it leaves the event loop."""
 _DEPLOYED = (Endpoint.CHAT, Endpoint.COMPLETIONS, Endpoint.EMBEDDINGS)
 
 
@@ -45,8 +50,10 @@ def adapter_of(ex: Exchange, upstream: Upstream) -> Adapter | None:
     )
     adapter = adapter_for(ex.endpoint, upstream.style, created_s=int(ex.received_s), options=options)
     if adapter is not None and ex.body is None:
-        why = ex.cache_reason or "body can't be read"
+        why = ex.cache_reason or "its body can't be read"
         raise ClientFault(f"the upstream speaks another API, and the request can't be turned: {why}")
+    if adapter is not None:
+        ex.decide("upstream", "adapted", f"{ex.endpoint} as {adapter.upstream}")
     return adapter
 
 
@@ -62,8 +69,18 @@ def outgoing(ex: Exchange, upstream: Upstream, adapter: Adapter | None, base_pat
         return Outgoing(wire.upstream_target(base_path, target), body)
     elif isinstance(body, bytes):
         body = suited(upstream.style, ex.endpoint, body)
-    model = (ex.controls.route or ex.model) if ex.endpoint in _DEPLOYED else ""
+    model = _model_in(body) if upstream.api_version and ex.endpoint in _DEPLOYED else ""
     return Outgoing(target_of(upstream.style, base_path, target, model, upstream.api_version), body)
+
+
+def _model_in(body: Any) -> str:
+    """The model that a body asks for; '' where it can't be read."""
+    try:
+        place = find(body, ("model",)) if isinstance(body, bytes) else None
+        model = None if place is None else orjson.loads(body[slice(*place)])
+    except ValueError:
+        return ""
+    return model if isinstance(model, str) else ""
 
 
 def styled_headers(ex: Exchange, upstream: Upstream, drop: frozenset[str], own: tuple[tuple[str, str], ...]) -> Lines:
@@ -108,6 +125,7 @@ class Adapted:
         """The upstream's answer has begun; a whole one is shown once it has ended. Raises UpstreamFault."""
         self._head = head
         if not self._call.event_stream or head.status >= 400:
+            self._call.event_stream = False
             return
         if "Content-Encoding" in head.headers:
             raise UpstreamFault("the upstream's stream is encoded, which wasn't asked for", phase="body", sent=True)
@@ -144,7 +162,8 @@ class Adapted:
             body = decoded(b"".join(self._held), head.headers, self._limit)
             if body is None:
                 raise UpstreamFault("the upstream's answer can't be decoded", phase="body", sent=True)
-            turned = self._adapter.answer(head.status, body)
+            turn = partial(self._adapter.answer, head.status, body)
+            turned = await asyncio.to_thread(turn) if len(body) > OFF_LOOP_BYTES else turn()
         except Refused as refused:
             raise _senseless(refused) from None
         self.told = loads(body)

@@ -82,6 +82,13 @@ class Upstream(Section):
     retry_max_s: float = Field(8.0, gt=0)
     retry_after_send: bool = False
 
+    @property
+    def identity(self) -> str:
+        """What of it can change an answer: answers of one identity are never given for another's."""
+        if self.style == "any":
+            return self.url
+        return f"{self.url} {self.style} {self.api_version} {self.max_tokens_default} {self.thinking}"
+
     @field_validator("url")
     @classmethod
     def _base(cls, url: str, info: ValidationInfo) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from urllib.parse import urlsplit
 
 import structlog
@@ -17,7 +17,7 @@ from multidict import CIMultiDict
 from farthing.policies.retry import RetryRules, after_fault, after_status
 from farthing.proxy import wire
 from farthing.proxy.adapt import Adapter
-from farthing.proxy.adapting import Adapted, Outgoing, adapter_of, outgoing, styled_headers
+from farthing.proxy.adapting import OFF_LOOP_BYTES, Adapted, Outgoing, adapter_of, outgoing, styled_headers
 from farthing.proxy.clock import Clock, Randomness
 from farthing.proxy.config import Limits, Upstream
 from farthing.proxy.connections import Connections
@@ -81,7 +81,12 @@ class UpstreamStage(Quiet):
     async def _answered(self, ex: Exchange, call: Call, adapter: Adapter | None) -> Connection:
         """The first answer that isn't worth another attempt."""
         rules = _NO_RETRIES if self.passive or not ex.optimise or ex.body is None else self.rules
-        target, body = self._sent(ex, call, adapter)
+        body: bytes | AsyncIterator[bytes] | None
+        if self.upstream.style == "any":
+            body = self._body(ex, call)
+            target = wire.upstream_target(_path_of(self.upstream.url), ex.original.target)
+        else:
+            target, body = await self._sent(ex, call, adapter)
         try:
             headers = self._headers(ex, adapter)
         except ValueError as error:
@@ -110,7 +115,9 @@ class UpstreamStage(Quiet):
                     # Perhaps it is our own option that it refuses: the client's request must not fail for that.
                     self._drop(answer)
                     call.usage_injected, suspected = False, True
-                    target, body = self._sent(ex, call, adapter, ask_usage=False)
+                    body = self._body(ex, call, ask_usage=False)
+                    if self.upstream.style != "any":
+                        target, body = await self._sent(ex, call, adapter, ask_usage=False)
                     continue
                 if suspected and answer.status < 400 and not self.no_usage_asked:
                     log.warning("the upstream refuses stream_options; usage of streams will be counted here")
@@ -131,12 +138,12 @@ class UpstreamStage(Quiet):
             attempt.backoff_ms = wait_s * 1000
             await asyncio.sleep(wait_s)
 
-    def _sent(self, ex: Exchange, call: Call, adapter: Adapter | None, *, ask_usage: bool = True) -> Outgoing:
-        """Target and body. Raises ClientFault: the upstream speaks another API, which can't say the same."""
+    async def _sent(self, ex: Exchange, call: Call, adapter: Adapter | None, *, ask_usage: bool = True) -> Outgoing:
+        """Target and body as this kind of upstream takes them. Raises ClientFault: it has no word for a field."""
         body = self._body(ex, call, ask_usage=ask_usage and adapter is None)
-        if self.upstream.style == "any":
-            return Outgoing(wire.upstream_target(_path_of(self.upstream.url), ex.original.target), body)
-        return outgoing(ex, self.upstream, adapter, _path_of(self.upstream.url), body)
+        work = partial(outgoing, ex, self.upstream, adapter, _path_of(self.upstream.url), body)
+        large = isinstance(body, bytes) and len(body) > OFF_LOOP_BYTES
+        return await asyncio.to_thread(work) if large else work()
 
     def _body(self, ex: Exchange, call: Call, *, ask_usage: bool = True) -> bytes | AsyncIterator[bytes] | None:
         """What is sent: the client's bytes, changed only by what the stages put in their place."""

@@ -21,64 +21,16 @@ VALUE = st.recursive(
     LEAF, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3), max_leaves=6
 )
 OBJECT = st.dictionaries(TEXT, VALUE, max_size=3)
-WORDS = [
-    "user",
-    "assistant",
-    "tool",
-    "system",
-    "text",
-    "tool_use",
-    "tool_result",
-    "image",
-    "image_url",
-    "message",
-    "thinking",
-    "stop",
-    "message_start",
-    "content_block_start",
-    "content_block_delta",
-    "message_delta",
-]
-NAMES = [
-    "model",
-    "messages",
-    "role",
-    "content",
-    "type",
-    "text",
-    "tools",
-    "tool_calls",
-    "function",
-    "name",
-    "id",
-    "arguments",
-    "input",
-    "tool_choice",
-    "max_tokens",
-    "stop",
-    "choices",
-    "delta",
-    "message",
-    "usage",
-    "index",
-    "finish_reason",
-    "stop_reason",
-    "content_block",
-    "thinking",
-    "reasoning_details",
-    "signature",
-    "error",
-    "system",
-    "source",
-    "image_url",
-    "url",
-    "tool_use_id",
-    "tool_call_id",
-    "prompt_tokens",
-    "input_tokens",
-]
+WORDS = ("user", "assistant", "tool", "system", "text", "tool_use", "tool_result", "image", "image_url", "message")
+EVENTS = ("thinking", "stop", "message_start", "content_block_start", "content_block_delta", "message_delta")
+NAMES = (
+    *("model", "messages", "role", "content", "type", "text", "tools", "tool_calls", "function", "name", "id"),
+    *("arguments", "input", "tool_choice", "max_tokens", "stop", "choices", "delta", "message", "usage", "index"),
+    *("finish_reason", "stop_reason", "content_block", "thinking", "reasoning_details", "signature", "error"),
+    *("system", "source", "image_url", "url", "tool_use_id", "tool_call_id", "prompt_tokens", "input_tokens"),
+)
 ANYTHING = st.recursive(
-    LEAF | st.sampled_from(WORDS),
+    LEAF | st.sampled_from(WORDS + EVENTS),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=6),
     max_leaves=30,
 )
