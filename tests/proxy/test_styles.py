@@ -44,7 +44,7 @@ def test_bases(style: StyleName, url: str, base: str) -> None:
         (
             "azure",
             "",
-            "/v1/chat/completions",
+            "/v1/completions",
             "a b/c",
             "v",
             "/openai/deployments/a%20b%2Fc/completions?api-version=v",
