@@ -23,6 +23,7 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -36,6 +37,7 @@ from farthing.proxy.config_prices import Prices
 from farthing.proxy.config_section import Section
 from farthing.proxy.errors import ConfigFault
 from farthing.proxy.exchange import Endpoint
+from farthing.proxy.styles import StyleName, base_of
 
 __all__ = ["Config", "effective", "load"]
 
@@ -62,9 +64,13 @@ class Upstream(Section):
     """The provider behind farthing: `url` is the API's base as an SDK would have it."""
 
     name: str = "default"
+    style: StyleName = "any"
     url: str = "https://api.openai.com/v1"
     api_key: Secret = None
     provider: str = ""
+    api_version: str = Field("", pattern=r"^[\w.-]*$", description="Azure's dated API; '': its v1 API")
+    max_tokens_default: int = Field(4096, ge=1, description="for style = anthropic, where a chat names no limit")
+    thinking: Literal["adaptive", "budget"] = "adaptive"
     stream_usage: bool = True
     connect_timeout_s: float = Field(10.0, gt=0)
     first_byte_timeout_s: float = Field(600.0, gt=0)
@@ -76,15 +82,21 @@ class Upstream(Section):
     retry_max_s: float = Field(8.0, gt=0)
     retry_after_send: bool = False
 
+    @property
+    def identity(self) -> str:
+        """What of it can change an answer: answers of one identity are never given for another's."""
+        if self.style == "any":
+            return self.url
+        return f"{self.url} {self.style} {self.api_version} {self.max_tokens_default} {self.thinking}"
+
     @field_validator("url")
     @classmethod
-    def _base(cls, url: str) -> str:
-        url = url.rstrip("/")
+    def _base(cls, url: str, info: ValidationInfo) -> str:
         if not url.startswith(("http://", "https://")):
             raise ValueError("must begin with http:// or https://")
         if "?" in url or "#" in url:
             raise ValueError("must not carry a query or a fragment")
-        return url if url.split("/")[-1].startswith("v") and url.split("/")[-1][1:2].isdigit() else url + "/v1"
+        return base_of(url, info.data.get("style", "any"))
 
 
 class Store(Section):

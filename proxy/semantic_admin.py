@@ -165,7 +165,7 @@ async def explain(services: Services, asked: dict[str, Any]) -> dict[str, Any]:
         raise ClientFault('the request must look like {"body": {...}}', param="body")
     _, tenant = services.admit.tenants.identify(wire.credential(headers))
     controls = wire.controls(CIMultiDictProxy(headers))
-    place = neighbourhood(Scope(tenant, endpoint, path, services.config.upstream.url, headers, controls), body)
+    place = neighbourhood(Scope(tenant, endpoint, path, services.config.upstream.identity, headers, controls), body)
     if isinstance(place, str):
         return {"verdict": place, "nearest": []}
     thread = services.thread
