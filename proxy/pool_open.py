@@ -45,9 +45,12 @@ def open_pool(
                 spawn=spawn,
                 clock=clock,
             )
-            circuit = Circuit(rules) if rules.failures else None
-            replica = Replica(name, url, urlsplit(url).path, connections, circuit)
+            replica = Replica(name, url, urlsplit(url).path, connections, None)
         replica.name = name
+        if replica.circuit is None or replica.circuit.rules != rules:
+            replica.circuit = Circuit(rules) if rules.failures else None
+        if not upstream.health_path:
+            replica.healthy = True  # nobody would find out that it is well again
         replicas.append(replica)
     return Pool(
         upstream.name,
@@ -61,11 +64,8 @@ def open_pool(
 
 
 def _alike(one: Upstream, other: Upstream) -> bool:
-    """Whether a replica of one is made as the other wants it."""
-    return all(
-        getattr(one, name) == getattr(other, name)
-        for name in ("connect_timeout_s", "max_connections", "failures_to_open", "breaker_pause_s")
-    ) and bool(one.health_path) == bool(other.health_path)
+    """Whether connections of one are what the other wants."""
+    return (one.connect_timeout_s, one.max_connections) == (other.connect_timeout_s, other.max_connections)
 
 
 def _names(urls: tuple[str, ...]) -> list[str]:
