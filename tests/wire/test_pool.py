@@ -241,14 +241,9 @@ class TestProbes:
 
     async def test_that_fail_everywhere_are_not_believed(self, fleet: Fleet, tmp_path: Path) -> None:
         for up in fleet.ups:
-            up.by_text = {"": Script(status=404)}
+            up.default, up.by_text = Script(status=404), {"question": Script()}
         async with before(fleet, tmp_path, upstream__health_path="/wrong", upstream__health_every_s=0.02) as proxy:
             await until(lambda: not any(told["healthy"] for told in proxy.services.pool.told()))
-            for up in fleet.ups:
-                up.by_text = {"": Script(status=404), "question": Script()}
-                up.by_text = {"question": Script()}
-                up.default = Script(status=404)
-
             assert await ask(proxy, 6) == {200: 6}
 
     async def test_close_an_open_circuit_without_risking_a_request(self, fleet: Fleet, tmp_path: Path) -> None:
@@ -424,7 +419,7 @@ class TestAffinity:
             by = await self.served_by(proxy, 24)
 
         assert by[:6] * 4 == by
-        assert Counter(by[:6]) == {name: 3 for name in set(by)}
+        assert Counter(by[:6]) == dict.fromkeys(by, 3)
 
     async def test_leaves_it_when_it_is_full_and_when_it_is_gone(self, fleet: Fleet, tmp_path: Path) -> None:
         async with before(
