@@ -38,7 +38,7 @@ WORDS = (
     "order parcel invoice customer refund address warehouse carrier label return damaged missing late early morning "
     "evening phone letter policy days weeks limit price discount account manager clerk ask confirm write read check "
     "before after always never unless small large blue red green first second third answer politely briefly"
-).split()
+)
 
 
 @dataclass
@@ -54,7 +54,7 @@ class Seen:
 
 def words(dice: random.Random, count: int) -> str:
     """So many words, different for each state of the dice."""
-    return " ".join(dice.choice(WORDS) for _ in range(count))
+    return " ".join(dice.choices(WORDS.split(), k=count))
 
 
 def conversations(apps: int, each: int, seed: int) -> list[list[dict[str, str]]]:
@@ -152,10 +152,15 @@ def main() -> int:
                 measure(way, options, Path(folder) / f"{way}-{number}", found[way], seed=number)
         about = facts(Place(Path(folder), 0, 1))
     print(f"{about['processor']}; {about['system']}; commit {about['commit']}; load average {os.getloadavg()[1]:.1f}\n")
-    print(
-        "| balance | prompt tokens evaluated | from the KV cache | share | first byte p50 s | later turns p50 s | all s |"
+    heads = (
+        "balance",
+        "prompt tokens evaluated",
+        "from the KV cache",
+        "share",
+        "first byte p50 s",
+        "later turns p50 s",
     )
-    print("|---|---|---|---|---|---|---|")
+    print(f"| {' | '.join((*heads, 'all s'))} |\n|{'---|' * 7}")
     for way, seen in found.items():
         share = seen.cached / max(1, seen.cached + seen.evaluated)
         times = f"{median(seen.first_byte_s):.2f} | {median(seen.later_first_byte_s):.2f} | {seen.whole_s:.0f}"

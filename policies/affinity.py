@@ -26,8 +26,8 @@ MOST_BLOCKS = 16_384
 """What is remembered of one replica: 8 million characters or 2 million tokens, at about 150 bytes of memory each."""
 
 UNDER_WAY_CHARS = 1_024
-"""What a request under way weighs: two blocks. An answer of a hundred tokens takes a server about as long as reading so
-much (measured on the small model of bench/affinity.py: 250 to 300 tokens/s read, 50 to 120 written)."""
+"""What a request under way weighs: two blocks, 256 tokens. The small model of bench/affinity.py reads so much in the
+time in which it writes 50 to 100 tokens. A judgement, not tuned: engines that batch write more meanwhile."""
 
 
 class Prefix(NamedTuple):
