@@ -21,6 +21,8 @@ from farthing.proxy.wire import host_of
 
 __all__ = ["Probes", "open_pool"]
 
+_LEAST_TIMEOUT_S = 1.0  # a server that reads a long prompt may be slow to say that it is well
+
 
 def open_pool(
     upstream: Upstream,
@@ -94,7 +96,7 @@ class Probes:
 
     async def _watch(self, replica: Replica) -> None:
         upstream, clock = self._upstream, self._clock
-        timeout_s = min(upstream.connect_timeout_s, upstream.health_every_s)
+        timeout_s = min(upstream.connect_timeout_s, max(_LEAST_TIMEOUT_S, upstream.health_every_s))
         connections = Connections(
             replica.url, connect_timeout_s=timeout_s, limit=0, spawn=self._tasks.spawn, clock=clock
         )

@@ -209,7 +209,7 @@ class TestDraining:
             load_on = asyncio.ensure_future(ask(proxy, 100))
             await until(lambda: fleet.calls[0] > 10)
             answer = await drain(proxy, replica=fleet.name(0))
-            calls = fleet.calls[0]
+            most = fleet.calls[0] + on(proxy, fleet.name(0))["in_flight"]  # what is on its way there still arrives
             assert await load_on == {200: 100}
 
             assert answer.status_code == 200
@@ -222,10 +222,11 @@ class TestDraining:
                 "in_flight": 0,
                 "keys": [],
             }
-            assert fleet.calls[0] <= calls + 1  # one may have been sent and not have arrived
+            assert fleet.calls[0] <= most
             await drain(proxy, replica=fleet.name(0), drain=False)
+            calls = fleet.calls[0]
             await ask(proxy, 20)
-            assert fleet.calls[0] > calls + 1
+            assert fleet.calls[0] > calls
 
     async def test_by_reading_the_configuration_again_drops_nothing(self, fleet: Fleet, tmp_path: Path) -> None:
         for up in fleet.ups:
@@ -237,11 +238,11 @@ class TestDraining:
             config = proxy.services.config
             fewer = config.upstream.model_copy(update={"replicas": (fleet.urls[1],), "url": fleet.urls[1]})
             await proxy.running.reload(config.model_copy(update={"upstream": fewer}))
-            calls = fleet.calls[0]
+            most = fleet.calls[0] + on(proxy, fleet.name(0))["in_flight"]  # of the pool before
 
             assert await load_on == {200: 100}
             assert proxy.running.services.pool.replicas == (kept,)
-        assert fleet.calls[0] <= calls + 1
+        assert fleet.calls[0] <= most
 
     @pytest.mark.parametrize(
         ("asked", "status"), [({"replica": "elsewhere:1"}, 404), ({}, 400), ({"replica": "x", "drain": "yes"}, 400)]
