@@ -279,15 +279,19 @@ class UpstreamStage(Quiet):
             if observer is not None:
                 call.usage, call.model_served, call.tier = observer.usage, observer.model, observer.tier
         if adapted is not None:
-            await adapted.end()
+            try:
+                await adapted.end()
+            finally:
+                if adapted.told is not None:  # it is paid for, whether or not the client gets it
+                    call.usage, call.model_served = read_whole(endpoint, adapted.told)
             head = call.head
         call.complete = True
         if understood and (body := sink.body()) is not None:
             call.answer = decoded(body, head.headers, 8 * self.limits.buffer_bytes)
             if splitter is None and call.answer is not None:
                 call.value = loads(call.answer)
-                told = call.value if adapted is None else adapted.told
-                call.usage, call.model_served = read_whole(endpoint, told)
+                if adapted is None:
+                    call.usage, call.model_served = read_whole(endpoint, call.value)
 
 
 _ZIPPED = (("Accept-Encoding", "gzip"),)
