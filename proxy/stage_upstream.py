@@ -117,7 +117,9 @@ class UpstreamStage(Quiet):
             begun = self.clock.tick_s()
             wait_s: float | None
             try:
-                answer = await replica.connections.send(ex.original.method, target, headers, sent)
+                answer = await replica.connections.send(
+                    ex.original.method, target, headers, sent, again=rules.after_send
+                )
             except UpstreamFault as fault:
                 if ex.original.source.fault is not None:
                     raise ex.original.source.fault from None
