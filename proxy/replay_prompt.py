@@ -45,7 +45,7 @@ def prompt_of(
     """The prompt; None, at next to no cost, where no provider would cache it.
 
     `account`: whose cache it would be. `tokens_in`: of the prompt as the client wrote it; `tokens_saved`: by tidying
-    it, which puts the texts of `short` in their places. Cost: 3 microseconds a kilobyte.
+    it, which puts the texts of `short` in their places. Cost: some 10 microseconds a kilobyte.
     """
     cache = provider_cache(model, provider)
     if tokens_in < cache.minimum_tokens:
