@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from farthing.proxy import small_model
+from farthing.proxy.demo import clear
 
 DEMO = [sys.executable, "-m", "farthing.proxy.cli", "demo"]
 TIMEOUT_S = 110
@@ -176,6 +177,17 @@ def test_a_killed_demo_leaves_nobody_behind(tmp_path: Path) -> None:
     while left_behind(tmp_path):
         assert time.monotonic() < deadline, left_behind(tmp_path)
         time.sleep(0.1)
+
+
+def test_of_a_temporary_folder_the_trace_is_left_and_nothing_else(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    (home / "second-1").mkdir(parents=True)
+    for name in ("trace.jsonl", "demo.toml", "ledger.db", "capture.db", "second-1/ledger.db"):
+        (home / name).touch()
+    clear(home, [home / "trace.jsonl", home / "demo.toml"])
+    assert sorted(path.name for path in home.rglob("*")) == ["demo.toml", "trace.jsonl"]
+    clear(home, [])
+    assert not home.exists()
 
 
 @pytest.mark.parametrize("option", [["--requests", "0"], ["--port", "70000"]])
