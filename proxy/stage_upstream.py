@@ -187,7 +187,7 @@ class UpstreamStage(Quiet):
                 await asyncio.sleep(wait_s)
 
     def _prefix(self, ex: Exchange) -> Prefix:
-        trail = None if ex.payload is None else trail_of(ex.endpoint, ex.payload, _ENGINE, ex.model)
+        trail = None if ex.payload is None else trail_of(ex.endpoint, ex.payload, _ENGINE, (ex.model,))
         return NO_PREFIX if trail is None else Prefix(trail.keys, trail.ends)
 
     async def _styled(self, ex: Exchange, adapter: Adapter | None, base_path: str, body: Any) -> Outgoing:
