@@ -114,10 +114,11 @@ def latency(figures: Figures) -> str:
             return 16 + (width - 40) * (max(at, low) - low) / (high - low)
 
         parts = []
-        for power in range(low, high + 1):
+        every = math.ceil((high - low + 1) * 80 / width)
+        for power in range(low, high + 1, every):
             at = x(10.0**power)
             parts.append(f'<line class="grid" x1="{at:.1f}" x2="{at:.1f}" y1="4" y2="{height - _BOTTOM}"/>')
-            place = "end" if power == high else "middle"
+            place = "start" if power == low else "end" if power == high else "middle"
             parts.append(
                 f'<text x="{at:.1f}" y="{height - 6}" text-anchor="{place}">{_plain(Decimal(10) ** power)} ms</text>'
             )
@@ -164,12 +165,14 @@ class _Frame:
 
     def __init__(self, stretches: Sequence[Stretch], unit: str, width: int, low: int, high: int) -> None:
         self._stretches, self._unit, self._width = stretches, unit, width
-        self._ticks = ticks(min(0.0, float(low)), max(0.0, float(high)))
+        self._low = min(0.0, float(low))
+        marks = ticks(self._low, max(0.0, float(high)))
+        # A loss of next to nothing gets the room that it needs, not a whole step.
+        self._ticks, self._high = [mark for mark in marks if mark >= self._low], marks[-1]
         self._begin_s, self._end_s = stretches[0].start_s, stretches[-1].end_s
 
     def y(self, pico: float) -> float:
-        low, high = self._ticks[0], self._ticks[-1]
-        return _TOP + (_HEIGHT - _TOP - _BOTTOM) * (1 - (pico - low) / (high - low))
+        return _TOP + (_HEIGHT - _TOP - _BOTTOM) * (1 - (pico - self._low) / (self._high - self._low))
 
     def _x(self, moment_s: float) -> float:
         share = (moment_s - self._begin_s) / (self._end_s - self._begin_s)

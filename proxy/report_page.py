@@ -5,6 +5,7 @@ Everything that came from the ledger goes through `text`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from html import escape
 
@@ -103,10 +104,10 @@ def body(report: Report) -> Iterable[str]:
     figures = report.figures
     compared = changes(figures, report.before or figures)
     yield tiles(compared, known=report.before is not None)
-    yield listed(report_notes(report))
     yield titled(f"Spent, and what it would have been, by {report.unit}", spending(report.stretches, report.unit))
     yield titled(f"Saved by cause, by {report.unit}", savings(report.stretches, report.unit))
     yield section("Saved by cause", (), causes(figures))
+    yield titled("Before you rely on these figures", listed(report_notes(report)))
     if report.before is not None:
         yield section(f"Against the {span(figures)} before", CHANGE_HEAD, map(compared_line, compared))
     if report.forecast is not None:
@@ -160,14 +161,15 @@ def lacking(report: Report) -> str:
         rows.append((f"and {report.lacking_left_out:,} more", ""))
     told, *toml = mending(report.lacking)
     table = section("Without a price", ("model", "requests"), cells(rows))
-    return f"{table}<p>{text(told)}</p><pre><code>{chr(10).join(map(text, toml))}</code></pre>"
+    marked = re.sub("`(.+?)`", r"<code>\1</code>", text(told))
+    return f"{table}<p>{marked}</p><pre><code>{chr(10).join(map(text, toml))}</code></pre>"
 
 
 def repeated(report: Report) -> Iterable[Sequence[str]]:
     """A line for each prompt that came again."""
     for each in report.repeated:
         least = "≥ " if each.at_least else ""
-        yield each.key_hash[:16], each.model, f"{least}{each.requests:,}", f"{each.hits:,}", money(each.saved)
+        yield each.key_hash[:12], each.model, f"{least}{each.requests:,}", f"{each.hits:,}", money(each.saved)
 
 
 def titled(title: str, inside: str) -> str:

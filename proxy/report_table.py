@@ -167,7 +167,7 @@ def _lacking(report: Report) -> RenderableType:
 
 def _repeated(report: Report) -> Table:
     rows = [
-        (f"{disarmed(each.key_hash)[:16]}  {disarmed(each.model)[:40]}", f"{_least(each.at_least)}{each.requests:,}",
+        (f"{disarmed(each.key_hash)[:12]}  {disarmed(each.model)[:40]}", f"{_least(each.at_least)}{each.requests:,}",
          f"{each.hits:,}", money(each.saved))
         for each in report.repeated[:_MOST_REPEATED]
     ]  # fmt: skip
