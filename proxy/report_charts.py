@@ -41,7 +41,7 @@ CHART_STYLE = """
 """
 _WIDE, _NARROW, _HEIGHT = 920, 390, 250
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 8, 8, 24
-_LABEL = 78  # units of width that a label on the time axis wants
+_LABELS = {"hour": 92.0, "day": 56.0, "week": 56.0}  # units of width that a label on the time axis wants
 
 
 def spending(stretches: Sequence[Stretch], unit: str) -> str:
@@ -211,14 +211,17 @@ class _Frame:
             parts.append(f'<line class="{kind}" x1="{_LEFT}" x2="{self._width - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
             label = _dollars(tick)
             parts.append(f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{label}</text>')
-        count = len(self._stretches)
-        every = max(1, math.ceil(count * _LABEL / (self._width - _LEFT - _RIGHT)))
-        for i in range(0, count, every):
+        label = _LABELS[self._unit]
+        last, every = -label, math.ceil(len(self._stretches) * label / (self._width - _LEFT - _RIGHT))
+        for i in range(0, len(self._stretches), every):
             left, right = self.edges(i)
             start = datetime.fromtimestamp(self._stretches[i].start_s, UTC)
             shown = f"{start:%d %b %H:%M}" if self._unit == "hour" else f"{start:%d %b}"
-            at = min(max((left + right) / 2, _LEFT + 18), self._width - 34)
-            parts.append(f'<text x="{at:.1f}" y="{_HEIGHT - 6}" text-anchor="middle">{shown.lstrip("0")}</text>')
+            at = min(max((left + right) / 2, _LEFT + label / 4), self._width - label / 2)
+            # The first and the last are cut, and may leave no room for a label of their own.
+            if at - last >= label:
+                parts.append(f'<text x="{at:.1f}" y="{_HEIGHT - 6}" text-anchor="middle">{shown.lstrip("0")}</text>')
+                last = at
         return "".join(parts)
 
 

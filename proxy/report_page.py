@@ -78,7 +78,8 @@ body { max-width: 64rem; } h1 { margin: .3rem 0 .6rem; } .brand { color: var(--s
 def page(report: Report) -> str:
     """The whole document."""
     figures = report.figures
-    first, _, rest = headline(figures).partition(". ")
+    said = headline(figures)
+    first, _, rest = said.partition(". ") if figures.total.has_prices and figures.total.requests else (said, "", "")
     parts = [
         f'<p class="brand">farthing report · {day(figures.since_s)} to {day(figures.until_s)}, times in UTC</p>',
         f"<h1>{text(first + '.' * bool(rest))}</h1>",
@@ -132,10 +133,11 @@ def tiles(compared: Sequence[Change], *, known: bool) -> str:
         now, before, moved, share = change_cells(change)
         unit = " ms" if change.kind == "ms" and change.now is not None else ""
         kind = " minus" if is_loss(now) else ""
-        told = f"{change.arrow} {share or moved.removeprefix(change.arrow).strip()}, was {before}" if known else ""
+        told = f"{change.arrow} {share or moved.removeprefix(change.arrow).strip()}, was {before}"
         made.append(
             f'<div class="tile"><span>{text(change.name)}</span><b class="{kind.strip()}">{text(now + unit)}</b>'
-            f'<span class="change {better(change)}">{text(told)}</span></div>'
+            + (f'<span class="change {better(change)}">{text(told)}</span>' if known else "")
+            + "</div>"
         )
     return f'<div class="tiles">{"".join(made)}</div>'
 

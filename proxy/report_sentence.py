@@ -67,7 +67,7 @@ def _loss(total: Sums) -> str:
     if not costs:
         return f"{text}."
     dearest = max(costs, key=lambda name: costs[name])
-    return f"{text}; most of that is {dearest} ({money(costs[dearest])})."
+    return f"{text}; {dearest} cost most ({money(costs[dearest])})."
 
 
 def _even(total: Sums) -> str:
