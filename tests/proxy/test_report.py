@@ -81,8 +81,8 @@ def test_the_sentence_and_the_table_hold_the_ledgers_figures() -> None:
 
 
 def cells(shown: str, name: str) -> list[str]:
-    """What follows `name` in its line."""
-    (line,) = [line for line in shown.splitlines() if name in line]
+    """What follows `name` in the first line of a table that has it; the sentence above them may have it too."""
+    line = next(line for line in shown.splitlines() if name in line and not line.rstrip().endswith("."))
     return line.partition(name)[2].split()
 
 

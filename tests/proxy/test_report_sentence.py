@@ -35,36 +35,36 @@ D = DOLLAR
 @pytest.mark.parametrize(
     ("figures", "sentence"),
     [
-        (dict(baseline=1130 * D, exact=445 * D, compress=273 * D),
+        ({"baseline": 1130 * D, "exact": 445 * D, "compress": 273 * D},
          "You spent $412.00 in 7 days; without farthing it would have been $1,130.00. "
          "You saved $718.00 (64%); 62% of the saving came from the exact cache."),
-        (dict(baseline=10 * D, compress=4 * D),
+        ({"baseline": 10 * D, "compress": 4 * D},
          "You spent $6.00 in 7 days; without farthing it would have been $10.00. "
          "You saved $4.00 (40%); all of the saving came from compression."),
-        (dict(baseline=10 * D, exact=10 * D),
+        ({"baseline": 10 * D, "exact": 10 * D},
          "You spent $0 in 7 days; without farthing it would have been $10.00. "
          "You saved $10.00 (100%); all of the saving came from the exact cache."),
-        (dict(baseline=10 * D),
+        ({"baseline": 10 * D},
          "You spent $10.00 in 7 days; without farthing it would have been the same. Nothing was saved."),
-        (dict(), "You spent $0 in 7 days; without farthing it would have been the same. Nothing was saved."),
-        (dict(baseline=10 * D, exact=D, overhead=D),
+        ({}, "You spent $0 in 7 days; without farthing it would have been the same. Nothing was saved."),
+        ({"baseline": 10 * D, "exact": D, "overhead": D},
          "You spent $10.00 in 7 days; without farthing it would have been the same. "
          "What was saved ($1.00) was spent again."),
-        (dict(baseline=10 * D, overhead=2 * D, exact=D, prompt_cache=-D // 2),
+        ({"baseline": 10 * D, "overhead": 2 * D, "exact": D, "prompt_cache": -D // 2},
          "You spent $11.50 in 7 days; without farthing it would have been $10.00. "
          "farthing cost $1.50 more than it saved; its own calls cost most ($2.00)."),
-        (dict(baseline=10 * D, prompt_cache=-D),
+        ({"baseline": 10 * D, "prompt_cache": -D},
          "You spent $11.00 in 7 days; without farthing it would have been $10.00. "
          "farthing cost $1.00 more than it saved; the provider's prompt cache cost most ($1.00)."),
-        (dict(baseline=10 * D, unpriced=5, modelled=1),
+        ({"baseline": 10 * D, "unpriced": 5, "modelled": 1},
          "You spent $10.00 in 7 days; without farthing it would have been the same. Nothing was saved. "
          "That leaves out 5 requests of unknown price (5%). The baseline is an estimate for 1% of the requests."),
-        (dict(unpriced=100), "No price is known for any of the 100 requests in 7 days."),
-        (dict(unpriced=1, requests=1), "No price is known for the only request in 7 days."),
-        (dict(baseline=1000 * D, exact=999 * D + 1, compress=1),
+        ({"unpriced": 100}, "No price is known for any of the 100 requests in 7 days."),
+        ({"unpriced": 1, "requests": 1}, "No price is known for the only request in 7 days."),
+        ({"baseline": 1000 * D, "exact": 999 * D - 1, "compress": 1},
          "You spent $1.00 in 7 days; without farthing it would have been $1,000.00. "
          "You saved $999.00 (more than 99%); more than 99% of the saving came from the exact cache."),
-        (dict(baseline=1000 * D, exact=D),
+        ({"baseline": 1000 * D, "exact": D},
          "You spent $999.00 in 7 days; without farthing it would have been $1,000.00. "
          "You saved $1.00 (less than 1%); all of the saving came from the exact cache."),
     ],
