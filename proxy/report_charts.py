@@ -211,15 +211,15 @@ class _Frame:
             parts.append(f'<line class="{kind}" x1="{_LEFT}" x2="{self._width - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
             label = _dollars(tick)
             parts.append(f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{label}</text>')
-        label = _LABELS[self._unit]
-        last, every = -label, math.ceil(len(self._stretches) * label / (self._width - _LEFT - _RIGHT))
+        room = _LABELS[self._unit]
+        last, every = -room, math.ceil(len(self._stretches) * room / (self._width - _LEFT - _RIGHT))
         for i in range(0, len(self._stretches), every):
             left, right = self.edges(i)
             start = datetime.fromtimestamp(self._stretches[i].start_s, UTC)
             shown = f"{start:%d %b %H:%M}" if self._unit == "hour" else f"{start:%d %b}"
-            at = min(max((left + right) / 2, _LEFT + label / 4), self._width - label / 2)
+            at = min(max((left + right) / 2, _LEFT + room / 4), self._width - room / 2)
             # The first and the last are cut, and may leave no room for a label of their own.
-            if at - last >= label:
+            if at - last >= room:
                 parts.append(f'<text x="{at:.1f}" y="{_HEIGHT - 6}" text-anchor="middle">{shown.lstrip("0")}</text>')
                 last = at
         return "".join(parts)
