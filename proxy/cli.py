@@ -47,7 +47,11 @@ prices_app = typer.Typer(
 policy_app = typer.Typer(
     help="The policy, and the emergency switch.", epilog="Example: farthing policy off", no_args_is_help=True
 )
+ledger_app = typer.Typer(
+    help="The record of every request.", epilog="Example: farthing ledger export -o rows.jsonl", no_args_is_help=True
+)
 app.add_typer(cache_app, name="cache")
+app.add_typer(ledger_app, name="ledger")
 app.add_typer(prices_app, name="prices")
 app.add_typer(policy_app, name="policy")
 app.add_typer(capture_app, name="capture")
@@ -369,6 +373,45 @@ def prices_recompute(
 
     loaded = _load(config, state_dir=state)
     raise typer.Exit(recomputed(loaded, since, _emit if as_json else None, Console(width=_width())))
+
+
+@ledger_app.command("export", epilog="Example: farthing ledger export --format parquet --since 30d -o rows.parquet")
+def ledger_export(
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="The file; without it, standard output.")
+    ] = None,
+    form: Annotated[str, typer.Option("--format", help="jsonl, csv or parquet.")] = "jsonl",
+    since: Annotated[str, typer.Option(help="From: 90m, 24h, 7d, or a date; without it, from the first row.")] = "",
+    until: Annotated[str, typer.Option(help="Up to: the same; without it, to the last row.")] = "",
+    config: ConfigOption = None,
+    state: StateOption = None,
+) -> None:
+    """The rows as a file, oldest first. Amounts are whole pico-dollars (1e-12 dollar)."""
+    from farthing.proxy.cli_ledger import export
+
+    loaded = _load(config, state_dir=state)
+    raise typer.Exit(export(loaded, form, since, until, output, Console(stderr=True)))
+
+
+@ledger_app.command("check", epilog="Example: farthing ledger check")
+def ledger_check(config: ConfigOption = None, state: StateOption = None, as_json: JsonOption = False) -> None:
+    """Whether every row's savings add up, and roll-ups are the sums of their rows; exit 1 where not."""
+    from farthing.proxy.cli_ledger import check as run
+
+    raise typer.Exit(run(_load(config, state_dir=state), _emit if as_json else None, Console()))
+
+
+@ledger_app.command("salvage", epilog="Example: farthing ledger salvage .farthing/ledger.corrupt-1800000000000.db")
+def ledger_salvage(
+    file: Annotated[Path, typer.Argument(help="A damaged ledger, which is only read.")],
+    config: ConfigOption = None,
+    state: StateOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Add the readable rows of a damaged ledger to the present one, which may be in use."""
+    from farthing.proxy.cli_ledger import salvage
+
+    raise typer.Exit(salvage(_load(config, state_dir=state), file, _emit if as_json else None, Console()))
 
 
 @policy_app.command("off", epilog="Example: farthing policy off")

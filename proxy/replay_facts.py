@@ -167,14 +167,14 @@ def reading_of(config: Config, *, near: bool, beyond: bool) -> Reading:
         freshness(cache),
         not config.all_off,
         lossy(recode=compress.recode, squeeze=compress.squeeze, asked=""),
-        config.upstream.url,
+        config.upstream.identity,
         cache.max_entry_bytes,
         compress.tidy,
         near,
         forms,
         marks_of(compress),
         compress.provider_cache,
-        config.upstream.api_key is not None,
+        bool(config.upstream.keys),
     )
 
 
