@@ -19,6 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from farthing.policies.reuse import Candidate, Label, RouteKey
 from farthing.proxy.compress_counts import MODES
 from farthing.proxy.metrics import ENDPOINTS, OUTCOMES, STATUSES, TOKEN_KINDS
+from farthing.proxy.usage_drift import Counted
 from tests.fakes.collector import collector
 from tests.fakes.proxying import Proxied, chat, proxied
 from tests.fakes.upstream import Script, scripted
@@ -141,6 +142,8 @@ async def served(tmp_path: Path) -> dict[str, set[str]]:
             await proxy.post(body)
         await proxy.rows(4)
         proxy.services.pipeline.stage_errors["semantic"] = 1
+        state = proxy.services.state
+        state.drift.note("gpt-4o", Counted(10, 10, 5, 5), state.clock.now_s())
         text = (await proxy.client.get("/metrics")).text
     return {
         sample.name: labels
