@@ -131,11 +131,10 @@ def tiles(compared: Sequence[Change], *, known: bool) -> str:
     made = []
     for change in (each for each in compared if each.key in shown):
         now, before, moved, share = change_cells(change)
-        unit = " ms" if change.kind == "ms" and change.now is not None else ""
         kind = " minus" if is_loss(now) else ""
         told = f"{change.arrow} {share or moved.removeprefix(change.arrow).strip()}, was {before}"
         made.append(
-            f'<div class="tile"><span>{text(change.name)}</span><b class="{kind.strip()}">{text(now + unit)}</b>'
+            f'<div class="tile"><span>{text(change.name)}</span><b class="{kind.strip()}">{text(now)}</b>'
             + (f'<span class="change {better(change)}">{text(told)}</span>' if known else "")
             + "</div>"
         )
