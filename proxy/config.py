@@ -33,6 +33,7 @@ from farthing.proxy.config_compat import Compat
 from farthing.proxy.config_compress import Compress
 from farthing.proxy.config_otlp import Otlp
 from farthing.proxy.config_prices import Prices
+from farthing.proxy.config_routes import Misplaced, RouteSection, VariantSection, check
 from farthing.proxy.config_section import Section
 from farthing.proxy.errors import ConfigFault
 from farthing.proxy.exchange import Endpoint
@@ -241,6 +242,10 @@ class Config(Section):
     state_dir: Path = Path(".farthing")
     server: Server = Server()
     upstream: Upstream = Upstream()
+    upstreams: tuple[Upstream, ...] = ()
+    variants: tuple[VariantSection, ...] = ()
+    routes: tuple[RouteSection, ...] = ()
+    aliases: dict[str, str] = Field(default_factory=dict)
     store: Store = Store()
     cache: Cache = Cache()
     semantic: Semantic = Semantic()
@@ -256,8 +261,16 @@ class Config(Section):
     log: Log = Log()
 
     @model_validator(mode="after")
+    def _routes_lead_somewhere(self) -> Config:
+        names, scopes = [one.name for one in self.upstreams], [scope.name for scope in self.auth.scopes]
+        check(self.upstream.name, names, self.variants, self.routes, self.aliases, scopes)
+        return self
+
+    @model_validator(mode="after")
     def _no_open_relay(self) -> Config:
-        spendable = self.upstream.api_key or urlsplit(self.upstream.url).username is not None
+        spendable = any(
+            one.api_key or urlsplit(one.url).username is not None for one in (self.upstream, *self.upstreams)
+        )
         if spendable and not self.auth.client_keys and not is_loopback(self.server.host):
             raise ValueError(
                 f"server.host = {self.server.host!r} with an upstream key and no auth.client_keys would let anybody "
@@ -273,19 +286,26 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _no_loop(self) -> Config:
-        parts = urlsplit(self.upstream.url)
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-        if self.server.port == port and is_loopback(parts.hostname or "") and serves_loopback(self.server.host):
-            raise ValueError(
-                f"upstream.url = {mask_url(self.upstream.url)!r} is farthing itself; name the provider's address "
-                "(it is taken from OPENAI_BASE_URL where nothing else is said)"
-            )
+        for path, url in [("upstream", self.upstream.url), *((one.name, one.url) for one in self.upstreams)]:
+            parts = urlsplit(url)
+            port = parts.port or (443 if parts.scheme == "https" else 80)
+            if self.server.port == port and is_loopback(parts.hostname or "") and serves_loopback(self.server.host):
+                raise ValueError(
+                    f"{path}.url = {mask_url(url)!r} is farthing itself; name the provider's address "
+                    "(upstream.url is taken from OPENAI_BASE_URL where nothing else is said)"
+                )
         return self
 
     @property
     def all_off(self) -> bool:
         """Whether every optimising stage is off: then bodies pass byte for byte and nothing is retried."""
-        return self.cache.mode == "off" and self.semantic.mode == "off" and self.compress.all_off
+        own = self.cache.mode == "off" and self.semantic.mode == "off" and self.compress.all_off
+        return own and not self.routed
+
+    @property
+    def routed(self) -> bool:
+        """Whether any request may be asked of somebody else than it names."""
+        return bool(self.variants or self.routes or self.aliases)
 
     @property
     def id(self) -> str:
@@ -378,6 +398,9 @@ def explain(error: ValidationError) -> list[str]:
     for fault in error.errors(include_url=False, include_input=False):
         location = ".".join(str(part) for part in fault["loc"]) or "(top level)"
         message = fault["msg"].removeprefix("Value error, ")
+        if isinstance(placed := fault.get("ctx", {}).get("error"), Misplaced):
+            lines += [f"  {path}: {said}" for path, said in placed.faults]
+            continue
         if fault["type"] == "extra_forbidden":
             near = nearest(fault["loc"])
             message = "unknown key" + (f"; did you mean {near!r}?" if near else "")
@@ -415,6 +438,8 @@ def effective(config: Config) -> dict[str, Any]:
     if config.store.url.get_secret_value():
         shown["store"]["url"] = mask_url(config.store.url.get_secret_value())
     shown["upstream"]["url"] = mask_url(config.upstream.url)
+    for one in shown["upstreams"]:
+        one["url"] = mask_url(one["url"])
     shown["otlp"]["endpoint"] = mask_url(config.otlp.endpoint)
     return shown
 

@@ -133,9 +133,24 @@ class Price:
 
 
 class RateCard:
-    """Looks rates up and remembers them. `provider`: genai-prices' id, '' to tell it by the upstream's address."""
+    """Looks rates up and remembers them. `provider`: genai-prices' id, '' to tell it by the upstream's address.
 
-    def __init__(self, own: Mapping[str, OwnPrice], provider: str = "", upstream_url: str = "") -> None:
+    `elsewhere`: (provider, address) of other upstreams, by name; an own price of `UPSTREAM/MODEL` is for there.
+    """
+
+    def __init__(
+        self,
+        own: Mapping[str, OwnPrice],
+        provider: str = "",
+        upstream_url: str = "",
+        elsewhere: Mapping[str, tuple[str, str]] | None = None,
+    ) -> None:
+        self._elsewhere = {
+            name: RateCard(
+                {**own, **{key.removeprefix(f"{name}/"): own[key] for key in own if key.startswith(f"{name}/")}}, *at
+            )
+            for name, at in (elsewhere or {}).items()
+        }
         self._own_rows = {model: tuple(price.rows()) for model, price in own.items()}
         # One that always was and will be needs no look-up by date.
         self._own = {model: rates_of(rows, 0) for model, rows in self._own_rows.items() if not _dated(rows)}
@@ -164,6 +179,14 @@ class RateCard:
         if len(self._known) > _REMEMBERED:
             self._known.popitem(last=False)
         return found
+
+    def at(self, upstream: str) -> RateCard:
+        """The rates of the upstream of that name; these here, where it is none of the others."""
+        return self._elsewhere.get(upstream, self) if self._elsewhere else self
+
+    def known_anywhere(self, model: str, at_s: float) -> bool:
+        """Whether some upstream has a price for the model at that moment."""
+        return any(card.rates(model, at_s) is not None for card in (self, *self._elsewhere.values()))
 
     def owns(self, model: str) -> bool:
         """Whether the configuration itself prices this model."""

@@ -15,6 +15,7 @@ import structlog
 from multidict import CIMultiDict
 
 from farthing.policies.retry import RetryRules, after_fault, after_status
+from farthing.policies.variant import put_in
 from farthing.proxy import wire
 from farthing.proxy.clock import Clock, Randomness
 from farthing.proxy.config import Limits, Upstream
@@ -38,7 +39,8 @@ _EVENT_STREAM, _JSON = "text/event-stream", "application/json"
 
 @dataclass(slots=True)
 class UpstreamStage(Quiet):
-    """Carries the request upstream. `no_usage_asked`: set when this upstream was seen to refuse `stream_options`."""
+    """Carries the request upstream. `no_usage_asked`: set when this upstream was seen to refuse `stream_options`.
+    `foreign`: clients' credentials mean nothing to it, and it must not see them."""
 
     connections: Connections
     deadlines: Deadlines
@@ -49,6 +51,7 @@ class UpstreamStage(Quiet):
     rules: RetryRules
     passive: bool = False
     no_usage_asked: bool = False
+    foreign: bool = False
     name: str = field(default="upstream", init=False)
     hard: bool = field(default=True, init=False)
 
@@ -135,6 +138,8 @@ class UpstreamStage(Quiet):
             carries = "Content-Length" in ex.original.headers or "Transfer-Encoding" in ex.original.headers
             return ex.original.source.stream() if carries else None
         body = ex.body_out if ex.body_out is not None else ex.body
+        if ex.variant is not None:
+            body = put_in(body, ex.variant)
         if (
             ask_usage
             and ex.stream
@@ -152,6 +157,8 @@ class UpstreamStage(Quiet):
         plain = ex.optimise and not self.passive and ex.endpoint is not Endpoint.OTHER
         facts, secret = ex.original.facts, self.upstream.api_key
         drop = _dropped(ex.body is not None, plain, secret is not None)
+        if self.foreign:
+            drop |= wire.telling_who(tuple(ex.original.headers))
         own: tuple[tuple[str, str], ...] = ()
         if plain:
             # A stream's events must be seen as they come; a whole answer may stay compressed on its way.
