@@ -95,7 +95,7 @@ def put_in(body: bytes, variant: Variant) -> bytes:
     if span is None:
         out = insert_member(body, "model", model)
     else:
-        out = body if orjson.loads(body[span[0] : span[1]]) == variant.model else splice(body, [(*span, model)])
+        out = body if body[span[0] : span[1]] == model else splice(body, [(*span, model)])
     for name, value in variant.params:
         if name not in present:
             out = insert_member(out, name, value)
