@@ -1,4 +1,4 @@
-"""Which route a request takes: the first whose conditions it meets. Pure.
+"""Which route a request takes: the first whose conditions it meets. Pure, but for what `RouteTable` remembers.
 
 Rules of this file: conditions are and-ed, what a route leaves out matches everything, patterns are the shell's
 (`*`, `?`, `[...]`) and case counts. What is asked of a request stands in `Facts`, made once.
@@ -10,17 +10,17 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase, translate
-from functools import partial
 from typing import Any, Literal
 
 from farthing.policies.accept import Accept
 from farthing.policies.variant import CHARS_PER_TOKEN, Needs, Variant
 from farthing.proxy.exchange import Endpoint
 
-__all__ = ["Conditions", "Facts", "Route", "Strategy", "facts_of", "match", "never_matched"]
+__all__ = ["Conditions", "Facts", "Route", "RouteTable", "Strategy", "facts_of", "never_matched"]
 
 Strategy = Literal["fixed", "weighted", "cheapest", "fastest", "balanced", "cascade"]
 _SPECIAL = frozenset("*?[")
+_REMEMBERED = 1024  # names of models; clients choose them
 _IMAGES = frozenset({"image_url", "input_image", "image"})
 
 
@@ -56,15 +56,23 @@ class Conditions:
         """Only what is asked is looked at."""
         object.__setattr__(self, "_tests", tuple(self._each()))
 
+    def of_model(self, model: str) -> bool:
+        """Whether requests for that model may meet them."""
+        return not self.model or bool(_pattern(self.model)(model))
+
+    def beside_model(self, facts: Facts) -> bool:
+        """Whether the request meets all but the model's."""
+        for test in self._tests:  # noqa: SIM110 - a generator would cost more than the tests
+            if not test(facts):
+                return False
+        return True
+
     def holds(self, facts: Facts) -> bool:
         """Whether the request meets them all."""
-        return all(test(facts) for test in self._tests) if len(self._tests) > 1 else self._tests[0](facts)
+        return self.of_model(facts.model) and self.beside_model(facts)
 
     def _each(self) -> list[Callable[[Facts], bool]]:
-        """The cheapest and most telling first."""
         tests: list[Callable[[Facts], bool]] = []
-        if self.model:
-            tests.append(partial(_model_fits, _pattern(self.model)))
         if self.endpoint:
             tests.append(lambda facts: facts.endpoint == self.endpoint)
         else:  # vectors of one model mean nothing to another: embeddings are routed only where it is said
@@ -78,7 +86,9 @@ class Conditions:
             tests.append(lambda facts: self.min_tokens_in <= facts.needs.tokens_in <= most)
         if self.tenant:
             tests.append(lambda facts: facts.tenant.startswith(self.tenant))
-        if self.tag:
+        if self.tag and not _SPECIAL & set(self.tag):
+            tests.append(lambda facts: self.tag in facts.tags)
+        elif self.tag:
             tag = _pattern(self.tag)
             tests.append(lambda facts: any(tag(said) for said in facts.tags))
         return tests
@@ -104,14 +114,26 @@ class Route:
     signature: str = ""
 
 
-def match(routes: Sequence[Route], facts: Facts) -> Route | None:
-    """The first route that the request takes; None: it goes where it was sent."""
-    if facts.stateful:
+class RouteTable:
+    """The routes in their order. Which of them are for a model is worked out once for each model's name."""
+
+    def __init__(self, routes: Sequence[Route]) -> None:
+        self.routes = tuple(routes)
+        self._of_model: dict[str, tuple[Route, ...]] = {}
+
+    def match(self, facts: Facts) -> Route | None:
+        """The first route that the request takes; None: it goes where it was sent."""
+        if facts.stateful:
+            return None
+        few = self._of_model.get(facts.model)
+        if few is None:
+            few = tuple(route for route in self.routes if route.conditions.of_model(facts.model))
+            if len(self._of_model) < _REMEMBERED:
+                self._of_model[facts.model] = few
+        for route in few:
+            if route.conditions.beside_model(facts):
+                return route
         return None
-    for route in routes:
-        if route.conditions.holds(facts):
-            return route
-    return None
 
 
 def never_matched(conditions: Sequence[Conditions]) -> list[tuple[int, int]]:
@@ -200,10 +222,6 @@ def _pattern(pattern: str) -> Callable[[str], object]:
     if not _SPECIAL & set(pattern):
         return pattern.__eq__
     return re.compile(translate(pattern)).match
-
-
-def _model_fits(pattern: Callable[[str], object], facts: Facts) -> bool:
-    return bool(pattern(facts.model))
 
 
 def _takes_all(earlier: Conditions, later: Conditions) -> bool:

@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
 from farthing.policies.retry import RetryRules
+from farthing.policies.routes import RouteTable
 from farthing.proxy.config import Config, Upstream
 from farthing.proxy.config_routes import routes_of, variants_of
 from farthing.proxy.connections import Connections
@@ -48,7 +49,7 @@ def open_routing(config: Config, held: State, rates: RateCard, tenants: Tenants,
     scopes = {scope.name: tenants.of_scope(scope.name) for scope in config.auth.scopes}
     return Routing(
         variants=variants,
-        routes=routes_of(config.routes, variants, scopes),
+        routes=RouteTable(routes_of(config.routes, variants, scopes)),
         aliases=config.aliases,
         rates=rates,
         clock=held.clock,

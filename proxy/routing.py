@@ -17,7 +17,7 @@ import orjson
 
 from farthing.policies.cascade import Allowance
 from farthing.policies.choose import Choice, Standing, choose, stickiness
-from farthing.policies.routes import Facts, Route, facts_of, match
+from farthing.policies.routes import Facts, Route, RouteTable, facts_of
 from farthing.policies.variant import Needs, Variant, put_in
 from farthing.proxy.attribute import same_model
 from farthing.proxy.clock import Clock, Randomness
@@ -76,7 +76,7 @@ class Routing:
     """The routes of one configuration. `never_chained`: see config.Cache."""
 
     variants: Mapping[str, Variant]
-    routes: tuple[Route, ...]
+    routes: RouteTable
     aliases: Mapping[str, str]
     rates: RateCard
     clock: Clock
@@ -116,7 +116,7 @@ class Routing:
             ex.plan = Plan(facts, named=named)
             ex.lossy = f"{ex.lossy}|variant {hashlib.sha256(orjson.dumps(named.signature)).hexdigest()[:16]}"
             return
-        route = match(self.routes, facts)
+        route = self.routes.match(facts)
         if route is None:
             return
         ex.plan = Plan(facts, route)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from farthing.policies.cascade import ASKED, Allowance, after_failure, course
 from farthing.policies.choose import Choice, Standing, choose, stickiness
 from farthing.policies.fallback import CLASSES, of_answer, of_fault
-from farthing.policies.routes import Conditions, Facts, Route, facts_of, match, never_matched
+from farthing.policies.routes import Conditions, Facts, Route, RouteTable, facts_of, never_matched
 from farthing.policies.variant import Needs, Variant, put_in, unfit
 from farthing.proxy.errors import UpstreamFault
 from farthing.proxy.exchange import Endpoint
@@ -152,21 +152,30 @@ def test_patterns_that_take_all(earlier: str, later: str, covers: bool) -> None:
     assert bool(never_matched([Conditions(model=earlier), Conditions(model=later)])) is covers
 
 
+@given(st.lists(CONDITIONS, max_size=5), st.lists(FACTS, max_size=5))
+def test_the_table_takes_the_first_whose_conditions_hold(listed: list[Conditions], asked: list[Facts]) -> None:
+    table = RouteTable([Route(str(place), conditions, "fixed", ()) for place, conditions in enumerate(listed)])
+    for facts in asked:
+        expected = next((route for route in table.routes if route.conditions.holds(facts)), None)
+        assert table.match(facts) is expected
+
+
 @given(MODELS, st.text("ab", max_size=4))
 def test_a_models_pattern_is_the_shells(pattern: str, model: str) -> None:
     facts = Facts(model, "chat", Needs())
-    assert Conditions(model=pattern).holds(facts) is (not pattern or fnmatchcase(model, pattern))
+    assert Conditions(model=pattern).holds(facts) == (not pattern or fnmatchcase(model, pattern))
 
 
 def test_the_first_route_that_fits_is_taken_and_what_is_stateful_takes_none() -> None:
-    table = [Route(name, Conditions(model=model), "fixed", ()) for name, model in (("x", "b*"), ("y", "a*"), ("z", ""))]
-    assert [getattr(match(table, Facts(model, "chat", Needs())), "name", "") for model in ("ab", "b", "c")] == [
+    listed = (("x", "b*"), ("y", "a*"), ("z", ""))
+    table = RouteTable([Route(name, Conditions(model=model), "fixed", ()) for name, model in listed])
+    assert [getattr(table.match(Facts(model, "chat", Needs())), "name", "") for model in ("ab", "b", "c")] == [
         "y",
         "x",
         "z",
     ]
-    assert match(table, Facts("ab", "responses", Needs(), stateful=True)) is None
-    assert match(table, Facts("ab", "embeddings", Needs())) is None
+    assert table.match(Facts("ab", "responses", Needs(), stateful=True)) is None
+    assert table.match(Facts("ab", "embeddings", Needs())) is None
 
 
 CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "x" * 400}]}
