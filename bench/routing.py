@@ -11,8 +11,8 @@ from a log-normal (median 400 tokens in, 200 out), tools with chance 0.15, image
 with 0.05. A model of skill s is right with chance 1 / (1 + exp(-9 (s - d))), each prompt and model by itself. Prices,
 windows and abilities are those of `MODELS`. A cascade's check rejects a wrong answer with chance `caught` and a right
 one with `spoilt`; those of `CHECKS` are assumed, from a format check to a good judge, and checking costs `JUDGE_SHARE`
-of the answer's price. A strategy's setting is chosen on the first half of the prompts: the cheapest whose quality is at least
-the wanted share of the strongest model's. It is scored on the second.
+of the answer's price. A strategy's setting is chosen on the first half of the prompts: the cheapest whose quality is at
+least the wanted share of the strongest model's. It is scored on the second.
 """
 
 from __future__ import annotations
