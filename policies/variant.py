@@ -81,7 +81,8 @@ def unfit(variant: Variant, needs: Needs) -> str:
 
 
 def put_in(body: bytes, variant: Variant) -> bytes:
-    """The request `body`, a JSON object, asked of `variant`; every byte but the model's and new members' stays.
+    """The request `body`, a JSON object whose keys differ, asked of `variant`; all bytes but the model's and new
+    members' stay.
 
     Raises ValueError: `body` is not an object.
     """
@@ -92,6 +93,8 @@ def put_in(body: bytes, variant: Variant) -> bytes:
         present.add(member.key)
         if member.key == "model":
             span = (member.start, member.end)
+            if not variant.params:
+                break
     if span is None:
         out = insert_member(body, "model", model)
     else:

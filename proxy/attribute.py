@@ -148,7 +148,7 @@ def attribute_hit(
     rates = covering(rates_of_one(card, model, one, at_s), usage) if usage is not None else None
     if rates is None or usage is None:
         return UNKNOWN
-    if one is model and model_served != model and not card.known_anywhere(model_served, at_s):
+    if one is model and model_served != model and card.rates(model_served, at_s) is None:
         return UNKNOWN  # nobody knows what this answer cost, so nobody knows what reusing it saves
     modelled = semantic or usage.source is UsageSource.COUNTED
     pico = rates.pico(usage)

@@ -184,10 +184,6 @@ class RateCard:
         """The rates of the upstream of that name; these here, where it is none of the others."""
         return self._elsewhere.get(upstream, self) if self._elsewhere else self
 
-    def known_anywhere(self, model: str, at_s: float) -> bool:
-        """Whether some upstream has a price for the model at that moment."""
-        return any(card.rates(model, at_s) is not None for card in (self, *self._elsewhere.values()))
-
     def owns(self, model: str) -> bool:
         """Whether the configuration itself prices this model."""
         return model in self._own_rows
@@ -233,7 +229,10 @@ class RateCard:
         if own is not None:
             return own
         listed = price_table.find(model, self._provider, self._url)
-        return rates_of(listed.rows, at_s) if listed is not None else _listed_rates(model, at_s)
+        found = rates_of(listed.rows, at_s) if listed is not None else _listed_rates(model, at_s)
+        if found is None:  # what only another upstream has costs what it costs there
+            found = next((rates for card in self._elsewhere.values() if (rates := card.rates(model, at_s))), None)
+        return found
 
 
 def _listed_rates(model: str, at_s: float) -> Rates | None:

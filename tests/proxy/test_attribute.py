@@ -252,8 +252,8 @@ def test_another_upstreams_prices_are_its_own() -> None:
     same = attribute_upstream(card, **alike, upstream="there")
     assert (same.cost, same.saved_route, same.modelled) == (60 * 10**6, 60 * 10**6, True)
     assert card.at("there").at("anything") is card.at("there")
-    assert card.known_anywhere("small", 0.0)
-    assert not card.known_anywhere("nobody's", 0.0)
+    only = RateCard({"there/tiny": own("1", "1", "2")}, elsewhere={"there": ("", "http://127.0.0.1:1/v1")})
+    assert only.rates("tiny", 0.0) == only.at("there").rates("tiny", 0.0) is not None
 
 
 def test_an_errand_pays_for_what_it_tried_too() -> None:
