@@ -18,6 +18,10 @@ from farthing.proxy.recompute import Verdict, recompute
 from farthing.proxy.row import SAVED_COLUMNS
 from tests.fakes.proxying import Proxied, chat, proxied
 from tests.fakes.upstream import Script, ScriptedUpstream, scripted
+from tests.proxy.test_audit import AGAIN, ASK, AUDITED, loaded
+from tests.wire.test_retrieval import ON as RETRIEVING
+from tests.wire.test_retrieval import asked, blob
+from tests.wire.test_reuse import quiet
 
 RATES = {"m": (4, 16), "mini": (1, 2), "tiny": (0.5, 1), "judge": (1, 1)}
 PRICES = {
@@ -357,3 +361,37 @@ async def until(holds: Any, seconds: float = 5.0) -> None:
     async with asyncio.timeout(seconds):
         while not holds():
             await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("strategy", ["fixed", "cascade"])
+async def test_a_variant_may_ask_for_what_was_left_out_and_all_rounds_are_booked(tmp_path: Path, strategy: str) -> None:
+    route: dict[str, Any] = {"variants": ["mini-there"]}
+    if strategy == "cascade":
+        route = {"strategy": strategy, "variants": ["mini-there", "big"], "accept": {"min_chars": 1000}}
+    async with house(tmp_path, [route], **RETRIEVING) as at:
+        at.cheap.default = Script(fetches=1, looks_for=(blob()[:40],))
+        await at.proxy.post(asked())
+        answer = await at.proxy.post(asked(turns=1))
+        rows = await at.books(2)
+    assert len(at.cheap.calls) >= 3
+    assert at.cheap.calls[-1].json["messages"][-1]["content"] == blob()
+    served = {"fixed": ("mini", 0), "cascade": ("m", 2)}[strategy]
+    assert (answer.headers["x-farthing-model"], len(at.default.calls)) == served
+    assert [row["model_served"] for row in rows] == [served[0]] * 2
+
+
+async def test_an_audit_goes_the_way_of_its_request(tmp_path: Path) -> None:
+    async with house(tmp_path, [{"variants": ["mini-there"]}], **AUDITED, semantic__audit_share=1.0) as at:
+        await loaded(at.proxy)
+        at.cheap.default.says = "Ask the desk."
+        await at.proxy.post(chat(ASK))
+        await quiet(at.proxy)
+        hit = await at.proxy.post(chat(AGAIN))
+        await quiet(at.proxy)
+        rows = await at.books(3)
+    assert hit.headers["x-farthing-cache"] == "hit-semantic"
+    assert [(row["endpoint"], row["upstream"]) for row in rows if row["upstream"]] == [
+        ("chat", "cheap"),
+        ("audit", "cheap"),
+    ]
+    assert (len(at.cheap.calls), at.default.calls) == (2, [])
