@@ -125,19 +125,22 @@ class RoutedStage(Quiet):
     async def _tried(self, ex: Exchange, variant: Variant, accept: Accept) -> bool:
         """Whether the variant's answer is accepted, and has gone on to the client."""
         tried = await self._held(ex, variant)
-        reason = (
-            tried.said
-            if tried.fault is not None or tried.sink.status != 200
-            else await self._refused(ex, tried, accept)
-        )
+        answered = tried.fault is None and tried.sink.status == 200
+        try:
+            reason = await self._refused(ex, tried, accept) if answered else tried.said
+        except asyncio.CancelledError:
+            await self._beside(ex, tried)
+            raise
         if reason:
             ex.decide("route", "escalated", f"{variant.name}: {reason}")
             await self._beside(ex, tried)
             return False
         ex.decide("route", "accepted", variant.name)
         self._serves(ex, tried)
-        await tried.sink.release(ex.sink)
-        self._finish(ex, tried)
+        try:
+            await tried.sink.release(ex.sink)
+        finally:
+            self._finish(ex, tried)
         return True
 
     async def _refused(self, ex: Exchange, tried: Tried, accept: Accept) -> str:

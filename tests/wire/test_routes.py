@@ -264,6 +264,19 @@ async def test_a_cascade_asks_for_more_samples_and_a_judge(tmp_path: Path) -> No
     ]
 
 
+async def test_what_was_tried_is_booked_when_the_client_leaves_before_it_is_judged(tmp_path: Path) -> None:
+    route = {"strategy": "cascade", "variants": ["mini-there", "big"], "accept": {"judge": "judge-there"}}
+    async with house(tmp_path, [route]) as at:
+        at.third.script(Script(wait_s=30))
+        asking = asyncio.get_running_loop().create_task(at.proxy.post(chat()))
+        await until(lambda: len(at.third.calls) == 1)
+        asking.cancel()
+        await until(lambda: at.third.calls[0].cancelled, 1.0)
+        (row,) = await at.books(1)
+    assert row["outcome"] == "abandoned"
+    assert row["cost_usd"] == -row["saved_route_usd"] > 0
+
+
 @pytest.mark.parametrize(("streams", "model"), [("pass", "m"), ("hold", "mini")])
 async def test_a_stream_passes_a_cascade_by_or_is_held(tmp_path: Path, streams: str, model: str) -> None:
     route = {"strategy": "cascade", "variants": ["mini-there", "big"], "accept": {"streams": streams}}
