@@ -14,9 +14,10 @@ from farthing.proxy.connections import Connections
 from farthing.proxy.deadlines import Deadlines
 from farthing.proxy.exchange import Quiet
 from farthing.proxy.held import State
+from farthing.proxy.legs import Carriers, Legs
 from farthing.proxy.prices import RateCard
 from farthing.proxy.routing import Routing
-from farthing.proxy.stage_routed import Carriers, RoutedStage
+from farthing.proxy.stage_routed import RoutedStage
 from farthing.proxy.stage_upstream import UpstreamStage
 from farthing.proxy.stages import Tenants
 
@@ -80,10 +81,9 @@ class Ways:
         if routing is None:
             return None
         others = {one.name: wrap(self._to(one, self.others[one.name], foreign=True)) for one in self.config.upstreams}
-        carriers = Carriers(default, others)
-        return RoutedStage(
-            carriers, routing, self.held.tokenizer, self.config.limits.buffer_bytes, self.held.tasks.spawn
-        )
+        limit_bytes = self.config.limits.buffer_bytes
+        legs = Legs(Carriers(default, others), routing, self.held.tokenizer, limit_bytes)
+        return RoutedStage(legs, self.held.tasks.spawn)
 
     def _to(self, upstream: Upstream, connections: Connections, *, foreign: bool = False) -> UpstreamStage:
         return UpstreamStage(
