@@ -23,6 +23,7 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -37,6 +38,7 @@ from farthing.proxy.config_routes import Misplaced, RouteSection, VariantSection
 from farthing.proxy.config_section import Section
 from farthing.proxy.errors import ConfigFault
 from farthing.proxy.exchange import Endpoint
+from farthing.proxy.styles import StyleName, base_of
 
 __all__ = ["Config", "effective", "load"]
 
@@ -63,9 +65,13 @@ class Upstream(Section):
     """The provider behind farthing: `url` is the API's base as an SDK would have it."""
 
     name: str = "default"
+    style: StyleName = "any"
     url: str = "https://api.openai.com/v1"
     api_key: Secret = None
     provider: str = ""
+    api_version: str = Field("", pattern=r"^[\w.-]*$", description="Azure's dated API; '': its v1 API")
+    max_tokens_default: int = Field(4096, ge=1, description="for style = anthropic, where a chat names no limit")
+    thinking: Literal["adaptive", "budget"] = "adaptive"
     stream_usage: bool = True
     connect_timeout_s: float = Field(10.0, gt=0)
     first_byte_timeout_s: float = Field(600.0, gt=0)
@@ -77,15 +83,21 @@ class Upstream(Section):
     retry_max_s: float = Field(8.0, gt=0)
     retry_after_send: bool = False
 
+    @property
+    def identity(self) -> str:
+        """What of it can change an answer: answers of one identity are never given for another's."""
+        if self.style == "any":
+            return self.url
+        return f"{self.url} {self.style} {self.api_version} {self.max_tokens_default} {self.thinking}"
+
     @field_validator("url")
     @classmethod
-    def _base(cls, url: str) -> str:
-        url = url.rstrip("/")
+    def _base(cls, url: str, info: ValidationInfo) -> str:
         if not url.startswith(("http://", "https://")):
             raise ValueError("must begin with http:// or https://")
         if "?" in url or "#" in url:
             raise ValueError("must not carry a query or a fragment")
-        return url if url.split("/")[-1].startswith("v") and url.split("/")[-1][1:2].isdigit() else url + "/v1"
+        return base_of(url, info.data.get("style", "any"))
 
 
 class Store(Section):
@@ -188,6 +200,7 @@ class Ledger(Section):
     buffer_rows: int = Field(10_000, ge=1)
     jsonl: Path | None = None
     drift_sample: float = Field(0.01, ge=0, le=1, description="share of answers whose tokens are counted here too")
+    keep_days: int = Field(90, ge=0)
 
 
 class NamedScope(Section):

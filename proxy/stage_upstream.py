@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from urllib.parse import urlsplit
 
 import structlog
@@ -17,6 +17,8 @@ from multidict import CIMultiDict
 from farthing.policies.retry import RetryRules, after_fault, after_status
 from farthing.policies.variant import put_in
 from farthing.proxy import wire
+from farthing.proxy.adapt import Adapter
+from farthing.proxy.adapting import OFF_LOOP_BYTES, Adapted, Outgoing, adapter_of, outgoing, styled_headers
 from farthing.proxy.clock import Clock, Randomness
 from farthing.proxy.config import Limits, Upstream
 from farthing.proxy.connections import Connections
@@ -62,11 +64,12 @@ class UpstreamStage(Quiet):
             raise RuntimeError("the upstream stage runs inside a flight")
         call.upstream = self.upstream.name
         call.started_tick = self.clock.tick_s()
+        adapter = None if self.upstream.style == "any" else adapter_of(ex, self.upstream)
         limit = self.deadlines.begin(self.upstream.first_byte_timeout_s, sink.task)
         try:
-            answer = await self._answered(ex, call)
+            answer = await self._answered(ex, call, adapter)
             try:
-                await self._relay(ex, call, sink, answer, limit)
+                await self._relay(ex, call, sink, answer, limit, adapter)
             finally:
                 self.connections.done(answer)
         except asyncio.CancelledError:
@@ -78,13 +81,17 @@ class UpstreamStage(Quiet):
             self.deadlines.end(limit)
         return GO_ON
 
-    async def _answered(self, ex: Exchange, call: Call) -> Connection:
+    async def _answered(self, ex: Exchange, call: Call, adapter: Adapter | None) -> Connection:
         """The first answer that isn't worth another attempt."""
         rules = _NO_RETRIES if self.passive or not ex.optimise or ex.body is None else self.rules
-        body: bytes | AsyncIterator[bytes] | None = self._body(ex, call)
-        target = wire.upstream_target(_path_of(self.upstream.url), ex.original.target)
+        body: bytes | AsyncIterator[bytes] | None
+        if self.upstream.style == "any":
+            body = self._body(ex, call)
+            target = wire.upstream_target(_path_of(self.upstream.url), ex.original.target)
+        else:
+            target, body = await self._sent(ex, call, adapter)
         try:
-            headers = self._headers(ex)
+            headers = self._headers(ex, adapter)
         except ValueError as error:
             raise UpstreamFault(str(error), phase="connect", status=400) from None
         suspected = False
@@ -112,6 +119,8 @@ class UpstreamStage(Quiet):
                     self._drop(answer)
                     call.usage_injected, suspected = False, True
                     body = self._body(ex, call, ask_usage=False)
+                    if self.upstream.style != "any":
+                        target, body = await self._sent(ex, call, adapter, ask_usage=False)
                     continue
                 if suspected and answer.status < 400 and not self.no_usage_asked:
                     log.warning("the upstream refuses stream_options; usage of streams will be counted here")
@@ -131,6 +140,13 @@ class UpstreamStage(Quiet):
                 self._drop(answer)
             attempt.backoff_ms = wait_s * 1000
             await asyncio.sleep(wait_s)
+
+    async def _sent(self, ex: Exchange, call: Call, adapter: Adapter | None, *, ask_usage: bool = True) -> Outgoing:
+        """Target and body as this kind of upstream takes them. Raises ClientFault: it has no word for a field."""
+        body = self._body(ex, call, ask_usage=ask_usage and adapter is None)
+        work = partial(outgoing, ex, self.upstream, adapter, _path_of(self.upstream.url), body)
+        large = isinstance(body, bytes) and len(body) > OFF_LOOP_BYTES
+        return await asyncio.to_thread(work) if large else work()
 
     def _body(self, ex: Exchange, call: Call, *, ask_usage: bool = True) -> bytes | AsyncIterator[bytes] | None:
         """What is sent: the client's bytes, changed only by what the stages put in their place."""
@@ -153,8 +169,8 @@ class UpstreamStage(Quiet):
             return with_usage_asked(body)  # it has a canonical form, so it can be read
         return body
 
-    def _headers(self, ex: Exchange) -> Lines:
-        plain = ex.optimise and not self.passive and ex.endpoint is not Endpoint.OTHER
+    def _headers(self, ex: Exchange, adapter: Adapter | None) -> Lines:
+        plain = adapter is not None or (ex.optimise and not self.passive and ex.endpoint is not Endpoint.OTHER)
         facts, secret = ex.original.facts, self.upstream.api_key
         drop = _dropped(ex.body is not None, plain, secret is not None)
         if self.foreign:
@@ -163,6 +179,8 @@ class UpstreamStage(Quiet):
         if plain:
             # A stream's events must be seen as they come; a whole answer may stay compressed on its way.
             own = _ZIPPED if facts.zips and not ex.stream else _PLAIN
+        if self.upstream.style != "any":
+            return styled_headers(ex, self.upstream, drop, own)
         if secret is not None:  # then all that the client showed is dropped
             own += (_shown_as(ex.original.headers, secret.get_secret_value()),)
         if ex.body is not None or "Content-Length" not in ex.original.headers:
@@ -174,7 +192,9 @@ class UpstreamStage(Quiet):
         answer.close()
         self.connections.done(answer)
 
-    async def _relay(self, ex: Exchange, call: Call, sink: Sink, answer: Connection, limit: Deadline) -> None:
+    async def _relay(
+        self, ex: Exchange, call: Call, sink: Sink, answer: Connection, limit: Deadline, adapter: Adapter | None
+    ) -> None:
         """Head, then bytes as they arrive; streams of understood endpoints in whole events."""
         tick_s = self.clock.tick_s
         now = limit.now()
@@ -183,12 +203,16 @@ class UpstreamStage(Quiet):
         call.head = head = Head(answer.status, wire.forwardable(answer.headers))
         kind = head.headers.get("Content-Type", "")
         call.event_stream = kind != _JSON and kind.partition(";")[0].strip().lower() == _EVENT_STREAM
+        endpoint, adapted = ex.endpoint, None
+        if adapter is not None:
+            endpoint = adapter.upstream
+            sink = adapted = Adapted(adapter, sink, call, 8 * self.limits.buffer_bytes)
         sink.open(head)
         understood = ex.endpoint is not Endpoint.OTHER
         watches = call.event_stream and understood and "Content-Encoding" not in head.headers
         splitter = Splitter(self.limits.sse_event_bytes) if watches else None
-        observer = StreamObserver(ex.endpoint) if watches else None
-        cuts = ex.optimise and not self.passive  # else bytes go on as they come
+        observer = StreamObserver(endpoint) if watches else None
+        cuts = adapted is not None or (ex.optimise and not self.passive)  # else bytes go on as they come
         try:
             while not answer.ended and (chunk := await answer.read()):
                 if call.first_byte_tick is None:
@@ -211,12 +235,16 @@ class UpstreamStage(Quiet):
         finally:
             if observer is not None:
                 call.usage, call.model_served, call.tier = observer.usage, observer.model, observer.tier
+        if adapted is not None:
+            await adapted.end()
+            head = call.head
         call.complete = True
         if understood and (body := sink.body()) is not None:
             call.answer = decoded(body, head.headers, 8 * self.limits.buffer_bytes)
             if splitter is None and call.answer is not None:
                 call.value = loads(call.answer)
-                call.usage, call.model_served = read_whole(ex.endpoint, call.value)
+                told = call.value if adapted is None else adapted.told
+                call.usage, call.model_served = read_whole(endpoint, told)
 
 
 _ZIPPED = (("Accept-Encoding", "gzip"),)
