@@ -40,7 +40,7 @@ class Needs:
 class Variant:
     """See config_routes.VariantSection. `params`: names and JSON values. `context_tokens` 0: unknown, taken as enough.
 
-    `quality`: measured, 0 to 1; None: never measured.
+    `quality`: measured, 0 to 1; None: never measured. `identity`: of its upstream, what can change an answer.
     """
 
     name: str
@@ -54,11 +54,12 @@ class Variant:
     json_mode: bool = True
     logprobs: bool = True
     quality: float | None = None
+    identity: str = ""
 
     @property
     def signature(self) -> list[object]:
         """All of it that can change an answer, as plain values."""
-        return [self.upstream, self.model, [[name, value.decode()] for name, value in self.params]]
+        return [self.upstream, self.identity, self.model, [[name, value.decode()] for name, value in self.params]]
 
     def is_plainly(self, model: str) -> bool:
         """Whether it is nothing but that model at the default upstream: then a request goes as it came."""

@@ -22,7 +22,7 @@ from farthing.proxy.exchange import Call, Endpoint, Exchange, Head, Sink
 from farthing.proxy.header_facts import Lines
 from farthing.proxy.jsontext import find
 from farthing.proxy.observe import decoded, loads
-from farthing.proxy.styles import STYLES, credential_of, shown_as, suited, target_of
+from farthing.proxy.styles import STYLES, StyleName, credential_of, shown_as, suited, target_of
 
 if TYPE_CHECKING:
     from farthing.proxy.config import Upstream
@@ -83,17 +83,19 @@ def _model_in(body: Any) -> str:
     return model if isinstance(model, str) else ""
 
 
-def styled_headers(ex: Exchange, upstream: Upstream, drop: frozenset[str], own: tuple[tuple[str, str], ...]) -> Lines:
-    """The request's headers with the key where this upstream looks for it. `drop`, `own`: see HeaderFacts.sent.
+def styled_headers(
+    ex: Exchange, style: StyleName, key: str | None, drop: frozenset[str], own: tuple[tuple[str, str], ...]
+) -> Lines:
+    """The request's headers with the key where this upstream looks for it: the operator's, or the client's own where
+    `key` is None. `drop`, `own`: see HeaderFacts.sent.
 
     Raises ValueError: a line break in one.
     """
-    kind, headers = STYLES[upstream.style], ex.original.headers
-    secret = upstream.api_key
-    key = secret.get_secret_value() if secret is not None else credential_of(headers)
+    kind, headers = STYLES[style], ex.original.headers
+    key = credential_of(headers) if key is None else key
     own += tuple((name, value) for name, value in kind.headers if name not in headers)
     if key:
-        own += (shown_as(upstream.style, key),)
+        own += (shown_as(style, key),)
     drop = _without(drop, kind.foreign, bool(key))
     if ex.body is not None or "Content-Length" not in headers:
         return ex.original.facts.sent(drop, own)

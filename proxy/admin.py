@@ -16,7 +16,7 @@ from aiohttp import web
 from yarl import URL
 
 from farthing.cache.store import StoreStats
-from farthing.proxy import capture_admin, compress_admin, semantic_admin
+from farthing.proxy import capture_admin, compress_admin, pool_admin, semantic_admin
 from farthing.proxy.dashboard import Dashboard
 from farthing.proxy.errors import ClientFault, FarthingError, error_body
 from farthing.proxy.gauges import gauges
@@ -45,6 +45,7 @@ _ASKED = {
     "/farthing/api/cache/purge": purge,
     "/farthing/api/capture/erase": capture_admin.erase,
     "/farthing/api/feedback": semantic_admin.rate,
+    "/farthing/api/replicas/drain": pool_admin.drain,
 }
 
 
@@ -90,6 +91,7 @@ class Admin:
             "version": version(),
             "upstream": host_of(config.upstream.url),
             "upstream_name": config.upstream.name,
+            "replicas": pool_admin.told(services),
             "simulated": config.upstream.name == "simulated",
             "exact": config.cache.mode,
             "semantic": config.semantic.shown,
@@ -156,6 +158,8 @@ class Admin:
             return await self._change(request, path)
         if path == "/farthing/api/semantic":
             return _json(200, await semantic_admin.routes(self._proxy.services))
+        if path == "/farthing/api/replicas":
+            return _json(200, {"replicas": pool_admin.told(self._proxy.services)})
         if path == "/farthing/api/capture":
             return _json(200, await capture_admin.told(self._proxy.services))
         if path == "/farthing/api/compress":

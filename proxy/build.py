@@ -20,7 +20,7 @@ from farthing.policies.stage import EligibleStage, SpendStage
 from farthing.proxy.account import Account, AccountStage
 from farthing.proxy.audit import Auditor
 from farthing.proxy.build_compress import open_beyond
-from farthing.proxy.build_routes import Ways, open_connections, open_routing
+from farthing.proxy.build_routes import Opened, Ways, open_routing, open_upstream
 from farthing.proxy.build_semantic import (
     a_hits_worth_usd,
     freshness,
@@ -31,7 +31,6 @@ from farthing.proxy.build_semantic import (
 )
 from farthing.proxy.capture_admin import in_force
 from farthing.proxy.config import Config
-from farthing.proxy.connections import Connections
 from farthing.proxy.counterfactual import Counterfactual
 from farthing.proxy.drift_sample import DriftSample
 from farthing.proxy.errand import Errands
@@ -39,6 +38,8 @@ from farthing.proxy.exchange import Stage
 from farthing.proxy.held import State
 from farthing.proxy.otlp_names import target_of
 from farthing.proxy.pipeline import Pipeline
+from farthing.proxy.pool import Pool
+from farthing.proxy.pool_open import Probes
 from farthing.proxy.rate_cards import card_of
 from farthing.proxy.repeat import Repeats
 from farthing.proxy.retrieving import RetrievingStage
@@ -59,8 +60,9 @@ class Services:
     config: Config
     state: State
     thread: SemanticThread | None
-    connections: Connections
-    others: Mapping[str, Connections]
+    pool: Pool
+    probes: Probes
+    others: Mapping[str, Opened]
     routing: Routing | None
     semantic: SemanticStage
     compress: CompressStage
@@ -68,13 +70,22 @@ class Services:
     admit: AdmitStage
     relay: Relay
 
+    @property
+    def default(self) -> Opened:
+        """The default upstream."""
+        return Opened(self.pool, self.probes)
+
+    @property
+    def upstreams(self) -> tuple[Opened, ...]:
+        """All upstreams, the default one first."""
+        return (self.default, *self.others.values())
+
 
 async def build(config: Config, held: State, stack: AsyncExitStack, old: Services | None = None) -> Services:
     """What answers requests under `config`; connections and models of `old` are used on where they still fit."""
-    before = [] if old is None else [(old.config.upstream, old.connections)]
-    connections = open_connections(config.upstream, before, held, stack)
-    before = [] if old is None else [(one, old.others[one.name]) for one in old.config.upstreams]
-    others = {one.name: open_connections(one, before, held, stack) for one in config.upstreams}
+    pool, probes = open_upstream(config.upstream, held, stack, None if old is None else old.default)
+    before = {} if old is None else old.others
+    others = {one.name: open_upstream(one, held, stack, before.get(one.name)) for one in config.upstreams}
     thread = old.thread if old is not None and same_thread(old.config, config) else None
     if config.semantic.mode == "off" or config.cache.mode == "off":
         thread = None
@@ -116,7 +127,7 @@ async def build(config: Config, held: State, stack: AsyncExitStack, old: Service
         counterfactual=Counterfactual(
             held.provider_reads,
             config.compress.provider_cache,
-            one_account=config.upstream.api_key is not None,
+            one_account=bool(config.upstream.keys),
         ),
         compressed=held.compressed,
         capture=in_force(config, held),
@@ -126,7 +137,7 @@ async def build(config: Config, held: State, stack: AsyncExitStack, old: Service
     compress = CompressStage(config.compress.tidy, config.compress.squeeze)
     tenants = Tenants(held.secret, config.auth)
     routing = open_routing(config, held, rates, tenants, None if old is None else old.routing)
-    ways = Ways(config, held, connections, others)
+    ways = Ways(config, held, pool, others)
     pipeline, admit, on_the_way = lay_out(config, held, semantic, compress, ways, account, tenants, routing)
     audits = Errands(
         "audit",
@@ -169,7 +180,7 @@ async def build(config: Config, held: State, stack: AsyncExitStack, old: Service
         config.compat.aliases,
         traces,
     )
-    return Services(config, held, thread, connections, others, routing, semantic, compress, pipeline, admit, relay)
+    return Services(config, held, thread, pool, probes, others, routing, semantic, compress, pipeline, admit, relay)
 
 
 def lay_out(

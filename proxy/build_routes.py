@@ -1,45 +1,53 @@
-"""What routes need of a configuration: connections to the other upstreams, who carries to them, and the routes."""
+"""What leads a request upstream under a configuration: the upstreams, who carries to them, and the routes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from farthing.policies.retry import RetryRules
 from farthing.policies.routes import RouteTable
 from farthing.proxy.config import Config, Upstream
 from farthing.proxy.config_routes import routes_of, variants_of
-from farthing.proxy.connections import Connections
 from farthing.proxy.deadlines import Deadlines
 from farthing.proxy.exchange import Quiet
 from farthing.proxy.held import State
 from farthing.proxy.legs import Carriers, Legs
+from farthing.proxy.pool import Pool
+from farthing.proxy.pool_open import Probes, open_pool
 from farthing.proxy.prices import RateCard
 from farthing.proxy.routing import Routing
 from farthing.proxy.stage_routed import RoutedStage
 from farthing.proxy.stage_upstream import UpstreamStage
 from farthing.proxy.stages import Tenants
 
-__all__ = ["Ways", "open_connections", "open_routing"]
+__all__ = ["Opened", "Ways", "open_routing", "open_upstream"]
 
 
-def open_connections(
-    upstream: Upstream, known: Iterable[tuple[Upstream, Connections]], held: State, stack: AsyncExitStack
-) -> Connections:
-    """The connections to an upstream: those `known` to lead to the very same one, else new ones."""
-    for before, connections in known:
-        if before == upstream:
-            return connections
-    connections = Connections(
-        upstream.url,
-        connect_timeout_s=upstream.connect_timeout_s,
-        limit=upstream.max_connections,
+class Opened(NamedTuple):
+    """One upstream that is open."""
+
+    pool: Pool
+    probes: Probes
+
+
+def open_upstream(upstream: Upstream, held: State, stack: AsyncExitStack, old: Opened | None) -> Opened:
+    """The upstream's pool and its probes; of `old` what still fits."""
+    if old is not None and old.probes.upstream == upstream:
+        return old
+    pool = open_pool(
+        upstream,
         spawn=held.tasks.spawn,
         clock=held.clock,
+        randomness=held.randomness,
+        old=None if old is None else (old.probes.upstream, old.pool),
     )
-    stack.callback(connections.close)
-    return connections
+    stack.callback(pool.close)
+    probes = Probes(upstream, pool, held.clock)
+    stack.push_async_callback(probes.stop)
+    return Opened(pool, probes)
 
 
 def open_routing(config: Config, held: State, rates: RateCard, tenants: Tenants, old: Routing | None) -> Routing | None:
@@ -62,17 +70,17 @@ def open_routing(config: Config, held: State, rates: RateCard, tenants: Tenants,
 
 @dataclass(frozen=True, slots=True)
 class Ways:
-    """Who carries requests upstream. `others`: the connections to `config.upstreams`, by name."""
+    """Who carries requests upstream. `pool`: the default one's; `others`: `config.upstreams`, by name."""
 
     config: Config
     held: State
-    connections: Connections
-    others: Mapping[str, Connections]
+    pool: Pool
+    others: Mapping[str, Opened]
     deadlines: Deadlines = field(default_factory=Deadlines)
 
     def default(self) -> UpstreamStage:
         """To the default upstream."""
-        return self._to(self.config.upstream, self.connections)
+        return self._to(self.config.upstream, self.pool)
 
     def routed(
         self, default: Quiet, routing: Routing | None, wrap: Callable[[UpstreamStage], Quiet]
@@ -80,14 +88,16 @@ class Ways:
         """To all upstreams, by routes; None where there are none. `wrap`: what stands round each but the default."""
         if routing is None:
             return None
-        others = {one.name: wrap(self._to(one, self.others[one.name], foreign=True)) for one in self.config.upstreams}
+        others = {
+            one.name: wrap(self._to(one, self.others[one.name].pool, foreign=True)) for one in self.config.upstreams
+        }
         limit_bytes = self.config.limits.buffer_bytes
         legs = Legs(Carriers(default, others), routing, self.held.tokenizer, limit_bytes)
         return RoutedStage(legs, self.held.tasks.spawn)
 
-    def _to(self, upstream: Upstream, connections: Connections, *, foreign: bool = False) -> UpstreamStage:
+    def _to(self, upstream: Upstream, pool: Pool, *, foreign: bool = False) -> UpstreamStage:
         return UpstreamStage(
-            connections,
+            pool,
             self.deadlines,
             upstream,
             self.config.limits,

@@ -110,7 +110,8 @@ class _Stage:
         read = [reading_of(one, near=is_near, beyond=wanted.beyond) for one, is_near in zip(configs, near, strict=True)]
         # What a reading depends on: configurations that share it are read once.
         keys = [
-            (one.cache, one.compress, one.upstream.identity, one.all_off, n) for one, n in zip(configs, near, strict=True)
+            (one.cache, one.compress, one.upstream.identity, one.all_off, n)
+            for one, n in zip(configs, near, strict=True)
         ]
         places = {key: at for at, key in enumerate(dict.fromkeys(keys))}
         self._reading_of = [places[key] for key in keys]

@@ -14,17 +14,14 @@ import tomllib
 from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
 
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     Field,
     SecretStr,
     ValidationError,
-    ValidationInfo,
-    field_validator,
     model_validator,
 )
 
@@ -35,20 +32,12 @@ from farthing.proxy.config_compress import Compress
 from farthing.proxy.config_otlp import Otlp
 from farthing.proxy.config_prices import Prices
 from farthing.proxy.config_routes import Misplaced, RouteSection, VariantSection, check
-from farthing.proxy.config_section import Section
+from farthing.proxy.config_section import Secret, Section
+from farthing.proxy.config_upstream import Upstream
 from farthing.proxy.errors import ConfigFault
 from farthing.proxy.exchange import Endpoint
-from farthing.proxy.styles import StyleName, base_of
 
-__all__ = ["Config", "effective", "load"]
-
-
-def _none_for_empty(text: object) -> object:
-    return None if text == "" else text
-
-
-# A variable that is set and empty means none: an empty admin token would let everybody in.
-Secret = Annotated[SecretStr | None, BeforeValidator(_none_for_empty)]
+__all__ = ["Config", "Upstream", "effective", "load"]
 
 
 class Server(Section):
@@ -59,45 +48,6 @@ class Server(Section):
     admin_token: Secret = None
     drain_s: float = Field(30.0, ge=0)
     keepalive_s: float = Field(75.0, gt=0)
-
-
-class Upstream(Section):
-    """The provider behind farthing: `url` is the API's base as an SDK would have it."""
-
-    name: str = "default"
-    style: StyleName = "any"
-    url: str = "https://api.openai.com/v1"
-    api_key: Secret = None
-    provider: str = ""
-    api_version: str = Field("", pattern=r"^[\w.-]*$", description="Azure's dated API; '': its v1 API")
-    max_tokens_default: int = Field(4096, ge=1, description="for style = anthropic, where a chat names no limit")
-    thinking: Literal["adaptive", "budget"] = "adaptive"
-    stream_usage: bool = True
-    connect_timeout_s: float = Field(10.0, gt=0)
-    first_byte_timeout_s: float = Field(600.0, gt=0)
-    idle_timeout_s: float = Field(300.0, gt=0)
-    total_timeout_s: float = Field(3600.0, gt=0)
-    max_connections: int = Field(0, ge=0, description="0: no limit")
-    retries: int = Field(2, ge=0, le=10)
-    retry_base_s: float = Field(0.25, gt=0)
-    retry_max_s: float = Field(8.0, gt=0)
-    retry_after_send: bool = False
-
-    @property
-    def identity(self) -> str:
-        """What of it can change an answer: answers of one identity are never given for another's."""
-        if self.style == "any":
-            return self.url
-        return f"{self.url} {self.style} {self.api_version} {self.max_tokens_default} {self.thinking}"
-
-    @field_validator("url")
-    @classmethod
-    def _base(cls, url: str, info: ValidationInfo) -> str:
-        if not url.startswith(("http://", "https://")):
-            raise ValueError("must begin with http:// or https://")
-        if "?" in url or "#" in url:
-            raise ValueError("must not carry a query or a fragment")
-        return base_of(url, info.data.get("style", "any"))
 
 
 class Store(Section):
@@ -281,9 +231,7 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _no_open_relay(self) -> Config:
-        spendable = any(
-            one.api_key or urlsplit(one.url).username is not None for one in (self.upstream, *self.upstreams)
-        )
+        spendable = any(one.spendable for one in (self.upstream, *self.upstreams))
         if spendable and not self.auth.client_keys and not is_loopback(self.server.host):
             raise ValueError(
                 f"server.host = {self.server.host!r} with an upstream key and no auth.client_keys would let anybody "
@@ -299,15 +247,20 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _no_loop(self) -> Config:
-        for path, url in [("upstream", self.upstream.url), *((one.name, one.url) for one in self.upstreams)]:
+        for one in (self.upstream, *self.upstreams):
+            self._no_loop_to(one, "upstream" if one is self.upstream else f"upstreams {one.name!r}")
+        return self
+
+    def _no_loop_to(self, upstream: Upstream, path: str) -> None:
+        key = "replicas" if upstream.replicas else "url"
+        for url in upstream.bases:
             parts = urlsplit(url)
             port = parts.port or (443 if parts.scheme == "https" else 80)
             if self.server.port == port and is_loopback(parts.hostname or "") and serves_loopback(self.server.host):
                 raise ValueError(
-                    f"{path}.url = {mask_url(url)!r} is farthing itself; name the provider's address "
+                    f"{path}.{key} = {mask_url(url)!r} is farthing itself; name the provider's address "
                     "(upstream.url is taken from OPENAI_BASE_URL where nothing else is said)"
                 )
-        return self
 
     @property
     def all_off(self) -> bool:
@@ -355,7 +308,7 @@ def load(path: Path | None, env: Mapping[str, str] = os.environ, flags: Mapping[
     for dotted, value in (flags or {}).items():
         if value is not None:
             put(raw, dotted.split("."), value, f"flag --{dotted.split('.')[-1]}")
-    if "url" not in raw.get("upstream", {}) and env.get("OPENAI_BASE_URL"):
+    if not {"url", "replicas"} & set(raw.get("upstream", {})) and env.get("OPENAI_BASE_URL"):
         put(raw, ["upstream", "url"], env["OPENAI_BASE_URL"], "OPENAI_BASE_URL")
     try:
         return Config.model_validate(raw)
@@ -450,9 +403,9 @@ def effective(config: Config) -> dict[str, Any]:
     shown: dict[str, Any] = config.model_dump(mode="json")
     if config.store.url.get_secret_value():
         shown["store"]["url"] = mask_url(config.store.url.get_secret_value())
-    shown["upstream"]["url"] = mask_url(config.upstream.url)
-    for one in shown["upstreams"]:
+    for one in (shown["upstream"], *shown["upstreams"]):
         one["url"] = mask_url(one["url"])
+        one["replicas"] = [mask_url(url) for url in one["replicas"]]
     shown["otlp"]["endpoint"] = mask_url(config.otlp.endpoint)
     return shown
 

@@ -10,6 +10,7 @@ import difflib
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
+from types import MappingProxyType
 from typing import Any, Literal
 
 import orjson
@@ -157,6 +158,9 @@ def check(
         *_unknown_upstreams(variants, {DEFAULT_UPSTREAM, default, *upstreams}),
         *_aliases(aliases, names),
     ]
+    for place, name in enumerate(upstreams):
+        if not name or {"/", "#"} & set(name):
+            faults.append((f"upstreams.{place}.name", "must not be empty, nor hold / or #"))
     known = set(scopes)
     for place, route in enumerate(routes):
         faults += _unknown_variants(f"routes.{place}", route, names)
@@ -175,8 +179,12 @@ def check(
         raise Misplaced(faults)
 
 
-def variants_of(sections: Sequence[VariantSection], default: str = DEFAULT_UPSTREAM) -> dict[str, Variant]:
-    """The variants by name, as policies know them. `default`: the name of `[upstream]`."""
+def variants_of(
+    sections: Sequence[VariantSection],
+    default: str = DEFAULT_UPSTREAM,
+    identities: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, Variant]:
+    """The variants by name, as policies know them. `default`: the name of `[upstream]`. `identities`: of the others."""
     return {
         one.name: Variant(
             name=one.name,
@@ -190,6 +198,7 @@ def variants_of(sections: Sequence[VariantSection], default: str = DEFAULT_UPSTR
             json_mode=one.json_mode,
             logprobs=one.logprobs,
             quality=one.quality,
+            identity=identities.get(one.upstream, ""),
         )
         for one in sections
     }

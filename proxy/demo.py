@@ -249,7 +249,12 @@ class Demo:
             f'[server]\nhost = "127.0.0.1"\ndrain_s = 2\n\n'
             f"[upstream]\nname = {quoted(self._upstream.name)}\nurl = {quoted(model_url + '/v1')}\n"
             "# llama.cpp's server closes connections after a stream without saying so; asking twice costs nothing\n"
-            "retry_after_send = true\n\n"
+            "retry_after_send = true\n"
+            "# several servers of one model, instead of url: conversations stay where their prompt is cached\n"
+            '# replicas = ["http://127.0.0.1:9001/v1", "http://127.0.0.1:9002/v1"]\n'
+            '# balance = "affinity"\n# health_path = "/health"\n# max_in_flight = 8\n'
+            "# several keys of one provider, instead of api_key: each request gets the one with the most left\n"
+            '# api_keys = ["sk-…", "sk-…"]\n\n'
             f'[semantic]\nmode = "serve"\n{semantic}'
             "show_texts = true  # the questions are a public data set\n"
             "deadline_ms = 500  # the model next door keeps all processors busy\n\n"

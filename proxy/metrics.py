@@ -83,6 +83,10 @@ LABELLED_GAUGES: Mapping[str, tuple[str, tuple[str, ...]]] = {
         "How far our own count of tokens is from the provider's, as a share of theirs, over an hour's sample.",
         ("direction", "model"),
     ),
+    "replica_healthy": ("1 while a replica's circuit is closed and its probes are well.", ("upstream", "replica")),
+    "replica_circuit_open": ("1 while a replica is left out because it failed.", ("upstream", "replica")),
+    "replica_draining": ("1 while a replica gets no more requests on purpose.", ("upstream", "replica")),
+    "replica_in_flight": ("Requests under way at a replica.", ("upstream", "replica")),
     "usage_drift_alarm": ("1 while that is more than 2 % for a model whose tokenizer is ours.", ("model",)),
 }
 STAGE_ERRORS = "stage_errors:"

@@ -181,8 +181,10 @@ class RateCard:
         return found
 
     def at(self, upstream: str) -> RateCard:
-        """The rates of the upstream of that name; these here, where it is none of the others."""
-        return self._elsewhere.get(upstream, self) if self._elsewhere else self
+        """The rates of the upstream of that name, or of its replica; these here, where it is none of the others."""
+        if not self._elsewhere:
+            return self
+        return self._elsewhere.get(upstream.partition("/")[0].partition("#")[0], self)
 
     def owns(self, model: str) -> bool:
         """Whether the configuration itself prices this model."""

@@ -113,7 +113,8 @@ def banner(config: Config, url: str, console: Console) -> None:
         ("listening", f"[bold]{url}/v1[/]   (set your client's base_url to this)"),
         (
             "upstream",
-            escape(mask_url(config.upstream.url)) + ("  [yellow](simulated)[/]" if _simulated(config) else ""),
+            escape(", ".join(map(mask_url, config.upstream.bases)))
+            + ("  [yellow](simulated)[/]" if _simulated(config) else ""),
         ),
         (
             "exact cache",

@@ -7,6 +7,7 @@ happens; after the first byte a failure becomes a stream's error event or a cut 
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 from collections.abc import Mapping
 from functools import partial
@@ -290,10 +291,10 @@ class Relay:
         """An error of our own, in the OpenAI shape; for a call of Anthropic's messages in theirs."""
         ex.outcome, ex.error = Outcome.FAILED, str(fault)
         headers: CIMultiDict[str] = CIMultiDict({"Content-Type": "application/json"})
+        if isinstance(fault, ClientFault | UpstreamFault) and fault.retry_after_s is not None:
+            headers["Retry-After"] = str(max(1, math.ceil(fault.retry_after_s)))
         if isinstance(fault, ClientFault):
             status, body = fault.status, error_body(fault.message, kind=fault.kind, code=fault.code, param=fault.param)
-            if fault.retry_after_s is not None:
-                headers["Retry-After"] = str(max(1, int(fault.retry_after_s)))
         elif isinstance(fault, UpstreamFault):
             status, body = (
                 fault.status,

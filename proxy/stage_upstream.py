@@ -1,19 +1,22 @@
 """The upstream stage: one attempt or more; the answer is written to the exchange's sink as it arrives.
 
-The only stage that opens sockets, by way of `Connections`.
+The only stage that opens sockets, by way of the pool's `Connections`: each attempt leases a seat, one where this
+request has not failed yet if there is such a one.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from urllib.parse import urlsplit
+from typing import Any
 
 import structlog
 from multidict import CIMultiDict
 
+from farthing.compress.provider_cache import Kind, ProviderCache
+from farthing.policies.affinity import NO_PREFIX, Prefix
 from farthing.policies.retry import RetryRules, after_fault, after_status
 from farthing.policies.variant import put_in
 from farthing.proxy import wire
@@ -21,7 +24,6 @@ from farthing.proxy.adapt import Adapter
 from farthing.proxy.adapting import OFF_LOOP_BYTES, Adapted, Outgoing, adapter_of, outgoing, styled_headers
 from farthing.proxy.clock import Clock, Randomness
 from farthing.proxy.config import Limits, Upstream
-from farthing.proxy.connections import Connections
 from farthing.proxy.deadlines import Deadline, Deadlines
 from farthing.proxy.errors import UpstreamFault
 from farthing.proxy.exchange import GO_ON, Attempt, Call, Endpoint, Exchange, Head, Quiet, Sink, Verdict
@@ -29,6 +31,8 @@ from farthing.proxy.header_facts import Lines
 from farthing.proxy.http1 import Connection
 from farthing.proxy.jsontext import find, insert_member, splice
 from farthing.proxy.observe import StreamObserver, decoded, loads, read_whole
+from farthing.proxy.pool import Lease, Pool, Seat
+from farthing.proxy.prompt_trail import trail_of
 from farthing.proxy.sse import Splitter
 
 __all__ = ["UpstreamStage", "with_usage_asked"]
@@ -36,6 +40,7 @@ __all__ = ["UpstreamStage", "with_usage_asked"]
 log = structlog.get_logger("farthing.upstream")
 
 _NO_RETRIES = RetryRules(0)
+_ENGINE = ProviderCache(Kind.AUTOMATIC)  # a self-hosted engine caches every prefix by itself
 _EVENT_STREAM, _JSON = "text/event-stream", "application/json"
 
 
@@ -44,7 +49,7 @@ class UpstreamStage(Quiet):
     """Carries the request upstream. `no_usage_asked`: set when this upstream was seen to refuse `stream_options`.
     `foreign`: clients' credentials mean nothing to it, and it must not see them."""
 
-    connections: Connections
+    pool: Pool
     deadlines: Deadlines
     upstream: Upstream
     limits: Limits
@@ -66,85 +71,129 @@ class UpstreamStage(Quiet):
         call.started_tick = self.clock.tick_s()
         adapter = None if self.upstream.style == "any" else adapter_of(ex, self.upstream)
         limit = self.deadlines.begin(self.upstream.first_byte_timeout_s, sink.task)
+        leases: list[Lease] = []
         try:
-            answer = await self._answered(ex, call, adapter)
+            answer = await self._answered(ex, call, adapter, leases)
             try:
                 await self._relay(ex, call, sink, answer, limit, adapter)
+            except UpstreamFault:
+                if ex.original.source.fault is None:
+                    leases[-1].failed()
+                raise
             finally:
-                self.connections.done(answer)
+                leases[-1].replica.connections.done(answer)
         except asyncio.CancelledError:
             if not limit.passed_alone():
                 raise
+            if leases:
+                leases[-1].failed()
             phase = "body" if call.head else "head"
             raise UpstreamFault("the upstream sent nothing in time", phase=phase, status=504, sent=True) from None
         finally:
             self.deadlines.end(limit)
+            if leases:
+                leases[-1].done()
         return GO_ON
 
-    async def _answered(self, ex: Exchange, call: Call, adapter: Adapter | None) -> Connection:
-        """The first answer that isn't worth another attempt."""
+    async def _answered(self, ex: Exchange, call: Call, adapter: Adapter | None, leases: list[Lease]) -> Connection:
+        """The first answer that isn't worth another attempt. `leases`: of the attempts; the last one is under way."""
         rules = _NO_RETRIES if self.passive or not ex.optimise or ex.body is None else self.rules
-        body: bytes | AsyncIterator[bytes] | None
-        if self.upstream.style == "any":
-            body = self._body(ex, call)
-            target = wire.upstream_target(_path_of(self.upstream.url), ex.original.target)
-        else:
-            target, body = await self._sent(ex, call, adapter)
-        try:
-            headers = self._headers(ex, adapter)
-        except ValueError as error:
-            raise UpstreamFault(str(error), phase="connect", status=400) from None
-        suspected = False
+        body: bytes | AsyncIterator[bytes] | None = self._body(ex, call, ask_usage=adapter is None)
+        styled = self.upstream.style != "any"
+        prefix = self._prefix(ex) if self.pool.reads_prefixes else NO_PREFIX
+        failed_at: set[Seat] = set()
+        tries, suspected = 0, False
         while True:
-            attempt = Attempt(self.upstream.name)
+            lease = await self._leased(prefix, failed_at, rules)
+            leases.append(lease)
+            seat, replica = lease.seat, lease.seat.replica
+            target, sent = wire.upstream_target(replica.base, ex.original.target), body
+            if styled:
+                target, sent = await self._styled(ex, adapter, replica.base, body)
+            try:
+                headers = self._headers(ex, adapter, seat.key)
+            except ValueError as error:
+                raise UpstreamFault(str(error), phase="connect", status=400) from None
+            call.upstream = lease.name
+            attempt = Attempt(lease.name)
             call.attempts.append(attempt)
             begun = self.clock.tick_s()
             wait_s: float | None
             try:
-                answer = await self.connections.send(ex.original.method, target, headers, body)
+                answer = await replica.connections.send(ex.original.method, target, headers, sent)
             except UpstreamFault as fault:
                 if ex.original.source.fault is not None:
                     raise ex.original.source.fault from None
                 attempt.error = f"{fault.phase}: {fault.message}"
                 attempt.duration_ms = (self.clock.tick_s() - begun) * 1000
+                if fault.status < 500:
+                    raise  # what the client sent can't be sent on
+                lease.failed()
+                lease.done()
+                failed_at.update(self.pool.at(replica))
+                elsewhere = self.pool.offers(failed_at)
+                if elsewhere and fault.phase == "connect":
+                    continue  # nothing was sent: to look elsewhere is no retry
+                tries += 1
                 idempotent = "Idempotency-Key" in ex.original.headers or ex.original.method in ("GET", "HEAD")
-                wait_s = after_fault(fault, len(call.attempts), rules, self.randomness.uniform(), idempotent=idempotent)
+                chance = self.randomness.uniform()
+                wait_s = after_fault(fault, tries, rules, chance, idempotent=idempotent, elsewhere=elsewhere)
                 if wait_s is None:
                     raise
             else:
                 attempt.status = answer.status
                 attempt.duration_ms = (self.clock.tick_s() - begun) * 1000
+                lease.answered(answer.status, answer.headers)
                 if call.usage_injected and answer.status in (400, 422):
                     # Perhaps it is our own option that it refuses: the client's request must not fail for that.
-                    self._drop(answer)
+                    self._drop(lease, answer)
                     call.usage_injected, suspected = False, True
                     body = self._body(ex, call, ask_usage=False)
-                    if self.upstream.style != "any":
-                        target, body = await self._sent(ex, call, adapter, ask_usage=False)
                     continue
                 if suspected and answer.status < 400 and not self.no_usage_asked:
                     log.warning("the upstream refuses stream_options; usage of streams will be counted here")
                     self.no_usage_asked = True
                 if answer.status < 400:
                     return answer
+                tries += 1
+                # A refusal for its rate or its key concerns that key; anything else may be the machine's fault.
+                failed_at.update((seat,) if answer.status in (401, 429) else self.pool.at(replica))
                 wait_s = after_status(
                     answer.status,
                     CIMultiDict(answer.headers),
-                    len(call.attempts),
+                    tries,
                     rules,
                     self.randomness.uniform(),
                     self.clock.now_s(),
+                    elsewhere=(answer.status != 401 or seat.key is not None) and self.pool.offers(failed_at),
                 )
                 if wait_s is None:
                     return answer
-                self._drop(answer)
-            attempt.backoff_ms = wait_s * 1000
-            await asyncio.sleep(wait_s)
+                self._drop(lease, answer)
+            if wait_s:
+                attempt.backoff_ms = wait_s * 1000
+                await asyncio.sleep(wait_s)
 
-    async def _sent(self, ex: Exchange, call: Call, adapter: Adapter | None, *, ask_usage: bool = True) -> Outgoing:
+    async def _leased(self, prefix: Prefix, failed_at: Collection[Seat], rules: RetryRules) -> Lease:
+        """A seat; waits for one as often as a request may be retried. Raises UpstreamFault."""
+        refusals = 0
+        while True:
+            try:
+                return self.pool.pick(prefix, failed_at)
+            except UpstreamFault as fault:
+                refusals += 1
+                wait_s = after_fault(fault, refusals, rules, self.randomness.uniform(), idempotent=False)
+                if wait_s is None:
+                    raise
+                await asyncio.sleep(wait_s)
+
+    def _prefix(self, ex: Exchange) -> Prefix:
+        trail = None if ex.payload is None else trail_of(ex.endpoint, ex.payload, _ENGINE, ex.model)
+        return NO_PREFIX if trail is None else Prefix(trail.keys, trail.ends)
+
+    async def _styled(self, ex: Exchange, adapter: Adapter | None, base_path: str, body: Any) -> Outgoing:
         """Target and body as this kind of upstream takes them. Raises ClientFault: it has no word for a field."""
-        body = self._body(ex, call, ask_usage=ask_usage and adapter is None)
-        work = partial(outgoing, ex, self.upstream, adapter, _path_of(self.upstream.url), body)
+        work = partial(outgoing, ex, self.upstream, adapter, base_path, body)
         large = isinstance(body, bytes) and len(body) > OFF_LOOP_BYTES
         return await asyncio.to_thread(work) if large else work()
 
@@ -169,28 +218,29 @@ class UpstreamStage(Quiet):
             return with_usage_asked(body)  # it has a canonical form, so it can be read
         return body
 
-    def _headers(self, ex: Exchange, adapter: Adapter | None) -> Lines:
+    def _headers(self, ex: Exchange, adapter: Adapter | None, key: str | None) -> Lines:
         plain = adapter is not None or (ex.optimise and not self.passive and ex.endpoint is not Endpoint.OTHER)
-        facts, secret = ex.original.facts, self.upstream.api_key
-        drop = _dropped(ex.body is not None, plain, secret is not None)
+        facts = ex.original.facts
+        drop = _dropped(ex.body is not None, plain, key is not None)
         if self.foreign:
-            drop |= wire.telling_who(tuple(ex.original.headers))
+            key, drop = key or "", drop | wire.telling_who(tuple(ex.original.headers))
         own: tuple[tuple[str, str], ...] = ()
         if plain:
             # A stream's events must be seen as they come; a whole answer may stay compressed on its way.
             own = _ZIPPED if facts.zips and not ex.stream else _PLAIN
         if self.upstream.style != "any":
-            return styled_headers(ex, self.upstream, drop, own)
-        if secret is not None:  # then all that the client showed is dropped
-            own += (_shown_as(ex.original.headers, secret.get_secret_value()),)
+            return styled_headers(ex, self.upstream.style, key, drop, own)
+        if key:  # then all that the client showed is dropped
+            own += (_shown_as(ex.original.headers, key),)
         if ex.body is not None or "Content-Length" not in ex.original.headers:
             return facts.sent(drop, own)
         return Lines([*wire.forwarded(ex.original.headers.items(), drop=drop | facts.aliased), *own])
 
-    def _drop(self, answer: Connection) -> None:
+    def _drop(self, lease: Lease, answer: Connection) -> None:
         """Leave the rest of an answer unread."""
         answer.close()
-        self.connections.done(answer)
+        lease.replica.connections.done(answer)
+        lease.done()
 
     async def _relay(
         self, ex: Exchange, call: Call, sink: Sink, answer: Connection, limit: Deadline, adapter: Adapter | None
@@ -257,11 +307,6 @@ def _shown_as(headers: Mapping[str, str], key: str) -> tuple[str, str]:
         if name in headers:
             return name, key
     return "Authorization", f"Bearer {key}"
-
-
-@lru_cache(maxsize=8)
-def _path_of(url: str) -> str:
-    return urlsplit(url).path
 
 
 @lru_cache(maxsize=8)
