@@ -54,7 +54,8 @@ def open_routing(config: Config, held: State, rates: RateCard, tenants: Tenants,
     """The routes; None where there is nothing that could lead a request elsewhere. What `old` has seen is kept."""
     if not config.routed:
         return None
-    variants = variants_of(config.variants, config.upstream.name)
+    identities = {one.name: one.identity for one in config.upstreams}
+    variants = variants_of(config.variants, config.upstream.name, identities)
     scopes = {scope.name: tenants.of_scope(scope.name) for scope in config.auth.scopes}
     return Routing(
         variants=variants,

@@ -14,7 +14,7 @@ __all__ = ["drain", "gauges", "told"]
 
 def told(services: Services) -> list[dict[str, Any]]:
     """Each replica: health, circuit, draining, requests under way; where limits are learned, its keys by number."""
-    return services.pool.told()
+    return [told for one in services.upstreams for told in one.pool.told()]
 
 
 async def drain(services: Services, asked: dict[str, Any]) -> dict[str, Any]:
@@ -25,9 +25,9 @@ async def drain(services: Services, asked: dict[str, Any]) -> dict[str, Any]:
     name, wanted = asked.get("replica"), asked.get("drain", True)
     if not isinstance(name, str) or not isinstance(wanted, bool):
         raise ClientFault('say {"replica": NAME, "drain": true or false}')
-    replica = services.pool.find(name)
+    replica = next((found for one in services.upstreams if (found := one.pool.find(name)) is not None), None)
     if replica is None:
-        known = ", ".join(replica.name for replica in services.pool.replicas)
+        known = ", ".join(replica.name for one in services.upstreams for replica in one.pool.replicas)
         raise ClientFault(f"there is no replica {name!r}; there are: {known}", status=404, code="not_found")
     replica.draining = wanted
     return {"replicas": told(services)}

@@ -146,6 +146,41 @@ async def test_an_answer_of_another_variant_is_no_hit_once_the_route_is_gone(tmp
         await at.books(4)
 
 
+async def test_an_answer_of_another_place_under_the_same_name_is_no_hit(tmp_path: Path) -> None:
+    async with house(tmp_path, [{"variants": ["mini-there"]}]) as at:
+        await at.proxy.post(chat())
+        config = at.proxy.services.config
+        moved = config.upstreams[0].model_copy(update={"url": at.third.url})
+        await at.proxy.running.reload(config.model_copy(update={"upstreams": (moved, config.upstreams[1])}))
+        answer = await at.proxy.post(chat())
+        await at.books(2)
+    assert answer.headers["x-farthing-cache"] == "miss"
+    assert (len(at.cheap.calls), len(at.third.calls)) == (1, 1)
+
+
+async def test_an_upstream_of_another_api_and_with_replicas_serves_too(tmp_path: Path) -> None:
+    async with house(tmp_path, [], upstreams=[], variants=[]) as at:
+        config = at.proxy.services.config
+        claude = {"name": "there", "style": "anthropic", "replicas": [at.cheap.url, at.third.url], "api_key": "sk-ant"}
+        given = {
+            "upstreams": [claude],
+            "variants": [{"name": "claude", "upstream": "there", "model": "mini"}],
+            "routes": [{"name": "r", "mode": "serve", "model": "m", "variants": ["claude"]}],
+        }
+        await at.proxy.running.reload(type(config).model_validate(config.model_dump() | given))
+        whole = await at.proxy.post(chat("one"))
+        streamed = await at.proxy.post(chat("two", stream=True))
+        rows = await at.books(2)
+    calls = [*at.cheap.calls, *at.third.calls]
+    assert [call.path for call in calls] == ["/v1/messages"] * 2
+    for call in calls:
+        seen = {name.lower(): value for name, value in call.headers.items()}
+        assert (seen["x-api-key"], "authorization" in seen) == ("sk-ant", False)
+    assert whole.json()["object"] == "chat.completion"
+    assert streamed.text.endswith("data: [DONE]\n\n")
+    assert {row["upstream"].partition("/")[0] for row in rows} == {"there"}
+
+
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(
     ("script", "failure"),
