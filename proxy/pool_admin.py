@@ -35,14 +35,14 @@ async def drain(services: Services, asked: dict[str, Any]) -> dict[str, Any]:
 
 def gauges(services: Services) -> dict[str, float]:
     """`replica_*:UPSTREAM:REPLICA`, as many as the configuration names."""
-    pool = services.pool
-    upstream = pool.name.replace(":", "_")
     found: dict[str, float] = {}
-    for replica in pool.replicas:
-        where = f"{upstream}:{replica.name}"
-        is_open = replica.circuit is not None and replica.circuit.open
-        found[f"replica_healthy:{where}"] = float(replica.healthy and not is_open)
-        found[f"replica_circuit_open:{where}"] = float(is_open)
-        found[f"replica_draining:{where}"] = float(replica.draining)
-        found[f"replica_in_flight:{where}"] = replica.in_flight
+    for pool, _ in services.upstreams:
+        upstream = pool.name.replace(":", "_")
+        for replica in pool.replicas:
+            where = f"{upstream}:{replica.name}"
+            is_open = replica.circuit is not None and replica.circuit.open
+            found[f"replica_healthy:{where}"] = float(replica.healthy and not is_open)
+            found[f"replica_circuit_open:{where}"] = float(is_open)
+            found[f"replica_draining:{where}"] = float(replica.draining)
+            found[f"replica_in_flight:{where}"] = replica.in_flight
     return found

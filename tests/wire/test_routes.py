@@ -114,9 +114,15 @@ async def test_a_fixed_route_asks_its_variant_and_leaves_all_other_bytes(tmp_pat
 
 async def test_another_upstream_never_sees_the_clients_credentials(tmp_path: Path) -> None:
     async with house(tmp_path, [{"variants": ["mini-there"]}]) as at:
-        await at.proxy.post(chat(), api_key="k", Cookie="s=1", OpenAI_Organization="org", X_Auth_Token="t")
-        seen = {name.lower(): value for name, value in at.cheap.calls[0].headers.items()}
-    assert not {"authorization", "api-key", "cookie", "openai-organization", "x-auth-token"} & seen.keys()
+        shown = {"api_key": "k", "Cookie": "s=1", "OpenAI_Organization": "org", "X_Auth_Token": "t"}
+        await at.proxy.post(chat(), **shown)
+        config = at.proxy.services.config
+        for style in ("openai", "azure", "ollama"):
+            styled = config.upstreams[0].model_copy(update={"style": style})
+            await at.proxy.running.reload(config.model_copy(update={"upstreams": (styled, config.upstreams[1])}))
+            await at.proxy.post(chat(), **shown)
+    secrets = {"authorization", "api-key", "cookie", "openai-organization", "x-auth-token"}
+    assert [secrets & {name.lower() for name in call.headers} for call in at.cheap.calls] == [set()] * 4
 
 
 async def test_an_observing_route_sends_the_request_as_it_came_and_says_what_it_would_have_cost(tmp_path: Path) -> None:
