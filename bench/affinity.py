@@ -1,6 +1,6 @@
 """Where conversations go, and what their prompts then cost: two real small models behind the real proxy.
 
-    python -m bench.affinity [--apps 4] [--conversations 2] [--turns 4] [--rounds 1]
+    python -m bench.affinity [--apps 4] [--conversations 2] [--turns 3] [--rounds 1]
 
 Each way of balancing gets two fresh llama.cpp servers (proxy/small_model.py) and a fresh farthing by its own command
 line. Several apps, each with a system prompt of its own, hold conversations of several turns; all take turns, two at a
@@ -31,7 +31,7 @@ from bench.servers import Running, farthing, free_port, started
 from farthing.proxy.small_model import MODEL
 
 WAYS = ("round_robin", "least", "affinity")
-SYSTEM_WORDS = 260
+SYSTEM_WORDS = 520
 AT_ONCE = 2
 ANSWER_TOKENS = 16
 WORDS = (
@@ -141,7 +141,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.affinity", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--apps", type=int, default=4)
     parser.add_argument("--conversations", type=int, default=2, help="of each app")
-    parser.add_argument("--turns", type=int, default=4)
+    parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=1)
     options = parser.parse_args()
     found = {way: Seen() for way in WAYS}

@@ -38,7 +38,9 @@ def main() -> int:
     given = argparse.ArgumentParser(prog="python -m bench.replay_speed", description=__doc__)
     given.add_argument("--requests", type=int, default=1_000_000)
     given.add_argument("--distinct", type=int, default=0, help="prompts; 0: four tenths of the requests")
+    given.add_argument("--policy-words", type=int, default=80, help="in each prompt; 900: a provider would cache it")
     given.add_argument("--processes", type=int, default=0)
+    given.add_argument("--set", action="append", default=[], help="as `farthing replay` has it")
     given.add_argument("--results", type=Path, default=ROOT / "bench" / "results")
     given.add_argument("--document", type=Path, default=ROOT / "docs" / "benchmarks.md")
     given.add_argument("--no-document", action="store_true")
@@ -48,25 +50,28 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="farthing-bench-") as folder:
         trace = Path(folder) / "trace.jsonl"
         with trace.open("wb") as out:
-            out.writelines(lines(asked.requests, asked.distinct or max(1, asked.requests * 4 // 10)))
+            distinct = asked.distinct or max(1, asked.requests * 4 // 10)
+            out.writelines(lines(asked.requests, distinct, policy_words=asked.policy_words))
         size = trace.stat().st_size
         command = [sys.executable, "-c", "from farthing.proxy.cli import main; main()", "replay", str(trace), "--json"]
         command += ["--processes", str(asked.processes), "--state", folder]
+        command += [part for one in asked.set for part in ("--set", one)]
         begun = time.monotonic()
         ran = subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder)
         took_s = time.monotonic() - begun
     found = json.loads(ran.stdout)["replayed"][0]
-    # Of the largest process, in kilobytes (getrusage(2)).
-    memory_mb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    memory_mb, cpu_s = used.ru_maxrss / 1024, used.ru_utime + used.ru_stime  # of the largest process; of all
     report = Report(
         "replay",
         "Replay of recorded requests, exact and tidy",
-        ["requests", "trace", "time", "requests a second", "hit rate", "largest process"],
+        ["requests", "trace", "time", "processor time", "requests a second", "hit rate", "largest process"],
         [
             [
                 f"{asked.requests:,}",
                 f"{size / 1e6:,.0f} MB",
                 f"{took_s:.0f} s",
+                f"{cpu_s:.1f} s",
                 f"{asked.requests / took_s:,.0f}",
                 f"{found['hit_rate_eligible']:.1%}",
                 f"{memory_mb:,.0f} MB",
@@ -76,16 +81,16 @@ def main() -> int:
         if asked.requests >= 1_000_000
         else [],
         ["Wall time of the whole command, other programs on the machine included; the trace lies in the page cache."],
-        [{"requests": asked.requests, "bytes": size, "took_s": took_s, "memory_mb": memory_mb}],
+        [{"requests": asked.requests, "bytes": size, "took_s": took_s, "cpu_s": cpu_s, "memory_mb": memory_mb}],
     )
     show(report, Console())
-    said = f"python -m bench.replay_speed --requests {asked.requests}"
+    said = f"python -m bench.replay_speed --requests {asked.requests} --policy-words {asked.policy_words}"
     when = datetime.now(UTC).strftime("%Y-%m-%d")
     publish(report, where, said, when, asked.results, None if asked.no_document else asked.document)
     return int(report.missed)
 
 
-def lines(count: int, distinct: int, seed: int = 1) -> Iterator[bytes]:
+def lines(count: int, distinct: int, seed: int = 1, policy_words: int = 80) -> Iterator[bytes]:
     """A trace, line by line: same seed, same bytes."""
     chance = random.Random(seed)
     weights = list(itertools.accumulate(1 / (rank + 1) ** 0.9 for rank in range(distinct)))
@@ -93,12 +98,12 @@ def lines(count: int, distinct: int, seed: int = 1) -> Iterator[bytes]:
     for number in range(count):
         at_s += chance.expovariate(20.0)
         which = chance.choices(range(distinct), cum_weights=weights)[0]
-        yield _line(number, at_s, which, chance.uniform(0.4, 2.5))
+        yield _line(number, at_s, which, chance.uniform(0.4, 2.5), policy_words)
 
 
-def _line(number: int, at_s: float, which: int, latency_s: float) -> bytes:
+def _line(number: int, at_s: float, which: int, latency_s: float, policy_words: int) -> bytes:
     said = random.Random(which)
-    policy = " ".join(said.choices(_WORDS, k=80)) if which % 50 else ""
+    policy = " ".join(said.choices(_WORDS, k=policy_words)) if which % 50 else ""
     turns = [{"role": "system", "content": _SYSTEM + policy}, {"role": "user", "content": _text(said, 8, 40)}]
     if which % 10 == 0:
         call = {"id": f"call_{which}", "type": "function", "function": {"name": "look_up", "arguments": "{}"}}

@@ -23,7 +23,7 @@ from typing import NamedTuple
 __all__ = ["MOST_BLOCKS", "NO_PREFIX", "UNDER_WAY_CHARS", "Held", "Prefix", "Work", "least_work"]
 
 MOST_BLOCKS = 16_384
-"""What is remembered of one replica: 8 million characters or 2 million tokens, at about 150 bytes of memory each."""
+"""What is remembered of one replica: 8 million characters or 2 million tokens, at 120 bytes of memory each."""
 
 UNDER_WAY_CHARS = 1_024
 """What a request under way weighs: two blocks, 256 tokens. The small model of bench/affinity.py reads so much in the

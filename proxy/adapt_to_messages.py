@@ -89,11 +89,13 @@ def _stop(fields: Fields) -> list[str]:
 
 
 def _thinking(fields: Fields, options: Options, max_tokens: int) -> dict[str, Any]:
-    """`thinking`, which some clients of chats send as Anthropic has it, goes before `reasoning_effort`."""
+    """Of `reasoning_effort`, or of `thinking`, which some clients of chats send as Anthropic has it."""
     effort, thinking = fields.take("reasoning_effort", str), fields.take("thinking", dict)
     if effort is not None and effort != "none" and effort not in EFFORTS:
         raise Refused("reasoning_effort", f"= {effort[:40]!r} isn't known")
-    if thinking is not None or effort is None:
+    if thinking is not None and effort is not None:
+        raise Refused("reasoning_effort", "and thinking are both there: send one of them")
+    if effort is None:
         return {} if thinking is None else {"thinking": thinking}
     if effort == "none":
         return {"thinking": {"type": "disabled"}}

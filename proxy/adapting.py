@@ -110,7 +110,8 @@ def _without(drop: frozenset[str], foreign: tuple[str, ...], keyed: bool) -> fro
 class Adapted:
     """Between the upstream stage and the client's sink: takes the upstream's answer, gives the client's.
 
-    `told`: the upstream's own whole answer, once it has ended. `write` takes whole events of a stream.
+    `told`: the upstream's own whole answer, once it has ended, whether or not it can be turned. `write` takes whole
+    events of a stream.
     """
 
     def __init__(self, adapter: Adapter, sink: Sink, call: Call, limit_bytes: int) -> None:
@@ -164,11 +165,11 @@ class Adapted:
             body = decoded(b"".join(self._held), head.headers, self._limit)
             if body is None:
                 raise UpstreamFault("the upstream's answer can't be decoded", phase="body", sent=True)
+            self.told = loads(body)
             turn = partial(self._adapter.answer, head.status, body)
             turned = await asyncio.to_thread(turn) if len(body) > OFF_LOOP_BYTES else turn()
         except Refused as refused:
             raise _senseless(refused) from None
-        self.told = loads(body)
         self._show("application/json")
         await self._sink.write(turned)
 

@@ -21,7 +21,9 @@ from farthing.cache.key import Place, Scope, digest_of, key_of, neighbourhood
 from farthing.compress.decided import first_new
 from farthing.compress.forms import Form, forms_of
 from farthing.compress.places import Marks, places, turns_of, up_to
+from farthing.compress.places import Place as TextPlace
 from farthing.compress.plan import lossy
+from farthing.compress.provider_cache import provider_cache
 from farthing.compress.request import Texts, decide
 from farthing.compress.tidy import tidied_text
 from farthing.policies.eligibility import Eligibility, Rules, eligible
@@ -31,7 +33,8 @@ from farthing.proxy.build_compress import marks_of, rules_of
 from farthing.proxy.build_semantic import freshness
 from farthing.proxy.config import Config
 from farthing.proxy.exchange import CacheMode, CacheStatus, Controls, Endpoint
-from farthing.proxy.replay_values import Recorded
+from farthing.proxy.replay_prompt import Prompt, prompt_of
+from farthing.proxy.replay_values import Recorded, number
 from farthing.proxy.row import MONEY_COLUMNS
 from farthing.proxy.tokens import Tokenizer
 from farthing.proxy.usage import Usage, UsageSource
@@ -48,14 +51,26 @@ _ASKED: Mapping[str, Controls] = {
     "x-farthing-off": Controls(off=True),
     "x-farthing-cache: off": Controls(cache=CacheMode.OFF),
 }
-_FREE = (0, 0, 0)
+
+
+class Tidied(NamedTuple):
+    """What tidying does to a request: tokens that it saves, of them in turns that were sent before, and the tokens of
+    these as sent."""
+
+    saved: int = 0
+    before: int = 0
+    sent: int = 0
+
+
+UNTOUCHED = Tidied()
 
 
 class Part(NamedTuple):
     """What one configuration makes of a request. `key`: '' where it has none. `reason`: why not all may be done.
 
     `ttl_s`, `near_ttl_s`: how long its answer may be given again, and to near-duplicates. `place`: where it is looked
-    for; a text says why nowhere, None that nobody looks. `cut`: tokens that each form beyond tidy would save.
+    for; a text says why nowhere, None that nobody looks. `cut`: tokens that each form beyond tidy would save. `prompt`:
+    None where it is too short for a provider's cache.
     """
 
     key: str
@@ -68,6 +83,7 @@ class Part(NamedTuple):
     near_ttl_s: int
     place: Place | str | None
     cut: tuple[int, ...]
+    prompt: Prompt | None = None
 
 
 class Before(NamedTuple):
@@ -83,9 +99,9 @@ class Fact(NamedTuple):
     """One request, without its prompt. `unfit`: why its answer may not be kept. `known`: its prompt was
     there. `parts`: one for each reading.
 
-    `tidied`: tokens that tidying saves, of them in turns that were sent before, and the tokens of these as sent.
-    `shortened`: tokens that the recorded request had been shortened by already. `answer`: the answer's body, where near
-    duplicates are looked for; None where it was one's itself, which says nothing of what the model would have answered.
+    `first_s`: until its answer began. `shortened`: tokens that the recorded request had been shortened by already.
+    `answer`: the answer's body, where near duplicates are looked for; None where it was one's itself, which says
+    nothing of what the model would have answered.
     """
 
     line: int
@@ -100,10 +116,11 @@ class Fact(NamedTuple):
     asks_usage: bool
     status: int
     latency_s: float | None
+    first_s: float | None
     usage: Usage | None
     size: int
     unfit: str
-    tidied: tuple[int, int, int]
+    tidied: Tidied
     shortened: int
     answer: bytes | None
     before: Before | None
@@ -125,6 +142,12 @@ class Reading:
     near: bool
     forms: tuple[Form, ...]
     marks: tuple[Marks, ...]
+    provider: str
+    one_account: bool
+
+    def least_tokens(self, model: str) -> int:
+        """Of a prompt that a provider would cache; 0: none caches any."""
+        return provider_cache(model, self.provider).minimum_tokens
 
 
 def reading_of(config: Config, *, near: bool, beyond: bool) -> Reading:
@@ -150,6 +173,8 @@ def reading_of(config: Config, *, near: bool, beyond: bool) -> Reading:
         near,
         forms,
         marks_of(compress),
+        compress.provider_cache,
+        config.upstream.api_key is not None,
     )
 
 
@@ -167,6 +192,26 @@ def fact_of(line: int, one: Recorded, readings: Sequence[Reading], tokenizer: To
         usage = Usage(fresh=given, output=output, source=UsageSource.COUNTED)
     asked = _ASKED.get(str(row.get("cache_reason") or ""), _NOTHING_ASKED)
     tidies = not asked.off and any(reading.tidy and reading.optimise for reading in readings)
+    shortened, was_short = _shortened(row), bool(row.get("compress"))
+    tokens_in = 0 if usage is None else usage.tokens_in + shortened
+    caches = any(0 < reading.least_tokens(model) <= tokens_in for reading in readings)
+    short = _short_texts(endpoint, body) if tidies or (was_short and caches) else {}
+    reads = caches or (usage is not None and usage.cached > 0)
+    tidied = _tidied(endpoint, body, model, short, tokenizer, reads=reads)
+    prompts: dict[tuple[str, bool], Prompt | None] = {}
+    if caches and body is not None and usage is not None and 200 <= status < 300 and endpoint is not Endpoint.OTHER:
+        for whose in {(reading.provider, reading.one_account) for reading in readings}:
+            prompts[whose] = prompt_of(
+                endpoint,
+                body,
+                model,
+                whose[0],
+                "" if whose[1] else one.tenant,
+                tokens_in=tokens_in,
+                tokens_saved=tidied.saved,
+                short=short,
+                was_short=was_short,
+            )
     stream = bool(row.get("stream")) if body is None else body.get("stream") is True
     return Fact(
         line,
@@ -181,15 +226,16 @@ def fact_of(line: int, one: Recorded, readings: Sequence[Reading], tokenizer: To
         stream and _asks_usage(body),
         status,
         one.latency_s,
+        one.latency_s if (first_ms := number(row.get("ttft_ms"))) is None else first_ms / 1000,
         usage,
         len(answer) if answer is not None else 0,
         _unfit(one, status),
-        _tidied(endpoint, body, model, usage, tokenizer) if tidies else _FREE,
-        _shortened(row),
+        tidied,
+        shortened,
         answer if row.get("cache") != CacheStatus.HIT_SEMANTIC and any(reading.near for reading in readings) else None,
         _before(row),
         body is not None or one.format != "ledger",
-        tuple(_parts(one, model, answer, asked, readings, tokenizer)),
+        tuple(_parts(one, model, answer, asked, readings, tokenizer, prompts)),
     )
 
 
@@ -231,27 +277,40 @@ def _before(row: Mapping[str, Any]) -> Before | None:
     return Before(cache, Money._make([*amounts, "", bool(row.get("modelled"))]), (given, sent, made))
 
 
-def _tidied(
-    endpoint: Endpoint, body: dict[str, Any] | None, model: str, usage: Usage | None, tokenizer: Tokenizer
-) -> tuple[int, int, int]:
-    """Tokens that tidying saves, as the account counts them. A request's count is the sum of its texts', so only those
-    that change are counted."""
+def _short_texts(endpoint: Endpoint, body: dict[str, Any] | None) -> dict[TextPlace, str]:
+    """The texts that tidying puts in the places of others."""
     if body is None or is_plain(body):
-        return _FREE
-    first, saved, before = -1, 0, 0
-    short: dict[Any, str] = {}
-    for place in places(endpoint, body):
-        if place.kind != "tool" or place.frozen or (text := tidied_text(place.text)) is None:
-            continue
-        if first < 0:
-            first = first_new(endpoint, turns_of(endpoint, body))
+        return {}
+    return {
+        place: text
+        for place in places(endpoint, body)
+        if place.kind == "tool" and not place.frozen and (text := tidied_text(place.text)) is not None
+    }
+
+
+def _tidied(
+    endpoint: Endpoint,
+    body: dict[str, Any] | None,
+    model: str,
+    short: Mapping[TextPlace, str],
+    tokenizer: Tokenizer,
+    *,
+    reads: bool,
+) -> Tidied:
+    """Tokens that tidying saves, as the account counts them. A request's count is the sum of its texts', so only those
+    that change are counted. `reads`: whether a provider's cache may have been read: only then it matters what stands
+    in old turns."""
+    if body is None or not short:
+        return UNTOUCHED
+    first = first_new(endpoint, turns_of(endpoint, body))
+    saved, before = 0, 0
+    for place, text in short.items():
         tokens = tokenizer.count(place.text, model) - tokenizer.count(text, model)
         saved += tokens
         before += tokens if place.turn < first else 0
-        short[place] = text
-    if not before or usage is None or not usage.cached:
-        return saved, 0, 0  # what stands in old turns matters only where a provider's cache was read
-    return saved, before, tokenizer.count_request(endpoint, up_to(endpoint, body, first), model) - before
+    if not before or not reads:
+        return Tidied(saved)
+    return Tidied(saved, before, tokenizer.count_request(endpoint, up_to(endpoint, body, first), model) - before)
 
 
 def _parts(
@@ -261,6 +320,7 @@ def _parts(
     asked: Controls,
     readings: Sequence[Reading],
     tokenizer: Tokenizer,
+    prompts: Mapping[tuple[str, bool], Prompt | None],
 ) -> list[Part]:
     body = one.body
     if body is None:
@@ -294,6 +354,7 @@ def _parts(
                 near_ttl_s,
                 place,
                 _cut(one.endpoint, body, model, reading, tokenizer),
+                prompts.get((reading.provider, reading.one_account)),
             )
         )
     return found

@@ -136,11 +136,10 @@ def _endpoint(named: str) -> Endpoint:
 
 
 def _row_latency_s(row: Mapping[str, Any]) -> float | None:
-    """How long the flight took: the upstream's time where there was a call, else the client's."""
-    ms = row.get("upstream_ms")
-    ms = row.get("latency_ms") if ms is None else ms
-    known = number(ms)
-    return None if known is None else known / 1000
+    """How long the flight took, from the request on: until the client had its answer, or the upstream had given all of
+    it to farthing, where the client had left by then."""
+    known = [ms for name in ("upstream_ms", "latency_ms") if (ms := number(row.get(name))) is not None]
+    return max(known) / 1000 if known else None
 
 
 def _row_usage(row: Mapping[str, Any]) -> Usage | None:

@@ -29,9 +29,11 @@ from farthing.proxy.attribute import (
 from farthing.proxy.config import Config
 from farthing.proxy.exchange import CacheStatus, Endpoint
 from farthing.proxy.prices import RateCard
-from farthing.proxy.replay_facts import Fact, Part
+from farthing.proxy.replay_facts import UNTOUCHED, Fact, Part
+from farthing.proxy.replay_reads import LaneReads
 from farthing.proxy.replay_sums import Tally
 from farthing.proxy.usage import Usage
+from farthing.proxy.would import AS_BILLED, Before, Would
 
 if TYPE_CHECKING:
     from farthing.proxy.replay_near import NearLane, NearMiss
@@ -62,12 +64,16 @@ class Kept(NamedTuple):
 
 
 class Flight(NamedTuple):
-    """A call under way. `place`: where others find it; `keeps`: what is to be stored at its end."""
+    """A call under way. `place`: where others find it; `joined`: those who did, and when. All of them are booked at its
+    end, as the ledger does it: what they would have read of a provider's cache depends on who was told before."""
 
     ends_s: float
     number: int
+    began_s: float
     fact: Fact
     part: Part
+    status: CacheStatus
+    joined: list[tuple[Fact, Part, float]]
     place: tuple[str, str, bool] | None
     key: str
     near: NearMiss | None
@@ -98,9 +104,10 @@ class Lane:
         self._ends: list[Flight] = []
         self._number = 0
         self._barred: set[str] = set()
+        self._reads = LaneReads()
 
     def take(self, fact: Fact, now_s: float) -> CacheStatus:
-        """One request, not before the last one: how it is answered, all of it booked."""
+        """One request, not before the last one: how it is answered. It is booked when its answer is there."""
         self._land(now_s)
         part = fact.parts[self._reading]
         if not part.store:
@@ -114,17 +121,18 @@ class Lane:
             entry = self.held(key, now_s)
             if entry is not None and self._shape_fits(entry, fact):
                 self._compare_repeat(entry, fact)
-                return self._hit(fact, entry, CacheStatus.HIT_EXACT)
+                return self._hit(fact, part, entry, CacheStatus.HIT_EXACT, now_s)
         if self.config.cache.join and part.join:
             flight = self._found(fact, key, part)
             if flight is not None:
-                return self._join(fact, flight)
+                flight.joined.append((fact, part, now_s))
+                return CacheStatus.JOINED
         look = None
         if self.near is not None and part.semantic and not barred:
             look = self.near.look(self, fact, part, key, now_s)
             if look is not None and look.serves is not None and self._shape_fits(look.serves, fact):
                 overhead = self.near.served(self, fact, look, now_s)
-                return self._hit(fact, look.serves, CacheStatus.HIT_SEMANTIC, overhead)
+                return self._hit(fact, part, look.serves, CacheStatus.HIT_SEMANTIC, now_s, overhead)
         return self._miss(fact, part, now_s, CacheStatus.MISS, key, look)
 
     def end(self) -> None:
@@ -144,7 +152,10 @@ class Lane:
 
     # -- outcomes
 
-    def _hit(self, fact: Fact, entry: Kept, status: CacheStatus, overhead: int = 0) -> CacheStatus:
+    def _hit(
+        self, fact: Fact, part: Part, entry: Kept, status: CacheStatus, now_s: float, overhead: int = 0
+    ) -> CacheStatus:
+        would = self._would_free(fact, part, entry.usage, now_s, now_s)
         money = attribute_hit(
             self._card,
             fact.model,
@@ -152,18 +163,10 @@ class Lane:
             semantic=status is CacheStatus.HIT_SEMANTIC,
             at_s=self._priced_at(fact),
             model_served=entry.model_served,
+            would_read=would.read,
+            charges_writes=would.charges_writes,
         )
         return self._book(fact, status, money, entry.usage, free=True, overhead=overhead)
-
-    def _join(self, fact: Fact, flight: Flight) -> CacheStatus:
-        lead = flight.fact
-        at_s = self._priced_at(fact)
-        if 200 <= lead.status < 300:
-            usage, _ = self._sent(lead)
-            money = attribute_joined(self._card, fact.model, usage, at_s=at_s, model_served=lead.model_served)
-        else:
-            usage, money = None, attribute_failure(self._card, fact.model, at_s)
-        return self._book(fact, CacheStatus.JOINED, money, usage, free=True)
 
     def _miss(
         self,
@@ -176,13 +179,56 @@ class Lane:
     ) -> CacheStatus:
         self._number += 1
         place = (fact.tenant, _flight_key(key, part), fact.stream) if key and part.join else None
-        flight = Flight(now_s + (fact.latency_s or 0.0), self._number, fact, part, place, key, near)
+        ends_s = now_s + (fact.latency_s or 0.0)
+        flight = Flight(ends_s, self._number, now_s, fact, part, status, [], place, key, near)
         heapq.heappush(self._ends, flight)
         if place is not None and self.config.cache.join:
             self._flights[place] = flight
-        usage, saved = self._sent(fact)
         self.tally.short(part.cut)
-        return self._book(fact, status, self._price(fact, usage, saved), usage, free=False, saved=saved)
+        return status
+
+    def _landed(self, flight: Flight) -> Usage | None:
+        """A call is over: it and those who joined it are booked. What it used."""
+        fact, part = flight.fact, flight.part
+        usage, saved = self._sent(fact)
+        would = AS_BILLED
+        if part.prompt is not None and usage is not None:
+            tidied = fact.tidied if self._tidies else UNTOUCHED
+            usage, would = self._reads.sent(
+                fact,
+                part.prompt,
+                usage,
+                flight.began_s,
+                saved=saved if self._tidies else None,
+                before=Before(tidied.before, tidied.sent),
+            )
+        self._book(fact, flight.status, self._price(fact, usage, saved, would), usage, free=False, saved=saved)
+        for other, its_part, at_s in flight.joined:
+            self._join(other, its_part, at_s, flight, usage)
+        return usage
+
+    def _join(self, fact: Fact, part: Part, now_s: float, flight: Flight, usage: Usage | None) -> None:
+        lead, at_s = flight.fact, self._priced_at(fact)
+        if 200 <= lead.status < 300:
+            ready_s = max(now_s, flight.began_s + (lead.first_s or 0.0))
+            would = self._would_free(fact, part, usage, now_s, ready_s)
+            money = attribute_joined(
+                self._card,
+                fact.model,
+                usage,
+                at_s=at_s,
+                model_served=lead.model_served,
+                would_read=would.read,
+                charges_writes=would.charges_writes,
+            )
+        else:
+            usage, money = None, attribute_failure(self._card, fact.model, at_s)
+        self._book(fact, CacheStatus.JOINED, money, usage, free=True)
+
+    def _would_free(self, fact: Fact, part: Part, usage: Usage | None, now_s: float, ready_s: float) -> Would:
+        if part.prompt is None or usage is None:
+            return AS_BILLED
+        return self._reads.free(fact, part.prompt, usage, now_s, ready_s)
 
     def _book(
         self,
@@ -207,15 +253,19 @@ class Lane:
     def _priced_at(self, fact: Fact) -> float:
         return self._at_s if self._at_s is not None else fact.ts or 0.0
 
+    @property
+    def _tidies(self) -> bool:
+        return self.config.compress.tidy and not self.config.all_off
+
     def _sent(self, fact: Fact) -> tuple[Usage | None, int]:
         """What the request would have used as it would be sent here, and how many tokens shorter that is."""
-        saved = fact.tidied[0] if self.config.compress.tidy and not self.config.all_off else 0
+        saved = fact.tidied.saved if self._tidies else 0
         usage = fact.usage
         if usage is not None and saved != fact.shortened:
             usage = as_original(usage, fact.shortened - saved, 0, 0)
         return usage, saved
 
-    def _price(self, fact: Fact, usage: Usage | None, saved: int) -> Money:
+    def _price(self, fact: Fact, usage: Usage | None, saved: int, would: Would) -> Money:
         at_s = self._priced_at(fact)
         if fact.endpoint is Endpoint.OTHER:
             nothing = fact.status >= 400 or (fact.before is not None and fact.before.money.baseline is not None)
@@ -229,8 +279,11 @@ class Lane:
             usage=usage,
             at_s=at_s,
             tokens_saved=saved,
-            saved_before=fact.tidied[1] if saved else 0,
-            tokens_before=fact.tidied[2] if saved else 0,
+            saved_before=fact.tidied.before if saved else 0,
+            tokens_before=fact.tidied.sent if saved else 0,
+            would_read=would.read,
+            would_read_whole=would.read_whole,
+            charges_writes=would.charges_writes,
         )
 
     def audit_price(self, fact: Fact) -> int | None:
@@ -261,16 +314,16 @@ class Lane:
             if flight.place is not None and self._flights.get(flight.place) is flight:
                 del self._flights[flight.place]
             note_refusal(self._barred, flight.fact.tenant, flight.fact.status)
-            entry = self._keep(flight) if flight.key and not flight.fact.unfit else None
+            usage = self._landed(flight)
+            entry = self._keep(flight, usage) if flight.key and not flight.fact.unfit else None
             if self.near is not None:
                 self.near.landed(self, flight.fact, flight.near, entry)
 
-    def _keep(self, flight: Flight) -> Kept | None:
+    def _keep(self, flight: Flight, usage: Usage | None) -> Kept | None:
         fact, part, at_s = flight.fact, flight.part, flight.ends_s
         size = fact.size + _BOOKKEEPING_BYTES
         if part.ttl_s <= 0 or size > self.config.store.max_bytes:
             return None
-        usage, _ = self._sent(fact)
         entry = Kept(
             flight.key,
             fact.tenant,

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from farthing.proxy import state
 from farthing.proxy.app import Running, running
-from farthing.proxy.config import Config, effective, is_loopback, mask_url
+from farthing.proxy.config import Config, is_loopback, mask_url
 
 __all__ = ["serve"]
 
@@ -129,11 +129,10 @@ def banner(config: Config, url: str, console: Console) -> None:
     if console.is_terminal:
         console.print("[bold]farthing[/]", lines, sep="\n")
     else:
-        shown = effective(config)
         log.info(
             "listening",
             url=f"{url}/v1",
-            upstream=shown["upstream"]["url"],
+            upstream=", ".join(map(mask_url, config.upstream.bases)),
             simulated=_simulated(config),
             cache=config.cache.mode,
             semantic=config.semantic.shown,

@@ -120,7 +120,9 @@ class UpstreamStage(Quiet):
             begun = self.clock.tick_s()
             wait_s: float | None
             try:
-                answer = await replica.connections.send(ex.original.method, target, headers, sent)
+                answer = await replica.connections.send(
+                    ex.original.method, target, headers, sent, again=rules.after_send
+                )
             except UpstreamFault as fault:
                 if ex.original.source.fault is not None:
                     raise ex.original.source.fault from None
@@ -188,7 +190,7 @@ class UpstreamStage(Quiet):
                 await asyncio.sleep(wait_s)
 
     def _prefix(self, ex: Exchange) -> Prefix:
-        trail = None if ex.payload is None else trail_of(ex.endpoint, ex.payload, _ENGINE, ex.model)
+        trail = None if ex.payload is None else trail_of(ex.endpoint, ex.payload, _ENGINE, (ex.model,))
         return NO_PREFIX if trail is None else Prefix(trail.keys, trail.ends)
 
     async def _styled(self, ex: Exchange, adapter: Adapter | None, base_path: str, body: Any) -> Outgoing:
@@ -286,15 +288,19 @@ class UpstreamStage(Quiet):
             if observer is not None:
                 call.usage, call.model_served, call.tier = observer.usage, observer.model, observer.tier
         if adapted is not None:
-            await adapted.end()
+            try:
+                await adapted.end()
+            finally:
+                if adapted.told is not None:  # it is paid for, whether or not the client gets it
+                    call.usage, call.model_served = read_whole(endpoint, adapted.told)
             head = call.head
         call.complete = True
         if understood and (body := sink.body()) is not None:
             call.answer = decoded(body, head.headers, 8 * self.limits.buffer_bytes)
             if splitter is None and call.answer is not None:
                 call.value = loads(call.answer)
-                told = call.value if adapted is None else adapted.told
-                call.usage, call.model_served = read_whole(endpoint, told)
+                if adapted is None:
+                    call.usage, call.model_served = read_whole(endpoint, call.value)
 
 
 _ZIPPED = (("Accept-Encoding", "gzip"),)

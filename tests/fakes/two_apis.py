@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from farthing.cache.exact_json import dumps
 
-__all__ = ["ANYTHING", "chat_answers", "chat_requests", "message_answers"]
+__all__ = ["ANYTHING", "CALM", "chat_answers", "chat_requests", "message_answers"]
 
+CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # nobody's clock decides
 TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=24)
 SAID = TEXT.filter(bool)
 NAME = st.text("abcdefgh_0123456789", min_size=1, max_size=12)

@@ -13,9 +13,10 @@ from farthing.proxy.adapt import Adapter
 from farthing.proxy.adapt_shared import Refused
 from farthing.proxy.usage import Usage, from_payload
 from tests.fakes.adapters import TO_CHAT, TO_MESSAGES
-from tests.fakes.two_apis import chat_answers, message_answers
+from tests.fakes.two_apis import CALM, chat_answers, message_answers
 
 
+@CALM
 @given(message_answers())
 def test_an_answer_comes_back_as_it_was(answer: dict[str, Any]) -> None:
     there = TO_MESSAGES.answer(200, dumps(answer))
@@ -25,6 +26,7 @@ def test_an_answer_comes_back_as_it_was(answer: dict[str, Any]) -> None:
     assert back == answer | {"usage": answer["usage"]}
 
 
+@CALM
 @given(message_answers())
 def test_both_sides_count_the_same(answer: dict[str, Any]) -> None:
     there = loads(TO_MESSAGES.answer(200, dumps(answer)))
@@ -32,6 +34,7 @@ def test_both_sides_count_the_same(answer: dict[str, Any]) -> None:
     assert from_payload("chat", there["usage"], there.get("service_tier")) == from_payload("messages", answer["usage"])
 
 
+@CALM
 @given(chat_answers(), st.sampled_from(["", "default", "priority", "flex"]))
 def test_both_sides_count_the_same_the_other_way(answer: dict[str, Any], tier: str) -> None:
     answer = answer | ({"service_tier": tier} if tier else {})

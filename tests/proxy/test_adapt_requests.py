@@ -11,9 +11,10 @@ from hypothesis import given
 from farthing.cache.exact_json import dumps, loads
 from farthing.proxy.adapt_shared import Options, Refused
 from tests.fakes.adapters import TO_CHAT, TO_MESSAGES, as_chat, as_messages, chat
-from tests.fakes.two_apis import chat_requests
+from tests.fakes.two_apis import CALM, chat_requests
 
 
+@CALM
 @given(chat_requests())
 def test_a_request_comes_back_as_it_was(request: dict[str, Any]) -> None:
     path, there = TO_MESSAGES.request(dumps(request))
@@ -23,6 +24,7 @@ def test_a_request_comes_back_as_it_was(request: dict[str, Any]) -> None:
     assert loads(back) == request
 
 
+@CALM
 @given(chat_requests())
 def test_a_request_of_messages_comes_back_as_it_was(request: dict[str, Any]) -> None:
     there = TO_MESSAGES.request(dumps(request))[1]
@@ -51,6 +53,7 @@ def test_a_request_of_messages_comes_back_as_it_was(request: dict[str, Any]) -> 
         ("moderation", {"model": "x"}),
         ("service_tier", "flex"),
         ("reasoning_effort", "enormous"),
+        ("tool_choice", {"type": "allowed_tools", "allowed_tools": {}}),
         ("tool_choice", "required"),
         ("max_completion_tokens", 10),
         ("min_p", 0.1),
@@ -66,7 +69,7 @@ def test_what_messages_cannot_say_is_refused_by_name(field: str, value: Any) -> 
     with pytest.raises(Refused) as refused:
         as_messages(chat(**{field: value}))
 
-    assert refused.value.param in (field, "max_tokens" if field == "max_completion_tokens" else field)
+    assert refused.value.param.split(".")[0] == ("max_tokens" if field == "max_completion_tokens" else field)
 
 
 @pytest.mark.parametrize(
@@ -299,3 +302,11 @@ def test_marks_of_breakpoints_stay_behind_where_the_upstream_takes_none() -> Non
 
     assert "cache_control" not in json.dumps(as_chat(body, Options()))
     assert json.dumps(as_chat(body)).count("cache_control") == 3
+
+
+def test_effort_and_thinking_are_one_question() -> None:
+    both = {"reasoning_effort": "low", "thinking": {"type": "adaptive"}}
+    with pytest.raises(Refused, match="reasoning_effort and thinking"):
+        as_messages(chat(**both))
+
+    assert as_messages(chat(thinking={"type": "adaptive"}))["thinking"] == {"type": "adaptive"}

@@ -19,7 +19,7 @@ from farthing.proxy.observe import StreamObserver
 from farthing.proxy.sse import Splitter
 from tests.fakes.adapters import TO_CHAT, TO_MESSAGES
 from tests.fakes.event_streams import by_words, message_events, written
-from tests.fakes.two_apis import ANYTHING, chat_answers, message_answers
+from tests.fakes.two_apis import ANYTHING, CALM, chat_answers, message_answers
 
 
 def streamed(which: Adapter, sse: bytes) -> bytes:
@@ -31,6 +31,7 @@ def streamed(which: Adapter, sse: bytes) -> bytes:
     )
 
 
+@CALM
 @given(message_answers(), st.booleans())
 def test_a_stream_amounts_to_the_whole_answer_as_a_chat(answer: dict[str, Any], own: bool) -> None:
     sse = reshape.split(dumps(answer), "messages", include_usage=True) if own else None
@@ -42,6 +43,7 @@ def test_a_stream_amounts_to_the_whole_answer_as_a_chat(answer: dict[str, Any], 
     assert settled(loads(assembled)) == settled(whole)
 
 
+@CALM
 @given(chat_answers())
 def test_a_stream_amounts_to_the_whole_answer_as_a_message(answer: dict[str, Any]) -> None:
     sse = reshape.split(dumps(answer), "chat", include_usage=True)
@@ -52,6 +54,7 @@ def test_a_stream_amounts_to_the_whole_answer_as_a_message(answer: dict[str, Any
     assert loads(assembled) == loads(TO_CHAT.answer(200, dumps(answer)))
 
 
+@CALM
 @given(message_answers())
 def test_a_stream_there_and_back(answer: dict[str, Any]) -> None:
     sse = b"".join(written(message_events(answer, by_words), names=True, done=False))
@@ -62,6 +65,7 @@ def test_a_stream_there_and_back(answer: dict[str, Any]) -> None:
     assert loads(back) == without_tier
 
 
+@CALM
 @given(message_answers())
 def test_the_ledger_counts_an_adapted_stream_the_same(answer: dict[str, Any]) -> None:
     sse = b"".join(written(message_events(answer, by_words), names=True, done=False))
@@ -179,7 +183,7 @@ SURROGATE = b'{"model":"\\ud800","max_tokens":1,"messages":[{"role":"user","cont
 HUGE = b'{"model":"m","max_tokens":1e999999999,"messages":[],"temperature":1e-999999999}'
 
 
-@settings(max_examples=300)
+@settings(CALM, max_examples=300)
 @given(ANYTHING.map(dumps) | st.binary(max_size=64))
 @example(DEEP)
 @example(SURROGATE)
@@ -200,6 +204,7 @@ def test_nothing_but_refused_is_raised(body: bytes) -> None:
                 assert refused.param
 
 
+@CALM
 @given(st.lists(ANYTHING.map(dumps), max_size=6))
 def test_streams_raise_nothing_but_refused(events: list[bytes]) -> None:
     starts = {

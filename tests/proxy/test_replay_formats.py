@@ -44,7 +44,7 @@ CAPTURE = {
     "request": BODY,
     "response": ANSWER,
     "status": 200,
-    "row": {"latency_ms": 900.0, "upstream_ms": 800.0, "model_served": "gpt-4o-mini-2024-07-18", "cache": "miss"},
+    "row": {"latency_ms": 800.0, "upstream_ms": 790.0, "model_served": "gpt-4o-mini-2024-07-18", "cache": "miss"},
 }
 LITELLM_SPEND = {
     "request_id": "chatcmpl-1",

@@ -23,7 +23,12 @@ def line(number: int) -> dict[str, Any]:
         "response": {
             "model": "gpt-4o-mini-2024-07-18",
             "choices": [{"index": 0, "message": {"role": "assistant", "content": "ok"}, "finish_reason": "stop"}],
-            "usage": {"prompt_tokens": 700, "completion_tokens": 2},
+            # Long enough for a provider's cache, which has read the repeated ones.
+            "usage": {
+                "prompt_tokens": 1300,
+                "completion_tokens": 2,
+                "prompt_tokens_details": {"cached_tokens": 1280 if number >= 400 else 0},
+            },
         },
         "latency_ms": 1500,
     }

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,9 @@ from farthing.proxy.replay_read import open_trace
 from farthing.proxy.replay_run import Run, play
 from farthing.proxy.row import MONEY_COLUMNS
 from tests.fakes.proxying import PRICES, Proxied, chat, proxied
-from tests.fakes.upstream import Script, scripted
+from tests.fakes.upstream import Call, Script, scripted
+from tests.wire.test_counterfactual import USD_PER_MTOK, Asked, Turns, mixed, system, user, world
+from tests.wire.test_counterfactual import run as run_both
 from tests.wire.test_reuse import SAYS, pairs, quiet
 from tests.wire.test_semantic import loaded
 
@@ -236,6 +239,122 @@ async def test_a_shorter_life_costs_what_a_real_run_with_it_costs(tmp_path: Path
     assert total.statuses["hit-exact"] == 1 == sum(row["cache"] == "hit-exact" for row in real)
     assert total.saved_exact == sum(row["saved_exact_usd"] for row in real)
     assert total.cost == sum(row["cost_usd"] for row in real)
+
+
+def capture_lines(traffic: Sequence[Asked], rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What was sent beside the rows. The fake clock stands still while an answer is under way, so that it took a tenth
+    of a second is said here; who began it stands first."""
+    bodies = [asked.body for asked in traffic for _ in range(asked.times)]
+    pairs = sorted(zip(rows, bodies, strict=True), key=lambda pair: (pair[0]["ts"], pair[0]["cache"] == "joined"))
+    return [
+        {
+            "id": row["id"],
+            "ts": row["ts"],
+            "tenant": row["tenant"],
+            "endpoint": row["endpoint"],
+            "path": "/v1/chat/completions",
+            "request": body,
+            "status": row["status"],
+            "row": row | {"upstream_ms": 100},
+        }
+        for row, body in pairs
+    ]
+
+
+def with_tools(chance: random.Random, traffic: Sequence[Asked]) -> list[Asked]:
+    """The same, and an agent's conversation in between, whose tool's results grow with every turn."""
+    turns: Turns = [system("agent", 1300)]
+    found = []
+    for number, asked in enumerate(traffic):
+        found.append(asked)
+        if number % 4 == 0:
+            turns = [*turns, *with_tool(f"look up {number}")["messages"]] if number % 8 == 0 else turns
+            found.append(Asked(turns, chance.choice((5.0, 60.0, 700.0))))
+    return found
+
+
+def amounts(rows: Iterable[dict[str, Any]]) -> dict[str, int]:
+    rows = list(rows)
+    return {name: sum(row[name] or 0 for row in rows) for name in MONEY_COLUMNS}
+
+
+def of_replay(run: Run) -> dict[str, int]:
+    return {name: getattr(run.lanes[0].tally.total, name.removesuffix("_usd")) for name in MONEY_COLUMNS}
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("tools", [False, True], ids=["plain", "tools"])
+async def test_long_prompts_would_have_read_in_a_replay_what_they_would_in_the_ledger(
+    tmp_path: Path, seed: int, tools: bool
+) -> None:
+    """The provider's prompt cache of a real run, simulated again from what was recorded of it."""
+    chance = random.Random(seed)
+    traffic = mixed(chance)
+    traffic = with_tools(chance, traffic) if tools else traffic
+    async with world(tmp_path / "state") as w:
+        rows = await run_both(w, traffic, booked=tools)
+        config = w.proxy.services.config
+
+    run = replayed(config, written(tmp_path / "trace.jsonl", capture_lines(traffic, rows)))
+
+    total = run.lanes[0].tally.total
+    assert {name: n for name, n in total.statuses.items() if n} == Counter(row["cache"] for row in rows)
+    assert of_replay(run) == amounts(rows)
+    assert run.recorded.as_json() == total.as_json() | {"tokens_unknown": 0}
+    assert total.saved_prompt_cache < 0 and total.modelled > 10
+    assert (total.saved_compress != 0) == tools
+
+
+def log_lines(calls: Sequence[Call], rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A log of requests that knew of no proxy."""
+    return [
+        {
+            "ts": row["ts"],
+            "tenant": call.headers["Authorization"],
+            "body": call.json,
+            "latency_ms": 100,
+            "response": "Fine.",
+            "usage": {
+                "prompt_tokens": call.tokens_in,
+                "completion_tokens": call.tokens_out,
+                "prompt_tokens_details": {"cached_tokens": call.cached},
+            },
+        }
+        for call, row in zip(calls, rows, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+async def test_a_log_of_no_proxy_comes_to_what_a_real_run_with_one_cost(tmp_path: Path, seed: int) -> None:
+    """Hits leave the provider's cache cold, so what goes upstream reads less of it than the log says. The baseline is
+    what the log was billed."""
+    traffic = mixed(random.Random(seed), headers=False, streams=False)
+    async with world(tmp_path / "state") as w:
+        rows = await run_both(w, traffic)
+        config, calls = w.proxy.services.config, w.direct.calls
+        billed, direct = (up.bill(USD_PER_MTOK) for up in (w.behind, w.direct))
+
+    run = replayed(config, written(tmp_path / "trace.jsonl", log_lines(calls, rows)))
+
+    assert run.lanes[0].tally.total.statuses["hit-exact"] > 20
+    assert of_replay(run) == amounts(rows)
+    assert (of_replay(run)["baseline_usd"], of_replay(run)["cost_usd"]) == (int(direct * 10**12), int(billed * 10**12))
+    assert of_replay(run)["saved_prompt_cache_usd"] < 0
+
+
+async def test_a_provider_that_keeps_less_than_it_says_is_believed_less_in_a_log_as_well(tmp_path: Path) -> None:
+    """The baseline stays the bill, whatever the simulation would have promised."""
+    turns = [[user("contract", 2000), user(f"q{n % 7}", 5 + n % 3)] for n in range(60)]
+    traffic = [Asked(one, 50.0) for one in turns]
+    async with world(tmp_path / "state") as w:
+        w.direct.prompt_cache = None
+        rows = await run_both(w, traffic)
+        config, calls, direct = w.proxy.services.config, w.direct.calls, w.direct.bill(USD_PER_MTOK)
+
+    run = replayed(config, written(tmp_path / "trace.jsonl", log_lines(calls, rows)))
+
+    assert of_replay(run)["baseline_usd"] == int(direct * 10**12)
+    assert of_replay(run)["saved_prompt_cache_usd"] == 0
 
 
 async def real_near(tmp_path: Path, count: int, **settings: Any) -> tuple[Config, list[dict[str, Any]], list[Any]]:

@@ -240,6 +240,18 @@ async def test_an_answer_that_makes_no_sense_is_a_fault_of_the_upstreams(
     assert len(up.calls) == 2  # nothing of it is kept
 
 
+async def test_what_cannot_be_turned_is_paid_for_all_the_same(up: ScriptedUpstream, tmp_path: Path) -> None:
+    up.default = Script(body=json.dumps(MESSAGE | {"content": [{"type": "novel"}]}).encode())
+    async with proxied(up.url, tmp_path, upstream__style="anthropic") as proxy:
+        answer = await proxy.post(chat())
+        [row] = await proxy.rows(1)
+
+    assert answer.status_code == 502
+    assert "content[0].type = 'novel' isn't known" in answer.json()["error"]["message"]
+    assert (row["outcome"], row["tokens_out"], row["model_served"]) == ("failed", 17, "m")
+    assert "adapted" in row["decisions"]
+
+
 async def test_a_stream_that_makes_no_sense_ends_in_an_error_event(up: ScriptedUpstream, tmp_path: Path) -> None:
     events = written(message_events(MESSAGE, by_words), names=True, done=False)
     sse = b"".join([*events[:-1], b'event: novel\ndata: {"type":"novel"}\n\n'])
