@@ -37,7 +37,7 @@ from farthing.proxy.provider_reads import ProviderReads
 from farthing.proxy.row import LONGEST_NAME, Row
 from farthing.proxy.tokens import Tokenizer
 from farthing.proxy.usage import Usage, UsageSource, total
-from farthing.proxy.usage_row import details_of
+from farthing.proxy.usage_row import details_of, other_details
 from farthing.proxy.would import AS_BILLED, Would
 
 __all__ = ["Account", "AccountStage", "cache_status", "dollars"]
@@ -94,6 +94,8 @@ class Account:
             headers["x-farthing-policy"] = ex.policy
         if ex.cache is CacheStatus.HIT_SEMANTIC:
             headers["x-farthing-similarity"] = f"{ex.similarity or 0:.4f}"
+        if ex.variant is not None and ex.variant.model.isascii() and ex.variant.model.isprintable():
+            headers["x-farthing-model"] = ex.variant.model
         if served is not None and served.reuse:
             proved = served.bound is not None and served.reuse == "proved"
             headers["x-farthing-bound"] = f"{served.bound:.4f}" if proved else "unproven"
@@ -181,6 +183,7 @@ class Account:
             charges_writes=would.charges_writes,
             other_attempts=call.others,
             retrieved=call.earlier,
+            upstream=call.upstream,
         )
 
     def _would(self, ex: Exchange, usage: Usage | None) -> Would:
@@ -375,7 +378,12 @@ def _attempts(attempts: list[Attempt], usage: Usage | None, earlier: list[Usage]
 def _attempt(attempt: Attempt) -> str:
     times = f'"duration_ms":{attempt.duration_ms:.3f},"backoff_ms":{attempt.backoff_ms:.3f}'
     error = orjson.dumps(attempt.error).decode() if attempt.error else '""'
-    return f'{{"upstream":{_quoted(attempt.upstream)},"status":{attempt.status},"error":{error},{times}}}'
+    told = f'{{"upstream":{_quoted(attempt.upstream)},"status":{attempt.status},"error":{error},{times}'
+    if attempt.variant:
+        told += f',"variant":{_quoted(attempt.variant)}'
+    if attempt.billed is not None:
+        told += f',"other":{orjson.dumps(other_details(attempt.billed)).decode()}'
+    return told + "}"
 
 
 @lru_cache(maxsize=64)

@@ -70,7 +70,7 @@ class Errands:
             own.outcome = Outcome.ABANDONED
             raise
         finally:
-            if self.barred is not None:
+            if self.barred is not None and not call.elsewhere:
                 note_refusal(self.barred, own.credential, call.status)
             if call.answer is None:
                 call.answer = flight.body()  # what came of it is billed
@@ -81,7 +81,8 @@ class Errands:
 
     async def _settle(self, own: Exchange, call: Call) -> None:
         usage = await self.account.usage_of(own)
-        money = overhead_money(self.account.rates, call.model_served or own.model, usage, own.received_s)
+        model, rates = call.model_served or own.model, self.account.rates
+        money = overhead_money(rates, model, usage, own.received_s, call.upstream, call.others)
         now_s = self.clock.now_s()
         if money.overhead:
             self.spent.add(money.overhead, now_s)

@@ -18,6 +18,7 @@ from multidict import CIMultiDict
 from farthing.compress.provider_cache import Kind, ProviderCache
 from farthing.policies.affinity import NO_PREFIX, Prefix
 from farthing.policies.retry import RetryRules, after_fault, after_status
+from farthing.policies.variant import put_in
 from farthing.proxy import wire
 from farthing.proxy.adapt import Adapter
 from farthing.proxy.adapting import OFF_LOOP_BYTES, Adapted, Outgoing, adapter_of, outgoing, styled_headers
@@ -45,7 +46,8 @@ _EVENT_STREAM, _JSON = "text/event-stream", "application/json"
 
 @dataclass(slots=True)
 class UpstreamStage(Quiet):
-    """Carries the request upstream. `no_usage_asked`: set when this upstream was seen to refuse `stream_options`."""
+    """Carries the request upstream. `no_usage_asked`: set when this upstream was seen to refuse `stream_options`.
+    `foreign`: clients' credentials mean nothing to it, and it must not see them."""
 
     pool: Pool
     deadlines: Deadlines
@@ -56,6 +58,7 @@ class UpstreamStage(Quiet):
     rules: RetryRules
     passive: bool = False
     no_usage_asked: bool = False
+    foreign: bool = False
     name: str = field(default="upstream", init=False)
     hard: bool = field(default=True, init=False)
 
@@ -202,6 +205,8 @@ class UpstreamStage(Quiet):
             carries = "Content-Length" in ex.original.headers or "Transfer-Encoding" in ex.original.headers
             return ex.original.source.stream() if carries else None
         body = ex.body_out if ex.body_out is not None else ex.body
+        if ex.variant is not None:
+            body = put_in(body, ex.variant)
         if (
             ask_usage
             and ex.stream
@@ -219,13 +224,15 @@ class UpstreamStage(Quiet):
         plain = adapter is not None or (ex.optimise and not self.passive and ex.endpoint is not Endpoint.OTHER)
         facts = ex.original.facts
         drop = _dropped(ex.body is not None, plain, key is not None)
+        if self.foreign:
+            key, drop = key or "", drop | wire.telling_who(tuple(ex.original.headers))
         own: tuple[tuple[str, str], ...] = ()
         if plain:
             # A stream's events must be seen as they come; a whole answer may stay compressed on its way.
             own = _ZIPPED if facts.zips and not ex.stream else _PLAIN
         if self.upstream.style != "any":
             return styled_headers(ex, self.upstream.style, key, drop, own)
-        if key is not None:  # then all that the client showed is dropped
+        if key:  # then all that the client showed is dropped
             own += (_shown_as(ex.original.headers, key),)
         if ex.body is not None or "Content-Length" not in ex.original.headers:
             return facts.sent(drop, own)

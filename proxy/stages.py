@@ -1,4 +1,4 @@
-"""The proxy's own short stages: admit, parse, assign, route."""
+"""The proxy's own short stages: admit, parse, assign."""
 
 from __future__ import annotations
 
@@ -9,17 +9,15 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
-import orjson
-
 from farthing.proxy import wire
 from farthing.proxy.aliases import under
 from farthing.proxy.aliases_body import TakenOut, take_out
 from farthing.proxy.config import Auth, Limits
 from farthing.proxy.errors import ClientFault
 from farthing.proxy.exchange import GO_ON, Endpoint, Exchange, Quiet, Verdict
-from farthing.proxy.jsontext import find, insert_member, splice
+from farthing.proxy.routing import Routing
 
-__all__ = ["AdmitStage", "AssignStage", "ParseStage", "RouteStage", "Tenants"]
+__all__ = ["AdmitStage", "AssignStage", "ParseStage", "Tenants"]
 
 _REMEMBERED = 10_000
 _OFF_LOOP_BYTES = 262_144  # reading more than this takes milliseconds, so it leaves the event loop
@@ -63,8 +61,11 @@ class Tenants:
                     kind="authentication_error",
                 )
         scopes = [self._scopes[digest] for digest in digests if digest in self._scopes]
-        tenant = hmac.new(self._secret, b"scope:" + scopes[0].encode(), "sha256").hexdigest()[:32] if scopes else ""
-        return credential, tenant or credential
+        return credential, self.of_scope(scopes[0]) if scopes else credential
+
+    def of_scope(self, name: str) -> str:
+        """The tenant that the credentials of a named scope are."""
+        return hmac.new(self._secret, b"scope:" + name.encode(), "sha256").hexdigest()[:32]
 
 
 @dataclass(slots=True)
@@ -195,6 +196,7 @@ class AssignStage(Quiet):
     config_id: str
     switched_off: Callable[[], bool]
     lossy: Mapping[str, str]
+    routing: Routing | None = None
     name: str = field(default="assign", init=False)
     hard: bool = field(default=True, init=False)
 
@@ -205,35 +207,6 @@ class AssignStage(Quiet):
             ex.optimise, ex.cache_reason = False, "x-farthing-off"
         elif self.switched_off():
             ex.optimise, ex.cache_reason, ex.policy = False, "switched off", "off"
-        return GO_ON
-
-
-@dataclass(slots=True)
-class RouteStage(Quiet):
-    """Which model serves: the one asked for, the one that `x-farthing-route` names, or none at all."""
-
-    name: str = field(default="route", init=False)
-    hard: bool = field(default=True, init=False)
-
-    def on_request(self, ex: Exchange) -> Verdict:
-        """Put the other model's name into the body that goes upstream; every other byte stays.
-
-        Raises ClientFault: 504 where only what is cached was asked for, since no cache has answered by now; 400.
-        """
-        if ex.controls.only_if_cached and not ex.controls.off:
-            raise ClientFault(
-                "nothing is cached for this request and only-if-cached was asked for", status=504, code="not_cached"
-            )
-        wanted = ex.controls.route
-        if not wanted or wanted == ex.model or not ex.optimise:
-            return GO_ON
-        if ex.body is None or ex.exact is None:
-            raise ClientFault(
-                "x-farthing-route needs a JSON body with a model", code="invalid_route", param="x-farthing-route"
-            )
-        body = ex.body_out if ex.body_out is not None else ex.body
-        place = find(body, ("model",))
-        name = orjson.dumps(wanted)
-        ex.body_out = insert_member(body, "model", name) if place is None else splice(body, [(*place, name)])
-        ex.decide(self.name, "routed", wanted)
+        elif self.routing is not None:
+            self.routing.find(ex)
         return GO_ON
