@@ -20,6 +20,7 @@ from farthing.proxy import capture_admin, compress_admin, pool_admin, semantic_a
 from farthing.proxy.dashboard import Dashboard
 from farthing.proxy.errors import ClientFault, FarthingError, error_body
 from farthing.proxy.gauges import gauges
+from farthing.proxy.health import health
 from farthing.proxy.purge import purge
 from farthing.proxy.version import version
 from farthing.proxy.wire import host_of
@@ -55,7 +56,12 @@ class Admin:
         self._proxy = proxy
         services = proxy.services
         self._held = services.state
-        self._dashboard = Dashboard(services.config.state_dir / "ledger.db", self._held.clock, self.state)
+        self._dashboard = Dashboard(
+            services.config.state_dir / "ledger.db",
+            self._held.clock,
+            self.state,
+            lambda keys: semantic_admin.texts(self._proxy.services, keys),
+        )
         self._store: StoreStats | None = None
         self._held.metrics.watch(self.gauges)
 
@@ -158,6 +164,8 @@ class Admin:
             return _json(200, await capture_admin.told(self._proxy.services))
         if path == "/farthing/api/compress":
             return _json(200, await compress_admin.told(self._proxy.services, self._dashboard))
+        if path == "/farthing/api/health":
+            return _json(200, await health(self._proxy.services))
         query = dict(URL(request.raw_path, encoded=True).query)
         if path == "/farthing/api/semantic/lately":
             try:

@@ -84,7 +84,7 @@ async def build(config: Config, held: State, stack: AsyncExitStack, old: Service
     semantic = SemanticStage(
         thread=thread,
         store=held.store,
-        upstream_url=config.upstream.url,
+        upstream_url=config.upstream.identity,
         reuse=await held.learnt.use(config.semantic),
         unproven=config.semantic.unproven,
         deadline_s=config.semantic.deadline_ms / 1000,
@@ -204,7 +204,7 @@ def lay_out(
         ParseStage(config.limits.parse_bytes, config.compat.aliases),
         AssignStage("default", config.id, lambda: config.all_off or held.switch(), changes),
         EligibleStage(Rules(cache.mode == "exact", cache.sampled, cache.remote_urls, cache.responses_never_chained)),
-        ExactStage(held.store, config.upstream.url, cache.variants, held.barred, clock, randomness, held.renderer),
+        ExactStage(held.store, config.upstream.identity, cache.variants, held.barred, clock, randomness, held.renderer),
         flight,
     )
     carrier = UpstreamStage(

@@ -149,6 +149,7 @@ class Ledger(Section):
     buffer_rows: int = Field(10_000, ge=1)
     jsonl: Path | None = None
     drift_sample: float = Field(0.01, ge=0, le=1, description="share of answers whose tokens are counted here too")
+    keep_days: int = Field(90, ge=0)
 
 
 class NamedScope(Section):

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_validator, model_validator
 
 from farthing.proxy.config_section import Secret, Section
+from farthing.proxy.styles import StyleName, base_of
 
 __all__ = ["Upstream"]
 
@@ -15,21 +16,20 @@ MOST_REPLICAS = 64
 _USUAL_FAILURES = 5
 
 
-def _base(url: str) -> str:
+def _base(url: str, style: StyleName) -> str:
     """The API's base: `/v1` is added where no version stands. Raises ValueError."""
-    url = url.rstrip("/")
     if not url.startswith(("http://", "https://")):
         raise ValueError("must begin with http:// or https://")
     if "?" in url or "#" in url:
         raise ValueError("must not carry a query or a fragment")
-    last = url.split("/")[-1]
-    return url if last.startswith("v") and last[1:2].isdigit() else url + "/v1"
+    return base_of(url, style)
 
 
-def _bases(urls: Any) -> Any:
-    return (
-        tuple(_base(url) if isinstance(url, str) else url for url in urls) if isinstance(urls, list | tuple) else urls
-    )
+def _bases(urls: Any, info: ValidationInfo) -> Any:
+    style: StyleName = info.data.get("style", "any")
+    if not isinstance(urls, list | tuple):
+        return urls
+    return tuple(_base(url, style) if isinstance(url, str) else url for url in urls)
 
 
 class Upstream(Section):
@@ -40,6 +40,7 @@ class Upstream(Section):
     """
 
     name: str = "default"
+    style: StyleName = "any"
     url: str = "https://api.openai.com/v1"
     replicas: Annotated[tuple[str, ...], BeforeValidator(_bases)] = Field((), max_length=MOST_REPLICAS)
     api_key: Secret = None
@@ -51,6 +52,9 @@ class Upstream(Section):
     health_path: str = Field("", pattern=r"^(/[!-~]*)?$", description="asked of each replica; empty: no probes")
     health_every_s: float = Field(5.0, gt=0)
     provider: str = ""
+    api_version: str = Field("", pattern=r"^[\w.-]*$", description="Azure's dated API; '': its v1 API")
+    max_tokens_default: int = Field(4096, ge=1, description="for style = anthropic, where a chat names no limit")
+    thinking: Literal["adaptive", "budget"] = "adaptive"
     stream_usage: bool = True
     connect_timeout_s: float = Field(10.0, gt=0)
     first_byte_timeout_s: float = Field(600.0, gt=0)
@@ -64,8 +68,8 @@ class Upstream(Section):
 
     @field_validator("url")
     @classmethod
-    def _url(cls, url: str) -> str:
-        return _base(url)
+    def _url(cls, url: str, info: ValidationInfo) -> str:
+        return _base(url, info.data.get("style", "any"))
 
     @model_validator(mode="before")
     @classmethod
@@ -74,7 +78,7 @@ class Upstream(Section):
         if not isinstance(given, dict) or not isinstance(given.get("replicas"), list | tuple) or not given["replicas"]:
             return given
         first, url = given["replicas"][0], given.get("url")
-        if url is not None and isinstance(first, str) and isinstance(url, str) and _base(url) != _base(first):
+        if isinstance(first, str) and isinstance(url, str) and base_of(url, "any") != base_of(first, "any"):
             raise ValueError("url and replicas are both given: leave url out (it is the first of the replicas)")
         return given | {"url": first}
 
@@ -90,6 +94,13 @@ class Upstream(Section):
         if len(set(secrets)) < len(secrets):
             raise ValueError("api_keys: the same key stands there twice")
         return self
+
+    @property
+    def identity(self) -> str:
+        """What of it can change an answer: answers of one identity are never given for another's."""
+        if self.style == "any":
+            return self.url
+        return f"{self.url} {self.style} {self.api_version} {self.max_tokens_default} {self.thinking}"
 
     @property
     def bases(self) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from farthing.proxy.exchange import CacheStatus, Endpoint, Outcome
-from farthing.proxy.figures import CAUSES
+from farthing.proxy.figures_values import CAUSES
 from farthing.proxy.histogram import BatchHistogram
 from farthing.proxy.row import ERRANDS, Row
 from farthing.proxy.version import version

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
+from typing import Any
 
 import structlog
 from multidict import CIMultiDict
@@ -18,6 +19,8 @@ from farthing.compress.provider_cache import Kind, ProviderCache
 from farthing.policies.affinity import NO_PREFIX, Prefix
 from farthing.policies.retry import RetryRules, after_fault, after_status
 from farthing.proxy import wire
+from farthing.proxy.adapt import Adapter
+from farthing.proxy.adapting import OFF_LOOP_BYTES, Adapted, Outgoing, adapter_of, outgoing, styled_headers
 from farthing.proxy.clock import Clock, Randomness
 from farthing.proxy.config import Limits, Upstream
 from farthing.proxy.deadlines import Deadline, Deadlines
@@ -63,12 +66,13 @@ class UpstreamStage(Quiet):
             raise RuntimeError("the upstream stage runs inside a flight")
         call.upstream = self.upstream.name
         call.started_tick = self.clock.tick_s()
+        adapter = None if self.upstream.style == "any" else adapter_of(ex, self.upstream)
         limit = self.deadlines.begin(self.upstream.first_byte_timeout_s, sink.task)
         leases: list[Lease] = []
         try:
-            answer = await self._answered(ex, call, leases)
+            answer = await self._answered(ex, call, adapter, leases)
             try:
-                await self._relay(ex, call, sink, answer, limit)
+                await self._relay(ex, call, sink, answer, limit, adapter)
             except UpstreamFault:
                 if ex.original.source.fault is None:
                     leases[-1].failed()
@@ -88,10 +92,11 @@ class UpstreamStage(Quiet):
                 leases[-1].done()
         return GO_ON
 
-    async def _answered(self, ex: Exchange, call: Call, leases: list[Lease]) -> Connection:
+    async def _answered(self, ex: Exchange, call: Call, adapter: Adapter | None, leases: list[Lease]) -> Connection:
         """The first answer that isn't worth another attempt. `leases`: of the attempts; the last one is under way."""
         rules = _NO_RETRIES if self.passive or not ex.optimise or ex.body is None else self.rules
-        body: bytes | AsyncIterator[bytes] | None = self._body(ex, call)
+        body: bytes | AsyncIterator[bytes] | None = self._body(ex, call, ask_usage=adapter is None)
+        styled = self.upstream.style != "any"
         prefix = self._prefix(ex) if self.pool.reads_prefixes else NO_PREFIX
         failed_at: set[Seat] = set()
         tries, suspected = 0, False
@@ -99,9 +104,11 @@ class UpstreamStage(Quiet):
             lease = await self._leased(prefix, failed_at, rules)
             leases.append(lease)
             seat, replica = lease.seat, lease.seat.replica
-            target = wire.upstream_target(replica.base, ex.original.target)
+            target, sent = wire.upstream_target(replica.base, ex.original.target), body
+            if styled:
+                target, sent = await self._styled(ex, adapter, replica.base, body)
             try:
-                headers = self._headers(ex, seat.key)
+                headers = self._headers(ex, adapter, seat.key)
             except ValueError as error:
                 raise UpstreamFault(str(error), phase="connect", status=400) from None
             call.upstream = lease.name
@@ -111,7 +118,7 @@ class UpstreamStage(Quiet):
             wait_s: float | None
             try:
                 answer = await replica.connections.send(
-                    ex.original.method, target, headers, body, again=rules.after_send
+                    ex.original.method, target, headers, sent, again=rules.after_send
                 )
             except UpstreamFault as fault:
                 if ex.original.source.fault is not None:
@@ -183,6 +190,12 @@ class UpstreamStage(Quiet):
         trail = None if ex.payload is None else trail_of(ex.endpoint, ex.payload, _ENGINE, ex.model)
         return NO_PREFIX if trail is None else Prefix(trail.keys, trail.ends)
 
+    async def _styled(self, ex: Exchange, adapter: Adapter | None, base_path: str, body: Any) -> Outgoing:
+        """Target and body as this kind of upstream takes them. Raises ClientFault: it has no word for a field."""
+        work = partial(outgoing, ex, self.upstream, adapter, base_path, body)
+        large = isinstance(body, bytes) and len(body) > OFF_LOOP_BYTES
+        return await asyncio.to_thread(work) if large else work()
+
     def _body(self, ex: Exchange, call: Call, *, ask_usage: bool = True) -> bytes | AsyncIterator[bytes] | None:
         """What is sent: the client's bytes, changed only by what the stages put in their place."""
         if ex.body is None:
@@ -202,14 +215,16 @@ class UpstreamStage(Quiet):
             return with_usage_asked(body)  # it has a canonical form, so it can be read
         return body
 
-    def _headers(self, ex: Exchange, key: str | None) -> Lines:
-        plain = ex.optimise and not self.passive and ex.endpoint is not Endpoint.OTHER
+    def _headers(self, ex: Exchange, adapter: Adapter | None, key: str | None) -> Lines:
+        plain = adapter is not None or (ex.optimise and not self.passive and ex.endpoint is not Endpoint.OTHER)
         facts = ex.original.facts
         drop = _dropped(ex.body is not None, plain, key is not None)
         own: tuple[tuple[str, str], ...] = ()
         if plain:
             # A stream's events must be seen as they come; a whole answer may stay compressed on its way.
             own = _ZIPPED if facts.zips and not ex.stream else _PLAIN
+        if self.upstream.style != "any":
+            return styled_headers(ex, self.upstream.style, key, drop, own)
         if key is not None:  # then all that the client showed is dropped
             own += (_shown_as(ex.original.headers, key),)
         if ex.body is not None or "Content-Length" not in ex.original.headers:
@@ -222,7 +237,9 @@ class UpstreamStage(Quiet):
         lease.replica.connections.done(answer)
         lease.done()
 
-    async def _relay(self, ex: Exchange, call: Call, sink: Sink, answer: Connection, limit: Deadline) -> None:
+    async def _relay(
+        self, ex: Exchange, call: Call, sink: Sink, answer: Connection, limit: Deadline, adapter: Adapter | None
+    ) -> None:
         """Head, then bytes as they arrive; streams of understood endpoints in whole events."""
         tick_s = self.clock.tick_s
         now = limit.now()
@@ -231,12 +248,16 @@ class UpstreamStage(Quiet):
         call.head = head = Head(answer.status, wire.forwardable(answer.headers))
         kind = head.headers.get("Content-Type", "")
         call.event_stream = kind != _JSON and kind.partition(";")[0].strip().lower() == _EVENT_STREAM
+        endpoint, adapted = ex.endpoint, None
+        if adapter is not None:
+            endpoint = adapter.upstream
+            sink = adapted = Adapted(adapter, sink, call, 8 * self.limits.buffer_bytes)
         sink.open(head)
         understood = ex.endpoint is not Endpoint.OTHER
         watches = call.event_stream and understood and "Content-Encoding" not in head.headers
         splitter = Splitter(self.limits.sse_event_bytes) if watches else None
-        observer = StreamObserver(ex.endpoint) if watches else None
-        cuts = ex.optimise and not self.passive  # else bytes go on as they come
+        observer = StreamObserver(endpoint) if watches else None
+        cuts = adapted is not None or (ex.optimise and not self.passive)  # else bytes go on as they come
         try:
             while not answer.ended and (chunk := await answer.read()):
                 if call.first_byte_tick is None:
@@ -259,12 +280,16 @@ class UpstreamStage(Quiet):
         finally:
             if observer is not None:
                 call.usage, call.model_served, call.tier = observer.usage, observer.model, observer.tier
+        if adapted is not None:
+            await adapted.end()
+            head = call.head
         call.complete = True
         if understood and (body := sink.body()) is not None:
             call.answer = decoded(body, head.headers, 8 * self.limits.buffer_bytes)
             if splitter is None and call.answer is not None:
                 call.value = loads(call.answer)
-                call.usage, call.model_served = read_whole(ex.endpoint, call.value)
+                told = call.value if adapted is None else adapted.told
+                call.usage, call.model_served = read_whole(endpoint, told)
 
 
 _ZIPPED = (("Accept-Encoding", "gzip"),)
