@@ -117,31 +117,54 @@ def check(config: ConfigOption = None, state: StateOption = None) -> None:
     _emit(effective(loaded))
 
 
-@app.command(epilog="Example: farthing report --since 24h --by model")
+@app.command(
+    epilog="Example: farthing report --since 24h --by model\n\n"
+    "Example: farthing report --since 30d --by day --format csv -o days.csv\n\n"
+    "Example: farthing report --since 2026-11-01 --by tag:team,model\n\n"
+    "Example: farthing report --since 30d -o report.html",
+)
 def report(
-    since: Annotated[str, typer.Option(help="How far back: 90m, 24h, 7d, or a date.")] = "7d",
-    by: Annotated[str, typer.Option(help="Group by model, tenant, endpoint, cache, compress, user or tag:NAME.")] = "",
-    format: Annotated[str, typer.Option("--format", help="table, json, csv or html.")] = "table",
+    since: Annotated[str, typer.Option(help="How far back: 90m, 24h, 7d, 2w, or a date (2026-11-01).")] = "7d",
+    by: Annotated[
+        str,
+        typer.Option(
+            help="Group by model, model_served, tenant, endpoint, cache, compress, user, tag:NAME, and one of hour, "
+            "day, week; several with commas."
+        ),
+    ] = "",
+    format: Annotated[
+        str, typer.Option("--format", help="table, json, csv or html (default: by the file's ending, else table).")
+    ] = "",
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Write it to a file.")] = None,
     config: ConfigOption = None,
     state: StateOption = None,
 ) -> None:
-    """What was spent, and what was saved by what."""
+    """What was spent and saved by what, against the time before, and what the month will have cost."""
     from farthing.proxy.clock import SystemClock
-    from farthing.proxy.report import report_on
+    from farthing.proxy.report import form_of, render, report_on
 
     loaded = _load(config, state_dir=state)
     path = loaded.state_dir / "ledger.db"
     if not path.exists():
         Console(stderr=True).print(f"there is no ledger at {path} yet: run `farthing serve` and send it a request")
         raise typer.Exit(3)
+    form = form_of(format, output)
     groups = tuple(part.strip() for part in by.split(",") if part.strip())
-    if format not in ("table", "json", "csv", "html"):
-        raise ConfigFault(f"--format: {format!r} is not one of table, json, csv, html")
-    shown = report_on(path, since, groups, format, SystemClock())
-    if isinstance(shown, str):
-        typer.echo(shown, nl=not shown.endswith("\n"))
+    found = report_on(path, since, groups, SystemClock())
+    console = Console(width=_width())
+    if output is not None:
+        try:
+            # As it is: csv's lines end in CRLF on every system.
+            output.write_text(render(found, form), "utf-8", newline="")
+        except OSError as error:
+            raise ConfigFault(f"can't write {output}: {error}") from None
+        Console(stderr=True).print(f"written to {output}", markup=False, highlight=False)
+    elif form == "table":
+        from farthing.proxy.report_table import table
+
+        console.print(table(found, console.width))
     else:
-        Console(width=_width()).print(shown)
+        typer.echo(render(found, form), nl=False)
 
 
 @app.command(epilog="Example: farthing demo --requests 200")

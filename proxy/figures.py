@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from farthing.proxy.figures_read import Reading, snapshot
 from farthing.proxy.figures_sql import group_expressions
+from farthing.proxy.figures_time import over_time, unit_in
 from farthing.proxy.figures_values import (
     CAUSES,
     FORMS,
@@ -65,14 +66,18 @@ def open_ledger(path: Path) -> sqlite3.Connection:
 
 
 def summary(conn: sqlite3.Connection, since_s: float, until_s: float, by: Sequence[str] = ()) -> Figures:
-    """The figures of a span of time, and by group where `by` names any of GROUPS or `tag:NAME`.
+    """The figures of a span of time, and by group where `by` names any of GROUPS, `tag:NAME`, or hour, day or week.
 
     Where rows are gone the span begins with the roll-up that holds `since_s`. What a roll-up could not keep apart is
-    the group `(others)`. Raises ValueError for an unknown group. Cost: figures_read.py.
+    the group `(others)`. By a unit of time: figures_time.py. Raises ValueError for an unknown group. Cost:
+    figures_read.py.
     """
-    group_expressions(by)
+    unit = unit_in(by)
+    group_expressions([part for part in by if part != unit])
     if until_s <= since_s:
         return Figures(since_s, until_s, tuple(by), NOTHING, no_times())
+    if unit:
+        return over_time(conn, since_s, until_s, by)
     with snapshot(conn):
         reading = Reading(conn, Slices(since_s, until_s))
         total = reading.total.get(("0",), NOTHING)

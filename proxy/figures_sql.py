@@ -137,7 +137,7 @@ def group_expressions(by: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ..
         elif part in GROUPS:
             expressions.append(name_column(part))
         else:
-            raise ValueError(f"can't split by {part[:40]!r}; known: {', '.join(GROUPS)}, tag:NAME")
+            raise ValueError(f"can't split by {part[:40]!r}; known: {', '.join(GROUPS)}, tag:NAME, hour, day, week")
     if len(set(by)) != len(by) or len(by) > 4:
         raise ValueError("split by at most four different things")
     return tuple(expressions), tuple(parameters)

@@ -174,7 +174,7 @@ def reading_of(config: Config, *, near: bool, beyond: bool) -> Reading:
         forms,
         marks_of(compress),
         compress.provider_cache,
-        config.upstream.api_key is not None,
+        bool(config.upstream.keys),
     )
 
 

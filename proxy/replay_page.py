@@ -5,7 +5,6 @@ Everything that came from a trace goes through `text`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from farthing.proxy.replay_plot import COLOURS, Line, Point, lines_of
@@ -13,6 +12,7 @@ from farthing.proxy.replay_run import Run
 from farthing.proxy.replay_sweep import Settings
 from farthing.proxy.replay_table import headline, notes, sweep_columns, sweep_rows
 from farthing.proxy.report import disarmed
+from farthing.proxy.report_charts import ticks
 from farthing.proxy.report_page import STYLE, cells, listed, section, text
 
 __all__ = ["page"]
@@ -52,11 +52,11 @@ def _chart(key: str, lines: Sequence[Line], *, wrong: bool) -> str:
     """A line chart: shares up, the setting to the right; a mark for each configuration, with its figures as a title."""
     points = [point for line in lines for point in line.points]
     low, high = min(point.at for point in points), max(point.at for point in points)
-    ticks = _ticks(
+    marks = ticks(
         min(0.0, *(0.0 if wrong else point.saved or 0.0 for point in points)),
         max([1.0, *(_highest(point, wrong) for point in points)]),
     )
-    bottom, top = ticks[0], ticks[-1]
+    bottom, top = marks[0], marks[-1]
 
     def x(at: float) -> float:
         return _LEFT + (_WIDTH - _LEFT - _RIGHT) * ((at - low) / (high - low) if high > low else 0.5)
@@ -65,7 +65,7 @@ def _chart(key: str, lines: Sequence[Line], *, wrong: bool) -> str:
         return _TOP + (_HEIGHT - _TOP - _BOTTOM) * (1 - (share - bottom) / (top - bottom))
 
     parts = [f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{text(key)}">']
-    for share in ticks:
+    for share in marks:
         parts.append(
             f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y(share):.1f}" y2="{y(share):.1f}"/>'
         )
@@ -89,15 +89,6 @@ def _chart(key: str, lines: Sequence[Line], *, wrong: bool) -> str:
             saved = [(x(p.at), y(p.saved), p) for p in line.points if p.saved is not None]
             parts.append(_path(saved, colour, "5 4", line.name))
     return "".join(parts) + "</svg>" + _legend(lines)
-
-
-def _ticks(low: float, high: float) -> list[float]:
-    """Round numbers from at most `low` to at least `high`, some five of them."""
-    rough = (high - low) / 5
-    power = 10 ** math.floor(math.log10(rough))
-    step = power * next(factor for factor in (1, 2, 5, 10) if power * factor >= rough)
-    first = math.floor(low / step)
-    return [step * n for n in range(first, first + math.ceil((high - step * first) / step) + 1)]
 
 
 def _highest(point: Point, wrong: bool) -> float:

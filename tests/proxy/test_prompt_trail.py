@@ -126,9 +126,9 @@ def test_an_image_weighs_less_than_its_bytes() -> None:
     ],
 )
 def test_what_has_no_trail(endpoint: str, payload: dict[str, Any]) -> None:
-    found = trail_of(endpoint, payload, OPENAI, "me")
+    found = trail_of(endpoint, payload, OPENAI, ("me",))
     assert found is None or endpoint == "chat"
-    assert trail_of("chat", chat("a"), NO_CACHE, "me") is None
+    assert trail_of("chat", chat("a"), NO_CACHE, ("me",)) is None
 
 
 JSON = st.recursive(

@@ -24,7 +24,7 @@ def text(name: str, tokens: int) -> str:
 
 def prompt(*sizes: tuple[str, int], cache: ProviderCache = OPENAI, **more: Any) -> Trail:
     payload = {"messages": [{"role": "user", "content": text(*size)} for size in sizes]} | more
-    found = trail_of("chat", payload, cache, "me")
+    found = trail_of("chat", payload, cache, ("me",))
     assert found is not None
     return found
 
@@ -83,7 +83,7 @@ def marked(*blocks: tuple[str, int, str], cache: ProviderCache = CLAUDE) -> Trai
         | ({"cache_control": {"type": "ephemeral", "ttl": ttl}} if ttl else {})
         for name, tokens, ttl in blocks
     ]
-    found = trail_of("messages", {"messages": [{"role": "user", "content": content}]}, cache, "me")
+    found = trail_of("messages", {"messages": [{"role": "user", "content": content}]}, cache, ("me",))
     assert found is not None
     return found
 
