@@ -6,6 +6,7 @@ larger than the whole bucket passes when the bucket is full, and leaves it in de
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -75,8 +76,8 @@ class Buckets:
 
     levels: dict[str, Level] = field(default_factory=dict)
 
-    def take(self, takes: list[Take], now_s: float) -> tuple[int, float]:
-        """Take from all of them or from none. Returns -1 and 0, or the place of the one that lacks most and the wait."""
+    def take(self, takes: Sequence[Take], now_s: float) -> tuple[int, float]:
+        """Take from all of them or from none. Returns -1 and 0, or where to wait longest and how long."""
         after: list[Level] = []
         short, longest_s = -1, 0.0
         for place, one in enumerate(takes):
@@ -89,7 +90,7 @@ class Buckets:
                 self._put(one.bucket, level)
         return short, longest_s
 
-    def give(self, takes: list[Take], amount: int, now_s: float) -> None:
+    def give(self, takes: Sequence[Take], amount: int, now_s: float) -> None:
         """Put the same amount back into each."""
         for one in takes:
             self._put(one.bucket, give(self.levels.get(one.bucket), one.rate.per_min, amount, now_s))
@@ -107,7 +108,8 @@ def over_rate(one: Take, wait_s: float) -> ClientFault:
     rate = one.rate
     of = f" for {rate.subject.of.removeprefix('tag:')} {one.subject!r}" if one.subject else ""
     return ClientFault(
-        f"the rate limit {rate.name!r}{of} ({rate.per_min} {rate.unit} a minute) is reached; try again in {wait_s:.1f} s",
+        f"the rate limit {rate.name!r}{of} ({rate.per_min} {rate.unit} a minute) is reached; "
+        f"try again in {wait_s:.1f} s",
         status=429,
         code="rate_limit_exceeded",
         kind="tokens" if rate.unit == "tokens" else "requests",

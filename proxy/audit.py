@@ -11,7 +11,7 @@ __all__ = ["CARRIED", "Auditor"]
 
 CARRIED = (
     *("credential", "tenant", "controls", "endpoint", "payload", "model", "stream", "asks_usage", "body", "exact"),
-    *("policy", "config_id"),
+    *("policy", "config_id", "caller"),
 )
 
 

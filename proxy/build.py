@@ -28,6 +28,7 @@ from farthing.proxy.build_semantic import (
     open_semantic,
     same_thread,
 )
+from farthing.proxy.build_spend import open_ring, open_spending
 from farthing.proxy.capture_admin import in_force
 from farthing.proxy.config import Config
 from farthing.proxy.connections import Connections
@@ -46,7 +47,8 @@ from farthing.proxy.server import Relay
 from farthing.proxy.stage_compress import CompressStage
 from farthing.proxy.stage_semantic import SemanticStage
 from farthing.proxy.stage_upstream import UpstreamStage
-from farthing.proxy.stages import AdmitStage, AssignStage, ParseStage, RouteStage, Tenants
+from farthing.proxy.stages import AdmitStage, AssignStage, ParseStage, RouteStage
+from farthing.proxy.tenants import Tenants
 
 __all__ = ["Services", "build"]
 
@@ -123,11 +125,13 @@ async def build(config: Config, held: State, stack: AsyncExitStack, old: Service
         ),
         compressed=held.compressed,
         capture=in_force(config, held),
+        spending=open_spending(config, held, rates, stack),
     )
     if config.ledger.drift_sample:
         account.drift = DriftSample(held.drift, config.ledger.drift_sample, held.tokenizer, account.slow, held.clock)
     compress = CompressStage(config.compress.tidy, config.compress.squeeze)
-    pipeline, admit, on_the_way = lay_out(config, held, semantic, compress, connections, account)
+    tenants = Tenants(held.secret, config.auth, await open_ring(config, held, stack))
+    pipeline, admit, on_the_way = lay_out(config, held, semantic, compress, connections, account, tenants)
     audits = Errands(
         "audit",
         on_the_way,
@@ -150,7 +154,9 @@ async def build(config: Config, held: State, stack: AsyncExitStack, old: Service
         held.renderer,
         account,
         held.barred,
-        lambda: not (config.all_off or held.switch() or admit.full or pipeline.breaker.open_until),
+        lambda credential: (
+            admit.repeats(credential) and not (config.all_off or held.switch() or pipeline.breaker.open_until)
+        ),
         held.clock,
         held.randomness,
         config.limits.repeat_bytes,
@@ -179,10 +185,13 @@ def lay_out(
     compress: CompressStage,
     connections: Connections,
     account: Account,
+    tenants: Tenants,
 ) -> tuple[Pipeline, AdmitStage, tuple[Stage, ...]]:
     """The stages, in the order of pipeline.FRONT and pipeline.BACK."""
     cache, upstream, clock, randomness = config.cache, config.upstream, held.clock, held.randomness
-    admit = AdmitStage(Tenants(held.secret, config.auth), config.limits)
+    spending = account.spending
+    counts = spending is not None and bool(spending.at_admit)
+    admit = AdmitStage(tenants, config.limits, spending.admit if spending is not None and counts else None)
     flight = FlightStage(Flights(), cache.join, config.limits.buffer_bytes, clock, randomness)
     fresh = freshness(cache)
     modes = {"recode": config.compress.recode, "squeeze": config.compress.squeeze}
@@ -206,6 +215,7 @@ def lay_out(
         randomness,
         RetryRules(upstream.retries, upstream.retry_base_s, upstream.retry_max_s, upstream.retry_after_send),
         passive=config.all_off,
+        own_keys=config.auth.virtual_keys,
     )
     back = (
         KeepStage(
@@ -219,7 +229,12 @@ def lay_out(
         semantic,
         compress,
         RouteStage(),
-        SpendStage(None if limit is None else int(limit * 10**12), held.total, clock),
+        SpendStage(
+            None if limit is None else int(limit * 10**12),
+            held.total,
+            clock,
+            None if spending is None else spending.reserve,
+        ),
         RetrievingStage(carrier, held.tokenizer, config.limits.buffer_bytes),
     )
     return (

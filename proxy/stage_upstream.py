@@ -25,6 +25,7 @@ from farthing.proxy.exchange import GO_ON, Attempt, Call, Endpoint, Exchange, He
 from farthing.proxy.header_facts import Lines
 from farthing.proxy.http1 import Connection
 from farthing.proxy.jsontext import find, insert_member, splice
+from farthing.proxy.keys import bearing
 from farthing.proxy.observe import StreamObserver, decoded, loads, read_whole
 from farthing.proxy.sse import Splitter
 
@@ -38,7 +39,8 @@ _EVENT_STREAM, _JSON = "text/event-stream", "application/json"
 
 @dataclass(slots=True)
 class UpstreamStage(Quiet):
-    """Carries the request upstream. `no_usage_asked`: set when this upstream was seen to refuse `stream_options`."""
+    """Carries the request upstream. `no_usage_asked`: set when this upstream was seen to refuse `stream_options`.
+    `own_keys`: clients show farthing's own keys, which are nobody else's business."""
 
     connections: Connections
     deadlines: Deadlines
@@ -48,6 +50,7 @@ class UpstreamStage(Quiet):
     randomness: Randomness
     rules: RetryRules
     passive: bool = False
+    own_keys: bool = False
     no_usage_asked: bool = False
     name: str = field(default="upstream", init=False)
     hard: bool = field(default=True, init=False)
@@ -151,7 +154,9 @@ class UpstreamStage(Quiet):
     def _headers(self, ex: Exchange) -> Lines:
         plain = ex.optimise and not self.passive and ex.endpoint is not Endpoint.OTHER
         facts, secret = ex.original.facts, self.upstream.api_key
-        drop = _dropped(ex.body is not None, plain, secret is not None)
+        drop = _dropped(ex.body is not None, plain, secret is not None or self.own_keys)
+        if self.own_keys:
+            drop |= bearing(ex.original.headers.items())
         own: tuple[tuple[str, str], ...] = ()
         if plain:
             # A stream's events must be seen as they come; a whole answer may stay compressed on its way.
