@@ -19,6 +19,7 @@ from farthing.policies.retry import RetryRules
 from farthing.policies.stage import EligibleStage, SpendStage
 from farthing.proxy.account import Account, AccountStage
 from farthing.proxy.audit import Auditor
+from farthing.proxy.budgets import Spending
 from farthing.proxy.build_compress import open_beyond
 from farthing.proxy.build_semantic import (
     a_hits_worth_usd,
@@ -66,6 +67,7 @@ class Services:
     pipeline: Pipeline
     admit: AdmitStage
     relay: Relay
+    spending: Spending | None = None
 
 
 async def build(config: Config, held: State, stack: AsyncExitStack, old: Services | None = None) -> Services:
@@ -175,7 +177,7 @@ async def build(config: Config, held: State, stack: AsyncExitStack, old: Service
         config.compat.aliases,
         traces,
     )
-    return Services(config, held, thread, connections, semantic, compress, pipeline, admit, relay)
+    return Services(config, held, thread, connections, semantic, compress, pipeline, admit, relay, account.spending)
 
 
 def lay_out(

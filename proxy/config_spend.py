@@ -14,7 +14,7 @@ from farthing.proxy.config_section import Section
 
 __all__ = ["Alerts", "Budget", "Budgets", "RateLimit", "RateLimits", "Spend", "budgets_of", "rates_of"]
 
-_NAME = r"^[A-Za-z0-9_.-]{1,64}$"
+_NAME = r"^[A-Za-z0-9_-]{1,64}$"
 
 
 def _known_subject(of: str) -> str:
