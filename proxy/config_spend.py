@@ -86,6 +86,7 @@ class Spend(Section):
         "pass", description="requests without a known price, under hard budgets"
     )
     output_tokens: int = Field(4096, ge=1, description="assumed of an answer without max_tokens until some were seen")
+    deadline_ms: float = Field(500.0, gt=0, description="for keys, budgets and rates in Redis; late means away")
 
 
 class Alerts(Section):

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from farthing.cache.places import Places
 from farthing.cache.stage_exact import Renderer
@@ -40,13 +41,16 @@ from farthing.proxy.tasks import TaskGroup
 from farthing.proxy.tokens import Tokenizer
 from farthing.proxy.usage_drift import Drift
 
+if TYPE_CHECKING:
+    from farthing.cache.store_redis import RedisStore
+
 __all__ = ["State", "open_state", "open_store"]
 
 
 @dataclass(slots=True)
 class State:
-    """All of it. `decisions`, `removed`, `capture`, `accounts`, `ring`: None until a configuration needs them; `otlp`:
-    None where it is off. `refusals`: by budget or rate limit."""
+    """All of it. `decisions`, `removed`, `capture`, `accounts`, `ring`, `limits_server`: None until a configuration needs
+    them; `otlp`: None where it is off. `refusals`: by budget or rate limit."""
 
     clock: Clock
     randomness: Randomness
@@ -79,6 +83,7 @@ class State:
     capture: Capture | None = None
     accounts: Accounts | None = None
     ring: KeyRing | None = None
+    limits_server: RedisStore | None = None
     refusals: dict[str, int] = field(default_factory=dict)
 
     def close_capture(self) -> None:
