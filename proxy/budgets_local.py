@@ -28,7 +28,7 @@ __all__ = ["LocalAccounts"]
 
 log = structlog.get_logger("farthing.budgets")
 
-_EVERY_S = 0.05
+_EVERY_S = 0.1
 _PAUSE_S = 1.0
 _SCHEMA = (
     "create table if not exists accounts "

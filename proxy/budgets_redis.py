@@ -17,7 +17,9 @@ Rules of this file:
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import lru_cache
 from typing import Any, Protocol, TypeVar
 
 import structlog
@@ -229,8 +231,16 @@ class RedisAccounts:
         return [f"{self._prefix}:{kind}:{want.account}" for want in wants for kind in "az"]
 
     async def _eval(self, script: str, names: Sequence[str], arguments: Sequence[Any]) -> Any:
+        async def sent(client: Any) -> Any:
+            from redis.exceptions import NoScriptError
+
+            try:
+                return await client.evalsha(_digest(script), len(names), *names, *arguments)
+            except NoScriptError:  # the first time, and after the server was restarted
+                return await client.eval(script, len(names), *names, *arguments)
+
         async with self._at_once:
-            return await self._server.run("write", lambda client: client.eval(script, len(names), *names, *arguments))
+            return await self._server.run("write", sent)
 
     async def _buckets(
         self, mode: str, takes: Sequence[Take], amounts: Sequence[int], now_s: float
@@ -276,3 +286,9 @@ class RedisAccounts:
         self._seen[account] = (spent, held, ends_s)
         if len(self._seen) > _MOST_SEEN:
             del self._seen[next(iter(self._seen))]
+
+
+@lru_cache(maxsize=8)
+def _digest(script: str) -> str:
+    """The name under which the server remembers a script."""
+    return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
