@@ -49,8 +49,8 @@ __all__ = ["State", "open_state", "open_store"]
 
 @dataclass(slots=True)
 class State:
-    """All of it. `decisions`, `removed`, `capture`, `accounts`, `ring`, `limits_server`: None until a configuration needs
-    them; `otlp`: None where it is off. `refusals`: by budget or rate limit."""
+    """All of it. `decisions`, `removed`, `capture`, `accounts`, `ring`, `limits_server`: None until a configuration
+    needs them; `otlp`: None where it is off. `refusals`: by budget or rate limit."""
 
     clock: Clock
     randomness: Randomness
