@@ -20,7 +20,7 @@ from farthing.proxy.usage import Usage, tier_of
 
 __all__ = ["Learned", "estimate"]
 
-_TOKENS_PER_BYTE = 0.5  # English has about 0.23, JSON 0.35; digits and hashes come near it (docs/policies-spend.md)
+_TOKENS_PER_BYTE = 0.7  # English has about 0.23, JSON 0.31, tables up to 0.63, base64 0.68 (docs/policies-spend.md)
 _TOKENS_PER_REQUEST = 16
 _IMAGE_TOKENS = 2_000
 _ENCODED = re.compile(rb"base64,[A-Za-z0-9+/=_-]{256,}")
