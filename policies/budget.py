@@ -13,7 +13,7 @@ Pure: no clock, no IO. Money is integer pico-dollars.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -190,12 +190,11 @@ class Books:
             tally = self.tallies[account] = Tally(ends_s=ends_s)
         return tally
 
-    def close_ended(self, now_s: float) -> Iterator[str]:
-        """Drop the accounts whose window is over and in which nothing is reserved; their names."""
-        ended = [name for name, tally in self.tallies.items() if tally.ends_s <= now_s and not tally.held]
-        for name in ended:
-            del self.tallies[name]
-            yield name
+    def close_idle(self, now_s: float) -> None:
+        """Drop the accounts whose window is over, and those in which nothing ever was; none with a reservation."""
+        self.tallies = {
+            name: tally for name, tally in self.tallies.items() if tally.held or (tally.spent and tally.ends_s > now_s)
+        }
 
 
 def fits(limit: int, spent: int, held: int, pico: int) -> bool:

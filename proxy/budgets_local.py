@@ -30,6 +30,7 @@ log = structlog.get_logger("farthing.budgets")
 
 _EVERY_S = 0.1
 _PAUSE_S = 1.0
+_SWEEP_S = 60.0
 _SCHEMA = (
     "create table if not exists accounts "
     "(account text primary key, spent integer not null, held integer not null, ends_s integer not null)"
@@ -51,6 +52,7 @@ class LocalAccounts:
         self._writing = False
         self._one = threading.Lock()
         self._failing = False
+        self._swept_tick = clock.tick_s()
         self._closed = False
         try:
             os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
@@ -117,9 +119,10 @@ class LocalAccounts:
     async def _write_soon(self) -> None:
         try:
             await asyncio.sleep(_EVERY_S)
-            for ended in self._books.close_ended(self._clock.now_s()):
-                self._dirty.discard(ended)
             rows = self._rows()
+            if self._clock.tick_s() - self._swept_tick >= _SWEEP_S:
+                self._books.close_idle(self._clock.now_s())
+                self._swept_tick = self._clock.tick_s()
             if not await asyncio.to_thread(self._write, rows):
                 self._dirty.update(row[0] for row in rows)
                 await asyncio.sleep(_PAUSE_S)

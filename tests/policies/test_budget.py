@@ -129,14 +129,19 @@ def test_what_is_free_passes_until_the_limit_is_reached() -> None:
     assert books.reserve("b", [want(10)], 0) == 0
 
 
-def test_ended_accounts_go_but_not_under_a_reservation() -> None:
+def test_accounts_that_are_over_or_empty_go_but_not_under_a_reservation() -> None:
     books = Books()
     books.reserve("h", [want(10)], 5)
+    books.reserve("free", [want(10, "empty")], 0)
+    books.settle("free", 0)
     late_s = NOW_S + 7200
 
-    assert list(books.close_ended(late_s)) == []
+    books.close_idle(late_s)
+    assert list(books.tallies) == ["a"]
     books.settle("h", 5)
-    assert list(books.close_ended(late_s)) == ["a"]
+    books.close_idle(NOW_S)
+    assert books.tallies["a"].spent == 5
+    books.close_idle(late_s)
     assert books.tallies == {}
 
 
