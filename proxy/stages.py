@@ -46,8 +46,9 @@ class AdmitStage(Quiet):
     def on_request(self, ex: Exchange) -> Verdict | Awaitable[Verdict]:
         """Raises ClientFault: 400 a header can't be understood, 401, 413, 429, 503 keys can't be looked up."""
         self.in_flight += 1
-        look = self.tenants.refreshed()
-        return self._admit(ex) if look is None else self._after(look, ex)
+        if self.tenants.ring is not None and (look := self.tenants.refreshed()) is not None:
+            return self._after(look, ex)
+        return self._admit(ex)
 
     async def _after(self, look: asyncio.Task[None], ex: Exchange) -> Verdict:
         await asyncio.shield(look)
@@ -56,8 +57,9 @@ class AdmitStage(Quiet):
 
     def _admit(self, ex: Exchange) -> Verdict | Awaitable[Verdict]:
         facts = ex.original.facts
-        ex.caller = caller = self.tenants.identify(facts.credential)
-        ex.credential, ex.tenant = caller.credential, caller.tenant
+        ex.credential, ex.tenant, caller = self.tenants.identify(facts.credential)
+        if caller is not None:
+            ex.caller = caller
         ex.controls = facts.controls()
         if facts.told:
             ex.decisions.extend(facts.told)

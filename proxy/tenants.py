@@ -13,20 +13,26 @@ from farthing.proxy.errors import ClientFault
 from farthing.proxy.keys import KeyRing, VirtualKey
 from farthing.proxy.wire import CREDENTIAL_HEADERS
 
-__all__ = ["Caller", "Tenants"]
+__all__ = ["Caller", "Identity", "Tenants"]
 
 _REMEMBERED = 10_000
 
 
 class Caller(NamedTuple):
-    """`credential`, `tenant`: opaque. `key_name`, `tenant_name`: as the operator calls them, empty where he doesn't.
-    `key`: the virtual key that was shown."""
+    """What the operator knows of who calls. `key_name`, `tenant_name`: empty where he gave none. `key`: the virtual key
+    that was shown."""
 
-    credential: str
-    tenant: str
     key_name: str = ""
     tenant_name: str = ""
     key: VirtualKey | None = None
+
+
+class Identity(NamedTuple):
+    """`credential`, `tenant`: opaque. `caller`: None where nothing is known of who it is."""
+
+    credential: str
+    tenant: str
+    caller: Caller | None = None
 
 
 class Tenants:
@@ -39,22 +45,22 @@ class Tenants:
         self._scopes = {digest.lower(): scope.name for scope in auth.scopes for digest in scope.credentials_sha256}
         self._clients = {key.sha256: key.name for key in auth.client_keys}
         self._asks = bool(auth.client_keys) or ring is not None
-        self._ring = ring
-        self._known: OrderedDict[str, Caller] = OrderedDict()
+        self.ring = ring
+        self._known: OrderedDict[str, Identity] = OrderedDict()
         self._admitted: dict[str, VirtualKey | None] = {}
         self._changes = 0
 
     def refreshed(self) -> asyncio.Task[None] | None:
         """A look for changed keys that has to be waited for; None where there is none."""
-        return None if self._ring is None else self._ring.refreshed()
+        return None if self.ring is None else self.ring.refreshed()
 
-    def identify(self, shown: str) -> Caller:
+    def identify(self, shown: str) -> Identity:
         """Who shows this. Raises ClientFault: 401 where keys are asked for and none fits, 503 where none can be looked
         up.
 
         `shown`: of wire.credential.
         """
-        ring = self._ring
+        ring = self.ring
         if ring is not None and ring.changes != self._changes:
             self._known.clear()
             self._admitted.clear()
@@ -63,16 +69,18 @@ class Tenants:
         if known is None:
             known = self._work_out(shown)
             self._known[shown] = known
-            self._admitted[known.credential] = known.key
+            self._admitted[known.credential] = None if known.caller is None else known.caller.key
             if len(self._known) > _REMEMBERED:
                 self._admitted.pop(self._known.popitem(last=False)[1].credential, None)
-        if known.key is not None and ring is not None and not ring.good(known.key):
-            raise self._refused(known.key, ring)
+        if ring is not None and known.caller is not None:
+            key = known.caller.key
+            if key is not None and not ring.good(key):
+                raise self._refused(key, ring)
         return known
 
     def still_good(self, credential: str) -> bool:
         """Whether who was identified as this credential before may go on without being identified again."""
-        ring = self._ring
+        ring = self.ring
         if ring is None:
             return True
         if ring.refreshed() is not None or ring.changes != self._changes or credential not in self._admitted:
@@ -80,7 +88,7 @@ class Tenants:
         key = self._admitted[credential]
         return key is None or ring.good(key)
 
-    def _work_out(self, shown: str) -> Caller:
+    def _work_out(self, shown: str) -> Identity:
         lines = [line.partition(":") for line in shown.split("\n")]
         keys = [(name, _bare(value)) for name, _, value in lines]
         found = self._virtual([key for name, key in keys if name in CREDENTIAL_HEADERS])
@@ -89,17 +97,17 @@ class Tenants:
         digests = [hashlib.sha256(key.encode(errors="surrogateescape")).hexdigest() for _, key in keys]
         named = [self._clients[digest] for digest in digests if digest in self._clients]
         if self._asks and not named:
-            if self._ring is not None and self._ring.blind:
+            if self.ring is not None and self.ring.blind:
                 raise _blind()
             raise _unknown()
         credential = self._opaque(shown.encode(errors="surrogateescape"))
         scopes = [self._scopes[digest] for digest in digests if digest in self._scopes]
-        if not scopes:
-            return Caller(credential, credential, named[0] if named else "")
-        return Caller(credential, self._tenant(scopes[0]), named[0] if named else "", scopes[0])
+        caller = Caller(named[0] if named else "", scopes[0] if scopes else "")
+        tenant = self._tenant(scopes[0]) if scopes else credential
+        return Identity(credential, tenant, caller if named or scopes else None)
 
-    def _virtual(self, keys: list[str]) -> Caller | None:
-        ring = self._ring
+    def _virtual(self, keys: list[str]) -> Identity | None:
+        ring = self.ring
         if ring is None:
             return None
         for secret in keys:
@@ -107,7 +115,7 @@ class Tenants:
             if key is not None:
                 credential = self._opaque(b"key:" + key.digest.encode())
                 tenant = self._tenant(key.tenant) if key.tenant else credential
-                return Caller(credential, tenant, key.name, key.tenant, key)
+                return Identity(credential, tenant, Caller(key.name, key.tenant, key))
         return None
 
     def _refused(self, key: VirtualKey, ring: KeyRing) -> ClientFault:
