@@ -62,6 +62,7 @@ async def overshoot(url: str, *, bounded: bool) -> list[str]:
             scripted() as up,
             proxied(up.url, Path(folder), budgets=[{"name": "all", "usd": str(LIMIT)}], **store) as proxy,
         ):
+            proxy.client.timeout = 600
             more: dict[str, Any] = {"max_tokens": 50} if bounded else {}
             up.default = Script(words=40)
             if not bounded:  # so that something is learnt
