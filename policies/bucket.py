@@ -6,6 +6,7 @@ larger than the whole bucket passes when the bucket is full, and leaves it in de
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
@@ -114,5 +115,5 @@ def over_rate(one: Take, wait_s: float) -> ClientFault:
         code="rate_limit_exceeded",
         kind="tokens" if rate.unit == "tokens" else "requests",
         param=f"rate_limits.{rate.name}",
-        retry_after_s=wait_s,
+        retry_after_s=math.ceil(wait_s),
     )

@@ -61,5 +61,5 @@ def test_all_buckets_or_none_and_the_longest_wait_is_told() -> None:
 def test_a_refusal_names_the_limit_and_the_wait() -> None:
     fault = over_rate(Take("x", 1, Rate("burst", "tokens", 500, Subject("key")), "ann"), 2.5)
 
-    assert (fault.status, fault.retry_after_s, fault.param) == (429, 2.5, "rate_limits.burst")
+    assert (fault.status, fault.retry_after_s, fault.param) == (429, 3, "rate_limits.burst")
     assert fault.message.startswith("the rate limit 'burst' for key 'ann' (500 tokens a minute) is reached")
