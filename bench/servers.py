@@ -109,15 +109,20 @@ def module(name: str, *arguments: str) -> list[str]:
 
 
 def farthing(
-    name: str, upstream_port: int, here: Place, settings: Mapping[str, str]
+    name: str, upstream_port: int | None, here: Place, settings: Mapping[str, str]
 ) -> contextlib.AbstractContextManager[Running]:
-    """farthing by its real command line; `settings`: of its configuration, as FARTHING_* names without the prefix."""
+    """farthing by its real command line; `settings`: of its configuration, as FARTHING_* names without the prefix.
+
+    `upstream_port`: of its one upstream; None: the settings say.
+    """
     port = free_port()
     command = [sys.executable, "-m", "farthing.proxy.cli"]
     installed = Path(sys.executable).with_name("farthing")
     if installed.exists():
         command = [str(installed)]
-    command += ["serve", "--port", str(port), "--upstream", f"http://127.0.0.1:{upstream_port}/v1"]
+    command += ["serve", "--port", str(port)]
+    if upstream_port is not None:
+        command += ["--upstream", f"http://127.0.0.1:{upstream_port}/v1"]
     command += ["--state", str(here.folder / f"{name.replace(' ', '-')}.state")]
     env = {"FARTHING_LOG__LEVEL": "warning", **{f"FARTHING_{key}": value for key, value in settings.items()}}
     return started(name, command, port, here.folder, core=here.measured, ready="/readyz", env=env, timeout_s=60)

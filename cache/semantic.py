@@ -214,6 +214,11 @@ class SemanticCache:
         asked = self._scorer.read(normalise(text))
         return item.text, self._scorer.against(asked, self._reading(entry_key), cosine, self._words_of(route))
 
+    def texts(self, entry_keys: Iterable[str]) -> dict[str, str]:
+        """What is compared of these entries' prompts, of those that are there."""
+        found = {key: self._items.get(self._by_key.get(key, 0)) for key in entry_keys}
+        return {key: item.text for key, item in found.items() if item is not None}
+
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Vectors for a comparator: float32 [len(texts), dim]. Raises ValueError: a text beyond the window."""
         return self._embedder.embed(texts)

@@ -3,6 +3,7 @@
 Rules: never after the first byte to the client (the caller asks only before it). A connection that was never made
 may always be tried again. Once the body may have arrived, a reset or a time-out is tried again only where the client
 sent an `Idempotency-Key` or the operator allows it. An answer's own `x-should-retry` and `Retry-After` are honoured.
+Where another replica or key can be asked (`elsewhere`) there is nothing to wait for.
 Back-off: exponential with full jitter (Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015).
 """
 
@@ -14,7 +15,7 @@ from email.utils import parsedate_to_datetime
 
 from farthing.proxy.errors import UpstreamFault
 
-__all__ = ["RetryRules", "after_fault", "after_status"]
+__all__ = ["RetryRules", "after_fault", "after_status", "retry_after_s"]
 
 # What the OpenAI and Anthropic SDKs retry: request time-out, conflict (lock time-out), rate limit, server errors.
 _AGAIN = frozenset({408, 409, 429})
@@ -31,7 +32,14 @@ class RetryRules:
 
 
 def after_status(
-    status: int, headers: Mapping[str, str], attempt: int, rules: RetryRules, jitter: float, now_s: float
+    status: int,
+    headers: Mapping[str, str],
+    attempt: int,
+    rules: RetryRules,
+    jitter: float,
+    now_s: float,
+    *,
+    elsewhere: bool = False,
 ) -> float | None:
     """Seconds to wait before the next attempt after an answer with `status`; None: pass the answer on.
 
@@ -41,20 +49,33 @@ def after_status(
     if attempt > rules.retries or status < 400:
         return None
     wish = headers.get("x-should-retry", "").lower()
-    if wish == "false" or (wish != "true" and status not in _AGAIN and status < 500):
+    again = status in _AGAIN or status >= 500 or (elsewhere and status == 401)
+    if wish == "false" or (wish != "true" and not again):
         return None
-    asked_s = _retry_after_s(headers, now_s)
+    if elsewhere:
+        return 0.0
+    asked_s = retry_after_s(headers, now_s)
     if asked_s is None:
         return _backoff_s(attempt, rules, jitter)
     return asked_s if asked_s <= rules.longest_s else None
 
 
 def after_fault(
-    fault: UpstreamFault, attempt: int, rules: RetryRules, jitter: float, *, idempotent: bool
+    fault: UpstreamFault,
+    attempt: int,
+    rules: RetryRules,
+    jitter: float,
+    *,
+    idempotent: bool,
+    elsewhere: bool = False,
 ) -> float | None:
     """Seconds to wait before the next attempt after no answer at all; None: give up."""
     if attempt > rules.retries or (fault.sent and not (idempotent or rules.after_send)):
         return None
+    if elsewhere:
+        return 0.0
+    if fault.retry_after_s is not None:  # the pool's: no replica is free before
+        return fault.retry_after_s * (1 + jitter / 4) if fault.retry_after_s <= rules.longest_s else None
     return _backoff_s(attempt, rules, jitter)
 
 
@@ -62,7 +83,7 @@ def _backoff_s(attempt: int, rules: RetryRules, jitter: float) -> float:
     return min(rules.longest_s, rules.base_s * 2.0 ** (attempt - 1)) * (0.5 + jitter / 2)
 
 
-def _retry_after_s(headers: Mapping[str, str], now_s: float) -> float | None:
+def retry_after_s(headers: Mapping[str, str], now_s: float) -> float | None:
     """`retry-after-ms` or `Retry-After` (RFC 9110, 10.2.3: seconds or a date), in seconds from now."""
     try:
         if "retry-after-ms" in headers:

@@ -29,7 +29,7 @@ from farthing.proxy.budgets import Spending
 from farthing.proxy.capture import Capture
 from farthing.proxy.clock import Clock
 from farthing.proxy.compress_counts import CompressCounts
-from farthing.proxy.counterfactual import AS_BILLED, Counterfactual, Would, loads
+from farthing.proxy.counterfactual import Counterfactual, loads
 from farthing.proxy.drift_sample import DriftSample
 from farthing.proxy.exchange import Attempt, CacheStatus, Endpoint, Exchange, Outcome, Quiet
 from farthing.proxy.ledger import Ledger
@@ -39,6 +39,7 @@ from farthing.proxy.row import LONGEST_NAME, Row
 from farthing.proxy.tokens import Tokenizer
 from farthing.proxy.usage import Usage, UsageSource, total
 from farthing.proxy.usage_row import details_of
+from farthing.proxy.would import AS_BILLED, Would
 
 __all__ = ["Account", "AccountStage", "cache_status", "dollars"]
 

@@ -16,10 +16,11 @@ from aiohttp import web
 from yarl import URL
 
 from farthing.cache.store import StoreStats
-from farthing.proxy import capture_admin, compress_admin, semantic_admin, spend_admin
+from farthing.proxy import capture_admin, compress_admin, pool_admin, semantic_admin, spend_admin
 from farthing.proxy.dashboard import Dashboard
 from farthing.proxy.errors import ClientFault, FarthingError, error_body
 from farthing.proxy.gauges import gauges
+from farthing.proxy.health import health
 from farthing.proxy.purge import purge
 from farthing.proxy.version import version
 from farthing.proxy.wire import host_of
@@ -44,6 +45,7 @@ _ASKED = {
     "/farthing/api/cache/purge": purge,
     "/farthing/api/capture/erase": capture_admin.erase,
     "/farthing/api/feedback": semantic_admin.rate,
+    "/farthing/api/replicas/drain": pool_admin.drain,
 }
 
 
@@ -54,7 +56,12 @@ class Admin:
         self._proxy = proxy
         services = proxy.services
         self._held = services.state
-        self._dashboard = Dashboard(services.config.state_dir / "ledger.db", self._held.clock, self.state)
+        self._dashboard = Dashboard(
+            services.config.state_dir / "ledger.db",
+            self._held.clock,
+            self.state,
+            lambda keys: semantic_admin.texts(self._proxy.services, keys),
+        )
         self._store: StoreStats | None = None
         self._held.metrics.watch(self.gauges)
 
@@ -84,6 +91,7 @@ class Admin:
             "version": version(),
             "upstream": host_of(config.upstream.url),
             "upstream_name": config.upstream.name,
+            "replicas": pool_admin.told(services),
             "simulated": config.upstream.name == "simulated",
             "exact": config.cache.mode,
             "semantic": config.semantic.shown,
@@ -150,6 +158,8 @@ class Admin:
             return await self._change(request, path)
         if path == "/farthing/api/semantic":
             return _json(200, await semantic_admin.routes(self._proxy.services))
+        if path == "/farthing/api/replicas":
+            return _json(200, {"replicas": pool_admin.told(self._proxy.services)})
         if path == "/farthing/api/capture":
             return _json(200, await capture_admin.told(self._proxy.services))
         if path == "/farthing/api/compress":
@@ -158,6 +168,8 @@ class Admin:
             return _json(200, await spend_admin.budgets(self._proxy.services))
         if path == "/farthing/api/keys":
             return _json(200, spend_admin.keys(self._proxy.services))
+        if path == "/farthing/api/health":
+            return _json(200, await health(self._proxy.services))
         query = dict(URL(request.raw_path, encoded=True).query)
         if path == "/farthing/api/semantic/lately":
             try:

@@ -1,7 +1,7 @@
 """Requests out of a file, for `farthing compress advise`: where their instructions and users' texts stand. Pure.
 
-A file is JSON lines, an array, or one request. A request is a body (chat, Responses, Anthropic messages), or an object
-that holds one as `body`, with `path`, `url` or `headers` where they are known: a proxy's log, or a batch file.
+A file is JSON lines, an array, or one request. A request is a body (chat, Responses, Anthropic messages), or a line of
+any log that `farthing replay` reads (proxy/replay_formats.py).
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from farthing.proxy.errors import ConfigFault
+from farthing.proxy.exchange import Endpoint
+from farthing.proxy.replay_formats import recorded
+from farthing.proxy.replay_values import NotARequest
 
 __all__ = ["Asked", "Spoken", "Spot", "in_body", "read_requests", "replaced"]
 
 Spoken = Literal["system", "user"]
 Path = tuple[str | int, ...]
-_PATHS = {"chat/completions": "chat", "responses": "responses", "messages": "messages"}
-# Of a line, not of a request: what APIs don't know would be refused by some of them.
-_OF_THE_LINE = ("id", "slice", "tags")
+_SPOKEN = (Endpoint.CHAT, Endpoint.RESPONSES, Endpoint.MESSAGES)
 _SYSTEM = frozenset({"system", "developer"})
 
 
@@ -100,30 +101,15 @@ def _values(text: str) -> tuple[list[tuple[int, Any]], int]:
 
 
 def _asked(line: int, value: Any) -> Asked | None:
-    if not isinstance(value, dict):
+    try:
+        one = recorded(value)
+    except NotARequest:
         return None
-    body = value.get("body", value.get("request"))
-    if isinstance(body, str):
-        try:
-            body = json.loads(body)
-        except (ValueError, RecursionError):
-            return None
-    if not isinstance(body, dict):
-        body = {key: held for key, held in value.items() if key not in _OF_THE_LINE}
-    endpoint = _endpoint(str(value.get("path") or value.get("url") or ""), body)
-    if not endpoint:
+    if one.body is None or one.endpoint not in _SPOKEN:
         return None
-    spots = tuple(spot for spot in _spots(endpoint, body) if spot.text.strip())
-    return Asked(line, endpoint, body, _slice(value), spots)
-
-
-def _endpoint(path: str, body: Mapping[str, Any]) -> str:
-    named = next((name for end, name in _PATHS.items() if path.partition("?")[0].rstrip("/").endswith(end)), "")
-    if isinstance(body.get("messages"), list) and body["messages"]:
-        return named if named in ("chat", "messages") else "messages" if "system" in body else "chat"
-    if isinstance(body.get("input"), str | list) and (named == "responses" or (not named and "model" in body)):
-        return "responses"
-    return ""
+    named = _slice(value) or ", ".join(f"{name}={held}" for name, held in one.tags)
+    spots = tuple(spot for spot in _spots(one.endpoint, one.body) if spot.text.strip())
+    return Asked(line, one.endpoint._value_, one.body, named, spots)
 
 
 def _slice(value: Mapping[str, Any]) -> str:

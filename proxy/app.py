@@ -46,6 +46,10 @@ class Running:
         self.services = await build(config, old.state, self._stack, old)
         if old.thread is not None and old.thread is not self.services.thread:
             await old.thread.close()
+        if old.pool is not self.services.pool:
+            await old.probes.stop()
+            old.pool.close()
+            self.services.probes.start()
         before = old.semantic.second
         if isinstance(before, CrossEncoderStage) and before is not self.services.semantic.second:
             before.close()
@@ -66,6 +70,7 @@ async def running(
     async with AsyncExitStack() as stack:
         held = await open_state(config, clock or SystemClock(), randomness or SystemRandomness(), stack)
         proxy = Running(await build(config, held, stack), stack)
+        proxy.services.probes.start()
         admin = Admin(proxy)
 
         async def own_or_relayed(request: web.BaseRequest) -> web.StreamResponse:

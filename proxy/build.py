@@ -32,7 +32,6 @@ from farthing.proxy.build_semantic import (
 from farthing.proxy.build_spend import open_ring, open_spending
 from farthing.proxy.capture_admin import in_force
 from farthing.proxy.config import Config
-from farthing.proxy.connections import Connections
 from farthing.proxy.counterfactual import Counterfactual
 from farthing.proxy.deadlines import Deadlines
 from farthing.proxy.drift_sample import DriftSample
@@ -41,6 +40,8 @@ from farthing.proxy.exchange import Stage
 from farthing.proxy.held import State
 from farthing.proxy.otlp_names import target_of
 from farthing.proxy.pipeline import Pipeline
+from farthing.proxy.pool import Pool
+from farthing.proxy.pool_open import Probes, open_pool
 from farthing.proxy.prices import RateCard
 from farthing.proxy.repeat import Repeats
 from farthing.proxy.retrieving import RetrievingStage
@@ -61,7 +62,8 @@ class Services:
     config: Config
     state: State
     thread: SemanticThread | None
-    connections: Connections
+    pool: Pool
+    probes: Probes
     semantic: SemanticStage
     compress: CompressStage
     pipeline: Pipeline
@@ -72,16 +74,7 @@ class Services:
 
 async def build(config: Config, held: State, stack: AsyncExitStack, old: Services | None = None) -> Services:
     """What answers requests under `config`; connections and models of `old` are used on where they still fit."""
-    connections = old.connections if old is not None and old.config.upstream == config.upstream else None
-    if connections is None:
-        connections = Connections(
-            config.upstream.url,
-            connect_timeout_s=config.upstream.connect_timeout_s,
-            limit=config.upstream.max_connections,
-            spawn=held.tasks.spawn,
-            clock=held.clock,
-        )
-        stack.callback(connections.close)
+    pool, probes = _upstream(config, held, stack, old)
     thread = old.thread if old is not None and same_thread(old.config, config) else None
     if config.semantic.mode == "off" or config.cache.mode == "off":
         thread = None
@@ -95,7 +88,7 @@ async def build(config: Config, held: State, stack: AsyncExitStack, old: Service
     semantic = SemanticStage(
         thread=thread,
         store=held.store,
-        upstream_url=config.upstream.url,
+        upstream_url=config.upstream.identity,
         reuse=await held.learnt.use(config.semantic),
         unproven=config.semantic.unproven,
         deadline_s=config.semantic.deadline_ms / 1000,
@@ -123,7 +116,7 @@ async def build(config: Config, held: State, stack: AsyncExitStack, old: Service
         counterfactual=Counterfactual(
             held.provider_reads,
             config.compress.provider_cache,
-            one_account=config.upstream.api_key is not None,
+            one_account=bool(config.upstream.keys),
         ),
         compressed=held.compressed,
         capture=in_force(config, held),
@@ -133,7 +126,7 @@ async def build(config: Config, held: State, stack: AsyncExitStack, old: Service
         account.drift = DriftSample(held.drift, config.ledger.drift_sample, held.tokenizer, account.slow, held.clock)
     compress = CompressStage(config.compress.tidy, config.compress.squeeze)
     tenants = Tenants(held.secret, config.auth, await open_ring(config, held, stack))
-    pipeline, admit, on_the_way = lay_out(config, held, semantic, compress, connections, account, tenants)
+    pipeline, admit, on_the_way = lay_out(config, held, semantic, compress, pool, account, tenants)
     audits = Errands(
         "audit",
         on_the_way,
@@ -177,7 +170,24 @@ async def build(config: Config, held: State, stack: AsyncExitStack, old: Service
         config.compat.aliases,
         traces,
     )
-    return Services(config, held, thread, connections, semantic, compress, pipeline, admit, relay, account.spending)
+    return Services(config, held, thread, pool, probes, semantic, compress, pipeline, admit, relay, account.spending)
+
+
+def _upstream(config: Config, held: State, stack: AsyncExitStack, old: Services | None) -> tuple[Pool, Probes]:
+    """The upstream's pool and its probes; of `old` what still fits."""
+    if old is not None and old.config.upstream == config.upstream:
+        return old.pool, old.probes
+    pool = open_pool(
+        config.upstream,
+        spawn=held.tasks.spawn,
+        clock=held.clock,
+        randomness=held.randomness,
+        old=None if old is None else (old.config.upstream, old.pool),
+    )
+    stack.callback(pool.close)
+    probes = Probes(config.upstream, pool, held.clock)
+    stack.push_async_callback(probes.stop)
+    return pool, probes
 
 
 def lay_out(
@@ -185,7 +195,7 @@ def lay_out(
     held: State,
     semantic: SemanticStage,
     compress: CompressStage,
-    connections: Connections,
+    pool: Pool,
     account: Account,
     tenants: Tenants,
 ) -> tuple[Pipeline, AdmitStage, tuple[Stage, ...]]:
@@ -205,11 +215,11 @@ def lay_out(
         ParseStage(config.limits.parse_bytes, config.compat.aliases),
         AssignStage("default", config.id, lambda: config.all_off or held.switch(), changes),
         EligibleStage(Rules(cache.mode == "exact", cache.sampled, cache.remote_urls, cache.responses_never_chained)),
-        ExactStage(held.store, config.upstream.url, cache.variants, held.barred, clock, randomness, held.renderer),
+        ExactStage(held.store, config.upstream.identity, cache.variants, held.barred, clock, randomness, held.renderer),
         flight,
     )
     carrier = UpstreamStage(
-        connections,
+        pool,
         Deadlines(),
         upstream,
         config.limits,

@@ -48,7 +48,11 @@ prices_app = typer.Typer(
 policy_app = typer.Typer(
     help="The policy, and the emergency switch.", epilog="Example: farthing policy off", no_args_is_help=True
 )
+ledger_app = typer.Typer(
+    help="The record of every request.", epilog="Example: farthing ledger export -o rows.jsonl", no_args_is_help=True
+)
 app.add_typer(cache_app, name="cache")
+app.add_typer(ledger_app, name="ledger")
 app.add_typer(prices_app, name="prices")
 app.add_typer(policy_app, name="policy")
 app.add_typer(capture_app, name="capture")
@@ -115,31 +119,54 @@ def check(config: ConfigOption = None, state: StateOption = None) -> None:
     _emit(effective(loaded))
 
 
-@app.command(epilog="Example: farthing report --since 24h --by model")
+@app.command(
+    epilog="Example: farthing report --since 24h --by model\n\n"
+    "Example: farthing report --since 30d --by day --format csv -o days.csv\n\n"
+    "Example: farthing report --since 2026-11-01 --by tag:team,model\n\n"
+    "Example: farthing report --since 30d -o report.html",
+)
 def report(
-    since: Annotated[str, typer.Option(help="How far back: 90m, 24h, 7d, or a date.")] = "7d",
-    by: Annotated[str, typer.Option(help="Group by model, tenant, endpoint, cache, compress, user or tag:NAME.")] = "",
-    format: Annotated[str, typer.Option("--format", help="table, json, csv or html.")] = "table",
+    since: Annotated[str, typer.Option(help="How far back: 90m, 24h, 7d, 2w, or a date (2026-11-01).")] = "7d",
+    by: Annotated[
+        str,
+        typer.Option(
+            help="Group by model, model_served, tenant, endpoint, cache, compress, user, tag:NAME, and one of hour, "
+            "day, week; several with commas."
+        ),
+    ] = "",
+    format: Annotated[
+        str, typer.Option("--format", help="table, json, csv or html (default: by the file's ending, else table).")
+    ] = "",
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Write it to a file.")] = None,
     config: ConfigOption = None,
     state: StateOption = None,
 ) -> None:
-    """What was spent, and what was saved by what."""
+    """What was spent and saved by what, against the time before, and what the month will have cost."""
     from farthing.proxy.clock import SystemClock
-    from farthing.proxy.report import report_on
+    from farthing.proxy.report import form_of, render, report_on
 
     loaded = _load(config, state_dir=state)
     path = loaded.state_dir / "ledger.db"
     if not path.exists():
         Console(stderr=True).print(f"there is no ledger at {path} yet: run `farthing serve` and send it a request")
         raise typer.Exit(3)
+    form = form_of(format, output)
     groups = tuple(part.strip() for part in by.split(",") if part.strip())
-    if format not in ("table", "json", "csv", "html"):
-        raise ConfigFault(f"--format: {format!r} is not one of table, json, csv, html")
-    shown = report_on(path, since, groups, format, SystemClock())
-    if isinstance(shown, str):
-        typer.echo(shown, nl=not shown.endswith("\n"))
+    found = report_on(path, since, groups, SystemClock())
+    console = Console(width=_width())
+    if output is not None:
+        try:
+            # As it is: csv's lines end in CRLF on every system.
+            output.write_text(render(found, form), "utf-8", newline="")
+        except OSError as error:
+            raise ConfigFault(f"can't write {output}: {error}") from None
+        Console(stderr=True).print(f"written to {output}", markup=False, highlight=False)
+    elif form == "table":
+        from farthing.proxy.report_table import table
+
+        console.print(table(found, console.width))
     else:
-        Console(width=_width()).print(shown)
+        typer.echo(render(found, form), nl=False)
 
 
 @app.command(epilog="Example: farthing demo --requests 200")
@@ -223,6 +250,39 @@ def compress_advise(
     )
     loaded = _load(config, upstream__url=upstream or None)
     raise typer.Exit(run(loaded, file, wanted, out, _emit if as_json else None, Console(width=_width())))
+
+
+@app.command(epilog="Example: farthing replay trace.jsonl --sweep semantic.threshold=0.85:0.99:0.02 --html sweep.html")
+def replay(
+    trace: Annotated[Path, typer.Argument(help="farthing's captures or ledger, or logs of others; .gz too.")],
+    config: ConfigOption = None,
+    sweep: Annotated[list[str] | None, typer.Option(help="KEY=from:to:step or KEY=a,b,c; several make a grid.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE over the configuration.")] = None,
+    by: Annotated[str, typer.Option(help="Group by model, endpoint, tenant, user or tag:NAME.")] = "",
+    format: Annotated[str, typer.Option("--format", help="Of the trace, where it isn't told by its fields.")] = "",
+    prices_at: Annotated[Literal["request", "now"], typer.Option(help="Whose prices hold.")] = "request",
+    compress: Annotated[bool, typer.Option("--compress", help="Count what recode and squeeze would cut.")] = False,
+    html: Annotated[Path | None, typer.Option(help="Write a page with figures and plot.")] = None,
+    png: Annotated[Path | None, typer.Option(help="Draw the plot (extra `plot`).")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Either, by the file's ending.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where Ctrl-C stopped it.")] = False,
+    processes: Annotated[int, typer.Option(min=0, help="That read the trace; 0: one for each processor.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of variants and audits.")] = 1,
+    confidence: Annotated[float, typer.Option(min=0.5, max=0.9999)] = 0.95,
+    state: StateOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What a configuration would have saved on recorded traffic, and how often been wrong. Calls nobody."""
+    from farthing.proxy.cli_replay import Wanted
+    from farthing.proxy.cli_replay import replay as run
+
+    plots = [path for path in (html, png, plot) if path is not None]
+    wanted = Wanted(
+        sweep or (), set_ or (), by, format, prices_at, compress, plots, resume, processes, seed, confidence
+    )
+    loaded = _load(config, state_dir=state)
+    width = None if sys.stdout.isatty() else 110 + 20 * len(wanted.sweeps)
+    raise typer.Exit(run(loaded, trace, wanted, _emit if as_json else None, Console(width=width)))
 
 
 @cache_app.command("stats", epilog="Example: farthing cache stats --json")
@@ -338,6 +398,45 @@ def prices_recompute(
 
     loaded = _load(config, state_dir=state)
     raise typer.Exit(recomputed(loaded, since, _emit if as_json else None, Console(width=_width())))
+
+
+@ledger_app.command("export", epilog="Example: farthing ledger export --format parquet --since 30d -o rows.parquet")
+def ledger_export(
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="The file; without it, standard output.")
+    ] = None,
+    form: Annotated[str, typer.Option("--format", help="jsonl, csv or parquet.")] = "jsonl",
+    since: Annotated[str, typer.Option(help="From: 90m, 24h, 7d, or a date; without it, from the first row.")] = "",
+    until: Annotated[str, typer.Option(help="Up to: the same; without it, to the last row.")] = "",
+    config: ConfigOption = None,
+    state: StateOption = None,
+) -> None:
+    """The rows as a file, oldest first. Amounts are whole pico-dollars (1e-12 dollar)."""
+    from farthing.proxy.cli_ledger import export
+
+    loaded = _load(config, state_dir=state)
+    raise typer.Exit(export(loaded, form, since, until, output, Console(stderr=True)))
+
+
+@ledger_app.command("check", epilog="Example: farthing ledger check")
+def ledger_check(config: ConfigOption = None, state: StateOption = None, as_json: JsonOption = False) -> None:
+    """Whether every row's savings add up, and roll-ups are the sums of their rows; exit 1 where not."""
+    from farthing.proxy.cli_ledger import check as run
+
+    raise typer.Exit(run(_load(config, state_dir=state), _emit if as_json else None, Console()))
+
+
+@ledger_app.command("salvage", epilog="Example: farthing ledger salvage .farthing/ledger.corrupt-1800000000000.db")
+def ledger_salvage(
+    file: Annotated[Path, typer.Argument(help="A damaged ledger, which is only read.")],
+    config: ConfigOption = None,
+    state: StateOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Add the readable rows of a damaged ledger to the present one, which may be in use."""
+    from farthing.proxy.cli_ledger import salvage
+
+    raise typer.Exit(salvage(_load(config, state_dir=state), file, _emit if as_json else None, Console()))
 
 
 @policy_app.command("off", epilog="Example: farthing policy off")

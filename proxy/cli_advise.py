@@ -158,8 +158,7 @@ def _of(tell: Tell, number: int) -> Tell:
 
 
 def _key(config: Config, name: str) -> str:
-    known = config.upstream.api_key
-    return known.get_secret_value() if known is not None else os.environ.get(name, "")
+    return config.upstream.keys[0] if config.upstream.keys else os.environ.get(name, "")
 
 
 def _print(found: Any, advices: list[Advice], wanted: Wanted, out: Path | None, console: Console) -> None:

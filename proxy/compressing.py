@@ -244,7 +244,8 @@ class Compressing:
         if pay.worth and not tidies:
             case.predicted_usd = pay.predicted_usd
         if not pay.worth:
-            ex.decide("compress", "left" if not tidies else "whole", pay.reason)
+            lost = f", by ${-pay.predicted_usd:.6f}" if pay.predicted_pico < 0 else ""
+            ex.decide("compress", "left" if not tidies else "whole", pay.reason + lost)
         return pay.worth or (tidies and not pay.priced)
 
     def _make(

@@ -14,16 +14,14 @@ import tomllib
 from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
 
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     Field,
     SecretStr,
     ValidationError,
-    field_validator,
     model_validator,
 )
 
@@ -33,20 +31,13 @@ from farthing.proxy.config_compat import Compat
 from farthing.proxy.config_compress import Compress
 from farthing.proxy.config_otlp import Otlp
 from farthing.proxy.config_prices import Prices
-from farthing.proxy.config_section import Section
+from farthing.proxy.config_section import Secret, Section
 from farthing.proxy.config_spend import Alerts, Budgets, RateLimits, Spend
+from farthing.proxy.config_upstream import Upstream
 from farthing.proxy.errors import ConfigFault
 from farthing.proxy.exchange import Endpoint
 
-__all__ = ["Config", "effective", "load"]
-
-
-def _none_for_empty(text: object) -> object:
-    return None if text == "" else text
-
-
-# A variable that is set and empty means none: an empty admin token would let everybody in.
-Secret = Annotated[SecretStr | None, BeforeValidator(_none_for_empty)]
+__all__ = ["Config", "Upstream", "effective", "load"]
 
 
 class Server(Section):
@@ -57,35 +48,6 @@ class Server(Section):
     admin_token: Secret = None
     drain_s: float = Field(30.0, ge=0)
     keepalive_s: float = Field(75.0, gt=0)
-
-
-class Upstream(Section):
-    """The provider behind farthing: `url` is the API's base as an SDK would have it."""
-
-    name: str = "default"
-    url: str = "https://api.openai.com/v1"
-    api_key: Secret = None
-    provider: str = ""
-    stream_usage: bool = True
-    connect_timeout_s: float = Field(10.0, gt=0)
-    first_byte_timeout_s: float = Field(600.0, gt=0)
-    idle_timeout_s: float = Field(300.0, gt=0)
-    total_timeout_s: float = Field(3600.0, gt=0)
-    max_connections: int = Field(0, ge=0, description="0: no limit")
-    retries: int = Field(2, ge=0, le=10)
-    retry_base_s: float = Field(0.25, gt=0)
-    retry_max_s: float = Field(8.0, gt=0)
-    retry_after_send: bool = False
-
-    @field_validator("url")
-    @classmethod
-    def _base(cls, url: str) -> str:
-        url = url.rstrip("/")
-        if not url.startswith(("http://", "https://")):
-            raise ValueError("must begin with http:// or https://")
-        if "?" in url or "#" in url:
-            raise ValueError("must not carry a query or a fragment")
-        return url if url.split("/")[-1].startswith("v") and url.split("/")[-1][1:2].isdigit() else url + "/v1"
 
 
 class Store(Section):
@@ -188,6 +150,7 @@ class Ledger(Section):
     buffer_rows: int = Field(10_000, ge=1)
     jsonl: Path | None = None
     drift_sample: float = Field(0.01, ge=0, le=1, description="share of answers whose tokens are counted here too")
+    keep_days: int = Field(90, ge=0)
 
 
 class NamedScope(Section):
@@ -260,9 +223,8 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _no_open_relay(self) -> Config:
-        spendable = self.upstream.api_key or urlsplit(self.upstream.url).username is not None
         asks = self.auth.client_keys or self.auth.virtual_keys
-        if spendable and not asks and not is_loopback(self.server.host):
+        if self.upstream.spendable and not asks and not is_loopback(self.server.host):
             raise ValueError(
                 f"server.host = {self.server.host!r} with an upstream key and no auth.client_keys would let anybody "
                 "spend that key; bind 127.0.0.1, declare client keys, or set auth.virtual_keys"
@@ -277,13 +239,15 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _no_loop(self) -> Config:
-        parts = urlsplit(self.upstream.url)
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-        if self.server.port == port and is_loopback(parts.hostname or "") and serves_loopback(self.server.host):
-            raise ValueError(
-                f"upstream.url = {mask_url(self.upstream.url)!r} is farthing itself; name the provider's address "
-                "(it is taken from OPENAI_BASE_URL where nothing else is said)"
-            )
+        key = "replicas" if self.upstream.replicas else "url"
+        for url in self.upstream.bases:
+            parts = urlsplit(url)
+            port = parts.port or (443 if parts.scheme == "https" else 80)
+            if self.server.port == port and is_loopback(parts.hostname or "") and serves_loopback(self.server.host):
+                raise ValueError(
+                    f"upstream.{key} = {mask_url(url)!r} is farthing itself; name the provider's address "
+                    "(it is taken from OPENAI_BASE_URL where nothing else is said)"
+                )
         return self
 
     @property
@@ -326,7 +290,7 @@ def load(path: Path | None, env: Mapping[str, str] = os.environ, flags: Mapping[
     for dotted, value in (flags or {}).items():
         if value is not None:
             put(raw, dotted.split("."), value, f"flag --{dotted.split('.')[-1]}")
-    if "url" not in raw.get("upstream", {}) and env.get("OPENAI_BASE_URL"):
+    if not {"url", "replicas"} & set(raw.get("upstream", {})) and env.get("OPENAI_BASE_URL"):
         put(raw, ["upstream", "url"], env["OPENAI_BASE_URL"], "OPENAI_BASE_URL")
     try:
         return Config.model_validate(raw)
@@ -419,6 +383,7 @@ def effective(config: Config) -> dict[str, Any]:
     if config.store.url.get_secret_value():
         shown["store"]["url"] = mask_url(config.store.url.get_secret_value())
     shown["upstream"]["url"] = mask_url(config.upstream.url)
+    shown["upstream"]["replicas"] = [mask_url(url) for url in config.upstream.replicas]
     shown["otlp"]["endpoint"] = mask_url(config.otlp.endpoint)
     return shown
 

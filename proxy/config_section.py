@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from typing import Annotated
 
-__all__ = ["Section"]
+from pydantic import BaseModel, BeforeValidator, ConfigDict, SecretStr
+
+__all__ = ["Secret", "Section"]
+
+
+def _none_for_empty(text: object) -> object:
+    return None if text == "" else text
+
+
+# A variable that is set and empty means none: an empty admin token would let everybody in.
+Secret = Annotated[SecretStr | None, BeforeValidator(_none_for_empty)]
 
 
 class Section(BaseModel):

@@ -55,16 +55,23 @@ class Connections:
         self._addresses: tuple[list[AddrInfoType], float] = ([], 0.0)
 
     async def send(
-        self, method: str, target: str, headers: Lines, body: bytes | AsyncIterator[bytes] | None
+        self,
+        method: str,
+        target: str,
+        headers: Lines,
+        body: bytes | AsyncIterator[bytes] | None,
+        *,
+        again: bool = False,
     ) -> Connection:
         """Send a request; the connection, with its answer's head come. End with `done`.
 
-        `headers`: without Host and, where the whole body is given, without a length. Raises UpstreamFault.
+        `headers`: without Host and, where the whole body is given, without a length. `again`: the operator allows that
+        it is sent twice. Raises UpstreamFault.
         """
         if self._places is not None:
             await self._places.acquire()
         connection = self._take()
-        stale = connection is not None and _repeatable(method, headers, body)
+        stale = connection is not None and _repeatable(method, headers, body, again=again)
         try:
             while True:
                 connection = connection or await self._connect()
@@ -162,6 +169,6 @@ class Connections:
         return addresses
 
 
-def _repeatable(method: str, headers: Lines, body: bytes | AsyncIterator[bytes] | None) -> bool:
+def _repeatable(method: str, headers: Lines, body: bytes | AsyncIterator[bytes] | None, *, again: bool) -> bool:
     """Whether sending the request twice does no more than once (RFC 9110, 9.2.2), and it can be sent twice."""
-    return (method in _IDEMPOTENT or headers.keyed) and (body is None or isinstance(body, bytes))
+    return (again or method in _IDEMPOTENT or headers.keyed) and (body is None or isinstance(body, bytes))

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 import orjson
 
@@ -16,25 +17,9 @@ from farthing.proxy.exchange import Call, Exchange
 from farthing.proxy.prompt_trail import Trail
 from farthing.proxy.provider_reads import BOTH, ProviderReads, World
 from farthing.proxy.usage import Usage, UsageSource
+from farthing.proxy.would import AS_BILLED, Before, Would, in_its_place, moved
 
-__all__ = ["AS_BILLED", "Counterfactual", "Would", "loads"]
-
-_ALIKE_TOKENS = 128
-"""Two prompts that differ are cut at other places: a smaller difference of reads is none that the simulation sees."""
-
-
-class Would(NamedTuple):
-    """`read`: tokens of the prompt as sent that the provider would have read; None: those that were billed.
-    `read_whole`: of the original one, where another was sent; None: as many more as there were tokens more.
-    `trail`: of the prompt, where it was long enough to have one."""
-
-    read: int | None = None
-    read_whole: int | None = None
-    charges_writes: bool = False
-    trail: Trail | None = None
-
-
-AS_BILLED = Would()
+__all__ = ["Counterfactual", "loads"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +57,7 @@ class Counterfactual:
         self.reads.note(ex.model, sent, usage)
         if direct == sent or not _told(ex, usage):
             return AS_BILLED
-        apart = self.reads.worth(ex.model, abs(direct - sent))
-        read = min(usage.cached + apart, max(usage.cached, direct)) if direct > sent else max(0, usage.cached - apart)
+        read = moved(usage.cached, sent, direct, partial(self.reads.worth, ex.model))
         return AS_BILLED if read == usage.cached else Would(read)
 
     def _changed(self, ex: Exchange, trail: Trail, usage: Usage) -> Would:
@@ -87,28 +71,14 @@ class Counterfactual:
         self.reads.note(model, sent, usage)
         if not direct or not _told(ex, usage):
             return AS_BILLED
-        if sent and model == ex.model:  # the provider itself has said what this prompt's promise was worth
-            worth = direct * min(usage.cached, sent) // sent
-            worth = max(worth, min(usage.cached, direct))
-        else:
-            worth = self.reads.worth(ex.model, direct)
-        alike = model == ex.model and abs(_as_sent(direct, ex, usage) - sent) <= _ALIKE_TOKENS
-        return Would(None if alike else _as_sent(worth, ex, usage), worth)
+        before, worth = Before(ex.saved_before, ex.tokens_before), partial(self.reads.worth, ex.model)
+        same = model == ex.model
+        return in_its_place(direct, sent, usage.cached, usage.tokens_in, before, worth, same_model=same)
 
 
 def _told(ex: Exchange, usage: Usage) -> bool:
     """Whether the provider has said what it read of this prompt, and not of one with more in it."""
     return usage.source is UsageSource.UPSTREAM and not (ex.call is not None and ex.call.earlier)
-
-
-def _as_sent(read: int, ex: Exchange, usage: Usage) -> int:
-    """Tokens of the original prompt's beginning, as tokens of the sent one's: what was left out of turns that had been
-    sent before was left out of these."""
-    before = ex.saved_before + ex.tokens_before
-    if before > 0 and ex.tokens_before > 0:
-        inside = min(read, before)
-        read = inside * ex.tokens_before // before + (read - inside)
-    return max(0, min(read, usage.tokens_in))
 
 
 def _ready_s(ex: Exchange, call: Call | None) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,38 +19,43 @@ import orjson
 
 from farthing.proxy.clock import Clock
 from farthing.proxy.errors import error_body
-from farthing.proxy.figures import GROUPS, Bucket, farthing_since, one, open_ledger, recent, series, summary
+from farthing.proxy.figures import (
+    GROUPS,
+    Bucket,
+    Repeated,
+    farthing_since,
+    one,
+    open_ledger,
+    series,
+    summary,
+    top_repeated,
+)
+from farthing.proxy.figures_lists import filter_of, matching, names
 from farthing.proxy.report import dollars, plain, plain_sums
 from farthing.proxy.row import COLUMNS, MONEY_COLUMNS, Row
 
-__all__ = ["Dashboard", "Reply"]
+__all__ = ["Dashboard", "Reply", "Texts"]
 
+Texts = Callable[[Sequence[str]], Awaitable[Mapping[str, str]]]
 Reply = tuple[int, str, bytes]
 T = TypeVar("T")
 
-STATIC: Mapping[str, str] = {
-    "index.html": "text/html; charset=utf-8",
-    "style.css": "text/css; charset=utf-8",
-    "app.js": "text/javascript; charset=utf-8",
-    "charts.js": "text/javascript; charset=utf-8",
-    "detail.js": "text/javascript; charset=utf-8",
-    "format.js": "text/javascript; charset=utf-8",
-    "reuse.js": "text/javascript; charset=utf-8",
-    "lately.js": "text/javascript; charset=utf-8",
-    "compress.js": "text/javascript; charset=utf-8",
-    "icon.svg": "image/svg+xml",
-    "uPlot.iife.min.js": "text/javascript; charset=utf-8",
-    "uPlot.min.css": "text/css; charset=utf-8",
-    "uPlot.LICENSE.txt": "text/plain; charset=utf-8",
+TYPES: Mapping[str, str] = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".txt": "text/plain; charset=utf-8",
 }
 JSON = "application/json"
 JSON_COLUMNS = ("tags", "stage_ms", "decisions", "attempts_detail")
 LISTED = (
     "id", "ts", "endpoint", "status", "outcome", "error", "stream", "model_requested", "model_served", "cache",
     "cache_reason", "tokens_in_original", "tokens_in_sent", "tokens_out", "baseline_usd", "cost_usd", "overhead_usd",
-    "latency_ms", "overhead_ms", "similarity",
+    "latency_ms", "overhead_ms", "similarity", "user", "tags", "key_hash",
 )  # fmt: skip
 MAX_QUERY_S = 20.0
+MAX_PAGE = 200
 AT_A_TIME = 2
 STEPS_BETWEEN_LOOKS = 1_000_000
 
@@ -58,15 +63,21 @@ STEPS_BETWEEN_LOOKS = 1_000_000
 class Dashboard:
     """Answers GET and HEAD under /farthing/.
 
-    `ledger`: the SQLite file, which need not exist yet. `state`: what is on, shown as badges; never a secret.
+    `ledger`: the SQLite file, which need not exist yet. `state`: what is on, shown as badges; never a secret. `texts`:
+    the prompts behind keys, of those that are kept and may be shown; None: none may.
     """
 
-    def __init__(self, ledger: Path, clock: Clock, state: Callable[[], dict[str, Any]]) -> None:
+    def __init__(
+        self, ledger: Path, clock: Clock, state: Callable[[], dict[str, Any]], texts: Texts | None = None
+    ) -> None:
+        self._texts = texts
         self._ledger = ledger
         self._clock = clock
         self._state = state
         folder = Path(__file__).parent / "static"
-        self._files = {name: (folder / name).read_bytes() for name in STATIC}
+        self._files = {
+            path.name: (TYPES[path.suffix], path.read_bytes()) for path in folder.iterdir() if path.suffix in TYPES
+        }
         self._turns = asyncio.Semaphore(AT_A_TIME)
 
     async def handle(self, method: str, path: str, query: Mapping[str, str]) -> Reply | None:
@@ -79,12 +90,14 @@ class Dashboard:
         kind, _, name = rest.partition("/")
         if kind == "static":
             found = self._files.get(name)
-            reply = fault(404, f"there is no file {name[:80]!r}") if found is None else (200, STATIC[name], found)
+            reply = fault(404, f"there is no file {name[:80]!r}") if found is None else (200, *found)
         else:
             ask = self._questions(name, query)
             if ask is None:
                 return None
             reply = fault(405, "only GET") if method not in ("GET", "HEAD") else await self._answer(ask)
+        if name == "repeated" and reply[0] == 200 and self._texts is not None:
+            reply = (200, JSON, orjson.dumps(await with_texts(orjson.loads(reply[2]), self._texts)))
         return (reply[0], reply[1], b"") if method == "HEAD" else reply
 
     def _questions(self, name: str, query: Mapping[str, str]) -> Callable[[sqlite3.Connection], Any] | None:
@@ -96,19 +109,34 @@ class Dashboard:
         if name == "series":
             return lambda conn: self._series(conn, query, now_s)
         if name == "requests":
-            return lambda conn: {"requests": [listed(row) for row in recent(conn, number(query, "limit", 50))]}
+            return lambda conn: self._requests(conn, query, now_s)
+        if name == "repeated":
+            return lambda conn: self._repeated(conn, query, now_s)
+        if name == "names":
+            return lambda conn: names(conn, span_of(query, now_s))
         if name.startswith("requests/"):
             return lambda conn: found_row(conn, unquote(name.removeprefix("requests/")))
         return None
 
     def _summary(self, conn: sqlite3.Connection, query: Mapping[str, str], now_s: float) -> dict[str, Any]:
         by = tuple(part for part in query.get("by", "").split(",") if part)
-        # One second more: a row written within this very second belongs to the figures.
-        return plain(summary(conn, farthing_since(query.get("since", "24h"), now_s), now_s + 1, by))
+        return plain(summary(conn, *span_of(query, now_s), by))
 
     def _series(self, conn: sqlite3.Connection, query: Mapping[str, str], now_s: float) -> dict[str, Any]:
-        since_s = farthing_since(query.get("since", "24h"), now_s)
-        return {"buckets": [slice_of(each) for each in series(conn, since_s, now_s + 1, number(query, "buckets", 48))]}
+        found = series(conn, *span_of(query, now_s), number(query, "buckets", 48))
+        return {"buckets": [slice_of(each) for each in found]}
+
+    def _requests(self, conn: sqlite3.Connection, query: Mapping[str, str], now_s: float) -> dict[str, Any]:
+        """A page of requests, and what to ask for as `before` to get the next one; None: that was the last."""
+        span = span_of(query, now_s) if "since" in query else (0.0, now_s + 1)
+        limit = min(number(query, "limit", 50), MAX_PAGE)
+        found = matching(conn, filter_of(query), span, limit + 1, place_of(query.get("before", "")))
+        last = found[limit - 1] if len(found) > limit > 0 else None
+        return {"requests": [listed(row) for row in found[:limit]], "next": last and f"{last.ts!r},{last.id}"}
+
+    def _repeated(self, conn: sqlite3.Connection, query: Mapping[str, str], now_s: float) -> dict[str, Any]:
+        found = top_repeated(conn, *span_of(query, now_s), number(query, "limit", 10))
+        return {"repeated": [told(each) for each in found]}
 
     async def read(self, ask: Callable[[sqlite3.Connection], T]) -> T:
         """What `ask` finds in the ledger, when it is its turn. Raises sqlite3.Error, and what `ask` raises."""
@@ -171,6 +199,18 @@ def listed(row: Row) -> dict[str, Any]:
     return {name: values[name] for name in LISTED} | {"semantic": decided(values["decisions"], "semantic")}
 
 
+def told(each: Repeated) -> dict[str, Any]:
+    """Requests with one key as plain values. Hits that saved nothing are of unknown price: what they saved is None."""
+    known = each.saved_usd or not each.hits
+    return each._asdict() | {"saved_usd": dollars(each.saved_usd) if known else None}
+
+
+async def with_texts(found: dict[str, Any], texts: Texts) -> dict[str, Any]:
+    """The answer on repeated requests, with their prompts beside those that are kept."""
+    known = await texts([each["key_hash"] for each in found["repeated"]])
+    return {"repeated": [{**each, "text": known.get(each["key_hash"])} for each in found["repeated"]]}
+
+
 def decided(decisions: Any, stage: str) -> str:
     """The reason of a stage's first decision; empty where it made none, or the column holds something else."""
     for each in decisions if isinstance(decisions, list) else ():
@@ -182,6 +222,26 @@ def decided(decisions: Any, stage: str) -> str:
 def slice_of(bucket: Bucket) -> dict[str, Any]:
     """A slice of time as plain values."""
     return {"start_s": bucket.start_s, "length_s": bucket.length_s, **plain_sums(bucket.sums, bucket.times)}
+
+
+def span_of(query: Mapping[str, str], now_s: float) -> tuple[float, float]:
+    """The span of time that a query asks for: `since` and, where it doesn't end now, `until`. Raises ValueError."""
+    since_s = farthing_since(query.get("since", "24h"), now_s)
+    # One second more: a row written within this very second belongs to the figures.
+    until_s = farthing_since(query["until"], now_s) if query.get("until") else now_s + 1
+    if until_s <= since_s:
+        raise ValueError("the span of time is empty: until must be after since")
+    return since_s, until_s
+
+
+def place_of(text: str) -> tuple[float, str] | None:
+    """The row after which a page begins, TIME,ID as `next` has it; None for the first page. Raises ValueError."""
+    if not text:
+        return None
+    ts, comma, row_id = text.partition(",")
+    if not comma:
+        raise ValueError("before looks like TIME,ID")
+    return float(ts), row_id
 
 
 def number(query: Mapping[str, str], name: str, otherwise: int) -> int:

@@ -12,6 +12,7 @@ import asyncio
 import importlib.util
 import os
 import random
+import shlex
 import shutil
 import signal
 import sys
@@ -48,6 +49,12 @@ provider_cache = "none"  # the model next door bills nobody for what it reads
 latency_usd_per_s = 0
 
 """
+CAPTURE = """[capture]
+enabled = true  # the workload is a public data set and made transactions: nobody's words
+
+"""
+TRACE = "trace.jsonl"
+SWEEP = "semantic.threshold=0.75:0.95:0.05"
 READY_S = 60.0
 PLAIN_EVERY = 25
 KINDS = (
@@ -77,7 +84,8 @@ def run(*, requests: int, seed: int, once: bool, simulated: bool, state: Path | 
     """Run the demo on standard output; the exit status: 0 done, 1 some requests failed, 2 usage, 3 can't start.
 
     On a terminal it serves on until Ctrl-C, so that the dashboard can be looked at, unless `once`. `state`: kept
-    where given, else a temporary directory that is removed. `port`: the proxy's, 0 for any free one. 130: interrupted.
+    where given, else a temporary directory of which a finished run leaves its trace and its configuration. `port`: the
+    proxy's, 0 for any free one. 130: interrupted.
     """
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
     if requests < 1 or not 0 <= port <= 65_535:
@@ -88,6 +96,7 @@ def run(*, requests: int, seed: int, once: bool, simulated: bool, state: Path | 
         console.print("  pip install 'farthing[demo]'", markup=False)
         return 3
     home = Path(tempfile.mkdtemp(prefix="farthing-demo-")) if state is None else state.absolute()
+    demo: Demo | None = None
     try:
         home.mkdir(parents=True, exist_ok=True)
         lacking = "" if simulated else small_model.missing()
@@ -101,7 +110,7 @@ def run(*, requests: int, seed: int, once: bool, simulated: bool, state: Path | 
         return 3
     finally:
         if state is None:
-            shutil.rmtree(home, ignore_errors=True)
+            clear(home, demo.leaves if demo is not None else ())
 
 
 async def until_signalled(demo: Demo, planned: Plan, reworded: Sequence[str], once: bool) -> int:
@@ -133,12 +142,13 @@ async def until_signalled(demo: Demo, planned: Plan, reworded: Sequence[str], on
 
 
 class Demo:
-    """One run. `told`: the results are out; `ending`: a signal has come."""
+    """One run. `told`: the results are out; `ending`: a signal has come; `leaves`: files to be looked at later."""
 
     def __init__(self, console: Console, upstream: Upstream, home: Path, port: int) -> None:
         self.console = console
         self.ending = False
         self.told = False
+        self.leaves: tuple[Path, ...] = ()
         self._upstream = upstream
         self._home = home
         self._port = port
@@ -186,7 +196,7 @@ class Demo:
             self._port = self._port or free_port()
             base = f"http://127.0.0.1:{self._port}"
             unproven = f"unproven = true\nthreshold = {THRESHOLD}\n"
-            config = self._configure("demo.toml", self._home, model_url, unproven, COMPRESS)
+            config = self._configure("demo.toml", self._home, model_url, unproven, COMPRESS + CAPTURE)
             await self._serve(
                 stack,
                 "the model" if self._upstream is REAL else "the simulated upstream",
@@ -205,6 +215,7 @@ class Demo:
             await self._report(config)
             self.told = True
             second, failed = await self._second_act(stack, model_url, reworded, len(planned))
+            await self._leave_trace(config)
             if self.console.is_terminal and not once:
                 self._say(f"Dashboard  {base}/farthing/ of the first act, {second}/farthing/ of the second;")
                 self._say("           served until Ctrl-C …")
@@ -249,7 +260,12 @@ class Demo:
             f'[server]\nhost = "127.0.0.1"\ndrain_s = 2\n\n'
             f"[upstream]\nname = {quoted(self._upstream.name)}\nurl = {quoted(model_url + '/v1')}\n"
             "# llama.cpp's server closes connections after a stream without saying so; asking twice costs nothing\n"
-            "retry_after_send = true\n\n"
+            "retry_after_send = true\n"
+            "# several servers of one model, instead of url: conversations stay where their prompt is cached\n"
+            '# replicas = ["http://127.0.0.1:9001/v1", "http://127.0.0.1:9002/v1"]\n'
+            '# balance = "affinity"\n# health_path = "/health"\n# max_in_flight = 8\n'
+            "# several keys of one provider, instead of api_key: each request gets the one with the most left\n"
+            '# api_keys = ["sk-…", "sk-…"]\n\n'
             f'[semantic]\nmode = "serve"\n{semantic}'
             "show_texts = true  # the questions are a public data set\n"
             "deadline_ms = 500  # the model next door keeps all processors busy\n\n"
@@ -328,9 +344,29 @@ class Demo:
     async def _report(self, config: Path) -> None:
         """`farthing report` on the run's own ledger, through its own command line."""
         self._rule("what the ledger says")
+        await self._farthing("report", "--config", str(config))
+        self.console.print()
+
+    async def _leave_trace(self, config: Path) -> None:
+        """The first act's traffic as a file, through `farthing capture export`; and what to do with it."""
+        trace = self._home / TRACE
+        await self._farthing("capture", "export", str(trace), "--config", str(config), quiet=True)
+        self.leaves = (trace, config)
+        command = f"{typed_command()} replay {shlex.quote(str(trace))} --config {shlex.quote(str(config))}"
+        self._say("Replay     the first act's requests and answers, under its own settings and under others:")
+        self._say(f"           {escape(command)}")
+        self._say(f"           {escape(command)} --sweep {SWEEP}")
+
+    async def _farthing(self, *argv: str, quiet: bool = False) -> None:
+        """One of farthing's own commands. Raises NotStarted."""
         self.console.file.flush()
-        argv = [sys.executable, "-m", "farthing.proxy.cli", "report", "--config", str(config)]
-        child = await asyncio.create_subprocess_exec(*argv, cwd=self._home, env=clean_environment())
+        child = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *("-m", "farthing.proxy.cli", *argv),
+            cwd=self._home,
+            env=clean_environment(),
+            stderr=asyncio.subprocess.DEVNULL if quiet else None,
+        )
         try:
             status = await child.wait()
         except asyncio.CancelledError:
@@ -338,8 +374,7 @@ class Demo:
             await child.wait()
             raise
         if status:
-            raise NotStarted(f"farthing report ended with status {status}")
-        self.console.print()
+            raise NotStarted(f"farthing {argv[0]} ended with status {status}")
 
     def _rule(self, title: str, *, unproven: bool = True) -> None:
         hits = "semantic hits unproven" if unproven else "nothing served unproved"
@@ -366,6 +401,23 @@ def standing(tally: Tally) -> str:
 def clean_environment() -> dict[str, str]:
     """This program's environment without what would reconfigure the proxy."""
     return {k: v for k, v in os.environ.items() if not k.startswith("FARTHING_") and k != "OPENAI_BASE_URL"}
+
+
+def clear(home: Path, leaves: Sequence[Path]) -> None:
+    """Remove a folder, or all of it but these files."""
+    if not leaves:
+        shutil.rmtree(home, ignore_errors=True)
+        return
+    for path in home.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path not in leaves:
+            path.unlink(missing_ok=True)
+
+
+def typed_command() -> str:
+    """What this program was started by, where that can be typed again: `.venv/bin/farthing` in a checkout."""
+    return sys.argv[0] if Path(sys.argv[0]).stem == "farthing" else "farthing"
 
 
 def quoted(text: str) -> str:

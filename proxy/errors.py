@@ -50,15 +50,25 @@ class ClientFault(FarthingError):
 class UpstreamFault(FarthingError):
     """The upstream could not be reached, sent nothing in time, or broke off.
 
-    `phase` tells where: connect, send, head, body. `sent`: whether the request's body may have arrived.
+    `phase` tells where: connect, send, head, body; down, busy: no replica was asked, as none is up or none is free.
+    `sent`: whether the request's body may have arrived. `retry_after_s`: sent as `Retry-After` where set.
     """
 
-    def __init__(self, message: str, *, phase: str, status: int = 502, sent: bool = False) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        phase: str,
+        status: int = 502,
+        sent: bool = False,
+        retry_after_s: float | None = None,
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.phase = phase
         self.status = status
         self.sent = sent
+        self.retry_after_s = retry_after_s
 
 
 class ConfigFault(FarthingError):

@@ -1,21 +1,35 @@
 """What the ledger adds up to: questions to a read-only connection, plain values as answers.
 
-Rules of this file: money is integer pico-dollars (1e-12 dollar), an unknown price is counted and never a zero; nothing
-is written; everything that a caller's text decides (groups, tags, times) reaches SQL as a bound parameter or from a
-fixed list. Sums and percentiles are SQLite's, so that a dashboard on a busy proxy doesn't hold Python's lock.
+Rules of this file: nothing is written; what is asked for is checked here, and read by figures_read.py.
 """
 
 from __future__ import annotations
 
-import math
 import re
 import sqlite3
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
-from farthing.proxy.row import COLUMNS, ERRANDS, LONGEST_NAME, SAVED_COLUMNS, Row
+from farthing.proxy.figures_read import Reading, snapshot
+from farthing.proxy.figures_sql import group_expressions
+from farthing.proxy.figures_time import over_time, unit_in
+from farthing.proxy.figures_values import (
+    CAUSES,
+    FORMS,
+    GROUPS,
+    STATUSES,
+    TIMES,
+    Bucket,
+    Figures,
+    Group,
+    Percentiles,
+    Sums,
+    no_times,
+)
+from farthing.proxy.rollup_plan import Slices
+from farthing.proxy.row import COLUMNS, Row
 
 __all__ = [
     "CAUSES",
@@ -26,6 +40,7 @@ __all__ = [
     "Figures",
     "Group",
     "Percentiles",
+    "Repeated",
     "Sums",
     "farthing_since",
     "one",
@@ -34,162 +49,15 @@ __all__ = [
     "saved_by_form",
     "series",
     "summary",
+    "top_repeated",
 ]
 
-CAUSES: tuple[str, ...] = tuple(column.removeprefix("saved_").removesuffix("_usd") for column in SAVED_COLUMNS)
-"""What a saving may come from, in the ledger's order: exact, semantic, compress, route, prompt_cache."""
-
-GROUPS: Mapping[str, str] = {
-    "model": "model_requested",
-    "model_served": "model_served",
-    "tenant": "tenant",
-    "endpoint": "endpoint",
-    "cache": "cache",
-    "compress": "compress",
-    "user": "user",
-}
-"""What figures may be split by, next to `tag:NAME`; the values are columns."""
-
-FORMS = ("tidy", "recode", "squeeze")
-"""What became of a request's texts, from gentle to bold: a squeezed request may be recoded and tidied too."""
-
-STATUSES = ("hit-exact", "hit-semantic", "joined", "miss", "bypass")
 MAX_GROUPS = 200
 MAX_BUCKETS = 1000
 MAX_RECENT = 1000
-
-PRICED = "(cost_usd is not null and baseline_usd is not null)"
-# A client that left cut its own time short: such a row says nothing about how long an answer takes.
-ENDED = "outcome <> 'abandoned'"
-CLIENTS = f"endpoint not in {ERRANDS}"
-# "miss" is whatever went upstream by itself, bypassed requests too; joined ones waited for another's, so they are in
-# neither. Overhead is farthing's own time: the client's waiting that was not the upstream's.
-LATENCIES: Mapping[str, tuple[str, str]] = {
-    "latency": ("latency_ms", f"{ENDED} and {CLIENTS}"),
-    "latency_miss": ("latency_ms", f"{ENDED} and {CLIENTS} and cache in ('miss', 'bypass')"),
-    "latency_hit": ("latency_ms", f"{ENDED} and cache in ('hit-exact', 'hit-semantic')"),
-    "overhead": ("overhead_ms", CLIENTS),
-    "ttft": ("ttft_ms", CLIENTS),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Percentiles:
-    """Exact nearest-rank percentiles of `count` values, in milliseconds; None where there are none."""
-
-    count: int = 0
-    p50: float | None = None
-    p95: float | None = None
-    p99: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Sums:
-    """Counts, tokens and money over some requests. Money: pico-dollars.
-
-    `baseline`, `cost` and `saved` cover the rows where both cost and baseline are known, so that they can be compared;
-    the others are `unpriced`, and what is known of their cost is `cost_unpriced`. `overhead` covers every row where
-    it is known; `overhead_unknown` counts the priced rows where it is not. Token sums leave out rows without a count.
-    `tokens_saved_*`: input tokens that requests of that form were sent without.
-    """
-
-    requests: int = 0
-    cache: Mapping[str, int] = field(default_factory=dict)
-    errors: int = 0
-    abandoned: int = 0
-    unproven: int = 0
-    modelled: int = 0
-    tokens_in_original: int = 0
-    tokens_in_sent: int = 0
-    tokens_in_cached: int = 0
-    tokens_out: int = 0
-    tokens_saved_tidy: int = 0
-    tokens_saved_recode: int = 0
-    tokens_saved_squeeze: int = 0
-    unpriced: int = 0
-    overhead_unknown: int = 0
-    baseline: int = 0
-    cost: int = 0
-    cost_unpriced: int = 0
-    overhead: int = 0
-    saved: Mapping[str, int] = field(default_factory=lambda: dict.fromkeys(CAUSES, 0))
-
-    @property
-    def answered_here(self) -> int:
-        """Requests that caused no upstream call of their own: hits and joined ones."""
-        return sum(self.cache.get(status, 0) for status in ("hit-exact", "hit-semantic", "joined"))
-
-    @property
-    def eligible(self) -> int:
-        """Requests that a cache was allowed to answer: all but the bypassed ones."""
-        return self.requests - self.cache.get("bypass", 0)
-
-    @property
-    def hit_rate_eligible(self) -> float | None:
-        """Hits and joined ones, as a share of the eligible requests."""
-        return self.answered_here / self.eligible if self.eligible else None
-
-    @property
-    def hit_rate_all(self) -> float | None:
-        """Hits and joined ones, as a share of all requests."""
-        return self.answered_here / self.requests if self.requests else None
-
-    @property
-    def has_prices(self) -> bool:
-        """Whether any amount can be named at all: false where every request is of unknown price."""
-        return self.unpriced < self.requests or not self.requests
-
-    @property
-    def saved_total(self) -> int:
-        """The sum of the savings by cause; negative where optimising cost more than it saved."""
-        return sum(self.saved.values())
-
-    @property
-    def net_saving(self) -> int:
-        """What is left of the savings when farthing's own spending is paid."""
-        return self.saved_total - self.overhead
-
-    @property
-    def spent(self) -> int:
-        """What the comparable requests cost, farthing's own spending included."""
-        return self.cost + self.overhead
-
-    @property
-    def unattributed(self) -> int:
-        """Baseline less cost less savings: zero, unless the ledger's rows break their identity."""
-        return self.baseline - self.cost - self.saved_total
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """The figures of one group. `key`: a text for each part of `by`. `times`: see LATENCIES."""
-
-    key: tuple[str, ...]
-    sums: Sums
-    times: Mapping[str, Percentiles]
-
-
-@dataclass(frozen=True, slots=True)
-class Figures:
-    """What happened in [since_s, until_s), in all and by group; dearest groups first, `left_out` of them missing."""
-
-    since_s: float
-    until_s: float
-    by: tuple[str, ...]
-    total: Sums
-    times: Mapping[str, Percentiles]
-    groups: tuple[Group, ...] = ()
-    left_out: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Bucket:
-    """The figures of one slice of time, `length_s` long."""
-
-    start_s: float
-    length_s: float
-    sums: Sums
-    times: Mapping[str, Percentiles]
+GROUP_TIMES = ("latency", "overhead")
+SERIES_TIMES = (*GROUP_TIMES, "upstream")
+NOTHING = Sums(cache=dict.fromkeys(STATUSES, 0))
 
 
 def open_ledger(path: Path) -> sqlite3.Connection:
@@ -198,27 +66,38 @@ def open_ledger(path: Path) -> sqlite3.Connection:
 
 
 def summary(conn: sqlite3.Connection, since_s: float, until_s: float, by: Sequence[str] = ()) -> Figures:
-    """The figures of a span of time, and by group where `by` names any of GROUPS or `tag:NAME`.
+    """The figures of a span of time, and by group where `by` names any of GROUPS, `tag:NAME`, or hour, day or week.
 
-    Raises ValueError for an unknown group. Cost: a few scans and sorts of the span's rows.
+    Where rows are gone the span begins with the roll-up that holds `since_s`. What a roll-up could not keep apart is
+    the group `(others)`. By a unit of time: figures_time.py. Raises ValueError for an unknown group. Cost:
+    figures_read.py.
     """
-    expressions, parameters = group_expressions(by)
-    span = (since_s, until_s)
-    total = sums_by(conn, (), (), span).get((), Sums())
-    times = times_by(conn, tuple(LATENCIES), (), (), span).get((), no_times())
-    if not by:
-        return Figures(since_s, until_s, (), total, times)
-    split = sums_by(conn, expressions, parameters, span)
-    dearest = sorted(split, key=lambda key: (-split[key].baseline, -split[key].requests, key))[:MAX_GROUPS]
-    grouped = times_by(conn, ("latency", "overhead"), expressions, parameters, span)
-    groups = tuple(Group(key, split[key], grouped.get(key, no_times())) for key in dearest)
-    return Figures(since_s, until_s, tuple(by), total, times, groups, len(split) - len(groups))
+    unit = unit_in(by)
+    group_expressions([part for part in by if part != unit])
+    if until_s <= since_s:
+        return Figures(since_s, until_s, tuple(by), NOTHING, no_times())
+    if unit:
+        return over_time(conn, since_s, until_s, by)
+    with snapshot(conn):
+        reading = Reading(conn, Slices(since_s, until_s))
+        total = reading.total.get(("0",), NOTHING)
+        times = reading.times(TIMES, (), [("0",)]).get(("0",), no_times())
+        if not by:
+            return Figures(reading.since_s, until_s, (), total, times)
+        split = {key[1:]: sums for key, sums in reading.sums(by).items()}
+        dearest = sorted(split, key=lambda key: (-split[key].baseline, -split[key].requests, key))[:MAX_GROUPS]
+        grouped = reading.times(GROUP_TIMES, by, [("0", *key) for key in dearest])
+        groups = tuple(Group(key, split[key], grouped.get(("0", *key), no_times())) for key in dearest)
+        return Figures(reading.since_s, until_s, tuple(by), total, times, groups, len(split) - len(groups))
 
 
 def saved_by_form(conn: sqlite3.Connection, since_s: float, until_s: float) -> dict[str, int | None]:
     """What compression saved, in pico-dollars, by the form of the request; None where no price is known of any."""
-    found = sums_by(conn, *group_expressions(("compress",)), (since_s, until_s))
-    known = {form: found[form,] for form in FORMS if (form,) in found}
+    if until_s <= since_s:
+        return {}
+    with snapshot(conn):
+        found = Reading(conn, Slices(since_s, until_s)).sums(("compress",))
+    known = {form: found["0", form] for form in FORMS if ("0", form) in found}
     return {form: sums.saved["compress"] if sums.has_prices else None for form, sums in known.items()}
 
 
@@ -228,15 +107,44 @@ def series(conn: sqlite3.Connection, since_s: float, until_s: float, buckets: in
         raise ValueError(f"buckets must be 1 to {MAX_BUCKETS}, not {buckets}")
     if until_s <= since_s:
         raise ValueError("the span of time is empty: since must be before now")
-    length_s = (until_s - since_s) / buckets
-    # The last slice takes the rounding of the division.
-    expression, parameters = "min(cast((ts - ?) / ? as integer), ?)", (since_s, length_s, buckets - 1)
-    split = sums_by(conn, (expression,), parameters, (since_s, until_s))
-    times = times_by(conn, ("latency", "overhead"), (expression,), parameters, (since_s, until_s))
+    slices = Slices(since_s, until_s, buckets)
+    keys = [(str(i),) for i in range(buckets)]
+    with snapshot(conn):
+        reading = Reading(conn, slices)
+        times = reading.times(SERIES_TIMES, (), keys)
     return tuple(
-        Bucket(since_s + i * length_s, length_s, split.get((str(i),), Sums(cache={})), times.get((str(i),), no_times()))
-        for i in range(buckets)
+        Bucket(
+            since_s + i * slices.length_s,
+            slices.length_s,
+            reading.total.get(key, Sums(cache={})),
+            times.get(key, no_times()),
+        )
+        for i, key in enumerate(keys)
     )
+
+
+class Repeated(NamedTuple):
+    """A prompt that came more than once, or was answered from a cache. `saved_usd`: pico-dollars.
+
+    `at_least`: the counts are lower bounds, from roll-ups (see repeated.py).
+    """
+
+    key_hash: str
+    requests: int
+    hits: int
+    saved_usd: int
+    last_s: float
+    model: str
+    at_least: bool
+
+
+def top_repeated(conn: sqlite3.Connection, since_s: float, until_s: float, limit: int = 50) -> tuple[Repeated, ...]:
+    """The prompts that came most often, at most MAX_RECENT. Over many rows the span is widened to whole hours."""
+    limit = max(0, min(limit, MAX_RECENT))
+    if until_s <= since_s:
+        return ()
+    with snapshot(conn):
+        return tuple(Repeated(*found) for found in Reading(conn, Slices(since_s, until_s)).repeated(limit))
 
 
 def recent(conn: sqlite3.Connection, limit: int = 50) -> tuple[Row, ...]:
@@ -278,132 +186,3 @@ def farthing_since(text: str, now_s: float) -> float:
                 raise ValueError(f"{text!r} is not in the past")
             return moment_s
     raise ValueError(f"{text[:40]!r} is no span of time; write 90m, 24h, 7d, 2w, or a date such as 2026-01-31")
-
-
-def group_expressions(by: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """SQL for each part of `by`, and the parameters it needs. Raises ValueError for a part that isn't known."""
-    expressions: list[str] = []
-    parameters: list[str] = []
-    for part in by:
-        if part.startswith("tag:"):
-            name = part.removeprefix("tag:")
-            if not name or '"' in name or "\\" in name or len(name) > 100:
-                raise ValueError(f"{part[:40]!r} is no tag's name; write tag:team")
-            # A row whose tags are no JSON must not take the whole report with it.
-            expressions.append("cast(case when json_valid(tags) then json_extract(tags, ?) end as text)")
-            parameters.append(f'$."{name}"')
-        elif part in GROUPS:
-            # Ledgers from before names were cut hold whole prompts' worth of model name.
-            expressions.append(f'substr("{GROUPS[part]}", 1, {LONGEST_NAME})')
-        else:
-            raise ValueError(f"can't split by {part[:40]!r}; known: {', '.join(GROUPS)}, tag:NAME")
-    if len(set(by)) != len(by) or len(by) > 4:
-        raise ValueError("split by at most four different things")
-    return tuple(expressions), tuple(parameters)
-
-
-Key = tuple[str, ...]
-Parameters = Sequence[float | str]
-
-
-def sums_by(
-    conn: sqlite3.Connection, groups: Sequence[str], parameters: Parameters, span: tuple[float, float]
-) -> dict[Key, Sums]:
-    """Sums for each value of the group expressions, in one scan; nothing where there are no rows."""
-    counts = {
-        "requests": f"sum({CLIENTS})",
-        "errors": f"sum((outcome = 'failed' or (status >= 400 and {ENDED})) and {CLIENTS})",
-        "abandoned": f"sum(outcome = 'abandoned' and {CLIENTS})",
-        "unproven": "sum(cache = 'hit-semantic' and cache_reason like '%unproven%')",
-        "modelled": "sum(modelled <> 0)",
-        **{
-            name: f"sum(case when {CLIENTS} then {name} end)"
-            for name in ("tokens_in_original", "tokens_in_sent", "tokens_in_cached", "tokens_out")
-        },
-        **{
-            f"tokens_saved_{form}": f"sum(case when compress = '{form}' and {CLIENTS} "
-            "then tokens_in_original - tokens_in_sent end)"
-            for form in FORMS
-        },
-        "unpriced": f"sum(not {PRICED})",
-        "overhead_unknown": f"sum({PRICED} and overhead_usd is null)",
-    }
-    money = {
-        "baseline": f"case when {PRICED} then baseline_usd end",
-        "cost": f"case when {PRICED} then cost_usd end",
-        "cost_unpriced": f"case when not {PRICED} then cost_usd end",
-        "overhead": "overhead_usd",
-        **{cause: f"case when {PRICED} then saved_{cause}_usd end" for cause in CAUSES},
-    }
-    selected = [
-        *groups,
-        *counts.values(),
-        *(f"sum(cache = '{status}' and {CLIENTS})" for status in STATUSES),
-        # In two parts: 64 bits of pico-dollars end at 9.2 million dollars, and SQLite's sum would fail there.
-        *(f"sum(({sql}) / 1000000), sum(({sql}) % 1000000)" for sql in money.values()),
-    ]
-    order = f" group by {', '.join(str(i + 1) for i in range(len(groups)))}" if groups else ""
-    found: dict[Key, Sums] = {}
-    query = f"select {', '.join(selected)} from requests where ts >= ? and ts < ?{order}"
-    for values in conn.execute(query, (*parameters, *span)):
-        key, rest = as_key(values[: len(groups)]), [value or 0 for value in values[len(groups) :]]
-        named = dict(zip(counts, rest, strict=False))
-        by_status = dict(zip(STATUSES, rest[len(counts) :], strict=False))
-        halves = rest[len(counts) + len(STATUSES) :]
-        amounts = {name: halves[2 * i] * 1_000_000 + halves[2 * i + 1] for i, name in enumerate(money)}
-        saved = {cause: amounts.pop(cause) for cause in CAUSES}
-        # NULL and '' are one group, "none"; SQL keeps them apart.
-        new = Sums(**named, cache=by_status, saved=saved, **amounts)
-        found[key] = plus(found[key], new) if key in found else new
-    return found
-
-
-def times_by(
-    conn: sqlite3.Connection,
-    names: Sequence[str],
-    groups: Sequence[str],
-    parameters: Parameters,
-    span: tuple[float, float],
-) -> dict[Key, dict[str, Percentiles]]:
-    """Exact percentiles of each named time, for each value of the group expressions."""
-    keys = [f"g{i}" for i in range(len(groups))]
-    inner = "".join(f"coalesce({sql}, '') as {key}, " for sql, key in zip(groups, keys, strict=True))
-    outer = "".join(f"{key}, " for key in keys)
-    partition = f"partition by {', '.join(keys)}" if keys else ""
-    found: dict[Key, dict[str, Percentiles]] = {}
-    for name in names:
-        column, condition = LATENCIES[name]
-        query = f"""
-            with v as (select {inner}{column} as x from requests
-                       where ts >= ? and ts < ? and {column} is not null and {condition}),
-            r as (select {outer}x, row_number() over (win order by x) as rank, count(*) over win as n
-                  from v window win as ({partition}))
-            select {outer}n, rank, x from r
-            where rank in ((n * 50 + 99) / 100, (n * 95 + 99) / 100, (n * 99 + 99) / 100)"""
-        ranked: dict[Key, tuple[int, dict[int, float]]] = {}
-        for values in conn.execute(query, (*parameters, *span)):
-            n, rank, x = values[len(keys) :]
-            ranked.setdefault(as_key(values[: len(keys)]), (n, {}))[1][rank] = x
-        for key, (n, at) in ranked.items():
-            points = (at[math.ceil(n * percent / 100)] for percent in (50, 95, 99))
-            found.setdefault(key, no_times())[name] = Percentiles(n, *points)
-    return found
-
-
-def no_times() -> dict[str, Percentiles]:
-    """Percentiles of nothing."""
-    return {name: Percentiles() for name in LATENCIES}
-
-
-def as_key(values: Sequence[object]) -> Key:
-    """Group values as texts; NULL is the empty text."""
-    return tuple("" if value is None else str(value) for value in values)
-
-
-def plus(a: Sums, b: Sums) -> Sums:
-    """Two sums as one."""
-    added: dict[str, object] = {}
-    for name in Sums.__dataclass_fields__:
-        x, y = getattr(a, name), getattr(b, name)
-        added[name] = {key: x.get(key, 0) + y.get(key, 0) for key in {**x, **y}} if isinstance(x, Mapping) else x + y
-    return Sums(**added)  # type: ignore[arg-type]

@@ -11,6 +11,7 @@ from farthing.cache.store import StoreStats
 from farthing.proxy import spend_admin
 from farthing.proxy.capture_admin import gauges as capture_gauges
 from farthing.proxy.otlp import Otlp
+from farthing.proxy.pool_admin import gauges as replica_gauges
 from farthing.proxy.semantic_admin import MOST_ROUTES
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def gauges(services: Services, store: StoreStats | None) -> dict[str, float]:
     }
     if store is not None:
         found |= {"store_entries": store.entries, "store_bytes": store.bytes}
-    found |= capture_gauges(held.capture) | _drift(held)
+    found |= capture_gauges(held.capture) | _drift(held) | replica_gauges(services)
     return found | _spend(services) | _near_duplicates(services) | _telemetry(held.otlp)
 
 

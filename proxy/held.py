@@ -107,6 +107,7 @@ async def open_state(config: Config, clock: Clock, randomness: Randomness, stack
             flush_ms=config.ledger.flush_ms,
             buffer_rows=config.ledger.buffer_rows,
             jsonl=config.ledger.jsonl,
+            keep_days=config.ledger.keep_days,
             on_rows=metrics.observe if otlp is None else told((metrics.observe, otlp.observe)),
         )
         stack.callback(ledger.close)

@@ -10,12 +10,13 @@ from typing import Any
 
 from farthing.proxy.account import dollars
 from farthing.proxy.attribute import attribute_hit
-from farthing.proxy.counterfactual import Counterfactual, Would
+from farthing.proxy.counterfactual import Counterfactual
 from farthing.proxy.exchange import Exchange
 from farthing.proxy.prices import RateCard
 from farthing.proxy.prompt_trail import Trail
 from farthing.proxy.provider_reads import World
 from farthing.proxy.usage import Usage
+from farthing.proxy.would import Would
 
 __all__ = ["Again", "again_of"]
 

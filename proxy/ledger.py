@@ -31,6 +31,7 @@ from farthing.proxy.ledger_file import (
     move_aside,
     washed,
 )
+from farthing.proxy.ledger_upkeep import Upkeep
 from farthing.proxy.row import Row
 
 __all__ = ["Ledger"]
@@ -45,7 +46,8 @@ class Ledger:
 
     `flush_ms`: the longest that a row waits. `buffer_rows`: the most that wait for the disk, and the most that may come
     between two flushes; beyond it rows are dropped (the oldest, or the new one) and counted. `jsonl`: a file to which
-    each row is appended as well; what it doesn't take is not tried again. `on_rows`: called from the writer's thread
+    each row is appended as well; what it doesn't take is not tried again. `keep_days`: how long rows are kept, beside
+    roll-ups that stay (ledger_upkeep.py); 0: for ever. `on_rows`: called from the writer's thread
     with each batch, once for every row that got into the buffer, whether or not the disk works.
 
     Opening never fails: a damaged file is moved aside (`NAME.corrupt-MILLISECONDS.db`), one of another schema likewise
@@ -60,6 +62,7 @@ class Ledger:
         flush_ms: float = 50.0,
         buffer_rows: int = 10_000,
         jsonl: Path | None = None,
+        keep_days: int = 0,
         on_rows: Callable[[list[Row]], None] | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -69,6 +72,7 @@ class Ledger:
         self._lines = Lines(jsonl) if jsonl is not None else None
         self._on_rows = on_rows
         self._clock = clock or SystemClock()
+        self._upkeep = Upkeep(keep_days, self._clock)
         self._log = structlog.get_logger("farthing.ledger")
         self._conn: sqlite3.Connection | None = None
         self._works = True
@@ -160,6 +164,8 @@ class Ledger:
             with self._round:
                 self._done = asked
                 self._round.notify_all()
+            if self._works and self._conn is not None and not self._closing:
+                self._keep_up(self._conn, waiting=len(self._fresh))
             tries += ending
             if ending and not self._fresh and (not self._kept or tries > _LAST_TRIES):
                 break
@@ -197,6 +203,7 @@ class Ledger:
             while self._kept:
                 count = min(len(self._kept), _BATCH_ROWS)
                 self._insert(conn, [self._kept[i] for i in range(count)])
+                self._upkeep.written(count)
                 for _ in range(count):
                     self._kept.popleft()
         except Exception as error:  # noqa: BLE001 - whatever it is, the thread must live
@@ -205,6 +212,12 @@ class Ledger:
         if not self._works:
             self._works = True
             self._log.info("ledger_recovered", path=str(self.path), dropped=self.dropped)
+
+    def _keep_up(self, conn: sqlite3.Connection, waiting: int) -> None:
+        try:
+            self._upkeep.step(conn, waiting)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the thread must live
+            self._fail(error)
 
     def _insert(self, conn: sqlite3.Connection, rows: list[Row]) -> None:
         """All rows in one transaction; where one of them can't be stored, the others are all the same."""
@@ -246,7 +259,7 @@ class Ledger:
         """Open the file, after moving aside one that isn't a sound ledger. Raises sqlite3.Error, OSError."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            self._conn = connect(self.path, whole=self._suspect)
+            self._conn, lost = connect(self.path, whole=self._suspect)
         except sqlite3.DatabaseError as error:
             if not is_corrupt(error):
                 raise
@@ -259,6 +272,12 @@ class Ledger:
                 error=str(error),
                 meaning="a new ledger is begun; reports and budgets no longer see what the old one holds",
             )
-            self._conn = connect(self.path, whole=False)
+            self._conn, lost = connect(self.path, whole=False)
         self._suspect = False
+        if lost:
+            self._log.error(
+                "ledger_rollups_lost",
+                path=str(self.path),
+                meaning="roll-ups are made anew from the rows that are kept; figures of older days are gone",
+            )
         return self._conn

@@ -1,6 +1,8 @@
-"""The ledger's files: a SQLite table with exactly the row's columns, and JSON lines. No threads, no log.
+"""The ledger's files: a SQLite table with exactly the row's columns beside its roll-ups, and JSON lines. No threads, no
+log.
 
-Rules of this file: a file that isn't a sound ledger is never deleted, only renamed.
+Rules of this file: a file that isn't a sound ledger is never deleted, only renamed; a ledger of an older schema is
+brought up to date where it is.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from typing import Any, get_args, get_type_hints
 
 import orjson
 
+from farthing.proxy import rollup_tables
 from farthing.proxy.row import COLUMNS, Row
 
 __all__ = [
@@ -28,7 +31,8 @@ __all__ = [
     "washed",
 ]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 3
+# 1 had no roll-ups; 2, never released, had none by the minute.
 
 INSERT = f"insert into requests values ({', '.join('?' * len(COLUMNS))})"
 # What SQLite raises for a row that it can't hold, rather than for a disk that it can't write.
@@ -50,16 +54,19 @@ class OtherSchema(sqlite3.DatabaseError):
     """A sound database that isn't this version's ledger."""
 
 
-def connect(path: Path, *, whole: bool) -> sqlite3.Connection:
+def connect(path: Path, *, whole: bool) -> tuple[sqlite3.Connection, bool]:
     """A connection to a sound ledger, made where there is none; `whole`: check all of it, however large.
 
-    Raises sqlite3.Error.
+    Second: whether roll-ups that had been made are gone, and are made anew from the rows. Raises sqlite3.Error.
     """
+    size_bytes = path.stat().st_size if path.exists() else 0
     conn = sqlite3.connect(path, timeout=_LOCK_WAIT_S, isolation_level=None, check_same_thread=False)
     try:
+        if not size_bytes:
+            conn.execute("pragma auto_vacuum=incremental")  # so that removed rows give their space back
         conn.execute("pragma journal_mode=wal")
         conn.execute("pragma synchronous=normal")
-        if whole or path.stat().st_size <= _CHECKED_BYTES:
+        if whole or size_bytes <= _CHECKED_BYTES:
             verdict = conn.execute("pragma quick_check(1)").fetchone()[0]
             if verdict != "ok":
                 error = sqlite3.DatabaseError(verdict)
@@ -71,11 +78,17 @@ def connect(path: Path, *, whole: bool) -> sqlite3.Connection:
             _create(conn)
         elif found != COLUMNS:
             raise OtherSchema(f"its table has {len(found)} columns that aren't the {len(COLUMNS)} of this version")
+        lost = _with_rollups(conn)
         conn.execute("commit")
+        if 0 < size_bytes <= _CHECKED_BYTES and conn.execute("pragma auto_vacuum").fetchone()[0] == 0:
+            # A file of schema 1. Where others read it now, or it is large, it stays: its unused pages are used again.
+            with suppress(sqlite3.Error):
+                conn.execute("pragma auto_vacuum=incremental")
+                conn.execute("vacuum")
     except BaseException:
         conn.close()
         raise
-    return conn
+    return conn, lost
 
 
 def _create(conn: sqlite3.Connection) -> None:
@@ -87,8 +100,25 @@ def _create(conn: sqlite3.Connection) -> None:
     conn.execute(f"create table requests ({', '.join(columns)})")
     conn.execute("create index requests_ts on requests (ts)")
     conn.execute("create index requests_id on requests (id)")
+
+
+def _with_rollups(conn: sqlite3.Connection) -> bool:
+    """See that the roll-ups' tables are there; whether they had been, and aren't."""
+    names = {name for (name,) in conn.execute("select name from sqlite_master where type = 'table'")}
     conn.execute("create table if not exists meta (key text primary key, value text not null)")
-    conn.execute("insert or replace into meta values ('schema', ?)", (str(SCHEMA_VERSION),))
+    told = conn.execute("select value from meta where key = 'schema'").fetchone()
+    schema = int(told[0]) if told else 1
+    if schema > SCHEMA_VERSION:
+        raise OtherSchema(f"its schema is {schema}, this version knows {SCHEMA_VERSION}")
+    lost = False
+    if schema < SCHEMA_VERSION or not {*rollup_tables.TABLES} <= names:
+        lost = conn.execute("select 1 from meta where key = 'rolled' and value > '0'").fetchone() is not None
+        for table in rollup_tables.TABLES:
+            conn.execute(f"drop table if exists {table}")
+        rollup_tables.create(conn)
+        for mark, value in (("rolled", 0), ("rolled_id", ""), ("swept_s", 0), ("schema", SCHEMA_VERSION)):
+            rollup_tables.set_mark(conn, mark, value)
+    return lost
 
 
 def is_corrupt(error: Exception) -> bool:

@@ -20,7 +20,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from farthing.proxy.exchange import CacheStatus, Endpoint, Outcome
-from farthing.proxy.figures import CAUSES
+from farthing.proxy.figures_values import CAUSES
 from farthing.proxy.histogram import BatchHistogram
 from farthing.proxy.row import ERRANDS, Row
 from farthing.proxy.version import version
@@ -90,6 +90,10 @@ LABELLED_GAUGES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     ),
     "budget_limit_usd": ("What a budget allows each of its subjects in its window, in dollars.", ("budget",)),
     "budget_spent_usd": ("What the subject that spent most has spent of it in this window, in dollars.", ("budget",)),
+    "replica_healthy": ("1 while a replica's circuit is closed and its probes are well.", ("upstream", "replica")),
+    "replica_circuit_open": ("1 while a replica is left out because it failed.", ("upstream", "replica")),
+    "replica_draining": ("1 while a replica gets no more requests on purpose.", ("upstream", "replica")),
+    "replica_in_flight": ("Requests under way at a replica.", ("upstream", "replica")),
     "usage_drift_alarm": ("1 while that is more than 2 % for a model whose tokenizer is ours.", ("model",)),
 }
 STAGE_ERRORS = "stage_errors:"

@@ -5,8 +5,9 @@ Rules of this file:
 2. A prefix ends where a turn or a block ends and, within a long text, every PIECE_CHARS characters. A difference inside
    of a piece so hides at most that much of what two prompts share.
 3. Cache marks are no content: they wander from turn to turn while the prefix stays the same.
-4. Keys are Python's own salted hashes of 64 bits, chained: they live in this process's memory only, and what hangs on
-   them is an estimate. Measured, they cost a quarter of what BLAKE2b does.
+4. Keys are hashes of 64 bits, chained; what hangs on them is an estimate. In a proxy they are Python's own salted
+   ones, which live in this process's memory only and cost a quarter of what BLAKE2b does; `lasting` ones are the same
+   in every process.
 
 Sources: OpenAI, "Prompt caching" (exact prefixes, tools and schemas among them); Anthropic API reference, "Prompt
 caching" (tools, then system, then messages; tool choice and thinking change the messages' part only).
@@ -14,14 +15,15 @@ caching" (tools, then system, then messages; tool choice and thinking change the
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Sequence
+from hashlib import blake2b
 from typing import Any, NamedTuple
 
 import orjson
 
 from farthing.compress.provider_cache import Kind, ProviderCache
 
-__all__ = ["PIECE_CHARS", "Trail", "trail_of"]
+__all__ = ["PIECE_CHARS", "Trail", "lasting", "trail_of"]
 
 PIECE_CHARS = 512
 """About 128 tokens of English, which is the step in which OpenAI counts reads."""
@@ -31,6 +33,7 @@ _MARKS = ("cache_control", "prompt_cache_breakpoint")
 _TURNS = {"chat": "messages", "messages": "messages", "responses": "input"}
 _TEXTS = ("text", "input_text", "output_text")
 _HOUR_S, _DAY_S = 3600.0, 86_400.0
+Hashed = Callable[[tuple[int | str | bytes, ...]], int]
 
 
 class Mark(NamedTuple):
@@ -44,23 +47,39 @@ class Trail(NamedTuple):
     """`keys`: of the prefixes, each longer than the one before. `ends`: their lengths, in characters. `ttl_s`: how long
     what is cached of it is kept. `marks`: where the request says what is cached; None where the provider does."""
 
-    keys: list[int]
-    ends: list[int]
+    keys: Sequence[int]
+    ends: Sequence[int]
     cache: ProviderCache
     ttl_s: float
     marks: list[Mark] | None = None
 
 
-def trail_of(endpoint: str, payload: dict[str, Any], cache: ProviderCache, scope: Hashable) -> Trail | None:
+def lasting(parts: tuple[int | str | bytes, ...]) -> int:
+    """A hash of 64 bits, signed, that is the same in every process and every run."""
+    made = blake2b(digest_size=8)
+    for part in parts:
+        if isinstance(part, int):
+            raw = part.to_bytes(8, "little", signed=True)
+        else:
+            raw = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
+            made.update(len(raw).to_bytes(8, "little"))
+        made.update(raw)
+    return int.from_bytes(made.digest(), "little", signed=True)
+
+
+def trail_of(
+    endpoint: str, payload: dict[str, Any], cache: ProviderCache, scope: tuple[str, ...], hashed: Hashed = hash
+) -> Trail | None:
     """The prompt's trail; None where it has none: an endpoint without prompts, or nested too deep.
 
-    `scope`: whose cache it is, and for which model. Cost: linear in the bytes, 0.5 microseconds a kilobyte.
+    `scope`: whose cache it is, and for which model. `hashed`: `hash`, or `lasting`. Cost: linear in the bytes, 0.5
+    microseconds a kilobyte with `hash`.
     """
     if cache.kind is Kind.NONE:
         return None
     options = payload.get("prompt_cache_options")
     by_marks = cache.kind is Kind.EXPLICIT or (isinstance(options, dict) and options.get("mode") == "explicit")
-    walk = _Walk(hash(scope), cache.ttl_s if by_marks else None)
+    walk = _Walk(hashed, hashed(scope), cache.ttl_s if by_marks else None)
     try:
         if endpoint == "completions":
             prompt = payload.get("prompt")
@@ -87,9 +106,10 @@ def trail_of(endpoint: str, payload: dict[str, Any], cache: ProviderCache, scope
 class _Walk:
     """The chain as it grows. `mark_s`: how long a mark of no length lasts; None where marks mean nothing."""
 
-    __slots__ = ("_chars", "_key", "_mark_s", "ends", "keys", "marks")
+    __slots__ = ("_chars", "_hashed", "_key", "_mark_s", "ends", "keys", "marks")
 
-    def __init__(self, key: int, mark_s: float | None) -> None:
+    def __init__(self, hashed: Hashed, key: int, mark_s: float | None) -> None:
+        self._hashed = hashed
         self._key, self._chars, self._mark_s = key, 0, mark_s
         self.keys: list[int] = []
         self.ends: list[int] = []
@@ -97,12 +117,12 @@ class _Walk:
 
     def text(self, text: str) -> None:
         """A text that one can be a part of another; where marks say what is cached, only ends count."""
-        key, chars, keys, ends = self._key, self._chars, self.keys, self.ends
+        key, chars, keys, ends, hashed = self._key, self._chars, self.keys, self.ends, self._hashed
         step = PIECE_CHARS if self._mark_s is None else len(text) or 1
         for at in range(0, len(text), step):
             piece = text[at : at + step]
             chars += len(piece)
-            key = hash((key, piece))
+            key = hashed((key, piece))
             keys.append(key)
             ends.append(chars)
         self._key, self._chars = key, chars
@@ -111,13 +131,13 @@ class _Walk:
         """Something that is the same or another."""
         raw = _plain(value)
         self._chars += min(len(raw), most_chars)
-        self._key = hash((self._key, raw))
+        self._key = self._hashed((self._key, raw))
         self.keys.append(self._key)
         self.ends.append(self._chars)
 
     def within(self, name: str) -> None:
         """What follows belongs to this."""
-        self._key = hash((self._key, name))
+        self._key = self._hashed((self._key, name))
         self._chars += len(name)
 
     def mark(self, said: Any) -> None:

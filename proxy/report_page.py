@@ -1,36 +1,41 @@
-"""The report as one self-contained HTML page: no script, no link, light and dark. No IO.
+"""The report as one self-contained HTML page: no script, no link, light and dark, fit to print. No IO.
 
 Everything that came from the ledger goes through `text`.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from html import escape
 
 from farthing.proxy.figures import Figures
-from farthing.proxy.report import (
+from farthing.proxy.report_charts import CHART_STYLE, latency, savings, spending
+from farthing.proxy.report_compare import Change, changes
+from farthing.proxy.report_sentence import forecast_text, headline, mending, peak_lines, report_notes
+from farthing.proxy.report_text import (
     CAUSE_NAMES,
+    CHANGE_HEAD,
+    PEAK_HEAD,
     TIME_HEAD,
+    change_cells,
     disarmed,
     group_money,
     group_name,
-    headline,
     is_loss,
     iso,
     label,
     milliseconds,
     money,
     named_times,
-    notes,
     percentile_cells,
     rate,
     span,
 )
+from farthing.proxy.report_values import Report
 
-__all__ = ["page"]
+__all__ = ["STYLE", "cells", "listed", "page", "section", "text"]
 
-# The causes' colours are Okabe and Ito's, which colour-blind readers can tell apart.
 STYLE = """
 :root { color-scheme: light dark; --ink: #1d2129; --soft: #59616e; --paper: #fbfaf7; --card: #fff; --line: #e4e1d8;
   --good: #00684f; --warn: #8a4b00; --bar: #0072b2; --minus: #b3261e; }
@@ -54,31 +59,129 @@ td.bar div.minus { background: var(--minus); }
 """
 
 
-def page(figures: Figures) -> str:
+REPEATED_HEAD = ("key_hash", "model", "requests", "answered here", "saved")
+_MORE_STYLE = """
+body { max-width: 64rem; } h1 { margin: .3rem 0 .6rem; } .brand { color: var(--soft); margin: 0; font-size: .85rem; }
+.lead { font-size: 1.05rem; margin: .2rem 0; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: .7rem; margin: 1.2rem 0; }
+.tile { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: .7rem .9rem; }
+.tile b { display: block; font-size: 1.35rem; font-weight: 600; } .tile span { color: var(--soft); font-size: .85rem; }
+.tile .change { display: block; min-height: 1.3em; } .change.minus { color: var(--minus); }
+.change.good { color: var(--good); } pre { overflow-x: auto; padding: .7rem .9rem; background: var(--card);
+  border: 1px solid var(--line); border-radius: 10px; } code { font-size: .9em; }
+@media (max-width: 30rem) { .tiles { grid-template-columns: 1fr 1fr; } h1 { font-size: 1.25rem; } }
+@media print { body { padding: 0; font-size: 11pt; } section, .tiles, .chart { break-inside: avoid; }
+  .scroll { overflow: visible; border-radius: 0; } :root { color-scheme: light; } @page { margin: 15mm; } }
+"""
+
+
+def page(report: Report) -> str:
     """The whole document."""
-    total = figures.total
-    parts = [f"<h1>{text(headline(figures))}</h1>"]
-    parts.append(f'<p class="when">{iso(figures.since_s)} to {iso(figures.until_s)}, times in UTC</p>')
-    if total.requests:
-        parts.append(listed(notes(figures)))
-        parts.append(section("Saved by cause", (), causes(figures)))
-        parts.append(section("Requests and hit rates", (), cells(requests(figures))))
-        parts.append(
-            section("Time", TIME_HEAD, cells((name, *percentile_cells(t)) for name, t in named_times(figures)))
-        )
-    if figures.groups:
-        head = (", ".join(figures.by), "requests", "spent", "net saved", "baseline", "hit rate", "p95 ms", "unpriced")
-        parts.append(section(f"By {', '.join(figures.by)}", head, cells(groups(figures))))
+    figures = report.figures
+    said = headline(figures)
+    first, _, rest = said.partition(". ") if figures.total.has_prices and figures.total.requests else (said, "", "")
+    parts = [
+        f'<p class="brand">farthing report · {day(figures.since_s)} to {day(figures.until_s)}, times in UTC</p>',
+        f"<h1>{text(first + '.' * bool(rest))}</h1>",
+        f'<p class="lead">{text(rest)}</p>' if rest else "",
+    ]
+    if figures.total.requests:
+        parts += body(report)
     title = f"farthing: {span(figures)} to {iso(figures.until_s)[:10]}"
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
-        f"<title>{text(title)}</title><style>{STYLE}</style></head><body>\n"
-        + "\n".join(parts)
+        f"<title>{text(title)}</title><style>{STYLE}{CHART_STYLE}{_MORE_STYLE}</style></head><body>\n"
+        + "\n".join(part for part in parts if part)
         + "\n<footer><p>Net saving is the sum of the savings less farthing's own spending. Hit rate: hits and joined "
-        "requests as a share of the eligible ones.</p></footer>\n</body></html>\n"
+        "requests as a share of the eligible ones. Spent and baseline cover the requests whose price is known.</p>"
+        "</footer>\n</body></html>\n"
     )
+
+
+def body(report: Report) -> Iterable[str]:
+    """What follows the sentence."""
+    figures = report.figures
+    compared = changes(figures, report.before or figures)
+    yield tiles(compared, known=report.before is not None)
+    yield titled(f"Spent, and what it would have been, by {report.unit}", spending(report.stretches, report.unit))
+    yield titled(f"Saved by cause, by {report.unit}", savings(report.stretches, report.unit))
+    yield section("Saved by cause", (), causes(figures))
+    yield titled("Before you rely on these figures", listed(report_notes(report)))
+    if report.before is not None:
+        yield section(f"Against the {span(figures)} before", CHANGE_HEAD, map(compared_line, compared))
+    if report.forecast is not None:
+        yield titled("This month", f"<p>{text(forecast_text(report.forecast))}</p>")
+    yield section("Peak hour against the average hour", PEAK_HEAD, cells(peak_lines(report)))
+    if figures.groups:
+        by = ", ".join(figures.by)
+        head = (by, "requests", "spent", "net saved", "baseline", "hit rate", "p95 ms", "unpriced")
+        yield section(f"By {by}", head, cells(groups(figures)))
+    yield section("Requests and hit rates", (), cells(requests(figures)))
+    yield titled("Latency", latency(figures))
+    yield section("Time", TIME_HEAD, cells((name, *percentile_cells(t)) for name, t in named_times(figures)))
+    yield lacking(report)
+    yield section("Prompts that came most often", REPEATED_HEAD, cells(repeated(report)))
+
+
+def tiles(compared: Sequence[Change], *, known: bool) -> str:
+    """The figures that a reader looks for first, each with its change where one is known."""
+    shown = ("spent", "baseline", "net_saving", "hit_rate", "spent_per_1000", "latency_miss_p95")
+    made = []
+    for change in (each for each in compared if each.key in shown):
+        now, before, moved, share = change_cells(change)
+        unit = " ms" if change.kind == "ms" and change.now is not None else ""
+        kind = " minus" if is_loss(now) else ""
+        told = f"{change.arrow} {share or moved.removeprefix(change.arrow).strip()}, was {before}"
+        made.append(
+            f'<div class="tile"><span>{text(change.name)}</span><b class="{kind.strip()}">{text(now + unit)}</b>'
+            + (f'<span class="change {better(change)}">{text(told)}</span>' if known else "")
+            + "</div>"
+        )
+    return f'<div class="tiles">{"".join(made)}</div>'
+
+
+def compared_line(change: Change) -> str:
+    """A line of the comparison; what got worse in the colour of losses."""
+    now, before, moved, share = change_cells(change)
+    coloured = "".join(f'<td class="change {better(change)}">{text(each)}</td>' for each in (moved, share))
+    return f"<tr><td>{text(change.name)}</td>{cell(now)}{cell(before)}{coloured}</tr>"
+
+
+def better(change: Change) -> str:
+    """The class of a change."""
+    return "minus" if change.worse else "good" if change.better and change.delta else ""
+
+
+def lacking(report: Report) -> str:
+    """The models without a price, and how to give them one."""
+    if not report.lacking:
+        return ""
+    rows = [(disarmed(each.model) or "(none)", f"{each.rows:,}") for each in report.lacking]
+    if report.lacking_left_out:
+        rows.append((f"and {report.lacking_left_out:,} more", ""))
+    told, *toml = mending(report.lacking)
+    table = section("Without a price", ("model", "requests"), cells(rows))
+    marked = re.sub("`(.+?)`", r"<code>\1</code>", text(told))
+    return f"{table}<p>{marked}</p><pre><code>{chr(10).join(map(text, toml))}</code></pre>"
+
+
+def repeated(report: Report) -> Iterable[Sequence[str]]:
+    """A line for each prompt that came again."""
+    for each in report.repeated:
+        least = "≥ " if each.at_least else ""
+        yield each.key_hash[:12], each.model, f"{least}{each.requests:,}", f"{each.hits:,}", money(each.saved)
+
+
+def titled(title: str, inside: str) -> str:
+    """A heading, and what stands under it, where there is anything."""
+    return f"<section><h2>{text(title)}</h2>{inside}</section>" if inside else ""
+
+
+def day(moment_s: float) -> str:
+    """The moment to the minute."""
+    return iso(moment_s)[:16].replace("T", " ")
 
 
 def causes(figures: Figures) -> Iterable[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,7 @@ from farthing.proxy.text import normalise
 if TYPE_CHECKING:
     from farthing.proxy.build import Services
 
-__all__ = ["MOST_ROUTES", "explain", "lately", "needs", "rate", "routes", "shown"]
+__all__ = ["MOST_ROUTES", "explain", "lately", "needs", "rate", "routes", "shown", "texts"]
 
 MOST_ROUTES = 200
 _FIELDS = tuple(field.name for field in fields(RouteState))
@@ -145,6 +145,14 @@ def _columns(slots: list[tuple[float, int, int]]) -> dict[str, list[float]]:
     return {name: [slot[at] for slot in slots] for at, name in enumerate(("start_s", "looked", "served"))}
 
 
+async def texts(services: Services, entry_keys: Sequence[str]) -> Mapping[str, str]:
+    """The prompts behind keys, as far as near-duplicates know them and `semantic.show_texts` lets them be shown."""
+    thread = services.thread
+    if not services.config.semantic.show_texts or thread is None or not thread.loaded:
+        return {}
+    return await thread.run(lambda cache: cache.texts(entry_keys))
+
+
 async def explain(services: Services, asked: dict[str, Any]) -> dict[str, Any]:
     """The nearest entries to a request, their signals, and what the policy says of the best one.
 
@@ -157,7 +165,7 @@ async def explain(services: Services, asked: dict[str, Any]) -> dict[str, Any]:
         raise ClientFault('the request must look like {"body": {...}}', param="body")
     tenant = services.admit.tenants.identify(wire.credential(headers)).tenant
     controls = wire.controls(CIMultiDictProxy(headers))
-    place = neighbourhood(Scope(tenant, endpoint, path, services.config.upstream.url, headers, controls), body)
+    place = neighbourhood(Scope(tenant, endpoint, path, services.config.upstream.identity, headers, controls), body)
     if isinstance(place, str):
         return {"verdict": place, "nearest": []}
     thread = services.thread

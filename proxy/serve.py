@@ -15,7 +15,7 @@ from rich.table import Table
 
 from farthing.proxy import state
 from farthing.proxy.app import Running, running
-from farthing.proxy.config import Config, effective, is_loopback, mask_url
+from farthing.proxy.config import Config, is_loopback, mask_url
 from farthing.proxy.config_spend import budgets_of, rates_of
 from farthing.proxy.spend_admin import limits_in_words
 
@@ -115,7 +115,8 @@ def banner(config: Config, url: str, console: Console) -> None:
         ("listening", f"[bold]{url}/v1[/]   (set your client's base_url to this)"),
         (
             "upstream",
-            escape(mask_url(config.upstream.url)) + ("  [yellow](simulated)[/]" if _simulated(config) else ""),
+            escape(", ".join(map(mask_url, config.upstream.bases)))
+            + ("  [yellow](simulated)[/]" if _simulated(config) else ""),
         ),
         (
             "exact cache",
@@ -131,11 +132,10 @@ def banner(config: Config, url: str, console: Console) -> None:
     if console.is_terminal:
         console.print("[bold]farthing[/]", lines, sep="\n")
     else:
-        shown = effective(config)
         log.info(
             "listening",
             url=f"{url}/v1",
-            upstream=shown["upstream"]["url"],
+            upstream=", ".join(map(mask_url, config.upstream.bases)),
             simulated=_simulated(config),
             cache=config.cache.mode,
             semantic=config.semantic.shown,

@@ -7,6 +7,7 @@ happens; after the first byte a failure becomes a stream's error event or a cut 
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 from collections.abc import Mapping
 from functools import partial
@@ -21,6 +22,7 @@ from farthing.cache.flight import CutOff, Reader
 from farthing.cache.stage_exact import OFF_LOOP_BYTES
 from farthing.proxy import whole
 from farthing.proxy.account import Account
+from farthing.proxy.adapt_errors import message_error
 from farthing.proxy.aliases_answer import answered, without_theirs
 from farthing.proxy.body import IncomingBody
 from farthing.proxy.clock import Clock, Randomness, new_id
@@ -33,6 +35,7 @@ from farthing.proxy.pipeline import Pipeline
 from farthing.proxy.repeat import Repeats
 from farthing.proxy.tasks import TaskGroup
 from farthing.proxy.traces import Traces
+from farthing.proxy.wire import endpoint_of
 
 __all__ = ["Relay"]
 
@@ -40,6 +43,7 @@ log = structlog.get_logger("farthing.server")
 
 _REPLACED = {"content-length", "cache-status"}  # farthing's own stand in their place
 _FRAMED = {"Content-Length", "Content-Encoding"}  # nothing can be appended to such a body
+_FAILED = "farthing failed on this request"
 _COUNTS_USAGE = (Endpoint.CHAT, Endpoint.COMPLETIONS)
 _NULL_USAGE = re.compile(rb',\s*"usage"\s*:\s*null')
 
@@ -284,20 +288,22 @@ class Relay:
         return response
 
     async def _refuse(self, request: web.BaseRequest, ex: Exchange, fault: FarthingError) -> web.StreamResponse:
-        """An error of our own, in the OpenAI shape."""
+        """An error of our own, in the OpenAI shape; for a call of Anthropic's messages in theirs."""
         ex.outcome, ex.error = Outcome.FAILED, str(fault)
         headers: CIMultiDict[str] = CIMultiDict({"Content-Type": "application/json"})
+        if isinstance(fault, ClientFault | UpstreamFault) and fault.retry_after_s is not None:
+            headers["Retry-After"] = str(max(1, math.ceil(fault.retry_after_s)))
         if isinstance(fault, ClientFault):
             status, body = fault.status, error_body(fault.message, kind=fault.kind, code=fault.code, param=fault.param)
-            if fault.retry_after_s is not None:
-                headers["Retry-After"] = str(max(1, int(fault.retry_after_s)))
         elif isinstance(fault, UpstreamFault):
             status, body = (
                 fault.status,
                 error_body(fault.message, kind="upstream_error", code=f"upstream_{fault.phase}"),
             )
         else:
-            status, body = 500, error_body("farthing failed on this request", kind="proxy_error", code="internal")
+            status, body = 500, error_body(_FAILED, kind="proxy_error", code="internal")
+        if endpoint_of(ex.original.method, ex.original.path) is Endpoint.MESSAGES:
+            body = message_error(status, str(fault) if isinstance(fault, ClientFault | UpstreamFault) else _FAILED)
         if ex.cache is CacheStatus.MISS and ex.call is None:
             ex.cache = CacheStatus.BYPASS if isinstance(fault, ClientFault) and fault.code != "not_cached" else ex.cache
         return await self._send(request, ex, status, headers, body)

@@ -1,10 +1,10 @@
 """An upstream that speaks OpenAI's API and invents its answers: where no model is installed, and in tests.
 
-Rules of this file: it never passes for a model. Its model is called `simulated-1`, every free answer begins with
-"[simulated]" and every response carries `x-simulated: 1`. A grammar that allows one of some words (llama.cpp's, as
-`root ::= "a" | "b"`) gets one of them: of two the last, of more one by the message's hash. The same request gives the
-same answer, always. Its tokens are words and punctuation marks, counted alike for prompts and answers; no model's
-tokenizer.
+Rules of this file: it never passes for a model. Its model is called `simulated-1`, or as it was asked for where that
+begins with `simulated-`; every free answer begins with "[simulated]" and every response carries `x-simulated: 1`. A
+grammar that allows one of some words (llama.cpp's, as `root ::= "a" | "b"`) gets one of them: of two the last, of more
+one by the message's hash. The same request gives the same answer, always. Its tokens are words and punctuation marks,
+counted alike for prompts and answers; no model's tokenizer.
 
     python -m farthing.proxy.simulated --port 9000
 """
@@ -67,6 +67,11 @@ def answer(messages: Sequence[dict[str, Any]], max_tokens: int) -> tuple[list[st
     opening, advice = OPENINGS[digest[0] % len(OPENINGS)], ADVICE[digest[1] % len(ADVICE)]
     cut = tokens(f"[simulated] {opening}. About “{question[:60]}”: {advice} (case {digest[2:4].hex()}).")
     return cut[:max_tokens], len(cut) <= max_tokens
+
+
+def named(asked: object) -> str:
+    """What the model calls itself."""
+    return asked if isinstance(asked, str) and asked.startswith("simulated-") else MODEL
 
 
 def chosen(grammar: object, text: str) -> str | None:
@@ -132,7 +137,7 @@ class Simulated:
         head = {
             "id": f"chatcmpl-sim-{hashlib.sha256(orjson.dumps(messages)).hexdigest()[:12]}",
             "created": CREATED_S,
-            "model": MODEL,
+            "model": named(body.get("model")),
         }
         await asyncio.sleep(self._pace.prefill_ms / 1000)
         if body.get("stream"):
@@ -185,7 +190,7 @@ class Simulated:
             rows.append({"object": "embedding", "index": index, "embedding": vector})
         prompt = sum(len(tokens(text)) for text in texts)
         usage = {"prompt_tokens": prompt, "total_tokens": prompt}
-        return json_response({"object": "list", "data": rows, "model": MODEL, "usage": usage})
+        return json_response({"object": "list", "data": rows, "model": named(body.get("model")), "usage": usage})
 
     async def models(self, request: web.Request) -> web.StreamResponse:
         """The one model."""

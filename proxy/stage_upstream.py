@@ -1,24 +1,28 @@
 """The upstream stage: one attempt or more; the answer is written to the exchange's sink as it arrives.
 
-The only stage that opens sockets, by way of `Connections`.
+The only stage that opens sockets, by way of the pool's `Connections`: each attempt leases a seat, one where this
+request has not failed yet if there is such a one.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
-from urllib.parse import urlsplit
+from functools import lru_cache, partial
+from typing import Any
 
 import structlog
 from multidict import CIMultiDict
 
+from farthing.compress.provider_cache import Kind, ProviderCache
+from farthing.policies.affinity import NO_PREFIX, Prefix
 from farthing.policies.retry import RetryRules, after_fault, after_status
 from farthing.proxy import wire
+from farthing.proxy.adapt import Adapter
+from farthing.proxy.adapting import OFF_LOOP_BYTES, Adapted, Outgoing, adapter_of, outgoing, styled_headers
 from farthing.proxy.clock import Clock, Randomness
 from farthing.proxy.config import Limits, Upstream
-from farthing.proxy.connections import Connections
 from farthing.proxy.deadlines import Deadline, Deadlines
 from farthing.proxy.errors import UpstreamFault
 from farthing.proxy.exchange import GO_ON, Attempt, Call, Endpoint, Exchange, Head, Quiet, Sink, Verdict
@@ -27,6 +31,8 @@ from farthing.proxy.http1 import Connection
 from farthing.proxy.jsontext import find, insert_member, splice
 from farthing.proxy.keys import bearing
 from farthing.proxy.observe import StreamObserver, decoded, loads, read_whole
+from farthing.proxy.pool import Lease, Pool, Seat
+from farthing.proxy.prompt_trail import trail_of
 from farthing.proxy.sse import Splitter
 
 __all__ = ["UpstreamStage", "with_usage_asked"]
@@ -34,6 +40,7 @@ __all__ = ["UpstreamStage", "with_usage_asked"]
 log = structlog.get_logger("farthing.upstream")
 
 _NO_RETRIES = RetryRules(0)
+_ENGINE = ProviderCache(Kind.AUTOMATIC)  # a self-hosted engine caches every prefix by itself
 _EVENT_STREAM, _JSON = "text/event-stream", "application/json"
 
 
@@ -42,7 +49,7 @@ class UpstreamStage(Quiet):
     """Carries the request upstream. `no_usage_asked`: set when this upstream was seen to refuse `stream_options`.
     `own_keys`: clients show farthing's own keys, which are nobody else's business."""
 
-    connections: Connections
+    pool: Pool
     deadlines: Deadlines
     upstream: Upstream
     limits: Limits
@@ -62,54 +69,86 @@ class UpstreamStage(Quiet):
             raise RuntimeError("the upstream stage runs inside a flight")
         call.upstream = self.upstream.name
         call.started_tick = self.clock.tick_s()
+        adapter = None if self.upstream.style == "any" else adapter_of(ex, self.upstream)
         limit = self.deadlines.begin(self.upstream.first_byte_timeout_s, sink.task)
+        leases: list[Lease] = []
         try:
-            answer = await self._answered(ex, call)
+            answer = await self._answered(ex, call, adapter, leases)
             try:
-                await self._relay(ex, call, sink, answer, limit)
+                await self._relay(ex, call, sink, answer, limit, adapter)
+            except UpstreamFault:
+                if ex.original.source.fault is None:
+                    leases[-1].failed()
+                raise
             finally:
-                self.connections.done(answer)
+                leases[-1].replica.connections.done(answer)
         except asyncio.CancelledError:
             if not limit.passed_alone():
                 raise
+            if leases:
+                leases[-1].failed()
             phase = "body" if call.head else "head"
             raise UpstreamFault("the upstream sent nothing in time", phase=phase, status=504, sent=True) from None
         finally:
             self.deadlines.end(limit)
+            if leases:
+                leases[-1].done()
         return GO_ON
 
-    async def _answered(self, ex: Exchange, call: Call) -> Connection:
-        """The first answer that isn't worth another attempt."""
+    async def _answered(self, ex: Exchange, call: Call, adapter: Adapter | None, leases: list[Lease]) -> Connection:
+        """The first answer that isn't worth another attempt. `leases`: of the attempts; the last one is under way."""
         rules = _NO_RETRIES if self.passive or not ex.optimise or ex.body is None else self.rules
-        body: bytes | AsyncIterator[bytes] | None = self._body(ex, call)
-        target = wire.upstream_target(_path_of(self.upstream.url), ex.original.target)
-        try:
-            headers = self._headers(ex)
-        except ValueError as error:
-            raise UpstreamFault(str(error), phase="connect", status=400) from None
-        suspected = False
+        body: bytes | AsyncIterator[bytes] | None = self._body(ex, call, ask_usage=adapter is None)
+        styled = self.upstream.style != "any"
+        prefix = self._prefix(ex) if self.pool.reads_prefixes else NO_PREFIX
+        failed_at: set[Seat] = set()
+        tries, suspected = 0, False
         while True:
-            attempt = Attempt(self.upstream.name)
+            lease = await self._leased(prefix, failed_at, rules)
+            leases.append(lease)
+            seat, replica = lease.seat, lease.seat.replica
+            target, sent = wire.upstream_target(replica.base, ex.original.target), body
+            if styled:
+                target, sent = await self._styled(ex, adapter, replica.base, body)
+            try:
+                headers = self._headers(ex, adapter, seat.key)
+            except ValueError as error:
+                raise UpstreamFault(str(error), phase="connect", status=400) from None
+            call.upstream = lease.name
+            attempt = Attempt(lease.name)
             call.attempts.append(attempt)
             begun = self.clock.tick_s()
             wait_s: float | None
             try:
-                answer = await self.connections.send(ex.original.method, target, headers, body)
+                answer = await replica.connections.send(
+                    ex.original.method, target, headers, sent, again=rules.after_send
+                )
             except UpstreamFault as fault:
                 if ex.original.source.fault is not None:
                     raise ex.original.source.fault from None
                 attempt.error = f"{fault.phase}: {fault.message}"
                 attempt.duration_ms = (self.clock.tick_s() - begun) * 1000
+                if fault.status < 500:
+                    raise  # what the client sent can't be sent on
+                lease.failed()
+                lease.done()
+                failed_at.update(self.pool.at(replica))
+                elsewhere = self.pool.offers(failed_at)
+                if elsewhere and fault.phase == "connect":
+                    continue  # nothing was sent: to look elsewhere is no retry
+                tries += 1
                 idempotent = "Idempotency-Key" in ex.original.headers or ex.original.method in ("GET", "HEAD")
-                wait_s = after_fault(fault, len(call.attempts), rules, self.randomness.uniform(), idempotent=idempotent)
+                chance = self.randomness.uniform()
+                wait_s = after_fault(fault, tries, rules, chance, idempotent=idempotent, elsewhere=elsewhere)
                 if wait_s is None:
                     raise
             else:
                 attempt.status = answer.status
                 attempt.duration_ms = (self.clock.tick_s() - begun) * 1000
+                lease.answered(answer.status, answer.headers)
                 if call.usage_injected and answer.status in (400, 422):
                     # Perhaps it is our own option that it refuses: the client's request must not fail for that.
-                    self._drop(answer)
+                    self._drop(lease, answer)
                     call.usage_injected, suspected = False, True
                     body = self._body(ex, call, ask_usage=False)
                     continue
@@ -118,19 +157,47 @@ class UpstreamStage(Quiet):
                     self.no_usage_asked = True
                 if answer.status < 400:
                     return answer
+                tries += 1
+                # A refusal for its rate or its key concerns that key; anything else may be the machine's fault.
+                failed_at.update((seat,) if answer.status in (401, 429) else self.pool.at(replica))
                 wait_s = after_status(
                     answer.status,
                     CIMultiDict(answer.headers),
-                    len(call.attempts),
+                    tries,
                     rules,
                     self.randomness.uniform(),
                     self.clock.now_s(),
+                    elsewhere=(answer.status != 401 or seat.key is not None) and self.pool.offers(failed_at),
                 )
                 if wait_s is None:
                     return answer
-                self._drop(answer)
-            attempt.backoff_ms = wait_s * 1000
-            await asyncio.sleep(wait_s)
+                self._drop(lease, answer)
+            if wait_s:
+                attempt.backoff_ms = wait_s * 1000
+                await asyncio.sleep(wait_s)
+
+    async def _leased(self, prefix: Prefix, failed_at: Collection[Seat], rules: RetryRules) -> Lease:
+        """A seat; waits for one as often as a request may be retried. Raises UpstreamFault."""
+        refusals = 0
+        while True:
+            try:
+                return self.pool.pick(prefix, failed_at)
+            except UpstreamFault as fault:
+                refusals += 1
+                wait_s = after_fault(fault, refusals, rules, self.randomness.uniform(), idempotent=False)
+                if wait_s is None:
+                    raise
+                await asyncio.sleep(wait_s)
+
+    def _prefix(self, ex: Exchange) -> Prefix:
+        trail = None if ex.payload is None else trail_of(ex.endpoint, ex.payload, _ENGINE, (ex.model,))
+        return NO_PREFIX if trail is None else Prefix(trail.keys, trail.ends)
+
+    async def _styled(self, ex: Exchange, adapter: Adapter | None, base_path: str, body: Any) -> Outgoing:
+        """Target and body as this kind of upstream takes them. Raises ClientFault: it has no word for a field."""
+        work = partial(outgoing, ex, self.upstream, adapter, base_path, body)
+        large = isinstance(body, bytes) and len(body) > OFF_LOOP_BYTES
+        return await asyncio.to_thread(work) if large else work()
 
     def _body(self, ex: Exchange, call: Call, *, ask_usage: bool = True) -> bytes | AsyncIterator[bytes] | None:
         """What is sent: the client's bytes, changed only by what the stages put in their place."""
@@ -151,28 +218,35 @@ class UpstreamStage(Quiet):
             return with_usage_asked(body)  # it has a canonical form, so it can be read
         return body
 
-    def _headers(self, ex: Exchange) -> Lines:
-        plain = ex.optimise and not self.passive and ex.endpoint is not Endpoint.OTHER
-        facts, secret = ex.original.facts, self.upstream.api_key
-        drop = _dropped(ex.body is not None, plain, secret is not None or self.own_keys)
+    def _headers(self, ex: Exchange, adapter: Adapter | None, key: str | None) -> Lines:
+        plain = adapter is not None or (ex.optimise and not self.passive and ex.endpoint is not Endpoint.OTHER)
+        facts = ex.original.facts
+        if self.own_keys and key is None:
+            key = ""  # none at all: what the client shows is farthing's
+        drop = _dropped(ex.body is not None, plain, key is not None)
         if self.own_keys:
             drop |= bearing(ex.original.headers.items())
         own: tuple[tuple[str, str], ...] = ()
         if plain:
             # A stream's events must be seen as they come; a whole answer may stay compressed on its way.
             own = _ZIPPED if facts.zips and not ex.stream else _PLAIN
-        if secret is not None:  # then all that the client showed is dropped
-            own += (_shown_as(ex.original.headers, secret.get_secret_value()),)
+        if self.upstream.style != "any":
+            return styled_headers(ex, self.upstream.style, key, drop, own)
+        if key:  # then all that the client showed is dropped
+            own += (_shown_as(ex.original.headers, key),)
         if ex.body is not None or "Content-Length" not in ex.original.headers:
             return facts.sent(drop, own)
         return Lines([*wire.forwarded(ex.original.headers.items(), drop=drop | facts.aliased), *own])
 
-    def _drop(self, answer: Connection) -> None:
+    def _drop(self, lease: Lease, answer: Connection) -> None:
         """Leave the rest of an answer unread."""
         answer.close()
-        self.connections.done(answer)
+        lease.replica.connections.done(answer)
+        lease.done()
 
-    async def _relay(self, ex: Exchange, call: Call, sink: Sink, answer: Connection, limit: Deadline) -> None:
+    async def _relay(
+        self, ex: Exchange, call: Call, sink: Sink, answer: Connection, limit: Deadline, adapter: Adapter | None
+    ) -> None:
         """Head, then bytes as they arrive; streams of understood endpoints in whole events."""
         tick_s = self.clock.tick_s
         now = limit.now()
@@ -181,12 +255,16 @@ class UpstreamStage(Quiet):
         call.head = head = Head(answer.status, wire.forwardable(answer.headers))
         kind = head.headers.get("Content-Type", "")
         call.event_stream = kind != _JSON and kind.partition(";")[0].strip().lower() == _EVENT_STREAM
+        endpoint, adapted = ex.endpoint, None
+        if adapter is not None:
+            endpoint = adapter.upstream
+            sink = adapted = Adapted(adapter, sink, call, 8 * self.limits.buffer_bytes)
         sink.open(head)
         understood = ex.endpoint is not Endpoint.OTHER
         watches = call.event_stream and understood and "Content-Encoding" not in head.headers
         splitter = Splitter(self.limits.sse_event_bytes) if watches else None
-        observer = StreamObserver(ex.endpoint) if watches else None
-        cuts = ex.optimise and not self.passive  # else bytes go on as they come
+        observer = StreamObserver(endpoint) if watches else None
+        cuts = adapted is not None or (ex.optimise and not self.passive)  # else bytes go on as they come
         try:
             while not answer.ended and (chunk := await answer.read()):
                 if call.first_byte_tick is None:
@@ -209,12 +287,20 @@ class UpstreamStage(Quiet):
         finally:
             if observer is not None:
                 call.usage, call.model_served, call.tier = observer.usage, observer.model, observer.tier
+        if adapted is not None:
+            try:
+                await adapted.end()
+            finally:
+                if adapted.told is not None:  # it is paid for, whether or not the client gets it
+                    call.usage, call.model_served = read_whole(endpoint, adapted.told)
+            head = call.head
         call.complete = True
         if understood and (body := sink.body()) is not None:
             call.answer = decoded(body, head.headers, 8 * self.limits.buffer_bytes)
             if splitter is None and call.answer is not None:
                 call.value = loads(call.answer)
-                call.usage, call.model_served = read_whole(ex.endpoint, call.value)
+                if adapted is None:
+                    call.usage, call.model_served = read_whole(endpoint, call.value)
 
 
 _ZIPPED = (("Accept-Encoding", "gzip"),)
@@ -227,11 +313,6 @@ def _shown_as(headers: Mapping[str, str], key: str) -> tuple[str, str]:
         if name in headers:
             return name, key
     return "Authorization", f"Bearer {key}"
-
-
-@lru_cache(maxsize=8)
-def _path_of(url: str) -> str:
-    return urlsplit(url).path
 
 
 @lru_cache(maxsize=8)

@@ -84,7 +84,7 @@ def test_only_the_task_group_makes_tasks() -> None:
 def test_importing_the_command_line_is_light() -> None:
     """Heavy libraries load when they are needed, so that `farthing --help` and a first request don't wait for them."""
     heavy = {"faiss", "onnxruntime", "tiktoken", "genai_prices", "numpy", "scipy", "torch", "redis", "openai", "lxml"}
-    heavy |= {"opentelemetry", "requests"}
+    heavy |= {"opentelemetry", "pyarrow", "requests"}
     code = f"import farthing.proxy.app, sys; print([name for name in {heavy!r} if name in sys.modules])"
     import sys
 

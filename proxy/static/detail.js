@@ -1,7 +1,12 @@
-// One request in full: what was decided about it, by which stage, and what each attempt upstream came to.
+// One request in full: what happened in sentences, its money and time as bars, every figure, and what one can do.
+import { change } from './api.js';
 import { clock, count, duration, el, money } from './format.js';
+import { explain } from './explain.js';
+import { confirmed } from './upkeep.js';
+import { moneySteps, timeBars } from './waterfall.js';
 
 const $ = (id) => document.getElementById(id);
+const KNOWN = new Set(['upstream', 'status', 'error', 'duration_ms', 'backoff_ms']);
 
 export const close = () => $('detail').close();
 
@@ -10,21 +15,60 @@ export async function show(id, ask) {
   $('detail-title').textContent = id;
   $('detail-body').replaceChildren(el('p', { class: 'soft' }, 'Loading…'));
   if (!$('detail').open) $('detail').showModal();
+  $('detail').scrollTop = 0;
   try {
     fill(await ask(`requests/${encodeURIComponent(id)}`));
   } catch (error) {
-    $('detail-body').replaceChildren(el('p', { class: 'error' }, error.message));
+    $('detail-body').replaceChildren(el('p', { class: 'error', role: 'alert' }, `This request can’t be shown: ${error.message}.`));
   }
 }
 
 function fill(row) {
-  const facts = [
+  const told = explain(row), steps = moneySteps(row);
+  $('detail-body').replaceChildren(
+    el('p', { class: 'soft' }, [clock(row.ts), row.model_requested || row.endpoint, row.stream ? 'streamed' : '', row.outcome === 'abandoned' ? 'abandoned' : `status ${row.status}`].filter(Boolean).join(' · ')),
+    el('h3', {}, 'What happened'), el('ol', { class: 'story' }, ...told.map(({ about, text }) => el('li', {}, el('b', {}, about), el('span', {}, text)))),
+    ...(steps.length ? [el('h3', {}, 'Money'), ...steps] : []),
+    el('h3', {}, 'Time'), ...timeBars(row), ...actions(row),
+    el('details', {}, el('summary', {}, 'Every figure'), facts(row), ...decisions(row), ...attempts(row)));
+}
+
+/** What one can do about it: rate a near-duplicate's answer, remove what is stored under this request. */
+function actions(row) {
+  const said = el('p', { class: 'soft', role: 'status' }), act = (name, words, kind, does) => el('button', { type: 'button', class: kind, name, onclick: () => does(said) }, words);
+  const rated = row.cache === 'hit-semantic', rate = (rating) => async (to) => tell(to, async () => {
+    const { known, purged } = await change('feedback', { id: row.id, rating });
+    return known ? `Rated ${rating}.${rating === 'bad' ? ` ${purged ? 'Its stored answer is removed.' : 'Its stored answer was gone already.'}` : ''}` : 'This answer can’t be rated any more: it was given too long ago, or rated already.';
+  });
+  const remove = async (to) => {
+    if (!await confirmed('Remove this stored answer?', `What is stored for request ${row.id} is removed. The same request goes upstream again, and is paid for.`, 'Remove')) return;
+    await tell(to, async () => { const { purged } = await change('cache/purge', { key: row.key_hash }); return purged ? 'The stored answer is removed.' : 'Nothing is stored for this request (any more).'; });
+  };
+  const buttons = [...(rated ? [act('good', 'The answer was right', '', rate('good')), act('bad', 'The answer was wrong', 'danger', rate('bad'))] : []),
+    ...(row.key_hash && !rated ? [act('remove', 'Remove the stored answer', 'danger', remove)] : [])];
+  return buttons.length ? [el('h3', {}, rated ? 'Was it right?' : 'Stored answer'), el('div', { class: 'actions' }, ...buttons), said] : [];
+}
+
+async function tell(said, does) {
+  said.className = 'soft';
+  said.textContent = 'One moment …';
+  try {
+    said.textContent = await does();
+  } catch (error) {
+    said.className = 'error';
+    said.textContent = `That did not work: ${error.message}.`;
+  }
+}
+
+function facts(row) {
+  const list = [
     ['time', clock(row.ts)], ['endpoint', row.endpoint], ['outcome', `${row.outcome}, ${row.status}`], ['error', row.error],
     ['model asked for', row.model_requested], ['model that answered', row.model_served], ['upstream', row.upstream],
-    ['cache', row.cache_reason ? `${row.cache}: ${row.cache_reason}` : row.cache],
+    ['cache', row.cache_reason ? `${row.cache}: ${row.cache_reason}` : row.cache], ['compression', row.compress],
     ['similarity', row.similarity?.toFixed(4)], ['chance of being wrong', row.p_wrong?.toFixed(4)],
     ['tokens in, asked', optional(row.tokens_in_original)], ['tokens in, sent', optional(row.tokens_in_sent)],
-    ['provider-cached', optional(row.tokens_in_cached)], ['tokens out', optional(row.tokens_out)],
+    ['provider-cached', optional(row.tokens_in_cached)], ['written to its cache', row.tokens_in_cache_write ? count(row.tokens_in_cache_write) : ''],
+    ['tokens out', optional(row.tokens_out)], ['of it reasoning', row.tokens_reasoning ? count(row.tokens_reasoning) : ''],
     ['tokens counted by', row.usage_source], ['without farthing', money(row.baseline_usd)], ['cost', money(row.cost_usd)],
     ...['exact', 'semantic', 'compress', 'route', 'prompt_cache'].map((cause) => [`saved: ${cause.replace('_', ' ')}`, Number(row[`saved_${cause}_usd`]) ? money(row[`saved_${cause}_usd`]) : '']),
     ['own spending', money(row.overhead_usd)], ['prices from', row.price_source || (row.cost_usd === null ? 'unknown price' : '')],
@@ -32,17 +76,21 @@ function fill(row) {
     ['to first byte', row.ttft_ms === null ? '' : duration(row.ttft_ms)], ['upstream', row.upstream_ms === null ? '' : duration(row.upstream_ms)],
     ['own overhead', duration(row.overhead_ms)], ['tenant', row.tenant], ['user', row.user],
     ['tags', Object.entries(row.tags || {}).map(([name, value]) => `${name}=${value}`).join(', ')], ['policy', row.policy],
+    ['experiment', [row.experiment, row.arm].filter(Boolean).join(', arm ')], ['key', row.key_hash], ['flight', row.flight_id], ['configuration', row.config_id],
   ];
-  const list = el('dl', { class: 'facts' }, ...facts.filter(([, value]) => value !== '' && value !== null && value !== undefined)
+  return el('dl', { class: 'facts' }, ...list.filter(([, value]) => value !== '' && value !== null && value !== undefined)
     .map(([name, value]) => el('div', {}, el('dt', {}, name), el('dd', { class: String(value).startsWith('-$') ? 'minus' : '' }, value))));
-  const decisions = (Array.isArray(row.decisions) ? row.decisions : []).map((each) => (Array.isArray(each) ? each : [each?.stage, each?.action, each?.reason]));
-  const attempts = (Array.isArray(row.attempts_detail) ? row.attempts_detail : [])
-    .map((each) => [each.upstream, each.status || 'no answer', each.error, duration(each.duration_ms)]);
-  const stages = Object.entries(row.stage_ms || {}).map(([name, ms]) => [name, duration(Number(ms))]);
-  $('detail-body').replaceChildren(list,
-    ...table('Decisions', ['stage', 'decision', 'why'], decisions),
-    ...table('Attempts upstream', ['upstream', 'status', 'error', 'took'], attempts),
-    ...table('Time in stages', ['stage', 'took'], stages));
+}
+
+const decisions = (row) => table('Decisions', ['stage', 'decision', 'why'], (Array.isArray(row.decisions) ? row.decisions : []).map((each) => (Array.isArray(each) ? each : [each?.stage, each?.action, each?.reason])));
+
+/** The attempts, and what else the ledger keeps of each: price rows used, tiers. */
+function attempts(row) {
+  const list = Array.isArray(row.attempts_detail) ? row.attempts_detail : [];
+  const more = (each) => Object.entries(each ?? {}).filter(([name]) => !KNOWN.has(name)).map(([name, value]) => `${name.replaceAll('_', ' ')}: ${typeof value === 'object' ? JSON.stringify(value) : value}`).join('; ');
+  const told = list.some((each) => more(each));
+  return table('Attempts upstream', ['upstream', 'status', 'error', 'took', ...(told ? ['also known'] : [])],
+    list.map((each) => [each.upstream, each.status || 'no answer', each.error, duration(each.duration_ms), ...(told ? [more(each)] : [])]));
 }
 
 const optional = (n) => (n === null ? '' : count(n));

@@ -67,3 +67,23 @@ export function el(tag, attributes = {}, ...children) {
 }
 
 export const swatch = (name, kind = '') => el('span', { class: `swatch ${kind}`, '--swatch': `var(--${name})`, 'aria-hidden': 'true' });
+
+/** A moment (Date) with its day, to the second. */
+export const instant = (when) => when.toLocaleString([], { day: 'numeric', month: 'short', hour: '2-digit', minute: '2-digit', second: '2-digit', hourCycle: 'h23' });
+
+/** How long ago a moment (seconds since the epoch) was. */
+export function ago(seconds) {
+  const passed = Math.max(0, Date.now() / 1000 - seconds);
+  for (const [size, unit] of [[86_400, 'd'], [3600, 'h'], [60, 'min']]) if (passed >= size) return `${Math.floor(passed / size)} ${unit} ago`;
+  return `${Math.floor(passed)} s ago`;
+}
+
+/** Bytes in the unit that suits them. */
+export function bytes(n) {
+  if (n === null || n === undefined) return '–';
+  for (const [size, unit] of [[2 ** 30, 'GiB'], [2 ** 20, 'MiB'], [2 ** 10, 'KiB']]) if (n >= size) return `${Number((n / size).toPrecision(3))} ${unit}`;
+  return `${n} B`;
+}
+
+/** "1 request", "2 requests". */
+export const counted = (n, word) => `${count(n)} ${word}${n === 1 ? '' : 's'}`;

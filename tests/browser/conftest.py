@@ -39,12 +39,27 @@ COMPRESS: dict[str, Any] = {"tidy": "on", "recode": "observe", "squeeze": "off",
          "confidence": 0.95, "shadows_usd_today": 0.0, "shadow_daily_usd": 0.0, "saved_usd_today": {}, "rules": [],
          "left": {}, "count": 0, "routes": []}  # fmt: skip
 
+HEALTH: dict[str, Any] = {
+    "store": {"kind": "local", "entries": 1234, "bytes": 5_000_000, "evicted": 0, "healthy": True},
+    "ledger": {"healthy": True, "pending_rows": 0, "dropped_rows": 0},
+    "budget": {"limit_usd": None, "spent_usd": "1.5"},
+    "stage_errors": {},
+    "in_flight": 3,
+    "semantic_entries": 77,
+}
+
+CAPTURE = {"enabled": True, "share": 0.05, "rows": 420, "bytes": 3 * 2**20, "oldest_s": NOW_S - 3600, "dropped": 2}
+
 Opener = Callable[..., Any]
 
 
 @asynccontextmanager
 async def served(
-    dashboard: Dashboard, reuse: dict[str, Any], lately: dict[str, Any], compress: dict[str, Any]
+    dashboard: Dashboard,
+    reuse: dict[str, Any],
+    lately: dict[str, Any],
+    compress: dict[str, Any],
+    health: dict[str, Any],
 ) -> AsyncIterator[str]:
     """The page, with canned answers on near-duplicates (`lately` by kind) and compression. One with "error" has status
     500."""
@@ -55,6 +70,10 @@ async def served(
             canned = reuse
         elif request.path == "/farthing/api/compress":
             canned = compress
+        elif request.path == "/farthing/api/capture":
+            canned = CAPTURE
+        elif request.path == "/farthing/api/health":
+            canned = health
         elif request.path == "/farthing/api/semantic/lately":
             canned = {**LATELY, "kind": request.query["kind"], **lately.get(request.query["kind"], {})}
             if request.query["route"]:
@@ -78,43 +97,74 @@ async def served(
         await runner.cleanup()
 
 
-def is_complaint(said: Any) -> bool:
-    """An error on the console, but for the browser's own line on an answer that was canned to fail."""
-    return said.type == "error" and "status of 500" not in said.text
+def is_complaint(said: Any, fault: int) -> bool:
+    """An error on the console, but for the browser's own line on an answer that was made to fail."""
+    return said.type == "error" and f"status of {fault}" not in said.text
 
 
 @pytest.fixture
-async def opened(tmp_path: Path) -> AsyncIterator[Opener]:
-    """Opens the page on a ledger of `rows`; afterwards there must have been no error on its console."""
+async def visit() -> AsyncIterator[Opener]:
+    """Opens pages of one server; afterwards there must have been no error on a console, and no call to elsewhere."""
     complaints: list[str] = []
-    async with AsyncExitStack() as stack:
-        play = await stack.enter_async_context(playwright.async_playwright())
+    pages: list[Any] = []
+    async with playwright.async_playwright() as play:
         browser = await play.chromium.launch(
             executable_path=CHROMIUM, args=["--no-sandbox", "--disable-background-networking"]
         )
-        stack.push_async_callback(browser.close)
+
+        async def go(
+            base: str, address: str = "", *, width: int = 1280, scheme: str = "light", fault: int = 500, at_s: float = 0
+        ) -> Any:
+            page = await browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+            pages.append(page)
+            if at_s:
+                await page.clock.set_fixed_time(at_s)
+            page.on("pageerror", lambda error: complaints.append(str(error)))
+            page.on("console", lambda said: complaints.append(said.text) if is_complaint(said, fault) else None)
+            page.on("request", lambda asked: complaints.append(asked.url) if not asked.url.startswith(base) else None)
+            await page.goto(f"{base}/farthing/#{address}")
+            return page
+
+        yield go
+        for page in pages:
+            await page.close()
+        await browser.close()
+    assert complaints == []
+
+
+@pytest.fixture
+async def opened(visit: Opener, tmp_path: Path) -> AsyncIterator[Opener]:
+    """Opens the page on a ledger of `rows`."""
+    pages: list[Any] = []
+    async with AsyncExitStack() as stack:
 
         async def open_page(
             rows: Iterable[Row],
             wait: str = "ready",
-            width: int = 1280,
             reuse: dict[str, Any] | None = None,
             lately: dict[str, Any] | None = None,
             compress: dict[str, Any] | None = None,
+            health: dict[str, Any] | None = None,
+            address: str = "since=7d",
+            width: int = 1280,
             scheme: str = "light",
+            fault: int = 500,
             **state: Any,
         ) -> Any:
             ledger(tmp_path / "ledger.db", rows).close()
             dashboard = Dashboard(tmp_path / "ledger.db", FakeClock(NOW_S), lambda: {**STATE, **state})
-            told = {**REUSE, **(reuse or {})}, lately or {}, {**COMPRESS, **(compress or {})}
+            told = (
+                {**REUSE, **(reuse or {})},
+                lately or {},
+                {**COMPRESS, **(compress or {})},
+                {**HEALTH, **(health or {})},
+            )
             base = await stack.enter_async_context(served(dashboard, *told))
-            page = await browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-            page.on("pageerror", lambda error: complaints.append(str(error)))
-            page.on("console", lambda said: complaints.append(said.text) if is_complaint(said) else None)
-            page.on("request", lambda asked: complaints.append(asked.url) if not asked.url.startswith(base) else None)
-            await page.goto(f"{base}/farthing/#since=7d")
+            page = await visit(base, address, width=width, scheme=scheme, fault=fault, at_s=NOW_S)
+            pages.append(page)
             await page.wait_for_selector(f"main[data-state={wait}]", timeout=20_000)
             return page
 
         yield open_page
-    assert complaints == []
+        for page in pages:  # or they would ask on while their servers close
+            await page.close()

@@ -133,7 +133,7 @@ async def test_a_near_miss_shows_its_figures_and_marks_what_differs(opened: Open
     assert await page.locator("#lately-list del").evaluate(lines) == "line-through"
     await page.focus("#lately-list button")
     await page.keyboard.press("Enter")
-    await page.wait_for_selector("#detail-body dl")
+    await page.wait_for_selector("#detail-body .story")
     assert await page.inner_text("#detail-title") == "far-1"
 
 

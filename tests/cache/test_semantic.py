@@ -470,3 +470,9 @@ def test_kill_9_leaves_every_row_whole(tmp_path: Path) -> None:
         found = served(cache, "s", f"how is {word(number)} made", NOW, 0.9999)
         assert found == (f"k{number}" if number % 3 else None)
     cache.close()
+
+
+def test_texts_are_those_of_the_entries_that_are_there(cache: SemanticCache) -> None:
+    cache.add("s", ASKED, "k", LATER)
+
+    assert list(cache.texts(["k", "gone"])) == ["k"]

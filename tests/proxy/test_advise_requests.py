@@ -68,6 +68,18 @@ def test_lines_of_logs_and_batches(line: dict[str, Any], name: str) -> None:
     assert dict(asked.body) == CHAT
 
 
+def test_lines_of_other_programs_logs_are_read_as_a_replay_reads_them() -> None:
+    litellm = {"call_type": "acompletion", "startTime": 1.79e9, "completion_tokens": 1, "request_tags": ["team:faq"],
+               "messages": CHAT["messages"], "model": "m"}  # fmt: skip
+    capture = {"ts": 1.79e9, "endpoint": "chat", "request": CHAT, "tags": {"team": "faq"}, "response": None}
+
+    found, skipped = read_requests("\n".join(map(json.dumps, (litellm, capture))), "f")
+
+    assert (len(found), skipped) == (2, 0)
+    assert {(one.endpoint, one.slice, one.model) for one in found} == {("chat", "team=faq", "m")}
+    assert found[0].spots == found[1].spots
+
+
 def test_lines_that_are_none_are_counted() -> None:
     text = "\n".join([json.dumps(CHAT), "", "not json", '{"input": "embed me", "model": "e"}', "7", '{"messages": []}'])
     found, skipped = read_requests(text + "\n" + json.dumps({"path": "/v1/embeddings", "body": {"input": "x"}}), "f")

@@ -11,7 +11,7 @@ from farthing.policies.spend import DayTotal
 from farthing.proxy.account import Account
 from farthing.proxy.clock import FakeClock
 from farthing.proxy.config_prices import ModelPrice
-from farthing.proxy.counterfactual import AS_BILLED, Counterfactual, Would
+from farthing.proxy.counterfactual import Counterfactual
 from farthing.proxy.exchange import (
     Billed,
     CacheStatus,
@@ -29,6 +29,7 @@ from farthing.proxy.prices import RateCard
 from farthing.proxy.provider_reads import ProviderReads
 from farthing.proxy.tokens import Tokenizer
 from farthing.proxy.usage import Usage, UsageSource
+from farthing.proxy.would import AS_BILLED, Would
 
 LONG, SHORT = "long " * 4000, "brief " * 2000
 

@@ -9,8 +9,9 @@ from typing import Any
 import orjson
 import pytest
 
+from farthing.proxy import dashboard as dashboard_module
 from farthing.proxy.clock import FakeClock
-from farthing.proxy.dashboard import STATIC, Dashboard
+from farthing.proxy.dashboard import Dashboard
 from farthing.proxy.row import MONEY_COLUMNS
 from tests.fakes.rows import DOLLAR, NOW_S, ledger, row
 
@@ -86,6 +87,14 @@ async def test_an_id_with_a_slash_is_found_however_it_was_escaped(dashboard: Das
         ("series", {"buckets": "-1"}),
         ("series", {"buckets": "99999"}),
         ("requests", {"limit": "all"}),
+        ("requests", {"cache": "maybe"}),
+        ("requests", {"answer": "418"}),
+        ("requests", {"tag": "search"}),
+        ("requests", {"tag": '"=x'}),
+        ("requests", {"before": "yesterday"}),
+        ("series", {"since": "2027-01-14", "until": "2027-01-13"}),
+        ("repeated", {"until": "soon"}),
+        ("names", {"since": "never"}),
     ],
 )
 async def test_a_wrong_question_is_a_400_that_says_why(dashboard: Dashboard, path: str, query: dict[str, str]) -> None:
@@ -98,7 +107,7 @@ async def test_no_ledger_yet_is_an_empty_one(tmp_path: Path) -> None:
     for path in (tmp_path / "ledger.db", tmp_path / "empty.db"):
         (tmp_path / "empty.db").touch()
         assert (await got(made(path), "/farthing/api/summary"))[1]["total"]["requests"] == 0
-        assert (await got(made(path), "/farthing/api/requests"))[1] == {"requests": []}
+        assert (await got(made(path), "/farthing/api/requests"))[1] == {"requests": [], "next": None}
     assert not (tmp_path / "ledger.db").exists(), "looking must not make it"
 
 
@@ -123,7 +132,8 @@ async def test_the_page_and_its_files(dashboard: Dashboard) -> None:
         assert reply is not None
         assert reply[1].startswith("text/html")
     page = reply[2].decode()
-    for name in STATIC:
+    folder = Path(dashboard_module.__file__).parent / "static"
+    for name in [path.name for path in folder.iterdir()]:
         assert (await dashboard.handle("GET", f"/farthing/static/{name}", {}) or (0,))[0] == 200
     assert "://" not in page, "nothing comes from outside"
     assert await dashboard.handle("HEAD", "/farthing/", {}) == (200, "text/html; charset=utf-8", b"")

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from farthing.compress.provider_cache import NO_CACHE, ProviderCache, provider_cache
-from farthing.proxy.prompt_trail import PIECE_CHARS, Trail, trail_of
+from farthing.proxy.prompt_trail import PIECE_CHARS, Trail, lasting, trail_of
 
 OPENAI, CLAUDE = provider_cache("gpt-4o"), provider_cache("claude-sonnet-4-5")
+LASTING = -8066954428341545825
 MARK = {"cache_control": {"type": "ephemeral"}}
 
 
@@ -21,7 +22,7 @@ def chat(*texts: str, **more: Any) -> dict[str, Any]:
 
 
 def trail(payload: dict[str, Any], endpoint: str = "chat", cache: ProviderCache = OPENAI, scope: str = "me") -> Trail:
-    found = trail_of(endpoint, payload, cache, scope)
+    found = trail_of(endpoint, payload, cache, (scope,))
     assert found is not None
     return found
 
@@ -146,7 +147,7 @@ JSON = st.recursive(
 )
 def test_any_json_has_a_trail_or_none(endpoint: str, payload: dict[str, Any]) -> None:
     for cache in (OPENAI, CLAUDE):
-        found = trail_of(endpoint, payload, cache, "me")
+        found = trail_of(endpoint, payload, cache, ("me",))
         if found is not None:
             assert len(found.keys) == len(found.ends) > 0
             assert all(mark.at < len(found.keys) for mark in found.marks or ())
@@ -157,4 +158,20 @@ def test_nesting_too_deep_has_none() -> None:
     deep: Any = "x"
     for _ in range(100_000):
         deep = [deep]
-    assert trail_of("chat", {"messages": [{"role": "user", "content": [{"type": "x", "y": deep}]}]}, OPENAI, "") is None
+    assert trail_of("chat", {"messages": [{"role": "user", "content": [{"type": "x", "y": deep}]}]}, OPENAI, ()) is None
+
+
+@given(TEXTS, TEXTS)
+def test_lasting_keys_tell_prompts_apart_as_python_own_do(one: list[str], other: list[str]) -> None:
+    long = [chat("x" * 600, *texts) for texts in (one, other)]
+    own, kept = ([trail_of("chat", body, OPENAI, ("me", "m"), made) for body in long] for made in (hash, lasting))
+    assert own[0] and own[1] and kept[0] and kept[1]
+    assert common(own[0], own[1]) == common(kept[0], kept[1])
+    assert own[0].ends == kept[0].ends
+
+
+def test_lasting_keys_are_the_same_in_every_process() -> None:
+    assert lasting(("tenant", "m")) == LASTING
+    assert lasting(("tenan", "tm")) != LASTING
+    assert -(2**63) <= lasting((LASTING, b"\xff\xfe")) < 2**63
+    assert lasting((1, "\ud800")) == lasting((1, "\ud800"))

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from farthing.proxy.clock import FakeClock
 from farthing.proxy.errors import ConfigFault
-from farthing.proxy.figures import Figures, summary
-from farthing.proxy.report import FORMATS, dollars, money, render, report_on
+from farthing.proxy.report import FORMATS, dollars, form_of, money, render, report_on
+from farthing.proxy.report_read import read_report
+from farthing.proxy.report_values import Report
 from farthing.proxy.row import MONEY_COLUMNS, Row
 from tests.fakes.rows import DOLLAR, NOW_S, ledger, row
 
@@ -25,9 +26,9 @@ WEEK_S = 7 * 86_400.0
 UNKNOWN = dict.fromkeys(MONEY_COLUMNS)
 
 
-def figured(*rows: Row, by: tuple[str, ...] = (), span_s: float = WEEK_S) -> Figures:
+def figured(*rows: Row, by: tuple[str, ...] = (), span_s: float = WEEK_S) -> Report:
     with closing(ledger(":memory:", rows)) as conn:
-        return summary(conn, NOW_S - span_s, NOW_S, by)
+        return read_report(conn, NOW_S - span_s, NOW_S, by)
 
 
 HIT = row(id="hit", cache="hit-exact", baseline_usd=3 * DOLLAR, saved_exact_usd=3 * DOLLAR, latency_ms=2.0)
@@ -65,6 +66,7 @@ def test_an_amount_never_shows_as_another(pico: int) -> None:
 
 def test_the_sentence_and_the_table_hold_the_ledgers_figures() -> None:
     shown = render(figured(HIT, MISS, LOSS), "table")
+    assert max(map(len, render(figured(HIT, MISS, LOSS), "table", width=80).splitlines())) <= 80
     # Spent: 2 + 1.000123 + 0.25 of its own; baseline 6; saved 3 - 0.000123; net of 0.25: 2.749877.
     assert "You spent $3.25 in 7 days; without farthing it would have been $6.00." in shown
     assert cells(shown, "exact cache")[0] == "$3.00"
@@ -79,13 +81,13 @@ def test_the_sentence_and_the_table_hold_the_ledgers_figures() -> None:
 
 
 def cells(shown: str, name: str) -> list[str]:
-    """What follows `name` in its line."""
-    (line,) = [line for line in shown.splitlines() if name in line]
+    """What follows `name` in the first line of a table that has it; the sentence above them may have it too."""
+    line = next(line for line in shown.splitlines() if name in line and not line.rstrip().endswith("."))
     return line.partition(name)[2].split()
 
 
 def test_a_loss_is_said() -> None:
-    assert "Optimising cost $0.000123 more than it saved." in render(figured(LOSS), "table")
+    assert "farthing cost $0.000123 more than it saved" in render(figured(LOSS), "table", width=200)
 
 
 def test_losses_are_red_and_savings_are_not() -> None:
@@ -116,14 +118,14 @@ def test_unknown_prices_are_named_and_never_zero(form: str) -> None:
         assert rows["gpt-4o-mini"]["baseline_usd"] == "2"
     else:
         assert "1 request of unknown price: in no amount" in shown
-        assert "That leaves out 1 request of unknown price." in shown
+        assert "That leaves out 1 request of unknown price (50%)." in shown
         if form == "table":
             assert cells(shown, "house-70b")[2:5] == ["?", "?", "?"]
 
 
 def test_only_unknown_prices_make_no_amount_at_all() -> None:
     shown = render(figured(UNPRICED), "table")
-    assert "No price is known for any of the 1 requests in 7 days." in shown
+    assert "No price is known for the only request in 7 days." in shown
     assert "You spent" not in shown
 
 
@@ -204,17 +206,27 @@ def test_the_page_needs_nothing_from_outside() -> None:
 def test_the_command_reads_the_ledger_and_says_what_is_wrong(tmp_path: Path) -> None:
     ledger(tmp_path / "ledger.db", [HIT]).close()
     clock = FakeClock(NOW_S)
-    shown = report_on(tmp_path / "ledger.db", "7d", ("model",), "csv", clock)
-    assert isinstance(shown, str)
-    assert "gpt-4o-mini,1," in shown
+    found = report_on(tmp_path / "ledger.db", "7d", ("model",), clock)
+    assert "gpt-4o-mini,1," in render(found, "csv")
     for since, by, path in (("x", (), "ledger.db"), ("7d", ("nothing",), "ledger.db"), ("7d", (), "missing.db")):
         with pytest.raises(ConfigFault, match=r"write 90m|can't split|can't read"):
-            report_on(tmp_path / path, since, by, "table", clock)
+            report_on(tmp_path / path, since, by, clock)
 
 
 def test_an_unknown_format_is_refused() -> None:
     with pytest.raises(ValueError, match="known: table, json, csv, html"):
         render(figured(), "pdf")
+    with pytest.raises(ConfigFault, match="'pdf' is not one of table, json, csv, html"):
+        form_of("pdf", None)
+
+
+@pytest.mark.parametrize(
+    ("asked", "name", "form"),
+    [("", None, "table"), ("", "a.html", "html"), ("", "a.HTM", "html"), ("", "a.csv", "csv"), ("", "a.json", "json"),
+     ("", "a.txt", "table"), ("json", "a.html", "json")],
+)  # fmt: skip
+def test_a_files_ending_tells_its_format(asked: str, name: str | None, form: str) -> None:
+    assert form_of(asked, None if name is None else Path(name)) == form
 
 
 @pytest.mark.parametrize("form", FORMATS)

@@ -1,7 +1,9 @@
 """`farthing demo` from end to end, as a user runs it: a pipe, the real proxy, the official client."""
 
+import json
 import os
 import re
+import shlex
 import signal
 import sqlite3
 import subprocess
@@ -12,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from farthing.proxy import small_model
+from farthing.proxy.demo import clear
 
 DEMO = [sys.executable, "-m", "farthing.proxy.cli", "demo"]
 TIMEOUT_S = 110
@@ -69,6 +72,30 @@ def check_second_act(said: str) -> None:
     assert "unproven" not in said
 
 
+def check_replay(state: Path, said: str, requests: int) -> None:
+    """The command that the demo ends with, run as it stands: the ledger's hits, from the trace that was left."""
+    command = next(line.strip() for line in said.splitlines() if " replay " in line and "--sweep" not in line)
+    name, *arguments = shlex.split(command)
+    assert name == "farthing"
+    ended = subprocess.run(
+        [*DEMO[:-1], *arguments, "--json"],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=True,
+        env=environment(),
+    )
+    found = json.loads(ended.stdout)
+    (replayed,) = found["replayed"]
+    recorded = {kind: count for kind, count in found["recorded"]["statuses"].items() if count}
+    assert (found["requests"], found["broken"]["count"], found["left_out"]) == (requests, 0, {})
+    assert recorded == ledger_counts(state)
+    # Whether one joins or comes a moment later is a matter of milliseconds, which a busy machine doesn't keep.
+    for kinds in (["hit-exact", "joined"], ["hit-semantic"], ["miss"]):
+        counts = [sum(one.get(kind, 0) for kind in kinds) for one in (replayed["statuses"], recorded)]
+        assert counts[0] == counts[1], (kinds, replayed["statuses"], recorded)
+
+
 def check_run(state: Path, ended: subprocess.CompletedProcess[str], requests: int) -> None:
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert f"{requests}/{requests} requests" in ended.stdout
@@ -80,7 +107,9 @@ def check_run(state: Path, ended: subprocess.CompletedProcess[str], requests: in
     assert "unproven" in ended.stdout
     assert "/farthing/" not in ended.stdout.rpartition("what the ledger says")[2], "the address of what is gone"
     assert "without --once" in ended.stdout.splitlines()[-1]
-    check_second_act(ended.stdout.partition("from observe to serve")[2])
+    second, _, replay = ended.stdout.partition("from observe to serve")[2].partition("\nReplay ")
+    check_second_act(second)
+    check_replay(state, replay, requests)
     assert left_behind(state) == []
 
 
@@ -148,6 +177,17 @@ def test_a_killed_demo_leaves_nobody_behind(tmp_path: Path) -> None:
     while left_behind(tmp_path):
         assert time.monotonic() < deadline, left_behind(tmp_path)
         time.sleep(0.1)
+
+
+def test_of_a_temporary_folder_the_trace_is_left_and_nothing_else(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    (home / "second-1").mkdir(parents=True)
+    for name in ("trace.jsonl", "demo.toml", "ledger.db", "capture.db", "second-1/ledger.db"):
+        (home / name).touch()
+    clear(home, [home / "trace.jsonl", home / "demo.toml"])
+    assert sorted(path.name for path in home.rglob("*")) == ["demo.toml", "trace.jsonl"]
+    clear(home, [])
+    assert not home.exists()
 
 
 @pytest.mark.parametrize("option", [["--requests", "0"], ["--port", "70000"]])

@@ -38,6 +38,12 @@ class Asked:
     times: int = 1
     answer: str = "Fine."
 
+    @property
+    def body(self) -> dict[str, Any]:
+        """What is posted."""
+        body = {"model": "m", "messages": self.turns}
+        return body | {"stream": True, "stream_options": {"include_usage": True}} if self.stream else body
+
 
 @dataclass
 class World:
@@ -75,22 +81,24 @@ def system(topic: str, count: int) -> dict[str, str]:
 SAID = {"role": "assistant", "content": "Fine."}
 
 
-async def run(w: World, traffic: Sequence[Asked]) -> list[dict[str, Any]]:
-    """Each request to both; the rows."""
+async def run(w: World, traffic: Sequence[Asked], *, booked: bool = False) -> list[dict[str, Any]]:
+    """Each request to both; the rows. `booked`: each when the one before is in the books, which takes a moment where
+    tokens have to be counted."""
+    count = 0
     async with httpx.AsyncClient(base_url=w.direct.url.removesuffix("/v1"), timeout=30) as client:
         for asked in traffic:
             w.clock.advance(asked.after_s)
-            body = {"model": "m", "messages": asked.turns}
-            if asked.stream:
-                body |= {"stream": True, "stream_options": {"include_usage": True}}
             headers = {"Authorization": f"Bearer {asked.key}", **dict(asked.headers)}
             for up in (w.behind, w.direct):
                 up.default = Script(says=asked.answer, wait_s=0.1 if asked.times > 1 else 0.0)
             for whom in (w.proxy.client, client):
-                sent = [whom.post("/v1/chat/completions", json=body, headers=headers) for _ in range(asked.times)]
+                sent = [whom.post("/v1/chat/completions", json=asked.body, headers=headers) for _ in range(asked.times)]
                 for answer in await asyncio.gather(*sent):
                     assert answer.status_code == 200
-    return await w.proxy.rows(sum(asked.times for asked in traffic))
+            count += asked.times
+            if booked:
+                await w.proxy.rows(count)
+    return await w.proxy.rows(count)
 
 
 def dollars(rows: Sequence[dict[str, Any]], *columns: str) -> Decimal:
@@ -180,10 +188,8 @@ async def test_header_and_row_tell_one_amount(tmp_path: Path) -> None:
     assert len(set(told)) == 3  # of the miss, of warm hits, of the hit on a cold cache
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-async def test_a_runs_baseline_is_the_meter_of_the_same_run_without_a_proxy(tmp_path: Path, seed: int) -> None:
+def mixed(chance: random.Random, *, headers: bool = True, streams: bool = True) -> list[Asked]:
     """Shared system prompts, conversations that grow and branch, repeats, pauses, streams, callers, joined requests."""
-    chance = random.Random(seed)
     heads = [system(name, count) for name, count in (("alpha", 1700), ("beta", 2600), ("gamma", 40))]
     talks: list[Turns] = [[chance.choice(heads), user(f"t{n}", chance.choice((5, 300, 1300)))] for n in range(8)]
     traffic = []
@@ -196,11 +202,19 @@ async def test_a_runs_baseline_is_the_meter_of_the_same_run_without_a_proxy(tmp_
                 talks[at],
                 chance.choice((1.0, 7.0, 45.0, 320.0, 650.0)),
                 chance.choice(("sk-one", "sk-one", "sk-two")),
-                chance.choice(((), (), (), (("Cache-Control", "no-cache"),), (("x-farthing-off", "1"),))),
-                stream=chance.random() < 0.2,
+                chance.choice(((), (), (), (("Cache-Control", "no-cache"),), (("x-farthing-off", "1"),)))
+                if headers
+                else (),
+                stream=chance.random() < 0.2 and streams,
                 times=2 if chance.random() < 0.15 else 1,
             )
         )
+    return traffic
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+async def test_a_runs_baseline_is_the_meter_of_the_same_run_without_a_proxy(tmp_path: Path, seed: int) -> None:
+    traffic = mixed(random.Random(seed))
     async with world(tmp_path) as w:
         rows = await run(w, traffic)
         agrees(w, rows)

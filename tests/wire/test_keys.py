@@ -75,7 +75,8 @@ async def test_only_good_keys_get_in_and_the_reason_is_for_their_holders(up: Scr
 async def test_no_header_with_a_key_goes_upstream(up: ScriptedUpstream, tmp_path: Path) -> None:
     async with keys_in(tmp_path) as give:
         secret, _ = await give()
-        for settings in (KEYED, {"auth__virtual_keys": True}):
+        styled = {"auth__virtual_keys": True, "upstream__style": "openai"}
+        for settings in (KEYED, {"auth__virtual_keys": True}, styled):
             for optimising in ({}, {"cache__mode": "off", "compress__tidy": False}):
                 async with proxied(up.url, tmp_path, **settings, **optimising) as proxy:
                     for headers in (
@@ -87,7 +88,7 @@ async def test_no_header_with_a_key_goes_upstream(up: ScriptedUpstream, tmp_path
                         assert answer.status_code == 200, answer.text
                     assert (await proxy.client.get("/v1/models", headers=shown(secret))).status_code == 200
         sent = [str(call.headers) for call in up.calls]
-        assert len(sent) == 16
+        assert len(sent) == 24
         assert not any(secret in headers for headers in sent)
         with_operators = [headers for headers in sent if "sk-operator" in headers]
         assert len(with_operators) == 8

@@ -219,3 +219,33 @@ def test_what_is_lacking_in_words(
     settings: dict[str, Any], state: RouteState | None, score: float, said: list[str]
 ) -> None:
     assert needs(Semantic(**settings), state, score) == said
+
+
+@pytest.mark.parametrize("texts", [True, False])
+async def test_what_repeats_is_shown_word_by_word_only_where_texts_may_be(
+    up: ScriptedUpstream, tmp_path: Path, texts: bool
+) -> None:
+    async with proxied(up.url, tmp_path, **{**LOOSE, "semantic__show_texts": texts}) as proxy:
+        await missed(proxy, TWELVE)
+        await proxy.post(chat(TWELVE))
+        rows = await proxy.rows(2)
+        answer = await proxy.client.get("/farthing/api/repeated", params={"since": "1h"})
+
+    (found,) = answer.json()["repeated"]
+    assert (found["key_hash"], found["requests"], found["hits"]) == (rows[0]["key_hash"], 2, 1)
+    assert ("cook rice" in answer.text) is texts
+    assert (found["text"] is not None) is texts
+
+
+async def test_health_tells_of_store_ledger_and_budget_and_no_secret(up: ScriptedUpstream, tmp_path: Path) -> None:
+    async with proxied(up.url, tmp_path, spend__daily_usd=5, upstream__api_key="sk-never-shown") as proxy:
+        await proxy.post(chat("one"))
+        rows = await proxy.rows(1)
+        answer = await proxy.client.get("/farthing/api/health")
+
+    told = answer.json()
+    assert (told["store"]["healthy"], told["store"]["entries"]) == (True, 1)
+    assert told["ledger"] == {"healthy": True, "pending_rows": 0, "dropped_rows": 0}
+    assert told["budget"]["limit_usd"] == "5"
+    assert round(float(told["budget"]["spent_usd"]) * 1e12) == rows[0]["cost_usd"]
+    assert "never-shown" not in answer.text

@@ -1,0 +1,193 @@
+"""What the ledger's writer does beside writing: roll rows up, remove those that are past keeping, give the space back.
+
+Rules of this file: one step is short (TARGET_S), so that rows that wait are written in between; a row is removed only
+when it is in the roll-ups; what fails is told once and tried again later, and never stops the writing of rows.
+"""
+
+from __future__ import annotations
+
+import math
+import sqlite3
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import structlog
+
+from farthing.proxy.clock import Clock
+from farthing.proxy.ledger_file import is_busy, is_corrupt
+from farthing.proxy.rollup_plan import DAY_S, HOUR_S, MINUTE_S
+from farthing.proxy.rollup_tables import empty, marks, set_mark
+
+if TYPE_CHECKING:
+    from farthing.proxy.rollup import Roller
+
+__all__ = ["ROLL_EVERY_S", "ROLL_ROWS", "Upkeep", "rebuild"]
+
+TARGET_S = 0.02
+"""How long one step should take."""
+ROLL_EVERY_S = 60.0
+ROLL_ROWS = 20_000
+"""Rows are rolled up when so many are new, or that long after the last time."""
+MANY_ROWS = 200
+SWEEP_EVERY_S = 600.0
+AFTER_TROUBLE_S = 60.0
+_LEAST_ROWS, _MOST_ROWS = 100, 4_000
+_FREED_PAGES = 100
+
+
+class Upkeep:
+    """`keep_days`: how long rows are kept, by whole days (UTC); 0: for ever. Belongs to the writer's thread."""
+
+    def __init__(self, keep_days: int, clock: Clock) -> None:
+        self._keep_days = keep_days
+        self._clock = clock
+        self._log = structlog.get_logger("farthing.ledger")
+        self._roller: Roller | None = None
+        self._conn: sqlite3.Connection | None = None
+        self._fresh = 0
+        self._stepped_s = 0.0
+        self._rows = 1_000  # of a slice, found by its time
+        self._roll_at_s = self._sweep_at_s = clock.tick_s() + ROLL_EVERY_S
+        self._behind = self._sweeping = False
+        self._troubled = False
+
+    def written(self, rows: int) -> None:
+        """So many rows are new on the disk."""
+        self._fresh += rows
+
+    def step(self, conn: sqlite3.Connection, waiting: int = 0) -> bool:
+        """Do one short piece of what is due; whether there was anything. Raises sqlite3.Error for a damaged file only.
+
+        `waiting`: rows that wait to be written. Where there are many they go first, but for a step every second.
+        Effects: writes to the ledger.
+        """
+        now_s = self._clock.tick_s()
+        if waiting > MANY_ROWS and now_s - self._stepped_s < 1.0:
+            return False
+        self._stepped_s = now_s
+        try:
+            if self._behind or self._fresh >= ROLL_ROWS or now_s >= self._roll_at_s:
+                return self._roll(conn)
+            if self._sweeping or now_s >= self._sweep_at_s:
+                return self._sweep(conn)
+        except (sqlite3.Error, LookupError, ValueError) as error:
+            self._roller = None
+            if is_corrupt(error):
+                raise
+            self._roll_at_s = self._sweep_at_s = now_s + (1.0 if is_busy(error) else AFTER_TROUBLE_S)
+            self._fresh, self._behind, self._sweeping = 0, False, False
+            self._tell(conn, error)
+        return False
+
+    def _tell(self, conn: sqlite3.Connection, error: Exception) -> None:
+        if isinstance(error, LookupError):
+            self._log.error(
+                "ledger_rollups_rebuilt", error=str(error), meaning="they are made anew from the rows that are kept"
+            )
+            with suppress(sqlite3.Error):
+                rebuild(conn)
+                self._roll_at_s = self._clock.tick_s()
+        elif not is_busy(error) and not self._troubled:
+            self._troubled = True
+            self._log.error("ledger_upkeep_failing", error=str(error))
+
+    def _roll(self, conn: sqlite3.Connection) -> bool:
+        from farthing.proxy.rollup import Roller
+
+        if self._roller is None or self._conn is not conn:
+            self._roller, self._conn = Roller(conn), conn
+        begun_s = self._clock.tick_s()
+        rows = self._roller.roll(self._rows)
+        took_s = self._clock.tick_s() - begun_s
+        self._behind = rows == self._rows
+        self._fresh = max(0, self._fresh - rows) if self._behind else 0
+        self._roll_at_s = begun_s + ROLL_EVERY_S
+        if took_s > 0 and self._behind:
+            better = self._rows * min(2.0, max(0.5, TARGET_S / took_s))
+            self._rows = round(min(_MOST_ROWS, max(_LEAST_ROWS, better)))
+        if self._troubled:
+            self._troubled = False
+            self._log.info("ledger_upkeep_recovered")
+        return rows > 0
+
+    def _sweep(self, conn: sqlite3.Connection) -> bool:
+        """Remove a slice of rows, or give back some pages; more of it is due until there is none."""
+        self._sweep_at_s = self._clock.tick_s() + SWEEP_EVERY_S
+        removed = freed = 0
+        if self._keep_days:
+            before_s = math.floor(self._clock.now_s() / DAY_S - self._keep_days) * DAY_S
+            removed = remove_rows(conn, before_s, most=self._rows // 2)
+        if not removed:
+            removed = remove_minutes(conn)
+        if not removed:
+            freed = free_pages(conn, _FREED_PAGES)
+        self._sweeping = bool(removed or freed)
+        return self._sweeping
+
+
+def remove_rows(conn: sqlite3.Connection, before_s: float, most: int) -> int:
+    """Remove at most that many of the oldest rows before a moment which the roll-ups hold; how many it were.
+
+    The last row that was rolled up stays, since the mark is on it. The moment is a whole day's beginning (UTC).
+    """
+    conn.execute("begin immediate")
+    try:
+        known = marks(conn)
+        done = conn.execute(
+            "delete from requests where rowid in (select rowid from requests where ts < ?1 and rowid < ?2 "
+            "order by ts limit ?3)",
+            (before_s, known.rolled, most),
+        ).rowcount
+        if done and before_s > known.swept_s:
+            set_mark(conn, "swept_s", int(before_s))
+        conn.execute("commit")
+    except BaseException:
+        with suppress(sqlite3.Error):
+            conn.execute("rollback")
+        raise
+    return done
+
+
+def remove_minutes(conn: sqlite3.Connection) -> int:
+    """Remove some hours of roll-ups by the minute that are older than the rows; how many lines it were."""
+    place = f"cut = '' and length_s = {MINUTE_S} and start_s < ?"
+    swept_s = marks(conn).swept_s
+    first_s = conn.execute(f"select min(start_s) from rollups where {place}", (swept_s,)).fetchone()[0]
+    if first_s is None:
+        return 0
+    before_s = min(swept_s, first_s + 6 * HOUR_S)
+    conn.execute("begin immediate")
+    try:
+        conn.execute(f"delete from rollup_times where {place}", (before_s,))
+        done = conn.execute(f"delete from rollups where {place}", (before_s,)).rowcount
+        conn.execute("commit")
+    except BaseException:
+        with suppress(sqlite3.Error):
+            conn.execute("rollback")
+        raise
+    return done
+
+
+def free_pages(conn: sqlite3.Connection, most: int) -> int:
+    """Give at most that many unused pages back to the disk; how many it were. None in a file that isn't made for it."""
+    before = conn.execute("pragma freelist_count").fetchone()[0]
+    if not before or conn.execute("pragma auto_vacuum").fetchone()[0] != 2:
+        return 0
+    conn.executescript(f"pragma incremental_vacuum({int(most)})")  # execute() would stop after one page
+    return int(before - conn.execute("pragma freelist_count").fetchone()[0])
+
+
+def rebuild(conn: sqlite3.Connection) -> None:
+    """Forget the roll-ups of all days whose rows are kept, so that the next steps make them anew."""
+    conn.execute("begin immediate")
+    try:
+        told = dict(conn.execute("select key, value from meta"))
+        swept_s = float(told.get("swept_s", 0))
+        # These are in roll-ups that stay: counted again they would be there twice.
+        conn.execute("delete from requests where ts < ? and rowid <= ?", (swept_s, int(told.get("rolled", 0))))
+        empty(conn, swept_s)
+        conn.execute("commit")
+    except BaseException:
+        with suppress(sqlite3.Error):
+            conn.execute("rollback")
+        raise

@@ -1,0 +1,48 @@
+"""The replicas seen from outside: told, measured, drained."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from farthing.proxy.errors import ClientFault
+
+if TYPE_CHECKING:
+    from farthing.proxy.build import Services
+
+__all__ = ["drain", "gauges", "told"]
+
+
+def told(services: Services) -> list[dict[str, Any]]:
+    """Each replica: health, circuit, draining, requests under way; where limits are learned, its keys by number."""
+    return services.pool.told()
+
+
+async def drain(services: Services, asked: dict[str, Any]) -> dict[str, Any]:
+    """Give `replica` no more requests, or with `drain` false some again; what is under way there ends as it began.
+
+    It lasts until it is taken back or the process ends. Raises ClientFault: 404 no such replica, 400 another value.
+    """
+    name, wanted = asked.get("replica"), asked.get("drain", True)
+    if not isinstance(name, str) or not isinstance(wanted, bool):
+        raise ClientFault('say {"replica": NAME, "drain": true or false}')
+    replica = services.pool.find(name)
+    if replica is None:
+        known = ", ".join(replica.name for replica in services.pool.replicas)
+        raise ClientFault(f"there is no replica {name!r}; there are: {known}", status=404, code="not_found")
+    replica.draining = wanted
+    return {"replicas": told(services)}
+
+
+def gauges(services: Services) -> dict[str, float]:
+    """`replica_*:UPSTREAM:REPLICA`, as many as the configuration names."""
+    pool = services.pool
+    upstream = pool.name.replace(":", "_")
+    found: dict[str, float] = {}
+    for replica in pool.replicas:
+        where = f"{upstream}:{replica.name}"
+        is_open = replica.circuit is not None and replica.circuit.open
+        found[f"replica_healthy:{where}"] = float(replica.healthy and not is_open)
+        found[f"replica_circuit_open:{where}"] = float(is_open)
+        found[f"replica_draining:{where}"] = float(replica.draining)
+        found[f"replica_in_flight:{where}"] = replica.in_flight
+    return found

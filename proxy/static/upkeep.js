@@ -1,0 +1,67 @@
+// What changes something, each after a question: removing stored answers, the switch over all optimisation.
+import { change } from './api.js';
+import { counted } from './format.js';
+
+const $ = (id) => document.getElementById(id);
+const WHICH = {
+  tag: ['NAME=VALUE', (value) => ({ tags: [value] }), (value) => `every answer that was stored with the tag ${value}`],
+  model: ['model', (value) => ({ model: value }), (value) => `every answer to requests for ${value}`],
+  source: ['document or source', (value) => ({ source: value }), (value) => `every answer that was stored with the source ${value}`],
+  scope: ['scope', (value) => ({ scope: value }), (value) => `every answer to requests with x-farthing-scope: ${value}`],
+  tenant: ['tenant', (value) => ({ tenant: value }), (value) => `every answer of the tenant ${value}, and what compression keeps of its prompts`],
+  older_than: ['7d, 12h or 2026-01-31', (value) => ({ older_than: value }), (value) => `every answer that was stored before ${/^\d{4}-/.test(value) ? value : `the last ${value}`}`],
+  key: ['key', (value) => ({ key: value }), (value) => `the answer with the key ${value}`],
+  all: ['', () => ({}), () => 'every stored answer, and what compression keeps of prompts'],
+};
+
+/** Ask; whether the answer was yes. Esc and Cancel are no. */
+export function confirmed(title, words, yes) {
+  const dialog = $('confirm');
+  $('confirm-title').textContent = title;
+  $('confirm-words').textContent = words;
+  $('confirm-yes').textContent = yes;
+  dialog.returnValue = '';
+  dialog.showModal();
+  $('confirm-no').focus();
+  return new Promise((done) => dialog.addEventListener('close', () => done(dialog.returnValue === 'yes'), { once: true }));
+}
+
+/** `after`: called once something has changed. */
+export function start(after) {
+  for (const [id, value] of [['confirm-yes', 'yes'], ['confirm-no', '']]) $(id).addEventListener('click', () => $('confirm').close(value));
+  const chosen = () => $('purge-which').value;
+  const shown = () => { const [hint] = WHICH[chosen()]; $('purge-value').placeholder = hint; $('purge-value').hidden = !hint; $('purge-value').value = ''; said(''); };
+  $('purge-which').addEventListener('change', shown);
+  shown();
+  $('purge').addEventListener('submit', async (event) => {
+    event.preventDefault();
+    const [hint, body, words] = WHICH[chosen()], value = $('purge-value').value.trim();
+    if (hint && !value) { said('Say which: the field is empty.', true); $('purge-value').focus(); return; }
+    if (!await confirmed('Remove stored answers?', `This removes ${words(value)}. It can’t be undone; such requests go upstream again, and are paid for.`, 'Remove')) return;
+    await doing(async () => {
+      const { purged, near_duplicates: near } = await change('cache/purge', body(value));
+      return `${counted(purged, 'answer')} removed${near ? `, ${near} of them known to near-duplicates` : ''}.`;
+    }, after);
+  });
+  $('switch').addEventListener('click', async () => {
+    const off = $('switch').dataset.off !== 'true';
+    const words = off ? 'Requests go to the upstream as they are, at full price, until you switch it on again. Nothing stored is lost.' : 'Caches and compression work again, as the configuration says.';
+    if (!await confirmed(off ? 'Switch all optimisation off?' : 'Switch optimisation on again?', words, off ? 'Switch off' : 'Switch on')) return;
+    await doing(async () => { await change(`policy/${off ? 'off' : 'on'}`); return off ? 'All optimisation is off.' : 'Optimisation is on again.'; }, after);
+  });
+}
+
+async function doing(does, after) {
+  said('One moment …');
+  try {
+    said(await does());
+    after();
+  } catch (error) {
+    said(`That did not work: ${error.message}.`, true);
+  }
+}
+
+function said(words, wrong = false) {
+  $('upkeep-said').textContent = words;
+  $('upkeep-said').className = wrong ? 'error' : 'soft';
+}
