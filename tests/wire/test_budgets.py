@@ -254,6 +254,7 @@ async def test_tokens_are_taken_as_estimated_and_come_back(kind: str, up: Script
                 assert (await proxy.post(chat(f"x{number}", max_tokens=700))).status_code == 200
                 while len(proxy.services.state.tasks):
                     await asyncio.sleep(0.01)
+            up.default.wait_s = 0.5  # so that both are under way
             first, second = await asyncio.gather(*(proxy.post(chat(f"y{n}", max_tokens=700)) for n in range(2)))
             assert {first.status_code, second.status_code} == {200, 429}
             assert (await proxy.post(chat("x0", max_tokens=700))).headers["x-farthing-cache"] == "hit-exact"
