@@ -58,6 +58,7 @@ class LocalAccounts:
             os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
             self._conn = sqlite3.connect(path, check_same_thread=False)
             self._conn.execute("pragma journal_mode = wal")
+            self._conn.execute("pragma synchronous = normal")
             self._conn.execute(_SCHEMA)
             self._conn.execute("delete from accounts where ends_s <= ?", (clock.now_s(),))
             self._conn.execute("update accounts set spent = spent + held, held = 0 where held > 0")
