@@ -25,6 +25,7 @@ from farthing.proxy.attribute import (
     attribute_joined,
     attribute_upstream,
 )
+from farthing.proxy.budgets import Spending
 from farthing.proxy.capture import Capture
 from farthing.proxy.clock import Clock
 from farthing.proxy.compress_counts import CompressCounts
@@ -82,6 +83,7 @@ class Account:
     compressed: CompressCounts = field(default_factory=CompressCounts)
     slow: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2))
     drift: DriftSample | None = None
+    spending: Spending | None = None
 
     # -- headers
 
@@ -222,7 +224,9 @@ class Account:
         self.book(ex, usage, ex.money if ex.money is not None else self.money(ex, usage))
 
     def book(self, ex: Exchange, usage: Usage | None, money: Money) -> None:
-        """Append the row, add its cost to the day's, and count what it was sent without."""
+        """Append the row, add its cost to the day's and its budgets', and count what it was sent without."""
+        if ex.hold is not None:
+            self.end_hold(ex, money.cost, usage)
         if money.cost and ex.leads:
             self.total.add(money.cost, self.clock.now_s())
         if ex.compress and usage is not None and not costs_nothing(ex):
@@ -234,6 +238,11 @@ class Account:
             self.ledger.append(row)
         if self.capture is not None:
             self.capture.take(ex, row)
+
+    def end_hold(self, ex: Exchange, pico: int | None, usage: Usage | None = None) -> None:
+        """Settle what the exchange reserved, once. `pico`: what it cost; None: nobody knows."""
+        if self.spending is not None:
+            self.spending.settle(ex, pico, usage)
 
     async def usage_of(self, ex: Exchange) -> Usage | None:
         """What was used; counted off the event loop where the upstream hasn't said."""
@@ -447,6 +456,20 @@ class AccountStage(Quiet):
     def on_end(self, ex: Exchange) -> Awaitable[None] | None:
         """Write the row."""
         if self.account.must_wait(ex):
-            return self.account.settle(ex)
-        self.account.book_known(ex)
+            return self._settle(ex)
+        try:
+            self.account.book_known(ex)
+        finally:
+            self._end_hold(ex)
         return None
+
+    async def _settle(self, ex: Exchange) -> None:
+        try:
+            await self.account.settle(ex)
+        finally:
+            self._end_hold(ex)
+
+    def _end_hold(self, ex: Exchange) -> None:
+        """No reservation outlives its request, whatever became of its row."""
+        if ex.hold is not None:
+            self.account.end_hold(ex, None)

@@ -19,6 +19,7 @@ from farthing.policies.eligibility import Rules
 from farthing.policies.stage import EligibleStage, SpendStage
 from farthing.proxy.account import Account, AccountStage
 from farthing.proxy.audit import Auditor
+from farthing.proxy.budgets import Spending
 from farthing.proxy.build_compress import open_beyond
 from farthing.proxy.build_routes import Opened, Ways, open_routing, open_upstream
 from farthing.proxy.build_semantic import (
@@ -29,6 +30,7 @@ from farthing.proxy.build_semantic import (
     open_semantic,
     same_thread,
 )
+from farthing.proxy.build_spend import open_ring, open_spending
 from farthing.proxy.capture_admin import in_force
 from farthing.proxy.config import Config
 from farthing.proxy.counterfactual import Counterfactual
@@ -48,7 +50,8 @@ from farthing.proxy.server import Relay
 from farthing.proxy.stage_compress import CompressStage
 from farthing.proxy.stage_route import RouteStage, RoutingStage
 from farthing.proxy.stage_semantic import SemanticStage
-from farthing.proxy.stages import AdmitStage, AssignStage, ParseStage, Tenants
+from farthing.proxy.stages import AdmitStage, AssignStage, ParseStage
+from farthing.proxy.tenants import Tenants
 
 __all__ = ["Services", "build"]
 
@@ -69,6 +72,7 @@ class Services:
     pipeline: Pipeline
     admit: AdmitStage
     relay: Relay
+    spending: Spending | None = None
 
     @property
     def default(self) -> Opened:
@@ -131,11 +135,12 @@ async def build(config: Config, held: State, stack: AsyncExitStack, old: Service
         ),
         compressed=held.compressed,
         capture=in_force(config, held),
+        spending=open_spending(config, held, rates, stack),
     )
     if config.ledger.drift_sample:
         account.drift = DriftSample(held.drift, config.ledger.drift_sample, held.tokenizer, account.slow, held.clock)
     compress = CompressStage(config.compress.tidy, config.compress.squeeze)
-    tenants = Tenants(held.secret, config.auth)
+    tenants = Tenants(held.secret, config.auth, await open_ring(config, held, stack))
     routing = open_routing(config, held, rates, tenants, None if old is None else old.routing)
     ways = Ways(config, held, pool, others)
     pipeline, admit, on_the_way = lay_out(config, held, semantic, compress, ways, account, tenants, routing)
@@ -161,7 +166,9 @@ async def build(config: Config, held: State, stack: AsyncExitStack, old: Service
         held.renderer,
         account,
         held.barred,
-        lambda: not (config.all_off or held.switch() or admit.full or pipeline.breaker.open_until),
+        lambda credential: (
+            admit.repeats(credential) and not (config.all_off or held.switch() or pipeline.breaker.open_until)
+        ),
         held.clock,
         held.randomness,
         config.limits.repeat_bytes,
@@ -180,7 +187,21 @@ async def build(config: Config, held: State, stack: AsyncExitStack, old: Service
         config.compat.aliases,
         traces,
     )
-    return Services(config, held, thread, pool, probes, others, routing, semantic, compress, pipeline, admit, relay)
+    return Services(
+        config,
+        held,
+        thread,
+        pool,
+        probes,
+        others,
+        routing,
+        semantic,
+        compress,
+        pipeline,
+        admit,
+        relay,
+        account.spending,
+    )
 
 
 def lay_out(
@@ -195,7 +216,9 @@ def lay_out(
 ) -> tuple[Pipeline, AdmitStage, tuple[Stage, ...]]:
     """The stages, in the order of pipeline.FRONT and pipeline.BACK."""
     cache, clock, randomness = config.cache, held.clock, held.randomness
-    admit = AdmitStage(tenants, config.limits)
+    spending = account.spending
+    counts = spending is not None and bool(spending.at_admit)
+    admit = AdmitStage(tenants, config.limits, spending.admit if spending is not None and counts else None)
     flight = FlightStage(Flights(), cache.join, config.limits.buffer_bytes, clock, randomness)
     fresh = freshness(cache)
     modes = {"recode": config.compress.recode, "squeeze": config.compress.squeeze}
@@ -225,7 +248,12 @@ def lay_out(
         semantic,
         compress,
         route,
-        SpendStage(None if limit is None else int(limit * 10**12), held.total, clock),
+        SpendStage(
+            None if limit is None else int(limit * 10**12),
+            held.total,
+            clock,
+            None if spending is None else spending.reserve,
+        ),
         ways.routed(retrieving(carrier), routing, retrieving) or retrieving(carrier),
     )
     return (

@@ -21,7 +21,7 @@ from farthing.proxy.prices import RateCard
 from farthing.proxy.routing import Routing
 from farthing.proxy.stage_routed import RoutedStage
 from farthing.proxy.stage_upstream import UpstreamStage
-from farthing.proxy.stages import Tenants
+from farthing.proxy.tenants import Tenants
 
 __all__ = ["Opened", "Ways", "open_routing", "open_upstream"]
 
@@ -106,5 +106,6 @@ class Ways:
             self.held.randomness,
             RetryRules(upstream.retries, upstream.retry_base_s, upstream.retry_max_s, upstream.retry_after_send),
             passive=self.config.all_off,
+            own_keys=self.config.auth.virtual_keys,
             foreign=foreign,
         )

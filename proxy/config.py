@@ -33,6 +33,7 @@ from farthing.proxy.config_otlp import Otlp
 from farthing.proxy.config_prices import Prices
 from farthing.proxy.config_routes import Misplaced, RouteSection, VariantSection, check
 from farthing.proxy.config_section import Secret, Section
+from farthing.proxy.config_spend import Alerts, Budgets, RateLimits, Spend
 from farthing.proxy.config_upstream import Upstream
 from farthing.proxy.errors import ConfigFault
 from farthing.proxy.exchange import Endpoint
@@ -168,16 +169,15 @@ class ClientKey(Section):
 
 
 class Auth(Section):
-    """Who may call, and who shares with whom."""
+    """Who may call, and who shares with whom. `virtual_keys`: those of `farthing keys` are asked for too.
+
+    `keys_stale_s`: for how long keys that are known stay good while the store that could revoke them is away.
+    """
 
     client_keys: tuple[ClientKey, ...] = ()
+    virtual_keys: bool = False
+    keys_stale_s: float = Field(30.0, ge=1)
     scopes: tuple[NamedScope, ...] = ()
-
-
-class Spend(Section):
-    """A hard limit on what is spent."""
-
-    daily_usd: Decimal | None = Field(None, ge=0, description="402 beyond it, from midnight UTC on; None: no limit")
 
 
 class Limits(Section):
@@ -220,6 +220,9 @@ class Config(Section):
     prices: Prices = Prices()
     auth: Auth = Auth()
     spend: Spend = Spend()
+    budgets: Budgets = ()
+    rate_limits: RateLimits = ()
+    alerts: Alerts = Alerts()
     limits: Limits = Limits()
     log: Log = Log()
 
@@ -232,10 +235,11 @@ class Config(Section):
     @model_validator(mode="after")
     def _no_open_relay(self) -> Config:
         spendable = any(one.spendable for one in (self.upstream, *self.upstreams))
-        if spendable and not self.auth.client_keys and not is_loopback(self.server.host):
+        asks = self.auth.client_keys or self.auth.virtual_keys
+        if spendable and not asks and not is_loopback(self.server.host):
             raise ValueError(
                 f"server.host = {self.server.host!r} with an upstream key and no auth.client_keys would let anybody "
-                "spend that key; bind 127.0.0.1, or declare client keys"
+                "spend that key; bind 127.0.0.1, declare client keys, or set auth.virtual_keys"
             )
         return self
 

@@ -291,6 +291,7 @@ class Exchange:
     # admit
     credential: str = ""
     tenant: str = ""
+    caller: Any = None  # tenants.Caller
     controls: Controls = _NOTHING_ASKED
     # parse
     endpoint: Endpoint = Endpoint.OTHER
@@ -336,6 +337,8 @@ class Exchange:
     uses: Sequence[Any] = ()  # compress_counts.Use: what rules did to what is sent
     tidied: int = 0  # texts that were only tidied
     retrieval: Any = None  # retrieving.Retrieval: the model may ask for what was left out
+    # spend
+    hold: Any = None  # budgets.Hold: money that is reserved, and tokens that were taken
     # upstream
     call: Call | None = None
     sink: Sink | None = None

@@ -30,6 +30,7 @@ from farthing.proxy.exchange import GO_ON, Attempt, Call, Endpoint, Exchange, He
 from farthing.proxy.header_facts import Lines
 from farthing.proxy.http1 import Connection
 from farthing.proxy.jsontext import find, insert_member, splice
+from farthing.proxy.keys import bearing
 from farthing.proxy.observe import StreamObserver, decoded, loads, read_whole
 from farthing.proxy.pool import Lease, Pool, Seat
 from farthing.proxy.prompt_trail import trail_of
@@ -47,7 +48,8 @@ _EVENT_STREAM, _JSON = "text/event-stream", "application/json"
 @dataclass(slots=True)
 class UpstreamStage(Quiet):
     """Carries the request upstream. `no_usage_asked`: set when this upstream was seen to refuse `stream_options`.
-    `foreign`: clients' credentials mean nothing to it, and it must not see them."""
+    `foreign`: clients' credentials mean nothing to it, and it must not see them. `own_keys`: clients show farthing's
+    own keys, which are nobody else's business."""
 
     pool: Pool
     deadlines: Deadlines
@@ -57,6 +59,7 @@ class UpstreamStage(Quiet):
     randomness: Randomness
     rules: RetryRules
     passive: bool = False
+    own_keys: bool = False
     no_usage_asked: bool = False
     foreign: bool = False
     name: str = field(default="upstream", init=False)
@@ -223,7 +226,11 @@ class UpstreamStage(Quiet):
     def _headers(self, ex: Exchange, adapter: Adapter | None, key: str | None) -> Lines:
         plain = adapter is not None or (ex.optimise and not self.passive and ex.endpoint is not Endpoint.OTHER)
         facts = ex.original.facts
+        if self.own_keys and key is None:
+            key = ""  # none at all: what the client shows is farthing's
         drop = _dropped(ex.body is not None, plain, key is not None)
+        if self.own_keys:
+            drop |= bearing(ex.original.headers.items())
         if self.foreign:
             key, drop = key or "", drop | wire.telling_who(tuple(ex.original.headers))
         own: tuple[tuple[str, str], ...] = ()
