@@ -24,6 +24,7 @@ from farthing.proxy.price_rows import PriceRow
 from farthing.proxy.rate_cards import card_of
 from farthing.proxy.recompute import Again, Verdict, recompute
 from farthing.proxy.report import disarmed
+from farthing.proxy.report_text import counted
 
 __all__ = ["check", "recomputed", "show"]
 
@@ -136,9 +137,9 @@ def check(config: Config, console: Console, emit: Emit = None, model: str | None
 
 
 def _said(lacks: Lacks) -> str:
-    said = [f"tier {tier!r} ({count:,} requests)" for tier, count in lacks.tiers.items()]
+    said = [f"tier {tier!r} ({counted(count, 'request')})" for tier, count in lacks.tiers.items()]
     said += [f"{part} ({count:,})" for part, count in lacks.parts.items()]
-    said += [f"{lacks.unpriced:,} requests without a price in the ledger"] if lacks.unpriced else []
+    said += [f"{counted(lacks.unpriced, 'request')} without a price in the ledger"] if lacks.unpriced else []
     said += [f"{part} has no rate of its own: priced as fresh input" for part in lacks.as_fresh]
     return "; ".join(said)
 

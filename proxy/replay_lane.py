@@ -30,7 +30,7 @@ from farthing.proxy.config import Config
 from farthing.proxy.exchange import CacheStatus, Endpoint
 from farthing.proxy.prices import RateCard
 from farthing.proxy.replay_facts import UNTOUCHED, Fact, Part
-from farthing.proxy.replay_reads import LaneReads
+from farthing.proxy.replay_reads import LaneReads, row_usage
 from farthing.proxy.replay_sums import Tally
 from farthing.proxy.usage import Usage
 from farthing.proxy.would import AS_BILLED, Before, Would
@@ -109,6 +109,8 @@ class Lane:
     def take(self, fact: Fact, now_s: float) -> CacheStatus:
         """One request, not before the last one: how it is answered. It is booked when its answer is there."""
         self._land(now_s)
+        if not fact.known:
+            fact = fact._replace(usage=row_usage(fact, self._card))
         part = fact.parts[self._reading]
         if not part.store:
             self.tally.why(part.reason or "no canonical form")
@@ -226,7 +228,11 @@ class Lane:
         self._book(fact, CacheStatus.JOINED, money, usage, free=True)
 
     def _would_free(self, fact: Fact, part: Part, usage: Usage | None, now_s: float, ready_s: float) -> Would:
-        if part.prompt is None or usage is None:
+        if usage is None:
+            return AS_BILLED
+        if not fact.known and fact.usage is not None:
+            return Would(fact.usage.cached, None, charges_writes=usage.tokens_written > 0)
+        if part.prompt is None:
             return AS_BILLED
         return self._reads.free(fact, part.prompt, usage, now_s, ready_s)
 

@@ -10,15 +10,16 @@ from __future__ import annotations
 
 from functools import partial
 
-from farthing.proxy.attribute import with_reads
+from farthing.proxy.attribute import attribute_hit, with_reads
 from farthing.proxy.exchange import CacheStatus
+from farthing.proxy.prices import RateCard
 from farthing.proxy.provider_reads import BOTH, ProviderReads, World
 from farthing.proxy.replay_facts import Fact
 from farthing.proxy.replay_prompt import Prompt
 from farthing.proxy.usage import Usage, UsageSource
 from farthing.proxy.would import AS_BILLED, Before, Would, in_its_place, moved, placed
 
-__all__ = ["LaneReads"]
+__all__ = ["LaneReads", "row_usage"]
 
 
 class LaneReads:
@@ -85,6 +86,32 @@ class LaneReads:
         (then,) = self._then.arrive(trail, usage, at_s, _ready_s(fact, at_s), (World.SENT,))
         self._now.note(fact.model, then, usage)
         return then
+
+
+def row_usage(fact: Fact, card: RateCard) -> Usage | None:
+    """What a row of a ledger used, or would have used, reads of the provider's cache included.
+
+    A hit's row has no counts of such reads, but what the hit was worth with them. Where today's card doesn't come near
+    that amount, whoever changed the prices since, its usage stays as it is.
+    """
+    usage, before = fact.usage, fact.before
+    if usage is None or before is None or before.money.baseline is None or _own_bill(fact) is not None:
+        return usage
+    most, least = (
+        attribute_hit(
+            card,
+            fact.model,
+            usage,
+            semantic=False,
+            at_s=fact.ts or 0.0,
+            model_served=fact.model_served,
+            would_read=read,
+        ).baseline
+        for read in (0, usage.tokens_in)
+    )
+    if most is None or least is None or not least <= before.money.baseline < most:
+        return usage
+    return with_reads(usage, usage.tokens_in * (most - before.money.baseline) // (most - least))
 
 
 def _own_bill(fact: Fact) -> Usage | None:

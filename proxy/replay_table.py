@@ -18,6 +18,7 @@ from farthing.proxy.replay_run import Run
 from farthing.proxy.replay_sums import Compared, Sums, Tally
 from farthing.proxy.replay_sweep import Settings
 from farthing.proxy.report import CAUSE_NAMES, disarmed, label, money, rate
+from farthing.proxy.report_text import counted
 
 __all__ = ["as_json", "headline", "notes", "rendered", "sweep_columns", "sweep_rows"]
 
@@ -46,6 +47,8 @@ def headline(run: Run, settings: Sequence[Settings], confidence: float) -> str:
     """The answer in one sentence."""
     if not run.requests:
         return "No requests in this trace."
+    if not run.lanes[0].tally.total.requests:
+        return "Stopped before any request was replayed."
     if len(run.lanes) > 1:
         at = max(range(len(run.lanes)), key=lambda n: run.lanes[n].tally.total.net)
         best, judged = run.lanes[at].tally.total, run.lanes[at].tally.all_wrong.estimate(confidence)
@@ -68,11 +71,6 @@ def notes(run: Run) -> list[str]:
     said = []
     if not run.finished:
         said.append(f"Stopped at {run.share:.0%} of the trace: figures so far. Go on with --resume.")
-    if run.broken.count:
-        more = run.broken.count - len(run.broken.told)
-        said.append(
-            f"{run.broken.count:,} lines could not be used" + (f"; the first {len(run.broken.told)}:" if more else ":")
-        )
     said += [f"{count:,} {kind}: left out." for kind, count in sorted(run.skipped.items())]
     if run.back:
         late = f"; {run.late:,} came too late for that and count at the moment of those before" if run.late else ""
@@ -105,6 +103,10 @@ def notes(run: Run) -> list[str]:
             f"Noise: in {share:.1%} of {noise.count:,} exact repeats the recorded answer was another one, or could not "
             "be told from one. A wrong hit is told by the same comparison, so part of its rate is the model's own."
         )
+    if run.broken.count:  # the last one: the lines follow
+        more = run.broken.count - len(run.broken.told)
+        lines = counted(run.broken.count, "line")
+        said.append(f"{lines} could not be used" + (f"; the first {len(run.broken.told)}:" if more else ":"))
     return said
 
 

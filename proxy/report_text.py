@@ -95,7 +95,7 @@ def named_times(figures: Figures) -> list[tuple[str, Percentiles]]:
         "latency": "whole request",
         "latency_miss": "  sent upstream",
         "latency_hit": "  answered from cache",
-        "ttft": "to the first byte (streams)",
+        "ttft": "to the first byte",
         "overhead": "farthing's own overhead",
     }
     return [(name, figures.times[key]) for key, name in names.items() if figures.times[key].count]

@@ -132,7 +132,7 @@ def test_what_a_ledgers_models_lack(tmp_path: Path) -> None:
     assert check(config, console(), model="claude-sonnet-5") == 0
     on = console()
     assert check(config, on, model="gpt-4o") == 1
-    assert "tier 'scale' (1 requests); audio_in (7); 2 requests without a price" in said(on)
+    assert "tier 'scale' (1 request); audio_in (7); 2 requests without a price" in said(on)
 
 
 def test_a_ledger_priced_again_says_what_differs(tmp_path: Path) -> None:

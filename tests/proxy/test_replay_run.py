@@ -21,7 +21,7 @@ from farthing.proxy.replay_read import Trace, open_trace
 from farthing.proxy.replay_run import Run, play
 from farthing.proxy.replay_state import load as load_state
 from farthing.proxy.replay_state import save as save_state
-from farthing.proxy.replay_table import as_json
+from farthing.proxy.replay_table import as_json, notes
 from tests.fakes.traces import BEGIN_S, config_with, line, run_on, traffic, written
 
 THINGS = "router charger garden kettle bicycle camera engine mirror carpet blanket wallet tablet printer scooter"
@@ -45,6 +45,9 @@ def test_broken_lines_are_told_with_their_numbers_and_the_rest_is_replayed(tmp_p
     assert [number for number, _ in run.broken.told] == [2, 4, 6, 7, 8, 9, 10, 11, 12, 13]
     assert run.broken.told[0][1].startswith("not JSON") and "no request" in run.broken.told[3][1]
     assert statuses(run) == {"miss": 1, "hit-exact": 2}
+    assert notes(run)[-1] == "16 lines could not be used; the first 10:"  # the lines are printed after it
+    alone = notes(run_on(written(tmp_path / "one.jsonl", [good, "}"])))
+    assert alone[-1] == "1 line could not be used:" and len(alone) > 1
 
 
 @pytest.mark.parametrize("name", ["t.jsonl", "t.jsonl.gz", "t.json"])

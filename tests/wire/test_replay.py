@@ -305,6 +305,26 @@ async def test_long_prompts_would_have_read_in_a_replay_what_they_would_in_the_l
     assert (total.saved_compress != 0) == tools
 
 
+@pytest.mark.parametrize("seed", [1, 2])
+async def test_hits_of_a_ledger_alone_are_worth_what_the_provider_would_not_have_read(
+    tmp_path: Path, seed: int
+) -> None:
+    """A hit's row counts no reads of the provider's cache, but its amount knows of them: at the full price of its
+    prompt a replay would promise more than the ledger says was saved."""
+    async with world(tmp_path / "state") as w:
+        rows = await run_both(w, mixed(random.Random(seed)))
+        config = w.proxy.services.config
+    lines = [row | {"upstream_ms": 100} for row in sorted(rows, key=lambda row: (row["ts"], row["cache"] == "joined"))]
+
+    run = replayed(config, written(tmp_path / "ledger.jsonl", lines))
+
+    total, free = run.lanes[0].tally.total, [row for row in rows if row["cache"] in ("hit-exact", "joined")]
+    assert total.statuses["hit-exact"] + total.statuses["joined"] == len(free)
+    assert total.saved_exact == amounts(rows)["saved_exact_usd"] > 0
+    assert total.cost == amounts(rows)["cost_usd"]
+    assert sum(row["tokens_in_original"] * 2_000_000 for row in free) > 1.05 * total.saved_exact
+
+
 def log_lines(calls: Sequence[Call], rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """A log of requests that knew of no proxy."""
     return [
