@@ -151,7 +151,7 @@ class ExactStage(Quiet):
         work = partial(digest_of, ex.exact, ex.endpoint, plain=ex.plain)
         digest = await asyncio.to_thread(work) if large else work()
         scope = ex.original.facts.scope(
-            (ex.tenant, ex.original.target, self.upstream_url, ex.controls.scope),
+            (ex.tenant, ex.original.target, self.upstream_url, ex.controls.scope, ex.lossy),
             lambda: scope_of(ex, self.upstream_url).material(),
         )
         ex.key = key_of(scope, digest)
@@ -202,7 +202,8 @@ class KeepStage(Quiet):
         call = ex.call
         if call is None:
             return
-        note_refusal(self.barred, ex.credential, call.status)
+        if not call.elsewhere:
+            note_refusal(self.barred, ex.credential, call.status)
         if not ex.may_store or not ex.key or call.served is not None:
             return
         large = call.answer is not None and len(call.answer) > OFF_LOOP_BYTES

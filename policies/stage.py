@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from farthing.policies.eligibility import Rules, eligible
@@ -37,21 +38,26 @@ class EligibleStage(Quiet):
 
 @dataclass(slots=True)
 class SpendStage(Quiet):
-    """The hard daily limit; settled by the account stage once the bill is known."""
+    """The hard daily limit, budgets and rates of tokens; settled by the account stage once the bill is known.
+
+    `reserve`: of proxy.budgets.Spending; None where nothing is configured that it could reserve.
+    """
 
     limit_pico: int | None
     total: DayTotal
     clock: Clock
+    reserve: Callable[[Exchange], Verdict | Awaitable[Verdict]] | None = None
     name: str = field(default="spend", init=False)
     hard: bool = field(default=True, init=False)
 
     @property
     def idle(self) -> bool:
         """See Stage: there is no limit."""
-        return self.limit_pico is None
+        return self.limit_pico is None and self.reserve is None
 
-    def on_request(self, ex: Exchange) -> Verdict:
-        """Raise ClientFault 402 beyond the limit."""
-        now_s = self.clock.now_s()
-        refuse_beyond(self.limit_pico, self.total.read(now_s), now_s)
-        return GO_ON
+    def on_request(self, ex: Exchange) -> Verdict | Awaitable[Verdict]:
+        """Raise ClientFault beyond a limit: 402, 429; 503 where a hard budget can't be looked up."""
+        if self.limit_pico is not None:
+            now_s = self.clock.now_s()
+            refuse_beyond(self.limit_pico, self.total.read(now_s), now_s)
+        return GO_ON if self.reserve is None else self.reserve(ex)

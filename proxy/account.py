@@ -25,6 +25,7 @@ from farthing.proxy.attribute import (
     attribute_joined,
     attribute_upstream,
 )
+from farthing.proxy.budgets import Spending
 from farthing.proxy.capture import Capture
 from farthing.proxy.clock import Clock
 from farthing.proxy.compress_counts import CompressCounts
@@ -37,7 +38,7 @@ from farthing.proxy.provider_reads import ProviderReads
 from farthing.proxy.row import LONGEST_NAME, Row
 from farthing.proxy.tokens import Tokenizer
 from farthing.proxy.usage import Usage, UsageSource, total
-from farthing.proxy.usage_row import details_of
+from farthing.proxy.usage_row import details_of, other_details
 from farthing.proxy.would import AS_BILLED, Would
 
 __all__ = ["Account", "AccountStage", "cache_status", "dollars"]
@@ -82,6 +83,7 @@ class Account:
     compressed: CompressCounts = field(default_factory=CompressCounts)
     slow: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2))
     drift: DriftSample | None = None
+    spending: Spending | None = None
 
     # -- headers
 
@@ -94,6 +96,8 @@ class Account:
             headers["x-farthing-policy"] = ex.policy
         if ex.cache is CacheStatus.HIT_SEMANTIC:
             headers["x-farthing-similarity"] = f"{ex.similarity or 0:.4f}"
+        if ex.variant is not None and ex.variant.model.isascii() and ex.variant.model.isprintable():
+            headers["x-farthing-model"] = ex.variant.model
         if served is not None and served.reuse:
             proved = served.bound is not None and served.reuse == "proved"
             headers["x-farthing-bound"] = f"{served.bound:.4f}" if proved else "unproven"
@@ -181,6 +185,7 @@ class Account:
             charges_writes=would.charges_writes,
             other_attempts=call.others,
             retrieved=call.earlier,
+            upstream=call.upstream,
         )
 
     def _would(self, ex: Exchange, usage: Usage | None) -> Would:
@@ -219,7 +224,9 @@ class Account:
         self.book(ex, usage, ex.money if ex.money is not None else self.money(ex, usage))
 
     def book(self, ex: Exchange, usage: Usage | None, money: Money) -> None:
-        """Append the row, add its cost to the day's, and count what it was sent without."""
+        """Append the row, add its cost to the day's and its budgets', and count what it was sent without."""
+        if ex.hold is not None:
+            self.end_hold(ex, money.cost, usage)
         if money.cost and ex.leads:
             self.total.add(money.cost, self.clock.now_s())
         if ex.compress and usage is not None and not costs_nothing(ex):
@@ -231,6 +238,11 @@ class Account:
             self.ledger.append(row)
         if self.capture is not None:
             self.capture.take(ex, row)
+
+    def end_hold(self, ex: Exchange, pico: int | None, usage: Usage | None = None) -> None:
+        """Settle what the exchange reserved, once. `pico`: what it cost; None: nobody knows."""
+        if self.spending is not None:
+            self.spending.settle(ex, pico, usage)
 
     async def usage_of(self, ex: Exchange) -> Usage | None:
         """What was used; counted off the event loop where the upstream hasn't said."""
@@ -375,7 +387,12 @@ def _attempts(attempts: list[Attempt], usage: Usage | None, earlier: list[Usage]
 def _attempt(attempt: Attempt) -> str:
     times = f'"duration_ms":{attempt.duration_ms:.3f},"backoff_ms":{attempt.backoff_ms:.3f}'
     error = orjson.dumps(attempt.error).decode() if attempt.error else '""'
-    return f'{{"upstream":{_quoted(attempt.upstream)},"status":{attempt.status},"error":{error},{times}}}'
+    told = f'{{"upstream":{_quoted(attempt.upstream)},"status":{attempt.status},"error":{error},{times}'
+    if attempt.variant:
+        told += f',"variant":{_quoted(attempt.variant)}'
+    if attempt.billed is not None:
+        told += f',"other":{orjson.dumps(other_details(attempt.billed)).decode()}'
+    return told + "}"
 
 
 @lru_cache(maxsize=64)
@@ -439,6 +456,20 @@ class AccountStage(Quiet):
     def on_end(self, ex: Exchange) -> Awaitable[None] | None:
         """Write the row."""
         if self.account.must_wait(ex):
-            return self.account.settle(ex)
-        self.account.book_known(ex)
+            return self._settle(ex)
+        try:
+            self.account.book_known(ex)
+        finally:
+            self._end_hold(ex)
         return None
+
+    async def _settle(self, ex: Exchange) -> None:
+        try:
+            await self.account.settle(ex)
+        finally:
+            self._end_hold(ex)
+
+    def _end_hold(self, ex: Exchange) -> None:
+        """No reservation outlives its request, whatever became of its row."""
+        if ex.hold is not None:
+            self.account.end_hold(ex, None)

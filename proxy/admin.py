@@ -16,7 +16,7 @@ from aiohttp import web
 from yarl import URL
 
 from farthing.cache.store import StoreStats
-from farthing.proxy import capture_admin, compress_admin, pool_admin, semantic_admin
+from farthing.proxy import capture_admin, compress_admin, pool_admin, semantic_admin, spend_admin
 from farthing.proxy.dashboard import Dashboard
 from farthing.proxy.errors import ClientFault, FarthingError, error_body
 from farthing.proxy.gauges import gauges
@@ -164,6 +164,10 @@ class Admin:
             return _json(200, await capture_admin.told(self._proxy.services))
         if path == "/farthing/api/compress":
             return _json(200, await compress_admin.told(self._proxy.services, self._dashboard))
+        if path == "/farthing/api/budgets":
+            return _json(200, await spend_admin.budgets(self._proxy.services))
+        if path == "/farthing/api/keys":
+            return _json(200, spend_admin.keys(self._proxy.services))
         if path == "/farthing/api/health":
             return _json(200, await health(self._proxy.services))
         query = dict(URL(request.raw_path, encoded=True).query)

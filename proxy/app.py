@@ -46,10 +46,11 @@ class Running:
         self.services = await build(config, old.state, self._stack, old)
         if old.thread is not None and old.thread is not self.services.thread:
             await old.thread.close()
-        if old.pool is not self.services.pool:
-            await old.probes.stop()
-            old.pool.close()
-            self.services.probes.start()
+        for gone in set(old.upstreams) - set(self.services.upstreams):
+            await gone.probes.stop()
+            gone.pool.close()
+        for one in self.services.upstreams:
+            one.probes.start()
         before = old.semantic.second
         if isinstance(before, CrossEncoderStage) and before is not self.services.semantic.second:
             before.close()
@@ -70,7 +71,8 @@ async def running(
     async with AsyncExitStack() as stack:
         held = await open_state(config, clock or SystemClock(), randomness or SystemRandomness(), stack)
         proxy = Running(await build(config, held, stack), stack)
-        proxy.services.probes.start()
+        for one in proxy.services.upstreams:
+            one.probes.start()
         admin = Admin(proxy)
 
         async def own_or_relayed(request: web.BaseRequest) -> web.StreamResponse:

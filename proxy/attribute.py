@@ -32,6 +32,7 @@ from farthing.proxy.usage import Usage, UsageSource
 __all__ = [
     "UNKNOWN",
     "Money",
+    "all_of",
     "as_original",
     "attribute_failure",
     "attribute_hit",
@@ -75,6 +76,7 @@ def attribute_upstream(
     charges_writes: bool = False,
     other_attempts: Sequence[Billed] = (),
     retrieved: Sequence[Usage] = (),
+    upstream: str = "",
 ) -> Money:
     """An answer that an upstream gave.
 
@@ -84,18 +86,20 @@ def attribute_upstream(
     one, where another was sent. `charges_writes`: what it wouldn't have read of what it caches it would have written,
     at a price of its own. `other_attempts`: what else was billed for
     this request (a cascade's cheaper tries, failed attempts), each at its own model's price. `retrieved`: the answers
-    before this one, in which the model only asked for what had been left out.
+    before this one, in which the model only asked for what had been left out. `upstream`: who served, where others than
+    the default one do.
     """
     if usage is None:
         return UNKNOWN
-    same = same_model(model_requested, model_served)
+    there = card.at(upstream)
+    same = there is card and same_model(model_requested, model_served)
     if same:
         of_all = rates_of_one(card, model_requested, model_served, at_s)
         asked = served = covering(of_all, usage)  # nothing was routed
     else:
-        of_all = card.rates(model_served, at_s)
+        of_all = there.rates(model_served, at_s)
         asked, served = covering(card.rates(model_requested, at_s), usage), covering(of_all, usage)
-    others, others_counted = _all_of(card, other_attempts, at_s)
+    others, others_counted = all_of(card, other_attempts, at_s)
     asked_back = billed(of_all, retrieved)
     if asked is None or served is None or others is None or asked_back is None:
         return UNKNOWN
@@ -190,7 +194,7 @@ def attribute_failure(
     rates = card.rates(model, at_s)
     if not retrieved and not other_attempts:
         return _NOTHING._replace(price_source=rates.source if rates else "")
-    others, counted = _all_of(card, other_attempts, at_s)
+    others, counted = all_of(card, other_attempts, at_s)
     asked_back = billed(rates, retrieved)
     if rates is None or others is None or asked_back is None:
         return UNKNOWN
@@ -204,15 +208,21 @@ def attribute_failure(
     )
 
 
-def overhead_money(card: RateCard, model: str, usage: Usage | None, at_s: float) -> Money:
-    """What a call of farthing's own cost: overhead alone, as no client asked; unknown where usage or rates are."""
+def overhead_money(
+    card: RateCard, model: str, usage: Usage | None, at_s: float, upstream: str = "", others: Sequence[Billed] = ()
+) -> Money:
+    """What a call of farthing's own cost: overhead alone, as no client asked; unknown where usage or rates are.
+
+    `upstream`, `others`: as `attribute_upstream` has them.
+    """
     if usage is None:
         return _NOTHING._replace(overhead=None)
-    rates = covering(card.rates(model, at_s), usage)
-    if rates is None:
+    rates = covering(card.at(upstream).rates(model, at_s), usage)
+    besides, counted = all_of(card, others, at_s)
+    if rates is None or besides is None:
         return _NOTHING._replace(overhead=None)
-    modelled = usage.source is UsageSource.COUNTED
-    return _NOTHING._replace(overhead=rates.pico(usage), price_source=rates.source, modelled=modelled)
+    modelled = counted or usage.source is UsageSource.COUNTED
+    return _NOTHING._replace(overhead=rates.pico(usage) + besides, price_source=rates.source, modelled=modelled)
 
 
 def covering(rates: Rates | None, usage: Usage) -> Rates | None:
@@ -282,11 +292,11 @@ def as_original(usage: Usage, saved: int, saved_before: int, tokens_before: int)
     return longer._replace(fresh=max(0, usage.fresh + rest))
 
 
-def _all_of(card: RateCard, attempts: Sequence[Billed], at_s: float) -> tuple[int | None, bool]:
-    """The price of all, each at its own model's rates, and whether one of them was counted; None: one has no price."""
+def all_of(card: RateCard, attempts: Sequence[Billed], at_s: float) -> tuple[int | None, bool]:
+    """The price of all, each at its own model's rates there, whether one of them was counted; None: one is unknown."""
     total, counted = 0, False
-    for model, usage in attempts:
-        rates = covering(card.rates(model, at_s), usage)
+    for model, usage, upstream in attempts:
+        rates = covering(card.at(upstream).rates(model, at_s), usage)
         if rates is None:
             return None, counted
         total += rates.pico(usage)

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from farthing.proxy.branch import CARRIED
 from farthing.proxy.errand import Errands
 from farthing.proxy.exchange import Call, Exchange
 
-__all__ = ["CARRIED", "Auditor"]
-
-CARRIED = (
-    *("credential", "tenant", "controls", "endpoint", "payload", "model", "stream", "asks_usage", "body", "exact"),
-    *("policy", "config_id"),
-)
+__all__ = ["Auditor"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -15,11 +16,12 @@ from farthing.cache.stage_exact import ExactStage, KeepStage
 from farthing.cache.stage_flight import FlightStage
 from farthing.compress.plan import ASKED, lossy
 from farthing.policies.eligibility import Rules
-from farthing.policies.retry import RetryRules
 from farthing.policies.stage import EligibleStage, SpendStage
 from farthing.proxy.account import Account, AccountStage
 from farthing.proxy.audit import Auditor
+from farthing.proxy.budgets import Spending
 from farthing.proxy.build_compress import open_beyond
+from farthing.proxy.build_routes import Opened, Ways, open_routing, open_upstream
 from farthing.proxy.build_semantic import (
     a_hits_worth_usd,
     freshness,
@@ -28,10 +30,10 @@ from farthing.proxy.build_semantic import (
     open_semantic,
     same_thread,
 )
+from farthing.proxy.build_spend import open_ring, open_spending
 from farthing.proxy.capture_admin import in_force
 from farthing.proxy.config import Config
 from farthing.proxy.counterfactual import Counterfactual
-from farthing.proxy.deadlines import Deadlines
 from farthing.proxy.drift_sample import DriftSample
 from farthing.proxy.errand import Errands
 from farthing.proxy.exchange import Stage
@@ -39,15 +41,17 @@ from farthing.proxy.held import State
 from farthing.proxy.otlp_names import target_of
 from farthing.proxy.pipeline import Pipeline
 from farthing.proxy.pool import Pool
-from farthing.proxy.pool_open import Probes, open_pool
-from farthing.proxy.prices import RateCard
+from farthing.proxy.pool_open import Probes
+from farthing.proxy.rate_cards import card_of
 from farthing.proxy.repeat import Repeats
 from farthing.proxy.retrieving import RetrievingStage
+from farthing.proxy.routing import Routing
 from farthing.proxy.server import Relay
 from farthing.proxy.stage_compress import CompressStage
+from farthing.proxy.stage_route import RouteStage, RoutingStage
 from farthing.proxy.stage_semantic import SemanticStage
-from farthing.proxy.stage_upstream import UpstreamStage
-from farthing.proxy.stages import AdmitStage, AssignStage, ParseStage, RouteStage, Tenants
+from farthing.proxy.stages import AdmitStage, AssignStage, ParseStage
+from farthing.proxy.tenants import Tenants
 
 __all__ = ["Services", "build"]
 
@@ -61,16 +65,31 @@ class Services:
     thread: SemanticThread | None
     pool: Pool
     probes: Probes
+    others: Mapping[str, Opened]
+    routing: Routing | None
     semantic: SemanticStage
     compress: CompressStage
     pipeline: Pipeline
     admit: AdmitStage
     relay: Relay
+    spending: Spending | None = None
+
+    @property
+    def default(self) -> Opened:
+        """The default upstream."""
+        return Opened(self.pool, self.probes)
+
+    @property
+    def upstreams(self) -> tuple[Opened, ...]:
+        """All upstreams, the default one first."""
+        return (self.default, *self.others.values())
 
 
 async def build(config: Config, held: State, stack: AsyncExitStack, old: Services | None = None) -> Services:
     """What answers requests under `config`; connections and models of `old` are used on where they still fit."""
-    pool, probes = _upstream(config, held, stack, old)
+    pool, probes = open_upstream(config.upstream, held, stack, None if old is None else old.default)
+    before = {} if old is None else old.others
+    others = {one.name: open_upstream(one, held, stack, before.get(one.name)) for one in config.upstreams}
     thread = old.thread if old is not None and same_thread(old.config, config) else None
     if config.semantic.mode == "off" or config.cache.mode == "off":
         thread = None
@@ -80,7 +99,7 @@ async def build(config: Config, held: State, stack: AsyncExitStack, old: Service
     if held.otlp is not None:
         held.otlp.target = target_of(config.upstream.url, config.upstream.provider)
     traces = None if held.otlp is None or not config.otlp.spans else held.otlp.traces
-    rates = RateCard(config.prices.models, config.upstream.provider, config.upstream.url)
+    rates = card_of(config)
     semantic = SemanticStage(
         thread=thread,
         store=held.store,
@@ -116,11 +135,15 @@ async def build(config: Config, held: State, stack: AsyncExitStack, old: Service
         ),
         compressed=held.compressed,
         capture=in_force(config, held),
+        spending=open_spending(config, held, rates, stack),
     )
     if config.ledger.drift_sample:
         account.drift = DriftSample(held.drift, config.ledger.drift_sample, held.tokenizer, account.slow, held.clock)
     compress = CompressStage(config.compress.tidy, config.compress.squeeze)
-    pipeline, admit, on_the_way = lay_out(config, held, semantic, compress, pool, account)
+    tenants = Tenants(held.secret, config.auth, await open_ring(config, held, stack))
+    routing = open_routing(config, held, rates, tenants, None if old is None else old.routing)
+    ways = Ways(config, held, pool, others)
+    pipeline, admit, on_the_way = lay_out(config, held, semantic, compress, ways, account, tenants, routing)
     audits = Errands(
         "audit",
         on_the_way,
@@ -143,7 +166,9 @@ async def build(config: Config, held: State, stack: AsyncExitStack, old: Service
         held.renderer,
         account,
         held.barred,
-        lambda: not (config.all_off or held.switch() or admit.full or pipeline.breaker.open_until),
+        lambda credential: (
+            admit.repeats(credential) and not (config.all_off or held.switch() or pipeline.breaker.open_until)
+        ),
         held.clock,
         held.randomness,
         config.limits.repeat_bytes,
@@ -162,24 +187,21 @@ async def build(config: Config, held: State, stack: AsyncExitStack, old: Service
         config.compat.aliases,
         traces,
     )
-    return Services(config, held, thread, pool, probes, semantic, compress, pipeline, admit, relay)
-
-
-def _upstream(config: Config, held: State, stack: AsyncExitStack, old: Services | None) -> tuple[Pool, Probes]:
-    """The upstream's pool and its probes; of `old` what still fits."""
-    if old is not None and old.config.upstream == config.upstream:
-        return old.pool, old.probes
-    pool = open_pool(
-        config.upstream,
-        spawn=held.tasks.spawn,
-        clock=held.clock,
-        randomness=held.randomness,
-        old=None if old is None else (old.config.upstream, old.pool),
+    return Services(
+        config,
+        held,
+        thread,
+        pool,
+        probes,
+        others,
+        routing,
+        semantic,
+        compress,
+        pipeline,
+        admit,
+        relay,
+        account.spending,
     )
-    stack.callback(pool.close)
-    probes = Probes(config.upstream, pool, held.clock)
-    stack.push_async_callback(probes.stop)
-    return pool, probes
 
 
 def lay_out(
@@ -187,12 +209,16 @@ def lay_out(
     held: State,
     semantic: SemanticStage,
     compress: CompressStage,
-    pool: Pool,
+    ways: Ways,
     account: Account,
+    tenants: Tenants,
+    routing: Routing | None,
 ) -> tuple[Pipeline, AdmitStage, tuple[Stage, ...]]:
     """The stages, in the order of pipeline.FRONT and pipeline.BACK."""
-    cache, upstream, clock, randomness = config.cache, config.upstream, held.clock, held.randomness
-    admit = AdmitStage(Tenants(held.secret, config.auth), config.limits)
+    cache, clock, randomness = config.cache, held.clock, held.randomness
+    spending = account.spending
+    counts = spending is not None and bool(spending.at_admit)
+    admit = AdmitStage(tenants, config.limits, spending.admit if spending is not None and counts else None)
     flight = FlightStage(Flights(), cache.join, config.limits.buffer_bytes, clock, randomness)
     fresh = freshness(cache)
     modes = {"recode": config.compress.recode, "squeeze": config.compress.squeeze}
@@ -202,21 +228,14 @@ def lay_out(
         AccountStage(account),
         admit,
         ParseStage(config.limits.parse_bytes, config.compat.aliases),
-        AssignStage("default", config.id, lambda: config.all_off or held.switch(), changes),
+        AssignStage("default", config.id, lambda: config.all_off or held.switch(), changes, routing),
         EligibleStage(Rules(cache.mode == "exact", cache.sampled, cache.remote_urls, cache.responses_never_chained)),
         ExactStage(held.store, config.upstream.identity, cache.variants, held.barred, clock, randomness, held.renderer),
         flight,
     )
-    carrier = UpstreamStage(
-        pool,
-        Deadlines(),
-        upstream,
-        config.limits,
-        clock,
-        randomness,
-        RetryRules(upstream.retries, upstream.retry_base_s, upstream.retry_max_s, upstream.retry_after_send),
-        passive=config.all_off,
-    )
+    carrier = ways.default()
+    retrieving = partial(RetrievingStage, tokenizer=held.tokenizer, limit_bytes=config.limits.buffer_bytes)
+    route = RouteStage() if routing is None else RoutingStage(routing)
     back = (
         KeepStage(
             held.store,
@@ -228,12 +247,17 @@ def lay_out(
         ),
         semantic,
         compress,
-        RouteStage(),
-        SpendStage(None if limit is None else int(limit * 10**12), held.total, clock),
-        RetrievingStage(carrier, held.tokenizer, config.limits.buffer_bytes),
+        route,
+        SpendStage(
+            None if limit is None else int(limit * 10**12),
+            held.total,
+            clock,
+            None if spending is None else spending.reserve,
+        ),
+        ways.routed(retrieving(carrier), routing, retrieving) or retrieving(carrier),
     )
     return (
         Pipeline(front, back, flight, held.tasks, clock),
         admit,
-        (CompressStage(config.compress.tidy), back[3], carrier),
+        (CompressStage(config.compress.tidy), route, ways.routed(carrier, routing, lambda own: own) or carrier),
     )

@@ -22,7 +22,7 @@ from farthing.proxy.errors import ConfigFault
 from farthing.proxy.figures import farthing_since, open_ledger
 from farthing.proxy.price_check import Lacks, LedgerPrice, lacking, measured, priced_rows
 from farthing.proxy.price_rows import PriceRow
-from farthing.proxy.prices import RateCard
+from farthing.proxy.rate_cards import card_of
 from farthing.proxy.recompute import Again, Verdict, recompute
 from farthing.proxy.report import disarmed
 from farthing.proxy.report_text import counted
@@ -44,13 +44,9 @@ def _reading(path: Path) -> Iterator[sqlite3.Connection]:
         raise ConfigFault(f"can't read the ledger {path}: {error}") from None
 
 
-def _card(config: Config) -> RateCard:
-    return RateCard(config.prices.models, config.upstream.provider, config.upstream.url)
-
-
 def show(config: Config, model: str, emit: Emit, console: Console) -> int:
     """Print a model's price rows; status 1 where no price is known today."""
-    now_s, card = SystemClock().now_s(), _card(config)
+    now_s, card = SystemClock().now_s(), card_of(config)
     found, rows = card.describe(model, now_s), card.rows(model)
     hosted = _hosted(config, model, now_s)
     if emit is not None and found is not None:
@@ -138,7 +134,7 @@ def check(config: Config, console: Console, emit: Emit = None, model: str | None
         console.print(f"there is no ledger at {path} yet", markup=False)
         return 3
     with _reading(path) as ledger:
-        found = lacking(ledger, _card(config), SystemClock().now_s(), model)
+        found = lacking(ledger, card_of(config), SystemClock().now_s(), model)
     if emit is not None:
         emit([lacks.to_json() for lacks in found])
     else:
@@ -161,7 +157,7 @@ def _said(lacks: Lacks) -> str:
 def recomputed(config: Config, since: str, emit: Emit, console: Console) -> int:
     """Price the ledger's rows again. Status 1 where a row that nothing was estimated in comes to another amount by the
     same source, or can't be read; 3 without a ledger."""
-    path, now_s, card = config.state_dir / "ledger.db", SystemClock().now_s(), _card(config)
+    path, now_s, card = config.state_dir / "ledger.db", SystemClock().now_s(), card_of(config)
     try:
         since_s = farthing_since(since, now_s)
     except ValueError as error:

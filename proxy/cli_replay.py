@@ -132,7 +132,7 @@ class _Stage:
 
     def begin(self, trace: Path) -> tuple[Any, Path]:
         """A new run, or the one that was stopped; and its file."""
-        from farthing.proxy.prices import RateCard
+        from farthing.proxy.rate_cards import card_of
         from farthing.proxy.replay_lane import Lane
         from farthing.proxy.replay_run import Run
         from farthing.proxy.replay_state import load, state_file
@@ -141,7 +141,7 @@ class _Stage:
         reader = self._reader() if any(self._near) else None
         for number, config in enumerate(self._configs):
             services[f"config {number}"] = config
-            card = RateCard(config.prices.models, config.upstream.provider, config.upstream.url)
+            card = card_of(config)
             services[f"prices {number}"] = card
         file = state_file(self._state_dir, trace)
         if self._wanted.resume:

@@ -31,7 +31,9 @@ from farthing.proxy.config_compat import Compat
 from farthing.proxy.config_compress import Compress
 from farthing.proxy.config_otlp import Otlp
 from farthing.proxy.config_prices import Prices
+from farthing.proxy.config_routes import Misplaced, RouteSection, VariantSection, check
 from farthing.proxy.config_section import Secret, Section
+from farthing.proxy.config_spend import Alerts, Budgets, RateLimits, Spend
 from farthing.proxy.config_upstream import Upstream
 from farthing.proxy.errors import ConfigFault
 from farthing.proxy.exchange import Endpoint
@@ -167,16 +169,15 @@ class ClientKey(Section):
 
 
 class Auth(Section):
-    """Who may call, and who shares with whom."""
+    """Who may call, and who shares with whom. `virtual_keys`: those of `farthing keys` are asked for too.
+
+    `keys_stale_s`: for how long keys that are known stay good while the store that could revoke them is away.
+    """
 
     client_keys: tuple[ClientKey, ...] = ()
+    virtual_keys: bool = False
+    keys_stale_s: float = Field(30.0, ge=1)
     scopes: tuple[NamedScope, ...] = ()
-
-
-class Spend(Section):
-    """A hard limit on what is spent."""
-
-    daily_usd: Decimal | None = Field(None, ge=0, description="402 beyond it, from midnight UTC on; None: no limit")
 
 
 class Limits(Section):
@@ -204,6 +205,10 @@ class Config(Section):
     state_dir: Path = Path(".farthing")
     server: Server = Server()
     upstream: Upstream = Upstream()
+    upstreams: tuple[Upstream, ...] = ()
+    variants: tuple[VariantSection, ...] = ()
+    routes: tuple[RouteSection, ...] = ()
+    aliases: dict[str, str] = Field(default_factory=dict)
     store: Store = Store()
     cache: Cache = Cache()
     semantic: Semantic = Semantic()
@@ -215,15 +220,26 @@ class Config(Section):
     prices: Prices = Prices()
     auth: Auth = Auth()
     spend: Spend = Spend()
+    budgets: Budgets = ()
+    rate_limits: RateLimits = ()
+    alerts: Alerts = Alerts()
     limits: Limits = Limits()
     log: Log = Log()
 
     @model_validator(mode="after")
+    def _routes_lead_somewhere(self) -> Config:
+        names, scopes = [one.name for one in self.upstreams], [scope.name for scope in self.auth.scopes]
+        check(self.upstream.name, names, self.variants, self.routes, self.aliases, scopes)
+        return self
+
+    @model_validator(mode="after")
     def _no_open_relay(self) -> Config:
-        if self.upstream.spendable and not self.auth.client_keys and not is_loopback(self.server.host):
+        spendable = any(one.spendable for one in (self.upstream, *self.upstreams))
+        asks = self.auth.client_keys or self.auth.virtual_keys
+        if spendable and not asks and not is_loopback(self.server.host):
             raise ValueError(
                 f"server.host = {self.server.host!r} with an upstream key and no auth.client_keys would let anybody "
-                "spend that key; bind 127.0.0.1, or declare client keys"
+                "spend that key; bind 127.0.0.1, declare client keys, or set auth.virtual_keys"
             )
         return self
 
@@ -235,21 +251,31 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _no_loop(self) -> Config:
-        key = "replicas" if self.upstream.replicas else "url"
-        for url in self.upstream.bases:
+        for one in (self.upstream, *self.upstreams):
+            self._no_loop_to(one, "upstream" if one is self.upstream else f"upstreams {one.name!r}")
+        return self
+
+    def _no_loop_to(self, upstream: Upstream, path: str) -> None:
+        key = "replicas" if upstream.replicas else "url"
+        for url in upstream.bases:
             parts = urlsplit(url)
             port = parts.port or (443 if parts.scheme == "https" else 80)
             if self.server.port == port and is_loopback(parts.hostname or "") and serves_loopback(self.server.host):
                 raise ValueError(
-                    f"upstream.{key} = {mask_url(url)!r} is farthing itself; name the provider's address "
-                    "(it is taken from OPENAI_BASE_URL where nothing else is said)"
+                    f"{path}.{key} = {mask_url(url)!r} is farthing itself; name the provider's address "
+                    "(upstream.url is taken from OPENAI_BASE_URL where nothing else is said)"
                 )
-        return self
 
     @property
     def all_off(self) -> bool:
         """Whether every optimising stage is off: then bodies pass byte for byte and nothing is retried."""
-        return self.cache.mode == "off" and self.semantic.mode == "off" and self.compress.all_off
+        own = self.cache.mode == "off" and self.semantic.mode == "off" and self.compress.all_off
+        return own and not self.routed
+
+    @property
+    def routed(self) -> bool:
+        """Whether any request may be asked of somebody else than it names."""
+        return bool(self.variants or self.routes or self.aliases)
 
     @property
     def id(self) -> str:
@@ -342,6 +368,9 @@ def explain(error: ValidationError) -> list[str]:
     for fault in error.errors(include_url=False, include_input=False):
         location = ".".join(str(part) for part in fault["loc"]) or "(top level)"
         message = fault["msg"].removeprefix("Value error, ")
+        if isinstance(placed := fault.get("ctx", {}).get("error"), Misplaced):
+            lines += [f"  {path}: {said}" for path, said in placed.faults]
+            continue
         if fault["type"] == "extra_forbidden":
             near = nearest(fault["loc"])
             message = "unknown key" + (f"; did you mean {near!r}?" if near else "")
@@ -378,8 +407,9 @@ def effective(config: Config) -> dict[str, Any]:
     shown: dict[str, Any] = config.model_dump(mode="json")
     if config.store.url.get_secret_value():
         shown["store"]["url"] = mask_url(config.store.url.get_secret_value())
-    shown["upstream"]["url"] = mask_url(config.upstream.url)
-    shown["upstream"]["replicas"] = [mask_url(url) for url in config.upstream.replicas]
+    for one in (shown["upstream"], *shown["upstreams"]):
+        one["url"] = mask_url(one["url"])
+        one["replicas"] = [mask_url(url) for url in one["replicas"]]
     shown["otlp"]["endpoint"] = mask_url(config.otlp.endpoint)
     return shown
 

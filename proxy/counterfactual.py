@@ -42,7 +42,7 @@ class Counterfactual:
                 (direct,) = self.reads.arrive(trail, usage, ex.received_s, _ready_s(ex, ex.call), (World.DIRECT,))
                 ex.would = Would(self.reads.worth(ex.model, direct), None, trail.cache.charges_writes, trail)
             else:
-                told = self._sent if ex.body_out is None else self._changed
+                told = self._sent if ex.body_out is None and ex.variant is None else self._changed
                 ex.would = told(ex, trail, usage)._replace(charges_writes=trail.cache.charges_writes, trail=trail)
         would: Would = ex.would
         return would
@@ -63,16 +63,17 @@ class Counterfactual:
     def _changed(self, ex: Exchange, trail: Trail, usage: Usage) -> Would:
         """Of a prompt in whose place another went upstream, or to another model."""
         at_s, ready_s = ex.received_s, _ready_s(ex, ex.call)
-        model = ex.controls.route or ex.model
+        model = ex.model if ex.variant is None else ex.variant.model
         whole = usage._replace(fresh=max(0, usage.fresh + ex.tokens_saved))
         (direct,) = self.reads.arrive(trail, whole, at_s, ready_s, (World.DIRECT,))
-        other = self._trail(ex, loads(ex.body_out or b"{}"), model, usage.tokens_in)
+        payload = ex.payload if ex.body_out is None else loads(ex.body_out)
+        other = self._trail(ex, payload, model, usage.tokens_in)
         sent = 0 if other is None else self.reads.arrive(other, usage, at_s, ready_s, (World.SENT,))[0]
         self.reads.note(model, sent, usage)
         if not direct or not _told(ex, usage):
             return AS_BILLED
         before, worth = Before(ex.saved_before, ex.tokens_before), partial(self.reads.worth, ex.model)
-        same = model == ex.model
+        same = model == ex.model and not (ex.call is not None and ex.call.elsewhere)
         return in_its_place(direct, sent, usage.cached, usage.tokens_in, before, worth, same_model=same)
 
 

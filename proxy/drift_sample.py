@@ -61,6 +61,7 @@ class DriftSample:
             and ex.payload is not None
             and not any(name in ex.payload for name in _NOT_TEXT)
             and ex.body_out is None
+            and ex.variant is None
             and call.complete
             and call.status == 200
             and call.usage is not None

@@ -59,6 +59,7 @@ class Errands:
         flight = own.sink = Flight(call, stream=own.stream, limit_bytes=self.buffer_bytes)
         own.cache, own.cache_reason = CacheStatus.BYPASS, reason
         try:
+            await self._reserve(own)
             for stage in self.stages:
                 verdict = stage.on_request(own)
                 if not isinstance(verdict, Continue | LocalReply):
@@ -70,7 +71,7 @@ class Errands:
             own.outcome = Outcome.ABANDONED
             raise
         finally:
-            if self.barred is not None:
+            if self.barred is not None and not call.elsewhere:
                 note_refusal(self.barred, own.credential, call.status)
             if call.answer is None:
                 call.answer = flight.body()  # what came of it is billed
@@ -79,10 +80,27 @@ class Errands:
             await self._settle(own, call)
         return call
 
+    async def _reserve(self, own: Exchange) -> None:
+        """Raises ClientFault: a hard budget has no room for it."""
+        if self.account.spending is not None:
+            verdict = self.account.spending.reserve(own)
+            if not isinstance(verdict, Continue | LocalReply):
+                await verdict
+
     async def _settle(self, own: Exchange, call: Call) -> None:
+        try:
+            await self._book(own, call)
+        finally:
+            if own.hold is not None:
+                self.account.end_hold(own, None)
+
+    async def _book(self, own: Exchange, call: Call) -> None:
         usage = await self.account.usage_of(own)
-        money = overhead_money(self.account.rates, call.model_served or own.model, usage, own.received_s)
+        model, rates = call.model_served or own.model, self.account.rates
+        money = overhead_money(rates, model, usage, own.received_s, call.upstream, call.others)
         now_s = self.clock.now_s()
+        if own.hold is not None:
+            self.account.end_hold(own, money.overhead if 200 <= call.status < 300 else 0, usage)
         if money.overhead:
             self.spent.add(money.overhead, now_s)
             self.account.total.add(money.overhead, now_s)

@@ -214,21 +214,28 @@ GO_ON = Continue()
 
 
 class Billed(NamedTuple):
-    """What one answer of a model was billed with."""
+    """What one answer of a model was billed with. `upstream`: whose prices apply."""
 
     model: str
     usage: Usage
+    upstream: str = ""
 
 
 @dataclass(slots=True)
 class Attempt:
-    """One try at an upstream. Times are milliseconds; `error` is empty on success."""
+    """One try at an upstream. Times are milliseconds; `error` is empty on success.
+
+    `variant`: of a route, that was asked. `billed`: with what, where this answer was paid for and isn't the one that
+    serves: one of `Call.others`.
+    """
 
     upstream: str
     status: int = 0
     error: str = ""
     duration_ms: float = 0.0
     backoff_ms: float = 0.0
+    variant: str = ""
+    billed: Billed | None = None
 
 
 @dataclass(slots=True)
@@ -240,7 +247,8 @@ class Call:
     it came as server-sent events. `complete`: it ended as HTTP says it should. `earlier`: what answers before this one
     used, in which the model only asked for what had been left out; `usage` is the last one's. `others`: what attempts
     were billed with that don't serve: a cascade's cheaper tries, failed ones. `tier`: the service tier that a stream
-    named, whether or not it told its usage.
+    named, whether or not it told its usage. `elsewhere`: another upstream than the default one answered, to which the
+    client's credential means nothing.
     """
 
     id: str
@@ -260,6 +268,7 @@ class Call:
     event_stream: bool = False
     complete: bool = False
     usage_injected: bool = False
+    elsewhere: bool = False
     served: Served | None = None
     outcome: Outcome | None = None
     error: str = ""
@@ -282,6 +291,7 @@ class Exchange:
     # admit
     credential: str = ""
     tenant: str = ""
+    caller: Any = None  # tenants.Caller
     controls: Controls = _NOTHING_ASKED
     # parse
     endpoint: Endpoint = Endpoint.OTHER
@@ -315,6 +325,9 @@ class Exchange:
     p_wrong: float | None = None
     served: Served | None = None
     looking: asyncio.Task[Any] | None = None  # a look-up that nobody waits for but the ledger
+    # route
+    plan: Any = None  # routing.Plan: the route that the request takes, while it hasn't been taken
+    variant: Any = None  # policies.variant.Variant: who is asked instead of whom the request names
     # compress
     compress: str = ""
     tokens_saved: int = 0
@@ -324,6 +337,8 @@ class Exchange:
     uses: Sequence[Any] = ()  # compress_counts.Use: what rules did to what is sent
     tidied: int = 0  # texts that were only tidied
     retrieval: Any = None  # retrieving.Retrieval: the model may ask for what was left out
+    # spend
+    hold: Any = None  # budgets.Hold: money that is reserved, and tokens that were taken
     # upstream
     call: Call | None = None
     sink: Sink | None = None

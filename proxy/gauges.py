@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from farthing.cache.store import StoreStats
+from farthing.proxy import spend_admin
 from farthing.proxy.capture_admin import gauges as capture_gauges
 from farthing.proxy.otlp import Otlp
 from farthing.proxy.pool_admin import gauges as replica_gauges
@@ -58,7 +59,7 @@ def _spend(services: Services) -> dict[str, float]:
     found = {"spend_today_usd": held.total.read(held.clock.now_s()) * 1e-12}
     if limit is not None:
         found["spend_limit_usd"] = float(limit)
-    return found
+    return found | spend_admin.gauges(services)
 
 
 def _near_duplicates(services: Services) -> dict[str, float]:

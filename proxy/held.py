@@ -6,7 +6,8 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from farthing.cache.places import Places
 from farthing.cache.stage_exact import Renderer
@@ -16,6 +17,7 @@ from farthing.compress.decided_store import Decisions
 from farthing.compress.removed import Removed
 from farthing.policies.spend import DayTotal
 from farthing.proxy import state
+from farthing.proxy.budgets import Accounts
 from farthing.proxy.capture import Capture
 from farthing.proxy.clock import Clock, Randomness
 from farthing.proxy.compress_counts import CompressCounts
@@ -23,6 +25,7 @@ from farthing.proxy.compress_state import RECODED, SQUEEZED
 from farthing.proxy.config import Config, Semantic
 from farthing.proxy.config_compress import Compress
 from farthing.proxy.judge import Verdicts
+from farthing.proxy.keys import KeyRing
 from farthing.proxy.lately import Lately
 from farthing.proxy.learnt import Learnt
 from farthing.proxy.ledger import Ledger
@@ -38,13 +41,16 @@ from farthing.proxy.tasks import TaskGroup
 from farthing.proxy.tokens import Tokenizer
 from farthing.proxy.usage_drift import Drift
 
+if TYPE_CHECKING:
+    from farthing.cache.store_redis import RedisStore
+
 __all__ = ["State", "open_state", "open_store"]
 
 
 @dataclass(slots=True)
 class State:
-    """All of it. `decisions`, `removed`, `capture`: None until a configuration needs them; `otlp`: None where it is
-    off."""
+    """All of it. `decisions`, `removed`, `capture`, `accounts`, `ring`, `limits_server`: None until a configuration
+    needs them; `otlp`: None where it is off. `refusals`: by budget or rate limit."""
 
     clock: Clock
     randomness: Randomness
@@ -75,6 +81,10 @@ class State:
     decisions: Decisions | None = None
     removed: Removed | None = None
     capture: Capture | None = None
+    accounts: Accounts | None = None
+    ring: KeyRing | None = None
+    limits_server: RedisStore | None = None
+    refusals: dict[str, int] = field(default_factory=dict)
 
     def close_capture(self) -> None:
         """Write what waits, if there is such a store."""

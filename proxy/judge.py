@@ -98,6 +98,7 @@ class Judge:
         own.payload = question(self.model, text, other, sure=sure)
         own.body, own.model, own.endpoint = orjson.dumps(own.payload), self.model, Endpoint.CHAT
         own.credential, own.tenant, own.controls = ex.credential, ex.tenant, ex.controls
+        own.caller = ex.caller
         own.policy, own.config_id = ex.policy, ex.config_id
         return await self.errands.run(own, f"judge for {ex.id}")
 

@@ -77,12 +77,19 @@ LABELLED: Mapping[str, tuple[str, tuple[str, ...]]] = {
     ),
     "compress_texts": ("Messages in which a rule did that.", ("rule", "mode")),
     "compress_left": ("Messages left as they were, or tidied, though they might have been shorter.", ("reason",)),
+    "budget_refused": (
+        "Requests that a budget refused; 'keys': budgets of virtual keys.",
+        ("budget",),
+    ),
+    "rate_limit_refused": ("Requests that a rate limit refused.", ("limit",)),
 }
 LABELLED_GAUGES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "usage_drift_ratio": (
         "How far our own count of tokens is from the provider's, as a share of theirs, over an hour's sample.",
         ("direction", "model"),
     ),
+    "budget_limit_usd": ("What a budget allows each of its subjects in its window, in dollars.", ("budget",)),
+    "budget_spent_usd": ("What the subject that spent most has spent of it in this window, in dollars.", ("budget",)),
     "replica_healthy": ("1 while a replica's circuit is closed and its probes are well.", ("upstream", "replica")),
     "replica_circuit_open": ("1 while a replica is left out because it failed.", ("upstream", "replica")),
     "replica_draining": ("1 while a replica gets no more requests on purpose.", ("upstream", "replica")),

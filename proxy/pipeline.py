@@ -28,7 +28,7 @@ __all__ = ["BACK", "FRONT", "Breaker", "Pipeline"]
 
 FRONT = (
     "account",  # on the way out: the row
-    "admit",  # authenticate, tenant, limits                     may refuse: 401 413 429
+    "admit",  # authenticate, tenant, limits, rates              may refuse: 401 413 429 503
     "parse",  # body -> request, or pass it on untouched
     "assign",  # policy version; are we switched off?
     "eligible",  # may this be cached, reused, joined?
@@ -40,7 +40,7 @@ BACK = (
     "semantic",  # near-duplicate in the same scope?               may answer
     "compress",  # tidy, and the form that is proved for each text
     "route",  # which model
-    "spend",  # the hard limit                                   may refuse: 402
+    "spend",  # budgets are reserved, tokens taken               may refuse: 402 429 503
     "upstream",  # one attempt or more; streams as it arrives
 )
 

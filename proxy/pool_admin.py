@@ -14,7 +14,7 @@ __all__ = ["drain", "gauges", "told"]
 
 def told(services: Services) -> list[dict[str, Any]]:
     """Each replica: health, circuit, draining, requests under way; where limits are learned, its keys by number."""
-    return services.pool.told()
+    return [told for one in services.upstreams for told in one.pool.told()]
 
 
 async def drain(services: Services, asked: dict[str, Any]) -> dict[str, Any]:
@@ -25,9 +25,9 @@ async def drain(services: Services, asked: dict[str, Any]) -> dict[str, Any]:
     name, wanted = asked.get("replica"), asked.get("drain", True)
     if not isinstance(name, str) or not isinstance(wanted, bool):
         raise ClientFault('say {"replica": NAME, "drain": true or false}')
-    replica = services.pool.find(name)
+    replica = next((found for one in services.upstreams if (found := one.pool.find(name)) is not None), None)
     if replica is None:
-        known = ", ".join(replica.name for replica in services.pool.replicas)
+        known = ", ".join(replica.name for one in services.upstreams for replica in one.pool.replicas)
         raise ClientFault(f"there is no replica {name!r}; there are: {known}", status=404, code="not_found")
     replica.draining = wanted
     return {"replicas": told(services)}
@@ -35,14 +35,14 @@ async def drain(services: Services, asked: dict[str, Any]) -> dict[str, Any]:
 
 def gauges(services: Services) -> dict[str, float]:
     """`replica_*:UPSTREAM:REPLICA`, as many as the configuration names."""
-    pool = services.pool
-    upstream = pool.name.replace(":", "_")
     found: dict[str, float] = {}
-    for replica in pool.replicas:
-        where = f"{upstream}:{replica.name}"
-        is_open = replica.circuit is not None and replica.circuit.open
-        found[f"replica_healthy:{where}"] = float(replica.healthy and not is_open)
-        found[f"replica_circuit_open:{where}"] = float(is_open)
-        found[f"replica_draining:{where}"] = float(replica.draining)
-        found[f"replica_in_flight:{where}"] = replica.in_flight
+    for pool, _ in services.upstreams:
+        upstream = pool.name.replace(":", "_")
+        for replica in pool.replicas:
+            where = f"{upstream}:{replica.name}"
+            is_open = replica.circuit is not None and replica.circuit.open
+            found[f"replica_healthy:{where}"] = float(replica.healthy and not is_open)
+            found[f"replica_circuit_open:{where}"] = float(is_open)
+            found[f"replica_draining:{where}"] = float(replica.draining)
+            found[f"replica_in_flight:{where}"] = replica.in_flight
     return found

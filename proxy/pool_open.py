@@ -78,15 +78,18 @@ def _names(urls: tuple[str, ...]) -> list[str]:
 
 
 class Probes:
-    """Asks each replica of a pool every `health_every_s`, from `start` to `stop`; none without `health_path`."""
+    """Asks each replica of a pool every `health_every_s`, from `start` to `stop`; none without `health_path`.
+
+    `upstream`: whose pool it is.
+    """
 
     def __init__(self, upstream: Upstream, pool: Pool, clock: Clock) -> None:
-        self._upstream, self._pool, self._clock = upstream, pool, clock
+        self.upstream, self._pool, self._clock = upstream, pool, clock
         self._tasks = TaskGroup()
 
     def start(self) -> None:
         """Ask from now on."""
-        if self._upstream.health_path and not len(self._tasks):
+        if self.upstream.health_path and not len(self._tasks):
             for replica in self._pool.replicas:
                 self._tasks.spawn(self._watch(replica), f"probe {replica.name}")
 
@@ -95,7 +98,7 @@ class Probes:
         await self._tasks.drain(0)
 
     async def _watch(self, replica: Replica) -> None:
-        upstream, clock = self._upstream, self._clock
+        upstream, clock = self.upstream, self._clock
         timeout_s = min(upstream.connect_timeout_s, max(_LEAST_TIMEOUT_S, upstream.health_every_s))
         connections = Connections(
             replica.url, connect_timeout_s=timeout_s, limit=0, spawn=self._tasks.spawn, clock=clock

@@ -31,6 +31,7 @@ class LedgerPrice(NamedTuple):
     cache: str
     model_requested: str
     model_served: str
+    upstream: str
     tokens_in_sent: int | None
     tokens_in_cached: int | None
     tokens_in_cache_write: int | None

@@ -133,9 +133,24 @@ class Price:
 
 
 class RateCard:
-    """Looks rates up and remembers them. `provider`: genai-prices' id, '' to tell it by the upstream's address."""
+    """Looks rates up and remembers them. `provider`: genai-prices' id, '' to tell it by the upstream's address.
 
-    def __init__(self, own: Mapping[str, OwnPrice], provider: str = "", upstream_url: str = "") -> None:
+    `elsewhere`: (provider, address) of other upstreams, by name; an own price of `UPSTREAM/MODEL` is for there.
+    """
+
+    def __init__(
+        self,
+        own: Mapping[str, OwnPrice],
+        provider: str = "",
+        upstream_url: str = "",
+        elsewhere: Mapping[str, tuple[str, str]] | None = None,
+    ) -> None:
+        self._elsewhere = {
+            name: RateCard(
+                {**own, **{key.removeprefix(f"{name}/"): own[key] for key in own if key.startswith(f"{name}/")}}, *at
+            )
+            for name, at in (elsewhere or {}).items()
+        }
         self._own_rows = {model: tuple(price.rows()) for model, price in own.items()}
         # One that always was and will be needs no look-up by date.
         self._own = {model: rates_of(rows, 0) for model, rows in self._own_rows.items() if not _dated(rows)}
@@ -164,6 +179,12 @@ class RateCard:
         if len(self._known) > _REMEMBERED:
             self._known.popitem(last=False)
         return found
+
+    def at(self, upstream: str) -> RateCard:
+        """The rates of the upstream of that name, or of its replica; these here, where it is none of the others."""
+        if not self._elsewhere:
+            return self
+        return self._elsewhere.get(upstream.partition("/")[0].partition("#")[0], self)
 
     def owns(self, model: str) -> bool:
         """Whether the configuration itself prices this model."""
@@ -210,7 +231,10 @@ class RateCard:
         if own is not None:
             return own
         listed = price_table.find(model, self._provider, self._url)
-        return rates_of(listed.rows, at_s) if listed is not None else _listed_rates(model, at_s)
+        found = rates_of(listed.rows, at_s) if listed is not None else _listed_rates(model, at_s)
+        if found is None:  # what only another upstream has costs what it costs there
+            found = next((rates for card in self._elsewhere.values() if (rates := card.rates(model, at_s))), None)
+        return found
 
 
 def _listed_rates(model: str, at_s: float) -> Rates | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
-from farthing.proxy.attribute import billed, covering, rates_of_one, same_model
+from farthing.proxy.attribute import all_of, billed, covering, rates_of_one, same_model
 from farthing.proxy.exchange import CacheStatus, Endpoint
 from farthing.proxy.prices import RateCard
 from farthing.proxy.row import ERRANDS
@@ -32,6 +32,8 @@ class PricedRow(RowOfUsage, Protocol):
     def model_requested(self) -> str: ...
     @property
     def model_served(self) -> str: ...
+    @property
+    def upstream(self) -> str: ...
     @property
     def cost_usd(self) -> int | None: ...
     @property
@@ -86,15 +88,17 @@ def _now(row: PricedRow, card: RateCard) -> tuple[int | None, str]:
         return 0, row.price_source  # nothing was sent, or nothing that has a price
     used = billed_by(row)
     asked, served = row.model_requested, row.model_served or row.model_requested
+    there = card.at(row.upstream)
     answer = used.answer if errand or 200 <= used.status < 300 else None
     if answer is None and not errand:
         rates = card.rates(asked, row.ts)  # what failed has no model that served it (attribute_failure)
-    elif same_model(asked, served) and not errand:
+    elif there is card and same_model(asked, served) and not errand:
         rates = rates_of_one(card, asked, served, row.ts)
     else:
-        rates = card.rates(served, row.ts)
+        rates = there.rates(served, row.ts)
+    besides, _ = all_of(card, used.others, row.ts)
     usages = [*used.earlier, *([] if answer is None else [answer])]
     if not usages:
-        return 0, row.price_source
-    source = covering(rates, usages[-1])
-    return billed(rates, usages), "" if source is None else source.source
+        return besides, row.price_source
+    source, own = covering(rates, usages[-1]), billed(rates, usages)
+    return None if own is None or besides is None else own + besides, "" if source is None else source.source

@@ -68,7 +68,8 @@ class Repeat:
 class Repeats:
     """Remembers the latest hits, within `limit_bytes`; 0 turns the short way off.
 
-    `passable`: whether a request may pass without the stages that this way leaves out (switch, limits, breaker).
+    `passable`: whether a request of this credential may pass without the stages that this way leaves out (keys, limits,
+    switch, breaker).
     `products`: other gateways whose headers are understood.
     """
 
@@ -78,7 +79,7 @@ class Repeats:
         renderer: Renderer,
         account: Account,
         barred: Container[str],
-        passable: Callable[[], bool],
+        passable: Callable[[str], bool],
         clock: Clock,
         randomness: Randomness,
         limit_bytes: int,
@@ -111,7 +112,7 @@ class Repeats:
             return None
         place = place_of(request, body, self._prefixes)
         known = self._known.get(place)
-        if known is None or known.credential in self._barred or not self._passable():
+        if known is None or known.credential in self._barred or not self._passable(known.credential):
             return None
         if now_s >= known.until_s or self._store.held(known.entry.key, now_s) is not known.entry:
             self._forget(place)

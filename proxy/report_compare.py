@@ -58,9 +58,9 @@ def changes(now: Figures, before: Figures) -> Sequence[Change]:
         Change("net_saving", "net saving", "money", 1, *_amounts("net_saving", a, b)),
         Change("spent_per_1000", "spent per 1,000 requests", "money", -1, per_thousand(a), per_thousand(b)),
         Change("hit_rate", "hit rate, eligible", "share", 1, a.hit_rate_eligible, b.hit_rate_eligible),
-        Change("error_rate", "errors", "share", -1, _errors(a), _errors(b)),
+        Change("error_rate", "error rate", "share", -1, _errors(a), _errors(b)),
         *(
-            Change(f"{key}_p95", f"{name}, p95", "ms", -1, now.times[key].p95, before.times[key].p95)
+            Change(f"{key}_p95", f"{name}, p95 ms", "ms", -1, now.times[key].p95, before.times[key].p95)
             for key, name in (
                 ("latency_miss", "sent upstream"),
                 ("latency_hit", "from cache"),

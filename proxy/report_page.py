@@ -12,7 +12,7 @@ from html import escape
 from farthing.proxy.figures import Figures
 from farthing.proxy.report_charts import CHART_STYLE, latency, savings, spending
 from farthing.proxy.report_compare import Change, changes
-from farthing.proxy.report_sentence import forecast_text, headline, mending, peak_lines, report_notes
+from farthing.proxy.report_sentence import forecast_text, headline, lacking_rows, mending, peak_lines, report_notes
 from farthing.proxy.report_text import (
     CAUSE_NAMES,
     CHANGE_HEAD,
@@ -131,11 +131,10 @@ def tiles(compared: Sequence[Change], *, known: bool) -> str:
     made = []
     for change in (each for each in compared if each.key in shown):
         now, before, moved, share = change_cells(change)
-        unit = " ms" if change.kind == "ms" and change.now is not None else ""
         kind = " minus" if is_loss(now) else ""
         told = f"{change.arrow} {share or moved.removeprefix(change.arrow).strip()}, was {before}"
         made.append(
-            f'<div class="tile"><span>{text(change.name)}</span><b class="{kind.strip()}">{text(now + unit)}</b>'
+            f'<div class="tile"><span>{text(change.name)}</span><b class="{kind.strip()}">{text(now)}</b>'
             + (f'<span class="change {better(change)}">{text(told)}</span>' if known else "")
             + "</div>"
         )
@@ -158,11 +157,8 @@ def lacking(report: Report) -> str:
     """The models without a price, and how to give them one."""
     if not report.lacking:
         return ""
-    rows = [(disarmed(each.model) or "(none)", f"{each.rows:,}") for each in report.lacking]
-    if report.lacking_left_out:
-        rows.append((f"and {report.lacking_left_out:,} more", ""))
     told, *toml = mending(report.lacking)
-    table = section("Without a price", ("model", "requests"), cells(rows))
+    table = section("Without a price", ("model", "requests"), cells(lacking_rows(report)))
     marked = re.sub("`(.+?)`", r"<code>\1</code>", text(told))
     return f"{table}<p>{marked}</p><pre><code>{chr(10).join(map(text, toml))}</code></pre>"
 

@@ -11,7 +11,7 @@ from farthing.proxy.forecast import CONFIDENCE, LEAST_DAYS, Forecast
 from farthing.proxy.report_text import CAUSE_NAMES, counted, disarmed, iso, money, span
 from farthing.proxy.report_values import Lacking, Report
 
-__all__ = ["forecast_text", "headline", "mending", "notes", "peak_lines", "report_notes"]
+__all__ = ["forecast_text", "headline", "lacking_rows", "mending", "notes", "peak_lines", "report_notes"]
 
 EMPTY = (
     "No requests in {span}. Point an app's base_url at farthing (http://127.0.0.1:8080/v1 unless configured "
@@ -146,6 +146,12 @@ def peak_lines(report: Report) -> list[tuple[str, str, str, str, str]]:
             top, mean = f"{each.value:,}", f"{each.mean:,.1f}"
         lines.append((name, top, f"{iso(each.start_s)[:13].replace('T', ' ')}h", mean, f"{each.times:,.1f} x"))
     return lines
+
+
+def lacking_rows(report: Report) -> list[tuple[str, str]]:
+    """The models without a price, each with its requests."""
+    rows = [(disarmed(each.model) or "(none)", f"{each.rows:,}") for each in report.lacking]
+    return [*rows, (f"and {report.lacking_left_out:,} more", "")] if report.lacking_left_out else rows
 
 
 def mending(lacking: Sequence[Lacking]) -> list[str]:

@@ -12,7 +12,7 @@ from rich.text import Text
 from farthing.proxy.figures_values import Group as FiguresGroup
 from farthing.proxy.figures_values import Sums
 from farthing.proxy.report_compare import Change, changes
-from farthing.proxy.report_sentence import forecast_text, headline, mending, peak_lines, report_notes
+from farthing.proxy.report_sentence import forecast_text, headline, lacking_rows, mending, peak_lines, report_notes
 from farthing.proxy.report_text import (
     CAUSE_NAMES,
     CHANGE_HEAD,
@@ -158,11 +158,8 @@ def _groups(report: Report, width: int) -> Table:
 
 
 def _lacking(report: Report) -> RenderableType:
-    rows = [(disarmed(each.model) or "(none)", f"{each.rows:,}") for each in report.lacking]
-    if report.lacking_left_out:
-        rows.append((f"and {report.lacking_left_out:,} more", ""))
     lines = (Text(f"  {line}" if at else line) for at, line in enumerate(mending(report.lacking)))
-    return Group(_grid("Without a price", rows, ("model", "requests")), *lines)
+    return Group(_grid("Without a price", lacking_rows(report), ("model", "requests")), *lines)
 
 
 def _repeated(report: Report) -> Table:

@@ -35,13 +35,12 @@ from farthing.compress.retrieval import (
     wanted,
 )
 from farthing.compress.retrieval_stream import Out, Stream, stream_of
-from farthing.proxy.audit import CARRIED
+from farthing.proxy.branch import branch
 from farthing.proxy.errors import UpstreamFault
 from farthing.proxy.exchange import GO_ON, Call, Exchange, Head, Quiet, Sink, Verdict
 from farthing.proxy.observe import loads
 from farthing.proxy.sse import blocks
 from farthing.proxy.stage_upstream import UpstreamStage
-from farthing.proxy.stages import RouteStage
 from farthing.proxy.tokens import Tokenizer
 from farthing.proxy.usage import Usage, UsageSource
 
@@ -121,11 +120,9 @@ class RetrievingStage(Quiet):
 
     async def _round(self, ex: Exchange, call: Call, answer: _Answer) -> None:
         """One answer of the upstream; what is to be known of it stands in the client's own call."""
-        own = Exchange(ex.id, ex.original, ex.received_s, ex.received_tick)
-        for name in CARRIED:
-            setattr(own, name, getattr(ex, name))
-        own.body_out, own.sink = ex.body_out, answer
-        own.call = call_now = answer.call_now = Call(id=call.id)
+        own = branch(ex, answer)
+        assert own.call is not None
+        call_now = answer.call_now = own.call
         call.usage = None
         try:
             await self.carrier.on_request(own)
@@ -156,7 +153,6 @@ class RetrievingStage(Quiet):
     async def _without(self, ex: Exchange, call: Call, answer: _Answer, retrieval: Retrieval) -> bool:
         """The upstream refuses: perhaps our tool. The client's own request must not fail for that."""
         ex.retrieval, ex.body_out, ex.compress, ex.shortening = None, None, "", None
-        RouteStage().on_request(ex)
         ex.decide("compress", "left", "the upstream refused the request with the tool")
         call.usage = None
         attempts, call.attempts = call.attempts, []  # the rules for retries count anew

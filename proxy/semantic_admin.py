@@ -163,7 +163,7 @@ async def explain(services: Services, asked: dict[str, Any]) -> dict[str, Any]:
     endpoint = wire.endpoint_of("POST", path)
     if not isinstance(body, dict):
         raise ClientFault('the request must look like {"body": {...}}', param="body")
-    _, tenant = services.admit.tenants.identify(wire.credential(headers))
+    tenant = services.admit.tenants.identify(wire.credential(headers)).tenant
     controls = wire.controls(CIMultiDictProxy(headers))
     place = neighbourhood(Scope(tenant, endpoint, path, services.config.upstream.identity, headers, controls), body)
     if isinstance(place, str):

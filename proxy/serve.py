@@ -16,6 +16,8 @@ from rich.table import Table
 from farthing.proxy import state
 from farthing.proxy.app import Running, running
 from farthing.proxy.config import Config, is_loopback, mask_url
+from farthing.proxy.config_spend import budgets_of, rates_of
+from farthing.proxy.spend_admin import limits_in_words
 
 __all__ = ["serve"]
 
@@ -122,6 +124,7 @@ def banner(config: Config, url: str, console: Console) -> None:
         ),
         ("semantic", semantic),
         *((name, said.get(shown, shown)) for name, shown in forms.items()),
+        *spending_lines(config),
         ("ledger", str(config.state_dir / "ledger.db") if config.ledger.enabled else "off"),
         ("dashboard", f"{url}/farthing/" if is_loopback(config.server.host) else f"{url}/farthing/ (admin token)"),
     ):
@@ -139,8 +142,24 @@ def banner(config: Config, url: str, console: Console) -> None:
             tidy=config.compress.tidy,
             recode=forms["recode"],
             squeeze=forms["squeeze"],
+            **{name.replace(" ", "_"): said for name, said in spending_lines(config)},
             dashboard=f"{url}/farthing/",
         )
+
+
+def spending_lines(config: Config) -> list[tuple[str, str]]:
+    """What holds spending and callers back, if anything does."""
+    found = []
+    if config.spend.daily_usd is not None:
+        found.append(("daily limit", f"${config.spend.daily_usd}"))
+    if config.budgets:
+        found.append(("budgets", limits_in_words(budgets_of(config.budgets))))
+    if config.rate_limits:
+        rates = rates_of(config.rate_limits)
+        found.append(("rate limits", ", ".join(f"{one.name}: {one.per_min} {one.unit} a minute" for one in rates)))
+    if config.auth.virtual_keys:
+        found.append(("keys", "asked for (farthing keys list)"))
+    return found
 
 
 def _simulated(config: Config) -> bool:

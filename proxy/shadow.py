@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from farthing.cache.stage_exact import unfit
 from farthing.policies.opinion import Opinion
-from farthing.proxy.audit import CARRIED
+from farthing.proxy.branch import CARRIED
 from farthing.proxy.errand import Errands
 from farthing.proxy.exchange import Call, Exchange
 

@@ -18,6 +18,7 @@ from multidict import CIMultiDict
 from farthing.compress.provider_cache import Kind, ProviderCache
 from farthing.policies.affinity import NO_PREFIX, Prefix
 from farthing.policies.retry import RetryRules, after_fault, after_status
+from farthing.policies.variant import put_in
 from farthing.proxy import wire
 from farthing.proxy.adapt import Adapter
 from farthing.proxy.adapting import OFF_LOOP_BYTES, Adapted, Outgoing, adapter_of, outgoing, styled_headers
@@ -29,6 +30,7 @@ from farthing.proxy.exchange import GO_ON, Attempt, Call, Endpoint, Exchange, He
 from farthing.proxy.header_facts import Lines
 from farthing.proxy.http1 import Connection
 from farthing.proxy.jsontext import find, insert_member, splice
+from farthing.proxy.keys import bearing
 from farthing.proxy.observe import StreamObserver, decoded, loads, read_whole
 from farthing.proxy.pool import Lease, Pool, Seat
 from farthing.proxy.prompt_trail import trail_of
@@ -45,7 +47,9 @@ _EVENT_STREAM, _JSON = "text/event-stream", "application/json"
 
 @dataclass(slots=True)
 class UpstreamStage(Quiet):
-    """Carries the request upstream. `no_usage_asked`: set when this upstream was seen to refuse `stream_options`."""
+    """Carries the request upstream. `no_usage_asked`: set when this upstream was seen to refuse `stream_options`.
+    `foreign`: clients' credentials mean nothing to it, and it must not see them. `own_keys`: clients show farthing's
+    own keys, which are nobody else's business."""
 
     pool: Pool
     deadlines: Deadlines
@@ -55,7 +59,9 @@ class UpstreamStage(Quiet):
     randomness: Randomness
     rules: RetryRules
     passive: bool = False
+    own_keys: bool = False
     no_usage_asked: bool = False
+    foreign: bool = False
     name: str = field(default="upstream", init=False)
     hard: bool = field(default=True, init=False)
 
@@ -202,6 +208,8 @@ class UpstreamStage(Quiet):
             carries = "Content-Length" in ex.original.headers or "Transfer-Encoding" in ex.original.headers
             return ex.original.source.stream() if carries else None
         body = ex.body_out if ex.body_out is not None else ex.body
+        if ex.variant is not None:
+            body = put_in(body, ex.variant)
         if (
             ask_usage
             and ex.stream
@@ -218,14 +226,20 @@ class UpstreamStage(Quiet):
     def _headers(self, ex: Exchange, adapter: Adapter | None, key: str | None) -> Lines:
         plain = adapter is not None or (ex.optimise and not self.passive and ex.endpoint is not Endpoint.OTHER)
         facts = ex.original.facts
+        if self.own_keys and key is None:
+            key = ""  # none at all: what the client shows is farthing's
         drop = _dropped(ex.body is not None, plain, key is not None)
+        if self.own_keys:
+            drop |= bearing(ex.original.headers.items())
+        if self.foreign:
+            key, drop = key or "", drop | wire.telling_who(tuple(ex.original.headers))
         own: tuple[tuple[str, str], ...] = ()
         if plain:
             # A stream's events must be seen as they come; a whole answer may stay compressed on its way.
             own = _ZIPPED if facts.zips and not ex.stream else _PLAIN
         if self.upstream.style != "any":
             return styled_headers(ex, self.upstream.style, key, drop, own)
-        if key is not None:  # then all that the client showed is dropped
+        if key:  # then all that the client showed is dropped
             own += (_shown_as(ex.original.headers, key),)
         if ex.body is not None or "Content-Length" not in ex.original.headers:
             return facts.sent(drop, own)

@@ -1,78 +1,33 @@
-"""The proxy's own short stages: admit, parse, assign, route."""
+"""The proxy's own short stages: admit, parse, assign."""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-
-import orjson
 
 from farthing.proxy import wire
 from farthing.proxy.aliases import under
 from farthing.proxy.aliases_body import TakenOut, take_out
-from farthing.proxy.config import Auth, Limits
+from farthing.proxy.config import Limits
 from farthing.proxy.errors import ClientFault
-from farthing.proxy.exchange import GO_ON, Endpoint, Exchange, Quiet, Verdict
-from farthing.proxy.jsontext import find, insert_member, splice
+from farthing.proxy.exchange import GO_ON, Continue, Endpoint, Exchange, LocalReply, Quiet, Verdict
+from farthing.proxy.routing import Routing
+from farthing.proxy.tenants import Tenants
 
-__all__ = ["AdmitStage", "AssignStage", "ParseStage", "RouteStage", "Tenants"]
+__all__ = ["AdmitStage", "AssignStage", "ParseStage"]
 
-_REMEMBERED = 10_000
 _OFF_LOOP_BYTES = 262_144  # reading more than this takes milliseconds, so it leaves the event loop
-
-
-class Tenants:
-    """Who a credential belongs to: HMAC-SHA-256 with a local secret, so that no key is kept and none can be guessed
-    from a record. Different credentials never share, unless the configuration puts them into one named scope."""
-
-    def __init__(self, secret: bytes, auth: Auth) -> None:
-        self._secret = secret
-        self._scopes = {digest.lower(): scope.name for scope in auth.scopes for digest in scope.credentials_sha256}
-        self._clients = {key.sha256: key.name for key in auth.client_keys}
-        self._known: OrderedDict[str, tuple[str, str]] = OrderedDict()
-
-    def identify(self, shown: str) -> tuple[str, str]:
-        """(credential, tenant), both opaque. Raises ClientFault 401 where client keys are declared and none fits.
-
-        `shown`: of wire.credential.
-        """
-        known = self._known.get(shown)
-        if known is None:
-            known = self._work_out(shown)
-            self._known[shown] = known
-            if len(self._known) > _REMEMBERED:
-                self._known.popitem(last=False)
-        return known
-
-    def _work_out(self, shown: str) -> tuple[str, str]:
-        keys = [line.partition(":")[2].strip() for line in shown.split("\n")]
-        keys = [key[7:].strip() if key[:7].lower() == "bearer " else key for key in keys]
-        digests = [hashlib.sha256(key.encode(errors="surrogateescape")).hexdigest() for key in keys]
-        credential = hmac.new(self._secret, shown.encode(errors="surrogateescape"), "sha256").hexdigest()[:32]
-        if self._clients:
-            named = [self._clients[digest] for digest in digests if digest in self._clients]
-            if not named:
-                raise ClientFault(
-                    "this proxy needs a client key that it knows (Authorization: Bearer ...)",
-                    status=401,
-                    code="invalid_api_key",
-                    kind="authentication_error",
-                )
-        scopes = [self._scopes[digest] for digest in digests if digest in self._scopes]
-        tenant = hmac.new(self._secret, b"scope:" + scopes[0].encode(), "sha256").hexdigest()[:32] if scopes else ""
-        return credential, tenant or credential
 
 
 @dataclass(slots=True)
 class AdmitStage(Quiet):
-    """Authenticate, find the tenant, keep the limits. `in_flight`: requests under way."""
+    """Authenticate, find the tenant, keep the limits. `in_flight`: requests under way. `rates`: takes the request out
+    of the token buckets that count requests."""
 
     tenants: Tenants
     limits: Limits
+    rates: Callable[[Exchange], Verdict | Awaitable[Verdict]] | None = None
     in_flight: int = 0
     name: str = field(default="admit", init=False)
     hard: bool = field(default=True, init=False)
@@ -82,11 +37,27 @@ class AdmitStage(Quiet):
         """Whether one more would be too many."""
         return bool(self.limits.max_in_flight) and self.in_flight >= self.limits.max_in_flight
 
-    def on_request(self, ex: Exchange) -> Verdict:
-        """Raises ClientFault: 400 a header can't be understood, 401, 413, 429."""
+    def repeats(self, credential: str) -> bool:
+        """Whether a request that was admitted before may be answered again without this stage."""
+        return not self.full and self.rates is None and self.tenants.still_good(credential)
+
+    def on_request(self, ex: Exchange) -> Verdict | Awaitable[Verdict]:
+        """Raises ClientFault: 400 a header can't be understood, 401, 413, 429, 503 keys can't be looked up."""
         self.in_flight += 1
+        if self.tenants.ring is not None and (look := self.tenants.refreshed()) is not None:
+            return self._after(look, ex)
+        return self._admit(ex)
+
+    async def _after(self, look: asyncio.Task[None], ex: Exchange) -> Verdict:
+        await asyncio.shield(look)
+        verdict = self._admit(ex)
+        return verdict if isinstance(verdict, Continue | LocalReply) else await verdict
+
+    def _admit(self, ex: Exchange) -> Verdict | Awaitable[Verdict]:
         facts = ex.original.facts
-        ex.credential, ex.tenant = self.tenants.identify(facts.credential)
+        ex.credential, ex.tenant, caller = self.tenants.identify(facts.credential)
+        if caller is not None:
+            ex.caller = caller
         ex.controls = facts.controls()
         if facts.told:
             ex.decisions.extend(facts.told)
@@ -106,7 +77,7 @@ class AdmitStage(Quiet):
                 status=413,
                 code="request_too_large",
             )
-        return GO_ON
+        return GO_ON if self.rates is None else self.rates(ex)
 
     def on_end(self, ex: Exchange) -> None:
         """One fewer under way."""
@@ -195,45 +166,20 @@ class AssignStage(Quiet):
     config_id: str
     switched_off: Callable[[], bool]
     lossy: Mapping[str, str]
+    routing: Routing | None = None
     name: str = field(default="assign", init=False)
     hard: bool = field(default=True, init=False)
 
     def on_request(self, ex: Exchange) -> Verdict:
-        """Decide whether this request is optimised at all."""
+        """Decide whether this request is optimised at all. Raises ClientFault 403: the caller's key is for others."""
+        if ex.caller is not None and ex.caller.key is not None:
+            for model in {ex.model, ex.controls.route or ex.model}:
+                ex.caller.key.check_model(model, ex.endpoint, ex.original.method)
         ex.policy, ex.config_id, ex.lossy = self.policy, self.config_id, self.lossy[ex.controls.compress]
         if ex.controls.off:
             ex.optimise, ex.cache_reason = False, "x-farthing-off"
         elif self.switched_off():
             ex.optimise, ex.cache_reason, ex.policy = False, "switched off", "off"
-        return GO_ON
-
-
-@dataclass(slots=True)
-class RouteStage(Quiet):
-    """Which model serves: the one asked for, the one that `x-farthing-route` names, or none at all."""
-
-    name: str = field(default="route", init=False)
-    hard: bool = field(default=True, init=False)
-
-    def on_request(self, ex: Exchange) -> Verdict:
-        """Put the other model's name into the body that goes upstream; every other byte stays.
-
-        Raises ClientFault: 504 where only what is cached was asked for, since no cache has answered by now; 400.
-        """
-        if ex.controls.only_if_cached and not ex.controls.off:
-            raise ClientFault(
-                "nothing is cached for this request and only-if-cached was asked for", status=504, code="not_cached"
-            )
-        wanted = ex.controls.route
-        if not wanted or wanted == ex.model or not ex.optimise:
-            return GO_ON
-        if ex.body is None or ex.exact is None:
-            raise ClientFault(
-                "x-farthing-route needs a JSON body with a model", code="invalid_route", param="x-farthing-route"
-            )
-        body = ex.body_out if ex.body_out is not None else ex.body
-        place = find(body, ("model",))
-        name = orjson.dumps(wanted)
-        ex.body_out = insert_member(body, "model", name) if place is None else splice(body, [(*place, name)])
-        ex.decide(self.name, "routed", wanted)
+        elif self.routing is not None:
+            self.routing.find(ex)
         return GO_ON

@@ -33,6 +33,7 @@ __all__ = [
     "lines_of",
     "read_body",
     "telling",
+    "telling_who",
     "upstream_target",
     "vendor_headers",
 ]
@@ -133,6 +134,15 @@ def _credentials(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=512)
+def telling_who(names: tuple[str, ...]) -> frozenset[str]:
+    """Those of these headers that say who calls, or on whose account (lower case)."""
+    return frozenset((*_credentials(names), *_ACCOUNTS))
+
+
+_ACCOUNTS = ("openai-organization", "openai-project")
+
+
+@lru_cache(maxsize=512)
 def vendor_headers(names: tuple[str, ...]) -> tuple[str, ...]:
     """Those of these headers that can change an answer, sorted: `openai-*` and `anthropic-*`."""
     return tuple(sorted({name.lower() for name in names if name.lower().startswith(("openai-", "anthropic-"))}))
@@ -162,7 +172,7 @@ def credential(headers: MultiMapping[str]) -> str:
 
 def callers(headers: MultiMapping[str]) -> CIMultiDict[str]:
     """Who calls and on whose account, and no other header: for a call of farthing's own on the client's behalf."""
-    names = (*_credentials(tuple(headers)), "openai-organization", "openai-project")
+    names = (*_credentials(tuple(headers)), *_ACCOUNTS)
     return CIMultiDict((name, value) for name in names for value in headers.getall(name, ()))
 
 

@@ -15,6 +15,7 @@ from farthing.proxy.attribute import (
     attribute_hit,
     attribute_joined,
     attribute_upstream,
+    overhead_money,
     same_model,
 )
 from farthing.proxy.config_prices import ModelPrice, Tier
@@ -231,3 +232,33 @@ def test_a_hit_on_an_answer_of_unknown_cost_claims_no_saving() -> None:
     usage = Usage(fresh=10)
     assert attribute_hit(CARD, "big", usage, semantic=False, at_s=AT, model_served="somebody-elses") == UNKNOWN
     assert attribute_hit(CARD, "big", usage, semantic=False, at_s=AT, model_served="small").baseline == 30_000_000
+
+
+def test_another_upstreams_prices_are_its_own() -> None:
+    """`UPSTREAM/MODEL` prices a model there; what isn't priced apart costs what it costs here."""
+    card = RateCard(
+        {"big": own("4", "4", "16"), "small": own("1", "1", "2"), "there/small": own("0.5", "0.5", "1")},
+        elsewhere={"there": ("", "http://127.0.0.1:1/v1")},
+    )
+    used = Usage(fresh=100, output=10)
+    here, there = (
+        attribute_upstream(card, model_requested="big", model_served="small", usage=used, at_s=0.0, upstream=upstream)
+        for upstream in ("default", "there")
+    )
+    assert (here.cost, there.cost) == (120 * 10**6, 60 * 10**6)
+    assert here.baseline == there.baseline == 560 * 10**6
+    assert there.saved_route == 500 * 10**6
+    alike = {"model_requested": "small", "model_served": "small", "usage": used, "at_s": 0.0}
+    same = attribute_upstream(card, **alike, upstream="there")
+    assert (same.cost, same.saved_route, same.modelled) == (60 * 10**6, 60 * 10**6, True)
+    assert card.at("there").at("anything") is card.at("there")
+    only = RateCard({"there/tiny": own("1", "1", "2")}, elsewhere={"there": ("", "http://127.0.0.1:1/v1")})
+    assert only.rates("tiny", 0.0) == only.at("there").rates("tiny", 0.0) is not None
+
+
+def test_an_errand_pays_for_what_it_tried_too() -> None:
+    card = RateCard({"big": own("4", "4", "16"), "small": own("1", "1", "2")})
+    tried = Billed("small", Usage(fresh=10, output=5))
+    money = overhead_money(card, "big", Usage(fresh=10), 0.0, "default", [tried])
+    assert (money.overhead, money.cost) == ((40 + 20) * 10**6, 0)
+    assert overhead_money(card, "big", Usage(), 0.0, "", [Billed("nobody's", Usage())]).overhead is None

@@ -98,7 +98,11 @@ def row(chance: Random, kind: str) -> tuple[Money, int | None]:
 
 def priced(others: list[Billed]) -> int:
     """What other attempts were charged with; -1 where one of them has no price."""
-    return -1 if any(each.model not in METER for each in others) else sum(charged(*each) for each in others)
+    return (
+        -1
+        if any(each.model not in METER for each in others)
+        else sum(charged(each.model, each.usage) for each in others)
+    )
 
 
 def test_the_identity_holds_in_every_row_and_the_sum_is_the_meters() -> None:

@@ -8,6 +8,7 @@ from typing import Any, cast
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from farthing.policies.spend import DayTotal
+from farthing.policies.variant import Variant
 from farthing.proxy.account import Account
 from farthing.proxy.clock import FakeClock
 from farthing.proxy.config_prices import ModelPrice
@@ -16,7 +17,6 @@ from farthing.proxy.exchange import (
     Billed,
     CacheStatus,
     Call,
-    Controls,
     Endpoint,
     Exchange,
     Head,
@@ -76,7 +76,7 @@ def test_what_a_shorter_prompt_read_says_what_the_longer_one_would_have() -> Non
 def test_another_models_cache_tells_nothing_of_the_one_asked_for() -> None:
     what = Counterfactual(ProviderReads())
     what.of(asked(0.0, body(LONG)), Usage(fresh=4000), free=False)
-    routed = asked(5.0, body(LONG), body(LONG, model="small"), controls=Controls(route="small"))
+    routed = asked(5.0, body(LONG), body(LONG, model="small"), variant=Variant("small", "small"))
     assert what.of(routed, Usage(fresh=4000), free=False).read == 3968
     back = what.of(asked(9.0, body(LONG)), Usage(fresh=32, cached=3968), free=False)
     assert back.read is None  # it was sent 9 seconds ago: nothing is lost

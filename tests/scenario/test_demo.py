@@ -96,6 +96,14 @@ def check_replay(state: Path, said: str, requests: int) -> None:
         assert counts[0] == counts[1], (kinds, replayed["statuses"], recorded)
 
 
+def check_books(state: Path) -> None:
+    """Savings add up in every row of the demo's own ledger, and roll-ups are the sums of their rows."""
+    for ledger in (state / "ledger.db", *state.glob("second-*/ledger.db")):
+        command = [*DEMO[:-1], "ledger", "check", "--state", str(ledger.parent)]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, env=environment())
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
 def check_run(state: Path, ended: subprocess.CompletedProcess[str], requests: int) -> None:
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert f"{requests}/{requests} requests" in ended.stdout
@@ -110,6 +118,7 @@ def check_run(state: Path, ended: subprocess.CompletedProcess[str], requests: in
     second, _, replay = ended.stdout.partition("from observe to serve")[2].partition("\nReplay ")
     check_second_act(second)
     check_replay(state, replay, requests)
+    check_books(state)
     assert left_behind(state) == []
 
 

@@ -1,0 +1,121 @@
+"""In which order a route's variants are asked. Pure, and total: whatever comes in, an order comes out.
+
+Rules of this file:
+1. A variant that a request doesn't fit isn't asked. Where none fits, the model that was asked for serves.
+2. What isn't known isn't chosen for its sake: without a price nothing is cheap, without a measured quality nothing is
+   good enough.
+3. Chance comes in as a number.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from bisect import bisect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+from farthing.policies.routes import Route
+from farthing.policies.variant import Needs, Variant, unfit
+
+__all__ = ["Choice", "Standing", "choose", "stickiness"]
+
+_EXPLORED = 0.05  # of a fastest route's requests, while a variant's speed isn't known
+_FAILED_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What is known of a variant now. `usd`: what this request would cost there. `p50_s`: its latest answers' time to
+    the first byte. `failed_s`: seconds since its last failure. None: unknown, or never."""
+
+    usd: float | None = None
+    p50_s: float | None = None
+    failed_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """`order`: whom to ask, the first one first; the rest are what a cascade escalates to. `why`: for the ledger."""
+
+    order: tuple[Variant, ...]
+    why: str
+
+
+def choose(route: Route, needs: Needs, standing: Callable[[Variant], Standing], sticky: float, chance: float) -> Choice:
+    """Whom to ask. `sticky`: in [0, 1), the same for all of a conversation; `chance`: in [0, 1), anew each time."""
+    left: list[str] = []
+    fitting = []
+    for variant in route.variants:
+        reason = unfit(variant, needs)
+        if not reason and route.min_quality and (variant.quality is None or variant.quality < route.min_quality):
+            reason = "not good enough"
+        if reason:
+            left.append(f"{variant.name} {reason}")
+        else:
+            fitting.append(variant)
+    if not fitting:
+        return Choice((), "; ".join(left))
+    order, why = _ordered(route, fitting, standing, sticky, chance)
+    return Choice(order, "; ".join([why, *left]))
+
+
+def _ordered(
+    route: Route, fitting: Sequence[Variant], standing: Callable[[Variant], Standing], sticky: float, chance: float
+) -> tuple[tuple[Variant, ...], str]:
+    if route.strategy == "fixed":
+        return (fitting[0],), "fixed"
+    if route.strategy == "cascade":
+        return tuple(fitting), "cascade"
+    if route.strategy == "weighted":
+        weight_of = dict(zip((variant.name for variant in route.variants), route.weights, strict=False))
+        return (_weighted(fitting, [weight_of.get(variant.name, 1.0) for variant in fitting], sticky),), "weighted"
+    known = [(variant, standing(variant)) for variant in fitting]
+    if route.strategy == "cheapest":
+        priced = [(found.usd, place) for place, (_, found) in enumerate(known) if found.usd is not None]
+        if not priced:
+            return (), "no price is known"
+        usd, place = min(priced)
+        return (fitting[place],), f"cheapest at ${usd:.6f}"
+    well = [
+        (variant, found) for variant, found in known if found.failed_s is None or found.failed_s > _FAILED_S
+    ] or known
+    unknown = [variant for variant, found in well if found.p50_s is None]
+    if unknown and (len(unknown) == len(well) or chance < _EXPLORED):
+        return (unknown[int(chance / _EXPLORED * len(unknown)) % len(unknown)],), "its speed isn't known yet"
+    timed = [(variant, found, found.p50_s) for variant, found in well if found.p50_s is not None]
+    if route.strategy == "balanced":
+        worth = [
+            (found.usd + route.usd_per_s * p50_s, place)
+            for place, (_, found, p50_s) in enumerate(timed)
+            if found.usd is not None
+        ]
+        if not worth:
+            return (), "no price is known"
+        return (timed[min(worth)[1]][0],), "least of price and time"
+    p50_s, place = min((p50_s, place) for place, (_, _, p50_s) in enumerate(timed))
+    return (timed[place][0],), f"fastest at {p50_s * 1000:.0f} ms"
+
+
+def _weighted(variants: Sequence[Variant], weights: Sequence[float], sticky: float) -> Variant:
+    sums = list(accumulate(weights))
+    if sums[-1] <= 0:
+        return variants[0]
+    return variants[min(bisect(sums, sticky * sums[-1]), len(variants) - 1)]
+
+
+def stickiness(tenant: str, payload: dict[str, Any], route: str) -> float:
+    """A number in [0, 1) that stays the same for all of a tenant's conversation: by how it begins."""
+    turns = payload.get("messages", payload.get("input", payload.get("prompt")))
+    begins = _beginning(turns) if isinstance(turns, list) else turns
+    seed = f"{tenant}\0{route}\0{begins}".encode(errors="surrogatepass")
+    return int.from_bytes(hashlib.blake2b(seed, digest_size=6).digest()) / 2**48
+
+
+def _beginning(turns: list[Any]) -> str:
+    """The turns up to the first that the user says."""
+    for place, turn in enumerate(turns):
+        if isinstance(turn, dict) and turn.get("role") == "user":
+            return str(turns[: place + 1])
+    return str(turns[:1])

@@ -1,0 +1,249 @@
+"""Which route a request takes: the first whose conditions it meets. Pure, but for what `RouteTable` remembers.
+
+Rules of this file: conditions are and-ed, what a route leaves out matches everything, patterns are the shell's
+(`*`, `?`, `[...]`) and case counts. What is asked of a request stands in `Facts`, made once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase, translate
+from typing import Any, Literal
+
+from farthing.policies.accept import Accept
+from farthing.policies.variant import CHARS_PER_TOKEN, Needs, Variant
+from farthing.proxy.exchange import Endpoint
+
+__all__ = ["Conditions", "Facts", "Route", "RouteTable", "Strategy", "facts_of", "never_matched"]
+
+Strategy = Literal["fixed", "weighted", "cheapest", "fastest", "balanced", "cascade"]
+_SPECIAL = frozenset("*?[")
+_REMEMBERED = 1024  # names of models; clients choose them
+_IMAGES = frozenset({"image_url", "input_image", "image"})
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What of a request decides about its route. `tags`: `NAME=VALUE`. `stateful`: it refers to, or leaves behind,
+    something that only one upstream has."""
+
+    model: str
+    endpoint: str
+    needs: Needs
+    tags: tuple[str, ...] = ()
+    tenant: str = ""
+    stateful: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """What a route asks of a request; empty or None: nothing. `max_tokens_in` 0: no limit. `tenant`: as `Facts.tenant`
+    or the beginning of it."""
+
+    model: str = ""
+    tag: str = ""
+    tenant: str = ""
+    endpoint: str = ""
+    min_tokens_in: int = 0
+    max_tokens_in: int = 0
+    tools: bool | None = None
+    images: bool | None = None
+    _tests: tuple[Callable[[Facts], bool], ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Only what is asked is looked at."""
+        object.__setattr__(self, "_tests", tuple(self._each()))
+
+    def of_model(self, model: str) -> bool:
+        """Whether requests for that model may meet them."""
+        return not self.model or bool(_pattern(self.model)(model))
+
+    def beside_model(self, facts: Facts) -> bool:
+        """Whether the request meets all but the model's."""
+        for test in self._tests:  # noqa: SIM110 - a generator would cost more than the tests
+            if not test(facts):
+                return False
+        return True
+
+    def holds(self, facts: Facts) -> bool:
+        """Whether the request meets them all."""
+        return self.of_model(facts.model) and self.beside_model(facts)
+
+    def _each(self) -> list[Callable[[Facts], bool]]:
+        tests: list[Callable[[Facts], bool]] = []
+        if self.endpoint:
+            tests.append(lambda facts: facts.endpoint == self.endpoint)
+        else:  # vectors of one model mean nothing to another: embeddings are routed only where it is said
+            tests.append(lambda facts: facts.endpoint != "embeddings")
+        if self.tools is not None:
+            tests.append(lambda facts: facts.needs.tools is self.tools)
+        if self.images is not None:
+            tests.append(lambda facts: facts.needs.images is self.images)
+        if self.min_tokens_in or self.max_tokens_in:
+            most = self.max_tokens_in or float("inf")
+            tests.append(lambda facts: self.min_tokens_in <= facts.needs.tokens_in <= most)
+        if self.tenant:
+            tests.append(lambda facts: facts.tenant.startswith(self.tenant))
+        if self.tag and not _SPECIAL & set(self.tag):
+            tests.append(lambda facts: self.tag in facts.tags)
+        elif self.tag:
+            tag = _pattern(self.tag)
+            tests.append(lambda facts: any(tag(said) for said in facts.tags))
+        return tests
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """See config_routes.RouteSection; variants are resolved. `signature`: what of it can change an answer."""
+
+    name: str
+    conditions: Conditions
+    strategy: Strategy
+    variants: tuple[Variant, ...]
+    serves: bool = False
+    weights: tuple[float, ...] = ()
+    min_quality: float = 0.0
+    usd_per_s: float = 0.0
+    fallbacks: tuple[Variant, ...] = ()
+    on: frozenset[str] = frozenset()
+    accept: Accept = field(default_factory=Accept)
+    hedge_after_s: float = 0.0
+    hedge_share: float = 0.0
+    signature: str = ""
+
+
+class RouteTable:
+    """The routes in their order. Which of them are for a model is worked out once for each model's name."""
+
+    def __init__(self, routes: Sequence[Route]) -> None:
+        self.routes = tuple(routes)
+        self._of_model: dict[str, tuple[Route, ...]] = {}
+
+    def match(self, facts: Facts) -> Route | None:
+        """The first route that the request takes; None: it goes where it was sent."""
+        if facts.stateful:
+            return None
+        few = self._of_model.get(facts.model)
+        if few is None:
+            few = tuple(route for route in self.routes if route.conditions.of_model(facts.model))
+            if len(self._of_model) < _REMEMBERED:
+                self._of_model[facts.model] = few
+        for route in few:
+            if route.conditions.beside_model(facts):
+                return route
+        return None
+
+
+def never_matched(conditions: Sequence[Conditions]) -> list[tuple[int, int]]:
+    """(later, earlier) for each route that never gets a request, since an earlier one takes all that it would.
+
+    Sure ones only: two patterns that merely happen to meet the same names are not found.
+    """
+    found = []
+    for later, below in enumerate(conditions):
+        for earlier in range(later):
+            if _takes_all(conditions[earlier], below):
+                found.append((later, earlier))
+                break
+    return found
+
+
+def facts_of(
+    endpoint: Endpoint, payload: dict[str, Any], tags: Sequence[tuple[str, str]], tenant: str, *, never_chained: bool
+) -> Facts:
+    """The facts of a request. `never_chained`: the operator's word that no Responses call refers to an earlier one.
+
+    Cost: one look at each message and each part of it.
+    """
+    get = payload.get
+    characters, images = _said(get("input") if endpoint == "responses" else get("messages") or get("prompt"))
+    for name in ("system", "instructions"):
+        if more := get(name):
+            characters += _said(more)[0]
+    tools = bool(get("tools") or get("functions"))
+    if tools:
+        characters += len(str(get("tools") or get("functions")))
+    most_out = get("max_completion_tokens") or get("max_tokens") or get("max_output_tokens") or 0
+    needs = Needs(
+        tokens_in=characters // CHARS_PER_TOKEN + 1,
+        tokens_out=most_out if type(most_out) is int and most_out > 0 else 0,
+        tools=tools,
+        images=images,
+        json=_wants_json(payload),
+        logprobs=bool(get("logprobs")),
+    )
+    stateful = endpoint == "responses" and (
+        bool(get("previous_response_id") or get("conversation") or get("background"))
+        or not (never_chained or get("store") is False)
+    )
+    model = get("model")
+    said = tuple([f"{name}={value}" for name, value in tags]) if tags else ()
+    return Facts(model if type(model) is str else "", endpoint._value_, needs, said, tenant, stateful)
+
+
+def _wants_json(payload: dict[str, Any]) -> bool:
+    wanted = payload.get("response_format")
+    if wanted is None:
+        text = payload.get("text")  # of the Responses API
+        wanted = text.get("format") if type(text) is dict else None
+    return type(wanted) is dict and wanted.get("type") in ("json_object", "json_schema")
+
+
+def _said(turns: Any) -> tuple[int, bool]:
+    """How many characters are said, and whether something is shown."""
+    if type(turns) is str:
+        return len(turns), False
+    characters, images = 0, False
+    for turn in turns if type(turns) is list else ():
+        if type(turn) is str:
+            characters += len(turn)
+            continue
+        if type(turn) is not dict:
+            continue
+        content = turn.get("content")
+        if type(content) is str:
+            characters += len(content)
+        elif type(content) is list:
+            for part in content:
+                if type(part) is dict:
+                    text = part.get("text") or part.get("content")
+                    characters += len(text) if type(text) is str else len(str(text)) if text else 0
+                    images = images or part.get("type") in _IMAGES
+        if (calls := turn.get("tool_calls")) or (calls := turn.get("output")) or (calls := turn.get("arguments")):
+            characters += len(calls) if type(calls) is str else len(str(calls))
+        elif type(text := turn.get("text")) is str:  # a system prompt in blocks
+            characters += len(text)
+    return characters, images
+
+
+def _pattern(pattern: str) -> Callable[[str], object]:
+    if not _SPECIAL & set(pattern):
+        return pattern.__eq__
+    return re.compile(translate(pattern)).match
+
+
+def _takes_all(earlier: Conditions, later: Conditions) -> bool:
+    return (
+        _covers(earlier.model, later.model)
+        and _covers(earlier.tag, later.tag)
+        and later.tenant.startswith(earlier.tenant)
+        and (earlier.endpoint == later.endpoint or (not earlier.endpoint and later.endpoint != "embeddings"))
+        and earlier.min_tokens_in <= later.min_tokens_in
+        and (not earlier.max_tokens_in or 0 < later.max_tokens_in <= earlier.max_tokens_in)
+        and earlier.tools in (None, later.tools)
+        and earlier.images in (None, later.images)
+    )
+
+
+def _covers(wide: str, narrow: str) -> bool:
+    """Whether every name that the pattern `narrow` fits is surely one that `wide` fits."""
+    if not wide or wide == "*" or wide == narrow:
+        return True
+    if not narrow:
+        return False
+    if not _SPECIAL & set(narrow):
+        return fnmatchcase(narrow, wide)
+    # A star of `narrow` may stand for anything, and only a star of `wide` takes it as a character.
+    return "?" not in wide and "[" not in wide and "[" not in narrow and fnmatchcase(narrow, wide)

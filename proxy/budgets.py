@@ -1,0 +1,310 @@
+"""Money and rates on a request's way: taken at admit, reserved before the upstream is asked, settled when it is known.
+
+Rules of this file:
+1. What is shared lives in `Accounts`: in this process (budgets_local), or in Redis for all replicas (budgets_redis).
+2. A hard budget that can't be asked refuses; a soft one, and a rate limit, lets pass and says so in a decision.
+3. Every reservation ends: with what was billed; with what was reserved where something was billed that has no price.
+4. Nothing that is answered from a cache comes here. Farthing's own calls do (errand.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, Protocol
+
+from farthing.policies.bucket import Rate, Take, over_rate
+from farthing.policies.budget import Budget, Moved, Want, Who, crossed, refusal, short, wanted
+from farthing.policies.reserve import Learned, estimate
+from farthing.proxy.clock import Clock
+from farthing.proxy.errors import ClientFault, StoreFault
+from farthing.proxy.exchange import GO_ON, Endpoint, Exchange, Outcome, Verdict
+from farthing.proxy.prices import RateCard
+from farthing.proxy.usage import Usage
+
+__all__ = ["Accounts", "Hold", "Reserved", "Spending", "Standing"]
+
+
+class Reserved(NamedTuple):
+    """What became of a reservation. `refused`: the place of the account without room, or -1; `spent`, `held`: of it."""
+
+    refused: int = -1
+    spent: int = 0
+    held: int = 0
+
+
+class Standing(NamedTuple):
+    """An account for a screen. Pico-dollars."""
+
+    account: str
+    spent: int
+    held: int
+
+
+class Accounts(Protocol):
+    """Where sums are kept. What has to be waited for is given as something to await; it may raise StoreFault."""
+
+    def reserve(self, hold: str, wants: Sequence[Want], pico: int, now_s: float) -> Reserved | Awaitable[Reserved]:
+        """Reserve in all accounts or in none (policies.budget.Books.reserve)."""
+        ...
+
+    def settle(
+        self, hold: str, wants: Sequence[Want], pico: int, told: Callable[[Sequence[Moved]], None], *, reserved: bool
+    ) -> None:
+        """End a reservation with what was spent, once, in the background where it takes long. Never raises.
+
+        `told`: is given what it changed. `reserved`: False where there is no reservation, and the sum is just added.
+        """
+        ...
+
+    def take(self, takes: Sequence[Take], now_s: float) -> tuple[int, float] | Awaitable[tuple[int, float]]:
+        """Take from all buckets or from none: -1 and 0, or the place of the one to wait for, and how many seconds."""
+        ...
+
+    def give(self, takes: Sequence[Take], amount: int, now_s: float) -> None:
+        """Put an amount back into each, in the background where it takes long. Never raises."""
+        ...
+
+    async def standing(self, now_s: float) -> list[Standing]:
+        """Every account of a window that isn't over. Raises StoreFault."""
+        ...
+
+    def seen(self) -> dict[str, tuple[int, int]]:
+        """What this process knows without asking: spent and held, by account."""
+        ...
+
+    async def close(self) -> None:
+        """Write what is pending and let go; idempotent."""
+        ...
+
+
+@dataclass(slots=True)
+class Hold:
+    """What one request reserved. `takes`: out of the buckets that count tokens; `tokens`: how many."""
+
+    name: str
+    wants: tuple[Want, ...] = ()
+    pico: int = 0
+    reserved: bool = False
+    takes: tuple[Take, ...] = ()
+    tokens: int = 0
+    settled: bool = False
+
+
+@dataclass(slots=True)
+class Spending:
+    """Budgets and rates of one configuration. `alert`: told of thresholds: the account, the share, what is spent.
+
+    `refusals`: by budget or rate limit, since the start.
+    """
+
+    budgets: tuple[Budget, ...]
+    rates: tuple[Rate, ...]
+    accounts: Accounts
+    card: RateCard
+    clock: Clock
+    learned: Learned
+    unpriced: Literal["pass", "refuse"] = "pass"
+    alert: Callable[[Want, float, int], None] | None = None
+    refusals: dict[str, int] = field(default_factory=dict)
+    at_admit: tuple[Rate, ...] = field(init=False)
+    at_spend: tuple[Rate, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Which rates are looked at where: before the body is read, its model and its length aren't known."""
+        self.at_admit = tuple(rate for rate in self.rates if rate.unit == "requests" and rate.subject.of != "model")
+        self.at_spend = tuple(rate for rate in self.rates if rate not in self.at_admit)
+
+    # -- at admit
+
+    def admit(self, ex: Exchange) -> Verdict | Awaitable[Verdict]:
+        """Take the request out of the buckets that count requests. Raises ClientFault 429."""
+        takes = takes_of(self.at_admit, who_asks(ex), 0)
+        if not takes:
+            return GO_ON
+        taken = self.accounts.take(takes, self.clock.now_s())
+        return self._taken(takes, taken) if isinstance(taken, tuple) else self._wait_taken(ex, takes, taken)
+
+    async def _wait_taken(self, ex: Exchange, takes: Sequence[Take], taken: Awaitable[tuple[int, float]]) -> Verdict:
+        try:
+            return self._taken(takes, await taken)
+        except StoreFault as fault:
+            ex.decide("admit", "unlimited", f"rate limits can't be looked up: {fault}")
+            return GO_ON
+
+    def _taken(self, takes: Sequence[Take], answer: tuple[int, float]) -> Verdict:
+        place, wait_s = answer
+        if place >= 0:
+            self._count(takes[place].rate.name)
+            raise over_rate(takes[place], wait_s)
+        return GO_ON
+
+    # -- at spend
+
+    def reserve(self, ex: Exchange) -> Verdict | Awaitable[Verdict]:
+        """Reserve what the request may cost, and take its tokens. Raises ClientFault: 402, 429, 503."""
+        who, now_s = who_asks(ex), self.clock.now_s()
+        key = ex.caller.key if ex.caller is not None else None
+        budgets = self.budgets if key is None or not key.budgets else (*self.budgets, *key.own_budgets())
+        wants = wanted(budgets, who, now_s)
+        takes: tuple[Take, ...] = ()
+        if not wants and not self.at_spend:
+            return GO_ON
+        usage = self._estimate(ex, who.model)
+        if self.at_spend:
+            takes = takes_of(self.at_spend, who, 0 if usage is None else usage.tokens_in + usage.tokens_out)
+        hold = Hold(ex.id, wants, 0 if not wants else self._price(ex, who.model, usage, wants), False, takes)
+        hold.tokens = 0 if usage is None else usage.tokens_in + usage.tokens_out
+        return self._hold(ex, hold, now_s)
+
+    def _hold(self, ex: Exchange, hold: Hold, now_s: float) -> Verdict | Awaitable[Verdict]:
+        if hold.takes:
+            taken = self.accounts.take(hold.takes, now_s)
+            if not isinstance(taken, tuple):
+                return self._wait(ex, hold, now_s, taken)
+            self._taken(hold.takes, taken)
+        ex.hold = hold
+        if not hold.wants:
+            return GO_ON
+        found = self.accounts.reserve(hold.name, hold.wants, hold.pico, now_s)
+        return self._found(ex, hold, found, now_s) if isinstance(found, Reserved) else self._wait_found(ex, hold, found)
+
+    async def _wait(self, ex: Exchange, hold: Hold, now_s: float, taken: Awaitable[tuple[int, float]]) -> Verdict:
+        try:
+            self._taken(hold.takes, await taken)
+        except StoreFault as fault:
+            ex.decide("spend", "unlimited", f"rate limits can't be looked up: {fault}")
+            hold.takes = ()
+        ex.hold = hold
+        if not hold.wants:
+            return GO_ON
+        found = self.accounts.reserve(hold.name, hold.wants, hold.pico, now_s)
+        return (
+            self._found(ex, hold, found, now_s)
+            if isinstance(found, Reserved)
+            else await self._wait_found(ex, hold, found)
+        )
+
+    async def _wait_found(self, ex: Exchange, hold: Hold, found: Awaitable[Reserved]) -> Verdict:
+        try:
+            return self._found(ex, hold, await found, self.clock.now_s())
+        except StoreFault as fault:
+            hard = next((want.budget for want in hold.wants if want.budget.hard), None)
+            if hard is None:
+                ex.decide("spend", "unchecked", f"budgets can't be looked up: {fault}")
+                return GO_ON
+            self._count(hard.name)
+            # It may have been reserved all the same, if it was the answer that got lost.
+            self.accounts.settle(hold.name, hold.wants, 0, _nobody, reserved=True)
+            self._forgo(ex, hold)
+            raise ClientFault(
+                f"the hard budget {hard.name!r} can't be looked up: the store that holds it is away",
+                status=503,
+                code="budget_unavailable",
+                kind="server_error",
+                param=f"budgets.{hard.name}",
+                retry_after_s=1.0,
+            ) from None
+
+    def _found(self, ex: Exchange, hold: Hold, found: Reserved, now_s: float) -> Verdict:
+        if found.refused >= 0:
+            want = hold.wants[found.refused]
+            self._count(want.budget.name)
+            self._forgo(ex, hold)
+            raise refusal(want, found.spent, found.held, hold.pico, now_s)
+        hold.reserved = True
+        return GO_ON
+
+    def _forgo(self, ex: Exchange, hold: Hold) -> None:
+        """The request doesn't go on: what it took comes back."""
+        ex.hold = None
+        self._give(hold, hold.tokens)
+
+    def _estimate(self, ex: Exchange, model: str) -> Usage | None:
+        body = ex.body_out if ex.body_out is not None else ex.body
+        if ex.payload is None or body is None or ex.endpoint is Endpoint.OTHER:
+            return None
+        return estimate(ex.endpoint, ex.payload, body, model, self.learned)
+
+    def _price(self, ex: Exchange, model: str, usage: Usage | None, wants: Sequence[Want]) -> int:
+        """What the request may cost; 0 where no price is known, if that may pass. Raises ClientFault 402."""
+        price = None
+        if usage is not None:
+            rates = self.card.rates(model, self.clock.now_s())
+            price = None if rates is None else (rates.covering(usage) or rates).pico(usage)
+        elif ex.original.method in ("GET", "HEAD", "OPTIONS", "DELETE"):
+            price = 0
+        if price is not None:
+            return price
+        hard = next((want.budget.name for want in wants if want.budget.hard), "")
+        if hard and self.unpriced == "refuse":
+            self._count(hard)
+            raise ClientFault(
+                f"the budget {hard!r} is hard and nobody knows what this request costs "
+                f"({f'no price for {model!r}' if model else 'it names no model'}; spend.unpriced)",
+                status=402,
+                code="price_unknown",
+                kind="insufficient_quota",
+                param="model",
+            )
+        ex.decide("spend", "unpriced", f"no price for {model!r}: no budget knows of it" if model else "names no model")
+        return 0
+
+    # -- on the way back
+
+    def settle(self, ex: Exchange, pico: int | None, usage: Usage | None) -> None:
+        """End what the exchange reserved. `pico`: what it cost; None: nobody knows, and it cost what was reserved."""
+        hold: Hold | None = ex.hold
+        if hold is None or hold.settled:
+            return
+        hold.settled = True
+        billed = ex.call is not None and 200 <= ex.call.status < 300
+        if usage is not None and billed and ex.outcome is Outcome.COMPLETED:
+            self.learned.learn(ex.controls.route or ex.model, usage.tokens_out)
+        if hold.takes:
+            used = usage.tokens_in + usage.tokens_out if usage is not None else hold.tokens
+            self._give(hold, hold.tokens - (used if billed else 0))
+        if hold.wants:
+            spent = hold.pico if pico is None else pico
+            by_account = {want.account: want for want in hold.wants}
+            self.accounts.settle(
+                hold.name, hold.wants, spent, lambda moved: self._tell(by_account, moved), reserved=hold.reserved
+            )
+
+    def _tell(self, wants: dict[str, Want], moved: Sequence[Moved]) -> None:
+        if self.alert is None:
+            return
+        for one in moved:
+            want = wants[one.account]
+            for share in crossed(want.budget.alerts, want.budget.limit, one.before, one.after):
+                self.alert(want, share, one.after)
+
+    def _give(self, hold: Hold, tokens: int) -> None:
+        counted = [take for take in hold.takes if take.rate.unit == "tokens"]
+        if counted and tokens:
+            self.accounts.give(counted, tokens, self.clock.now_s())
+
+    def _count(self, name: str) -> None:
+        self.refusals[name] = self.refusals.get(name, 0) + 1
+
+
+def _nobody(moved: Sequence[Moved]) -> None:
+    """Nobody is told."""
+
+
+def who_asks(ex: Exchange) -> Who:
+    """Whom the request is charged to: told by its credential, but for the tags, which the client may set."""
+    caller = ex.caller
+    model = ex.controls.route or ex.model
+    if caller is None:
+        return Who(ex.credential, ex.tenant, model, ex.controls.tags)
+    return Who(caller.key_name or ex.credential, caller.tenant_name or ex.tenant, model, ex.controls.tags)
+
+
+def takes_of(rates: Sequence[Rate], who: Who, tokens: int) -> tuple[Take, ...]:
+    """What the request takes out of which buckets."""
+    return tuple(
+        Take(f"{rate.name}.{rate.unit}|{short(subject)}", 1 if rate.unit == "requests" else tokens, rate, subject)
+        for rate in rates
+        for subject in rate.subject.named(who)
+    )

@@ -1,0 +1,294 @@
+"""Accounts and buckets in Redis or Valkey: exact over all replicas, since every change is one script.
+
+Keys, all in one slot so that a request's accounts can be looked at together:
+    <prefix>:{spend}:a:ACCOUNT   hash: spent, held, and h:HOLD for each reservation; it ends two days after its window
+    <prefix>:{spend}:z:ACCOUNT   sorted set of reservations by their deadline
+    <prefix>:{spend}:d:HOLD      that a sum without a reservation was added, for ten minutes
+    <prefix>:{spend}:b:BUCKET    hash: held, at; it ends when the bucket would be full
+
+Rules of this file:
+1. A reservation whose deadline has passed was made by a replica that died: it counts as spent.
+2. Every script may be sent twice (the connection may die between the server's work and its answer): reserving, settling
+   and adding happen once. Taking may happen twice then, which costs a request's place in a minute, and no money.
+3. Sums are 64-bit integers on the server. Scripts compare them as doubles: to the pico-dollar below $9,007, and within
+   1e-10 dollar beyond.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import lru_cache
+from typing import Any, Protocol, TypeVar
+
+import structlog
+
+from farthing.policies.bucket import Take
+from farthing.policies.budget import Moved, Want
+from farthing.proxy.budgets import Reserved, Standing
+from farthing.proxy.clock import Clock
+from farthing.proxy.errors import StoreFault
+
+__all__ = ["RedisAccounts", "Server"]
+
+log = structlog.get_logger("farthing.budgets")
+T = TypeVar("T")
+
+_KEPT_S = 2 * 86_400
+_PAUSES_S = (0.1, 0.5, 2.0, 5.0, 15.0)
+_MOST_SEEN = 10_000
+_MOST_AT_ONCE = 32  # the pool of connections is shared with the caches, and one too many counts as a failure
+
+# KEYS: account and deadlines of each. ARGV: hold, pico, now, deadline, then limit (-1: soft) and end of each account.
+# Gives the place of the account that refuses (or -1), then spent and held of it; else of every account.
+_RESERVE = """
+local hold, pico = 'h:' .. ARGV[1], tonumber(ARGV[2])
+local count = #KEYS / 2
+local told = {}
+for i = 1, count do
+  local account, deadlines = KEYS[2 * i - 1], KEYS[2 * i]
+  for _, late in ipairs(redis.call('ZRANGEBYSCORE', deadlines, '-inf', ARGV[3], 'LIMIT', 0, 100)) do
+    local amount = redis.call('HGET', account, 'h:' .. late)
+    if amount then
+      if amount ~= '0' then redis.call('HINCRBY', account, 'held', '-' .. amount) end
+      redis.call('HINCRBY', account, 'spent', amount)
+      redis.call('HDEL', account, 'h:' .. late)
+    end
+    redis.call('ZREM', deadlines, late)
+  end
+end
+for i = 1, count do
+  local account = KEYS[2 * i - 1]
+  local spent = redis.call('HGET', account, 'spent') or '0'
+  local held = redis.call('HGET', account, 'held') or '0'
+  local limit = tonumber(ARGV[3 + 2 * i])
+  if redis.call('HEXISTS', account, hold) == 0 and limit >= 0 then
+    local s = tonumber(spent)
+    if s + tonumber(held) + pico > limit or (pico == 0 and s >= limit) then return {i - 1, spent, held} end
+  end
+  told[2 * i - 1], told[2 * i] = spent, held
+end
+for i = 1, count do
+  local account, deadlines = KEYS[2 * i - 1], KEYS[2 * i]
+  if redis.call('HSETNX', account, hold, ARGV[2]) == 1 then
+    redis.call('HINCRBY', account, 'held', ARGV[2])
+    redis.call('ZADD', deadlines, ARGV[4], ARGV[1])
+    redis.call('EXPIREAT', account, ARGV[4 + 2 * i])
+    redis.call('EXPIREAT', deadlines, ARGV[4 + 2 * i])
+  end
+end
+return {-1, unpack(told)}
+"""
+
+# KEYS: account and deadlines of each, then the mark. ARGV: hold, pico, 1 where there is no reservation, end of each.
+# Gives changed or not, spent before, spent after, held: for each account.
+_SETTLE = """
+local hold = 'h:' .. ARGV[1]
+local count = (#KEYS - 1) / 2
+local adds = ARGV[3] == '1' and redis.call('SET', KEYS[#KEYS], '1', 'NX', 'EX', 600)
+local told = {}
+for i = 1, count do
+  local account, deadlines = KEYS[2 * i - 1], KEYS[2 * i]
+  local before = redis.call('HGET', account, 'spent') or '0'
+  local amount = redis.call('HGET', account, hold)
+  local changed = 0
+  if amount then
+    if amount ~= '0' then redis.call('HINCRBY', account, 'held', '-' .. amount) end
+    redis.call('HDEL', account, hold)
+    redis.call('ZREM', deadlines, ARGV[1])
+  end
+  if amount or adds then
+    redis.call('HINCRBY', account, 'spent', ARGV[2])
+    redis.call('EXPIREAT', account, ARGV[3 + i])
+    changed = 1
+  end
+  table.insert(told, changed)
+  table.insert(told, before)
+  table.insert(told, redis.call('HGET', account, 'spent') or '0')
+  table.insert(told, redis.call('HGET', account, 'held') or '0')
+end
+return told
+"""
+
+# KEYS: buckets. ARGV: mode (take, give), now, then amount and per minute of each. Gives the place to wait for, and the
+# seconds as text. The same arithmetic as policies.bucket.
+_BUCKETS = """
+local giving, now = ARGV[1] == 'give', tonumber(ARGV[2])
+local place, longest = -1, 0
+local held, at = {}, {}
+for i = 1, #KEYS do
+  local amount, per = tonumber(ARGV[1 + 2 * i]), tonumber(ARGV[2 + 2 * i])
+  local level = redis.call('HMGET', KEYS[i], 'held', 'at')
+  held[i], at[i] = per, now
+  if level[1] then
+    local since = tonumber(level[2])
+    held[i] = math.min(per, tonumber(level[1]) + math.max(0, now - since) * per / 60)
+    at[i] = math.max(now, since)
+  end
+  if giving then
+    held[i] = math.min(per, held[i] + amount)
+  else
+    local lacks = math.min(amount, per) - held[i]
+    if lacks > 1e-9 then
+      if lacks * 60 / per > longest then place, longest = i - 1, lacks * 60 / per end
+    else
+      held[i] = held[i] - amount
+    end
+  end
+end
+if place >= 0 then return {place, string.format('%.6f', longest)} end
+for i = 1, #KEYS do
+  local per = tonumber(ARGV[2 + 2 * i])
+  redis.call('HSET', KEYS[i], 'held', string.format('%.17g', held[i]), 'at', string.format('%.17g', at[i]))
+  redis.call('EXPIRE', KEYS[i], math.ceil((per - held[i]) * 60 / per) + 60)
+end
+return {-1, '0'}
+"""
+
+
+class Server(Protocol):
+    """A connection with a deadline and a breaker: cache.store_redis.RedisStore."""
+
+    async def run(self, kind: str, command: Callable[[Any], Awaitable[T]]) -> T:
+        """The command's result, given redis-py's client. Raises StoreFault."""
+        ...
+
+
+class RedisAccounts:
+    """Accounts over a Redis server. `hold_s`: how long a request may take before its reservation counts as spent.
+    `pauses_s`: between tries to settle while the server is away; then the reservation's deadline settles it."""
+
+    def __init__(
+        self,
+        server: Server,
+        *,
+        clock: Clock,
+        spawn: Callable[[Coroutine[Any, Any, None]], object],
+        hold_s: float = 3660.0,
+        pauses_s: Sequence[float] = _PAUSES_S,
+        prefix: str = "farthing",
+    ) -> None:
+        self._server = server
+        self._clock = clock
+        self._spawn = spawn
+        self._hold_s = hold_s
+        self._pauses_s = pauses_s
+        self._prefix = f"{prefix}:{{spend}}"
+        self._seen: dict[str, tuple[int, int, int]] = {}
+        self._at_once = asyncio.Semaphore(_MOST_AT_ONCE)
+
+    async def reserve(self, hold: str, wants: Sequence[Want], pico: int, now_s: float) -> Reserved:
+        """Accounts.reserve."""
+        arguments: list[Any] = [hold, pico, repr(now_s), repr(now_s + self._hold_s)]
+        for want in wants:
+            arguments += [want.budget.limit if want.budget.hard else -1, want.ends_s + _KEPT_S]
+        place, *figures = await self._eval(_RESERVE, self._names(wants), arguments)
+        if place >= 0:
+            spent, held = map(int, figures)
+            self._note(wants[place].account, spent, held, wants[place].ends_s)
+            return Reserved(place, spent, held)
+        for at, want in enumerate(wants):
+            self._note(want.account, int(figures[2 * at]), int(figures[2 * at + 1]) + pico, want.ends_s)
+        return Reserved()
+
+    def settle(
+        self, hold: str, wants: Sequence[Want], pico: int, told: Callable[[Sequence[Moved]], None], *, reserved: bool
+    ) -> None:
+        """Accounts.settle."""
+        self._spawn(self._settle(hold, wants, pico, told, reserved=reserved))
+
+    def take(self, takes: Sequence[Take], now_s: float) -> Awaitable[tuple[int, float]]:
+        """Accounts.take."""
+        return self._buckets("take", takes, [take.amount for take in takes], now_s)
+
+    def give(self, takes: Sequence[Take], amount: int, now_s: float) -> None:
+        """Accounts.give."""
+        self._spawn(self._give(takes, amount, now_s))
+
+    async def standing(self, now_s: float) -> list[Standing]:
+        """Accounts.standing. Cost: a walk over all of the server's keys, for an operator who asks."""
+        start = f"{self._prefix}:a:"
+
+        async def walk(client: Any) -> list[Standing]:
+            found = []
+            async for name in client.scan_iter(match=f"{start}*", count=500):
+                spent, held = await client.hmget(name, "spent", "held")
+                found.append(Standing(name.decode().removeprefix(start), int(spent or 0), int(held or 0)))
+            return found
+
+        return await self._server.run("purge", walk)
+
+    def seen(self) -> dict[str, tuple[int, int]]:
+        """Accounts.seen: what the last answers said."""
+        now_s = self._clock.now_s()
+        return {account: (spent, held) for account, (spent, held, ends_s) in self._seen.items() if ends_s > now_s}
+
+    async def close(self) -> None:
+        """Accounts.close: the connection is left open."""
+
+    def _names(self, wants: Sequence[Want]) -> list[str]:
+        return [f"{self._prefix}:{kind}:{want.account}" for want in wants for kind in "az"]
+
+    async def _eval(self, script: str, names: Sequence[str], arguments: Sequence[Any]) -> Any:
+        async def sent(client: Any) -> Any:
+            from redis.exceptions import NoScriptError
+
+            try:
+                return await client.evalsha(_digest(script), len(names), *names, *arguments)
+            except NoScriptError:  # the first time, and after the server was restarted
+                return await client.eval(script, len(names), *names, *arguments)
+
+        async with self._at_once:
+            return await self._server.run("write", sent)
+
+    async def _buckets(
+        self, mode: str, takes: Sequence[Take], amounts: Sequence[int], now_s: float
+    ) -> tuple[int, float]:
+        arguments: list[Any] = [mode, repr(now_s)]
+        for take, amount in zip(takes, amounts, strict=True):
+            arguments += [amount, take.rate.per_min]
+        names = [f"{self._prefix}:b:{take.bucket}" for take in takes]
+        place, wait = await self._eval(_BUCKETS, names, arguments)
+        return int(place), float(wait)
+
+    async def _give(self, takes: Sequence[Take], amount: int, now_s: float) -> None:
+        try:
+            await self._buckets("give", takes, [amount] * len(takes), now_s)
+        except StoreFault as fault:
+            log.debug("tokens could not be given back", fault=str(fault))
+
+    async def _settle(
+        self, hold: str, wants: Sequence[Want], pico: int, told: Callable[[Sequence[Moved]], None], *, reserved: bool
+    ) -> None:
+        names = [*self._names(wants), f"{self._prefix}:d:{hold}"]
+        arguments = [hold, pico, int(not reserved), *(want.ends_s + _KEPT_S for want in wants)]
+        for pause_s in (*self._pauses_s, None):
+            try:
+                figures = await self._eval(_SETTLE, names, arguments)
+                break
+            except StoreFault as fault:
+                if pause_s is None:
+                    log.error("a request could not be settled: what it reserved counts as spent", fault=str(fault))
+                    return
+                await asyncio.sleep(pause_s)
+        moved = []
+        for at, want in enumerate(wants):
+            changed, before, after, held = map(int, figures[4 * at : 4 * at + 4])
+            self._note(want.account, after, held, want.ends_s)
+            if changed:
+                moved.append(Moved(want.account, before, after))
+        if moved:
+            told(moved)
+
+    def _note(self, account: str, spent: int, held: int, ends_s: int) -> None:
+        self._seen.pop(account, None)
+        self._seen[account] = (spent, held, ends_s)
+        if len(self._seen) > _MOST_SEEN:
+            del self._seen[next(iter(self._seen))]
+
+
+@lru_cache(maxsize=8)
+def _digest(script: str) -> str:
+    """The name under which the server remembers a script."""
+    return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()

@@ -1,0 +1,111 @@
+"""What leads a request upstream under a configuration: the upstreams, who carries to them, and the routes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from farthing.policies.retry import RetryRules
+from farthing.policies.routes import RouteTable
+from farthing.proxy.config import Config, Upstream
+from farthing.proxy.config_routes import routes_of, variants_of
+from farthing.proxy.deadlines import Deadlines
+from farthing.proxy.exchange import Quiet
+from farthing.proxy.held import State
+from farthing.proxy.legs import Carriers, Legs
+from farthing.proxy.pool import Pool
+from farthing.proxy.pool_open import Probes, open_pool
+from farthing.proxy.prices import RateCard
+from farthing.proxy.routing import Routing
+from farthing.proxy.stage_routed import RoutedStage
+from farthing.proxy.stage_upstream import UpstreamStage
+from farthing.proxy.tenants import Tenants
+
+__all__ = ["Opened", "Ways", "open_routing", "open_upstream"]
+
+
+class Opened(NamedTuple):
+    """One upstream that is open."""
+
+    pool: Pool
+    probes: Probes
+
+
+def open_upstream(upstream: Upstream, held: State, stack: AsyncExitStack, old: Opened | None) -> Opened:
+    """The upstream's pool and its probes; of `old` what still fits."""
+    if old is not None and old.probes.upstream == upstream:
+        return old
+    pool = open_pool(
+        upstream,
+        spawn=held.tasks.spawn,
+        clock=held.clock,
+        randomness=held.randomness,
+        old=None if old is None else (old.probes.upstream, old.pool),
+    )
+    stack.callback(pool.close)
+    probes = Probes(upstream, pool, held.clock)
+    stack.push_async_callback(probes.stop)
+    return Opened(pool, probes)
+
+
+def open_routing(config: Config, held: State, rates: RateCard, tenants: Tenants, old: Routing | None) -> Routing | None:
+    """The routes; None where there is nothing that could lead a request elsewhere. What `old` has seen is kept."""
+    if not config.routed:
+        return None
+    identities = {one.name: one.identity for one in config.upstreams}
+    variants = variants_of(config.variants, config.upstream.name, identities)
+    scopes = {scope.name: tenants.of_scope(scope.name) for scope in config.auth.scopes}
+    return Routing(
+        variants=variants,
+        routes=RouteTable(routes_of(config.routes, variants, scopes)),
+        aliases=config.aliases,
+        rates=rates,
+        clock=held.clock,
+        randomness=held.randomness,
+        never_chained=config.cache.responses_never_chained,
+        speeds={} if old is None else old.speeds,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """Who carries requests upstream. `pool`: the default one's; `others`: `config.upstreams`, by name."""
+
+    config: Config
+    held: State
+    pool: Pool
+    others: Mapping[str, Opened]
+    deadlines: Deadlines = field(default_factory=Deadlines)
+
+    def default(self) -> UpstreamStage:
+        """To the default upstream."""
+        return self._to(self.config.upstream, self.pool)
+
+    def routed(
+        self, default: Quiet, routing: Routing | None, wrap: Callable[[UpstreamStage], Quiet]
+    ) -> RoutedStage | None:
+        """To all upstreams, by routes; None where there are none. `wrap`: what stands round each but the default."""
+        if routing is None:
+            return None
+        others = {
+            one.name: wrap(self._to(one, self.others[one.name].pool, foreign=True)) for one in self.config.upstreams
+        }
+        limit_bytes = self.config.limits.buffer_bytes
+        legs = Legs(Carriers(default, others), routing, self.held.tokenizer, limit_bytes)
+        return RoutedStage(legs, self.held.tasks.spawn)
+
+    def _to(self, upstream: Upstream, pool: Pool, *, foreign: bool = False) -> UpstreamStage:
+        return UpstreamStage(
+            pool,
+            self.deadlines,
+            upstream,
+            self.config.limits,
+            self.held.clock,
+            self.held.randomness,
+            RetryRules(upstream.retries, upstream.retry_base_s, upstream.retry_max_s, upstream.retry_after_send),
+            passive=self.config.all_off,
+            own_keys=self.config.auth.virtual_keys,
+            foreign=foreign,
+        )

@@ -1,0 +1,304 @@
+"""Variants, routes and aliases in the configuration, and what is refused of them at load.
+
+Rules of this file: a fault names the key's path; a route that could never get a request is a fault, since whoever wrote
+it meant something else.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from decimal import Decimal
+from types import MappingProxyType
+from typing import Any, Literal
+
+import orjson
+from pydantic import Field, model_validator
+
+from farthing.policies.accept import Accept
+from farthing.policies.fallback import DEFAULT_CLASSES, FailureClass
+from farthing.policies.routes import Conditions, Route, Strategy, never_matched
+from farthing.policies.variant import DEFAULT_UPSTREAM, Kind, Variant
+from farthing.proxy.config_section import Section
+from farthing.proxy.exchange import Endpoint
+
+__all__ = [
+    "AcceptSection",
+    "Misplaced",
+    "RouteSection",
+    "VariantSection",
+    "check",
+    "routes_of",
+    "target_of",
+    "variants_of",
+]
+
+_OURS = frozenset({"model", "messages", "input", "prompt", "stream", "stream_options", "tools", "n"})
+
+
+class Misplaced(ValueError):
+    """Faults of several keys. `faults`: (path, message) each."""
+
+    def __init__(self, faults: Sequence[tuple[str, str]]) -> None:
+        super().__init__("; ".join(f"{path}: {message}" for path, message in faults))
+        self.faults = tuple(faults)
+
+
+class VariantSection(Section):
+    """One way to do a job. `params`: put into requests that don't set them; `quality`: measured, 0 to 1."""
+
+    name: str = Field(min_length=1, max_length=256)
+    upstream: str = DEFAULT_UPSTREAM
+    model: str = Field(min_length=1)
+    params: dict[str, Any] = Field(default_factory=dict)
+    kind: Kind = "full"
+    context_tokens: int = Field(0, ge=0, description="0: unknown, taken to be enough")
+    tools: bool = True
+    images: bool = True
+    json_mode: bool = True
+    logprobs: bool = True
+    quality: float | None = Field(None, ge=0, le=1)
+    quality_source: str = Field("", description="where the quality was measured")
+
+    @model_validator(mode="after")
+    def _params_fit(self) -> VariantSection:
+        for name in self.params:
+            if name in _OURS:
+                raise ValueError(f"params.{name} is the request's own")
+        if self.quality is not None and not self.quality_source:
+            raise ValueError("a quality needs quality_source: where it was measured")
+        return self
+
+
+class AcceptSection(Section):
+    """What a cascade's cheaper answer must pass; see policies.accept.Accept."""
+
+    json_valid: bool = Field(
+        True, alias="json", description="valid JSON, by the request's schema, where JSON is asked for"
+    )
+    complete: bool = True
+    refusals: bool = False
+    min_chars: int = Field(1, ge=0)
+    min_confidence: float | None = Field(None, gt=0, le=1)
+    agree: int = Field(1, ge=1, le=9)
+    judge: str = ""
+    streams: Literal["pass", "hold"] = "pass"
+
+
+class RouteSection(Section):
+    """Which requests go to which variants. What a condition leaves out matches everything."""
+
+    name: str = Field(min_length=1, max_length=256)
+    mode: Literal["off", "observe", "serve"] = "observe"
+    model: str = ""
+    tag: str = Field("", pattern="^$|^[^=]+=", description="NAME=VALUE")
+    tenant: str = Field("", description="a scope of auth.scopes, or how the ledger's tenant begins")
+    endpoint: Endpoint | Literal[""] = ""
+    min_tokens_in: int = Field(0, ge=0)
+    max_tokens_in: int = Field(0, ge=0, description="0: no limit")
+    tools: bool | None = None
+    images: bool | None = None
+    strategy: Strategy = "fixed"
+    variants: tuple[str, ...] = Field(min_length=1)
+    weights: tuple[float, ...] = ()
+    min_quality: float = Field(0.0, ge=0, le=1)
+    usd_per_s: Decimal = Field(Decimal(0), ge=0, description="what a second is worth, for balanced")
+    fallbacks: tuple[str, ...] = ()
+    on: tuple[FailureClass, ...] = DEFAULT_CLASSES
+    accept: AcceptSection = AcceptSection()
+    hedge_after_ms: float = Field(0.0, ge=0, description="0: never")
+    hedge_share: float = Field(0.05, gt=0, le=0.5, description="of the route's requests, at most")
+
+    @model_validator(mode="after")
+    def _fits(self) -> RouteSection:
+        if self.max_tokens_in and self.min_tokens_in > self.max_tokens_in:
+            raise ValueError("min_tokens_in is more than max_tokens_in")
+        if self.weights and (self.strategy != "weighted" or len(self.weights) != len(self.variants)):
+            raise ValueError('weights are for strategy = "weighted", one for each variant')
+        if self.strategy == "weighted" and not self.weights:
+            raise ValueError('strategy = "weighted" needs weights')
+        if any(not 0 <= weight < float("inf") for weight in self.weights) or (self.weights and not sum(self.weights)):
+            raise ValueError("weights must be 0 or more, and not all 0")
+        if self.strategy == "cascade" and len(self.variants) < 2:
+            raise ValueError('strategy = "cascade" needs two variants or more, the cheapest first')
+        if self.strategy == "cascade" and self.hedge_after_ms:
+            raise ValueError("a cascade can't be hedged: it waits for whole answers anyway")
+        if self.strategy == "fixed" and len(self.variants) > 1:
+            raise ValueError('strategy = "fixed" has one variant; others are fallbacks')
+        if self.strategy != "cascade" and "accept" in self.model_fields_set:
+            raise ValueError('accept is for strategy = "cascade"')
+        return self
+
+    def conditions(self) -> Conditions:
+        """What it asks of a request, tenants by their configured words."""
+        return Conditions(
+            self.model, self.tag, self.tenant, self.endpoint, self.min_tokens_in, self.max_tokens_in, self.tools,
+            self.images,
+        )  # fmt: skip
+
+
+def check(
+    default: str,
+    upstreams: Sequence[str],
+    variants: Sequence[VariantSection],
+    routes: Sequence[RouteSection],
+    aliases: Mapping[str, str],
+    scopes: Iterable[str],
+) -> None:
+    """Raises Misplaced: unknown names, names that come twice, cycles, routes that never get a request.
+
+    `default`: the name of `[upstream]`. `upstreams`: the names of `[[upstreams]]`. `scopes`: those of `auth.scopes`.
+    """
+    names = {variant.name for variant in variants}
+    faults = [
+        *_twice("upstreams", [DEFAULT_UPSTREAM, default, *upstreams], skip=2),
+        *_twice("variants", [variant.name for variant in variants]),
+        *_twice("routes", [route.name for route in routes]),
+        *_unknown_upstreams(variants, {DEFAULT_UPSTREAM, default, *upstreams}),
+        *_aliases(aliases, names),
+    ]
+    for place, name in enumerate(upstreams):
+        if not name or {"/", "#"} & set(name):
+            faults.append((f"upstreams.{place}.name", "must not be empty, nor hold / or #"))
+    known = set(scopes)
+    for place, route in enumerate(routes):
+        faults += _unknown_variants(f"routes.{place}", route, names)
+        if route.tenant and route.tenant not in known and not _is_digest(route.tenant):
+            message = (
+                f"{route.tenant!r} is neither a scope of auth.scopes nor 8 hex digits or more of a ledger's tenant"
+            )
+            faults.append((f"routes.{place}.tenant", message + _near(route.tenant, known)))
+        faults += _circles(f"routes.{place}", route)
+    alive = [(place, route) for place, route in enumerate(routes) if route.mode != "off"]
+    for later, earlier in never_matched([route.conditions() for _, route in alive]):
+        (place, route), (_, above) = alive[later], alive[earlier]
+        message = f"{route.name!r} never gets a request: {above.name!r}, above it, takes all that it would"
+        faults.append((f"routes.{place}", message))
+    if faults:
+        raise Misplaced(faults)
+
+
+def variants_of(
+    sections: Sequence[VariantSection],
+    default: str = DEFAULT_UPSTREAM,
+    identities: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, Variant]:
+    """The variants by name, as policies know them. `default`: the name of `[upstream]`. `identities`: of the others."""
+    return {
+        one.name: Variant(
+            name=one.name,
+            model=one.model,
+            upstream=DEFAULT_UPSTREAM if one.upstream == default else one.upstream,
+            params=tuple((name, orjson.dumps(value)) for name, value in one.params.items()),
+            kind=one.kind,
+            context_tokens=one.context_tokens,
+            tools=one.tools,
+            images=one.images,
+            json_mode=one.json_mode,
+            logprobs=one.logprobs,
+            quality=one.quality,
+            identity=identities.get(one.upstream, ""),
+        )
+        for one in sections
+    }
+
+
+def routes_of(
+    sections: Sequence[RouteSection], variants: Mapping[str, Variant], tenants: Mapping[str, str]
+) -> tuple[Route, ...]:
+    """The routes that are on. `tenants`: what the ledger calls the scopes of `auth.scopes`."""
+    return tuple(_route(one, variants, tenants) for one in sections if one.mode != "off")
+
+
+def _route(one: RouteSection, variants: Mapping[str, Variant], tenants: Mapping[str, str]) -> Route:
+    used = [variants[name] for name in (*one.variants, *one.fallbacks)]
+    conditions = one.model_copy(update={"tenant": tenants.get(one.tenant, one.tenant)}).conditions()
+    what = [one.name, one.strategy, one.weights, one.min_quality, one.on, [variant.signature for variant in used]]
+    checks = one.accept.model_dump(mode="json") if one.strategy == "cascade" else None
+    signature = hashlib.sha256(orjson.dumps([what, checks], default=str)).hexdigest()[:16]
+    accept = one.accept
+    return Route(
+        name=one.name,
+        conditions=conditions,
+        strategy=one.strategy,
+        variants=tuple(variants[name] for name in one.variants),
+        serves=one.mode == "serve",
+        weights=one.weights,
+        min_quality=one.min_quality,
+        usd_per_s=float(one.usd_per_s),
+        fallbacks=tuple(variants[name] for name in one.fallbacks),
+        on=frozenset(one.on),
+        accept=Accept(
+            accept.json_valid, accept.complete, accept.refusals, accept.min_chars, accept.min_confidence, accept.agree,
+            accept.judge, accept.streams,
+        ),
+        hedge_after_s=one.hedge_after_ms / 1000,
+        hedge_share=one.hedge_share,
+        signature=signature,
+    )  # fmt: skip
+
+
+def target_of(aliases: Mapping[str, str], name: str) -> str:
+    """What a name finally stands for; itself, where it is no alias. The aliases have no cycle."""
+    while name in aliases:
+        name = aliases[name]
+    return name
+
+
+def _twice(key: str, names: Sequence[str], skip: int = 0) -> Iterator[tuple[str, str]]:
+    seen = set(names[:skip])
+    for place, name in enumerate(names[skip:]):
+        if name in seen:
+            yield f"{key}.{place}.name", f"{name!r} is there already"
+        seen.add(name)
+
+
+def _unknown_upstreams(variants: Sequence[VariantSection], known: set[str]) -> Iterator[tuple[str, str]]:
+    for place, variant in enumerate(variants):
+        if variant.upstream not in known:
+            message = f"there is no upstream {variant.upstream!r}"
+            yield f"variants.{place}.upstream", message + _near(variant.upstream, known)
+
+
+def _unknown_variants(path: str, route: RouteSection, known: set[str]) -> Iterator[tuple[str, str]]:
+    named = [(f"{path}.variants.{place}", name) for place, name in enumerate(route.variants)]
+    named += [(f"{path}.fallbacks.{place}", name) for place, name in enumerate(route.fallbacks)]
+    named += [(f"{path}.accept.judge", route.accept.judge)] if route.accept.judge else []
+    for where, name in named:
+        if name not in known:
+            yield where, f"there is no variant {name!r}" + _near(name, known)
+
+
+def _circles(path: str, route: RouteSection) -> Iterator[tuple[str, str]]:
+    """A variant that is asked again after it has failed: a fallback that leads back to where it came from."""
+    for place, name in enumerate(route.variants):
+        if name in route.variants[:place]:
+            yield f"{path}.variants.{place}", f"{name!r} is there already"
+    for place, name in enumerate(route.fallbacks):
+        if name in route.fallbacks[:place] or (name in route.variants and route.strategy in ("fixed", "cascade")):
+            yield f"{path}.fallbacks.{place}", f"a cycle: {name!r} has been asked by then"
+
+
+def _aliases(aliases: Mapping[str, str], variants: set[str]) -> Iterator[tuple[str, str]]:
+    for name, target in aliases.items():
+        path = f'aliases."{name}"'
+        if not name or not target:
+            yield path, "an alias and what it stands for must not be empty"
+        if name in variants:
+            yield path, f"{name!r} is a variant already"
+        chain = [name]
+        while target in aliases and target not in chain:
+            chain.append(target)
+            target = aliases[target]
+        if target == name:
+            yield path, f"a cycle: {' -> '.join([*chain, target])}"
+
+
+def _is_digest(text: str) -> bool:
+    return 8 <= len(text) <= 32 and all(digit in "0123456789abcdef" for digit in text)
+
+
+def _near(name: str, known: Iterable[str]) -> str:
+    found = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.5)
+    return f"; did you mean {found[0]!r}?" if found else ""

@@ -1,0 +1,126 @@
+"""Budgets, rate limits and alerts in the configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, SecretStr, model_validator
+
+from farthing.policies import bucket, budget
+from farthing.policies.budget import Per
+from farthing.proxy.config_section import Section
+
+__all__ = ["Alerts", "Budget", "Budgets", "RateLimit", "RateLimits", "Spend", "budgets_of", "rates_of"]
+
+_NAME = r"^[A-Za-z0-9_-]{1,64}$"
+
+
+def _known_subject(of: str) -> str:
+    if of in ("all", "key", "tenant", "model") or (of.startswith("tag:") and of[4:].strip()):
+        return of
+    if of.startswith("tag"):
+        raise ValueError("a tag needs a name: tag:NAME")
+    raise ValueError("must be all, key, tenant, model or tag:NAME")
+
+
+class Limited(Section):
+    """Something with a name that holds for some subjects. `only`: shell patterns of those that are meant."""
+
+    name: str = Field(pattern=_NAME)
+    of: Annotated[str, AfterValidator(_known_subject)] = "all"
+    only: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _has_subjects(self) -> Limited:
+        if self.only and self.of == "all":
+            raise ValueError('only picks keys, tenants, models or tag values: say whose with of = "..."')
+        return self
+
+    @property
+    def subject(self) -> budget.Subject:
+        """Of whom there is one each."""
+        return budget.Subject(self.of, self.only)
+
+
+class Budget(Limited):
+    """What may be spent in a day, a week from Monday on, or a month (UTC), by each subject."""
+
+    usd: Decimal = Field(gt=0, le=1_000_000)
+    per: Per = "day"
+    hard: bool = True
+    alerts: tuple[Annotated[float, Field(gt=0, le=1)], ...] = ()
+
+
+class RateLimit(Limited):
+    """How much may pass in a minute, for each subject."""
+
+    requests_per_min: int | None = Field(None, ge=1, le=10**9)
+    tokens_per_min: int | None = Field(None, ge=1, le=10**12)
+
+    @model_validator(mode="after")
+    def _says_something(self) -> RateLimit:
+        if self.requests_per_min is None and self.tokens_per_min is None:
+            raise ValueError("a rate limit needs requests_per_min, tokens_per_min or both")
+        return self
+
+
+def _names_differ(items: Sequence[Limited]) -> Sequence[Limited]:
+    names = [item.name for item in items]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"there are two of the name {name!r}")
+    return items
+
+
+Budgets = Annotated[tuple[Budget, ...], AfterValidator(_names_differ)]
+RateLimits = Annotated[tuple[RateLimit, ...], AfterValidator(_names_differ)]
+
+
+class Spend(Section):
+    """A hard limit on what is spent, and what budgets do with requests whose cost is not known beforehand."""
+
+    daily_usd: Decimal | None = Field(None, ge=0, description="402 beyond it, from midnight UTC on; None: no limit")
+    unpriced: Literal["pass", "refuse"] = Field(
+        "pass", description="requests without a known price, under hard budgets"
+    )
+    output_tokens: int = Field(4096, ge=1, description="assumed of an answer without max_tokens until some were seen")
+    deadline_ms: float = Field(500.0, gt=0, description="for keys, budgets and rates in Redis; late means away")
+
+
+class Alerts(Section):
+    """Where it is told that a budget's threshold is reached. `secret`: signs what is sent."""
+
+    webhook: SecretStr = SecretStr("")
+    secret: SecretStr = SecretStr("")
+    timeout_s: float = Field(10.0, gt=0)
+    tries: int = Field(4, ge=1, le=10)
+
+    @model_validator(mode="after")
+    def _is_a_url(self) -> Alerts:
+        url = self.webhook.get_secret_value()
+        if url and not url.startswith(("http://", "https://")):
+            raise ValueError("webhook must begin with http:// or https://")
+        return self
+
+
+def budgets_of(declared: Sequence[Budget]) -> tuple[budget.Budget, ...]:
+    """The budgets as policies know them."""
+    return tuple(budget.Budget(one.name, pico(one.usd), one.per, one.subject, one.hard, one.alerts) for one in declared)
+
+
+def rates_of(declared: Sequence[RateLimit]) -> tuple[bucket.Rate, ...]:
+    """The rates as policies know them."""
+    rates = []
+    for one in declared:
+        if one.requests_per_min is not None:
+            rates.append(bucket.Rate(one.name, "requests", one.requests_per_min, one.subject))
+        if one.tokens_per_min is not None:
+            rates.append(bucket.Rate(one.name, "tokens", one.tokens_per_min, one.subject))
+    return tuple(rates)
+
+
+def pico(usd: Decimal) -> int:
+    """Dollars as pico-dollars."""
+    return int(usd * 10**12)

@@ -1,0 +1,73 @@
+"""Virtual keys in Redis or Valkey, for all replicas.
+
+Keys: `<prefix>:{keys}`, a hash of records by id, and `<prefix>:{keys}:version`, which every change counts up. A change
+is one script, so no replica sees the one without the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol, TypeVar
+
+from farthing.proxy.errors import StoreFault
+from farthing.proxy.keys import VirtualKey, read_key, written
+
+__all__ = ["RedisKeys", "Server"]
+
+T = TypeVar("T")
+
+_PUT = """
+if redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[2]) == 1 then redis.call('INCR', KEYS[2]) end
+return 1
+"""
+_REVOKE = """
+local record = redis.call('HGET', KEYS[1], ARGV[1])
+if not record then return 0 end
+if string.find(record, '"revoked_s":0.0', 1, true) then
+  local now = string.gsub(record, '"revoked_s":0%.0', '"revoked_s":' .. ARGV[2], 1)
+  redis.call('HSET', KEYS[1], ARGV[1], now)
+  redis.call('INCR', KEYS[2])
+end
+return 1
+"""
+
+
+class Server(Protocol):
+    """A connection with a deadline and a breaker: cache.store_redis.RedisStore."""
+
+    async def run(self, kind: str, command: Callable[[Any], Awaitable[T]]) -> T:
+        """The command's result, given redis-py's client. Raises StoreFault."""
+        ...
+
+
+class RedisKeys:
+    """KeyStore over a Redis server. The connection belongs to whoever made it."""
+
+    def __init__(self, server: Server, prefix: str = "farthing") -> None:
+        self._server = server
+        self._names = (f"{prefix}:{{keys}}", f"{prefix}:{{keys}}:version")
+
+    async def add(self, key: VirtualKey) -> None:
+        """KeyStore.add."""
+        await self._server.run("write", lambda client: client.eval(_PUT, 2, *self._names, key.id, written(key)))
+
+    async def revoke(self, id: str, now_s: float) -> bool:
+        """KeyStore.revoke."""
+        found = await self._server.run("write", lambda client: client.eval(_REVOKE, 2, *self._names, id, repr(now_s)))
+        return bool(found)
+
+    async def all(self) -> list[VirtualKey]:
+        """KeyStore.all."""
+        records: dict[bytes, bytes] = await self._server.run("read", lambda client: client.hgetall(self._names[0]))
+        try:
+            return sorted(map(read_key, records.values()), key=lambda key: (key.created_s, key.id))
+        except ValueError as error:
+            raise StoreFault(str(error)) from None
+
+    async def version(self) -> str:
+        """KeyStore.version."""
+        found = await self._server.run("read", lambda client: client.get(self._names[1]))
+        return "none" if found is None else found.decode()
+
+    async def close(self) -> None:
+        """KeyStore.close: the connection is left open."""

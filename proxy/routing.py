@@ -1,0 +1,183 @@
+"""Which way a request takes: finds its route when it comes, chooses when it goes upstream, and knows how fast and how
+dear variants are.
+
+The mutable state is `speeds` and `allowances`: of the latest answers of each variant, and of each route; never kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from statistics import median
+
+import orjson
+
+from farthing.policies.cascade import Allowance
+from farthing.policies.choose import Choice, Standing, choose, stickiness
+from farthing.policies.routes import Facts, Route, RouteTable, facts_of
+from farthing.policies.variant import Needs, Variant, put_in
+from farthing.proxy.attribute import same_model
+from farthing.proxy.clock import Clock, Randomness
+from farthing.proxy.config_routes import target_of
+from farthing.proxy.exchange import Endpoint, Exchange
+from farthing.proxy.prices import RateCard
+from farthing.proxy.usage import Usage
+
+__all__ = ["Plan", "Routing", "Speed"]
+
+_LATEST = 32
+_HOLDS_S = 120.0  # a speed that was seen longer ago isn't known any more
+_TOKENS_OUT = 300  # of an answer, while none of the variant's has been seen
+_SHARE_OF_NEW = 0.05
+
+
+@dataclass(slots=True)
+class Speed:
+    """A variant's latest answers. `p50_s`: median time to the first byte. Ticks are monotonic seconds."""
+
+    seconds: deque[float] = field(default_factory=lambda: deque(maxlen=_LATEST))
+    p50_s: float = 0.0
+    seen_tick: float = float("-inf")
+    failed_tick: float = float("-inf")
+    tokens_out: float = _TOKENS_OUT
+
+    def answered(self, seconds: float, now_tick: float) -> None:
+        """One more answer, that began after so long."""
+        if now_tick - self.seen_tick > _HOLDS_S:
+            self.seconds.clear()
+        self.seconds.append(seconds)
+        self.p50_s, self.seen_tick = median(self.seconds), now_tick
+
+    def said(self, tokens_out: int) -> None:
+        """How long it was."""
+        self.tokens_out += _SHARE_OF_NEW * (tokens_out - self.tokens_out)
+
+
+@dataclass(slots=True)
+class Plan:
+    """The way of one request. `route` None: the client named the variant. `choice`: once it has been chosen."""
+
+    facts: Facts
+    route: Route | None = None
+    named: Variant | None = None
+    choice: Choice | None = None
+
+    @property
+    def serves(self) -> bool:
+        """Whether somebody else than the model that was asked for may answer; else it is only told."""
+        return self.route is None or self.route.serves
+
+
+@dataclass(slots=True)
+class Routing:
+    """The routes of one configuration. `never_chained`: see config.Cache."""
+
+    variants: Mapping[str, Variant]
+    routes: RouteTable
+    aliases: Mapping[str, str]
+    rates: RateCard
+    clock: Clock
+    randomness: Randomness
+    never_chained: bool = False
+    speeds: dict[str, Speed] = field(default_factory=dict)
+    allowances: dict[str, Allowance] = field(default_factory=dict)
+
+    def find(self, ex: Exchange) -> None:
+        """Find the request's way. What of it can change the answer goes into `ex.lossy`, and so into the cache's key.
+
+        Never raises: a request whose way can't be found goes where it was sent.
+        """
+        try:
+            self._find(ex)
+        except Exception as error:  # noqa: BLE001 - whatever a client sends, routing must not fail it
+            ex.plan = None
+            ex.decide("route", "error", type(error).__name__)
+
+    def _find(self, ex: Exchange) -> None:
+        if ex.exact is None or ex.payload is None or ex.endpoint is Endpoint.OTHER:
+            return
+        named = self.variants.get(target_of(self.aliases, ex.controls.route)) if ex.controls.route else None
+        if ex.model in self.aliases:
+            aliased = self._stands_for(ex)
+            named = named or aliased
+        elif named is None and not ex.controls.route:
+            named = self.variants.get(ex.model)  # a variant's name is as good as a model's
+            if named is not None:
+                self._asked_of(ex, named)
+        if ex.controls.route and named is None:
+            if ex.controls.route in self.aliases:
+                ex.lossy = f"{ex.lossy}|alias {target_of(self.aliases, ex.controls.route)}"
+            return
+        facts = facts_of(ex.endpoint, ex.payload, ex.controls.tags, ex.tenant, never_chained=self.never_chained)
+        if named is not None:
+            ex.plan = Plan(facts, named=named)
+            ex.lossy = f"{ex.lossy}|variant {hashlib.sha256(orjson.dumps(named.signature)).hexdigest()[:16]}"
+            return
+        route = self.routes.match(facts)
+        if route is None:
+            return
+        ex.plan = Plan(facts, route)
+        if route.serves:
+            ex.lossy = f"{ex.lossy}|route {route.signature}"
+
+    def choose(self, ex: Exchange, plan: Plan) -> Choice:
+        """Whom to ask."""
+        if plan.named is not None:
+            return Choice((plan.named,), "named by the request")
+        route = plan.route
+        assert route is not None
+        assert ex.payload is not None
+        sticky = stickiness(ex.tenant, ex.payload, route.name) if route.strategy == "weighted" else 0.0
+        standing = partial(self.standing, needs=plan.facts.needs, at_s=ex.received_s)
+        return choose(route, plan.facts.needs, standing, sticky, self.randomness.uniform())
+
+    def standing(self, variant: Variant, needs: Needs, at_s: float) -> Standing:
+        """What is known of a variant, for such a request at that moment."""
+        speed = self.speeds.get(variant.name)
+        now_tick = self.clock.tick_s()
+        expected = speed.tokens_out if speed is not None else _TOKENS_OUT
+        tokens_out = int(min(expected, needs.tokens_out or expected))
+        price = self.rates.at(variant.upstream).price(variant.model, Usage(needs.tokens_in, output=tokens_out), at_s)
+        return Standing(
+            usd=None if price is None else price.pico / 1e12,
+            p50_s=speed.p50_s if speed is not None and now_tick - speed.seen_tick <= _HOLDS_S else None,
+            failed_s=now_tick - speed.failed_tick if speed is not None else None,
+        )
+
+    def speed(self, variant: Variant) -> Speed:
+        """What is known of its answers; begun where nothing is."""
+        return self.speeds.setdefault(variant.name, Speed())
+
+    def allowance(self, route: Route) -> Allowance:
+        """How many second calls the route may make."""
+        return self.allowances.setdefault(route.name, Allowance(route.hedge_share))
+
+    def priced_name(self, variant: Variant, served: str) -> str:
+        """The name under which what `variant` said is booked: the upstream's own, unless only ours has a price."""
+        card, now_s = self.rates.at(variant.upstream), self.clock.now_s()
+        if not served or card.rates(served, now_s) is None:
+            return variant.model
+        ours = card.owns(variant.model) and not card.owns(served) and same_model(variant.model, served)
+        return variant.model if ours else served
+
+    def _stands_for(self, ex: Exchange) -> Variant | None:
+        """Put in the request what its model's name stands for: a model, or a variant, which is then given."""
+        target = target_of(self.aliases, ex.model)
+        ex.decide("route", "alias", f"{ex.model} is {target}")
+        variant = self.variants.get(target)
+        self._asked_of(ex, variant or Variant(target, target))
+        return variant
+
+    @staticmethod
+    def _asked_of(ex: Exchange, variant: Variant) -> None:
+        """From here on it is that model that was asked for."""
+        assert ex.body is not None
+        assert ex.payload is not None
+        assert ex.exact is not None
+        ex.body_in = ex.body_in or ex.body
+        ex.body = put_in(ex.body, Variant(variant.name, variant.model))
+        ex.model = variant.model
+        ex.payload, ex.exact = ({**one, "model": variant.model} for one in (ex.payload, ex.exact))

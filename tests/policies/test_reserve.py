@@ -1,0 +1,73 @@
+"""What a request may use: the bounds it sets itself, what was learnt, images apart."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from farthing.policies.reserve import Learned, estimate
+from farthing.proxy.usage import Usage
+
+
+def estimated(endpoint: str = "chat", learned: Learned | None = None, **payload: Any) -> Usage:
+    body = orjson.dumps(payload)
+    return estimate(endpoint, payload, body, "m", learned or Learned())
+
+
+@pytest.mark.parametrize(
+    ("payload", "output"),
+    [
+        ({"max_tokens": 10}, 10),
+        ({"max_completion_tokens": 20, "max_tokens": 10}, 20),
+        ({"max_output_tokens": 30, "n": 3}, 90),
+        ({"max_tokens": 7, "n": 2, "best_of": 5}, 35),
+        ({"max_tokens": True}, 4096),
+        ({"max_tokens": -1}, 4096),
+        ({"max_tokens": "many"}, 4096),
+        ({}, 4096),
+    ],
+)
+def test_output_is_what_the_request_allows(payload: dict[str, Any], output: int) -> None:
+    assert estimated(**payload).output == output
+
+
+def test_embeddings_write_nothing() -> None:
+    assert estimated("embeddings", input="x").output == 0
+
+
+@given(st.lists(st.integers(0, 10_000), min_size=20, max_size=300))
+def test_few_answers_exceed_what_is_learnt(lengths: list[int]) -> None:
+    learned = Learned()
+    for length in lengths:
+        learned.learn("m", length)
+
+    bound, latest = learned.output("m"), lengths[-256:]
+    assert sum(length > bound for length in latest) <= 0.05 * len(latest) + 1
+    assert learned.output("another") == 4096
+
+
+def test_models_that_are_remembered_are_bounded() -> None:
+    learned = Learned(most_models=2)
+    for model in "abc":
+        learned.learn(model, 1)
+
+    assert list(learned.models) == ["b", "c"]
+
+
+def test_an_image_is_not_taken_for_text() -> None:
+    long = "data:image/png;base64," + "iVBOR" * 100_000
+
+    assert estimated(messages=[{"content": [{"image_url": {"url": long}}]}]).fresh < 3_000
+
+
+def test_what_is_marked_for_the_providers_cache_is_taken_to_be_written_to_it() -> None:
+    marked = {"messages": [{"content": [{"type": "text", "text": "x", "cache_control": {"type": "ephemeral"}}]}]}
+    hour = {"messages": [{"content": [{"cache_control": {"type": "ephemeral", "ttl": "1h"}}]}]}
+
+    assert estimated(**marked).cache_write > 0 == estimated(**marked).fresh
+    assert estimated(**hour).cache_write_1h > 0
+    assert estimated(service_tier="priority").tier == "priority"

@@ -1,0 +1,125 @@
+"""Routes in the configuration: what is refused at load, with the key's path."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from farthing.policies.variant import DEFAULT_UPSTREAM
+from farthing.proxy.config import Config, effective, load
+from farthing.proxy.config_routes import routes_of, variants_of
+from farthing.proxy.errors import ConfigFault
+
+GOOD = """
+[[upstreams]]
+name = "cheap"
+url = "http://user:secret@127.0.0.1:9/v1"
+api_key = "sk-theirs"
+[[variants]]
+name = "mini"
+upstream = "cheap"
+model = "llama-8b"
+params = { temperature = 0, stop = ["x"] }
+kind = "int8"
+quality = 0.9
+quality_source = "farthing eval, 2026-11"
+[[variants]]
+name = "big"
+model = "gpt-4o"
+[auth]
+scopes = [{ name = "team", credentials_sha256 = [] }]
+[aliases]
+fast = "mini"
+"""
+
+
+def loaded(tmp_path: Path, more: str = "") -> Config:
+    path = tmp_path / "farthing.toml"
+    path.write_text(GOOD + more)
+    return load(path, {})
+
+
+def route(**keys: str) -> str:
+    given = {"name": '"r"', "variants": '["mini"]'} | keys
+    return "[[routes]]\n" + "".join(f"{key} = {value}\n" for key, value in given.items())
+
+
+def test_nothing_is_routed_by_default() -> None:
+    config = Config()
+    assert not config.routed
+    assert config.routes == config.variants == config.upstreams == ()
+
+
+def test_what_is_good_is_read_and_secrets_are_masked(tmp_path: Path) -> None:
+    config = loaded(tmp_path, route(tenant='"team"'))
+    variants = variants_of(config.variants)
+    (found,) = routes_of(config.routes, variants, {"team": "abc"})
+    assert (found.conditions.tenant, found.serves, found.variants) == ("abc", False, (variants["mini"],))
+    assert variants["mini"].params == (("temperature", b"0"), ("stop", b'["x"]'))
+    assert variants["big"].upstream == DEFAULT_UPSTREAM
+    assert "sk-theirs" not in str(effective(config))
+    assert "secret@" not in str(effective(config))
+
+
+def test_all_off_with_routes_is_not_all_off() -> None:
+    off = {"cache": {"mode": "off"}, "semantic": {"mode": "off"}, "compress": {"tidy": False, "recode": "off"}}
+    assert Config.model_validate(off).all_off
+    assert not Config.model_validate(off | {"aliases": {"a": "b"}}).all_off
+
+
+@pytest.mark.parametrize(
+    ("more", "path", "said"),
+    [
+        (route(variants='["mimi"]'), "routes.0.variants.0", "did you mean 'mini'?"),
+        (route(fallbacks='["nobody"]'), "routes.0.fallbacks.0", "there is no variant"),
+        (route(fallbacks='["mini"]'), "routes.0.fallbacks.0", "a cycle"),
+        (route(fallbacks='["big", "big"]'), "routes.0.fallbacks.1", "a cycle"),
+        (route(tenant='"tem"'), "routes.0.tenant", "did you mean 'team'?"),
+        (route(model='"a*"') + route(name='"s"', model='"ab"'), "routes.1", "never gets a request: 'r', above it"),
+        (route() + route(model='"x"'), "routes.1.name", "'r' is there already"),
+        (route(weights="[1]"), "routes.0", "weights are for"),
+        (route(strategy='"weighted"'), "routes.0", "needs weights"),
+        (route(strategy='"weighted"', weights="[0]"), "routes.0", "not all 0"),
+        (route(strategy='"cascade"'), "routes.0", "two variants or more"),
+        (route(variants='["mini", "big"]'), "routes.0", "has one variant"),
+        (route(accept="{ agree = 3 }"), "routes.0", "accept is for"),
+        (route(min_tokens_in="9", max_tokens_in="3"), "routes.0", "more than max_tokens_in"),
+        (
+            route(strategy='"cascade"', variants='["mini","big"]', accept='{ judge = "x" }'),
+            "routes.0.accept.judge",
+            "no",
+        ),
+        (route(on='["4xx"]'), "routes.0.on.0", ""),
+        (route(stratgy='"x"'), "routes.0.stratgy", "did you mean 'strategy'?"),
+        ("[[variants]]\nname = 'x'\nmodel = 'y'\nupstream = 'chep'", "variants.2.upstream", "did you mean 'cheap'?"),
+        ("[[variants]]\nname = 'big'\nmodel = 'y'", "variants.2.name", "there already"),
+        ("[[variants]]\nname = 'x'\nmodel = 'y'\nquality = 0.5", "variants.2", "quality_source"),
+        ("[[variants]]\nname = 'x'\nmodel = 'y'\nparams = { messages = 1 }", "variants.2", "the request's own"),
+        ("[[upstreams]]\nurl = 'http://127.0.0.1:1/v1'", "upstreams.1.name", "'default' is there already"),
+    ],
+)
+def test_faults_name_their_key(tmp_path: Path, more: str, path: str, said: str) -> None:
+    with pytest.raises(ConfigFault) as fault:
+        loaded(tmp_path, more)
+    assert f"  {path}: " in str(fault.value)
+    assert said in str(fault.value)
+
+
+@pytest.mark.parametrize(
+    ("aliases", "said"),
+    [({"a": "b", "b": "c", "c": "a"}, "a cycle: a -> b -> c -> a"), ({"a": "a"}, "a -> a"), ({"a": ""}, "empty")],
+)
+def test_aliases_lead_somewhere(aliases: dict[str, str], said: str) -> None:
+    with pytest.raises(ConfigFault, match=said):
+        load(None, {}, {"aliases": aliases})
+
+
+def test_an_alias_that_leads_into_a_cycle_ends_too() -> None:
+    with pytest.raises(ConfigFault, match=r'aliases\."b": a cycle'):
+        load(None, {}, {"aliases": {"a": "b", "b": "c", "c": "b"}})
+
+
+def test_a_route_that_is_off_is_in_nobodys_way(tmp_path: Path) -> None:
+    config = loaded(tmp_path, route(mode='"off"') + route(name='"s"'))
+    assert [found.name for found in routes_of(config.routes, variants_of(config.variants), {})] == ["s"]

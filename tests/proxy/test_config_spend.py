@@ -1,0 +1,58 @@
+"""Impossible budgets and limits are refused at load, with the path of the key."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from farthing.policies.bucket import Rate
+from farthing.policies.budget import Budget, Subject
+from farthing.proxy.config import effective, load
+from farthing.proxy.config_spend import budgets_of, rates_of
+from farthing.proxy.errors import ConfigFault
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        ({"budgets": [{"name": "a", "usd": 0}]}, "budgets.0.usd: Input should be greater than 0"),
+        ({"budgets": [{"name": "a", "usd": -1}]}, "budgets.0.usd"),
+        ({"budgets": [{"name": "a", "usd": "NaN"}]}, "budgets.0.usd"),
+        ({"budgets": [{"name": "a", "usd": 10**7}]}, "budgets.0.usd"),
+        ({"budgets": [{"name": "a"}]}, "budgets.0.usd"),
+        ({"budgets": [{"name": "a b", "usd": 1}]}, "budgets.0.name"),
+        ({"budgets": [{"name": "key.x.day", "usd": 1}]}, "budgets.0.name"),
+        ({"budgets": [{"name": "a", "usd": 1, "per": "year"}]}, "budgets.0.per"),
+        ({"budgets": [{"name": "a", "usd": 1, "of": "team"}]}, "budgets.0.of: must be all, key, tenant, model or tag:"),
+        ({"budgets": [{"name": "a", "usd": 1, "of": "tag:"}]}, "budgets.0.of: a tag needs a name"),
+        ({"budgets": [{"name": "a", "usd": 1, "only": ["x"]}]}, "budgets.0: only picks"),
+        ({"budgets": [{"name": "a", "usd": 1, "alerts": [1.5]}]}, "budgets.0.alerts.0"),
+        ({"budgets": [{"name": "a", "usd": 1, "hrad": True}]}, "budgets.0.hrad: unknown key; did you mean 'hard'?"),
+        ({"budgets": [{"name": "a", "usd": 1}] * 2}, "budgets: there are two of the name 'a'"),
+        ({"rate_limits": [{"name": "a"}]}, "rate_limits.0: a rate limit needs"),
+        ({"rate_limits": [{"name": "a", "requests_per_min": 0}]}, "rate_limits.0.requests_per_min"),
+        ({"alerts": {"webhook": "ftp://x"}}, "alerts: webhook must begin with http"),
+    ],
+)
+def test_is_refused_with_its_path(flags: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigFault) as raised:
+        load(None, {}, flags)
+
+    assert says in str(raised.value)
+
+
+def test_is_read_as_policies_need_it_and_secrets_are_masked() -> None:
+    config = load(
+        None,
+        {"FARTHING_BUDGETS": '[{name = "team", usd = "2.5", of = "tag:team", per = "week", hard = false}]'},
+        {
+            "rate_limits": [{"name": "r", "requests_per_min": 5, "tokens_per_min": 100, "of": "key", "only": ["a*"]}],
+            "alerts": {"webhook": "https://hooks/secret", "secret": "s"},
+        },
+    )
+
+    assert budgets_of(config.budgets) == (Budget("team", 25 * 10**11, "week", Subject("tag:team"), hard=False),)
+    only = Subject("key", ("a*",))
+    assert rates_of(config.rate_limits) == (Rate("r", "requests", 5, only), Rate("r", "tokens", 100, only))
+    assert "secret" not in str(effective(config)["alerts"].values())
