@@ -151,8 +151,9 @@ class Standing:
             self.lacking = f"choosing thresholds{why}: {len(self.pilot)} comparisons, none is good enough yet"
             return
         rung, needed = self.near
-        seen = self.book.evidence[rung].seen
-        self.lacking = f"not proved{why}: {seen:.0f} labels, about {needed} more good ones needed"
+        seen = round(self.book.evidence[rung].seen)
+        labels = f"{seen:,} label" if seen == 1 else f"{seen:,} labels"
+        self.lacking = f"not proved{why}: {labels}, about {needed:,} more good ones needed"
 
     def _nearest(self) -> tuple[int, int]:
         level = self.rules.own_level(self.restarts)

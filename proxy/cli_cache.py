@@ -58,7 +58,7 @@ def ask(config: Config, path: str, body: dict[str, Any] | None) -> dict[str, Any
     try:
         state.claim(config.state_dir).close()
         return None
-    except ConfigFault:
+    except state.Held:
         pass  # somebody serves from it: it must be asked, since it keeps an index in memory
     headers = {"x-farthing-admin": "1"}
     token = config.server.admin_token

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterable
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -32,6 +33,15 @@ Emit = Callable[[Any], None] | None
 
 _SHOWN = 20
 _MEASURED_OVER_S = 7 * 86_400
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[sqlite3.Connection]:
+    try:
+        with closing(open_ledger(path)) as ledger:
+            yield ledger
+    except sqlite3.Error as error:
+        raise ConfigFault(f"can't read the ledger {path}: {error}") from None
 
 
 def show(config: Config, model: str, emit: Emit, console: Console) -> int:
@@ -123,7 +133,7 @@ def check(config: Config, console: Console, emit: Emit = None, model: str | None
     if not path.exists():
         console.print(f"there is no ledger at {path} yet", markup=False)
         return 3
-    with closing(open_ledger(path)) as ledger:
+    with _reading(path) as ledger:
         found = lacking(ledger, card_of(config), SystemClock().now_s(), model)
     if emit is not None:
         emit([lacks.to_json() for lacks in found])
@@ -159,7 +169,7 @@ def recomputed(config: Config, since: str, emit: Emit, console: Console) -> int:
     then: Counter[Verdict] = Counter()
     now: Counter[Verdict] = Counter()
     examples: list[tuple[LedgerPrice, Again]] = []
-    with closing(open_ledger(path)) as ledger:
+    with _reading(path) as ledger:
         for row in _told(ledger, since_s, console, quiet=emit is not None):
             again = recompute(row, card)
             counts[again.verdict] += 1

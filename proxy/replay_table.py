@@ -52,6 +52,8 @@ def headline(run: Run, settings: Sequence[Settings], confidence: float) -> str:
     if len(run.lanes) > 1:
         at = max(range(len(run.lanes)), key=lambda n: run.lanes[n].tally.total.net)
         best, judged = run.lanes[at].tally.total, run.lanes[at].tally.all_wrong.estimate(confidence)
+        if not best.has_prices:
+            return f"No price is known for any of {best.requests:,} requests."
         wrong = f"; {judged.share:.1%} of its near-duplicates are judged wrong" if judged is not None else ""
         return f"Saves most, {money(best.net)} ({rate(best.net_share)}), with {_named(settings[at])}{wrong}."
     total = run.lanes[0].tally.total

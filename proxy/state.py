@@ -10,7 +10,7 @@ from typing import IO
 from farthing.proxy.clock import Clock, Randomness
 from farthing.proxy.errors import ConfigFault
 
-__all__ = ["Switch", "announce", "announced", "claim", "local_secret"]
+__all__ = ["Held", "Switch", "announce", "announced", "claim", "local_secret"]
 
 _LOOK_AGAIN_S = 0.25
 
@@ -37,16 +37,23 @@ def local_secret(state_dir: Path, randomness: Randomness) -> bytes:
         raise ConfigFault(f"can't use the state directory {state_dir}: {error}") from None
 
 
+class Held(ConfigFault):
+    """Another process holds the state directory."""
+
+
 def claim(state_dir: Path) -> IO[str]:
-    """Hold the state directory for this process. Raises ConfigFault where another one holds it."""
-    state_dir.mkdir(parents=True, exist_ok=True)
-    lock = (state_dir / "lock").open("a")  # not "w": what stands in it is its holder's until it is ours
+    """Hold the state directory for this process. Raises Held where another one does, ConfigFault where nobody can."""
+    try:
+        state_dir.mkdir(parents=True, exist_ok=True)
+        lock = (state_dir / "lock").open("a")  # not "w": what stands in it is its holder's until it is ours
+    except OSError as error:
+        raise ConfigFault(f"can't use the state directory {state_dir}: {error.strerror}") from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         lock.truncate(0)
     except OSError:
         lock.close()
-        raise ConfigFault(f"another farthing uses {state_dir}; stop it, or give this one its own --state DIR") from None
+        raise Held(f"another farthing uses {state_dir}; stop it, or give this one its own --state DIR") from None
     return lock
 
 

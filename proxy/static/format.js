@@ -3,11 +3,20 @@
 /** Dollars (a decimal text or null) with the digits that matter; '$0' only for exactly nothing, '?' for unknown. */
 export function money(text) {
   if (text === null || text === undefined) return '?';
-  const amount = Number(text), size = Math.abs(amount), sign = amount < 0 ? '-' : '';
-  if (size === 0) return '$0';
-  if (size >= 1) return `${sign}$${size.toLocaleString('en-US', { minimumFractionDigits: 2, maximumFractionDigits: 2 })}`;
-  if (size >= 0.01) return `${sign}$${size.toFixed(4)}`;
-  return `${sign}$${size.toFixed(Math.min(18, 2 - Math.floor(Math.log10(size))))}`;
+  const units = atto(text), sign = Number(text) < 0 ? '-' : '';
+  if (units === 0n) return '$0';
+  const places = units >= 10n ** 18n ? 2 : units >= 10n ** 16n ? 4 : Math.min(18, 21 - String(units).length);
+  const step = 10n ** BigInt(18 - places), over = 2n * (units % step), below = units / step;
+  const rounded = over > step || (over === step && below % 2n === 1n) ? below + 1n : below;
+  const whole = (rounded / 10n ** BigInt(places)).toLocaleString('en-US');
+  return `${sign}$${whole}.${String(rounded).padStart(places, '0').slice(-places)}`;
+}
+
+/** Its size in 1e-18 dollar. Binary fractions would round half a digit to the other side than the report does. */
+function atto(amount) {
+  const text = typeof amount === 'string' && !/e/i.test(amount) ? amount : Number(amount).toFixed(12);
+  const [whole, part = ''] = text.replace(/^[-+]/, '').split('.');
+  return BigInt(whole + part.slice(0, 18).padEnd(18, '0'));
 }
 
 /** A short amount for an axis. */

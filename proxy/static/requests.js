@@ -73,7 +73,7 @@ export function show(answer, open, empty) {
   $('recent-words').textContent = answer.error ? `The list can’t be shown: ${answer.error}.` : filtered() ? 'No request in this time matches.' : 'No more requests in this time.';
   $('recent-clear').hidden = $('filter-clear').hidden = !filtered();
   $('recent').hidden = rows.length === 0;
-  $('asof').textContent = `as of ${new Date().toLocaleTimeString()}`;
+  $('asof').textContent = `as of ${clock(Date.now() / 1000)}`;
   if (answer.error) return;
   $('page-newer').disabled = page === 1;
   $('page-older').disabled = !answer.next;

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from farthing.proxy.report import money
+from farthing.proxy.report_text import dollars
 from tests.browser.conftest import Opener, marks, playwright
 from tests.fakes.rows import DOLLAR, NOW_S, plausible, row
 
@@ -33,6 +34,20 @@ async def test_the_figures_are_the_ledgers(opened: Opener) -> None:
     assert money(sum(each.baseline_usd or 0 for each in for_model)) in line
     assert await page.locator("#charts canvas").count() == 8
     assert await page.locator("#recent tbody tr").count() == 25
+
+
+async def test_amounts_are_rounded_as_the_report_rounds_them(opened: Opener) -> None:
+    """Half a digit goes to the even one in both: 0.0001175 as a binary fraction lies a little below."""
+    page = await opened([row()])
+    picos = [0, 1, 12, 99_950, 117_500_000, 112_500_000, -117_500_000, 9_999_999_999, 9_995_000_000, 10_000_000_000,
+             10_050_000_000, 74_550_000_000, 999_950_000_000, 10**12, 1_005_000_000_000, 1_015_000_000_000,
+             1_234_565_000_000_000, 10**18 + 5_000_000_000]  # fmt: skip
+    shown = await page.evaluate(
+        "async (texts) => texts.map((await import('/farthing/static/format.js')).money)",
+        [dollars(pico) for pico in picos],
+    )
+    assert shown == [money(pico) for pico in picos]
+    assert (shown[4], shown[5], shown[6]) == ("$0.000118", "$0.000112", "-$0.000118")
 
 
 async def test_hostile_texts_stay_texts(opened: Opener) -> None:

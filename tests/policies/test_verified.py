@@ -72,6 +72,8 @@ def test_it_observes_until_the_bound_is_proved_then_serves() -> None:
 
     assert (first.action, first.bound, first.label_chance) == (Action.OBSERVE, None, 1.0)
     assert "0 labels, about" in first.reason
+    one = Verified(replace(QUICK, bound=Bound(0.001)))
+    assert ": 1 label, about 3,738 more" in compare(one, 1).reason
     assert math.log(20) / 0.1 <= count <= 1.3 * math.log(20) / 0.1
     assert (served.action, served.threshold) == (Action.SERVE, 0.5)
     assert served.bound is not None and 0.05 < served.bound <= 0.1

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from farthing.proxy import state
+from farthing.proxy.cli_cache import ask
 from farthing.proxy.cli_prices import check, recomputed, show
 from farthing.proxy.clock import SystemClock
 from farthing.proxy.config import Config
@@ -151,3 +153,23 @@ def test_a_ledger_priced_again_says_what_differs(tmp_path: Path) -> None:
     on = console()
     assert recomputed(config, "7d", None, on) == 1
     assert "differs" in said(on) and "0.000000000003" in said(on)
+
+
+def test_a_ledger_that_cannot_be_read_is_a_fault_and_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "ledger.db").write_bytes(b"no database, but long enough for a header" * 40)
+    config = Config(state_dir=tmp_path)
+    with pytest.raises(ConfigFault, match="can't read the ledger"):
+        check(config, console())
+    with pytest.raises(ConfigFault, match="can't read the ledger"):
+        recomputed(config, "7d", None, console())
+
+
+def test_a_state_directory_that_cannot_be_used_is_not_one_in_use(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigFault, match="can't use the state directory") as fault:
+        state.claim(tmp_path / "file")
+    assert not isinstance(fault.value, state.Held)
+    with pytest.raises(ConfigFault, match="can't use the state directory"):
+        ask(Config(state_dir=tmp_path / "file"), "/farthing/api/capture", None)
+    with state.claim(tmp_path), pytest.raises(state.Held):
+        state.claim(tmp_path)

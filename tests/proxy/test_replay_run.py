@@ -21,7 +21,7 @@ from farthing.proxy.replay_read import Trace, open_trace
 from farthing.proxy.replay_run import Run, play
 from farthing.proxy.replay_state import load as load_state
 from farthing.proxy.replay_state import save as save_state
-from farthing.proxy.replay_table import as_json, notes
+from farthing.proxy.replay_table import as_json, headline, notes
 from tests.fakes.traces import BEGIN_S, config_with, line, run_on, traffic, written
 
 THINGS = "router charger garden kettle bicycle camera engine mirror carpet blanket wallet tablet printer scooter"
@@ -48,6 +48,17 @@ def test_broken_lines_are_told_with_their_numbers_and_the_rest_is_replayed(tmp_p
     assert notes(run)[-1] == "16 lines could not be used; the first 10:"  # the lines are printed after it
     alone = notes(run_on(written(tmp_path / "one.jsonl", [good, "}"])))
     assert alone[-1] == "1 line could not be used:" and len(alone) > 1
+
+
+def test_a_headline_promises_nothing_where_nothing_is_known(tmp_path: Path) -> None:
+    unpriced = [line(BEGIN_S + n, "a") for n in range(2)]
+    for one in unpriced:
+        one["body"]["model"] = "nobodys"
+    trace = written(tmp_path / "t.jsonl", unpriced)
+    both = (config_with(), config_with(cache__ttl_s=5))
+
+    assert headline(run_on(trace, *both), [{"n": 1}, {"n": 2}], 0.95) == "No price is known for any of 2 requests."
+    assert headline(run_on(trace, stop=lambda: True), [{}], 0.95).startswith("Stopped before any request")
 
 
 @pytest.mark.parametrize("name", ["t.jsonl", "t.jsonl.gz", "t.json"])
