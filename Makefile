@@ -54,7 +54,7 @@ check: $(VENV)/.dev
 test: check
 	@command -v chromium >/dev/null || echo "chromium is not installed: the browser tests will be skipped (Debian: apt install chromium)"
 	@command -v promtool >/dev/null || echo "Prometheus is not installed: its tests will be skipped (Debian: apt install prometheus)"
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 test-torch: $(VENV)/.dev
 	@echo "installing sentence-transformers, llmlingua and torch (several hundred MB)"

@@ -21,7 +21,7 @@ from farthing.proxy.compress_counts import MODES
 from farthing.proxy.metrics import ENDPOINTS, OUTCOMES, STATUSES, TOKEN_KINDS
 from farthing.proxy.usage_drift import Counted
 from tests.fakes.collector import collector
-from tests.fakes.proxying import Proxied, chat, proxied
+from tests.fakes.proxying import Proxied, chat, proxied, quiet
 from tests.fakes.upstream import Script, scripted
 
 DEPLOY = Path(__file__).parent.parent.parent / "deploy"
@@ -142,6 +142,7 @@ async def served(tmp_path: Path) -> dict[str, set[str]]:
         for body in (chat("one"), chat("one"), chat("two", stream=True), asked):
             await proxy.post(body)
         await proxy.rows(4)
+        await quiet(proxy)
         proxy.services.pipeline.stage_errors["semantic"] = 1
         state = proxy.services.state
         state.drift.note("gpt-4o-mini", Counted(9, 10, 9, 10), state.clock.now_s())

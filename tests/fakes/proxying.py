@@ -17,7 +17,7 @@ from farthing.proxy.build import Services
 from farthing.proxy.clock import Clock
 from farthing.proxy.config import load
 
-__all__ = ["PRICES", "Proxied", "chat", "proxied"]
+__all__ = ["PRICES", "Proxied", "chat", "proxied", "quiet"]
 
 PRICES = {"models": {"m": {"input_usd_per_mtok": 2, "cached_usd_per_mtok": 1, "output_usd_per_mtok": 8}}}
 
@@ -84,3 +84,11 @@ async def proxied(
             base_url=proxy.url, timeout=30, limits=limits, headers={"Authorization": "Bearer sk-one"}
         ) as client:
             yield Proxied(proxy.url, proxy.services, client, state_dir, proxy)
+
+
+async def quiet(proxy: Proxied) -> None:
+    """Wait until what goes on behind the answers is done; on a busy machine it takes seconds."""
+    for _ in range(2000):
+        if not len(proxy.services.state.tasks):
+            return
+        await asyncio.sleep(0.01)

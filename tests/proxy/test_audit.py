@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -14,7 +13,7 @@ from farthing.proxy.clock import FakeClock
 from farthing.proxy.config_prices import Prices
 from farthing.proxy.errand import Errands
 from farthing.proxy.prices import RateCard
-from tests.fakes.proxying import PRICES, Proxied, chat, proxied
+from tests.fakes.proxying import PRICES, Proxied, chat, proxied, quiet
 from tests.fakes.upstream import Script, ScriptedUpstream, scripted
 from tests.wire.test_semantic import SERVE, how, loaded
 
@@ -29,13 +28,6 @@ AUDITED = SERVE | {"semantic__audit_daily_usd": 1}
 async def up() -> AsyncIterator[ScriptedUpstream]:
     async with scripted() as upstream:
         yield upstream
-
-
-async def quiet(proxy: Proxied) -> None:
-    for _ in range(300):
-        if not len(proxy.services.state.tasks):
-            return
-        await asyncio.sleep(0.01)
 
 
 async def audited_hit(proxy: Proxied, **more: Any) -> dict[str, Any]:

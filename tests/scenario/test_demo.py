@@ -17,7 +17,7 @@ from farthing.proxy import small_model
 from farthing.proxy.demo import clear
 
 DEMO = [sys.executable, "-m", "farthing.proxy.cli", "demo"]
-TIMEOUT_S = 110
+TIMEOUT_S = 300  # a real model beside other work takes minutes
 
 
 def environment() -> dict[str, str]:
@@ -205,6 +205,7 @@ def test_nonsense_is_refused(tmp_path: Path, option: list[str]) -> None:
 
 
 @pytest.mark.model
+@pytest.mark.timeout(TIMEOUT_S)
 @pytest.mark.skipif(bool(small_model.missing()), reason=f"{small_model.missing()} (see small_model.INSTALL)")
 def test_the_demo_with_a_real_model(tmp_path: Path) -> None:
     ended = run_demo(tmp_path, "--requests", "60")

@@ -9,10 +9,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from farthing.proxy.compress_counts import LEFT, MODES
-from tests.fakes.proxying import Proxied, proxied
+from tests.fakes.proxying import Proxied, proxied, quiet
 from tests.fakes.upstream import ScriptedUpstream
 from tests.wire.test_compress import LOOSE, SAYS, UNPROVEN, body, said, told, until_recoded
-from tests.wire.test_reuse import quiet
 
 MARK = {"cache_control": {"type": "ephemeral"}}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -13,7 +12,7 @@ import pytest
 
 from farthing.policies.agree import comparator
 from farthing.proxy import figures
-from tests.fakes.proxying import Proxied, chat, proxied
+from tests.fakes.proxying import Proxied, chat, proxied, quiet
 from tests.fakes.upstream import ScriptedUpstream
 from tests.wire.test_semantic import how, learnt, loaded
 
@@ -37,14 +36,6 @@ def pairs() -> Iterator[tuple[str, str]]:
     for verb in ("clean", "repair", "replace", "return"):
         for thing in _THINGS:
             yield f"How do I {verb} my {thing}?", f"How can I {verb} my {thing}?"
-
-
-async def quiet(proxy: Proxied) -> None:
-    """Wait until what goes on behind the answers is done."""
-    for _ in range(300):
-        if not len(proxy.services.state.tasks):
-            return
-        await asyncio.sleep(0.01)
 
 
 async def taught(proxy: Proxied, asked: Iterator[tuple[str, str]], most: int = 100) -> int:
