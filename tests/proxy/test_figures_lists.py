@@ -44,7 +44,7 @@ def failed(each: Row) -> bool:
             lambda each: each.model_requested == "gpt-4o" and "docs" in each.tags,
         ),
     ],
-    ids=str,
+    ids=lambda value: "" if callable(value) else str(value),
 )
 def test_a_filter_finds_what_it_says_and_nothing_else(
     conn: sqlite3.Connection, wanted: Filter, holds: Callable[[Row], bool]
