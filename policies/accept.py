@@ -20,6 +20,7 @@ import orjson
 
 from farthing.policies.agree import agree, refuses
 from farthing.policies.answer import Answer, read
+from farthing.policies.judge import unmarked
 from farthing.policies.opinion import Agreement
 
 __all__ = ["Accept", "consistent", "judge_question", "refused", "schema_of", "spoken"]
@@ -145,8 +146,6 @@ _ORDER = (
     "Answer with one word, yes or no."
 )
 _AGAIN = "Is the answer right and complete? Answer yes or no."
-# The marks of common chat templates begin with these: <|im_end|>, [INST].
-_MARKS = str.maketrans({"<": "\\u003c", ">": "\\u003e", "[": "\\u005b", "]": "\\u005d"})
 
 
 def judge_question(model: str, asked: str, answer: bytes) -> dict[str, Any]:
@@ -157,7 +156,7 @@ def judge_question(model: str, asked: str, answer: bytes) -> dict[str, Any]:
         "model": model,
         "messages": [
             {"role": "system", "content": _ORDER},
-            {"role": "user", "content": f"{told.translate(_MARKS)}\n{_AGAIN}"},
+            {"role": "user", "content": f"{unmarked(told)}\n{_AGAIN}"},
         ],
         "temperature": 0,
         "max_tokens": 1,

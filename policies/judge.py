@@ -16,7 +16,7 @@ import json
 import math
 from typing import Any
 
-__all__ = ["MOST_CHARS", "VERSION", "probability", "question"]
+__all__ = ["MOST_CHARS", "VERSION", "probability", "question", "unmarked"]
 
 # Of the wording below: what was learnt under another one says nothing.
 VERSION = 1
@@ -36,10 +36,15 @@ _MARKS = str.maketrans({"<": "\\u003c", ">": "\\u003e", "[": "\\u005b", "]": "\\
 _TOP = 5
 
 
+def unmarked(quoted: str) -> str:
+    """Quoted JSON of equal value in which no mark of a chat template can begin: texts stay data for the model."""
+    return quoted.translate(_MARKS)
+
+
 def question(model: str, a: str, b: str, *, sure: bool = True) -> dict[str, Any]:
     """The chat request about a pair. `sure`: ask for log-probabilities too, which some models refuse."""
     first, second = sorted((a, b))
-    pair = json.dumps({"message_1": first, "message_2": second}, ensure_ascii=False).translate(_MARKS)
+    pair = unmarked(json.dumps({"message_1": first, "message_2": second}, ensure_ascii=False))
     body: dict[str, Any] = {
         "model": model,
         "messages": [

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from farthing.policies.judge import probability
+from farthing.policies.judge import probability, unmarked
 
 __all__ = ["as_good", "questions"]
 
@@ -22,7 +22,6 @@ _ORDER = (
     "Answer with one word, yes or no."
 )
 _AGAIN = "Is answer {new} at least as good as answer {old}? Answer yes or no."
-_MARKS = str.maketrans({"<": "\\u003c", ">": "\\u003e", "[": "\\u005b", "]": "\\u005d"})
 _MOST_CHARS = 12_000
 
 
@@ -45,7 +44,7 @@ def _question(model: str, request: str, answers: tuple[str, str], new: int) -> d
         "model": model,
         "messages": [
             {"role": "system", "content": _ORDER.format(**names)},
-            {"role": "user", "content": f"{shown.translate(_MARKS)}\n{_AGAIN.format(**names)}"},
+            {"role": "user", "content": f"{unmarked(shown)}\n{_AGAIN.format(**names)}"},
         ],
         "temperature": 0,
         "max_tokens": 1,
