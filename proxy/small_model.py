@@ -58,10 +58,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m farthing.proxy.small_model", description="A small real model.")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--threads", type=int, default=threads())
+    parser.add_argument("--file", type=Path, help="another GGUF file than the package's")
+    parser.add_argument("--name", default=MODEL, help="the model's name in requests and answers")
     options = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    path = model_file()
-    if lacking := missing():
+    path = options.file or model_file()
+    if (lacking := missing()) and options.file is None:
         logging.error("%s; to install: %s", lacking, "; ".join(INSTALL))
     if lacking or path is None:
         return 3
@@ -73,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     params = xllamacpp.CommonParams()
     params.model.path = str(path)
-    params.model_alias = {MODEL}
+    params.model_alias = {options.name}
     params.n_ctx = CONTEXT_TOKENS
     params.n_parallel = SLOTS
     params.port = options.port
@@ -85,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RuntimeError as error:
         logging.error("the model server did not start on port %d (is the port taken?): %s", options.port, error)
         return 3
-    logging.info("%s on %s/v1", MODEL, server.listening_address)
+    logging.info("%s on %s/v1", options.name, server.listening_address)
     stop.wait()
     del server
     return 0

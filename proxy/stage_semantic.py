@@ -146,9 +146,19 @@ class SemanticStage(Quiet):
 
     def learn(self, ex: Exchange, entry: Entry) -> None:
         """A new answer is in the store: let its prompt be found."""
-        if self.thread is None or ex.place is None or not self.thread.ready or self.reuse.entries != "misses":
+        if self.thread is None or ex.place is None or not self.thread.ready:
             return
-        self._add(ex.place, entry)
+        if self.reuse.entries == "misses":
+            self._add(ex.place, entry)
+        else:
+            self.spawn(self._add_where_none_is_near(ex, ex.place, entry))
+
+    async def _add_where_none_is_near(self, ex: Exchange, settled: Settled, entry: Entry) -> None:
+        """Where there was a candidate, the comparison with it decides."""
+        if ex.looking is not None and not ex.looking.done():
+            await asyncio.wait([ex.looking])
+        if ex.case is None:
+            self._add(settled, entry)
 
     async def forget(self, entry_keys: Iterable[str]) -> int:
         """These answers are gone from the store; how many of them could be found by near-duplicates."""

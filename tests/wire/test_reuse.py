@@ -238,3 +238,21 @@ async def test_why_a_request_would_or_would_not_be_answered(up: ScriptedUpstream
 
 def test_the_comparators_error_is_part_of_the_bound() -> None:
     assert 0.0 < comparator().false_same < 0.1
+
+
+async def test_vcache_begins_with_the_first_answer_and_serves_an_entry_whose_curve_is_sure(
+    up: ScriptedUpstream, tmp_path: Path
+) -> None:
+    vcache = {**LOOSE, "semantic__policy": "vcache", "semantic__per": "request"}
+    async with proxied(up.url, tmp_path, **vcache) as proxy:
+        await loaded(proxy)
+        await proxy.post(chat("How do I clean my kettle?"))
+        await learnt(proxy, 1)
+        found = []
+        for word in _THINGS[:40]:
+            found.append(how(await proxy.post(chat(f"How do I clean my {word} kettle?"))))
+            await quiet(proxy)
+        entries = proxy.services.thread.entries if proxy.services.thread is not None else 0
+
+    assert "hit-semantic" in found
+    assert entries == 1  # what says the same needs no entry of its own
