@@ -58,15 +58,15 @@ def write(source: Path, target: Path, renumbered: Callable[[int], int | None], *
             value = kept if name == "llama.block_count" else one.contents()
             writer.add_key_value(name, value, one.types[0], one.types[-1] if len(one.types) > 1 else None)
     for tensor in reader.tensors:
-        name = renamed(tensor.name, renumbered)
-        if name is None:
+        called = renamed(tensor.name, renumbered)
+        if called is None:
             continue
         data: Any = tensor.data
         kind = tensor.tensor_type
         if coarser and kind is not gguf.GGMLQuantizationType.F32:
             kind = gguf.GGMLQuantizationType.Q4_0
             data = quants.quantize(quants.dequantize(data, tensor.tensor_type), kind)
-        writer.add_tensor(name, data, raw_dtype=kind)
+        writer.add_tensor(called, data, raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
