@@ -29,6 +29,7 @@ from farthing.policies.freshness import Kind
 from farthing.proxy.config_capture import Capture
 from farthing.proxy.config_compat import Compat
 from farthing.proxy.config_compress import Compress
+from farthing.proxy.config_feedback import Feedback
 from farthing.proxy.config_otlp import Otlp
 from farthing.proxy.config_prices import Prices
 from farthing.proxy.config_routes import Misplaced, RouteSection, VariantSection, check
@@ -216,6 +217,7 @@ class Config(Section):
     compat: Compat = Compat()
     capture: Capture = Capture()
     ledger: Ledger = Ledger()
+    feedback: Feedback = Feedback()
     otlp: Otlp = Otlp()
     prices: Prices = Prices()
     auth: Auth = Auth()

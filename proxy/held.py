@@ -9,6 +9,8 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import structlog
+
 from farthing.cache.places import Places
 from farthing.cache.stage_exact import Renderer
 from farthing.cache.store import Store
@@ -24,6 +26,7 @@ from farthing.proxy.compress_counts import CompressCounts
 from farthing.proxy.compress_state import RECODED, SQUEEZED
 from farthing.proxy.config import Config, Semantic
 from farthing.proxy.config_compress import Compress
+from farthing.proxy.implicit_rows import ImplicitRows, Nearest
 from farthing.proxy.judge import Verdicts
 from farthing.proxy.keys import KeyRing
 from farthing.proxy.lately import Lately
@@ -32,6 +35,7 @@ from farthing.proxy.ledger import Ledger
 from farthing.proxy.metrics import Metrics
 from farthing.proxy.otlp import Otlp, require
 from farthing.proxy.otlp_names import target_of
+from farthing.proxy.outcomes import FILE, Outcomes
 from farthing.proxy.provider_reads import ProviderReads
 from farthing.proxy.refused import Refused
 from farthing.proxy.reuse_state import REUSE
@@ -43,6 +47,8 @@ from farthing.proxy.usage_drift import Drift
 
 if TYPE_CHECKING:
     from farthing.cache.store_redis import RedisStore
+
+log = structlog.get_logger("farthing")
 
 __all__ = ["State", "open_state", "open_store"]
 
@@ -78,6 +84,8 @@ class State:
     compressed: CompressCounts
     drift: Drift
     provider_reads: ProviderReads
+    outcomes: Outcomes
+    implicit: ImplicitRows
     decisions: Decisions | None = None
     removed: Removed | None = None
     capture: Capture | None = None
@@ -99,6 +107,10 @@ async def open_state(config: Config, clock: Clock, randomness: Randomness, stack
     otlp = open_otlp(config, clock, randomness)
     if otlp is not None:
         stack.push_async_callback(asyncio.to_thread, otlp.close)  # after the ledger, whose last rows it takes
+    outcomes = Outcomes(config.state_dir / FILE, config.ledger.keep_days)
+    stack.callback(outcomes.close)
+    implicit = ImplicitRows(outcomes, Nearest(), clock)
+    listeners = [metrics.observe, implicit.observe, *([] if otlp is None else [otlp.observe])]
     total, audited, judged, shadowed = DayTotal(), DayTotal(), DayTotal(), DayTotal()
     ledger = None
     if config.ledger.enabled:
@@ -108,7 +120,7 @@ async def open_state(config: Config, clock: Clock, randomness: Randomness, stack
             buffer_rows=config.ledger.buffer_rows,
             jsonl=config.ledger.jsonl,
             keep_days=config.ledger.keep_days,
-            on_rows=metrics.observe if otlp is None else told((metrics.observe, otlp.observe)),
+            on_rows=told(listeners),
         )
         stack.callback(ledger.close)
         midnight_s = clock.now_s() // 86_400 * 86_400
@@ -153,6 +165,8 @@ async def open_state(config: Config, clock: Clock, randomness: Randomness, stack
         compressed=CompressCounts(),
         drift=Drift(),
         provider_reads=ProviderReads(),
+        outcomes=outcomes,
+        implicit=implicit,
     )
     stack.callback(held.close_capture)
     return held
@@ -170,11 +184,14 @@ def open_otlp(config: Config, clock: Clock, randomness: Randomness) -> Otlp | No
 
 
 def told(listeners: Sequence[Callable[[list[Row]], None]]) -> Callable[[list[Row]], None]:
-    """One listener of the ledger that stands for several, in that order."""
+    """One listener of the ledger that stands for several, in that order. One that fails costs the others nothing."""
 
     def tell(rows: list[Row]) -> None:
         for listener in listeners:
-            listener(rows)
+            try:
+                listener(rows)
+            except Exception:
+                log.exception("ledger_listener_failed")
 
     return tell
 
