@@ -121,9 +121,8 @@ def gather(
         except (orjson.JSONDecodeError, RecursionError):
             source.broken.add(number, "not JSON")
             continue
-        why = _unusable(found)
-        if why:
-            source.leave_out(why)
+        if reason := _unusable(found):
+            source.leave_out(reason)
             continue
         _take(source, found, str(value.get("id") or number), bad, redactor)
     return source
