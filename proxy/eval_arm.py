@@ -99,11 +99,14 @@ async def asked(
     tell: Callable[[], None] = lambda: None,
     warm: Sequence[EvalCase] = (),
 ) -> dict[str, Answered]:
-    """Every case's answer, by its id. `warm`: asked before, and not told of. Raises ConfigFault: the arm can't start."""
+    """Every case's answer, by its id. `warm`: asked before, and not told of.
+
+    Raises ConfigFault: the arm can't start.
+    """
     async with _proxy(arm, folder) as (proxy, client):
         headers = {"Authorization": f"Bearer {key}", "x-api-key": key} if key else {}
-        await _all(client, warm, headers, at_once, lambda: None)
-        found = await _all(client, cases, headers, at_once, tell)
+        await _all(proxy, client, warm, headers, at_once, lambda: None)
+        found = await _all(proxy, client, cases, headers, at_once, tell)
         await _settled(proxy)
         return await asyncio.to_thread(_with_money, found, proxy)
 
@@ -140,6 +143,7 @@ async def _loaded(proxy: Running) -> None:
 
 
 async def _all(
+    proxy: Running,
     client: httpx.AsyncClient,
     cases: Sequence[EvalCase],
     headers: Mapping[str, str],
@@ -154,6 +158,7 @@ async def _all(
     async def one(case: EvalCase) -> None:
         if case.of in done:
             await done[case.of].wait()
+            await _settled(proxy)  # the original's answer can be found by now
         async with gate:
             try:
                 found[case.id] = await _ask(client, case, headers)

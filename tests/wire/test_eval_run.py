@@ -96,8 +96,9 @@ async def test_a_trap_that_is_answered_by_its_originals_answer_is_told(up: Scrip
     found = await ran(up, unproven, (original, rewording, trap))
     results = {one.id: one for one in found.results}
     assert results["b"].candidate.cache == "hit-semantic" and results["b"].candidate.score == 1.0
-    assert results["a~number"].candidate.cache == "miss"  # the guard holds what differs in a number apart
-    assert [(one.kind, one.reused) for one in compared(found).traps] == [("number", 0)]
+    assert [(one.kind, one.baseline, one.candidate, one.reused) for one in compared(found).traps] == [
+        ("number", 1.0, 0.0, 1)
+    ]
 
 
 async def test_a_failing_arm_ends_nothing_and_counts_against_it(up: ScriptedUpstream) -> None:
