@@ -24,7 +24,7 @@ from farthing.policies.judges import Judge, JudgeCase, Score
 from farthing.proxy.errors import ConfigFault
 from farthing.proxy.eval_arm import Answered, Arm, asked, isolated
 
-__all__ = ["FreeJudge", "Judging", "Run", "RunFile", "load_cases", "load_run", "run", "save_run"]
+__all__ = ["FreeJudge", "Judging", "Run", "RunFile", "across", "load_cases", "load_run", "run", "save_run"]
 
 VERSION = 1
 
@@ -32,7 +32,10 @@ VERSION = 1
 class Judging(Protocol):
     """Scores many answers at once; what it asks of others it pays for."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """As it is declared."""
+        ...
 
     async def judge(self, cases: Sequence[JudgeCase]) -> list[Score]:
         """One score for each, in order."""
@@ -185,6 +188,19 @@ def load_cases(path: Path) -> tuple[tuple[EvalCase, ...], list[tuple[int, str]]]
         first = f"; line {broken[0][0]}: {broken[0][1]}" if broken else ""
         raise ConfigFault(f"{path} holds no case that can be asked{first}")
     return tuple(cases), broken
+
+
+def across(one: RunFile, other: RunFile) -> RunFile:
+    """The candidates of two runs over the same cases: the first one's as the baseline. Raises ConfigFault."""
+    if one.dataset != other.dataset:
+        raise ConfigFault("the two runs asked other cases: only runs of one dataset can be compared")
+    if one.judge != other.judge:
+        raise ConfigFault(f"the two runs were judged otherwise: {one.judge} and {other.judge}")
+    theirs = {result.id: result for result in other.results}
+    results = tuple(
+        result._replace(baseline=result.candidate, candidate=theirs[result.id].candidate) for result in one.results
+    )
+    return other._replace(baseline=f"{one.candidate} of the first", results=results)
 
 
 def save_run(path: Path, found: RunFile) -> None:
