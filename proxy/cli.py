@@ -287,6 +287,26 @@ def replay(
     raise typer.Exit(run(loaded, trace, wanted, _emit if as_json else None, Console(width=width)))
 
 
+@app.command(epilog="Example: farthing gate suite.yaml --config candidate.toml --junit gate.xml")
+def gate(
+    suite: Annotated[Path, typer.Argument(help="YAML: a dataset, and rules that a candidate must meet.")],
+    config: Annotated[Path | None, typer.Option("--config", help="The candidate (default: the suite's).")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Keep the results, for `eval compare`.")] = None,
+    junit: Annotated[Path | None, typer.Option(help="Write the verdicts as JUnit XML.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page.")] = None,
+    key_env: Annotated[str, typer.Option(help="The environment variable with the upstream's key.")] = "OPENAI_API_KEY",
+    at_once: Annotated[int, typer.Option(min=1, help="Cases under way.")] = 4,
+    max_usd: Annotated[float, typer.Option(min=0, help="What each arm may spend.")] = 5.0,
+    learnt: Annotated[Path | None, typer.Option(help="A state directory whose evidence the candidate has.")] = None,
+    seed: Annotated[int, typer.Option(help="Of what is drawn by chance.")] = 1,
+    as_json: JsonOption = False,
+) -> None:
+    """May a candidate ship? Exit status 0: every rule is shown to be met; 1: one is broken, or not decided."""
+    from farthing.proxy.cli_gate import gate as run
+
+    raise typer.Exit(run(suite, config, out, junit, html, key_env, at_once, max_usd, learnt, seed, as_json=as_json))
+
+
 @cache_app.command("stats", epilog="Example: farthing cache stats --json")
 def cache_stats(config: ConfigOption = None, state: StateOption = None, as_json: JsonOption = False) -> None:
     """What the store holds."""

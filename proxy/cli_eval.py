@@ -174,14 +174,14 @@ def compare(
     raise typer.Exit(_told(found, margin, level, seed, html, one.name, as_json=as_json))
 
 
-def judging_of(said: str, config: Config) -> Judging:
-    """The judge that `--judge` names. Raises ConfigFault."""
+def judging_of(said: str | Mapping[str, Any], config: Config) -> Judging:
+    """The judge that `--judge` names, or a table declares. Raises ConfigFault."""
     from farthing.cache.embedder import EmbedderUnavailable, open_embedder
     from farthing.policies.judges import judge_of
     from farthing.proxy.eval_run import FreeJudge
 
-    table: Mapping[str, Any] = {"judge": said}
-    if said.lstrip().startswith("{"):
+    table: Mapping[str, Any] = {"judge": said} if isinstance(said, str) else said
+    if isinstance(said, str) and said.lstrip().startswith("{"):
         try:
             table = tomllib.loads(f"v = {said}")["v"]
         except tomllib.TOMLDecodeError as error:
