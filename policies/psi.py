@@ -28,9 +28,7 @@ def psi(reference: Sequence[float], now: Sequence[float]) -> float:
         raise ValueError("counts of the same bins, none negative")
     pairs = [(one + _HALF, other + _HALF) for one, other in zip(reference, now, strict=True) if one or other]
     before, after = sum(one for one, _ in pairs), sum(other for _, other in pairs)
-    return sum(
-        (other / after - one / before) * math.log((other / after) / (one / before)) for one, other in pairs
-    )
+    return sum((other / after - one / before) * math.log((other / after) / (one / before)) for one, other in pairs)
 
 
 def noise(reference_n: float, now_n: float, bins: int) -> float:
