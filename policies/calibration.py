@@ -1,15 +1,15 @@
 """Does a confidence mean what it says? Of answers that were 90 % sure, are 90 % right? Bins, errors, intervals. Pure.
 
-Fed by pairs of a confidence (of a near-duplicate's score, of an answer's token probabilities) and whether the answer was
-wrong (an audit, a rating). Only sums by bin are kept.
+Fed by pairs of a confidence (of a near-duplicate's score, of an answer's token probabilities) and whether the answer
+was wrong (an audit, a rating). Only sums by bin are kept.
 
 Rules of this file:
 1. Too few pairs say so: an interval is then wide, and nothing is called calibrated or not.
 2. Intervals hold at one look. What is watched for ever is policies/shares.py.
 
-Sources: Naeini, Cooper & Hauskrecht, Obtaining well calibrated probabilities using Bayesian binning (AAAI 2015), for the
-expected calibration error; Clopper & Pearson (Biometrika 26, 1934); Brier (Monthly Weather Review 78, 1950); Hanley & McNeil
-(Radiology 143, 1982) for the area under the curve.
+Sources: Naeini, Cooper & Hauskrecht, Obtaining well calibrated probabilities using Bayesian binning (AAAI 2015), for
+the expected calibration error; Clopper & Pearson (Biometrika 26, 1934); Brier (Monthly Weather Review 78, 1950);
+Hanley & McNeil (Radiology 143, 1982) for the area under the curve.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""What is watched of one request and one answer: classes and yes-or-no, never words. Pure; for a sample, when nobody waits.
+"""What is watched of one request and one answer: classes and yes-or-no, never words. Pure; for a sample, when nobody
+waits.
 
 Source of the languages' word lists: proxy/lexicon.py.
 """
@@ -54,7 +55,7 @@ class Answered:
 
 
 def language(text: str) -> str:
-    """One of LANGUAGES, by the script of most letters and, for Latin letters, by common words. Reads 1,000 characters."""
+    """One of LANGUAGES, by the script of most letters and, for Latin ones, common words. Reads 1,000 characters."""
     text = text[:_READ_CHARS]
     if text.isascii():
         return _latin(text) if any(map(str.isalpha, text)) else "none"

@@ -5,14 +5,14 @@ reference's. Only sums are kept, which is all that the distance needs, and from 
 
 Rules of this file:
 1. Vectors have length 1. The sums of vectors are float64.
-2. The null hypothesis is 'the mean is within `slack` of the reference's', not 'nothing at all has changed': the slack is
-   what the reference itself doesn't know (Hoeffding's bound in a Hilbert space) and the operator's tolerance.
+2. The null hypothesis is 'the mean is within `slack` of the reference's', not 'nothing at all has changed': the slack
+   is what the reference itself doesn't know (Hoeffding's bound in a Hilbert space) and the operator's tolerance.
 3. The direction that is bet on is made of what came before, so that each bet is fair however it was chosen.
 
 Sources: Gretton et al., A kernel two-sample test (JMLR 13, 2012), sections 2 and 6 (the unbiased estimate; linear
-time); Shekhar & Ramdas, Nonparametric two-sample testing by betting (IEEE Trans. Inf. Theory 2023, arXiv 2112.09162), the
-witness as a payoff; Pinelis, Optimum bounds for the distributions of martingales in Banach spaces (Ann. Probab. 22, 1994);
-policies/shares.py for bets in time.
+time); Shekhar & Ramdas, Nonparametric two-sample testing by betting (IEEE Trans. Inf. Theory 2023, arXiv 2112.09162),
+the witness as a payoff; Pinelis, Optimum bounds for the distributions of martingales in Banach spaces (Ann. Probab.
+22, 1994); policies/shares.py for bets in time.
 """
 
 from __future__ import annotations
@@ -20,11 +20,13 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from farthing.policies.shares import Reference
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Mean", "Witness", "distance", "slack"]
+__all__ = ["Distance", "Mean", "distance", "slack"]
 
 _RISK = 1e-3
 _PARTS = (0.1, 0.3, 0.6, 0.95)  # of the most that may be bet without risking to owe
@@ -67,40 +69,100 @@ def slack(n: int, risk: float = _RISK) -> float:
     return (1.0 + math.sqrt(2.0 * math.log(1.0 / risk))) / math.sqrt(n)
 
 
-class Witness:
-    """The bets. `reference`: complete. `tolerance`: a distance that is borne."""
+class Distance:
+    """The watched distance. `tolerance`: one that is borne. First the reference is learnt, then every vector is bet on.
 
-    def __init__(self, reference: Mean, tolerance: float) -> None:
-        import numpy as np
+    `since_s`: when an alarm was raised, None while none stands. It stands until the reference is learnt anew.
+    """
 
-        self._centre = reference.value
-        self.slack = slack(int(reference.n)) + tolerance
-        self.now = Mean(np.zeros_like(self._centre))
-        self.levels = np.zeros(len(_PARTS))
-        self._parts = np.array(_PARTS)
+    def __init__(self, wanted: Reference, tolerance: float) -> None:
+        self.wanted, self.tolerance = wanted, tolerance
+        self.reference: Mean | None = None
+        self.now: Mean | None = None  # None while the reference is learnt
+        self.began_s = self.last_budget = self.limit = 0.0
+        self.since_s: float | None = None
+        self._levels = [0.0] * len(_PARTS)
 
-    def add(self, vector: NDArray[np.float32], step: float) -> float:
-        """Take one unit vector; the level of the evidence, whose mean stays within the sum of `step` while the null
-        hypothesis holds."""
-        import numpy as np
+    @property
+    def ready(self) -> bool:
+        """Whether the reference is complete."""
+        return self.now is not None
 
-        gain = np.ones(len(_PARTS))
-        if self.now.n >= _LEAST:
-            way = self.now.value - self._centre
-            length = float(np.linalg.norm(way))
-            if length > 0.0:
-                way /= length
-                expected = float(way @ self._centre) + self.slack
-                # The payoff is at least -1, so a bet of 1 / (1 + expected) can lose everything and no more.
-                gain += self._parts * (float(way @ vector) - expected) / (1.0 + max(expected, 0.0))
-        self.levels = (self.levels + step) * np.maximum(gain, 0.0)
+    @property
+    def level(self) -> float:
+        """The evidence, in the budget's unit; an alarm is due when it reaches the patience."""
+        return sum(self._levels) / len(self._levels)
+
+    @property
+    def value(self) -> float | None:
+        """The distance of the present from the reference; None: too early to say."""
+        if self.reference is None or self.now is None or self.now.n < _LEAST:
+            return None
+        return distance(self.reference, self.now)
+
+    def add(self, vector: NDArray[np.float32], at_s: float, budget: float, patience: float) -> bool:
+        """Take a unit vector; whether it raises a new alarm. `budget`, `patience`: as of policies/shares.py."""
+        if self.reference is None:
+            import numpy as np
+
+            self.reference, self.began_s = Mean(np.zeros(len(vector))), at_s
+        if self.now is None:
+            self.reference.add(vector)
+            if self.reference.n >= self.wanted.observations and at_s - self.began_s >= self.wanted.span_s:
+                self._complete(budget)
+            return False
+        step, self.last_budget = max(0.0, budget - self.last_budget), max(budget, self.last_budget)
+        self._levels = [(level + step) * gain for level, gain in zip(self._levels, self._gains(vector), strict=True)]
         self.now.add(vector, 1.0 - 1.0 / _RECENT)
-        return float(self.levels.mean())
+        if self.level < patience:
+            return False
+        self._levels = [0.0] * len(_PARTS)
+        fresh, self.since_s = self.since_s is None, at_s if self.since_s is None else self.since_s
+        return fresh
 
-    def restart(self) -> None:
-        """Begin to bet anew."""
-        self.levels[:] = 0.0
+    def dump(self) -> dict[str, Any] | None:
+        """As JSON values; None while the reference is learnt: a sum of few would tell too much of each."""
+        if self.reference is None or self.now is None:
+            return None
+        return {
+            "reference": [self.reference.total.tolist(), self.reference.n],
+            "now": [self.now.total.tolist(), self.now.n] if self.now.n >= _LEAST else None,
+            "levels": self._levels,
+            "since_s": self.since_s,
+        }
 
-    def dump(self) -> dict[str, Any]:
-        """As JSON values, the reference left out."""
-        return {"total": self.now.total.tolist(), "n": self.now.n, "levels": self.levels.tolist()}
+    def load(self, dumped: dict[str, Any], budget: float) -> None:
+        """Take over what `dump` gave, into a new one. Raises ValueError, KeyError, TypeError where it is damaged."""
+        import numpy as np
+
+        reference = Mean(np.array(dumped["reference"][0], dtype=np.float64), float(dumped["reference"][1]))
+        levels = [float(level) for level in dumped["levels"]]
+        if len(levels) != len(_PARTS) or reference.n < 1 or not np.isfinite(reference.total).all():
+            raise ValueError("sums are damaged")
+        self.reference, self._levels = reference, levels
+        self._complete(budget)
+        if dumped["now"] is not None:
+            self.now = Mean(np.array(dumped["now"][0], dtype=np.float64), float(dumped["now"][1]))
+        self.since_s = None if dumped["since_s"] is None else float(dumped["since_s"])
+
+    def _complete(self, budget: float) -> None:
+        import numpy as np
+
+        assert self.reference is not None
+        self.now = Mean(np.zeros_like(self.reference.total))
+        self.limit, self.last_budget = slack(int(self.reference.n)) + self.tolerance, budget
+
+    def _gains(self, vector: NDArray[np.float32]) -> list[float]:
+        """What each bet makes of its capital."""
+        reference, now = self.reference, self.now
+        assert reference is not None and now is not None
+        if now.n < _LEAST:
+            return [1.0] * len(_PARTS)
+        way = now.value - reference.value
+        length = math.sqrt(float(way @ way))
+        if length == 0.0:
+            return [1.0] * len(_PARTS)
+        expected = float(way @ reference.value) / length + self.limit
+        # The payoff is at least -1, so a bet of 1 / (1 + expected) can lose everything and no more.
+        won = (float(way @ vector) / length - expected) / (1.0 + max(expected, 0.0))
+        return [max(0.0, 1.0 + part * won) for part in _PARTS]

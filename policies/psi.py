@@ -3,9 +3,10 @@
 It describes; it doesn't decide. By itself it is no test: with few observations it is large where nothing has changed,
 which is why `noise` says how large, and why alarms come from policies/shares.py.
 
-Sources: Siddiqi, Credit Risk Scorecards (2006), for the index and the customary marks 0.1 and 0.25; Yurdakul, Statistical
-Properties of Population Stability Index (2018), section 4: without a change, index / (1/n + 1/m) is distributed about as
-chi-square with bins - 1 degrees of freedom. It is Jeffreys' divergence (Proc. R. Soc. A 186, 1946) of the two.
+Sources: Siddiqi, Credit Risk Scorecards (2006), for the index and the customary marks 0.1 and 0.25; Yurdakul,
+Statistical Properties of Population Stability Index (2018), section 4: without a change, index / (1/n + 1/m) is
+distributed about as chi-square with bins - 1 degrees of freedom. It is Jeffreys' divergence (Proc. R. Soc. A 186,
+1946) of the two.
 """
 
 from __future__ import annotations

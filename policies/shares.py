@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Kind", "Moved", "Reference", "Shares", "limit_of"]
+__all__ = ["Kind", "Moved", "Reference", "Shares", "height", "limit_of"]
 
 # Odds of a set's share, as multiples of its limit's odds, that are bet on; equal parts of the capital on each.
 _ODDS = (1.2, 1.6, 3.0, 8.0)
@@ -83,6 +83,11 @@ def limit_of(count: int, n: int, risk: float, tolerance: float) -> float:
     upper = float(beta.ppf(1.0 - risk, count + 1, n - count))
     odds = tolerance * upper / (1.0 - upper)
     return odds / (1.0 + odds)
+
+
+def height(level: float) -> float:
+    """Evidence as a share of what raises an alarm, on a scale of logarithms: 0 twelve decades below, 1 at the alarm."""
+    return min(1.0, max(0.0, 1.0 + math.log10(level) / 12)) if level > 0 else 0.0
 
 
 class Shares:
@@ -161,9 +166,7 @@ class Shares:
             return 1.0
         if self._levels is None or patience <= 0:
             return 0.0
-        level = float(self._levels.mean()) / patience
-        # What nobody has bet on for a year would stand at 1; twelve decades below it is nothing.
-        return min(1.0, max(0.0, 1.0 + math.log10(level) / 12)) if level > 0 else 0.0
+        return height(float(self._levels.mean()) / patience)
 
     def psi(self) -> tuple[float, float] | None:
         """The index of the present against the reference, and what chance alone would make of it; None: too early."""

@@ -1,12 +1,13 @@
-"""Topics out of embeddings, without keeping any: groups of the first vectors, and from then on which group is nearest. Pure.
+"""Topics out of embeddings, without keeping any: groups of the first vectors, and from then on which group is nearest.
+Pure.
 
 Rules of this file:
 1. The vectors that groups are made of wait in memory only, and are let go when the groups stand.
 2. What is kept are means of several vectors each; a group of fewer than `_LEAST` is none.
 3. The same vectors in the same order give the same groups: nothing is drawn.
 
-Sources: Dhillon & Modha, Concept decompositions for large sparse text data using clustering (Machine Learning 42, 2001),
-spherical k-means; Gonzalez (Theoretical Computer Science 38, 1985), farthest-first beginnings.
+Sources: Dhillon & Modha, Concept decompositions for large sparse text data using clustering (Machine Learning 42,
+2001), spherical k-means; Gonzalez (Theoretical Computer Science 38, 1985), farthest-first beginnings.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _FAR_SHARE = 0.02  # of the vectors that groups were made of, that are near none
 
 
 def group(vectors: NDArray[np.float64], most: int) -> NDArray[np.float64]:
-    """Unit centres of at most `most` groups of unit vectors [n, dim], the largest first. ValueError: too few vectors."""
+    """Unit centres of at most `most` groups of unit vectors [n, dim], the largest first. ValueError: too few."""
     import numpy as np
 
     if len(vectors) < _LEAST:

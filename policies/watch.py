@@ -1,25 +1,25 @@
 """The board: every watched series, for all traffic and for slices of it, under one budget of false alarms. Pure.
 
-The budget is shared by a clock. While `a` series are on the watch, each of them has 1/a of the time that goes by, however
-often it is observed. Expected false alarms of one series are at most its part of the time times the rate, so those of
-all together are at most the time times the rate: no correction for many series is needed on top, and the price of a
-thousand of them is the logarithm of a thousand in every one's delay.
+The budget is shared by a clock. While `a` series are on the watch, each of them has 1/a of the time that goes by,
+however often it is observed. Expected false alarms of one series are at most its part of the time times the rate, so
+those of all together are at most the time times the rate: no correction for many series is needed on top, and the
+price of a thousand of them is the logarithm of a thousand in every one's delay.
 
 Rules of this file: what a slice is called comes from clients, so slices are bounded, and a slice that was not seen for
 long makes room; values become bins before they come here.
 
-Sources: policies/shares.py; the sum is linearity of expectation, and holds however the series hang together, as Benjamini
-& Hochberg's correction (JRSS B 57, 1995) would not.
+Sources: policies/shares.py; the sum is linearity of expectation, and holds however the series hang together, as
+Benjamini & Hochberg's correction (JRSS B 57, 1995) would not.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from farthing.policies.mmd import Mean, Witness, distance
-from farthing.policies.shares import Moved, Reference, Shares
+from farthing.policies.mmd import Distance
+from farthing.policies.shares import Moved, Reference, Shares, height
 from farthing.policies.topics import Topics
 from farthing.policies.watch_series import SERIES, TOPICS
 
@@ -35,6 +35,7 @@ _YEAR_S = 365.25 * 86_400
 _IDLE_S = 7 * 86_400.0
 _LONGEST = 100  # characters of a slice's name
 _VERSION = 1
+_OWN = {"language": "language:", "tools": "tools:", "input_tokens": "length:"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ class Rules:
     """`alarms_per_year`: false ones to be expected at most, of all series together. `tolerance`: how much the odds of
     anything may grow before it counts as drift; `distance`: the same for the mean embedding. `slices`: how many."""
 
-    reference: Reference = Reference()
+    reference: Reference = field(default_factory=Reference)
     alarms_per_year: float = 1.0
     tolerance: float = 1.25
     distance: float = 0.02
@@ -78,22 +79,22 @@ class Board:
         self._budget = 0.0
         self._active = 0
         self._last_s: float | None = None
-        self._new_topics()
+        self._topics, self._distance = self._new_topics()
 
     @property
     def standing(self) -> int:
         """Alarms that stand."""
-        return sum(one.moved is not None for one in self._series.values()) + (self._far_s is not None)
+        return sum(one.moved is not None for one in self._series.values()) + (self._distance.since_s is not None)
 
     def add(self, series: str, place: int, slices: Sequence[str], at_s: float) -> list[Alarm]:
-        """Take one observation, of all traffic and of these slices; the alarms that it raises, most often none.
+        """Take one observation, of these slices (`ALL` is one of them); the alarms that it raises, most often none.
 
-        KeyError: no such series. IndexError: no such bin.
+        A series isn't watched in slices of itself. KeyError: no such series. IndexError: no such bin.
         """
         self._tick(at_s)
         found = []
-        for name in (ALL, *slices):
-            if name != ALL and not self._admit(name, at_s):
+        for name in slices:
+            if name != ALL and (name.startswith(_OWN.get(series, " ")) or not self._admit(name, at_s)):
                 continue
             one = self._at(series, name)
             before = one.ready
@@ -110,34 +111,21 @@ class Board:
         place = self._topics.place(vector)
         if place is None:
             return []
-        raised = self.add("topic", place, (), at_s)
-        wanted = self.rules.reference
-        if self._witness is None:
-            import numpy as np
-
-            if self._mean is None:
-                self._mean, self._mean_began_s = Mean(np.zeros(len(vector))), at_s
-            self._mean.add(vector)
-            if self._mean.n >= wanted.observations and at_s - self._mean_began_s >= wanted.span_s:
-                self._witness = Witness(self._mean, self.rules.distance)
-                self._witness_budget = self._budget
-                self._active += 1
-            return raised
-        assert self._mean is not None
-        step, self._witness_budget = self._budget - self._witness_budget, self._budget
-        if self._witness.add(vector, step) * self.rules.alarms_per_year >= 1.0:
-            self._witness.restart()
-            if self._far_s is None:
-                self._far_s = at_s
-                self.alarms += 1
-                now = distance(self._mean, self._witness.now)
-                limit = self._witness.slack
-                what = f"the mean embedding is {now:.2f} from the reference's; {limit:.2f} would be borne"
-                raised.append(Alarm(DISTANCE, ALL, at_s, what, SERIES["topic"].warns, 0.0, limit, now, None))
+        raised = self.add("topic", place, (ALL,), at_s)
+        one = self._distance
+        before = one.ready
+        alarmed = one.add(vector, at_s, self._budget, 1.0 / self.rules.alarms_per_year)
+        self._active += one.ready - before
+        if alarmed:
+            self.alarms += 1
+            now = one.value or 0.0
+            what = f"the mean embedding is {now:.2f} from the reference's; {one.limit:.2f} would be borne"
+            raised.append(Alarm(DISTANCE, ALL, at_s, what, SERIES["topic"].warns, 0.0, one.limit, now, None))
         return raised
 
     def rebase(self, series: str = "", slice_name: str = "") -> int:
         """Learn references anew, of all series or of one, in all slices or in one; how many."""
+        series = "topic" if series == DISTANCE else series  # both rest on the same groups
         chosen = [
             one
             for (name, where), one in self._series.items()
@@ -146,23 +134,22 @@ class Board:
         for one in chosen:
             self._active -= one.ready
             one.rebase()
-        if series in ("", "topic", DISTANCE) and slice_name in ("", ALL):
-            self._active -= self._witness is not None
-            self._new_topics()
-            self._series.pop(("topic", ALL), None)
+        if series in ("", "topic") and slice_name in ("", ALL):
+            self._active -= self._distance.ready
+            self._topics, self._distance = self._new_topics()
+            self._series.pop(("topic", ALL), None)  # its groups will be others; if it was ready it was rebased above
         return len(chosen)
 
     def told(self) -> list[dict[str, Any]]:
         """Every series and slice as JSON values, standing alarms first, then by how far their evidence is."""
         patience = 1.0 / self.rules.alarms_per_year
         told = [_told(name, where, one, patience, self.rules) for (name, where), one in self._series.items()]
-        if self._mean is not None or self._topics.waiting:
+        if self._distance.reference is not None or self._topics.waiting:
             told.append(self._distance_told())
         return sorted(told, key=lambda one: (one["state"] != "drifting", -one["evidence"], one["slice"] != ALL))
 
     def dump(self) -> dict[str, Any]:
         """As JSON values: counts, sums and means of many, nothing of a single request."""
-        mean, witness = self._mean, self._witness
         return {
             "version": _VERSION,
             "made_with": self.made_with,
@@ -170,10 +157,7 @@ class Board:
             "slices": self._slices,
             "series": [[*key, one.dump()] for key, one in self._series.items()],
             "topics": self._topics.dump(),
-            # A sum of few would tell too much of each.
-            "mean": None if mean is None or witness is None else [mean.total.tolist(), mean.n],
-            "witness": None if witness is None else witness.dump(),
-            "far_s": self._far_s,
+            "distance": self._distance.dump(),
         }
 
     def load(self, dumped: dict[str, Any]) -> None:
@@ -181,8 +165,6 @@ class Board:
 
         Series that are no more, and topics of another embedder, are left out.
         """
-        import numpy as np
-
         if dumped["version"] != _VERSION:
             raise ValueError("another version")
         self.alarms = int(dumped["alarms"])
@@ -194,24 +176,15 @@ class Board:
                 self._at(name, where).load(held, self._budget)
         if topics is not None:
             self._topics.load(topics)
-        if topics is not None and dumped["mean"] is not None:
-            self._mean = Mean(np.array(dumped["mean"][0], dtype=np.float64), float(dumped["mean"][1]))
-            self._witness = Witness(self._mean, self.rules.distance)
-            now, levels = dumped["witness"], self._witness.levels
-            self._witness.now = Mean(np.array(now["total"], dtype=np.float64), float(now["n"]))
-            levels[:] = np.array(now["levels"], dtype=np.float64)
-            self._far_s = dumped["far_s"]
-        self._active = sum(one.ready for one in self._series.values()) + (self._witness is not None)
+        if topics is not None and dumped["distance"] is not None:
+            self._distance.load(dumped["distance"], self._budget)
+        self._active = sum(one.ready for one in self._series.values()) + self._distance.ready
 
     # -- inside
 
-    def _new_topics(self) -> None:
-        self._topics = Topics(TOPICS, self.rules.reference.observations // 2)
-        self._mean: Mean | None = None
-        self._mean_began_s = 0.0
-        self._witness: Witness | None = None
-        self._witness_budget = 0.0
-        self._far_s: float | None = None
+    def _new_topics(self) -> tuple[Topics, Distance]:
+        wanted = self.rules.reference
+        return Topics(TOPICS, wanted.observations // 2), Distance(wanted, self.rules.distance)
 
     def _tick(self, at_s: float) -> None:
         """Let the budget go by. A clock that goes back stands still; a pause without observations counts."""
@@ -245,10 +218,8 @@ class Board:
         return found
 
     def _distance_told(self) -> dict[str, Any]:
-        mean, witness = self._mean, self._witness
-        known = mean is not None and witness is not None and witness.now.n >= 2
-        state = "drifting" if self._far_s is not None else "learning" if witness is None else "quiet"
-        level = 0.0 if witness is None else float(witness.levels.mean()) * self.rules.alarms_per_year
+        one = self._distance
+        state = "drifting" if one.since_s is not None else "quiet" if one.ready else "learning"
         return {
             "series": DISTANCE,
             "slice": ALL,
@@ -256,12 +227,12 @@ class Board:
             "meaning": "how far the mean embedding is from the reference's",
             "warns": list(SERIES["topic"].warns),
             "state": state,
-            "evidence": 1.0 if state == "drifting" else min(1.0, level),
-            "reference": self._topics.waiting if mean is None else int(mean.n),
+            "evidence": 1.0 if state == "drifting" else height(one.level * self.rules.alarms_per_year),
+            "reference": self._topics.waiting if one.reference is None else int(one.reference.n),
             "wanted": self.rules.reference.observations,
-            "since_s": self._far_s,
-            "now": distance(mean, witness.now) if known and mean is not None and witness is not None else None,
-            "limit": None if witness is None else witness.slack,
+            "since_s": one.since_s,
+            "now": one.value,
+            "limit": one.limit if one.ready else None,
         }
 
 

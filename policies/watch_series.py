@@ -1,4 +1,4 @@
-"""What is watched: the series, how a value becomes a bin, what a bin is called, and whom a change warns. Pure, no state."""
+"""What is watched: the series, how a value becomes a bin, what a bin is called, whom a change warns. Pure, no state."""
 
 from __future__ import annotations
 

@@ -7,7 +7,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import structlog
 
 from farthing.cache.places import Places
 from farthing.cache.stage_exact import Renderer
@@ -40,17 +42,26 @@ from farthing.proxy.stage_semantic import Case
 from farthing.proxy.tasks import TaskGroup
 from farthing.proxy.tokens import Tokenizer
 from farthing.proxy.usage_drift import Drift
+from farthing.proxy.watching import Watching
 
 if TYPE_CHECKING:
     from farthing.cache.store_redis import RedisStore
 
 __all__ = ["State", "open_state", "open_store"]
 
+log = structlog.get_logger("farthing.incidents")
+
+
+def logged(kind: str, what: str, why: str, evidence: dict[str, Any]) -> None:
+    """An incident, where nobody keeps them: to the log."""
+    log.warning("incident", kind=kind, what=what, why=why, evidence=evidence)
+
 
 @dataclass(slots=True)
 class State:
     """All of it. `decisions`, `removed`, `capture`, `accounts`, `ring`, `limits_server`: None until a configuration
-    needs them; `otlp`: None where it is off. `refusals`: by budget or rate limit."""
+    needs them; `otlp`: None where it is off. `refusals`: by budget or rate limit; `note`: takes incidents (kind, what,
+    why, evidence)."""
 
     clock: Clock
     randomness: Randomness
@@ -78,6 +89,8 @@ class State:
     compressed: CompressCounts
     drift: Drift
     provider_reads: ProviderReads
+    watch: Watching | None = None
+    note: Callable[[str, str, str, dict[str, Any]], None] = logged
     decisions: Decisions | None = None
     removed: Removed | None = None
     capture: Capture | None = None
@@ -99,6 +112,10 @@ async def open_state(config: Config, clock: Clock, randomness: Randomness, stack
     otlp = open_otlp(config, clock, randomness)
     if otlp is not None:
         stack.push_async_callback(asyncio.to_thread, otlp.close)  # after the ledger, whose last rows it takes
+    watch = None
+    if config.ledger.enabled:
+        watch = Watching(config.state_dir / "watch.json", config.watch, clock, config.semantic.model)
+        stack.callback(watch.close)  # after the ledger, whose last rows it takes
     total, audited, judged, shadowed = DayTotal(), DayTotal(), DayTotal(), DayTotal()
     ledger = None
     if config.ledger.enabled:
@@ -108,7 +125,7 @@ async def open_state(config: Config, clock: Clock, randomness: Randomness, stack
             buffer_rows=config.ledger.buffer_rows,
             jsonl=config.ledger.jsonl,
             keep_days=config.ledger.keep_days,
-            on_rows=metrics.observe if otlp is None else told((metrics.observe, otlp.observe)),
+            on_rows=told([listener.observe for listener in (metrics, otlp) if listener is not None], watch),
         )
         stack.callback(ledger.close)
         midnight_s = clock.now_s() // 86_400 * 86_400
@@ -153,6 +170,7 @@ async def open_state(config: Config, clock: Clock, randomness: Randomness, stack
         compressed=CompressCounts(),
         drift=Drift(),
         provider_reads=ProviderReads(),
+        watch=watch,
     )
     stack.callback(held.close_capture)
     return held
@@ -169,11 +187,14 @@ def open_otlp(config: Config, clock: Clock, randomness: Randomness) -> Otlp | No
     return Otlp(config.otlp, Sdk(config.otlp, randomness), target, clock)
 
 
-def told(listeners: Sequence[Callable[[list[Row]], None]]) -> Callable[[list[Row]], None]:
+def told(
+    listeners: Sequence[Callable[[list[Row]], None]], watch: Watching | None = None
+) -> Callable[[list[Row]], None]:
     """One listener of the ledger that stands for several, in that order."""
+    every = [*listeners, *([] if watch is None else [watch.on_rows])]
 
     def tell(rows: list[Row]) -> None:
-        for listener in listeners:
+        for listener in every:
             listener(rows)
 
     return tell

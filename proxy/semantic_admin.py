@@ -247,6 +247,8 @@ async def rate(services: Services, asked: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(exchange_id, str) or rating not in ("good", "bad"):
         raise ClientFault('feedback must look like {"id": "far-...", "rating": "good" or "bad"}', param="rating")
     entry_key = services.semantic.rate(exchange_id, wrong=rating == "bad")
+    if services.state.watch is not None:
+        services.state.watch.rated(exchange_id, wrong=rating == "bad")
     purged = 0
     if entry_key is not None and rating == "bad":
         keys = await services.state.store.purge(Selector(key=entry_key))
