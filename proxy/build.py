@@ -120,7 +120,9 @@ async def build(config: Config, held: State, stack: AsyncExitStack, old: Service
         served_cases=held.served_cases,
         lately=held.lately,
         watch=held.watch,
+        nearest=held.implicit.nearest,
     )
+    held.implicit.on, held.implicit.detector.within_s = config.feedback.implicit, config.feedback.reask_within_s
     # The price table takes a tenth of a second to load: not while a request waits for it.
     held.tasks.spawn(asyncio.to_thread(rates.rates, "gpt-4o-mini", held.clock.now_s()), "load prices")
     account = Account(

@@ -26,6 +26,7 @@ from farthing.proxy.compress_counts import CompressCounts
 from farthing.proxy.compress_state import RECODED, SQUEEZED
 from farthing.proxy.config import Config, Semantic
 from farthing.proxy.config_compress import Compress
+from farthing.proxy.implicit_rows import ImplicitRows, Nearest
 from farthing.proxy.judge import Verdicts
 from farthing.proxy.keys import KeyRing
 from farthing.proxy.lately import Lately
@@ -34,6 +35,7 @@ from farthing.proxy.ledger import Ledger
 from farthing.proxy.metrics import Metrics
 from farthing.proxy.otlp import Otlp, require
 from farthing.proxy.otlp_names import target_of
+from farthing.proxy.outcomes import FILE, Outcomes
 from farthing.proxy.provider_reads import ProviderReads
 from farthing.proxy.refused import Refused
 from farthing.proxy.reuse_state import REUSE
@@ -47,9 +49,9 @@ from farthing.proxy.watching import Watching
 if TYPE_CHECKING:
     from farthing.cache.store_redis import RedisStore
 
-__all__ = ["State", "open_state", "open_store"]
+log = structlog.get_logger("farthing")
 
-log = structlog.get_logger("farthing.incidents")
+__all__ = ["State", "open_state", "open_store"]
 
 
 def logged(kind: str, what: str, why: str, evidence: dict[str, Any]) -> None:
@@ -89,6 +91,8 @@ class State:
     compressed: CompressCounts
     drift: Drift
     provider_reads: ProviderReads
+    outcomes: Outcomes
+    implicit: ImplicitRows
     watch: Watching | None = None
     note: Callable[[str, str, str, dict[str, Any]], None] = logged
     decisions: Decisions | None = None
@@ -112,10 +116,15 @@ async def open_state(config: Config, clock: Clock, randomness: Randomness, stack
     otlp = open_otlp(config, clock, randomness)
     if otlp is not None:
         stack.push_async_callback(asyncio.to_thread, otlp.close)  # after the ledger, whose last rows it takes
+    outcomes = Outcomes(config.state_dir / FILE, config.ledger.keep_days)
+    stack.callback(outcomes.close)
+    implicit = ImplicitRows(outcomes, Nearest(), clock)
+    listeners = [metrics.observe, implicit.observe, *([] if otlp is None else [otlp.observe])]
     watch = None
     if config.ledger.enabled:
         watch = Watching(config.state_dir / "watch.json", config.watch, clock, config.semantic.model)
         stack.callback(watch.close)  # after the ledger, whose last rows it takes
+        listeners.append(watch.on_rows)
     total, audited, judged, shadowed = DayTotal(), DayTotal(), DayTotal(), DayTotal()
     ledger = None
     if config.ledger.enabled:
@@ -125,7 +134,7 @@ async def open_state(config: Config, clock: Clock, randomness: Randomness, stack
             buffer_rows=config.ledger.buffer_rows,
             jsonl=config.ledger.jsonl,
             keep_days=config.ledger.keep_days,
-            on_rows=told([listener.observe for listener in (metrics, otlp) if listener is not None], watch),
+            on_rows=told(listeners),
         )
         stack.callback(ledger.close)
         midnight_s = clock.now_s() // 86_400 * 86_400
@@ -170,6 +179,8 @@ async def open_state(config: Config, clock: Clock, randomness: Randomness, stack
         compressed=CompressCounts(),
         drift=Drift(),
         provider_reads=ProviderReads(),
+        outcomes=outcomes,
+        implicit=implicit,
         watch=watch,
     )
     stack.callback(held.close_capture)
@@ -187,15 +198,15 @@ def open_otlp(config: Config, clock: Clock, randomness: Randomness) -> Otlp | No
     return Otlp(config.otlp, Sdk(config.otlp, randomness), target, clock)
 
 
-def told(
-    listeners: Sequence[Callable[[list[Row]], None]], watch: Watching | None = None
-) -> Callable[[list[Row]], None]:
-    """One listener of the ledger that stands for several, in that order."""
-    every = [*listeners, *([] if watch is None else [watch.on_rows])]
+def told(listeners: Sequence[Callable[[list[Row]], None]]) -> Callable[[list[Row]], None]:
+    """One listener of the ledger that stands for several, in that order. One that fails costs the others nothing."""
 
     def tell(rows: list[Row]) -> None:
-        for listener in every:
-            listener(rows)
+        for listener in listeners:
+            try:
+                listener(rows)
+            except Exception:
+                log.exception("ledger_listener_failed")
 
     return tell
 

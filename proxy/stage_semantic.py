@@ -40,6 +40,7 @@ from farthing.proxy.audit import Auditor
 from farthing.proxy.clock import Clock, Randomness
 from farthing.proxy.exchange import GO_ON, CacheStatus, Call, Endpoint, Exchange, LocalReply, Quiet
 from farthing.proxy.exchange import Verdict as StageVerdict
+from farthing.proxy.implicit_rows import Nearest
 from farthing.proxy.lately import Lately, Sighting
 from farthing.proxy.second_stage import Said, SecondStage
 from farthing.proxy.text import normalise
@@ -95,6 +96,7 @@ class SemanticStage(Quiet):
     semantic_until_s: Callable[[Entry], float] = lambda entry: entry.expires_s
     served_cases: OrderedDict[str, Case] = field(default_factory=OrderedDict)
     lately: Lately = field(default_factory=Lately)
+    nearest: Nearest = field(default_factory=Nearest)
     name: str = field(default="semantic", init=False)
     hard: bool = field(default=False, init=False)
 
@@ -176,6 +178,10 @@ class SemanticStage(Quiet):
         """What audits have cost today, in dollars."""
         return 0.0 if self.auditor is None else self.auditor.errands.spent.read(self.clock.now_s()) * 1e-12
 
+    def remembers(self, exchange_id: str) -> bool:
+        """Whether that hit can still be rated here."""
+        return exchange_id in self.served_cases
+
     def rate(self, exchange_id: str, *, wrong: bool) -> str | None:
         """Somebody's word on a served hit: its entry's key, None where that hit is not known (any more)."""
         case = self.served_cases.pop(exchange_id, None)
@@ -236,6 +242,7 @@ class SemanticStage(Quiet):
         verdict = self.reuse.decide(route, candidate, self.randomness.uniform(), may_audit=may_audit)
         sighting = Sighting(ex.id, self.clock.now_s(), route, place.text, ex.key, candidate, verdict)
         self.lately.found(sighting)
+        self.nearest.note(ex.id, entry.key)
         ex.case, ex.p_wrong = Case(route, candidate, verdict, entry, sighting), verdict.wrong
         judged = "" if said.probability is None else f", judged {said.probability:.2f}"
         ex.decide(self.name, verdict.action.value, f"score {score:.3f}{judged}; {verdict.reason}")
