@@ -37,7 +37,7 @@ __all__ = ["Kind", "Moved", "Reference", "Shares", "height", "limit_of"]
 _ODDS = (1.2, 1.6, 3.0, 8.0)
 # The chance that some limit of a series lies below its true share, before any tolerance.
 _RISK = 1e-3
-_RECENT = 500.0  # observations that the present is made of, about
+_RECENT = 250.0  # observations that the present is made of, about
 _MOST_WEIGHT = 1e9
 _CALM = 1_000  # observations without a new alarm, before one may be over
 _LEAST_SHARE = 0.02  # of the reference, on both sides of an edge that is bet on
@@ -54,7 +54,7 @@ class Kind:
 class Reference:
     """When a series knows enough: so many observations, over so long."""
 
-    observations: int = 1_000
+    observations: int = 2_000
     span_s: float = 86_400.0
 
 
@@ -127,7 +127,7 @@ class Shares:
 
     @property
     def now(self) -> list[float]:
-        """The present: counts that fade, some 500 in all once so many have come."""
+        """The present: counts that fade, some 250 in all once so many have come."""
         return [count / self._weight for count in self._now]
 
     def add(self, place: int, at_s: float, budget: float, patience: float) -> Moved | None:

@@ -3,7 +3,8 @@ Pure.
 
 Rules of this file:
 1. The vectors that groups are made of wait in memory only, and are let go when the groups stand.
-2. What is kept are means of several vectors each; a group of fewer than `_LEAST` is none.
+2. What is kept are means of several vectors each; a group of fewer than `_LEAST` different ones is none, so that a text
+   that comes again and again leaves no vector of its own.
 3. The same vectors in the same order give the same groups: nothing is drawn.
 
 Sources: Dhillon & Modha, Concept decompositions for large sparse text data using clustering (Machine Learning 42,
@@ -22,7 +23,8 @@ __all__ = ["Topics", "group"]
 
 _ROUNDS = 12
 _LEAST = 5
-_FAR_SHARE = 0.02  # of the vectors that groups were made of, that are near none of them
+_ENOUGH = 20  # different vectors, before there are groups
+_FAR_SHARE = 0.1  # of the vectors that groups were made of, that are near none of them
 
 
 def group(vectors: NDArray[np.float64], most: int) -> NDArray[np.float64]:
@@ -54,7 +56,8 @@ class Topics:
 
     def __init__(self, most: int, wanted: int) -> None:
         self._most, self._wanted = most, max(wanted, _LEAST)
-        self._waiting: list[NDArray[np.float32]] = []
+        self._waiting: dict[bytes, NDArray[np.float32]] = {}
+        self._seen = 0
         self._centres: NDArray[np.float64] | None = None
         self._far = -1.0
 
@@ -65,20 +68,22 @@ class Topics:
 
     @property
     def waiting(self) -> int:
-        """Vectors that groups are still to be made of."""
-        return len(self._waiting)
+        """Vectors that have come while groups are still to be made."""
+        return 0 if self.ready else self._seen
 
     def place(self, vector: NDArray[np.float32]) -> int | None:
         """The nearest group's number; `most` where all are far; None while they are still being found."""
         import numpy as np
 
         if self._centres is None:
-            self._waiting.append(vector)
-            if len(self._waiting) >= self._wanted:
-                vectors = np.stack(self._waiting).astype(np.float64)
+            self._seen += 1
+            if len(self._waiting) < self._wanted:
+                self._waiting[vector.tobytes()] = vector
+            if self._seen >= self._wanted and len(self._waiting) >= _ENOUGH:
+                vectors = np.stack(list(self._waiting.values())).astype(np.float64)
                 self._centres = group(vectors, self._most)
                 self._far = float(np.quantile((vectors @ self._centres.T).max(axis=1), _FAR_SHARE))
-                self._waiting = []
+                self._waiting = {}
             return None
         near = self._centres @ vector
         at = int(near.argmax())
@@ -97,4 +102,4 @@ class Topics:
         centres = np.array(dumped["centres"], dtype=np.float64)
         if centres.ndim != 2 or not 0 < len(centres) <= self._most or not np.isfinite(centres).all():
             raise ValueError("centres are damaged")
-        self._centres, self._far, self._waiting = centres, float(dumped["far"]), []
+        self._centres, self._far, self._waiting = centres, float(dumped["far"]), {}

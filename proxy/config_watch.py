@@ -16,7 +16,7 @@ class Watch(Section):
 
     enabled: bool = True
     per_s: float = Field(10.0, gt=0, le=1000, description="requests that are looked at in a second, at most")
-    reference_requests: int = Field(1_000, ge=50, le=1_000_000, description="that a series learns what is normal from")
+    reference_requests: int = Field(2_000, ge=50, le=1_000_000, description="that a series learns what is normal from")
     reference_days: float = Field(1.0, ge=0, le=90, description="that this takes at least: a week sees Sundays too")
     alarms_per_year: float = Field(1.0, gt=0, le=1000, description="false ones to be expected, of all series together")
     tolerance: float = Field(1.25, ge=1, le=10, description="what the odds of anything may grow to; beyond it is drift")
