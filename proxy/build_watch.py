@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -40,16 +39,10 @@ def tell_when_taken_back(held: State, policies: dict[str, Policy]) -> None:
     """Note it where a route of one of these optimisers goes back to observing by itself."""
     for optimiser, policy in policies.items():
         if isinstance(policy, Verified):
-            policy.on_taken_back = partial(_taken_back, held.note, optimiser)
+            policy.on_taken_back = partial(_taken_back, held, optimiser)
 
 
-def _taken_back(
-    note: Callable[[str, str, str, dict[str, Any]], None],
-    optimiser: str,
-    route: RouteKey,
-    why: str,
-    evidence: dict[str, Any],
-) -> None:
+def _taken_back(held: State, optimiser: str, route: RouteKey, why: str, evidence: dict[str, Any]) -> None:
     tenant, _, step = route.tenant.partition("#")
     where = {"tenant": tenant[:_TENANT_DIGITS], "route": route.name} | ({"step": step} if step else {})
-    note("observe", f"{optimiser} went back to observing", why, where | evidence)
+    held.note("observe", f"{optimiser} went back to observing", why, where | evidence)

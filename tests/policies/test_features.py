@@ -79,7 +79,11 @@ def chat(text: str | None, finish: str = "stop", **more: Any) -> bytes:
         (chat("It was the best of", "length"), True, {"cut"}),
         (chat('{"a": 1}'), True, set()),
         (chat('Here you are: {"a": 1}'), True, {"broken_json"}),
-        (b'data: {"choices":[{"index":0,"delta":{"content":"Hi"},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n', False, set()),
+        (
+            b'data: {"choices":[{"index":0,"delta":{"content":"Hi"},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n',
+            False,
+            set(),
+        ),
     ],
 )
 def test_what_an_answer_is_like(body: bytes, wants_json: bool, what: set[str]) -> None:
