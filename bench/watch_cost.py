@@ -1,8 +1,8 @@
 """What watching for drift costs: `python -m bench.watch_cost`. Processor time of one thread, medians over rounds.
 
-Three parts. What the event loop pays for each request: the question whether its texts are wanted. What the ledger's thread
-pays for each row. What the watch's own thread pays for each request that it looks at, with slices, once all references
-are complete; this many a second it looks at `watch.per_s` at most.
+Three parts. What the event loop pays for each request: the question whether its texts are wanted. What the ledger's
+thread pays for each row. What the watch's own thread pays for each request that it looks at, with slices, once all
+references are complete; of these there are `watch.per_s` a second at most.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -42,6 +43,7 @@ log = structlog.get_logger("farthing.watch")
 
 _EVERY_S = 0.25
 _SAVE_EVERY_S = 60.0
+_FIGURES_EVERY_S = 5.0
 _MOST_WAITING = 64
 _MOST_QUEUED = 1_000
 _LONGEST_BYTES = 2**18
@@ -100,7 +102,8 @@ class Watching:
         self._texts, self._rows, self._vectors = (_Bucket(settings.per_s, settings.per_s) for _ in range(3))
         self._said: dict[str, _Said] = {}
         self._queue: deque[Callable[[], None]] = deque(maxlen=_MOST_QUEUED)
-        self._saved_s = self._filled_tick = float("-inf")
+        self._figures: dict[str, float] = {}
+        self._saved_s = self._filled_tick = self._figured_tick = float("-inf")
         self._closing = False
         self._wake = threading.Event()
         self._round = threading.Condition()
@@ -210,16 +213,8 @@ class Watching:
             }
 
     def gauges(self) -> dict[str, float]:
-        """For /metrics: of all traffic, by series; and how many alarms there were and are."""
-        with self._lock:
-            told, board = self._board.told(), self._board
-            found: dict[str, float] = {"drift_alarms": board.alarms, "drift_standing": board.standing}
-        for one in told:
-            name = one["series"]
-            found[f"drift_evidence_ratio:{name}"] = max(found.get(f"drift_evidence_ratio:{name}", 0.0), one["evidence"])
-            if one["slice"] == ALL and one.get("psi") is not None:
-                found[f"drift_psi:{name}"] = one["psi"]
-        return found
+        """For /metrics: of all traffic, by series; and how many alarms there were and are. As of some seconds ago."""
+        return self._figures
 
     def rebase(self, series: str = "", slice_name: str = "") -> int:
         """What is now is normal: learn references anew; how many series do."""
@@ -243,7 +238,7 @@ class Watching:
                 self._wake.wait(_EVERY_S)
                 asked = self._asked
             self._wake.clear()
-            self._fill()
+            tick_s = self._fill()
             for _ in range(len(self._queue)):
                 work = self._queue.popleft()
                 try:
@@ -251,6 +246,11 @@ class Watching:
                         work()
                 except Exception as error:  # noqa: BLE001 - the thread must live, whatever a text holds
                     log.error("watching failed on an observation", fault=type(error).__name__)
+                time.sleep(0)  # whoever answers requests gets Python's lock between any two of them
+            if asked != self._done or tick_s - self._figured_tick >= _FIGURES_EVERY_S:
+                self._figured_tick = tick_s
+                with self._lock:
+                    self._figures = _figures(self._board)
             if ending or self._clock.now_s() - self._saved_s >= _SAVE_EVERY_S:
                 self._save()
             with self._round:
@@ -259,12 +259,13 @@ class Watching:
             if ending:
                 return
 
-    def _fill(self) -> None:
+    def _fill(self) -> float:
         tick_s = self._clock.tick_s()
         elapsed_s = min(1.0, max(0.0, tick_s - self._filled_tick))
         self._filled_tick = tick_s
         for bucket in (self._texts, self._rows, self._vectors):
             bucket.fill(elapsed_s)
+        return tick_s
 
     def _count(self, row: Row) -> None:
         if row.endpoint in ERRANDS or row.endpoint == Endpoint.OTHER:
@@ -333,6 +334,16 @@ class Watching:
                 self.path.replace(aside)
             except OSError:
                 return
+
+
+def _figures(board: Board) -> dict[str, float]:
+    found: dict[str, float] = {"drift_alarms": board.alarms, "drift_standing": board.standing}
+    for one in board.told():
+        name = f"drift_evidence_ratio:{one['series']}"
+        found[name] = max(found.get(name, 0.0), one["evidence"])
+        if one["slice"] == ALL and one.get("psi") is not None:
+            found[f"drift_psi:{one['series']}"] = one["psi"]
+    return found
 
 
 def _slices(row: Row) -> Iterator[str]:
