@@ -177,10 +177,6 @@ class Shares:
         bins = sum(1 for one, other in zip(self.reference, now, strict=True) if one or other)
         return psi(self.reference, now), noise(self.n, n, bins)
 
-    def rebase(self) -> None:
-        """Learn the reference anew: what is now is normal."""
-        self.__init__(self.bins, self.kind, self.wanted, self.tolerance)  # type: ignore[misc]
-
     def dump(self) -> dict[str, Any]:
         """As JSON values: counts, and how far the evidence is."""
         return {
@@ -196,26 +192,23 @@ class Shares:
         }
 
     def load(self, dumped: dict[str, Any], budget: float) -> None:
-        """Take over what `dump` gave. Raises ValueError, KeyError, TypeError where it doesn't fit; nothing is changed.
+        """Take over what `dump` gave, into a new series. Raises ValueError, KeyError, TypeError where it doesn't fit.
 
         `budget`: where the budget stands now. What went by meanwhile is nobody's.
         """
         reference, now = [int(count) for count in dumped["reference"]], [float(count) for count in dumped["now"]]
         if not len(reference) == len(now) == self.bins or min(*reference, *now) < 0:
             raise ValueError("counts of other bins")
-        moved = None if dumped["moved"] is None else Moved(*dumped["moved"])
-        fresh = Shares(self.bins, self.kind, self.wanted, self.tolerance)
-        fresh.reference, fresh._now = reference, now
-        fresh.began_s = _optional(dumped["began_s"])
-        if dumped["complete_s"] is not None:
-            fresh._fit(float(dumped["complete_s"]), budget)
-            assert fresh._levels is not None
-            levels = dumped["levels"]
-            if len(levels) == fresh._levels.size and all(0 <= level < math.inf for level in levels):
-                fresh._levels[:] = _array(levels).reshape(fresh._levels.shape)
-            fresh.moved, fresh.since_s = moved, _optional(dumped["since_s"])
-            fresh.seen, fresh.calm = int(dumped["seen"]), int(dumped["calm"])
-        self.__dict__.update(fresh.__dict__)
+        self.reference, self._now, self.began_s = reference, now, _optional(dumped["began_s"])
+        if dumped["complete_s"] is None:
+            return
+        self._fit(float(dumped["complete_s"]), budget)
+        assert self._levels is not None
+        levels = _array(dumped["levels"])
+        if levels.size == self._levels.size and (levels >= 0).all():  # else they were of other limits
+            self._levels[:] = levels.reshape(self._levels.shape)
+        self.moved = None if dumped["moved"] is None else Moved(*dumped["moved"])
+        self.since_s, self.seen, self.calm = _optional(dumped["since_s"]), int(dumped["seen"]), int(dumped["calm"])
 
     # -- inside
 
@@ -295,7 +288,7 @@ def _sets(bins: int, kind: str) -> Iterator[tuple[int, int]]:
 def _array(values: Sequence[float]) -> NDArray[np.float64]:
     import numpy as np
 
-    return np.array(values, dtype=np.float64)
+    return np.asarray(values, dtype=np.float64).ravel()
 
 
 def _optional(value: Any) -> float | None:

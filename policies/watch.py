@@ -126,18 +126,13 @@ class Board:
     def rebase(self, series: str = "", slice_name: str = "") -> int:
         """Learn references anew, of all series or of one, in all slices or in one; how many."""
         series = "topic" if series == DISTANCE else series  # both rest on the same groups
-        chosen = [
-            one
-            for (name, where), one in self._series.items()
-            if (not series or series == name) and (not slice_name or slice_name == where)
-        ]
-        for one in chosen:
-            self._active -= one.ready
-            one.rebase()
+        chosen = [key for key in self._series if series in ("", key[0]) and slice_name in ("", key[1])]
+        for key in chosen:
+            self._active -= self._series[key].ready
+            self._series[key] = self._new(key[0])
         if series in ("", "topic") and slice_name in ("", ALL):
             self._active -= self._distance.ready
             self._topics, self._distance = self._new_topics()
-            self._series.pop(("topic", ALL), None)  # its groups will be others; if it was ready it was rebased above
         return len(chosen)
 
     def told(self) -> list[dict[str, Any]]:
@@ -213,9 +208,12 @@ class Board:
         key = series, where
         found = self._series.get(key)
         if found is None:
-            about = SERIES[series]
-            found = self._series[key] = Shares(about.bins, about.kind, self.rules.reference, self.rules.tolerance)
+            found = self._series[key] = self._new(series)
         return found
+
+    def _new(self, series: str) -> Shares:
+        about = SERIES[series]
+        return Shares(about.bins, about.kind, self.rules.reference, self.rules.tolerance)
 
     def _distance_told(self) -> dict[str, Any]:
         one = self._distance

@@ -47,6 +47,7 @@ _FIGURES_EVERY_S = 5.0
 _MOST_WAITING = 64
 _MOST_QUEUED = 1_000
 _LONGEST_BYTES = 2**18
+_PATIENCE_S = 10.0
 _CONFIDENCES = 10_000
 _HITS = frozenset({"hit-exact", "hit-semantic", "joined"})
 _READ = frozenset({Endpoint.CHAT, Endpoint.COMPLETIONS, Endpoint.RESPONSES, Endpoint.MESSAGES})
@@ -58,6 +59,7 @@ CALIBRATIONS = ("near-duplicate score", "token probability")
 class _Said:
     payload: dict[str, Any]
     answer: bytes | None
+    tick_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -131,7 +133,7 @@ class Watching:
         answer = answer_of(ex)
         if ex.payload is not None and self._texts.take():
             short = answer is not None and len(answer) <= _LONGEST_BYTES and ex.status == 200
-            self._said[ex.id] = _Said(ex.payload, answer if short else None)
+            self._said[ex.id] = _Said(ex.payload, answer if short else None, self._clock.tick_s())
 
     def wants_vector(self) -> bool:
         """Whether an embedding is welcome; one that is wanted is paid for."""
@@ -265,6 +267,9 @@ class Watching:
         self._filled_tick = tick_s
         for bucket in (self._texts, self._rows, self._vectors):
             bucket.fill(elapsed_s)
+        # Of a request whose row never came: nothing must keep the places taken.
+        for id in [id for id, said in list(self._said.items()) if tick_s - said.tick_s > _PATIENCE_S]:
+            self._said.pop(id, None)
         return tick_s
 
     def _count(self, row: Row) -> None:
