@@ -273,4 +273,4 @@ def _bins(series: str, one: Shares) -> Iterator[dict[str, Any]]:
     for at, (count, fading) in enumerate(zip(one.reference, now, strict=True)):
         if count or fading:
             label = about.labels[at] if about.labels else f"from {about.edge(at)}"
-            yield {"label": label, "was": count / before, "now": fading / after}
+            yield {"label": label, "was": count / before, "now": fading / after if one.ready else None}
