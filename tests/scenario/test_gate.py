@@ -86,7 +86,7 @@ async def test_a_good_policy_ships_and_a_bad_one_is_blocked(place: Path) -> None
         for name in (GOOD, BAD):
             (place / f"{name}.toml").write_text(policy(up, name))
         sampled = await run(
-            "eval", "sample", "suite.jsonl", "--trace", "trace.jsonl", "--size", "140", "--json", cwd=place
+            "eval", "sample", "suite.jsonl", "--trace", "trace.jsonl", "--size", "120", "--json", cwd=place
         )
         good = await run(
             "gate",
@@ -106,7 +106,7 @@ async def test_a_good_policy_ships_and_a_bad_one_is_blocked(place: Path) -> None
         again = await run("eval", "compare", "bad.json", "--json", cwd=place)
 
     assert sampled[0] == 0, sampled[2]
-    assert json.loads(sampled[1])["files"][0]["traffic"] == 140
+    assert json.loads(sampled[1])["files"][0]["traffic"] == 120
     assert good[0] == 0, good[1] + good[2]
     told = json.loads(good[1])
     assert told["verdict"] == "ship" and {one["verdict"] for one in told["rules"]} == {"ship"}
