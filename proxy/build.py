@@ -42,12 +42,15 @@ from farthing.proxy.otlp_names import target_of
 from farthing.proxy.pipeline import Pipeline
 from farthing.proxy.pool import Pool
 from farthing.proxy.pool_open import Probes
+from farthing.proxy.prices import RateCard
+from farthing.proxy.prompt_marking import Marker
 from farthing.proxy.rate_cards import card_of
 from farthing.proxy.repeat import Repeats
 from farthing.proxy.retrieving import RetrievingStage
 from farthing.proxy.routing import Routing
 from farthing.proxy.server import Relay
 from farthing.proxy.stage_compress import CompressStage
+from farthing.proxy.stage_prompt_cache import PromptCacheStage
 from farthing.proxy.stage_route import RouteStage, RoutingStage
 from farthing.proxy.stage_semantic import SemanticStage
 from farthing.proxy.stages import AdmitStage, AssignStage, ParseStage
@@ -248,6 +251,7 @@ def lay_out(
         semantic,
         compress,
         route,
+        PromptCacheStage(open_marker(config, held, account.rates)),
         SpendStage(
             None if limit is None else int(limit * 10**12),
             held.total,
@@ -260,4 +264,18 @@ def lay_out(
         Pipeline(front, back, flight, held.tasks, clock),
         admit,
         (CompressStage(config.compress.tidy), route, ways.routed(carrier, routing, lambda own: own) or carrier),
+    )
+
+
+def open_marker(config: Config, held: State, rates: RateCard) -> Marker | None:
+    """Who cares for the providers' prompt caches; None where that is off."""
+    if config.prompt_cache.mode == "off":
+        return None
+    return Marker(
+        config.prompt_cache,
+        held.prompts,
+        rates,
+        held.clock,
+        declared=config.compress.provider_cache,
+        default_name=config.upstream.name,
     )

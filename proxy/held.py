@@ -32,6 +32,7 @@ from farthing.proxy.ledger import Ledger
 from farthing.proxy.metrics import Metrics
 from farthing.proxy.otlp import Otlp, require
 from farthing.proxy.otlp_names import target_of
+from farthing.proxy.prompt_memory import PromptMemory
 from farthing.proxy.provider_reads import ProviderReads
 from farthing.proxy.refused import Refused
 from farthing.proxy.reuse_state import REUSE
@@ -78,6 +79,7 @@ class State:
     compressed: CompressCounts
     drift: Drift
     provider_reads: ProviderReads
+    prompts: PromptMemory
     decisions: Decisions | None = None
     removed: Removed | None = None
     capture: Capture | None = None
@@ -153,6 +155,7 @@ async def open_state(config: Config, clock: Clock, randomness: Randomness, stack
         compressed=CompressCounts(),
         drift=Drift(),
         provider_reads=ProviderReads(),
+        prompts=PromptMemory.of(config.prompt_cache.most_prefixes),
     )
     stack.callback(held.close_capture)
     return held
