@@ -62,8 +62,8 @@ class Place(NamedTuple):
 
 
 class Marking(NamedTuple):
-    """`marks`: the places' numbers and the lives' of those that are ours. `gain_tokens`: what they are expected to save,
-    in tokens at the ordinary price, against the client's own marks alone; `warm_tokens`: what is read now."""
+    """`marks`: the places' numbers and the lives' of those that are ours. `gain_tokens`: what they are expected to
+    save, in tokens at the ordinary price, against the client's own marks alone."""
 
     marks: tuple[tuple[int, int], ...] = ()
     gain_tokens: float = 0.0
@@ -108,9 +108,10 @@ def _best(places: Sequence[Place], terms: Terms, room: int) -> _Way:
     ways: dict[tuple[int, int, int], _Way] = {(-1, 0, 0): _Way(0.0)}
     must = -1  # the client's last mark so far: no way may pass it over
     for number, place in enumerate(places):
-        lives = range(len(terms.lives)) if place.own is None else (place.own,)
+        lives = reversed(range(len(terms.lives))) if place.own is None else iter((place.own,))  # of equals the shortest
         if place.own is None and place.tokens < terms.minimum_tokens:
             continue
+        lives = tuple(lives)
         for (last, life_before, used), way in list(ways.items()):
             if last < must or (place.own is None and used == room):
                 continue

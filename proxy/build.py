@@ -43,7 +43,7 @@ from farthing.proxy.pipeline import Pipeline
 from farthing.proxy.pool import Pool
 from farthing.proxy.pool_open import Probes
 from farthing.proxy.prices import RateCard
-from farthing.proxy.prompt_marking import Marker
+from farthing.proxy.prompt_marking import Marker, provider_of
 from farthing.proxy.rate_cards import card_of
 from farthing.proxy.repeat import Repeats
 from farthing.proxy.retrieving import RetrievingStage
@@ -278,4 +278,11 @@ def open_marker(config: Config, held: State, rates: RateCard) -> Marker | None:
         held.clock,
         declared=config.compress.provider_cache,
         default_name=config.upstream.name,
+        dear_writes=any(
+            provider_of(one, declared) == "anthropic"
+            for one, declared in (
+                (config.upstream, config.compress.provider_cache),
+                *((other, "auto") for other in config.upstreams),
+            )
+        ),
     )

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from hashlib import blake2b
 from typing import Any
 from urllib.parse import urlsplit
@@ -92,7 +93,10 @@ class Marked:
 
 
 class Marker:
-    """Cares for the prompt caches behind all upstreams. `declared`: whose is behind `default_name`, by the operator."""
+    """Cares for the prompt caches behind all upstreams. `declared`: whose is behind `default_name`, by the operator.
+
+    `dear_writes`: whether an upstream's writes cost more only where a mark asks for them; `writes`: for how long marks
+    of ours may ask there ('': never), for budgets to reckon with."""
 
     def __init__(
         self,
@@ -103,10 +107,12 @@ class Marker:
         *,
         declared: str = "auto",
         default_name: str = "default",
+        dear_writes: bool = False,
     ) -> None:
         self.settings, self.memory = settings, memory
         self._rates, self._clock = rates, clock
         self._declared, self._default = declared, default_name
+        self.writes = "" if not (dear_writes and self.serves) else "1h" if settings.one_hour else "5m"
 
     @property
     def serves(self) -> bool:
@@ -130,13 +136,13 @@ class Marker:
         if self.memory.refuses(who, now_s):
             return None
         scope = (*who, "" if upstream.keys else ex.credential)
-        work = _read, endpoint, payload, body, cache.mark or "prompt_cache_breakpoint", scope
+        read = partial(_read, endpoint, payload, body, cache.mark or "prompt_cache_breakpoint", scope)
         large = len(body) > OFF_LOOP_BYTES
-        payload, spots, others = await asyncio.to_thread(*work) if large else _read(*work[1:])
+        asked, spots, others = await asyncio.to_thread(read) if large else read()
         if not spots.spots:
             return None
         marked = Marked(endpoint, model, body, body, spots, cache, self.serves)
-        self._decide(marked, payload, others, scope, self._rates.at(upstream.name).rates(model, now_s), now_s)
+        self._decide(marked, asked, others, scope, self._rates.at(upstream.name).rates(model, now_s), now_s)
         if self.serves and (marked.chosen or marked.key or marked.explicit):
             marked.body = await asyncio.to_thread(_written, marked) if large else _written(marked)
         return marked
