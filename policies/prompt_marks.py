@@ -107,11 +107,11 @@ def _best(places: Sequence[Place], terms: Terms, room: int) -> _Way:
     """Of all allowed choices that keep the client's marks. `ways[(last place, life, marks of ours)]`."""
     ways: dict[tuple[int, int, int], _Way] = {(-1, 0, 0): _Way(0.0)}
     must = -1  # the client's last mark so far: no way may pass it over
+    all_lives = tuple(reversed(range(len(terms.lives))))  # of equals the shortest one
     for number, place in enumerate(places):
-        lives = reversed(range(len(terms.lives))) if place.own is None else iter((place.own,))  # of equals the shortest
         if place.own is None and place.tokens < terms.minimum_tokens:
             continue
-        lives = tuple(lives)
+        lives = all_lives if place.own is None else (place.own,)
         for (last, life_before, used), way in list(ways.items()):
             if last < must or (place.own is None and used == room):
                 continue

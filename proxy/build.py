@@ -21,6 +21,7 @@ from farthing.proxy.account import Account, AccountStage
 from farthing.proxy.audit import Auditor
 from farthing.proxy.budgets import Spending
 from farthing.proxy.build_compress import open_beyond
+from farthing.proxy.build_prompt_cache import on_their_keys, open_marker, open_warmer
 from farthing.proxy.build_routes import Opened, Ways, open_routing, open_upstream
 from farthing.proxy.build_semantic import (
     a_hits_worth_usd,
@@ -42,8 +43,6 @@ from farthing.proxy.otlp_names import target_of
 from farthing.proxy.pipeline import Pipeline
 from farthing.proxy.pool import Pool
 from farthing.proxy.pool_open import Probes
-from farthing.proxy.prices import RateCard
-from farthing.proxy.prompt_marking import Marker, provider_of
 from farthing.proxy.rate_cards import card_of
 from farthing.proxy.repeat import Repeats
 from farthing.proxy.retrieving import RetrievingStage
@@ -90,9 +89,10 @@ class Services:
 
 async def build(config: Config, held: State, stack: AsyncExitStack, old: Services | None = None) -> Services:
     """What answers requests under `config`; connections and models of `old` are used on where they still fit."""
-    pool, probes = open_upstream(config.upstream, held, stack, None if old is None else old.default)
+    first, *more = on_their_keys(config)
+    pool, probes = open_upstream(first, held, stack, None if old is None else old.default)
     before = {} if old is None else old.others
-    others = {one.name: open_upstream(one, held, stack, before.get(one.name)) for one in config.upstreams}
+    others = {one.name: open_upstream(one, held, stack, before.get(one.name)) for one in more}
     thread = old.thread if old is not None and same_thread(old.config, config) else None
     if config.semantic.mode == "off" or config.cache.mode == "off":
         thread = None
@@ -146,7 +146,10 @@ async def build(config: Config, held: State, stack: AsyncExitStack, old: Service
     tenants = Tenants(held.secret, config.auth, await open_ring(config, held, stack))
     routing = open_routing(config, held, rates, tenants, None if old is None else old.routing)
     ways = Ways(config, held, pool, others)
-    pipeline, admit, on_the_way = lay_out(config, held, semantic, compress, ways, account, tenants, routing)
+    prompt_cache = PromptCacheStage(open_marker(config, held, rates))
+    pipeline, admit, on_the_way = lay_out(
+        config, held, semantic, compress, ways, account, tenants, routing, prompt_cache
+    )
     audits = Errands(
         "audit",
         on_the_way,
@@ -160,6 +163,7 @@ async def build(config: Config, held: State, stack: AsyncExitStack, old: Service
         spent=held.audited,
     )
     semantic.auditor = Auditor(audits)
+    prompt_cache.warmer = open_warmer(config, held, rates, audits, stack)
     if thread is not None:
         loaded = ("", None) if old is None else (old.config.semantic.second_stage, old.semantic.second)
         semantic.second = open_second(config, held, audits, stack, loaded)
@@ -216,6 +220,7 @@ def lay_out(
     account: Account,
     tenants: Tenants,
     routing: Routing | None,
+    prompt_cache: PromptCacheStage,
 ) -> tuple[Pipeline, AdmitStage, tuple[Stage, ...]]:
     """The stages, in the order of pipeline.FRONT and pipeline.BACK."""
     cache, clock, randomness = config.cache, held.clock, held.randomness
@@ -251,7 +256,7 @@ def lay_out(
         semantic,
         compress,
         route,
-        PromptCacheStage(open_marker(config, held, account.rates)),
+        prompt_cache,
         SpendStage(
             None if limit is None else int(limit * 10**12),
             held.total,
@@ -264,25 +269,4 @@ def lay_out(
         Pipeline(front, back, flight, held.tasks, clock),
         admit,
         (CompressStage(config.compress.tidy), route, ways.routed(carrier, routing, lambda own: own) or carrier),
-    )
-
-
-def open_marker(config: Config, held: State, rates: RateCard) -> Marker | None:
-    """Who cares for the providers' prompt caches; None where that is off."""
-    if config.prompt_cache.mode == "off":
-        return None
-    return Marker(
-        config.prompt_cache,
-        held.prompts,
-        rates,
-        held.clock,
-        declared=config.compress.provider_cache,
-        default_name=config.upstream.name,
-        dear_writes=any(
-            provider_of(one, declared) == "anthropic"
-            for one, declared in (
-                (config.upstream, config.compress.provider_cache),
-                *((other, "auto") for other in config.upstreams),
-            )
-        ),
     )

@@ -72,6 +72,7 @@ class State:
     audited: DayTotal
     judged: DayTotal
     shadowed: DayTotal
+    warmed: DayTotal
     verdicts: Verdicts
     served_cases: OrderedDict[str, Case]
     places: Places
@@ -101,7 +102,7 @@ async def open_state(config: Config, clock: Clock, randomness: Randomness, stack
     otlp = open_otlp(config, clock, randomness)
     if otlp is not None:
         stack.push_async_callback(asyncio.to_thread, otlp.close)  # after the ledger, whose last rows it takes
-    total, audited, judged, shadowed = DayTotal(), DayTotal(), DayTotal(), DayTotal()
+    total, audited, judged, shadowed, warmed = (DayTotal() for _ in range(5))
     ledger = None
     if config.ledger.enabled:
         ledger = Ledger(
@@ -117,7 +118,8 @@ async def open_state(config: Config, clock: Clock, randomness: Randomness, stack
         audited.add(ledger.spent_since(midnight_s, overhead_of="audit"), clock.now_s())
         judged.add(ledger.spent_since(midnight_s, overhead_of="judge"), clock.now_s())
         shadowed.add(ledger.spent_since(midnight_s, overhead_of="shadow"), clock.now_s())
-        errands = audited.spent_pico + judged.spent_pico + shadowed.spent_pico
+        warmed.add(ledger.spent_since(midnight_s, overhead_of="warm"), clock.now_s())
+        errands = audited.spent_pico + judged.spent_pico + shadowed.spent_pico + warmed.spent_pico
         total.add(ledger.spent_since(midnight_s) + errands, clock.now_s())
     store = await open_store(config, clock)
     stack.push_async_callback(store.close)
@@ -148,6 +150,7 @@ async def open_state(config: Config, clock: Clock, randomness: Randomness, stack
         audited=audited,
         judged=judged,
         shadowed=shadowed,
+        warmed=warmed,
         verdicts=Verdicts(),
         served_cases=OrderedDict(),
         places=Places(Templates()),

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from farthing.proxy.account import dollars
 from farthing.proxy.exchange import GO_ON, Endpoint, Exchange, Quiet, Verdict
 from farthing.proxy.prompt_marking import Marked, Marker
+from farthing.proxy.prompt_warm import Warmer
 
 __all__ = ["PromptCacheStage"]
 
@@ -19,9 +20,10 @@ _UNDERSTOOD = (Endpoint.CHAT, Endpoint.MESSAGES)
 
 @dataclass(slots=True)
 class PromptCacheStage(Quiet):
-    """`marker`: None where this is off."""
+    """`marker`: None where this is off; `warmer`: where prefixes aren't kept warm."""
 
     marker: Marker | None
+    warmer: Warmer | None = None
     name: str = field(default="prompt_cache", init=False)
     hard: bool = field(default=False, init=False)
 
@@ -47,6 +49,8 @@ class PromptCacheStage(Quiet):
             self._count(marked)
         if 200 <= ex.call.status < 300:
             self.marker.learn(marked, ex.call.usage)
+            if self.warmer is not None:
+                self.warmer.after(ex, marked)
 
     def _count(self, marked: Marked) -> None:
         assert self.marker is not None

@@ -158,9 +158,13 @@ class MarkedCache:
 
 def _blocks(body: Any) -> list[tuple[str, Any]]:
     """Text and mark of each block, in the prompt's order."""
-    found: list[tuple[str, Any]] = []
-    for tool in body.get("tools") or []:
-        found.append((json.dumps({k: v for k, v in tool.items() if k != "cache_control"}), tool.get("cache_control")))
+    found: list[tuple[str, Any]] = [
+        (
+            json.dumps({name: value for name, value in tool.items() if name != "cache_control"}),
+            tool.get("cache_control"),
+        )
+        for tool in body.get("tools") or []
+    ]
     turns = ([{"role": "system", "content": body["system"]}] if body.get("system") else []) + body["messages"]
     for turn in turns:
         content = turn["content"]
