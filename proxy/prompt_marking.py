@@ -32,6 +32,7 @@ from farthing.proxy.exchange import Endpoint, Exchange
 from farthing.proxy.prices import RateCard, Rates
 from farthing.proxy.prompt_memory import WINDOWS_S, Group, PromptMemory
 from farthing.proxy.prompt_spots import Spot, Spots, inserted, own_marks, spots_of
+from farthing.proxy.prompt_tools import in_first_order
 from farthing.proxy.usage import Usage, UsageSource
 
 __all__ = ["Marked", "Marker", "provider_of", "without_marks"]
@@ -80,6 +81,7 @@ class Marked:
     reading: tuple[Spot, int] | None = None
     refused: bool = False
     own: int = 0
+    reordered: bool = False
 
     @property
     def changed(self) -> bool:
@@ -89,7 +91,7 @@ class Marked:
     @property
     def remarked(self) -> bool:
         """Whether what the provider caches is other than without us."""
-        return self.changed and (bool(self.chosen) or self.explicit)
+        return self.changed and (bool(self.chosen) or self.explicit or self.reordered)
 
 
 class Marker:
@@ -136,12 +138,17 @@ class Marker:
         if self.memory.refuses(who, now_s):
             return None
         scope = (*who, "" if upstream.keys else ex.credential)
-        read = partial(_read, endpoint, payload, body, cache.mark or "prompt_cache_breakpoint", scope)
+        ordered = body
+        if self.settings.stable_tools and self.serves:
+            payload = loads(body) if payload is None else payload
+            ordered = in_first_order(body, payload, scope, self.memory.tool_orders)
+            payload = payload if ordered is body else None
+        read = partial(_read, endpoint, payload, ordered, cache.mark or "prompt_cache_breakpoint", scope)
         large = len(body) > OFF_LOOP_BYTES
         asked, spots, others = await asyncio.to_thread(read) if large else read()
         if not spots.spots:
             return None
-        marked = Marked(endpoint, model, body, body, spots, cache, self.serves)
+        marked = Marked(endpoint, model, body, ordered, spots, cache, self.serves, reordered=ordered is not body)
         self._decide(marked, asked, others, scope, self._rates.at(upstream.name).rates(model, now_s), now_s)
         if self.serves and (marked.chosen or marked.key or marked.explicit):
             marked.body = await asyncio.to_thread(_written, marked) if large else _written(marked)
@@ -294,7 +301,7 @@ def _written(marked: Marked) -> bytes:
     if marked.explicit:
         members.append(("prompt_cache_options", b'{"mode":"explicit"}'))
     return inserted(
-        marked.plain,
+        marked.body,
         [(spot, _mark(marked.cache.mark, life)) for spot, life in marked.chosen],
         marked.cache.mark,
         members,
@@ -377,4 +384,6 @@ def _digest(value: Any) -> str:
 
 def without_marks(marked: Marked) -> Marked:
     """The same request, sent as it came."""
-    return replace(marked, body=marked.plain, chosen=(), key="", explicit=False, gain_pico=0, refused=True)
+    return replace(
+        marked, body=marked.plain, chosen=(), key="", explicit=False, gain_pico=0, refused=True, reordered=False
+    )

@@ -72,6 +72,8 @@ def said(marked: Marked) -> tuple[str, str] | None:
         parts.append("nothing to be written")
     if marked.key:
         parts.append("a key")
+    if marked.reordered:
+        parts.append("tools in their first order")
     if not parts:
         return None
     what = " and ".join(parts)

@@ -189,3 +189,141 @@ async def test_one_off_prompts_are_not_written_where_writing_is_charged(up: Mark
     assert last.written == 0
     assert sum(row["cost_usd"] for row in rows) == up.billed_pico(PRICES["models"][GPT])
     assert rows[-1]["saved_prompt_cache_usd"] > 0
+
+
+async def test_each_leg_gets_marks_of_its_own(up: MarkedCache, tmp_path: Path) -> None:
+    """The first variant's upstream is of no provider that is known: it sees no foreign field, the second one marks."""
+    other = {"name": "claude", "url": up.url, "style": "anthropic", "api_key": "sk-other"}
+    settings: dict[str, Any] = {
+        "upstreams": [other],
+        "variants": [{"name": "big", "model": CLAUDE, "upstream": "claude"}, {"name": "small", "model": "m"}],
+        "routes": [{"name": "r", "strategy": "fallback", "variants": ["small", "big"]}],
+        "prices": {"models": PRICES["models"] | {"m": {"input_usd_per_mtok": 1, "output_usd_per_mtok": 1}}},
+    }
+    up.fails_models = ("m",)
+    async with serving(up, tmp_path, upstream__style="any", **settings) as proxy:
+        for number in range(6):
+            up.clock.advance(10)
+            said = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": f"question {number}"}]
+            answer = await proxy.post({"model": "m", "messages": said})
+            assert answer.status_code == 200
+        rows = await proxy.rows(6)
+    plain, marked = up.calls[-2:]
+    assert (plain.status, marks_in(plain.body)) == (500, 0)
+    assert "prompt_cache_key" not in plain.body
+    assert (marked.status, marks_in(marked.body)) == (200, 1)
+    assert marked.read > 1024
+    assert any(one[:2] == ["prompt_cache", "marked"] for one in json.loads(rows[-1]["decisions"]))
+    for row in rows:
+        saved = sum(row[f"saved_{name}_usd"] for name in ("exact", "semantic", "compress", "route", "prompt_cache"))
+        assert row["baseline_usd"] - row["cost_usd"] == saved
+    assert rows[-1]["saved_prompt_cache_usd"] > 0
+
+
+async def test_a_hit_saves_what_would_have_been_paid_without_marks(up: MarkedCache, tmp_path: Path) -> None:
+    async with serving(up, tmp_path, cache__mode="exact") as proxy:
+        for number in range(4):
+            up.clock.advance(10)
+            await ask(proxy, number)
+        await ask(proxy, 3)
+        rows = await proxy.rows(5)
+    assert rows[-1]["cache"] == "hit-exact"
+    assert rows[-1]["saved_exact_usd"] == up.calls[-1].plain_pico(PRICES["models"][CLAUDE])
+
+
+async def test_a_failing_marker_fails_no_request(
+    up: MarkedCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fails(*_: Any) -> None:
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(Marker, "look", fails)
+    async with serving(up, tmp_path) as proxy:
+        await ask(proxy, 0)
+        [row] = await proxy.rows(1)
+    assert row["status"] == 200
+    assert ["prompt_cache", "error", "RuntimeError"] in json.loads(row["decisions"])
+
+
+async def test_a_hot_prefix_is_kept_warm_and_paid_for(up: MarkedCache, tmp_path: Path) -> None:
+    """Requests that come every six minutes never find what five minutes keep, unless it is read once between."""
+    settings: dict[str, Any] = {"prompt_cache__keep_warm": True, "prompt_cache__one_hour": False}
+    async with serving(up, tmp_path, **settings) as proxy:
+        warmer = stage_of(proxy).warmer
+        assert warmer is not None
+        for number in range(12):
+            for _ in range(3):  # quick ones, so that marks pay at all
+                up.clock.advance(10)
+                await ask(proxy, number)
+            for _ in range(12):
+                up.clock.advance(30)
+                await warmer.tick()
+        rows = await proxy.rows()
+    warm = [row for row in rows if row["endpoint"] == "warm"]
+    asked = [row for row in rows if row["endpoint"] != "warm"]
+    assert 1 <= len(warm) <= 12
+    assert all(row["overhead_usd"] > 0 and row["cost_usd"] in (0, None) for row in warm)
+    assert up.calls[-3].read > 1024  # the first one after the pause, six minutes later
+    billed = up.billed_pico(PRICES["models"][CLAUDE])
+    assert sum(row["cost_usd"] for row in asked) + sum(row["overhead_usd"] for row in warm) == billed
+
+
+async def test_a_conversation_stays_on_its_key(up: MarkedCache, tmp_path: Path) -> None:
+    keys = ["sk-a", "sk-b", "sk-c"]
+    async with serving(up, tmp_path, upstream__api_keys=keys) as proxy:
+        for number in range(9):
+            up.clock.advance(10)
+            await ask(proxy, number)
+    assert len({call.key for call in up.calls}) == 1
+    up.calls.clear()
+    async with serving(up, tmp_path, upstream__api_keys=keys, prompt_cache__mode="observe") as proxy:
+        for number in range(30):
+            up.clock.advance(10)
+            await ask(proxy, number)
+    assert len({call.key for call in up.calls}) == 3
+
+
+async def test_tools_come_in_one_order_where_that_is_asked_for(up: MarkedCache, tmp_path: Path) -> None:
+    tools: Any = [{"name": name, "input_schema": {"type": "object"}, "description": "word " * 600} for name in "abc"]
+    async with serving(up, tmp_path, prompt_cache__stable_tools=True) as proxy:
+        for number in range(8):
+            up.clock.advance(10)
+            await ask(proxy, number, tools=tools[number % 3 :] + tools[: number % 3])
+        rows = await proxy.rows(8)
+    assert [tool["name"] for tool in up.calls[-1].body["tools"]] == ["a", "b", "c"]
+    assert up.calls[-1].read > 1024
+    assert rows[-1]["saved_prompt_cache_usd"] > 0
+
+
+async def test_budgets_reserve_for_writes(up: MarkedCache, tmp_path: Path) -> None:
+    """A body of 7.5 kB is reserved as 5,300 tokens: $0.021 written for an hour, $0.011 at the ordinary price."""
+    budgets = [{"name": "small", "usd": 0.015, "per": "day"}]
+    statuses = {}
+    for mode in ("observe", "serve"):
+        async with serving(up, tmp_path / mode, budgets=budgets, prompt_cache__mode=mode) as proxy:
+            body = {"model": CLAUDE, "max_tokens": 1, "system": SYSTEM, "messages": [{"role": "user", "content": "?"}]}
+            statuses[mode] = (await proxy.post(body, "/v1/messages")).status_code
+    assert statuses == {"observe": 200, "serve": 402}
+
+
+async def test_a_key_spreads_conversations_once_reads_are_lost(up: MarkedCache, tmp_path: Path) -> None:
+    """An automatic cache that has nothing of what it should have gets a key; that key names no text."""
+    prices = {"models": {"gpt-5": {"input_usd_per_mtok": 1, "cached_usd_per_mtok": 0.1, "output_usd_per_mtok": 8}}}
+    up.forgets = True
+    async with serving(up, tmp_path, upstream__style="openai", upstream__provider="openai", prices=prices) as proxy:
+        for number in range(40):
+            up.clock.advance(1)
+            said = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": f"question {number}"}]
+            assert (await proxy.post({"model": "gpt-5", "messages": said})).status_code == 200
+            if number == 4:
+                up.forgets = False
+    keys = [call.body.get("prompt_cache_key") for call in up.calls]
+    assert keys[0] is None
+    assert keys[-1].startswith("farthing-")
+    assert "clerk" not in keys[-1]
+    assert all("prompt_cache_options" not in call.body for call in up.calls)
+
+
+def stage_of(proxy: Proxied) -> PromptCacheStage:
+    [stage] = [one for one, _, _ in proxy.services.pipeline._back_ways if isinstance(one, PromptCacheStage)]
+    return stage
