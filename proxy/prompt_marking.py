@@ -39,7 +39,7 @@ __all__ = ["Marked", "Marker", "provider_of", "without_marks"]
 
 _MOST_PLACES = 6
 _LEAST_CHARS_PER_TOKEN = 2
-_LOST_SHARE = 0.05  # of promised reads: fewer are no reason for a key
+_LOST_SHARE = 0.1  # of promised reads: fewer are no reason for a key
 _READ_WELL = 0.8
 _HOURS = {"1h": 3600.0}
 _HOSTS = {"api.openai.com": "openai", "api.anthropic.com": "anthropic"}
@@ -265,6 +265,8 @@ class Marker:
             spot, tokens = marked.reading
             well = usage.cached >= _READ_WELL * (tokens - marked.cache.step_tokens)
             memory.returns.read(spot.key, well=well)
+            if well:  # whatever is read is kept on
+                memory.returns.warm(spot.key, now_s + marked.cache.ttl_s)
             memory.counts["prompt_cache_reads", "read" if well else "lost"] += 1
             if marked.group is not None:
                 marked.group.note(tokens, usage.cached)
@@ -384,6 +386,5 @@ def _digest(value: Any) -> str:
 
 def without_marks(marked: Marked) -> Marked:
     """The same request, sent as it came."""
-    return replace(
-        marked, body=marked.plain, chosen=(), key="", explicit=False, gain_pico=0, refused=True, reordered=False
-    )
+    plain = replace(marked, body=marked.plain, chosen=(), key="", explicit=False, reordered=False)
+    return replace(plain, cached=(), reading=None, group=None, gain_pico=0, refused=True)

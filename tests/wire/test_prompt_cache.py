@@ -11,6 +11,8 @@ import anthropic
 import openai
 import pytest
 
+from farthing.proxy.prompt_marking import Marker
+from farthing.proxy.stage_prompt_cache import PromptCacheStage
 from tests.fakes.marked_cache import CLAUDE, GPT, MarkedCache, Turn, marked_cache
 from tests.fakes.proxying import Proxied, proxied
 
@@ -45,7 +47,7 @@ async def up() -> AsyncIterator[MarkedCache]:
 
 def serving(up: MarkedCache, tmp_path: Path, **settings: Any) -> Any:
     base: dict[str, Any] = {"upstream__style": "anthropic", "prompt_cache__mode": "serve", "prices": PRICES}
-    return proxied(up.url, tmp_path, clock=up.clock, cache__mode="off", **(base | settings))
+    return proxied(up.url, tmp_path, clock=up.clock, **(base | {"cache__mode": "off"} | settings))
 
 
 async def ask(proxy: Proxied, number: int, **more: Any) -> anthropic.types.Message:
@@ -197,7 +199,7 @@ async def test_each_leg_gets_marks_of_its_own(up: MarkedCache, tmp_path: Path) -
     settings: dict[str, Any] = {
         "upstreams": [other],
         "variants": [{"name": "big", "model": CLAUDE, "upstream": "claude"}, {"name": "small", "model": "m"}],
-        "routes": [{"name": "r", "strategy": "fallback", "variants": ["small", "big"]}],
+        "routes": [{"name": "r", "variants": ["small"], "fallbacks": ["big"]}],
         "prices": {"models": PRICES["models"] | {"m": {"input_usd_per_mtok": 1, "output_usd_per_mtok": 1}}},
     }
     up.fails_models = ("m",)
@@ -315,7 +317,7 @@ async def test_a_key_spreads_conversations_once_reads_are_lost(up: MarkedCache, 
             up.clock.advance(1)
             said = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": f"question {number}"}]
             assert (await proxy.post({"model": "gpt-5", "messages": said})).status_code == 200
-            if number == 4:
+            if number == 3:
                 up.forgets = False
     keys = [call.body.get("prompt_cache_key") for call in up.calls]
     assert keys[0] is None
