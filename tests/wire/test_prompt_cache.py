@@ -198,17 +198,22 @@ async def test_each_leg_gets_marks_of_its_own(up: MarkedCache, tmp_path: Path) -
     other = {"name": "claude", "url": up.url, "style": "anthropic", "api_key": "sk-other"}
     settings: dict[str, Any] = {
         "upstreams": [other],
-        "variants": [{"name": "big", "model": CLAUDE, "upstream": "claude"}, {"name": "small", "model": "m"}],
-        "routes": [{"name": "r", "variants": ["small"], "fallbacks": ["big"]}],
-        "prices": {"models": PRICES["models"] | {"m": {"input_usd_per_mtok": 1, "output_usd_per_mtok": 1}}},
+        "variants": [{"name": "big", "model": CLAUDE, "upstream": "claude"}, {"name": "small", "model": "mini"}],
+        "routes": [
+            {"name": "r", "mode": "serve", "model": "m", "variants": ["small"], "fallbacks": ["big"], "on": ["5xx"]}
+        ],
+        "prices": {
+            "models": PRICES["models"]
+            | {name: {"input_usd_per_mtok": 1, "output_usd_per_mtok": 1} for name in ("m", "mini")}
+        },
     }
-    up.fails_models = ("m",)
+    up.fails_models = ("mini",)
     async with serving(up, tmp_path, upstream__style="any", **settings) as proxy:
         for number in range(6):
             up.clock.advance(10)
             said = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": f"question {number}"}]
             answer = await proxy.post({"model": "m", "messages": said})
-            assert answer.status_code == 200
+            assert answer.status_code == 200, answer.text
         rows = await proxy.rows(6)
     plain, marked = up.calls[-2:]
     assert (plain.status, marks_in(plain.body)) == (500, 0)
@@ -254,9 +259,9 @@ async def test_a_hot_prefix_is_kept_warm_and_paid_for(up: MarkedCache, tmp_path:
         warmer = stage_of(proxy).warmer
         assert warmer is not None
         for number in range(12):
-            for _ in range(3):  # quick ones, so that marks pay at all
+            for quick in range(3):  # so that marks pay at all
                 up.clock.advance(10)
-                await ask(proxy, number)
+                await ask(proxy, 10 * number + quick)
             for _ in range(12):
                 up.clock.advance(30)
                 await warmer.tick()
