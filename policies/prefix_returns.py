@@ -1,9 +1,10 @@
 """How soon and how often a prompt's prefix comes again, and whether the provider then had it. No clock, no IO.
 
 A *return* of a prefix is the next request that begins with it. What is asked of it is the chance that this happens
-within each of some windows. Of a prefix that has been seen, its own returns tell; of a new one, those of its kind: a
-head (tools and system prompt) or a conversation's end at some depth. Both are counts, with a cautious guess beforehand
-that weighs as much as four of them.
+within each of some windows. Of a prefix that has been seen, its own returns tell; of a new one, those of its kinds,
+from a general one (a conversation's end at some depth) to a special one (the same, behind one system prompt). All are
+counts; what is believed of the more general weighs as much as four of them, and the most general begins with a cautious
+guess.
 
 Rules of this file:
 1. An arrival of a prefix tells about the one before it. A kind is counted when the window has passed, whether or not
@@ -18,13 +19,16 @@ from collections import OrderedDict, deque
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
-__all__ = ["FIRST_GUESS", "Returns", "Seen"]
+__all__ = ["FIRST_GUESS", "Kinds", "Returns", "Seen"]
+
+Kinds = tuple[Hashable, ...]
+"""What a prefix is one of, the most general first."""
 
 FIRST_GUESS = 0.2
 """The chance that is believed of what nothing is known of: just too little for a write at 1.25 times the price."""
 _WEIGHT = 4.0
 _MOST_COUNTED = 64
-_MOST_KINDS = 1_024
+_MOST_KINDS = 4_096
 _KEPT_WEIGHT = 2.0
 
 
@@ -57,7 +61,7 @@ class Seen:
 class _Arrival:
     """One that its kind will be told of. `gap_s`: until the next; infinite while there is none."""
 
-    kind: Hashable
+    kinds: Kinds
     at_s: float
     gap_s: float = float("inf")
 
@@ -79,13 +83,13 @@ class Returns:
         """What is known of a prefix."""
         return self._seen.get(key)
 
-    def arrive(self, keys: Sequence[int], kinds: Sequence[Hashable], at_s: float) -> None:
-        """A request with these prefixes comes. `kinds`: of each; None: its kind isn't to learn of this one.
+    def arrive(self, keys: Sequence[int], kinds: Sequence[Kinds], at_s: float) -> None:
+        """A request with these prefixes comes. `kinds`: of each; none: nothing is to be learnt of this one.
 
         Cost: about a microsecond a prefix.
         """
         self._pass(at_s)
-        for key, kind in zip(keys, kinds, strict=True):
+        for key, those in zip(keys, kinds, strict=True):
             seen = self._seen.get(key)
             if seen is None:
                 seen = self._seen[key] = Seen([0] * len(self.windows_s))
@@ -100,21 +104,22 @@ class Returns:
                     arrival.gap_s = gap_s
             seen.waiting = []
             seen.last_s = at_s
-            if kind is not None:
-                arrival = _Arrival(kind, at_s)
+            if those:
+                arrival = _Arrival(those, at_s)
                 seen.waiting = [arrival]
                 for due in self._due:
                     due.append(arrival)
                     if len(due) > self._most:
                         due.popleft()  # too many at once: this one tells its kind nothing
 
-    def chances(self, key: int, kind: Hashable) -> tuple[float, ...]:
+    def chances(self, key: int, kinds: Kinds) -> tuple[float, ...]:
         """That the prefix returns within each window, and the provider still has it then."""
-        groups, seen = self._kinds.get(kind), self._seen.get(key)
+        known = [groups for kind in kinds if (groups := self._kinds.get(kind)) is not None]
+        seen = self._seen.get(key)
         found = []
         for number in range(len(self.windows_s)):
             chance = FIRST_GUESS
-            if groups is not None:
+            for groups in known:
                 group = groups[number]
                 chance = (group.hits[number] + _WEIGHT * chance) / (group.trials + _WEIGHT)
             if seen is not None and seen.trials:
@@ -147,12 +152,15 @@ class Returns:
         for number, (due, window_s) in enumerate(zip(self._due, self.windows_s, strict=True)):
             while due and due[0].at_s + window_s < now_s:
                 arrival = due.popleft()
-                groups = self._kinds.get(arrival.kind)
-                if groups is None:
-                    groups = self._kinds[arrival.kind] = [Seen([0] * len(self.windows_s)) for _ in self.windows_s]
-                    if len(self._kinds) > _MOST_KINDS:
-                        self._kinds.popitem(last=False)
-                groups[number].count(arrival.gap_s, self.windows_s)
+                for kind in arrival.kinds:
+                    groups = self._kinds.get(kind)
+                    if groups is None:
+                        groups = self._kinds[kind] = [Seen([0] * len(self.windows_s)) for _ in self.windows_s]
+                        if len(self._kinds) > _MOST_KINDS:
+                            self._kinds.popitem(last=False)
+                    else:
+                        self._kinds.move_to_end(kind)
+                    groups[number].count(arrival.gap_s, self.windows_s)
 
 
 def share_kept(seen: Seen) -> float:

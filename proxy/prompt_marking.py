@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 import orjson
 
 from farthing.compress.provider_cache import Kind, ProviderCache, provider_cache
+from farthing.policies.prefix_returns import Kinds
 from farthing.policies.prompt_marks import Life, Marking, Place, Terms, as_left, mark
 from farthing.proxy.adapting import OFF_LOOP_BYTES
 from farthing.proxy.clock import Clock
@@ -160,8 +161,8 @@ class Marker:
         self, marked: Marked, payload: dict[str, Any], others: int, scope: Hashable, rates: Rates | None, now_s: float
     ) -> None:
         spots, cache, memory = marked.spots, marked.cache, self.memory
-        kinds = [_kind(scope, spot) for spot in spots.spots]
-        learns: list[Hashable] = [None] * len(kinds)
+        kinds = [_kinds(scope, spots.head, spot) for spot in spots.spots]
+        learns: list[Kinds] = [()] * len(kinds)
         learns[-1] = kinds[-1]
         for number, spot in enumerate(spots.spots):
             if spot.turn == 0:
@@ -197,7 +198,7 @@ class Marker:
         return list(marked.chosen) if self.serves else []
 
     def _places(
-        self, marked: Marked, terms: Terms | None, kinds: Sequence[Hashable], now_s: float
+        self, marked: Marked, terms: Terms | None, kinds: Sequence[Kinds], now_s: float
     ) -> list[tuple[Spot, Place]]:
         """The spots worth looking at: the head, where prompts part, what is warm, the end; the client's marks."""
         returns, found = self.memory.returns, []
@@ -344,9 +345,10 @@ def _worth_a_look(found: list[tuple[Spot, Place]]) -> list[tuple[Spot, Place]]:
     return [one for one in some if id(one) in kept]
 
 
-def _kind(scope: Hashable, spot: Spot) -> Hashable:
-    """What new prefixes like this one are taken for."""
-    return (scope, min(spot.turn.bit_length(), 6))
+def _kinds(scope: Hashable, head: int, spot: Spot) -> Kinds:
+    """What new prefixes like this one are taken for: heads are alike; turns are of one depth, and behind one head."""
+    depth = min(spot.turn.bit_length(), 6)
+    return ((scope, depth), (scope, depth, head)) if depth else ((scope, depth),)
 
 
 def _own_life(said: Any) -> str:

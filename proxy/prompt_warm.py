@@ -87,7 +87,7 @@ class Warmer:
         rates = self.rates.at(upstream).rates(marked.model, self.errands.clock.now_s())
         if rates is None or not (fresh := rates.fresh.at(tokens)):
             return -1.0
-        chances = self.memory.returns.chances(spot.key, None)
+        chances = self.memory.returns.chances(spot.key, ())
         read, write = rates.cached.at(tokens) / fresh, rates.cache_write.at(tokens) / fresh
         return gain_of_keeping(tokens, chances[_ONCE], chances[_TWICE], float(read), float(write))
 

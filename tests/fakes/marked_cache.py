@@ -1,7 +1,4 @@
-"""An upstream that caches prompts by marks: Anthropic's messages, and chats by GPT-5.6's rules. Words are its tokens.
-
-It shares no code with farthing: its prefixes are the texts themselves.
-"""
+"""An upstream that caches prompts by marks: Anthropic's messages, and chats by GPT-5.6's rules."""
 
 from __future__ import annotations
 
@@ -14,12 +11,12 @@ from typing import Any
 
 from aiohttp import web
 
+from bench.marked_provider import Bill, MarkedProvider, TooManyMarks
 from farthing.proxy.clock import FakeClock
 
 __all__ = ["CLAUDE", "GPT", "Marked", "MarkedCache", "Turn", "marked_cache"]
 
 CLAUDE, GPT = "claude-sonnet-5", "gpt-5.6"
-LEAST, LOOK_BACK = 1024, 20
 Turn = dict[str, Any]
 
 
@@ -35,6 +32,10 @@ class Marked:
     written_1h: int = 0
     output: int = 2
     key: str = ""
+
+    def billed(self, bill: Bill) -> None:
+        """What the provider says."""
+        self.fresh, self.read, self.written, self.written_1h = bill.fresh, bill.read, bill.written, bill.written_1h
 
     def pico(self, prices: Any) -> int:
         """As billed."""
@@ -55,12 +56,12 @@ class Marked:
 
 @dataclass
 class MarkedCache:
-    """The server's state. `held`: until when each prefix is kept."""
+    """The server's state."""
 
     clock: FakeClock
     url: str = ""
     calls: list[Marked] = field(default_factory=list)
-    held: dict[str, float] = field(default_factory=dict)
+    provider: MarkedProvider = field(default_factory=MarkedProvider)
     refuses_marks: bool = False
     forgets: bool = False
     fails_models: tuple[str, ...] = ()
@@ -74,14 +75,15 @@ class MarkedCache:
         body = await request.json()
         call = Marked(body, key=request.headers.get("x-api-key", ""))
         self.calls.append(call)
-        blocks = _blocks(body)
-        marks = [number for number, (_, mark) in enumerate(blocks) if mark]
-        if len(marks) > 4 or (marks and self.refuses_marks):
+        marks = json.dumps(body).count('"cache_control"')
+        try:
+            if marks and self.refuses_marks:
+                raise TooManyMarks
+            call.billed(self.provider.messages(body, self.clock.now_s()))
+        except TooManyMarks:
             call.status = 400
-            return web.json_response(
-                {"type": "error", "error": {"type": "invalid_request_error", "message": "marks"}}, status=400
-            )
-        self.bill(call, blocks, marks, LOOK_BACK)
+            error = {"type": "invalid_request_error", "message": "marks"}
+            return web.json_response({"type": "error", "error": error}, status=400)
         usage = {
             "input_tokens": call.fresh,
             "cache_read_input_tokens": call.read,
@@ -112,17 +114,12 @@ class MarkedCache:
         body = await request.json()
         call = Marked(body)
         self.calls.append(call)
-        blocks = _blocks(body)
-        marks = [number for number, (_, mark) in enumerate(blocks) if mark]
         if body["model"] in self.fails_models:
             call.status = 500
             return web.json_response({"error": {"message": "no"}}, status=500)
         if self.forgets:
-            self.held.clear()
-        if (body.get("prompt_cache_options") or {}).get("mode") != "explicit":
-            self.bill(call, blocks, list(range(len(blocks))), len(blocks))
-        else:
-            self.bill(call, blocks, marks, 1)
+            self.provider.held.clear()
+        call.billed(self.provider.chat(body, self.clock.now_s()))
         details = {"cached_tokens": call.read, "cache_write_tokens": call.written}
         given = call.fresh + call.read + call.written
         usage = {
@@ -134,52 +131,6 @@ class MarkedCache:
         choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "Fine, thanks."}}
         head = {"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": body["model"]}
         return web.json_response(head | {"choices": [choice], "usage": usage})
-
-    def bill(self, call: Marked, blocks: list[tuple[str, Any]], marks: list[int], back: int) -> None:
-        """Read the longest prefix that a mark finds, write up to the last mark."""
-        now_s = self.clock.now_s()
-        prefixes, words, text = [], [], ""
-        for said, _ in blocks:
-            text += said + "\0"
-            prefixes.append(text)
-            words.append(len(text.replace("\0", " ").split()))
-        found = -1
-        for at in marks:
-            for number in range(at, max(-1, at - back), -1):
-                if self.held.get(prefixes[number], 0.0) > now_s:
-                    found = max(found, number)
-                    break
-        read = words[found] if found >= 0 else 0
-        if found >= 0:
-            self.held[prefixes[found]] = max(self.held[prefixes[found]], now_s + 300)
-        for at in marks:
-            if words[at] >= LEAST:
-                life_s = 3600 if isinstance(blocks[at][1], dict) and blocks[at][1].get("ttl") == "1h" else 300
-                self.held[prefixes[at]] = now_s + life_s
-        last = max((words[at] for at in marks if words[at] >= LEAST), default=0)
-        call.read = read if read >= LEAST else 0
-        hour = marks and isinstance(blocks[marks[-1]][1], dict) and blocks[marks[-1]][1].get("ttl") == "1h"
-        written = max(0, last - call.read)
-        call.written, call.written_1h = (0, written) if hour else (written, 0)
-        call.fresh = words[-1] - call.read - written
-
-
-def _blocks(body: Any) -> list[tuple[str, Any]]:
-    """Text and mark of each block, in the prompt's order."""
-    found: list[tuple[str, Any]] = [
-        (
-            json.dumps({name: value for name, value in tool.items() if name != "cache_control"}),
-            tool.get("cache_control"),
-        )
-        for tool in body.get("tools") or []
-    ]
-    turns = ([{"role": "system", "content": body["system"]}] if body.get("system") else []) + body["messages"]
-    for turn in turns:
-        content = turn["content"]
-        for block in [{"type": "text", "text": content}] if isinstance(content, str) else content:
-            mark = block.get("cache_control") or block.get("prompt_cache_breakpoint")
-            found.append((f"{turn['role']} {block['text']}", mark))
-    return found
 
 
 @asynccontextmanager

@@ -119,42 +119,42 @@ def test_no_other_choice_saves_more(places: list[Place]) -> None:
 
 def test_a_prefix_that_returns_is_known_at_once_and_a_kind_when_the_time_has_passed() -> None:
     returns = Returns((300.0, 3600.0))
-    assert returns.chances(1, "head") == (FIRST_GUESS, FIRST_GUESS)
+    assert returns.chances(1, ("head",)) == (FIRST_GUESS, FIRST_GUESS)
     for number in range(10):
-        returns.arrive([1], ["head"], number * 100.0)
-    assert all(chance > 0.7 for chance in returns.chances(1, "head"))
-    assert returns.chances(2, "head")[1] == FIRST_GUESS  # no hour has passed yet
-    assert returns.chances(2, "head")[0] > FIRST_GUESS
+        returns.arrive([1], [("head",)], number * 100.0)
+    assert all(chance > 0.7 for chance in returns.chances(1, ("head",)))
+    assert returns.chances(2, ("head",))[1] == FIRST_GUESS  # no hour has passed yet
+    assert returns.chances(2, ("head",))[0] > FIRST_GUESS
 
 
 def test_what_never_returns_teaches_its_kind_too() -> None:
     returns = Returns((300.0, 3600.0))
     for number in range(40):
-        returns.arrive([number], ["turn"], number * 100.0)
-    assert returns.chances(-1, "turn")[0] < 0.05
-    assert returns.chances(-1, "turn")[1] < FIRST_GUESS
+        returns.arrive([number], [("turn",)], number * 100.0)
+    assert returns.chances(-1, ("turn",))[0] < 0.05
+    assert returns.chances(-1, ("turn",))[1] < FIRST_GUESS
 
 
 def test_slow_returns_are_told_from_quick_ones() -> None:
     returns = Returns((300.0, 3600.0))
     for number in range(12):
-        returns.arrive([1], [None], number * 900.0)
-    short, hour = returns.chances(1, "head")
+        returns.arrive([1], [()], number * 900.0)
+    short, hour = returns.chances(1, ("head",))
     assert short < 0.1 < 0.7 < hour
 
 
 def test_reads_that_were_promised_and_did_not_come_lower_the_chance() -> None:
     returns = Returns((300.0,))
     for number in range(12):
-        returns.arrive([1], [None], number * 10.0)
-    before = returns.chances(1, "head")[0]
+        returns.arrive([1], [()], number * 10.0)
+    before = returns.chances(1, ("head",))[0]
     returns.warm(1, 1e9)
     for _ in range(8):
         returns.read(1, well=False)
     seen = returns.get(1)
     assert seen is not None
     assert seen.warm_s == 0
-    assert returns.chances(1, "head")[0] == pytest.approx(before * 0.2)
+    assert returns.chances(1, ("head",))[0] == pytest.approx(before * 0.2)
 
 
 @given(st.lists(st.tuples(st.integers(0, 300), st.floats(0, 1e4)), max_size=300))
@@ -162,8 +162,8 @@ def test_memory_is_bounded_and_chances_are_chances(arrivals: list[tuple[int, flo
     returns, now_s = Returns((300.0, 3600.0), most=20), 0.0
     for key, later_s in arrivals:
         now_s += later_s
-        returns.arrive([key], ["kind"], now_s)
-        short, hour = returns.chances(key, "kind")
+        returns.arrive([key], [("kind",)], now_s)
+        short, hour = returns.chances(key, ("kind",))
         assert 0 <= short <= 1
         assert 0 <= hour <= 1
     assert len(returns) <= 20
