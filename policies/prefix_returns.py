@@ -127,6 +127,10 @@ class Returns:
             found.append(chance * (1.0 if seen is None else share_kept(seen)))
         return tuple(found)
 
+    def trials(self, kinds: Kinds, window: int) -> int:
+        """How many arrivals of the best known of these kinds the chance within that window stands on."""
+        return max((groups[window].trials for kind in kinds if (groups := self._kinds.get(kind))), default=0)
+
     def warm(self, key: int, until_s: float, tokens: int = 0) -> None:
         """The provider has it now."""
         seen = self._seen.get(key)

@@ -39,6 +39,7 @@ from farthing.proxy.usage import Usage, UsageSource
 __all__ = ["Marked", "Marker", "provider_of", "without_marks"]
 
 _MOST_PLACES = 6
+_ENOUGH = 20  # ends of prompts whose return or absence was seen
 _LEAST_CHARS_PER_TOKEN = 2
 _LOST_SHARE = 0.1  # of promised reads: fewer are no reason for a key
 _READ_WELL = 0.8
@@ -175,7 +176,10 @@ class Marker:
             self._decide_key(marked, payload, now_s)
         sent = [(spot, _own_life(spot.own)) for spot in spots.spots if spot.own is not None]
         # A mark where we don't look for one, or one of its other ways to say it: then all of it is the client's.
-        hands_off = others or (cache.kind is Kind.AUTOMATIC and (sent or payload.get("prompt_cache_options")))
+        by_itself = cache.kind is Kind.AUTOMATIC
+        hands_off = others or (by_itself and (sent or payload.get("prompt_cache_options")))
+        if by_itself and terms is not None and not hands_off:  # what it does by itself isn't overruled by a guess
+            hands_off = memory.returns.trials(kinds[-1], terms.lives[-1].window) < _ENOUGH
         if cache.mark and terms is not None and not hands_off:
             sent += self._decide_marks(marked, places, terms, rates)
         self._foresee(
