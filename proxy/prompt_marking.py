@@ -82,7 +82,6 @@ class Marked:
     cached: Sequence[tuple[Spot, float]] = ()
     reading: tuple[Spot, int] | None = None
     refused: bool = False
-    own: int = 0
     reordered: bool = False
 
     @property
@@ -129,7 +128,7 @@ class Marker:
         if not provider or not isinstance(body, bytes) or endpoint not in (Endpoint.CHAT, Endpoint.MESSAGES):
             return None
         payload = ex.payload if body is ex.body else None
-        model = _model_in(payload, ex)
+        model: str = ex.model if ex.variant is None else ex.variant.model
         cache = provider_cache(model, provider)
         if len(body) < _LEAST_CHARS_PER_TOKEN * cache.minimum_tokens or not (cache.mark or cache.keyed):
             return None
@@ -169,7 +168,6 @@ class Marker:
             if spot.turn == 0:
                 learns[number] = kinds[number]
         memory.returns.arrive([spot.key for spot in spots.spots], learns, now_s)
-        marked.own = others + sum(spot.own is not None for spot in spots.spots)
         terms = None if rates is None else _terms(cache, rates, memory.tokens(marked.model, spots.chars), self.settings)
         places = self._places(marked, terms, kinds, now_s)
         if cache.keyed:
@@ -362,13 +360,6 @@ def _own_life(said: Any) -> str:
 def _number(names: Sequence[str], name: str) -> int:
     """The life's number; the shortest one's where prices don't know it."""
     return names.index(name) if name in names else max(0, len(names) - 1)
-
-
-def _model_in(payload: dict[str, Any] | None, ex: Exchange) -> str:
-    if ex.variant is not None:
-        model: str = ex.variant.model
-        return model
-    return ex.model
 
 
 def _key_of(payload: dict[str, Any], buckets: int) -> str:
