@@ -155,6 +155,7 @@ class Account:
                 model_served=served.model_served,
                 would_read=would.read,
                 charges_writes=would.charges_writes,
+                would_write=would.writes,
             )
         if ex.endpoint is Endpoint.OTHER and ex.original.method not in _FREE_METHODS and call is not None:
             return attribute_failure(self.rates, "", at_s) if call.status >= 400 else UNKNOWN
@@ -172,6 +173,7 @@ class Account:
                 model_served=call.model_served,
                 would_read=would.read,
                 charges_writes=would.charges_writes,
+                would_write=would.writes,
             )
         return attribute_upstream(
             self.rates,
@@ -185,6 +187,8 @@ class Account:
             would_read=would.read,
             would_read_whole=would.read_whole,
             charges_writes=would.charges_writes,
+            would_write=would.writes,
+            for_an_hour=would.hour,
             other_attempts=call.others,
             retrieved=call.earlier,
             upstream=call.upstream,

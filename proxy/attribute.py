@@ -23,6 +23,7 @@ they are those that it had, and p2 = p3.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 from farthing.proxy.exchange import Billed
@@ -74,6 +75,8 @@ def attribute_upstream(
     would_read: int | None = None,
     would_read_whole: int | None = None,
     charges_writes: bool = False,
+    would_write: int | None = None,
+    for_an_hour: bool = False,
     other_attempts: Sequence[Billed] = (),
     retrieved: Sequence[Usage] = (),
     upstream: str = "",
@@ -84,7 +87,8 @@ def attribute_upstream(
     grew; the model might have answered the original at another length, so such a row is `modelled`. `would_read`: the
     tokens of the prompt as sent that the provider would have read from its cache, `would_read_whole`: of the original
     one, where another was sent. `charges_writes`: what it wouldn't have read of what it caches it would have written,
-    at a price of its own. `other_attempts`: what else was billed for
+    at a price of its own; `would_write` tokens, where it was marked for the cache by us, `for_an_hour` or not.
+    `other_attempts`: what else was billed for
     this request (a cascade's cheaper tries, failed attempts), each at its own model's price. `retrieved`: the answers
     before this one, in which the model only asked for what had been left out. `upstream`: who served, where others than
     the default one do.
@@ -107,10 +111,11 @@ def attribute_upstream(
     if asked is served and not tokens_saved and would_read is None and not other_attempts and not retrieved:
         pico = served.pico(usage)  # nothing was done to it: all four prices are one
         return Money(pico, pico, 0, 0, 0, 0, 0, 0, served.source, estimated)
-    reads = usage if would_read is None else with_reads(usage, would_read, charges_writes=charges_writes)
+    told = partial(with_reads, charges_writes=charges_writes, writes=would_write, for_an_hour=for_an_hour)
+    reads = usage if would_read is None else told(usage, would_read)
     original = as_original(reads, tokens_saved, saved_before, tokens_before) if tokens_saved else reads
     if would_read_whole is not None and tokens_saved:
-        original = with_reads(original, would_read_whole, charges_writes=charges_writes)
+        original = told(original, would_read_whole)
     p0, p1, p2, p3 = asked.pico(original), asked.pico(reads), served.pico(reads), served.pico(usage)
     p4 = p3 + others
     return Money(
@@ -137,6 +142,7 @@ def attribute_hit(
     model_served: str = "",
     would_read: int | None = None,
     charges_writes: bool = False,
+    would_write: int | None = None,
 ) -> Money:
     """An answer from a cache: what the stored usage would cost today, of the model asked for, is saved.
 
@@ -153,7 +159,10 @@ def attribute_hit(
     modelled = semantic or usage.source is UsageSource.COUNTED
     pico = rates.pico(usage)
     if would_read is not None:
-        stored, pico = pico, rates.pico(with_reads(usage, would_read, charges_writes=charges_writes))
+        stored, pico = (
+            pico,
+            rates.pico(with_reads(usage, would_read, charges_writes=charges_writes, writes=would_write)),
+        )
         modelled = modelled or pico != stored
     exact, near = (0, pico) if semantic else (pico, 0)
     return Money(pico, 0, 0, exact, near, 0, 0, 0, rates.source, modelled)
@@ -168,6 +177,7 @@ def attribute_joined(
     model_served: str = "",
     would_read: int | None = None,
     charges_writes: bool = False,
+    would_write: int | None = None,
 ) -> Money:
     """An answer that was shared while it was under way; the one who started it carries the bill."""
     return attribute_hit(
@@ -179,6 +189,7 @@ def attribute_joined(
         model_served=model_served,
         would_read=would_read,
         charges_writes=charges_writes,
+        would_write=would_write,
     )
 
 
@@ -260,12 +271,27 @@ def rates_of_one(card: RateCard, asked: str, served: str, at_s: float) -> Rates 
     return card.rates(served, at_s) or card.rates(asked, at_s)
 
 
-def with_reads(usage: Usage, cached: int, *, charges_writes: bool = False) -> Usage:
+def with_reads(
+    usage: Usage, cached: int, *, charges_writes: bool = False, writes: int | None = None, for_an_hour: bool = False
+) -> Usage:
     """The same input with another share of it read from the provider's cache.
+
+    `writes`: so many of the rest are written, `for_an_hour` or not; None: as many as the rule below says.
 
     Where writes are charged, what is cached of a prompt is the same whether it is read or written: what isn't read of
     it is written, for an hour as far as the answer wrote for an hour. Elsewhere it is fresh.
     """
+    if writes is not None:
+        whole = usage.fresh + usage.cached + usage.tokens_written
+        cached = max(0, min(cached, whole))
+        writes = max(0, min(writes, whole - cached))
+        rest = whole - cached - writes
+        return usage._replace(
+            fresh=rest,
+            cached=cached,
+            cache_write=0 if for_an_hour else writes,
+            cache_write_1h=writes if for_an_hour else 0,
+        )
     if charges_writes:
         kept = usage.cached + usage.tokens_written
         cached = max(0, min(cached, kept))

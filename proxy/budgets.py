@@ -224,7 +224,8 @@ class Spending:
         body = ex.body_out if ex.body_out is not None else ex.body
         if ex.payload is None or body is None or ex.endpoint is Endpoint.OTHER:
             return None
-        return estimate(ex.endpoint, ex.payload, body, model, self.learned)
+        writes = "" if ex.marker is None else ex.marker.writes
+        return estimate(ex.endpoint, ex.payload, body, model, self.learned, writes=writes)
 
     def _price(self, ex: Exchange, model: str, usage: Usage | None, wants: Sequence[Want]) -> int:
         """What the request may cost; 0 where no price is known, if that may pass. Raises ClientFault 402."""

@@ -21,6 +21,7 @@ from farthing.proxy.account import Account, AccountStage
 from farthing.proxy.audit import Auditor
 from farthing.proxy.budgets import Spending
 from farthing.proxy.build_compress import open_beyond
+from farthing.proxy.build_prompt_cache import on_their_keys, open_marker, open_warmer
 from farthing.proxy.build_routes import Opened, Ways, open_routing, open_upstream
 from farthing.proxy.build_semantic import (
     a_hits_worth_usd,
@@ -49,6 +50,7 @@ from farthing.proxy.retrieving import RetrievingStage
 from farthing.proxy.routing import Routing
 from farthing.proxy.server import Relay
 from farthing.proxy.stage_compress import CompressStage
+from farthing.proxy.stage_prompt_cache import PromptCacheStage
 from farthing.proxy.stage_route import RouteStage, RoutingStage
 from farthing.proxy.stage_semantic import SemanticStage
 from farthing.proxy.stages import AdmitStage, AssignStage, ParseStage
@@ -88,9 +90,10 @@ class Services:
 
 async def build(config: Config, held: State, stack: AsyncExitStack, old: Services | None = None) -> Services:
     """What answers requests under `config`; connections and models of `old` are used on where they still fit."""
-    pool, probes = open_upstream(config.upstream, held, stack, None if old is None else old.default)
+    first, *more = on_their_keys(config)
+    pool, probes = open_upstream(first, held, stack, None if old is None else old.default)
     before = {} if old is None else old.others
-    others = {one.name: open_upstream(one, held, stack, before.get(one.name)) for one in config.upstreams}
+    others = {one.name: open_upstream(one, held, stack, before.get(one.name)) for one in more}
     thread = old.thread if old is not None and same_thread(old.config, config) else None
     if config.semantic.mode == "off" or config.cache.mode == "off":
         thread = None
@@ -148,7 +151,10 @@ async def build(config: Config, held: State, stack: AsyncExitStack, old: Service
     tenants = Tenants(held.secret, config.auth, await open_ring(config, held, stack))
     routing = open_routing(config, held, rates, tenants, None if old is None else old.routing)
     ways = Ways(config, held, pool, others)
-    pipeline, admit, on_the_way = lay_out(config, held, semantic, compress, ways, account, tenants, routing)
+    prompt_cache = PromptCacheStage(open_marker(config, held, rates))
+    pipeline, admit, on_the_way = lay_out(
+        config, held, semantic, compress, ways, account, tenants, routing, prompt_cache
+    )
     audits = Errands(
         "audit",
         on_the_way,
@@ -162,6 +168,7 @@ async def build(config: Config, held: State, stack: AsyncExitStack, old: Service
         spent=held.audited,
     )
     semantic.auditor = Auditor(audits)
+    prompt_cache.warmer = open_warmer(config, held, rates, audits, stack)
     if thread is not None:
         loaded = ("", None) if old is None else (old.config.semantic.second_stage, old.semantic.second)
         semantic.second = open_second(config, held, audits, stack, loaded)
@@ -225,6 +232,7 @@ def lay_out(
     account: Account,
     tenants: Tenants,
     routing: Routing | None,
+    prompt_cache: PromptCacheStage,
 ) -> tuple[Pipeline, AdmitStage, tuple[Stage, ...]]:
     """The stages, in the order of pipeline.FRONT and pipeline.BACK."""
     cache, clock, randomness = config.cache, held.clock, held.randomness
@@ -260,6 +268,7 @@ def lay_out(
         semantic,
         compress,
         route,
+        prompt_cache,
         SpendStage(
             None if limit is None else int(limit * 10**12),
             held.total,

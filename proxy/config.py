@@ -32,6 +32,7 @@ from farthing.proxy.config_compress import Compress
 from farthing.proxy.config_feedback import Feedback
 from farthing.proxy.config_otlp import Otlp
 from farthing.proxy.config_prices import Prices
+from farthing.proxy.config_prompt_cache import PromptCache
 from farthing.proxy.config_routes import Misplaced, RouteSection, VariantSection, check
 from farthing.proxy.config_section import Secret, Section
 from farthing.proxy.config_spend import Alerts, Budgets, RateLimits, Spend
@@ -215,6 +216,7 @@ class Config(Section):
     cache: Cache = Cache()
     semantic: Semantic = Semantic()
     compress: Compress = Compress()
+    prompt_cache: PromptCache = PromptCache()
     compat: Compat = Compat()
     capture: Capture = Capture()
     ledger: Ledger = Ledger()
@@ -274,7 +276,7 @@ class Config(Section):
     def all_off(self) -> bool:
         """Whether every optimising stage is off: then bodies pass byte for byte and nothing is retried."""
         own = self.cache.mode == "off" and self.semantic.mode == "off" and self.compress.all_off
-        return own and not self.routed
+        return own and not self.routed and self.prompt_cache.mode != "serve"
 
     @property
     def routed(self) -> bool:

@@ -337,6 +337,9 @@ class Exchange:
     uses: Sequence[Any] = ()  # compress_counts.Use: what rules did to what is sent
     tidied: int = 0  # texts that were only tidied
     retrieval: Any = None  # retrieving.Retrieval: the model may ask for what was left out
+    # prompt_cache
+    marker: Any = None  # prompt_marking.Marker: who looks after what goes upstream
+    marked: Any = None  # prompt_marking.Marked: what was decided for the leg that serves
     # spend
     hold: Any = None  # budgets.Hold: money that is reserved, and tokens that were taken
     # upstream

@@ -35,6 +35,7 @@ def gauges(services: Services, store: StoreStats | None) -> dict[str, float]:
         "optimisation_off": held.switch(),
         "stages_left_out": sum(until > tick_s for until in breaker.open_until.values()),
         **dict(held.compressed.values()),
+        **dict(held.prompts.values()),
         **{f"stage_errors:{name}": count for name, count in services.pipeline.stage_errors.items()},
     }
     if store is not None:

@@ -36,6 +36,7 @@ from farthing.proxy.metrics import Metrics
 from farthing.proxy.otlp import Otlp, require
 from farthing.proxy.otlp_names import target_of
 from farthing.proxy.outcomes import FILE, Outcomes
+from farthing.proxy.prompt_memory import PromptMemory
 from farthing.proxy.provider_reads import ProviderReads
 from farthing.proxy.refused import Refused
 from farthing.proxy.reuse_state import REUSE
@@ -84,6 +85,7 @@ class State:
     audited: DayTotal
     judged: DayTotal
     shadowed: DayTotal
+    warmed: DayTotal
     verdicts: Verdicts
     served_cases: OrderedDict[str, Case]
     places: Places
@@ -93,6 +95,7 @@ class State:
     provider_reads: ProviderReads
     outcomes: Outcomes
     implicit: ImplicitRows
+    prompts: PromptMemory
     watch: Watching | None = None
     note: Callable[[str, str, str, dict[str, Any]], None] = logged
     decisions: Decisions | None = None
@@ -125,7 +128,7 @@ async def open_state(config: Config, clock: Clock, randomness: Randomness, stack
         watch = Watching(config.state_dir / "watch.json", config.watch, clock, config.semantic.model)
         stack.callback(watch.close)  # after the ledger, whose last rows it takes
         listeners.append(watch.on_rows)
-    total, audited, judged, shadowed = DayTotal(), DayTotal(), DayTotal(), DayTotal()
+    total, audited, judged, shadowed, warmed = (DayTotal() for _ in range(5))
     ledger = None
     if config.ledger.enabled:
         ledger = Ledger(
@@ -141,7 +144,8 @@ async def open_state(config: Config, clock: Clock, randomness: Randomness, stack
         audited.add(ledger.spent_since(midnight_s, overhead_of="audit"), clock.now_s())
         judged.add(ledger.spent_since(midnight_s, overhead_of="judge"), clock.now_s())
         shadowed.add(ledger.spent_since(midnight_s, overhead_of="shadow"), clock.now_s())
-        errands = audited.spent_pico + judged.spent_pico + shadowed.spent_pico
+        warmed.add(ledger.spent_since(midnight_s, overhead_of="warm"), clock.now_s())
+        errands = audited.spent_pico + judged.spent_pico + shadowed.spent_pico + warmed.spent_pico
         total.add(ledger.spent_since(midnight_s) + errands, clock.now_s())
     store = await open_store(config, clock)
     stack.push_async_callback(store.close)
@@ -172,6 +176,7 @@ async def open_state(config: Config, clock: Clock, randomness: Randomness, stack
         audited=audited,
         judged=judged,
         shadowed=shadowed,
+        warmed=warmed,
         verdicts=Verdicts(),
         served_cases=OrderedDict(),
         places=Places(Templates()),
@@ -182,6 +187,7 @@ async def open_state(config: Config, clock: Clock, randomness: Randomness, stack
         outcomes=outcomes,
         implicit=implicit,
         watch=watch,
+        prompts=PromptMemory.of(config.prompt_cache.most_prefixes),
     )
     stack.callback(held.close_capture)
     return held

@@ -164,6 +164,7 @@ class Legs:
         if tried.own.retrieval is not ex.retrieval:  # its upstream took no tool of ours
             ex.retrieval, ex.body_out = tried.own.retrieval, tried.own.body_out
             ex.compress, ex.shortening = tried.own.compress, tried.own.shortening
+        ex.marked = tried.own.marked
         ex.decisions.extend(tried.own.decisions)
 
     def _model(self, tried: Tried) -> str:

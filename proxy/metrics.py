@@ -79,6 +79,18 @@ LABELLED: Mapping[str, tuple[str, tuple[str, ...]]] = {
     ),
     "compress_texts": ("Messages in which a rule did that.", ("rule", "mode")),
     "compress_left": ("Messages left as they were, or tidied, though they might have been shorter.", ("reason",)),
+    "prompt_cache_breakpoints": (
+        "Breakpoints that were put into requests (sent), or would have been (observed).",
+        ("mode",),
+    ),
+    "prompt_cache_keys": (
+        "Requests that were given a prompt_cache_key (sent), or would have been (observed).",
+        ("mode",),
+    ),
+    "prompt_cache_reads": (
+        "Prefixes that the provider's cache should have had, by what it said (read, lost).",
+        ("result",),
+    ),
     "budget_refused": (
         "Requests that a budget refused; 'keys': budgets of virtual keys.",
         ("budget",),

@@ -40,6 +40,7 @@ BACK = (
     "semantic",  # near-duplicate in the same scope?               may answer
     "compress",  # tidy, and the form that is proved for each text
     "route",  # which model
+    "prompt_cache",  # marks for the provider's prompt cache, made for each leg by who serves it
     "spend",  # budgets are reserved, tokens taken               may refuse: 402 429 503
     "upstream",  # one attempt or more; streams as it arrives
 )

@@ -133,6 +133,7 @@ class RetrievingStage(Quiet):
             call.first_byte_tick = call.first_byte_tick or call_now.first_byte_tick
             call.usage, call.model_served = call_now.usage, call_now.model_served or call.model_served
             call.tier = call_now.tier
+            ex.marked = own.marked
 
     async def _next(self, ex: Exchange, call: Call, answer: _Answer, spoken: Spoken, told: list[str]) -> None:
         """Make the next round's request of this one's answer, and note what this one used."""
