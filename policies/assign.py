@@ -19,7 +19,7 @@ _BITS = 53  # of a float's mantissa: every point is exact, and none is 1
 def point_of(salt: str, unit: str) -> float:
     """The unit's place in [0, 1): uniform over units, independent between salts. `salt`: 64 bytes at most."""
     digest = hashlib.blake2b(unit.encode(errors="surrogateescape"), key=salt.encode(), digest_size=8).digest()
-    return (int.from_bytes(digest, "big") >> (64 - _BITS)) / 2**_BITS
+    return (int.from_bytes(digest, "big") >> (64 - _BITS)) * 2.0**-_BITS
 
 
 def arm_of(salt: str, unit: str, shares: Sequence[float]) -> int:

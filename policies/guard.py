@@ -1,8 +1,8 @@
 """Is the candidate worse than the active policy? Errors, slow answers, cost and bad ratings, as they come in. Pure.
 
 Rules of this file:
-1. Each metric is a race (race.py): a level of its own, valid at every look. All metrics in all steps of a roll-out share
-   `level`, so that is the chance that a candidate which is no worse is ever sent back.
+1. Each metric is a race (race.py): a level of its own, valid at every look. All metrics in all steps of a roll-out
+   share `level`, so that is the chance that a candidate which is no worse is ever sent back.
 2. What is bad is fixed before it happens: 'slow' is above the 99th percentile of the active one's answers so far.
 3. Where a unit (a user, a session) stays in its arm, its requests are no independent draws: of each, only the first
    failure, the first slow answer, the first bad rating and the first cost count in a step.

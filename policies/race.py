@@ -7,12 +7,12 @@ hypothesis every bet's capital is a supermartingale:
 
     K <- K * (1 + f * y * (A - share) / share),   y = badness / ratio for the candidate (A = 1), badness else (A = 0)
 
-since E[y (A - share)] = share (1 - share) (mean_candidate / ratio - mean_active) <= 0. The capital is spread over several
-bets f, and P(it ever reaches 1/level) <= level (Ville's inequality).
+since E[y (A - share)] = share (1 - share) (mean_candidate / ratio - mean_active) <= 0. The capital is spread over
+several bets f, and P(it ever reaches 1/level) <= level (Ville's inequality).
 
 Sources: Waudby-Smith & Ramdas, Estimating means of bounded random variables by betting (JRSS B 2024); Shekhar & Ramdas,
-Nonparametric two-sample testing by betting (IEEE Trans. IT 2024); Ham, Bojinov, Lindon & Tingley, Design-based confidence
-sequences (arXiv 2210.08639), for leaning on the assignment alone.
+Nonparametric two-sample testing by betting (IEEE Trans. IT 2024); Ham, Bojinov, Lindon & Tingley, Design-based
+confidence sequences (arXiv 2210.08639), for leaning on the assignment alone.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import pairwise
 from typing import NamedTuple
 
 from farthing.policies.guard import Verdict, Word
@@ -60,7 +61,7 @@ class Next(NamedTuple):
 
 def checked(steps: Sequence[float]) -> tuple[float, ...]:
     """The same steps. ValueError where they don't rise from above 0 to 1."""
-    rises = all(a < b for a, b in zip(steps, steps[1:], strict=False))
+    rises = all(a < b for a, b in pairwise(steps))
     if not steps or not rises or not 0.0 < steps[0] <= 1.0 or steps[-1] != 1.0:
         raise ValueError("steps are shares that rise from above 0 to 1, as 0.01, 0.1, 0.5, 1")
     return tuple(steps)

@@ -1,7 +1,7 @@
 """What a policy's version is called, and how two of them differ. Pure.
 
-A version is named after its content: the same values have the same name on every machine, and a name never comes to mean
-something else. Values are those in force, so a section left out and one that spells its defaults are one version.
+A version is named after its content: the same values have the same name on every machine, and a name never comes to
+mean something else. Values are those in force, so a section left out and one that spells its defaults are one version.
 """
 
 from __future__ import annotations

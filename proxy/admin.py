@@ -16,7 +16,7 @@ from aiohttp import web
 from yarl import URL
 
 from farthing.cache.store import StoreStats
-from farthing.proxy import capture_admin, compress_admin, pool_admin, semantic_admin, spend_admin
+from farthing.proxy import capture_admin, compress_admin, policy_admin, pool_admin, semantic_admin, spend_admin
 from farthing.proxy.dashboard import Dashboard
 from farthing.proxy.errors import ClientFault, FarthingError, error_body
 from farthing.proxy.gauges import gauges
@@ -46,6 +46,10 @@ _ASKED = {
     "/farthing/api/capture/erase": capture_admin.erase,
     "/farthing/api/feedback": semantic_admin.rate,
     "/farthing/api/replicas/drain": pool_admin.drain,
+}
+_ASKED_OF_ALL = {
+    "/farthing/api/policy/promote": policy_admin.promote,
+    "/farthing/api/policy/rollback": policy_admin.roll_back,
 }
 
 
@@ -103,7 +107,8 @@ class Admin:
             "capture": capture_admin.shown(services),
             "switched_off": self._held.switch(),
             "config_id": config.id,
-            "in_flight": services.admit.in_flight,
+            "in_flight": self._held.in_flight.count,
+            "policy": self._proxy.policies.standing.active,
             "ledger": "off" if self._held.ledger is None else "ok" if self._held.ledger.healthy else "degraded",
             "usage_drift": [
                 model for model, ratio in self._held.drift.ratios(self._held.clock.now_s()).items() if ratio.alarm
@@ -113,7 +118,7 @@ class Admin:
 
     def gauges(self) -> dict[str, float]:
         """Values of this moment for /metrics, by metric name without prefix."""
-        return gauges(self._proxy.services, self._store)
+        return gauges(self._proxy.services, self._store) | policy_admin.gauges(self._proxy)
 
     async def _metrics(self) -> web.Response:
         try:
@@ -170,9 +175,13 @@ class Admin:
             return _json(200, spend_admin.keys(self._proxy.services))
         if path == "/farthing/api/health":
             return _json(200, await health(self._proxy.services))
+        if path == "/farthing/api/policy":
+            return _json(200, await policy_admin.told(self._proxy))
         query = dict(URL(request.raw_path, encoded=True).query)
-        if path == "/farthing/api/semantic/lately":
+        if path in ("/farthing/api/semantic/lately", "/farthing/api/incidents"):
             try:
+                if path.endswith("incidents"):
+                    return _json(200, policy_admin.incidents(self._proxy, query))
                 return _json(200, await semantic_admin.lately(self._proxy.services, query))
             except ClientFault as fault:
                 return _refusal(fault.status, fault.message, fault.code)
@@ -187,13 +196,16 @@ class Admin:
             return _refusal(403, "calls that change something need the header x-farthing-admin: 1", "admin_header")
         services = self._proxy.services
         if path == "/farthing/api/policy/off" or path == "/farthing/api/policy/on":
-            self._held.switch.set(off=path.endswith("off"))
-            return _json(200, {"switched_off": self._held.switch()})
-        if path in _ASKED:
+            return _json(200, await policy_admin.switched(self._proxy, off=path.endswith("off")))
+        if path in _ASKED or path in _ASKED_OF_ALL:
             try:
                 asked = orjson.loads(await request.content.read(_MAX_ASKED) or b"{}")
                 if not isinstance(asked, dict):
                     raise ClientFault("the body must be a JSON object")
+                if path in _ASKED_OF_ALL:
+                    return _json(200, await _ASKED_OF_ALL[path](self._proxy, asked))
+                if path == "/farthing/api/feedback":
+                    services = self._proxy.policies.rated(str(asked.get("id")), bad=asked.get("rating") == "bad")
                 return _json(200, await _ASKED[path](services, asked))
             except ClientFault as fault:
                 return _refusal(fault.status, fault.message, fault.code)

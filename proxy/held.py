@@ -24,6 +24,7 @@ from farthing.proxy.compress_counts import CompressCounts
 from farthing.proxy.compress_state import RECODED, SQUEEZED
 from farthing.proxy.config import Config, Semantic
 from farthing.proxy.config_compress import Compress
+from farthing.proxy.incidents import Incidents
 from farthing.proxy.judge import Verdicts
 from farthing.proxy.keys import KeyRing
 from farthing.proxy.lately import Lately
@@ -37,6 +38,7 @@ from farthing.proxy.refused import Refused
 from farthing.proxy.reuse_state import REUSE
 from farthing.proxy.row import Row
 from farthing.proxy.stage_semantic import Case
+from farthing.proxy.stages import InFlight
 from farthing.proxy.tasks import TaskGroup
 from farthing.proxy.tokens import Tokenizer
 from farthing.proxy.usage_drift import Drift
@@ -50,7 +52,8 @@ __all__ = ["State", "open_state", "open_store"]
 @dataclass(slots=True)
 class State:
     """All of it. `decisions`, `removed`, `capture`, `accounts`, `ring`, `limits_server`: None until a configuration
-    needs them; `otlp`: None where it is off. `refusals`: by budget or rate limit."""
+    needs them; `otlp`: None where it is off. `refusals`: by budget or rate limit. `listeners`: told of every ledger
+    row, in the ledger's thread."""
 
     clock: Clock
     randomness: Randomness
@@ -78,6 +81,9 @@ class State:
     compressed: CompressCounts
     drift: Drift
     provider_reads: ProviderReads
+    incidents: Incidents
+    listeners: list[Callable[[list[Row]], None]]
+    in_flight: InFlight = field(default_factory=InFlight)
     decisions: Decisions | None = None
     removed: Removed | None = None
     capture: Capture | None = None
@@ -101,6 +107,9 @@ async def open_state(config: Config, clock: Clock, randomness: Randomness, stack
         stack.push_async_callback(asyncio.to_thread, otlp.close)  # after the ledger, whose last rows it takes
     total, audited, judged, shadowed = DayTotal(), DayTotal(), DayTotal(), DayTotal()
     ledger = None
+    listeners: list[Callable[[list[Row]], None]] = (
+        [metrics.observe] if otlp is None else [metrics.observe, otlp.observe]
+    )
     if config.ledger.enabled:
         ledger = Ledger(
             config.state_dir / "ledger.db",
@@ -108,7 +117,7 @@ async def open_state(config: Config, clock: Clock, randomness: Randomness, stack
             buffer_rows=config.ledger.buffer_rows,
             jsonl=config.ledger.jsonl,
             keep_days=config.ledger.keep_days,
-            on_rows=metrics.observe if otlp is None else told((metrics.observe, otlp.observe)),
+            on_rows=told(listeners),
         )
         stack.callback(ledger.close)
         midnight_s = clock.now_s() // 86_400 * 86_400
@@ -153,6 +162,8 @@ async def open_state(config: Config, clock: Clock, randomness: Randomness, stack
         compressed=CompressCounts(),
         drift=Drift(),
         provider_reads=ProviderReads(),
+        incidents=Incidents(config.state_dir / "incidents.jsonl", clock, lambda work: tasks.spawn(work, "incident")),
+        listeners=listeners,
     )
     stack.callback(held.close_capture)
     return held
