@@ -80,28 +80,15 @@ class Verdict(NamedTuple):
     readings: tuple[Reading, ...]
 
 
-@dataclass(slots=True)
-class Arm:
-    """What was seen of one arm in a step."""
-
-    requests: int = 0
-    failed: int = 0
-    costed: int = 0
-    cost: float = 0.0
-    bad_ratings: int = 0
-    latest_ms: deque[float] = field(default_factory=lambda: deque(maxlen=_LATEST))
-
-    def told(self) -> dict[str, Any]:
-        """As plain values, without the latest answers."""
-        return {name: getattr(self, name) for name in ("requests", "failed", "costed", "cost", "bad_ratings")}
-
-
 class Latest:
     """The 99th percentile of the latest values."""
 
     def __init__(self) -> None:
         self._order: deque[float] = deque()
         self._sorted: list[float] = []
+
+    def __len__(self) -> int:
+        return len(self._order)
 
     def add(self, value: float) -> None:
         """One more; the oldest goes."""
@@ -112,13 +99,29 @@ class Latest:
 
     @property
     def p99(self) -> float | None:
-        """None while there are too few."""
-        return p99(self._sorted) if len(self._sorted) >= _FIRST else None
+        """The smallest value that 99 % don't exceed; None while there is none."""
+        return self._sorted[math.ceil(0.99 * len(self._sorted)) - 1] if self._sorted else None
+
+    @property
+    def usual(self) -> float | None:
+        """The same, None while there are too few to go by."""
+        return self.p99 if len(self._sorted) >= _FIRST else None
 
 
-def p99(ordered: list[float]) -> float:
-    """Of sorted values, the smallest that 99 % don't exceed."""
-    return ordered[math.ceil(0.99 * len(ordered)) - 1]
+@dataclass(slots=True)
+class Arm:
+    """What was seen of one arm in a step."""
+
+    requests: int = 0
+    failed: int = 0
+    costed: int = 0
+    cost: float = 0.0
+    bad_ratings: int = 0
+    latest_ms: Latest = field(default_factory=Latest)
+
+    def told(self) -> dict[str, Any]:
+        """As plain values, without the latest answers."""
+        return {name: getattr(self, name) for name in ("requests", "failed", "costed", "cost", "bad_ratings")}
 
 
 class Guard:
@@ -154,7 +157,7 @@ class Guard:
         if outcome.cost is not None:
             arm.costed += 1
             arm.cost += outcome.cost
-            usual = self._usual_cost.p99
+            usual = self._usual_cost.usual
             if usual:
                 self._bad("cost", outcome, min(1.0, max(0.0, outcome.cost) / (_DEAR * usual)))
             if not outcome.candidate:
@@ -176,8 +179,8 @@ class Guard:
         return Verdict(Word.GO, "", readings)
 
     def _took(self, arm: Arm, outcome: Outcome, latency_ms: float) -> None:
-        arm.latest_ms.append(latency_ms)
-        usual = self._usual_ms.p99
+        arm.latest_ms.add(latency_ms)
+        usual = self._usual_ms.usual
         ratio = self._bounds.latency_ratio if outcome.candidate else 1.0
         if usual is not None and latency_ms > ratio * usual:
             self._bad("latency", outcome, 1.0)
@@ -196,7 +199,7 @@ class Guard:
         a, c, bounds = self.active, self.candidate, self._bounds
         rates = {
             "errors": (_share(a.failed, a.requests), _share(c.failed, c.requests)),
-            "latency": (_p99_of(a), _p99_of(c)),
+            "latency": (a.latest_ms.p99, c.latest_ms.p99),
             "cost": (_share(a.cost, a.costed), _share(c.cost, c.costed)),
             "ratings": (_share(a.bad_ratings, a.requests), _share(c.bad_ratings, c.requests)),
         }
@@ -230,10 +233,6 @@ class Guard:
 
 def _share(part: float, whole: int) -> float | None:
     return part / whole if whole else None
-
-
-def _p99_of(arm: Arm) -> float | None:
-    return p99(sorted(arm.latest_ms)) if arm.latest_ms else None
 
 
 def _told(reading: Reading) -> str:

@@ -168,7 +168,7 @@ class Rollouts:
         answers now. Raises ClientFault where there is none before."""
         async with self._lock:
             if self.going is not None and version in ("", self.standing.active):
-                self._drop(self.going, why or "an operator rolled it back", "rolled back")
+                self._drop(self.going, why or "an operator asked", "candidate rolled back")
                 await self._save()
                 return self.standing.active
             target = version or next(iter(self.standing.before[::-1]), "")
@@ -176,7 +176,7 @@ class Rollouts:
                 raise ClientFault("there is no version before this one", status=409, code="nothing_before")
             if target == self.standing.active:
                 raise ClientFault(f"{target} is active already", status=409, code="active_already")
-            await self._take(await self.config_of(target), "rolled back", why, back=target in self.standing.before)
+            await self._take(await self.config_of(target), "rolled back to", why, back=target in self.standing.before)
             return target
 
     async def config_of(self, version: str) -> Config:
@@ -196,7 +196,7 @@ class Rollouts:
                 await asyncio.to_thread(self.book.keep, config, self._now_s(), "from the file")
                 self.standing.file = version
                 if self.going is not None:
-                    self._drop(self.going, "the configuration file has another policy", "replaced")
+                    self._drop(self.going, "the configuration file has another policy", "candidate dropped")
                 if version != self.standing.active:
                     await self._take(config, "reloaded", "the configuration file has it")
                     return
@@ -338,7 +338,7 @@ class Rollouts:
 
     def _send_back(self, going: Rollout, verdict: Verdict) -> None:
         share = going.share
-        self._drop(going, verdict.reason, "rolled back by the guard")
+        self._drop(going, verdict.reason, "candidate rolled back by the guard")
         told = {one.metric: reading(one) for one in verdict.readings}
         what = f"the roll-out of {going.version} was rolled back at {share:.0%}; {self.standing.active} answers alone"
         self._incident("rollback", what, verdict.reason, going.version, {"share": share, "metrics": told})
@@ -349,7 +349,7 @@ class Rollouts:
         try:
             await self._take(candidate.config, "roll-out finished", going.note)
         except FarthingError as error:
-            self._drop(going, str(error), "rolled back")
+            self._drop(going, str(error), "candidate rolled back")
             self._incident("rollback", f"{going.version} can't be built any more", str(error), going.version)
 
     async def _stay_or_step(self, going: Rollout, *, step: bool) -> None:
