@@ -91,7 +91,7 @@ def test_the_candidates_faults_count_against_it_and_the_others_for_it(
     for candidate, badness in seen:
         before = race.log_e
         race.add(candidate=candidate, badness=badness)
-        assert race.log_e >= before if candidate else race.log_e <= before
+        assert race.log_e >= before - 1e-9 if candidate else race.log_e <= before + 1e-9
 
 
 # -- the guard
@@ -130,7 +130,7 @@ def whole_roll_out(seed: int, bounds: Bounds, how: Callable[[Random], Callable[[
     """All steps of a roll-out, the guard asked at every turn."""
     rng = Random(seed)
     guard = Guard(bounds, len(STEPS))
-    for share, count in zip(STEPS, (6000, 1200, 800), strict=True):
+    for share, count in zip(STEPS, (4000, 800, 600), strict=True):
         guard.begin(share)
         if rolled_back(guard, outcomes(rng, share, count, how(rng))):
             return True
@@ -142,9 +142,9 @@ STRICT = Bounds(error_ratio=1.0, error_points=0.0, latency_ratio=1.0, cost_ratio
 
 def test_a_candidate_that_is_no_worse_is_rarely_rolled_back_though_asked_all_the_time() -> None:
     """With nothing tolerated, so at the very edge of the hypothesis, and in bad weather: at most 5 % of roll-outs."""
-    back = sum(whole_roll_out(seed, STRICT, alike) for seed in range(120))
+    back = sum(whole_roll_out(seed, STRICT, alike) for seed in range(60))
 
-    assert back / 120 <= 0.05
+    assert back / 60 <= 0.05
 
 
 def test_looking_at_every_turn_at_a_usual_test_would_roll_back_far_more_often() -> None:
