@@ -91,9 +91,12 @@ class Lanes:
             return self.active
         return candidate if split.is_candidates(request, self.active) else self.active
 
-    async def build(self, config: Config, *, beside: bool = False) -> Services:
-        """A lane of this configuration, that answers nothing yet. Raises what `build` raises."""
-        return await build(config, self.state, self._stack, self.active, beside=beside)
+    async def build(self, config: Config, *, beside: Services | None = None) -> Services:
+        """A lane of this configuration, that answers nothing yet: to follow the active one, or to answer `beside` one.
+
+        Raises what `build` raises.
+        """
+        return await build(config, self.state, self._stack, beside or self.active, beside=beside is not None)
 
     def open(self, candidate: Services, split: Split) -> None:
         """From the next request on, `split` decides."""

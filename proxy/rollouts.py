@@ -133,6 +133,7 @@ class Rollouts:
         self._gate = gate
         self._lock = asyncio.Lock()
         self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
 
     # -- what an operator asks
 
@@ -202,10 +203,12 @@ class Rollouts:
                     return
             lane = await self.lanes.build(with_policy_of(config, self.lanes.active.config))
             going, candidate = self.going, self.lanes.candidate
-            self.lanes.take(lane)
-            if going is not None and candidate is not None:
-                own = with_policy_of(config, candidate.config)
-                self.lanes.open(await self.lanes.build(own, beside=True), self._split(going))
+            if going is None or candidate is None:
+                self.lanes.take(lane)
+            else:
+                beside = await self.lanes.build(with_policy_of(config, candidate.config), beside=lane)
+                self.lanes.take(lane)
+                self.lanes.open(beside, self._split(going))
             if self.standing.active != version:
                 log.warning("another policy than the file's is active", active=self.standing.active, file=version)
             await self._save()
@@ -215,7 +218,7 @@ class Rollouts:
         version = str(kept.get("version", ""))
         try:
             plan = Plan(tuple(kept["steps"]), float(kept["hold_s"]), int(kept["min_requests"]))
-            candidate = await self.lanes.build(await self.config_of(version), beside=True)
+            candidate = await self.lanes.build(await self.config_of(version), beside=self.lanes.active)
             version = policy_version(candidate.config)  # other defaults of a newer farthing make it another one
             at = At(int(kept["step"]), float(kept["step_since_s"]))
             going = Rollout(version, plan, kept["unit"], kept["salt"], kept["note"], float(kept["since_s"]), at,
@@ -235,7 +238,8 @@ class Rollouts:
         return candidate if was and candidate is not None else self.lanes.active
 
     async def close(self) -> None:
-        """Write what is known."""
+        """Look no more, and write what is known."""
+        self._closed = True
         if self._timer is not None:
             self._timer.cancel()
         await self._save()
@@ -257,7 +261,7 @@ class Rollouts:
     async def _begin(self, config: Config, plan: Plan, unit: Unit, note: str) -> None:
         now_s = self._now_s()
         stored = await asyncio.to_thread(self.book.keep, config, now_s, note)
-        candidate = await self.lanes.build(config, beside=True)
+        candidate = await self.lanes.build(config, beside=self.lanes.active)
         salt = f"{stored.version} {now_s:.3f}"
         watch = self._watch(plan, unit, plan.steps[0])
         self._open(Rollout(stored.version, plan, unit, salt, note, now_s, At(0, now_s), watch), candidate)
@@ -313,6 +317,8 @@ class Rollouts:
     # -- the guard
 
     def _later(self) -> None:
+        if self._closed:
+            return
         self._timer = asyncio.get_running_loop().call_later(_LOOK_EVERY_S, self._tick)
 
     def _tick(self) -> None:
