@@ -3,9 +3,9 @@
     python -m bench.rollouts [--roll-outs 400]
 
 No harm: both policies fail, take and cost the same, in bad weather (an outage in which half of all requests fail; then
-everything three times as slow and dear), nothing is tolerated, and the guard is asked after each of the candidate's answers.
-Harm: the candidate fails, takes or costs more by a factor, under the default bounds; how many of its requests it is given
-until it is rolled back.
+everything three times as slow and dear), nothing is tolerated, and the guard is asked after each of the candidate's
+answers. Harm: the candidate fails, takes or costs more by a factor, under the default bounds; how many of its requests
+it is given until it is rolled back.
 """
 
 from __future__ import annotations

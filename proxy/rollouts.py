@@ -169,8 +169,7 @@ class Rollouts:
         answers now. Raises ClientFault where there is none before."""
         async with self._lock:
             if self.going is not None and version in ("", self.standing.active):
-                self._drop(self.going, why or "an operator asked", "candidate rolled back")
-                await self._save()
+                await self._drop(self.going, why or "an operator asked", "candidate rolled back")
                 return self.standing.active
             target = version or next(iter(self.standing.before[::-1]), "")
             if not target:
@@ -197,7 +196,7 @@ class Rollouts:
                 await asyncio.to_thread(self.book.keep, config, self._now_s(), "from the file")
                 self.standing.file = version
                 if self.going is not None:
-                    self._drop(self.going, "the configuration file has another policy", "candidate dropped")
+                    await self._drop(self.going, "the configuration file has another policy", "candidate dropped")
                 if version != self.standing.active:
                     await self._take(config, "reloaded", "the configuration file has it")
                     return
@@ -305,14 +304,13 @@ class Rollouts:
         await self._written(what, version, before, why)
         log.info("policy is active", version=version, before=before, what=what)
 
-    def _drop(self, going: Rollout, why: str, what: str) -> None:
-        """The candidate answers no more. Takes effect at once; nothing in it waits but the log."""
+    async def _drop(self, going: Rollout, why: str, what: str) -> None:
+        """The candidate answers no more. Takes effect before anything in it waits."""
         self._end()
         self.lanes.close()
         self.rollbacks += 1
         log.warning("roll-out ended", version=going.version, share=going.share, why=why)
-        note = (self._now_s(), what, going.version, self.standing.active, why)
-        self.lanes.state.tasks.spawn(asyncio.to_thread(self.book.note, *note), "policy log")
+        await self._written(what, going.version, self.standing.active, why)
 
     # -- the guard
 
@@ -333,8 +331,7 @@ class Rollouts:
             verdict, _, requests = going.watch.verdict()
             move, going.said = next_move(going.plan, going.at, self._now_s(), verdict, requests)
             if move is Move.BACK:
-                self._send_back(going, verdict)
-                await self._save()
+                await self._send_back(going, verdict)
             elif move is Move.FINISH:
                 await self._finish(going)
             else:
@@ -342,12 +339,12 @@ class Rollouts:
             if self.going is not None:
                 self._later()
 
-    def _send_back(self, going: Rollout, verdict: Verdict) -> None:
-        share = going.share
-        self._drop(going, verdict.reason, "candidate rolled back by the guard")
+    async def _send_back(self, going: Rollout, verdict: Verdict) -> None:
         told = {one.metric: reading(one) for one in verdict.readings}
-        what = f"the roll-out of {going.version} was rolled back at {share:.0%}; {self.standing.active} answers alone"
-        self._incident("rollback", what, verdict.reason, going.version, {"share": share, "metrics": told})
+        evidence = {"share": going.share, "metrics": told}
+        what = f"the roll-out of {going.version} was rolled back at {going.share:.0%}"
+        self._incident("rollback", what, verdict.reason, going.version, evidence)
+        await self._drop(going, verdict.reason, "candidate rolled back by the guard")
 
     async def _finish(self, going: Rollout) -> None:
         candidate = self.lanes.candidate
@@ -355,8 +352,8 @@ class Rollouts:
         try:
             await self._take(candidate.config, "roll-out finished", going.note)
         except FarthingError as error:
-            self._drop(going, str(error), "candidate rolled back")
             self._incident("rollback", f"{going.version} can't be built any more", str(error), going.version)
+            await self._drop(going, str(error), "candidate rolled back")
 
     async def _stay_or_step(self, going: Rollout, *, step: bool) -> None:
         tick = self.lanes.state.clock.tick_s()

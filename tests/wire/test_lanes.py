@@ -90,7 +90,7 @@ async def test_steps_come_by_themselves_and_the_last_ends_the_roll_out(proxy: Pr
         await proxy.post(chat("hi"))
         if (await told(proxy))["candidate"] is None:
             break
-    done = await told(proxy)
+    done = await until(proxy, lambda now: now["changes"][0]["what"] == "roll-out finished")
 
     assert done["active"]["version"] == candidate
     assert done["before"] == begun["active"]["version"]
@@ -144,7 +144,7 @@ async def test_a_failing_candidate_is_taken_back_by_itself_with_an_incident_and_
         assert f'farthing_policy_active{{version="{begun["active"]["version"]}"}} 1.0' in metrics
         for number in range(20):
             assert (await proxy.post(chat(f"after {number}"))).status_code == 200
-        assert "rolled back by the guard" in (await told(proxy))["changes"][0]["what"]
+        await until(proxy, lambda now: now["changes"][0]["what"] == "candidate rolled back by the guard")
     await runner.cleanup()
 
 
