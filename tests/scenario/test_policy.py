@@ -66,8 +66,8 @@ async def test_a_good_policy_comes_to_all_traffic_and_a_bad_one_is_taken_back(tm
         assert back["active"]["version"] == first
         assert await answered(client, 3) == {first}
         assert [one["what"] for one in back["changes"]] == [
-            "rolled back to", "candidate rolled back by the guard", "roll-out begun", "roll-out finished", "step to 60%",
-            "roll-out begun", "started",
+            "rolled back to", "candidate rolled back by the guard", "roll-out begun", "roll-out finished",
+            "step to 60%", "roll-out begun", "started",
         ]  # fmt: skip
     shown = await asyncio.to_thread(lambda: farthing("policy", "list", "--state", "state", cwd=tmp_path))
     assert "no farthing runs here" in shown.stdout
