@@ -184,7 +184,7 @@ def told(listeners: Sequence[Callable[[list[Row]], None]]) -> Callable[[list[Row
     """One listener of the ledger that stands for several, in that order."""
 
     def tell(rows: list[Row]) -> None:
-        for listener in listeners:
+        for listener in tuple(listeners):  # the event loop adds and removes some meanwhile
             listener(rows)
 
     return tell
