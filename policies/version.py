@@ -35,10 +35,12 @@ def version_of(sections: Mapping[str, Any]) -> str:
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]:
     """What has to change to come from one to the other, by path."""
     old, new = dict(_flat("", before)), dict(_flat("", after))
+    paths = sorted(old.keys() | new.keys())
     return [
         Change(path, old.get(path), new.get(path))
-        for path in sorted(old.keys() | new.keys())
-        if old.get(path) != new.get(path)
+        for path in paths
+        # where something came into an empty table or list, that is told, and not that it was empty
+        if old.get(path) != new.get(path) and not any(other.startswith((f"{path}.", f"{path}[")) for other in paths)
     ]
 
 
@@ -48,7 +50,7 @@ def _flat(path: str, value: Any) -> list[tuple[str, Any]]:
         return [leaf for key, inner in value.items() for leaf in _flat(f"{path}.{key}" if path else str(key), inner)]
     if isinstance(value, list) and any(isinstance(one, Mapping) for one in value):
         return [leaf for label, one in _labelled(value) for leaf in _flat(f"{path}[{label}]", one)]
-    return [(path, value)]
+    return [(path, value)] if path else []
 
 
 def _labelled(items: list[Any]) -> list[tuple[str, Any]]:

@@ -52,8 +52,9 @@ def test_a_version_does_not_differ_from_itself(value: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("before", "after", "expected"),
     [
+        ({}, {"aliases": {}}, [Change("aliases", None, {})]),
         ({"cache": {"ttl_s": 1}}, {"cache": {"ttl_s": 2}}, [Change("cache.ttl_s", 1, 2)]),
-        ({"cache": {}}, {"cache": {"ttl_s": 2}}, [Change("cache", {}, None), Change("cache.ttl_s", None, 2)]),
+        ({"cache": {}}, {"cache": {"ttl_s": 2}}, [Change("cache.ttl_s", None, 2)]),
         (
             {"routes": [{"name": "a", "mode": "off"}]},
             {"routes": [{"name": "new", "mode": "off"}, {"name": "a", "mode": "serve"}]},
