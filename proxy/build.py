@@ -32,6 +32,7 @@ from farthing.proxy.build_semantic import (
     same_thread,
 )
 from farthing.proxy.build_spend import open_ring, open_spending
+from farthing.proxy.build_watch import open_watch, tell_when_taken_back
 from farthing.proxy.capture_admin import in_force
 from farthing.proxy.config import Config
 from farthing.proxy.counterfactual import Counterfactual
@@ -126,12 +127,15 @@ async def build(
         semantic_until_s=partial(near_until_s, freshness(config.cache)),
         served_cases=held.served_cases,
         lately=held.lately,
+        watch=held.watch,
+        nearest=held.implicit.nearest,
     )
+    held.implicit.on, held.implicit.detector.within_s = config.feedback.implicit, config.feedback.reask_within_s
     # The price table takes a tenth of a second to load: not while a request waits for it.
     held.tasks.spawn(asyncio.to_thread(rates.rates, "gpt-4o-mini", held.clock.now_s()), "load prices")
     if not beside:
         webhook = Webhook(config.alerts, held.clock, lambda call: held.tasks.spawn(call, "alert"), config.upstream.name)
-        held.incidents.tell = webhook.post
+        held.incidents.tell = webhook.send
     account = Account(
         rates,
         held.ledger,
@@ -147,6 +151,7 @@ async def build(
         compressed=held.compressed,
         capture=in_force(config, held),
         spending=open_spending(config, held, rates, stack),
+        watch=held.watch,
     )
     if config.ledger.drift_sample:
         account.drift = DriftSample(held.drift, config.ledger.drift_sample, held.tokenizer, account.slow, held.clock)
@@ -172,6 +177,12 @@ async def build(
         loaded = ("", None) if old is None else (old.config.semantic.second_stage, old.semantic.second)
         semantic.second = open_second(config, held, audits, stack, loaded)
     compress.beyond = await open_beyond(config, held, rates, audits, thread, stack, beside=beside)
+    if not beside:
+        open_watch(config, held)
+    recoded, squeezed = [
+        await (one.beside if beside else one.use)(config.compress) for one in (held.recoded, held.squeezed)
+    ]
+    tell_when_taken_back(held, {"semantic": semantic.reuse, "recode": recoded, "squeeze": squeezed})
     repeats = Repeats(
         held.store,
         held.renderer,

@@ -9,6 +9,8 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import structlog
+
 from farthing.cache.places import Places
 from farthing.cache.stage_exact import Renderer
 from farthing.cache.store import Store
@@ -24,6 +26,7 @@ from farthing.proxy.compress_counts import CompressCounts
 from farthing.proxy.compress_state import RECODED, SQUEEZED
 from farthing.proxy.config import Config, Semantic
 from farthing.proxy.config_compress import Compress
+from farthing.proxy.implicit_rows import ImplicitRows, Nearest
 from farthing.proxy.incidents import Incidents
 from farthing.proxy.judge import Verdicts
 from farthing.proxy.keys import KeyRing
@@ -33,6 +36,7 @@ from farthing.proxy.ledger import Ledger
 from farthing.proxy.metrics import Metrics
 from farthing.proxy.otlp import Otlp, require
 from farthing.proxy.otlp_names import target_of
+from farthing.proxy.outcomes import FILE, Outcomes
 from farthing.proxy.provider_reads import ProviderReads
 from farthing.proxy.refused import Refused
 from farthing.proxy.reuse_state import REUSE
@@ -42,9 +46,12 @@ from farthing.proxy.stages import InFlight
 from farthing.proxy.tasks import TaskGroup
 from farthing.proxy.tokens import Tokenizer
 from farthing.proxy.usage_drift import Drift
+from farthing.proxy.watching import Watching
 
 if TYPE_CHECKING:
     from farthing.cache.store_redis import RedisStore
+
+log = structlog.get_logger("farthing")
 
 __all__ = ["State", "open_state", "open_store"]
 
@@ -52,8 +59,9 @@ __all__ = ["State", "open_state", "open_store"]
 @dataclass(slots=True)
 class State:
     """All of it. `decisions`, `removed`, `capture`, `accounts`, `ring`, `limits_server`: None until a configuration
-    needs them; `otlp`: None where it is off. `refusals`: by budget or rate limit. `listeners`: told of every ledger
-    row, in the ledger's thread."""
+    needs them; `otlp`: None where it is off. `refusals`: by budget or rate limit; `note`: takes incidents (kind, what,
+    why, evidence). `listeners`: told of every ledger row, in the ledger's thread; `rated`: told of ratings (a request's
+    id, whether it is bad), while a policy is rolled out."""
 
     clock: Clock
     randomness: Randomness
@@ -83,7 +91,11 @@ class State:
     provider_reads: ProviderReads
     incidents: Incidents
     listeners: list[Callable[[list[Row]], None]]
+    outcomes: Outcomes
+    implicit: ImplicitRows
     in_flight: InFlight = field(default_factory=InFlight)
+    rated: Callable[[str, bool], None] | None = None
+    watch: Watching | None = None
     decisions: Decisions | None = None
     removed: Removed | None = None
     capture: Capture | None = None
@@ -105,11 +117,21 @@ async def open_state(config: Config, clock: Clock, randomness: Randomness, stack
     otlp = open_otlp(config, clock, randomness)
     if otlp is not None:
         stack.push_async_callback(asyncio.to_thread, otlp.close)  # after the ledger, whose last rows it takes
+    outcomes = Outcomes(config.state_dir / FILE, config.ledger.keep_days)
+    stack.callback(outcomes.close)
+    implicit = ImplicitRows(outcomes, Nearest(), clock)
+    listeners: list[Callable[[list[Row]], None]] = [
+        metrics.observe,
+        implicit.observe,
+        *([] if otlp is None else [otlp.observe]),
+    ]
+    watch = None
+    if config.ledger.enabled:
+        watch = Watching(config.state_dir / "watch.json", config.watch, clock, config.semantic.model)
+        stack.callback(watch.close)  # after the ledger, whose last rows it takes
+        listeners.append(watch.on_rows)
     total, audited, judged, shadowed = DayTotal(), DayTotal(), DayTotal(), DayTotal()
     ledger = None
-    listeners: list[Callable[[list[Row]], None]] = (
-        [metrics.observe] if otlp is None else [metrics.observe, otlp.observe]
-    )
     if config.ledger.enabled:
         ledger = Ledger(
             config.state_dir / "ledger.db",
@@ -164,6 +186,9 @@ async def open_state(config: Config, clock: Clock, randomness: Randomness, stack
         provider_reads=ProviderReads(),
         incidents=Incidents(config.state_dir / "incidents.jsonl", clock, lambda work: tasks.spawn(work, "incident")),
         listeners=listeners,
+        outcomes=outcomes,
+        implicit=implicit,
+        watch=watch,
     )
     stack.callback(held.close_capture)
     return held
@@ -181,11 +206,14 @@ def open_otlp(config: Config, clock: Clock, randomness: Randomness) -> Otlp | No
 
 
 def told(listeners: Sequence[Callable[[list[Row]], None]]) -> Callable[[list[Row]], None]:
-    """One listener of the ledger that stands for several, in that order."""
+    """One listener of the ledger that stands for several, in that order. One that fails costs the others nothing."""
 
     def tell(rows: list[Row]) -> None:
         for listener in tuple(listeners):  # the event loop adds and removes some meanwhile
-            listener(rows)
+            try:
+                listener(rows)
+            except Exception:
+                log.exception("ledger_listener_failed")
 
     return tell
 

@@ -47,15 +47,17 @@ class Incidents:
         *,
         policy: str = "",
         route: str = "",
+        alert: bool = True,
     ) -> None:
-        """Log one. `kind`: a word for machines, as `rollback`. Returns at once; on the event loop only."""
+        """Log one. `kind`: a word for machines, as `rollback`. `alert`: tell the webhook too. Returns at once; on the
+        event loop only."""
         entry = {"ts": self._clock.now_s(), "kind": kind, "what": what, "why": why, "evidence": dict(evidence or {}),
                  "policy": policy, "route": route}  # fmt: skip
         self.count += 1
         self._latest.append(entry)
         log.warning("incident", kind=kind, what=what, why=why, policy=policy, route=route)
         self._spawn(self._write(orjson.dumps(entry) + b"\n"))
-        if self.tell is not None:
+        if alert and self.tell is not None:
             self.tell({"event": "incident"} | entry)
 
     def latest(self, limit: int = 100) -> list[dict[str, Any]]:

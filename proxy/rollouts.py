@@ -65,15 +65,13 @@ class Watch:
             while len(self.arms) > _RATEABLE:
                 self.arms.popitem(last=False)
 
-    def rated(self, request_id: str, *, bad: bool) -> bool | None:
-        """Somebody rates an answer: whether it was the candidate's; None where it is not known. A second word on the
-        same answer counts for nothing."""
+    def rated(self, request_id: str, bad: bool) -> None:
+        """Somebody rates an answer. A second bad word on the same one counts for nothing."""
         with self.lock:
             found = self.arms.get(request_id)
             if found is not None and bad:
                 del self.arms[request_id]
                 self.guard.rated_bad(candidate=found[0], unit=found[1])
-            return None if found is None else found[0]
 
     def verdict(self) -> tuple[Verdict, int, int]:
         """What the guard says, and how many requests of the active policy and the candidate it says it from."""
@@ -230,12 +228,6 @@ class Rollouts:
                 "rollout_lost", f"the roll-out of {version} ended", str(error) or type(error).__name__, version
             )
 
-    def rated(self, request_id: str, *, bad: bool) -> Services:
-        """Somebody rates an answer: the lane that gave it, as far as that is still known."""
-        was = None if self.going is None else self.going.watch.rated(request_id, bad=bad)
-        candidate = self.lanes.candidate
-        return candidate if was and candidate is not None else self.lanes.active
-
     async def close(self) -> None:
         """Look no more, and write what is known."""
         self._closed = True
@@ -276,6 +268,7 @@ class Rollouts:
         self.going = going
         self.lanes.open(candidate, self._split(going))
         self.lanes.state.listeners.append(going.watch.on_rows)
+        self.lanes.state.rated = going.watch.rated
         self._later()
 
     def _split(self, going: Rollout) -> Split:
@@ -286,6 +279,7 @@ class Rollouts:
         """No roll-out any more; the lanes are the caller's."""
         if self.going is not None:
             self.lanes.state.listeners.remove(self.going.watch.on_rows)
+            self.lanes.state.rated = None
         self.going = self.standing.rollout = None
         if self._timer is not None:
             self._timer.cancel()
