@@ -20,6 +20,7 @@ from farthing.proxy import (
     capture_admin,
     compress_admin,
     feedback,
+    policy_admin,
     pool_admin,
     semantic_admin,
     spend_admin,
@@ -55,6 +56,10 @@ _ASKED = {
     "/farthing/api/feedback": feedback.give,
     "/farthing/api/replicas/drain": pool_admin.drain,
     "/farthing/api/watch/rebase": watch_admin.rebase,
+}
+_ASKED_OF_ALL = {
+    "/farthing/api/policy/promote": policy_admin.promote,
+    "/farthing/api/policy/rollback": policy_admin.roll_back,
 }
 _TOLD = {"/farthing/api/semantic/lately": semantic_admin.lately, "/farthing/api/feedback": feedback.told}
 
@@ -113,7 +118,8 @@ class Admin:
             "capture": capture_admin.shown(services),
             "switched_off": self._held.switch(),
             "config_id": config.id,
-            "in_flight": services.admit.in_flight,
+            "in_flight": self._held.in_flight.count,
+            "policy": self._proxy.policies.standing.active,
             "ledger": "off" if self._held.ledger is None else "ok" if self._held.ledger.healthy else "degraded",
             "usage_drift": [
                 model for model, ratio in self._held.drift.ratios(self._held.clock.now_s()).items() if ratio.alarm
@@ -123,7 +129,7 @@ class Admin:
 
     def gauges(self) -> dict[str, float]:
         """Values of this moment for /metrics, by metric name without prefix."""
-        return gauges(self._proxy.services, self._store)
+        return gauges(self._proxy.services, self._store) | policy_admin.gauges(self._proxy)
 
     async def _metrics(self) -> web.Response:
         try:
@@ -182,7 +188,14 @@ class Admin:
             return _json(200, await watch_admin.told(self._proxy.services))
         if path == "/farthing/api/health":
             return _json(200, await health(self._proxy.services))
+        if path == "/farthing/api/policy":
+            return _json(200, await policy_admin.told(self._proxy))
         query = dict(URL(request.raw_path, encoded=True).query)
+        if path == "/farthing/api/incidents":
+            try:
+                return _json(200, policy_admin.incidents(self._proxy, query))
+            except ClientFault as fault:
+                return _refusal(fault.status, fault.message, fault.code)
         if path in _TOLD:
             try:
                 return _json(200, await _TOLD[path](self._proxy.services, query))
@@ -199,13 +212,14 @@ class Admin:
             return _refusal(403, "calls that change something need the header x-farthing-admin: 1", "admin_header")
         services = self._proxy.services
         if path == "/farthing/api/policy/off" or path == "/farthing/api/policy/on":
-            self._held.switch.set(off=path.endswith("off"))
-            return _json(200, {"switched_off": self._held.switch()})
-        if path in _ASKED:
+            return _json(200, await policy_admin.switched(self._proxy, off=path.endswith("off")))
+        if path in _ASKED or path in _ASKED_OF_ALL:
             try:
                 asked = orjson.loads(await request.content.read(_MAX_ASKED) or b"{}")
                 if not isinstance(asked, dict):
                     raise ClientFault("the body must be a JSON object")
+                if path in _ASKED_OF_ALL:
+                    return _json(200, await _ASKED_OF_ALL[path](self._proxy, asked))
                 return _json(200, await _ASKED[path](services, asked))
             except ClientFault as fault:
                 return _refusal(fault.status, fault.message, fault.code)

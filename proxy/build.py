@@ -18,6 +18,7 @@ from farthing.compress.plan import ASKED, lossy
 from farthing.policies.eligibility import Rules
 from farthing.policies.stage import EligibleStage, SpendStage
 from farthing.proxy.account import Account, AccountStage
+from farthing.proxy.alerts import Webhook
 from farthing.proxy.audit import Auditor
 from farthing.proxy.budgets import Spending
 from farthing.proxy.build_compress import open_beyond
@@ -55,6 +56,7 @@ from farthing.proxy.stage_route import RouteStage, RoutingStage
 from farthing.proxy.stage_semantic import SemanticStage
 from farthing.proxy.stages import AdmitStage, AssignStage, ParseStage
 from farthing.proxy.tenants import Tenants
+from farthing.proxy.versions import policy_version
 
 __all__ = ["Services", "build"]
 
@@ -75,6 +77,7 @@ class Services:
     pipeline: Pipeline
     admit: AdmitStage
     relay: Relay
+    assign: AssignStage
     spending: Spending | None = None
 
     @property
@@ -88,13 +91,18 @@ class Services:
         return (self.default, *self.others.values())
 
 
-async def build(config: Config, held: State, stack: AsyncExitStack, old: Services | None = None) -> Services:
-    """What answers requests under `config`; connections and models of `old` are used on where they still fit."""
+async def build(
+    config: Config, held: State, stack: AsyncExitStack, old: Services | None = None, *, beside: bool = False
+) -> Services:
+    """What answers requests under `config`; connections and models of `old` are used on where they still fit.
+
+    `beside`: `old` goes on answering too, for another share of the traffic.
+    """
     first, *more = on_their_keys(config)
     pool, probes = open_upstream(first, held, stack, None if old is None else old.default)
     before = {} if old is None else old.others
     others = {one.name: open_upstream(one, held, stack, before.get(one.name)) for one in more}
-    thread = old.thread if old is not None and same_thread(old.config, config) else None
+    thread = old.thread if old is not None and same_thread(old.config, config, beside=beside) else None
     if config.semantic.mode == "off" or config.cache.mode == "off":
         thread = None
     elif thread is None:
@@ -108,7 +116,7 @@ async def build(config: Config, held: State, stack: AsyncExitStack, old: Service
         thread=thread,
         store=held.store,
         upstream_url=config.upstream.identity,
-        reuse=await held.learnt.use(config.semantic),
+        reuse=await (held.learnt.beside if beside else held.learnt.use)(config.semantic),
         unproven=config.semantic.unproven,
         deadline_s=config.semantic.deadline_ms / 1000,
         band=Band(*config.semantic.judge_band),
@@ -128,6 +136,9 @@ async def build(config: Config, held: State, stack: AsyncExitStack, old: Service
     held.implicit.on, held.implicit.detector.within_s = config.feedback.implicit, config.feedback.reask_within_s
     # The price table takes a tenth of a second to load: not while a request waits for it.
     held.tasks.spawn(asyncio.to_thread(rates.rates, "gpt-4o-mini", held.clock.now_s()), "load prices")
+    if not beside:
+        webhook = Webhook(config.alerts, held.clock, lambda call: held.tasks.spawn(call, "alert"), config.upstream.name)
+        held.incidents.tell = webhook.send
     account = Account(
         rates,
         held.ledger,
@@ -152,7 +163,7 @@ async def build(config: Config, held: State, stack: AsyncExitStack, old: Service
     routing = open_routing(config, held, rates, tenants, None if old is None else old.routing)
     ways = Ways(config, held, pool, others)
     prompt_cache = PromptCacheStage(open_marker(config, held, rates))
-    pipeline, admit, on_the_way = lay_out(
+    pipeline, admit, assign, on_the_way = lay_out(
         config, held, semantic, compress, ways, account, tenants, routing, prompt_cache
     )
     audits = Errands(
@@ -172,14 +183,13 @@ async def build(config: Config, held: State, stack: AsyncExitStack, old: Service
     if thread is not None:
         loaded = ("", None) if old is None else (old.config.semantic.second_stage, old.semantic.second)
         semantic.second = open_second(config, held, audits, stack, loaded)
-    compress.beyond = await open_beyond(config, held, rates, audits, thread, stack)
-    open_watch(config, held)
-    learning = {
-        "semantic": semantic.reuse,
-        "recode": await held.recoded.use(config.compress),
-        "squeeze": await held.squeezed.use(config.compress),
-    }
-    tell_when_taken_back(held, learning)
+    compress.beyond = await open_beyond(config, held, rates, audits, thread, stack, beside=beside)
+    if not beside:
+        open_watch(config, held)
+    recoded, squeezed = [
+        await (one.beside if beside else one.use)(config.compress) for one in (held.recoded, held.squeezed)
+    ]
+    tell_when_taken_back(held, {"semantic": semantic.reuse, "recode": recoded, "squeeze": squeezed})
     repeats = Repeats(
         held.store,
         held.renderer,
@@ -219,6 +229,7 @@ async def build(config: Config, held: State, stack: AsyncExitStack, old: Service
         pipeline,
         admit,
         relay,
+        assign,
         account.spending,
     )
 
@@ -233,22 +244,25 @@ def lay_out(
     tenants: Tenants,
     routing: Routing | None,
     prompt_cache: PromptCacheStage,
-) -> tuple[Pipeline, AdmitStage, tuple[Stage, ...]]:
+) -> tuple[Pipeline, AdmitStage, AssignStage, tuple[Stage, ...]]:
     """The stages, in the order of pipeline.FRONT and pipeline.BACK."""
     cache, clock, randomness = config.cache, held.clock, held.randomness
     spending = account.spending
     counts = spending is not None and bool(spending.at_admit)
-    admit = AdmitStage(tenants, config.limits, spending.admit if spending is not None and counts else None)
+    admit = AdmitStage(
+        tenants, config.limits, spending.admit if spending is not None and counts else None, held.in_flight
+    )
     flight = FlightStage(Flights(), cache.join, config.limits.buffer_bytes, clock, randomness)
     fresh = freshness(cache)
     modes = {"recode": config.compress.recode, "squeeze": config.compress.squeeze}
     changes = {asked: lossy(**modes, asked=asked) for asked in ASKED}
     limit = config.spend.daily_usd
+    assign = AssignStage(policy_version(config), config.id, lambda: config.all_off or held.switch(), changes, routing)
     front = (
         AccountStage(account),
         admit,
         ParseStage(config.limits.parse_bytes, config.compat.aliases),
-        AssignStage("default", config.id, lambda: config.all_off or held.switch(), changes, routing),
+        assign,
         EligibleStage(Rules(cache.mode == "exact", cache.sampled, cache.remote_urls, cache.responses_never_chained)),
         ExactStage(held.store, config.upstream.identity, cache.variants, held.barred, clock, randomness, held.renderer),
         flight,
@@ -280,5 +294,6 @@ def lay_out(
     return (
         Pipeline(front, back, flight, held.tasks, clock),
         admit,
+        assign,
         (CompressStage(config.compress.tidy), route, ways.routed(carrier, routing, lambda own: own) or carrier),
     )

@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 from farthing.proxy.cli_capture import app as capture_app
 from farthing.proxy.cli_eval import app as eval_app
 from farthing.proxy.cli_keys import app as keys_app
+from farthing.proxy.cli_policy import app as policy_app
 from farthing.proxy.config import Config, effective
 from farthing.proxy.config import load as load_config
 from farthing.proxy.errors import ConfigFault
@@ -45,9 +46,6 @@ cache_app = typer.Typer(
 )
 prices_app = typer.Typer(
     help="The price table.", epilog="Example: farthing prices show gpt-4o-mini", no_args_is_help=True
-)
-policy_app = typer.Typer(
-    help="The policy, and the emergency switch.", epilog="Example: farthing policy off", no_args_is_help=True
 )
 ledger_app = typer.Typer(
     help="The record of every request.", epilog="Example: farthing ledger export -o rows.jsonl", no_args_is_help=True
@@ -459,28 +457,6 @@ def ledger_salvage(
     from farthing.proxy.cli_ledger import salvage
 
     raise typer.Exit(salvage(_load(config, state_dir=state), file, _emit if as_json else None, Console()))
-
-
-@policy_app.command("off", epilog="Example: farthing policy off")
-def policy_off(config: ConfigOption = None, state: StateOption = None) -> None:
-    """Turn all optimisation off at once: requests pass through unchanged. Takes effect within a second."""
-    _switch(config, state, off=True)
-
-
-@policy_app.command("on", epilog="Example: farthing policy on")
-def policy_on(config: ConfigOption = None, state: StateOption = None) -> None:
-    """Let the configured optimisation work again."""
-    _switch(config, state, off=False)
-
-
-def _switch(config: Path | None, state: Path | None, *, off: bool) -> None:
-    from farthing.proxy.clock import SystemClock
-    from farthing.proxy.state import Switch
-
-    switch = Switch(_load(config, state_dir=state).state_dir, SystemClock())
-    switch.set(off=off)
-    said = "off: requests pass through unchanged" if off else "on, as configured"
-    typer.echo(f"optimisation is {said} ({switch.path})")
 
 
 @app.command(epilog="Example: farthing version")

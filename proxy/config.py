@@ -33,6 +33,7 @@ from farthing.proxy.config_feedback import Feedback
 from farthing.proxy.config_otlp import Otlp
 from farthing.proxy.config_prices import Prices
 from farthing.proxy.config_prompt_cache import PromptCache
+from farthing.proxy.config_rollout import Rollout
 from farthing.proxy.config_routes import Misplaced, RouteSection, VariantSection, check
 from farthing.proxy.config_section import Secret, Section
 from farthing.proxy.config_spend import Alerts, Budgets, RateLimits, Spend
@@ -229,6 +230,7 @@ class Config(Section):
     budgets: Budgets = ()
     rate_limits: RateLimits = ()
     alerts: Alerts = Alerts()
+    rollout: Rollout = Rollout()
     limits: Limits = Limits()
     log: Log = Log()
 

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -27,6 +27,7 @@ from farthing.proxy.compress_state import RECODED, SQUEEZED
 from farthing.proxy.config import Config, Semantic
 from farthing.proxy.config_compress import Compress
 from farthing.proxy.implicit_rows import ImplicitRows, Nearest
+from farthing.proxy.incidents import Incidents
 from farthing.proxy.judge import Verdicts
 from farthing.proxy.keys import KeyRing
 from farthing.proxy.lately import Lately
@@ -42,6 +43,7 @@ from farthing.proxy.refused import Refused
 from farthing.proxy.reuse_state import REUSE
 from farthing.proxy.row import Row
 from farthing.proxy.stage_semantic import Case
+from farthing.proxy.stages import InFlight
 from farthing.proxy.tasks import TaskGroup
 from farthing.proxy.tokens import Tokenizer
 from farthing.proxy.usage_drift import Drift
@@ -55,16 +57,12 @@ log = structlog.get_logger("farthing")
 __all__ = ["State", "open_state", "open_store"]
 
 
-def logged(kind: str, what: str, why: str, evidence: dict[str, Any]) -> None:
-    """An incident, where nobody keeps them: to the log."""
-    log.warning("incident", kind=kind, what=what, why=why, evidence=evidence)
-
-
 @dataclass(slots=True)
 class State:
     """All of it. `decisions`, `removed`, `capture`, `accounts`, `ring`, `limits_server`: None until a configuration
     needs them; `otlp`: None where it is off. `refusals`: by budget or rate limit; `note`: takes incidents (kind, what,
-    why, evidence)."""
+    why, evidence). `listeners`: told of every ledger row, in the ledger's thread; `rated`: told of ratings (a request's
+    id, whether it is bad), while a policy is rolled out."""
 
     clock: Clock
     randomness: Randomness
@@ -93,11 +91,14 @@ class State:
     compressed: CompressCounts
     drift: Drift
     provider_reads: ProviderReads
+    incidents: Incidents
+    listeners: list[Callable[[list[Row]], None]]
     outcomes: Outcomes
     implicit: ImplicitRows
     prompts: PromptMemory
+    in_flight: InFlight = field(default_factory=InFlight)
+    rated: Callable[[str, bool], None] | None = None
     watch: Watching | None = None
-    note: Callable[[str, str, str, dict[str, Any]], None] = logged
     decisions: Decisions | None = None
     removed: Removed | None = None
     capture: Capture | None = None
@@ -122,7 +123,11 @@ async def open_state(config: Config, clock: Clock, randomness: Randomness, stack
     outcomes = Outcomes(config.state_dir / FILE, config.ledger.keep_days)
     stack.callback(outcomes.close)
     implicit = ImplicitRows(outcomes, Nearest(), clock)
-    listeners = [metrics.observe, implicit.observe, *([] if otlp is None else [otlp.observe])]
+    listeners: list[Callable[[list[Row]], None]] = [
+        metrics.observe,
+        implicit.observe,
+        *([] if otlp is None else [otlp.observe]),
+    ]
     watch = None
     if config.ledger.enabled:
         watch = Watching(config.state_dir / "watch.json", config.watch, clock, config.semantic.model)
@@ -184,6 +189,8 @@ async def open_state(config: Config, clock: Clock, randomness: Randomness, stack
         compressed=CompressCounts(),
         drift=Drift(),
         provider_reads=ProviderReads(),
+        incidents=Incidents(config.state_dir / "incidents.jsonl", clock, lambda work: tasks.spawn(work, "incident")),
+        listeners=listeners,
         outcomes=outcomes,
         implicit=implicit,
         watch=watch,
@@ -208,7 +215,7 @@ def told(listeners: Sequence[Callable[[list[Row]], None]]) -> Callable[[list[Row
     """One listener of the ledger that stands for several, in that order. One that fails costs the others nothing."""
 
     def tell(rows: list[Row]) -> None:
-        for listener in listeners:
+        for listener in tuple(listeners):  # the event loop adds and removes some meanwhile
             try:
                 listener(rows)
             except Exception:

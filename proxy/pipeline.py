@@ -30,7 +30,7 @@ FRONT = (
     "account",  # on the way out: the row
     "admit",  # authenticate, tenant, limits, rates              may refuse: 401 413 429 503
     "parse",  # body -> request, or pass it on untouched
-    "assign",  # policy version; are we switched off?
+    "assign",  # policy version, arm of an experiment; are we switched off?
     "eligible",  # may this be cached, reused, joined?
     "exact",  # canonical key -> stored answer                  may answer
     "flight",  # identical request already under way?            joins it

@@ -103,6 +103,11 @@ class Repeats:
     def __len__(self) -> int:
         return len(self._known)
 
+    def clear(self) -> None:
+        """Forget all: what is written into every row has changed."""
+        self._known.clear()
+        self._bytes = 0
+
     def find(self, request: web.BaseRequest, source: IncomingBody, now_s: float) -> Repeat | None:
         """What is known of this very request, if all of it still holds."""
         if not self._known or request.method != "POST" or request.version != HttpVersion11:

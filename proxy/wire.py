@@ -121,7 +121,7 @@ def _asks(names: tuple[str, ...]) -> bool:
 # Gateways have their own names for a key (Azure API Management's Ocp-Apim-Subscription-Key, cookies, X-Auth-Token).
 # One header too many splits a tenant, which costs hits; one too few would show one caller another's answers.
 _TELLING = ("auth", "key", "token", "cookie", "secret", "session", "credential", "signature", "assertion")
-_NOT_TELLING = frozenset({"idempotency-key", "x-idempotency-key", "sec-websocket-key"})
+_NOT_TELLING = frozenset({"idempotency-key", "x-idempotency-key", "sec-websocket-key", "x-farthing-session"})
 
 
 @lru_cache(maxsize=512)
