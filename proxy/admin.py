@@ -118,8 +118,8 @@ class Admin:
     async def texts(self, last: Sequence[tuple[str, float]]) -> dict[str, str]:
         """The prompts behind keys: near-duplicates' where they may be shown, else the capture store's."""
         services = self._proxy.services
-        known = dict(await semantic_admin.texts(services, [key for key, _ in last]))
-        return known | await capture_admin.texts(services, [each for each in last if each[0] not in known])
+        known = await semantic_admin.texts(services, [key for key, _ in last])
+        return {**known, **await capture_admin.texts(services, [each for each in last if each[0] not in known])}
 
     def declared(self) -> Declared:
         """The routes and variants in force."""
