@@ -40,6 +40,7 @@ function figures(route, one) {
 }
 
 /** How often another was asked after, or beside, this one. */
-const handedOn = ({ escalated, failed, hedged }) => [
-  escalated ? `${count(escalated)} escalated` : '', failed ? `${count(failed)} fell back` : '', hedged ? `${count(hedged)} hedged` : '',
-].filter(Boolean).join(', ');
+function handedOn({ escalated, failed, hedged }) {
+  const told = [[escalated, 'escalated'], [failed, 'fell back'], [hedged, 'hedged']].filter(([times]) => times);
+  return told.length ? el('span', {}, ...told.map(([times, word]) => el('div', {}, `${count(times)} ${word}`))) : '';
+}

@@ -9,7 +9,7 @@ from farthing.proxy.figures_routes import Declared
 from farthing.proxy.row import Row
 from tests.fakes.rows import DOLLAR, NOW_S, row
 
-__all__ = ["BUDGETS", "DECLARED", "INCIDENTS", "POLICY", "REPLICAS", "ROUTED", "routed"]
+__all__ = ["BUDGETS", "DECLARED", "FAQ", "INCIDENTS", "POLICY", "REPLICAS", "ROUTED", "routed"]
 
 MILLI = DOLLAR // 1000
 DECLARED = Declared(
