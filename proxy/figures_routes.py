@@ -96,7 +96,7 @@ class Routed(NamedTuple):
 def by_route(conn: sqlite3.Connection, since_s: float, until_s: float, declared: Declared) -> Routed:
     """What became of the latest requests in [since, until) that a route, or the request itself, sent somewhere.
 
-    Requests that a cache answered went nowhere. At most `MOST_ROWS` are looked at. Cost: some 30 ms.
+    Requests that a cache answered went nowhere. At most `MOST_ROWS` are looked at, which bounds the cost.
     """
     latest = f"select * from requests where ts >= ? and ts < ? and {CLIENTS} order by ts desc limit {MOST_ROWS}"
     bounds = (since_s, until_s)
