@@ -157,6 +157,8 @@ def _add(
     route = found.setdefault((name, serves), RouteFigures(name, serves))
     first = "" if action not in ("routed", "would route") else names.variant(rest)[0] or rest
     tries = _asked(attempts)
+    if by_request and not any(action == "failed" for action, _ in told):
+        tries = [variant or first for variant in tries]  # a model that a header names is no variant of an attempt
     mine = route.of(tries[-1] if serves and tries else first)
     mine.requests += 1
     mine.errors += outcome == "failed" or (status >= 400 and outcome != "abandoned")

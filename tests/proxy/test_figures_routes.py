@@ -68,6 +68,7 @@ def test_what_an_observing_route_would_have_cost_is_added_up() -> None:
         (("routed", f"{FAQ}: mini, first of a cascade"), ("mini",), FAQ, "mini"),
         (("routed", "mini, named by the request"), ("mini",), "", "mini"),
         (("routed", "gpt-4o"), (), "", "gpt-4o"),
+        (("routed", "gpt-4o"), ("", ""), "", "gpt-4o"),
         (("routed", f"{FAQ}: mini, first of a cascade"), (), FAQ, "mini"),
         (("not routed", "faq: none fits; mini: too long"), ("",), "faq", ""),
         (("would route", "rest: mini, cheapest, for $0.1"), ("",), "rest", "mini"),
@@ -79,6 +80,14 @@ def test_names_are_found_before_what_else_is_said(
 ) -> None:
     found, one = only([routed(decision, by=by)])
     assert (found, one.variant) == (route, variant)
+
+
+def test_where_a_named_variant_failed_the_model_asked_for_answered() -> None:
+    told = (("routed", "mini, named by the request"), ("failed", "mini: 5xx"))
+    [route] = read([routed(*told, by=("mini", ""))]).routes
+    assert {name: (one.requests, one.asked, one.failed) for name, one in route.variants.items()} == {
+        "": (1, 1, 0), "mini": (0, 1, 1),
+    }  # fmt: skip
 
 
 def test_names_that_look_like_what_follows_them_are_found_whole() -> None:
