@@ -23,7 +23,7 @@ from farthing.policies.answer import Answer, read
 from farthing.policies.judge import unmarked
 from farthing.policies.opinion import Agreement
 
-__all__ = ["Accept", "consistent", "judge_question", "refused", "schema_of", "spoken"]
+__all__ = ["Accept", "consistent", "json_fault", "judge_question", "refused", "schema_of", "spoken"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +105,13 @@ def schema_of(payload: dict[str, Any]) -> tuple[bool, Any]:
 
 def _wrong_json(choices: Sequence[Answer], payload: dict[str, Any]) -> str:
     asked, schema = schema_of(payload)
-    if not asked:
-        return ""
+    return json_fault([choice.text for choice in choices if not choice.calls], schema) if asked else ""
+
+
+def json_fault(texts: Sequence[str], schema: Any) -> str:
+    """Why these aren't JSON by that schema (None: any JSON); '' where they are."""
     try:
-        values = [orjson.loads(choice.text) for choice in choices if not choice.calls]
+        values = [orjson.loads(text) for text in texts]
     except ValueError:
         return "not JSON"
     if not isinstance(schema, dict | bool):
