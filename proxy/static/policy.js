@@ -52,10 +52,10 @@ export function show(state, policy) {
 const moment = (at) => (typeof at === 'number' ? `${instant(new Date(at * 1000))} (${ago(at)})` : String(at ?? ''));
 
 function rollout(candidate) {
-  const steps = Array.isArray(candidate.steps) ? candidate.steps : [candidate.share], guard = candidate.guard ?? {}, at = Array.isArray(candidate.steps) ? candidate.step - 1 : 0;
+  const guard = candidate.guard ?? {}, at = candidate.step - 1; // a roll-out that waits for farthing's start has no guard
   $('rollout-what').replaceChildren('Rolling out ', el('code', {}, candidate.version), ` to ${share(candidate.share)} of the traffic, since ${moment(candidate.since)}.`, candidate.note ? ` ${candidate.note}` : '');
-  $('rollout-steps').replaceChildren(...steps.map((part, i) => el('li', { class: i < at ? 'done' : i === at ? 'now' : '', 'aria-current': i === at ? 'step' : null }, `${i < at ? '✓' : i === at ? '▶' : '○'} ${Number((100 * part).toPrecision(3))}%`)));
-  const [kind, words] = WORDS[guard.says] ?? ['soft', 'has seen nothing yet'], waits = candidate.waits_for || candidate.reason;
+  $('rollout-steps').replaceChildren(...candidate.steps.map((part, i) => el('li', { class: i < at ? 'done' : i === at ? 'now' : '', 'aria-current': i === at ? 'step' : null }, `${i < at ? '✓' : i === at ? '▶' : '○'} ${Number((100 * part).toPrecision(3))}%`)));
+  const [kind, words] = WORDS[guard.says] ?? ['soft', 'has seen nothing yet'], waits = candidate.waits_for;
   $('rollout-guard').replaceChildren('The guard: ', el('b', { class: kind }, guard.says ?? 'silent'), guard.says ? ` (${guard.why || words})` : `, ${words}`, waits ? `; ${waits}` : '', '.');
   const metrics = Object.entries(guard.metrics ?? {});
   $('rollout-metrics').parentElement.hidden = !metrics.length;
@@ -84,6 +84,7 @@ export function showIncidents(told) {
   $('incidents-said').className = told.error ? 'error' : 'none';
   const all = told.incidents ?? [], shown = all.slice(0, MOST_INCIDENTS);
   $('incidents-said').hidden = !told.error && all.length > 0;
+  $('incidents').hidden = !told.error && all.length === 0;
   $('incidents-said').textContent = told.error ? `Incidents can’t be shown: ${told.error}.` : 'None: farthing has taken nothing back of its own accord.';
   if (told.error) return;
   const now = JSON.stringify(shown);
