@@ -50,7 +50,7 @@ table { border-collapse: collapse; width: 100%; }
 th, td { padding: .45rem .8rem; text-align: right; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; white-space: normal; overflow-wrap: anywhere; }
 table.words :is(th, td) { text-align: left; } table.words td:last-child { width: 100%; white-space: normal; }
-table.words td:first-child { white-space: nowrap; }
+table.words :is(th, td):first-child { white-space: nowrap; overflow-wrap: normal; }
 thead th { color: var(--soft); font-weight: 500; }
 tr + tr td, tbody tr:first-child td { border-top: 1px solid var(--line); }
 td.bar { width: 40%; } td.bar div { height: .7rem; border-radius: 3px; background: var(--bar); }
