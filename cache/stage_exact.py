@@ -220,6 +220,7 @@ class KeepStage(Quiet):
             of = ((ex.model, model_served), ex.endpoint, tags, call.answer)
             ttl_s = await asyncio.to_thread(self.ttl_s, *of) if large else self.ttl_s(*of)
         if ttl_s <= 0:
+            ex.decide(self.name, "not stored", "its time to live is 0")
             return
         now_s = self.clock.now_s()
         entry = Entry(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -28,6 +29,7 @@ from farthing.proxy import (
 )
 from farthing.proxy.dashboard import Dashboard
 from farthing.proxy.errors import ClientFault, FarthingError, error_body
+from farthing.proxy.figures_routes import Declared
 from farthing.proxy.gauges import gauges
 from farthing.proxy.health import health
 from farthing.proxy.purge import purge
@@ -75,7 +77,8 @@ class Admin:
             services.config.state_dir / "ledger.db",
             self._held.clock,
             self.state,
-            lambda keys: semantic_admin.texts(self._proxy.services, keys),
+            self.texts,
+            self.declared,
         )
         self._store: StoreStats | None = None
         self._held.metrics.watch(self.gauges)
@@ -126,6 +129,18 @@ class Admin:
             ],
             "ledger_dropped": 0 if self._held.ledger is None else self._held.ledger.dropped,
         }
+
+    async def texts(self, last: Sequence[tuple[str, float]]) -> dict[str, str]:
+        """The prompts behind keys: near-duplicates' where they may be shown, else the capture store's."""
+        services = self._proxy.services
+        known = await semantic_admin.texts(services, [key for key, _ in last])
+        return {**known, **await capture_admin.texts(services, [each for each in last if each[0] not in known])}
+
+    def declared(self) -> Declared:
+        """The routes and variants in force."""
+        config = self._proxy.services.config
+        routes = tuple((one.name, one.mode, one.strategy) for one in config.routes)
+        return Declared(routes, tuple(one.name for one in config.variants))
 
     def gauges(self) -> dict[str, float]:
         """Values of this moment for /metrics, by metric name without prefix."""

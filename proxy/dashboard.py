@@ -31,12 +31,15 @@ from farthing.proxy.figures import (
     top_repeated,
 )
 from farthing.proxy.figures_lists import filter_of, matching, names
+from farthing.proxy.figures_routes import Declared, by_route
 from farthing.proxy.report import dollars, plain, plain_sums
+from farthing.proxy.report_plain import plain_routes
 from farthing.proxy.row import COLUMNS, MONEY_COLUMNS, Row
 
 __all__ = ["Dashboard", "Reply", "Texts"]
 
-Texts = Callable[[Sequence[str]], Awaitable[Mapping[str, str]]]
+Texts = Callable[[Sequence[tuple[str, float]]], Awaitable[Mapping[str, str]]]
+"""The prompts behind keys, of those that are kept and may be shown. Each key with the moment at which it came last."""
 Reply = tuple[int, str, bytes]
 T = TypeVar("T")
 
@@ -64,13 +67,19 @@ class Dashboard:
     """Answers GET and HEAD under /farthing/.
 
     `ledger`: the SQLite file, which need not exist yet. `state`: what is on, shown as badges; never a secret. `texts`:
-    the prompts behind keys, of those that are kept and may be shown; None: none may.
+    None: no prompts may be shown. `declared`: the routes and variants in force.
     """
 
     def __init__(
-        self, ledger: Path, clock: Clock, state: Callable[[], dict[str, Any]], texts: Texts | None = None
+        self,
+        ledger: Path,
+        clock: Clock,
+        state: Callable[[], dict[str, Any]],
+        texts: Texts | None = None,
+        declared: Callable[[], Declared] = Declared,
     ) -> None:
         self._texts = texts
+        self._declared = declared
         self._ledger = ledger
         self._clock = clock
         self._state = state
@@ -112,6 +121,9 @@ class Dashboard:
             return lambda conn: self._requests(conn, query, now_s)
         if name == "repeated":
             return lambda conn: self._repeated(conn, query, now_s)
+        if name == "routes":
+            declared = self._declared()
+            return lambda conn: plain_routes(by_route(conn, *span_of(query, now_s), declared), declared)
         if name == "names":
             return lambda conn: names(conn, span_of(query, now_s))
         if name.startswith("requests/"):
@@ -207,7 +219,7 @@ def told(each: Repeated) -> dict[str, Any]:
 
 async def with_texts(found: dict[str, Any], texts: Texts) -> dict[str, Any]:
     """The answer on repeated requests, with their prompts beside those that are kept."""
-    known = await texts([each["key_hash"] for each in found["repeated"]])
+    known = await texts([(each["key_hash"], each["last_s"]) for each in found["repeated"]])
     return {"repeated": [{**each, "text": known.get(each["key_hash"])} for each in found["repeated"]]}
 
 
