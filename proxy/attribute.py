@@ -15,6 +15,9 @@ The prices of one request telescope:
 Where the model asked for what had been left out, the answers in which it did so are billed too (`retrieved`). They are
 compression's doing: what they cost is added to `cost` and taken from `saved_compress`.
 
+Where a part of the answer was known (embeddings, item by item), p0 to p4 are of the part that was sent; what the whole
+would have cost beyond p0 is added to `baseline` and is `saved_exact`.
+
 So for every row `baseline - cost` is exactly the sum of the savings, in integers. Each p is rounded once.
 The reads that a request would have had are handed in (`would_read`), from proxy/counterfactual.py; where they aren't,
 they are those that it had, and p2 = p3.
@@ -77,6 +80,7 @@ def attribute_upstream(
     other_attempts: Sequence[Billed] = (),
     retrieved: Sequence[Usage] = (),
     upstream: str = "",
+    known: Usage | None = None,
 ) -> Money:
     """An answer that an upstream gave.
 
@@ -87,7 +91,7 @@ def attribute_upstream(
     at a price of its own. `other_attempts`: what else was billed for
     this request (a cascade's cheaper tries, failed attempts), each at its own model's price. `retrieved`: the answers
     before this one, in which the model only asked for what had been left out. `upstream`: who served, where others than
-    the default one do.
+    the default one do. `known`: what the part would have used that wasn't sent, since its answer was stored.
     """
     if usage is None:
         return UNKNOWN
@@ -106,14 +110,14 @@ def attribute_upstream(
     estimated = usage.source is UsageSource.COUNTED or others_counted or not same
     if asked is served and not tokens_saved and would_read is None and not other_attempts and not retrieved:
         pico = served.pico(usage)  # nothing was done to it: all four prices are one
-        return Money(pico, pico, 0, 0, 0, 0, 0, 0, served.source, estimated)
+        return with_known(Money(pico, pico, 0, 0, 0, 0, 0, 0, served.source, estimated), asked, usage, known)
     reads = usage if would_read is None else with_reads(usage, would_read, charges_writes=charges_writes)
     original = as_original(reads, tokens_saved, saved_before, tokens_before) if tokens_saved else reads
     if would_read_whole is not None and tokens_saved:
         original = with_reads(original, would_read_whole, charges_writes=charges_writes)
     p0, p1, p2, p3 = asked.pico(original), asked.pico(reads), served.pico(reads), served.pico(usage)
     p4 = p3 + others
-    return Money(
+    money = Money(
         baseline=p0,
         cost=p4 + asked_back,
         overhead=0,
@@ -125,6 +129,20 @@ def attribute_upstream(
         price_source=served.source,
         modelled=estimated or tokens_saved != 0 or p2 != p3,
     )
+    return with_known(money, asked, usage, known)
+
+
+def with_known(money: Money, asked: Rates, usage: Usage, known: Usage | None) -> Money:
+    """`money` of the part of a request that was sent, and what the rest of it would have cost, which was known.
+
+    Both would have been one request, at the rates `asked`: what is saved is the price of the whole less the part's.
+    """
+    if known is None:
+        return money
+    assert money.baseline is not None
+    saved = asked.pico(usage._replace(fresh=usage.fresh + known.tokens_in)) - asked.pico(usage)
+    modelled = money.modelled or known.source is UsageSource.COUNTED
+    return money._replace(baseline=money.baseline + saved, saved_exact=saved, modelled=modelled)
 
 
 def attribute_hit(

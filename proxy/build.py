@@ -14,6 +14,7 @@ from farthing.cache.second_opinion import Band
 from farthing.cache.semantic_thread import SemanticThread
 from farthing.cache.stage_exact import ExactStage, KeepStage
 from farthing.cache.stage_flight import FlightStage
+from farthing.cache.stage_items import ItemCache
 from farthing.compress.plan import ASKED, lossy
 from farthing.policies.eligibility import Rules
 from farthing.policies.stage import EligibleStage, SpendStage
@@ -37,6 +38,7 @@ from farthing.proxy.counterfactual import Counterfactual
 from farthing.proxy.drift_sample import DriftSample
 from farthing.proxy.errand import Errands
 from farthing.proxy.exchange import Stage
+from farthing.proxy.filling import FillingStage
 from farthing.proxy.held import State
 from farthing.proxy.otlp_names import target_of
 from farthing.proxy.pipeline import Pipeline
@@ -224,13 +226,16 @@ def lay_out(
     modes = {"recode": config.compress.recode, "squeeze": config.compress.squeeze}
     changes = {asked: lossy(**modes, asked=asked) for asked in ASKED}
     limit = config.spend.daily_usd
+    items = ItemCache(held.store, clock, held.renderer.remember) if cache.embedding_items else None
     front = (
         AccountStage(account),
         admit,
         ParseStage(config.limits.parse_bytes, config.compat.aliases),
         AssignStage("default", config.id, lambda: config.all_off or held.switch(), changes, routing),
         EligibleStage(Rules(cache.mode == "exact", cache.sampled, cache.remote_urls, cache.responses_never_chained)),
-        ExactStage(held.store, config.upstream.identity, cache.variants, held.barred, clock, randomness, held.renderer),
+        ExactStage(
+            held.store, config.upstream.identity, cache.variants, held.barred, clock, randomness, held.renderer, items
+        ),
         flight,
     )
     carrier = ways.default()
@@ -244,6 +249,7 @@ def lay_out(
             held.barred,
             clock,
             semantic.learn,
+            items,
         ),
         semantic,
         compress,
@@ -254,7 +260,11 @@ def lay_out(
             clock,
             None if spending is None else spending.reserve,
         ),
-        ways.routed(retrieving(carrier), routing, retrieving) or retrieving(carrier),
+        FillingStage(
+            ways.routed(retrieving(carrier), routing, retrieving) or retrieving(carrier),
+            held.tokenizer,
+            8 * config.limits.buffer_bytes,
+        ),
     )
     return (
         Pipeline(front, back, flight, held.tasks, clock),

@@ -93,6 +93,7 @@ class Cache(Section):
     remote_urls: bool = False
     responses_never_chained: bool = False
     max_entry_bytes: int = Field(8 * 2**20, ge=1024)
+    embedding_items: bool = Field(True, description="embeddings are looked up and kept input by input")
 
 
 class Semantic(Section):

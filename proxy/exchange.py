@@ -246,7 +246,8 @@ class Call:
     answer that is a JSON object, the same read. `event_stream`:
     it came as server-sent events. `complete`: it ended as HTTP says it should. `earlier`: what answers before this one
     used, in which the model only asked for what had been left out; `usage` is the last one's. `others`: what attempts
-    were billed with that don't serve: a cascade's cheaper tries, failed ones. `tier`: the service tier that a stream
+    were billed with that don't serve: a cascade's cheaper tries, failed ones. `known`: what the part of the answer that
+    was stored (embeddings, item by item) would have used; `usage` is the rest's. `tier`: the service tier that a stream
     named, whether or not it told its usage. `elsewhere`: another upstream than the default one answered, to which the
     client's credential means nothing.
     """
@@ -261,6 +262,7 @@ class Call:
     usage: Usage | None = None
     earlier: list[Usage] = field(default_factory=list)
     others: list[Billed] = field(default_factory=list)
+    known: Usage | None = None
     model_served: str = ""
     tier: str = ""
     answer: bytes | None = None
@@ -321,6 +323,7 @@ class Exchange:
     cache_reason: str = ""
     place: Any = None  # cache.places.Settled
     case: Any = None  # stage_semantic.Case
+    items: Any = None  # cache.items.Case: embeddings of which each input is looked up and kept by itself
     similarity: float | None = None
     p_wrong: float | None = None
     served: Served | None = None
