@@ -465,7 +465,9 @@ class AccountStage(Quiet):
     hard: bool = field(default=True, init=False)
 
     def on_end(self, ex: Exchange) -> Awaitable[None] | None:
-        """Write the row."""
+        """Write the row; a deferred request's comes with its answer."""
+        if ex.deferred:
+            return None
         if self.account.must_wait(ex):
             return self._settle(ex)
         try:

@@ -37,6 +37,7 @@ __all__ = [
     "Money",
     "all_of",
     "as_original",
+    "attribute_deferred",
     "attribute_failure",
     "attribute_hit",
     "attribute_joined",
@@ -130,6 +131,37 @@ def attribute_upstream(
         modelled=estimated or tokens_saved != 0 or p2 != p3,
     )
     return with_known(money, asked, usage, known)
+
+
+def attribute_deferred(
+    card: RateCard,
+    money: Money,
+    *,
+    model_requested: str,
+    model_served: str,
+    usage: Usage,
+    at_s: float,
+    tier: str,
+    times: float,
+) -> Money:
+    """`money` of an answer at once, for one that came through the provider's batch API: what that saves is routing's.
+
+    Billed at the rates of `tier`; where the prices don't know it, `times` what it would have cost, and `modelled`.
+    """
+    if money.cost is None or money.baseline is None or money.saved_route is None:
+        return UNKNOWN
+    if same_model(model_requested, model_served):
+        rates = rates_of_one(card, model_requested, model_served, at_s)
+    else:
+        rates = card.rates(model_served, at_s)
+    own = covering(rates, usage._replace(tier=tier))
+    cost = own.pico(usage) if own is not None else round(money.cost * times)
+    return money._replace(
+        cost=cost,
+        saved_route=money.saved_route + money.cost - cost,
+        modelled=money.modelled or own is None,
+        price_source=money.price_source if own is None else own.source,
+    )
 
 
 def with_known(money: Money, asked: Rates, usage: Usage, known: Usage | None) -> Money:

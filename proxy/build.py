@@ -22,6 +22,7 @@ from farthing.proxy.account import Account, AccountStage
 from farthing.proxy.audit import Auditor
 from farthing.proxy.budgets import Spending
 from farthing.proxy.build_compress import open_beyond
+from farthing.proxy.build_defer import open_desk, open_stage
 from farthing.proxy.build_routes import Opened, Ways, open_routing, open_upstream
 from farthing.proxy.build_semantic import (
     a_hits_worth_usd,
@@ -145,6 +146,7 @@ async def build(config: Config, held: State, stack: AsyncExitStack, old: Service
     tenants = Tenants(held.secret, config.auth, await open_ring(config, held, stack))
     routing = open_routing(config, held, rates, tenants, None if old is None else old.routing)
     ways = Ways(config, held, pool, others)
+    await open_desk(config, held, stack)
     pipeline, admit, on_the_way = lay_out(config, held, semantic, compress, ways, account, tenants, routing)
     audits = Errands(
         "audit",
@@ -227,6 +229,21 @@ def lay_out(
     changes = {asked: lossy(**modes, asked=asked) for asked in ASKED}
     limit = config.spend.daily_usd
     items = ItemCache(held.store, clock, held.renderer.remember) if cache.embedding_items else None
+    keep = KeepStage(
+        held.store,
+        lambda *about: fresh.of(*about).ttl_s,
+        cache.max_entry_bytes,
+        held.barred,
+        clock,
+        semantic.learn,
+        items,
+    )
+    spend = SpendStage(
+        None if limit is None else int(limit * 10**12),
+        held.total,
+        clock,
+        None if spending is None else spending.reserve,
+    )
     front = (
         AccountStage(account),
         admit,
@@ -236,30 +253,18 @@ def lay_out(
         ExactStage(
             held.store, config.upstream.identity, cache.variants, held.barred, clock, randomness, held.renderer, items
         ),
+        open_stage(config, held, account, ways, keep, spend),
         flight,
     )
     carrier = ways.default()
     retrieving = partial(RetrievingStage, tokenizer=held.tokenizer, limit_bytes=config.limits.buffer_bytes)
     route = RouteStage() if routing is None else RoutingStage(routing)
     back = (
-        KeepStage(
-            held.store,
-            lambda *about: fresh.of(*about).ttl_s,
-            cache.max_entry_bytes,
-            held.barred,
-            clock,
-            semantic.learn,
-            items,
-        ),
+        keep,
         semantic,
         compress,
         route,
-        SpendStage(
-            None if limit is None else int(limit * 10**12),
-            held.total,
-            clock,
-            None if spending is None else spending.reserve,
-        ),
+        spend,
         FillingStage(
             ways.routed(retrieving(carrier), routing, retrieving) or retrieving(carrier),
             held.tokenizer,

@@ -29,6 +29,7 @@ from farthing.policies.freshness import Kind
 from farthing.proxy.config_capture import Capture
 from farthing.proxy.config_compat import Compat
 from farthing.proxy.config_compress import Compress
+from farthing.proxy.config_defer import Defer
 from farthing.proxy.config_otlp import Otlp
 from farthing.proxy.config_prices import Prices
 from farthing.proxy.config_routes import Misplaced, RouteSection, VariantSection, check
@@ -224,6 +225,7 @@ class Config(Section):
     budgets: Budgets = ()
     rate_limits: RateLimits = ()
     alerts: Alerts = Alerts()
+    defer: Defer = Defer()
     limits: Limits = Limits()
     log: Log = Log()
 

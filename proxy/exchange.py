@@ -157,6 +157,7 @@ class Controls:
     route: str = ""
     user: str = ""
     tags: tuple[tuple[str, str], ...] = ()
+    defer_s: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,6 +329,7 @@ class Exchange:
     p_wrong: float | None = None
     served: Served | None = None
     looking: asyncio.Task[Any] | None = None  # a look-up that nobody waits for but the ledger
+    deferred: bool = False  # it is kept for later: its row comes with its answer
     # route
     plan: Any = None  # routing.Plan: the route that the request takes, while it hasn't been taken
     variant: Any = None  # policies.variant.Variant: who is asked instead of whom the request names

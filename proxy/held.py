@@ -24,6 +24,7 @@ from farthing.proxy.compress_counts import CompressCounts
 from farthing.proxy.compress_state import RECODED, SQUEEZED
 from farthing.proxy.config import Config, Semantic
 from farthing.proxy.config_compress import Compress
+from farthing.proxy.deferring import Desk
 from farthing.proxy.judge import Verdicts
 from farthing.proxy.keys import KeyRing
 from farthing.proxy.lately import Lately
@@ -84,6 +85,7 @@ class State:
     accounts: Accounts | None = None
     ring: KeyRing | None = None
     limits_server: RedisStore | None = None
+    deferred: Desk | None = None
     refusals: dict[str, int] = field(default_factory=dict)
 
     def close_capture(self) -> None:
