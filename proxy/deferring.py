@@ -90,6 +90,8 @@ class Desk:
     def use(self, works: Works) -> None:
         """Work with this configuration from now on."""
         self._works = works
+        if works.upstream.keys:
+            self.account_of(CIMultiDict(), works.upstream, own_keys=works.own_keys)
 
     def start(self) -> None:
         """Begin to work; once."""
@@ -108,12 +110,12 @@ class Desk:
 
     # -- what clients ask
 
-    def account_of(self, ex_headers: CIMultiDict[str], upstream: Upstream, *, own_keys: bool) -> str:
+    def account_of(self, headers: CIMultiDict[str], upstream: Upstream, *, own_keys: bool) -> str:
         """On whose account such a request is sent, with its headers remembered; '' where there is none."""
         if upstream.keys:
             pairs, named = [("Authorization", f"Bearer {upstream.keys[0]}")], "operator"
         else:
-            pairs = [] if own_keys else list(callers(ex_headers).items())
+            pairs = [] if own_keys else list(callers(headers).items())
             named = hmac.new(self._secret, orjson.dumps(pairs), "sha256").hexdigest()[:32]
         if not pairs:
             return ""
@@ -231,7 +233,7 @@ class Desk:
             for id in old:
                 del self._all[id]
         for one in [one for one in self._all.values() if one.over and not one.booked]:
-            await self._book_again(works, one)
+            await self._survive("a deferred request can't be booked", self._book_again(works, one))
         waiting = [
             Waiting(one.id, _group(one), one.size, one.created_s, one.deadline_s)
             for one in self._all.values()
@@ -360,19 +362,15 @@ class Desk:
         taken: set[str] = set()
         booked: list[Kept] = []
         for line in lines:
-            one = self._all.get(line.id)
-            if (
-                one is None
-                or one.batch != batch.name
-                or one.state not in ("sent", "sending", "cancelled")
-                or one.booked
-            ):
+            one = members.get(line.id)
+            if one is None or one.booked:
                 continue
+            one = self._all[line.id]  # its client may have cancelled it meanwhile
             result, dropped = Result(line.status, _JSON, line.body), one.state == "cancelled"
             if not dropped:
                 one = one._replace(state="completed", ended_s=self._clock.now_s(), error="", status=line.status)
-                await self._store.answer(one, result)
                 self._all[one.id] = one
+                await self._store.answer(one, result)
             taken.add(one.id)
             if one.id in texts:
                 own = restored(one, *texts[one.id], self._clock)
@@ -415,8 +413,8 @@ class Desk:
                 own.hold = self._holds.pop(kept.id, None)
                 result = await self._asked(works, own)
                 done = kept._replace(state="completed", ended_s=self._clock.now_s(), error="", status=result.status)
-                await self._store.answer(done, result)
                 self._all[kept.id] = done
+                await self._store.answer(done, result)
                 await works.books.direct(own, why)
                 await self._flushed(works)
                 await self._write([done._replace(booked=1)])
