@@ -13,7 +13,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -224,7 +224,6 @@ class Case:
     keys: list[str]
     known: dict[int, tuple[Vector, Entry]] = field(default_factory=dict)
     fresh: dict[int, tuple[Vector, Usage]] = field(default_factory=dict)
-    model_served: str = ""
 
     def take(self, entries: Sequence[Entry | None], *, not_before_s: float) -> None:
         """Note what is stored and may be given: in the encoding asked for, of one length, written by one model (the
@@ -276,7 +275,20 @@ class Case:
         self.fresh = {
             place: (vector, usage) for place, vector, usage in zip(self.missing, answered.vectors, usages, strict=True)
         }
-        self.model_served = answered.model
+
+    def fill_whole(self, value: dict[str, Any] | None, count: Callable[[Any], int]) -> bool:
+        """Note what the upstream has given to the client's own request; False where that can't be taken apart.
+
+        `count`: the tokens of one input, by our own count.
+        """
+        answered = read_answer(value, len(self.asked.places))
+        if answered is None:
+            return False
+        items = [self.asked.unique[place] for place in self.asked.places]
+        alone = len(items) == 1 and answered.tokens is not None
+        used = apportioned(answered.tokens, [0] if alone else [count(item) for item in items])
+        self.fresh = dict(zip(self.asked.places, zip(answered.vectors, used, strict=True), strict=True))
+        return True
 
     def usage(self) -> Usage | None:
         """What the whole request would have used, each position by itself; None where nobody knows."""

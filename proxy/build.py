@@ -228,7 +228,7 @@ def lay_out(
     modes = {"recode": config.compress.recode, "squeeze": config.compress.squeeze}
     changes = {asked: lossy(**modes, asked=asked) for asked in ASKED}
     limit = config.spend.daily_usd
-    items = ItemCache(held.store, clock, held.renderer.remember) if cache.embedding_items else None
+    items = ItemCache(held.store, clock, held.renderer.remember, held.tokenizer) if cache.embedding_items else None
     keep = KeepStage(
         held.store,
         lambda *about: fresh.of(*about).ttl_s,

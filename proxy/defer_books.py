@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from farthing.cache.items import Case, apportioned, asked_of, read_answer
+from farthing.cache.items import Case, asked_of
 from farthing.policies.budget import wanted
 from farthing.proxy import wire
 from farthing.proxy.account import Account
@@ -175,16 +175,6 @@ class Books:
 
     async def _keep(self, own: Exchange) -> None:
         """Into the exact cache, as an answer that came at once would be."""
-        call, case = own.call, own.items
-        if case is not None and call is not None:
-            answered = read_answer(call.value, len(case.asked.places))
-            if answered is None:
-                return
-            count = self.account.tokenizer.count
-            items = [case.asked.unique[place] for place in case.asked.places]
-            counted = [count(item, own.model) if isinstance(item, str) else len(item) for item in items]
-            used = apportioned(answered.tokens, counted)
-            case.fresh = dict(zip(case.asked.places, zip(answered.vectors, used, strict=True), strict=True))
         waits = self.keep.on_end(own)
         if waits is not None:
             await waits

@@ -43,22 +43,8 @@ class FillingStage(Quiet):
 
     def on_request(self, ex: Exchange) -> Verdict | Awaitable[Verdict]:
         """Send what is missing; raises what the upstream stage raises."""
-        if ex.items is None:
-            return self.carrier.on_request(ex)
-        reduced = ex.items.reduced and ex.body_out is not None
-        return self._filled(ex, ex.items) if reduced else self._whole(ex, ex.items)
-
-    async def _whole(self, ex: Exchange, case: Case) -> Verdict:
-        """Nothing is known: the answer goes on as it comes, and is taken apart afterwards."""
-        await self._carry(ex)
-        call = ex.call
-        assert call is not None
-        if call.status == 200 and call.complete and call.answer is not None:
-            answered = await self._read(call, len(case.asked.unique))
-            if answered is not None:
-                usages, _ = await self._usages(case, answered, ex.model)
-                case.fill(answered, usages)
-        return GO_ON
+        case: Case | None = ex.items
+        return self._filled(ex, case) if case is not None and case.reduced else self.carrier.on_request(ex)
 
     async def _filled(self, ex: Exchange, case: Case) -> Verdict:
         call, sink = ex.call, ex.sink
@@ -121,7 +107,8 @@ class FillingStage(Quiet):
             call.others.append(other)
             if now.attempts:
                 now.attempts[-1].billed = other
-        ex.items, ex.body_out = None, None
+        case.known.clear()
+        ex.body_out = None
         before, call.attempts = call.attempts, []
         try:
             await self._carry(ex)

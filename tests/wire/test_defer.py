@@ -77,6 +77,9 @@ async def test_half_the_price_for_the_same_answer(up: BatchUpstream, tmp_path: P
         done = await until(proxy, kept["id"], "completed")
         await until(proxy, second.json()["id"], "completed")
         got = await result(proxy, kept["id"])
+        await proxy.rows(2)
+        while up.files:
+            await asyncio.sleep(0.02)
         again = await proxy.post(chat("wait for me"), **DAY)
         rows = await books(proxy, up, 3)
 
@@ -116,6 +119,7 @@ async def test_the_official_client(up: BatchUpstream, tmp_path: Path) -> None:
         await until(proxy, json.loads(vectors.text)["id"], "completed")
         answer = await client.get(f"{proxy.url}{kept['result_url']}", cast_to=httpx.Response)
         assert answer.json()["object"] == "chat.completion"
+        await proxy.rows(2)
         known = await client.embeddings.with_raw_response.create(model="m", input=["b", "a"])
         assert known.headers["x-farthing-cache"] == "hit-exact"
         await books(proxy, up, 3)
