@@ -16,7 +16,16 @@ from aiohttp import web
 from yarl import URL
 
 from farthing.cache.store import StoreStats
-from farthing.proxy import capture_admin, compress_admin, defer_api, pool_admin, semantic_admin, spend_admin
+from farthing.proxy import (
+    capture_admin,
+    compress_admin,
+    defer_api,
+    feedback,
+    pool_admin,
+    semantic_admin,
+    spend_admin,
+    watch_admin,
+)
 from farthing.proxy.dashboard import Dashboard
 from farthing.proxy.errors import ClientFault, FarthingError, error_body
 from farthing.proxy.gauges import gauges
@@ -44,9 +53,11 @@ _ASKED = {
     "/farthing/api/cache/explain": semantic_admin.explain,
     "/farthing/api/cache/purge": purge,
     "/farthing/api/capture/erase": capture_admin.erase,
-    "/farthing/api/feedback": semantic_admin.rate,
+    "/farthing/api/feedback": feedback.give,
     "/farthing/api/replicas/drain": pool_admin.drain,
+    "/farthing/api/watch/rebase": watch_admin.rebase,
 }
+_TOLD = {"/farthing/api/semantic/lately": semantic_admin.lately, "/farthing/api/feedback": feedback.told}
 
 
 class Admin:
@@ -170,12 +181,14 @@ class Admin:
             return _json(200, await spend_admin.budgets(self._proxy.services))
         if path == "/farthing/api/keys":
             return _json(200, spend_admin.keys(self._proxy.services))
+        if path == "/farthing/api/watch":
+            return _json(200, await watch_admin.told(self._proxy.services))
         if path == "/farthing/api/health":
             return _json(200, await health(self._proxy.services))
         query = dict(URL(request.raw_path, encoded=True).query)
-        if path == "/farthing/api/semantic/lately":
+        if path in _TOLD:
             try:
-                return _json(200, await semantic_admin.lately(self._proxy.services, query))
+                return _json(200, await _TOLD[path](self._proxy.services, query))
             except ClientFault as fault:
                 return _refusal(fault.status, fault.message, fault.code)
         found = await self._dashboard.handle(request.method, path, query)

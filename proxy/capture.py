@@ -52,7 +52,7 @@ class Capture:
         self._secret = secret
         self._clock = clock
         self._most = waiting_bytes
-        self._redactor = self._redactor_of(settings)
+        self._redactor = redactor_of(settings, self._secret, self._clock)
         self._log = structlog.get_logger("farthing.capture")
         self._conn: sqlite3.Connection | None = None
         self._works = True
@@ -117,7 +117,7 @@ class Capture:
     def use(self, settings: Settings) -> None:
         """Keep what these settings say from now on."""
         if settings != self.settings:
-            self.settings, self._redactor = settings, self._redactor_of(settings)
+            self.settings, self._redactor = settings, redactor_of(settings, self._secret, self._clock)
 
     def flush(self, timeout_s: float = 5.0) -> bool:
         """Wait until all that came so far has been tried; whether none of it is left waiting. Blocks."""
@@ -148,10 +148,6 @@ class Capture:
         self._thread.join()
 
     # -- the thread's
-
-    def _redactor_of(self, settings: Settings) -> Redactor:
-        own = [(one.name, one.pattern) for one in settings.patterns]
-        return Redactor(settings.redact, own, self._secret, self._clock)
 
     def _work_on(self) -> None:
         tries = 0
@@ -310,3 +306,9 @@ def _is_meant(what: Selection, line: Line) -> bool:
         and what.tenant in (None, line.tenant)
         and (what.before_s is None or line.ts < what.before_s)
     )
+
+
+def redactor_of(settings: Settings, secret: bytes, clock: Clock) -> Redactor:
+    """What takes out of texts what the settings name."""
+    own = [(one.name, one.pattern) for one in settings.patterns]
+    return Redactor(settings.redact, own, secret, clock)

@@ -30,12 +30,14 @@ from farthing.proxy.config_capture import Capture
 from farthing.proxy.config_compat import Compat
 from farthing.proxy.config_compress import Compress
 from farthing.proxy.config_defer import Defer
+from farthing.proxy.config_feedback import Feedback
 from farthing.proxy.config_otlp import Otlp
 from farthing.proxy.config_prices import Prices
 from farthing.proxy.config_routes import Misplaced, RouteSection, VariantSection, check
 from farthing.proxy.config_section import Secret, Section
 from farthing.proxy.config_spend import Alerts, Budgets, RateLimits, Spend
 from farthing.proxy.config_upstream import Upstream
+from farthing.proxy.config_watch import Watch
 from farthing.proxy.errors import ConfigFault
 from farthing.proxy.exchange import Endpoint
 
@@ -218,6 +220,8 @@ class Config(Section):
     compat: Compat = Compat()
     capture: Capture = Capture()
     ledger: Ledger = Ledger()
+    watch: Watch = Watch()
+    feedback: Feedback = Feedback()
     otlp: Otlp = Otlp()
     prices: Prices = Prices()
     auth: Auth = Auth()

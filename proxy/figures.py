@@ -160,6 +160,13 @@ def one(conn: sqlite3.Connection, row_id: str) -> Row | None:
     return Row(*values) if values else None
 
 
+def rows_of(conn: sqlite3.Connection, row_ids: Sequence[str]) -> dict[str, Row]:
+    """The rows of those ids that are there, by id; at most some hundred ids."""
+    marks = ", ".join("?" * len(row_ids))
+    found = conn.execute(f"select {columns()} from requests where id in ({marks})", list(row_ids))
+    return {row.id: row for row in map(Row._make, found)}
+
+
 def columns() -> str:
     """The columns, quoted: some are words of SQL in one engine or another."""
     return ", ".join(f'"{column}"' for column in COLUMNS)

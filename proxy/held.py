@@ -7,7 +7,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import structlog
 
 from farthing.cache.places import Places
 from farthing.cache.stage_exact import Renderer
@@ -25,6 +27,7 @@ from farthing.proxy.compress_state import RECODED, SQUEEZED
 from farthing.proxy.config import Config, Semantic
 from farthing.proxy.config_compress import Compress
 from farthing.proxy.deferring import Desk
+from farthing.proxy.implicit_rows import ImplicitRows, Nearest
 from farthing.proxy.judge import Verdicts
 from farthing.proxy.keys import KeyRing
 from farthing.proxy.lately import Lately
@@ -33,6 +36,7 @@ from farthing.proxy.ledger import Ledger
 from farthing.proxy.metrics import Metrics
 from farthing.proxy.otlp import Otlp, require
 from farthing.proxy.otlp_names import target_of
+from farthing.proxy.outcomes import FILE, Outcomes
 from farthing.proxy.provider_reads import ProviderReads
 from farthing.proxy.refused import Refused
 from farthing.proxy.reuse_state import REUSE
@@ -41,17 +45,26 @@ from farthing.proxy.stage_semantic import Case
 from farthing.proxy.tasks import TaskGroup
 from farthing.proxy.tokens import Tokenizer
 from farthing.proxy.usage_drift import Drift
+from farthing.proxy.watching import Watching
 
 if TYPE_CHECKING:
     from farthing.cache.store_redis import RedisStore
 
+log = structlog.get_logger("farthing")
+
 __all__ = ["State", "open_state", "open_store"]
+
+
+def logged(kind: str, what: str, why: str, evidence: dict[str, Any]) -> None:
+    """An incident, where nobody keeps them: to the log."""
+    log.warning("incident", kind=kind, what=what, why=why, evidence=evidence)
 
 
 @dataclass(slots=True)
 class State:
     """All of it. `decisions`, `removed`, `capture`, `accounts`, `ring`, `limits_server`: None until a configuration
-    needs them; `otlp`: None where it is off. `refusals`: by budget or rate limit."""
+    needs them; `otlp`: None where it is off. `refusals`: by budget or rate limit; `note`: takes incidents (kind, what,
+    why, evidence)."""
 
     clock: Clock
     randomness: Randomness
@@ -79,6 +92,10 @@ class State:
     compressed: CompressCounts
     drift: Drift
     provider_reads: ProviderReads
+    outcomes: Outcomes
+    implicit: ImplicitRows
+    watch: Watching | None = None
+    note: Callable[[str, str, str, dict[str, Any]], None] = logged
     decisions: Decisions | None = None
     removed: Removed | None = None
     capture: Capture | None = None
@@ -101,6 +118,15 @@ async def open_state(config: Config, clock: Clock, randomness: Randomness, stack
     otlp = open_otlp(config, clock, randomness)
     if otlp is not None:
         stack.push_async_callback(asyncio.to_thread, otlp.close)  # after the ledger, whose last rows it takes
+    outcomes = Outcomes(config.state_dir / FILE, config.ledger.keep_days)
+    stack.callback(outcomes.close)
+    implicit = ImplicitRows(outcomes, Nearest(), clock)
+    listeners = [metrics.observe, implicit.observe, *([] if otlp is None else [otlp.observe])]
+    watch = None
+    if config.ledger.enabled:
+        watch = Watching(config.state_dir / "watch.json", config.watch, clock, config.semantic.model)
+        stack.callback(watch.close)  # after the ledger, whose last rows it takes
+        listeners.append(watch.on_rows)
     total, audited, judged, shadowed = DayTotal(), DayTotal(), DayTotal(), DayTotal()
     ledger = None
     if config.ledger.enabled:
@@ -110,7 +136,7 @@ async def open_state(config: Config, clock: Clock, randomness: Randomness, stack
             buffer_rows=config.ledger.buffer_rows,
             jsonl=config.ledger.jsonl,
             keep_days=config.ledger.keep_days,
-            on_rows=metrics.observe if otlp is None else told((metrics.observe, otlp.observe)),
+            on_rows=told(listeners),
         )
         stack.callback(ledger.close)
         midnight_s = clock.now_s() // 86_400 * 86_400
@@ -155,6 +181,9 @@ async def open_state(config: Config, clock: Clock, randomness: Randomness, stack
         compressed=CompressCounts(),
         drift=Drift(),
         provider_reads=ProviderReads(),
+        outcomes=outcomes,
+        implicit=implicit,
+        watch=watch,
     )
     stack.callback(held.close_capture)
     return held
@@ -172,11 +201,14 @@ def open_otlp(config: Config, clock: Clock, randomness: Randomness) -> Otlp | No
 
 
 def told(listeners: Sequence[Callable[[list[Row]], None]]) -> Callable[[list[Row]], None]:
-    """One listener of the ledger that stands for several, in that order."""
+    """One listener of the ledger that stands for several, in that order. One that fails costs the others nothing."""
 
     def tell(rows: list[Row]) -> None:
         for listener in listeners:
-            listener(rows)
+            try:
+                listener(rows)
+            except Exception:
+                log.exception("ledger_listener_failed")
 
     return tell
 

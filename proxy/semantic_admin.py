@@ -11,7 +11,6 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from farthing.cache.differences import diff, differences
 from farthing.cache.key import Place, Scope, neighbourhood
-from farthing.cache.store import Selector
 from farthing.policies.agree import comparator
 from farthing.policies.reuse import RouteKey, RouteState
 from farthing.policies.sequence import Comparator, Evidence, interval
@@ -25,7 +24,7 @@ from farthing.proxy.text import normalise
 if TYPE_CHECKING:
     from farthing.proxy.build import Services
 
-__all__ = ["MOST_ROUTES", "explain", "lately", "needs", "rate", "routes", "shown", "texts"]
+__all__ = ["MOST_ROUTES", "explain", "lately", "needs", "routes", "shown", "texts"]
 
 MOST_ROUTES = 200
 _FIELDS = tuple(field.name for field in fields(RouteState))
@@ -236,20 +235,3 @@ def needs(semantic: Semantic, state: RouteState | None, score: float) -> list[st
     if threshold is not None and score < threshold:
         found.append(f"a score of {threshold:.3f} or more: it is {score:.3f}")
     return found
-
-
-async def rate(services: Services, asked: dict[str, Any]) -> dict[str, Any]:
-    """A rating of an answer by its `x-farthing-id`: a bad one purges the entry and counts as evidence.
-
-    Raises ClientFault where the body isn't {"id": ..., "rating": "good"|"bad"}.
-    """
-    exchange_id, rating = asked.get("id"), asked.get("rating")
-    if not isinstance(exchange_id, str) or rating not in ("good", "bad"):
-        raise ClientFault('feedback must look like {"id": "far-...", "rating": "good" or "bad"}', param="rating")
-    entry_key = services.semantic.rate(exchange_id, wrong=rating == "bad")
-    purged = 0
-    if entry_key is not None and rating == "bad":
-        keys = await services.state.store.purge(Selector(key=entry_key))
-        await services.semantic.forget([entry_key, *keys])
-        purged = len(keys)
-    return {"known": entry_key is not None, "purged": purged}

@@ -40,9 +40,11 @@ from farthing.proxy.audit import Auditor
 from farthing.proxy.clock import Clock, Randomness
 from farthing.proxy.exchange import GO_ON, CacheStatus, Call, Endpoint, Exchange, LocalReply, Quiet
 from farthing.proxy.exchange import Verdict as StageVerdict
+from farthing.proxy.implicit_rows import Nearest
 from farthing.proxy.lately import Lately, Sighting
 from farthing.proxy.second_stage import Said, SecondStage
 from farthing.proxy.text import normalise
+from farthing.proxy.watching import Watching
 
 __all__ = ["Case", "SemanticStage", "tool_result"]
 
@@ -89,10 +91,12 @@ class SemanticStage(Quiet):
     places: Places
     auditor: Auditor | None = None
     second: SecondStage | None = None
+    watch: Watching | None = None
     worth_usd: Callable[[Entry], float | None] = lambda entry: None
     semantic_until_s: Callable[[Entry], float] = lambda entry: entry.expires_s
     served_cases: OrderedDict[str, Case] = field(default_factory=OrderedDict)
     lately: Lately = field(default_factory=Lately)
+    nearest: Nearest = field(default_factory=Nearest)
     name: str = field(default="semantic", init=False)
     hard: bool = field(default=False, init=False)
 
@@ -174,6 +178,10 @@ class SemanticStage(Quiet):
         """What audits have cost today, in dollars."""
         return 0.0 if self.auditor is None else self.auditor.errands.spent.read(self.clock.now_s()) * 1e-12
 
+    def remembers(self, exchange_id: str) -> bool:
+        """Whether that hit can still be rated here."""
+        return exchange_id in self.served_cases
+
     def rate(self, exchange_id: str, *, wrong: bool) -> str | None:
         """Somebody's word on a served hit: its entry's key, None where that hit is not known (any more)."""
         case = self.served_cases.pop(exchange_id, None)
@@ -198,6 +206,8 @@ class SemanticStage(Quiet):
         now_s = self.clock.now_s()
         self.lately.pulse.looked(RouteKey(ex.tenant, place.route), now_s)
         found = await thread.lookup(place.scope, place.route, place.text, now_s)
+        if self.watch is not None and self.watch.wants_vector():
+            self.spawn(self._show(self.watch, thread, place.text))
         ex.similarity = found.similarity
         if found.entry_key is None or found.similarity is None:
             ex.decide(self.name, "looked", found.verdict)
@@ -207,6 +217,12 @@ class SemanticStage(Quiet):
             ex.decide(self.name, "looked", lacking)
             return None
         return found, entry
+
+    async def _show(self, watch: Watching, thread: SemanticThread, text: str) -> None:
+        """The vector of a text that was just looked up, so that it is known already."""
+        vector = await thread.run(lambda cache: cache.vector(text))
+        if vector is not None:
+            watch.topic(vector)
 
     async def _weigh(self, ex: Exchange, place: Place, near: tuple[Found, Entry] | None) -> None:
         """Ask the second stage where the score is doubtful, then the policy."""
@@ -226,6 +242,7 @@ class SemanticStage(Quiet):
         verdict = self.reuse.decide(route, candidate, self.randomness.uniform(), may_audit=may_audit)
         sighting = Sighting(ex.id, self.clock.now_s(), route, place.text, ex.key, candidate, verdict)
         self.lately.found(sighting)
+        self.nearest.note(ex.id, entry.key)
         ex.case, ex.p_wrong = Case(route, candidate, verdict, entry, sighting), verdict.wrong
         judged = "" if said.probability is None else f", judged {said.probability:.2f}"
         ex.decide(self.name, verdict.action.value, f"score {score:.3f}{judged}; {verdict.reason}")
@@ -303,6 +320,8 @@ class SemanticStage(Quiet):
         work = partial(agree_bytes, entry.body, call.answer)
         opinion = await self.thread.run(lambda cache: work(cache.embed))
         self.reuse.learn(case.route, case.candidate, case.verdict, Label(float(opinion.wrong)))
+        if self.watch is not None:
+            self.watch.compared(case.candidate.score, wrong=bool(opinion.wrong))
         if case.sighting is not None:
             self.lately.judged(case.sighting, wrong=opinion.wrong)
         if opinion.wrong and self.reuse.entries == "wrong" and ex.place is not None and ex.key:

@@ -208,8 +208,8 @@ async def test_a_bad_rating_purges_the_answer_and_counts(
         malformed = await proxy.client.post("/farthing/api/feedback", json={"id": 1}, headers=admin)
 
     assert how(hit) == "hit-semantic"
-    assert told.json() == {"known": True, "purged": 1}
-    assert repeated.json() == {"known": False, "purged": 0}
+    assert told.json() == {"kept": True, "known": True, "purged": 1}
+    assert repeated.json() == {"kept": False, "known": True, "purged": 0}
     assert before.serving and (not after.serving or after.wrong > before.wrong)
     assert left == kept - 1
     assert malformed.status_code == 400

@@ -1,0 +1,153 @@
+"""Where outcomes are kept: a table of their own beside the ledger, joined with its rows by the request's id.
+
+Outcomes come seldom and from any thread, often long after the row; so they have a file (`outcomes.db`) and a lock, and
+not the ledger's writer. A comment may be personal: it is looked through as captured prompts are, or left out.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple
+
+import structlog
+
+from farthing.policies.outcome import Outcome
+from farthing.proxy.ledger_file import is_corrupt, move_aside
+
+__all__ = ["FILE", "MetricSum", "Outcomes", "read_only"]
+
+FILE = "outcomes.db"
+_COLUMNS = "request_id, metric, event, value, at_s, received_s, comment, source"
+_SCHEMA = """create table if not exists outcomes (
+    request_id text not null, metric text not null, event text not null, value real not null, at_s real not null,
+    received_s real not null, comment text not null, source text not null,
+    primary key (request_id, metric, event)) without rowid"""
+# What happened later wins; of two words of one moment the one that came later.
+_PUT = f"""insert into outcomes ({_COLUMNS}) values (?, ?, ?, ?, ?, ?, ?, ?)
+    on conflict (request_id, metric, event) do update set value = excluded.value, at_s = excluded.at_s,
+        received_s = excluded.received_s, comment = excluded.comment, source = excluded.source
+    where excluded.at_s >= at_s and (excluded.value, excluded.comment) <> (value, comment)"""
+_FEW = 500
+_SWEEP_EVERY_S = 3600.0
+
+log = structlog.get_logger("farthing.outcomes")
+
+
+class MetricSum(NamedTuple):
+    """One metric over a span: how often it was said, and the sums of values and of their squares."""
+
+    metric: str
+    source: str
+    words: int
+    total: float
+    squares: float
+
+
+class Outcomes:
+    """Keeps outcomes; for any thread. Opened by its first use; a damaged file is moved aside, and told.
+
+    `keep_days`: what came longer ago goes, while something comes; 0: nothing does.
+    """
+
+    def __init__(self, path: Path, keep_days: int = 0) -> None:
+        self.path = path
+        self.keep_days = keep_days
+        self._swept_s = 0.0
+        self._lock = threading.Lock()
+        self._conn: sqlite3.Connection | None = None
+
+    def put(self, outcomes: Iterable[Outcome]) -> int:
+        """Keep them; how many said something new. Raises sqlite3.Error, OSError: none of them is kept."""
+        rows = [(o.request_id, o.metric, o.event, o.value, o.at_s, o.received_s, o.comment, o.source) for o in outcomes]
+        with self._lock:
+            conn = self._opened()
+            before = conn.total_changes
+            with conn:
+                conn.executemany(_PUT, rows)
+            new = conn.total_changes - before
+            self._sweep(conn, max((row[5] for row in rows), default=0.0))
+            return new
+
+    def of(self, request_ids: Sequence[str]) -> list[Outcome]:
+        """All that was said of these requests."""
+        found: list[Outcome] = []
+        with self._lock:
+            conn = self._opened()
+            for at in range(0, len(request_ids), _FEW):
+                some = request_ids[at : at + _FEW]
+                marks = ", ".join("?" * len(some))
+                query = f"select {_COLUMNS} from outcomes where request_id in ({marks})"
+                found += [outcome(row) for row in conn.execute(query, list(some))]
+        return found
+
+    def latest(self, most: int = 50) -> list[Outcome]:
+        """The latest to come, the newest first."""
+        with self._lock:
+            query = f"select {_COLUMNS} from outcomes order by received_s desc, request_id limit ?"
+            return [outcome(row) for row in self._opened().execute(query, (most,))]
+
+    def sums(self, since_s: float, until_s: float) -> list[MetricSum]:
+        """Each metric by source, of what happened in the span."""
+        query = """select metric, source, count(*), sum(value), sum(value * value) from outcomes
+                   where at_s >= ? and at_s < ? group by metric, source order by metric, source"""
+        with self._lock:
+            return [MetricSum(*row) for row in self._opened().execute(query, (since_s, until_s))]
+
+    def close(self) -> None:
+        """Let go. Idempotent."""
+        with self._lock:
+            if self._conn is not None:
+                self._conn.close()
+                self._conn = None
+
+    def _sweep(self, conn: sqlite3.Connection, now_s: float) -> None:
+        if not self.keep_days or now_s - self._swept_s < _SWEEP_EVERY_S:
+            return
+        self._swept_s = now_s
+        with conn:
+            conn.execute("delete from outcomes where received_s < ?", (now_s - self.keep_days * 86_400,))
+
+    def _opened(self) -> sqlite3.Connection:
+        if self._conn is None:
+            try:
+                self._conn = _connect(self.path)
+            except sqlite3.DatabaseError as error:
+                if not is_corrupt(error):
+                    raise
+                aside = move_aside(self.path, f"corrupt-{self.path.stat().st_mtime_ns // 10**6}")
+                log.error("outcomes_corrupt", moved_to=str(aside), error=str(error))
+                self._conn = _connect(self.path)
+        return self._conn
+
+
+def read_only(state_dir: Path) -> list[Outcome]:
+    """All outcomes of a state directory; none where nothing was ever said. Raises sqlite3.Error: it can't be read."""
+    path = state_dir / FILE
+    if not path.is_file():
+        return []
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as conn:
+        return [outcome(row) for row in conn.execute(f"select {_COLUMNS} from outcomes order by received_s")]
+
+
+def outcome(row: tuple[str, str, str, float, float, float, str, str]) -> Outcome:
+    """The outcome of a row of the table."""
+    request_id, metric, event, value, at_s, received_s, comment, source = row
+    return Outcome(request_id, metric, value, at_s, received_s, comment, event, source)
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    conn = sqlite3.connect(path, timeout=5.0, check_same_thread=False)
+    try:
+        conn.execute("pragma journal_mode=wal")
+        conn.execute(_SCHEMA)
+        conn.execute("create index if not exists outcomes_received on outcomes (received_s)")
+        conn.commit()
+    except BaseException:
+        conn.close()
+        raise
+    return conn

@@ -1,0 +1,67 @@
+"""Outcomes on the disk."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from farthing.policies.outcome import Outcome
+from farthing.proxy.outcomes import FILE, Outcomes, read_only
+
+
+def word(id: str = "a", value: float = 1.0, at_s: float = 10.0, **more: object) -> Outcome:
+    return Outcome(id, "rating", value, at_s, at_s)._replace(**more)
+
+
+@pytest.fixture
+def outcomes(tmp_path: Path) -> Outcomes:
+    return Outcomes(tmp_path / FILE)
+
+
+def test_saying_twice_counts_once_and_the_later_word_wins(outcomes: Outcomes) -> None:
+    assert outcomes.put([word()]) == 1
+    assert outcomes.put([word(), word(at_s=11.0)]) == 0
+    assert outcomes.put([word(value=0.0, at_s=12.0)]) == 1
+    assert outcomes.put([word(value=1.0, at_s=5.0)]) == 0  # it came late, and happened before
+    assert [one.value for one in outcomes.of(["a"])] == [0.0]
+
+
+def test_events_tell_words_apart(outcomes: Outcomes) -> None:
+    assert outcomes.put([word(metric="click", event="1"), word(metric="click", event="2")]) == 2
+    (found,) = outcomes.sums(0.0, 100.0)
+    assert (found.metric, found.words, found.total) == ("click", 2, 2.0)
+
+
+def test_many_requests_are_found_at_once(outcomes: Outcomes) -> None:
+    outcomes.put([word(id=str(number)) for number in range(1200)])
+    assert len(outcomes.of([str(number) for number in range(2000)])) == 1200
+    assert len(outcomes.latest(3)) == 3
+
+
+def test_they_go_with_the_rows(tmp_path: Path) -> None:
+    outcomes = Outcomes(tmp_path / FILE, keep_days=1)
+    outcomes.put([word("old")])
+    outcomes.put([word("new", at_s=200_000.0)])
+    assert [one.request_id for one in outcomes.latest()] == ["new"]
+
+
+def test_a_damaged_file_is_moved_aside_and_a_new_one_begun(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_bytes(b"no database at all" * 100)
+    outcomes = Outcomes(tmp_path / FILE)
+    assert outcomes.put([word()]) == 1
+    outcomes.close()
+    assert len(list(tmp_path.glob("outcomes.corrupt-*"))) == 1
+    assert read_only(tmp_path) == [word()]
+
+
+def test_where_nothing_was_said_there_is_nothing(tmp_path: Path) -> None:
+    assert read_only(tmp_path) == []
+    assert not (tmp_path / FILE).exists()
+
+
+def test_a_file_that_can_not_be_had_is_said(tmp_path: Path) -> None:
+    (tmp_path / FILE).mkdir()
+    with pytest.raises((sqlite3.Error, OSError)):
+        Outcomes(tmp_path / FILE).put([word()])
