@@ -116,7 +116,7 @@ class Books:
 
     async def batched(self, own: Exchange, result: Result | None, name: str, batch: str, *, dropped: bool) -> None:
         """Book an answer that came with a batch. `dropped`: its client had cancelled it by then; None: without one."""
-        call = own.call = Call(id=own.id, upstream=name)
+        call = own.call = Call(id=own.id, upstream=name, started_tick=own.received_tick)  # all of it is waiting
         if result is not None:
             call.head = Head(result.status, CIMultiDict({"Content-Type": result.kind}))
             call.answer, call.value, call.complete = result.body, loads(result.body), True
@@ -126,7 +126,7 @@ class Books:
             own.status = result.status
         own.outcome = Outcome.ABANDONED if dropped else Outcome.COMPLETED
         own.decide("defer", "batch", batch)
-        own.ended_tick = self.clock.tick_s()
+        own.ended_tick = call.ended_tick = self.clock.tick_s()
         usage = None if result is None else await self.account.usage_of(own)
         money = self.account.money(own, usage)
         if usage is not None and result is not None and 200 <= result.status < 300:

@@ -8,6 +8,7 @@ import json
 import struct
 from collections.abc import AsyncIterator
 from decimal import Decimal
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 from openai import AsyncOpenAI
 
 from farthing.proxy.clock import FakeClock
+from farthing.proxy.tokens import Tokenizer
 from tests.fakes.proxying import PRICES, Proxied, proxied, quiet
 from tests.fakes.upstream import Script, ScriptedUpstream, scripted
 
@@ -24,18 +26,21 @@ FULL = 0.10000002384185791  # a float32 that needs all of its nine digits
 PER_MTOK = ("2", "1", "8")
 
 
+@cache
+def tokenizer() -> Tokenizer:
+    return Tokenizer()
+
+
 class Vectors(ScriptedUpstream):
     """Its vectors depend on the text alone, and its tokens are ours."""
 
     model = ""
 
     def _embeddings(self, call: Any, asked: dict[str, Any], script: Script) -> tuple[str, list[bytes]]:
-        from farthing.proxy.tokens import Tokenizer
-
         given = asked["input"]
         one = isinstance(given, str) or isinstance(given[0], int)
         items = [given] if one else given
-        count = Tokenizer().count
+        count = tokenizer().count
         call.tokens_in = sum(count(item, "m") if isinstance(item, str) else len(item) for item in items)
         rows = []
         for index, item in enumerate(items):
