@@ -114,7 +114,7 @@ class Account:
             headers["x-farthing-model"] = model
         if usage is not None and not changed(ex):  # else it must be counted first
             sent = 0 if costs_nothing(ex) else usage.tokens_in
-            headers["x-farthing-tokens-in"] = f"{usage.tokens_in};{sent}"
+            headers["x-farthing-tokens-in"] = f"{usage.tokens_in + known_tokens(ex)};{sent}"
             ex.money = money = self.money(ex, usage)
             if money.cost is not None and money.baseline is not None:
                 headers["x-farthing-cost-usd"] = dollars(money.cost)
@@ -137,7 +137,10 @@ class Account:
     def _usage(self, ex: Exchange) -> Usage | None:
         if ex.served is not None:
             return ex.served.usage
-        return ex.call.usage if ex.call is not None else None
+        call = ex.call
+        if call is None or call.known is None or call.usage is None or ex.leads:
+            return call.usage if call is not None else None
+        return total([call.usage, call.known])  # who joined got the whole answer
 
     def money(self, ex: Exchange, usage: Usage | None) -> Money:
         """The exchange's money; every field None where no price is known."""
@@ -192,6 +195,7 @@ class Account:
             other_attempts=call.others,
             retrieved=call.earlier,
             upstream=call.upstream,
+            known=call.known,
         )
 
     def _would(self, ex: Exchange, usage: Usage | None) -> Would:
@@ -318,7 +322,9 @@ class Account:
             if free:
                 sent = cached = written = 0
             else:
-                original = max(0, original + ex.tokens_saved)  # two counts may disagree by more than there is
+                original = max(
+                    0, original + ex.tokens_saved + known_tokens(ex)
+                )  # two counts may disagree by more than there is
         return Row(  # by place, in the order of the columns: fifty names would cost as much as the row
             ex.id,
             call.id if call is not None else "",
@@ -418,6 +424,11 @@ def tags_text(tags: Sequence[tuple[str, str]]) -> str:
     return orjson.dumps({name: "|".join(values) for name, values in named.items()}).decode()
 
 
+def known_tokens(ex: Exchange) -> int:
+    """Tokens of the part of a request that was known and so not sent, where the rest of it was."""
+    return ex.call.known.tokens_in if ex.leads and ex.call is not None and ex.call.known is not None else 0
+
+
 def changed(ex: Exchange) -> bool:
     """Whether other tokens went upstream than the client's, so that both have to be counted."""
     return bool(ex.compress) or ex.retrieval is not None
@@ -462,7 +473,9 @@ class AccountStage(Quiet):
     hard: bool = field(default=True, init=False)
 
     def on_end(self, ex: Exchange) -> Awaitable[None] | None:
-        """Write the row."""
+        """Write the row; a deferred request's comes with its answer."""
+        if ex.deferred:
+            return None
         if self.account.must_wait(ex):
             return self._settle(ex)
         try:

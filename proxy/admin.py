@@ -20,6 +20,7 @@ from farthing.cache.store import StoreStats
 from farthing.proxy import (
     capture_admin,
     compress_admin,
+    defer_api,
     feedback,
     policy_admin,
     pool_admin,
@@ -92,6 +93,8 @@ class Admin:
             return await self._ready()
         if path == "/metrics":
             return self._allow(request) or await self._metrics()
+        if path == defer_api.PATH or path.startswith(f"{defer_api.PATH}/"):
+            return await defer_api.deferred(self._proxy.services, request, path)  # clients', not the operator's
         if path == "/farthing" or path.startswith("/farthing/"):
             # With a token the page itself holds no figures and must load, so that one can type the token into it.
             open_page = self._proxy.services.config.server.admin_token is not None and not path.startswith(

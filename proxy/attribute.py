@@ -15,6 +15,9 @@ The prices of one request telescope:
 Where the model asked for what had been left out, the answers in which it did so are billed too (`retrieved`). They are
 compression's doing: what they cost is added to `cost` and taken from `saved_compress`.
 
+Where a part of the answer was known (embeddings, item by item), p0 to p4 are of the part that was sent; what the whole
+would have cost beyond p0 is added to `baseline` and is `saved_exact`.
+
 So for every row `baseline - cost` is exactly the sum of the savings, in integers. Each p is rounded once.
 The reads that a request would have had are handed in (`would_read`), from proxy/counterfactual.py; where they aren't,
 they are those that it had, and p2 = p3.
@@ -35,6 +38,7 @@ __all__ = [
     "Money",
     "all_of",
     "as_original",
+    "attribute_deferred",
     "attribute_failure",
     "attribute_hit",
     "attribute_joined",
@@ -80,6 +84,7 @@ def attribute_upstream(
     other_attempts: Sequence[Billed] = (),
     retrieved: Sequence[Usage] = (),
     upstream: str = "",
+    known: Usage | None = None,
 ) -> Money:
     """An answer that an upstream gave.
 
@@ -91,7 +96,7 @@ def attribute_upstream(
     `other_attempts`: what else was billed for
     this request (a cascade's cheaper tries, failed attempts), each at its own model's price. `retrieved`: the answers
     before this one, in which the model only asked for what had been left out. `upstream`: who served, where others than
-    the default one do.
+    the default one do. `known`: what the part would have used that wasn't sent, since its answer was stored.
     """
     if usage is None:
         return UNKNOWN
@@ -110,7 +115,7 @@ def attribute_upstream(
     estimated = usage.source is UsageSource.COUNTED or others_counted or not same
     if asked is served and not tokens_saved and would_read is None and not other_attempts and not retrieved:
         pico = served.pico(usage)  # nothing was done to it: all four prices are one
-        return Money(pico, pico, 0, 0, 0, 0, 0, 0, served.source, estimated)
+        return with_known(Money(pico, pico, 0, 0, 0, 0, 0, 0, served.source, estimated), asked, usage, known)
     told = partial(with_reads, charges_writes=charges_writes, writes=would_write, for_an_hour=for_an_hour)
     reads = usage if would_read is None else told(usage, would_read)
     original = as_original(reads, tokens_saved, saved_before, tokens_before) if tokens_saved else reads
@@ -118,7 +123,7 @@ def attribute_upstream(
         original = told(original, would_read_whole)
     p0, p1, p2, p3 = asked.pico(original), asked.pico(reads), served.pico(reads), served.pico(usage)
     p4 = p3 + others
-    return Money(
+    money = Money(
         baseline=p0,
         cost=p4 + asked_back,
         overhead=0,
@@ -130,6 +135,51 @@ def attribute_upstream(
         price_source=served.source,
         modelled=estimated or tokens_saved != 0 or p2 != p3,
     )
+    return with_known(money, asked, usage, known)
+
+
+def attribute_deferred(
+    card: RateCard,
+    money: Money,
+    *,
+    model_requested: str,
+    model_served: str,
+    usage: Usage,
+    at_s: float,
+    tier: str,
+    times: float,
+) -> Money:
+    """`money` of an answer at once, for one that came through the provider's batch API: what that saves is routing's.
+
+    Billed at the rates of `tier`; where the prices don't know it, `times` what it would have cost, and `modelled`.
+    """
+    if money.cost is None or money.baseline is None or money.saved_route is None:
+        return UNKNOWN
+    if same_model(model_requested, model_served):
+        rates = rates_of_one(card, model_requested, model_served, at_s)
+    else:
+        rates = card.rates(model_served, at_s)
+    own = covering(rates, usage._replace(tier=tier))
+    cost = own.pico(usage) if own is not None else round(money.cost * times)
+    return money._replace(
+        cost=cost,
+        saved_route=money.saved_route + money.cost - cost,
+        modelled=money.modelled or own is None,
+        price_source=money.price_source if own is None else own.source,
+    )
+
+
+def with_known(money: Money, asked: Rates, usage: Usage, known: Usage | None) -> Money:
+    """`money` of the part of a request that was sent, and what the rest of it would have cost, which was known.
+
+    Both would have been one request, at the rates `asked`: what is saved is the price of the whole less the part's.
+    """
+    if known is None:
+        return money
+    assert money.baseline is not None
+    saved = asked.pico(usage._replace(fresh=usage.fresh + known.tokens_in)) - asked.pico(usage)
+    modelled = money.modelled or known.source is UsageSource.COUNTED
+    return money._replace(baseline=money.baseline + saved, saved_exact=saved, modelled=modelled)
 
 
 def attribute_hit(

@@ -14,6 +14,7 @@ from farthing.cache.second_opinion import Band
 from farthing.cache.semantic_thread import SemanticThread
 from farthing.cache.stage_exact import ExactStage, KeepStage
 from farthing.cache.stage_flight import FlightStage
+from farthing.cache.stage_items import ItemCache
 from farthing.compress.plan import ASKED, lossy
 from farthing.policies.eligibility import Rules
 from farthing.policies.stage import EligibleStage, SpendStage
@@ -22,6 +23,7 @@ from farthing.proxy.alerts import Webhook
 from farthing.proxy.audit import Auditor
 from farthing.proxy.budgets import Spending
 from farthing.proxy.build_compress import open_beyond
+from farthing.proxy.build_defer import open_desk, open_stage
 from farthing.proxy.build_prompt_cache import on_their_keys, open_marker, open_warmer
 from farthing.proxy.build_routes import Opened, Ways, open_routing, open_upstream
 from farthing.proxy.build_semantic import (
@@ -40,6 +42,7 @@ from farthing.proxy.counterfactual import Counterfactual
 from farthing.proxy.drift_sample import DriftSample
 from farthing.proxy.errand import Errands
 from farthing.proxy.exchange import Stage
+from farthing.proxy.filling import FillingStage
 from farthing.proxy.held import State
 from farthing.proxy.otlp_names import target_of
 from farthing.proxy.pipeline import Pipeline
@@ -162,6 +165,7 @@ async def build(
     tenants = Tenants(held.secret, config.auth, await open_ring(config, held, stack))
     routing = open_routing(config, held, rates, tenants, None if old is None else old.routing)
     ways = Ways(config, held, pool, others)
+    await open_desk(config, held, stack)
     prompt_cache = PromptCacheStage(open_marker(config, held, rates))
     pipeline, admit, assign, on_the_way = lay_out(
         config, held, semantic, compress, ways, account, tenants, routing, prompt_cache
@@ -258,38 +262,49 @@ def lay_out(
     changes = {asked: lossy(**modes, asked=asked) for asked in ASKED}
     limit = config.spend.daily_usd
     assign = AssignStage(policy_version(config), config.id, lambda: config.all_off or held.switch(), changes, routing)
+    items = ItemCache(held.store, clock, held.renderer.remember, held.tokenizer) if cache.embedding_items else None
+    keep = KeepStage(
+        held.store,
+        lambda *about: fresh.of(*about).ttl_s,
+        cache.max_entry_bytes,
+        held.barred,
+        clock,
+        semantic.learn,
+        items,
+    )
+    spend = SpendStage(
+        None if limit is None else int(limit * 10**12),
+        held.total,
+        clock,
+        None if spending is None else spending.reserve,
+    )
     front = (
         AccountStage(account),
         admit,
         ParseStage(config.limits.parse_bytes, config.compat.aliases),
         assign,
         EligibleStage(Rules(cache.mode == "exact", cache.sampled, cache.remote_urls, cache.responses_never_chained)),
-        ExactStage(held.store, config.upstream.identity, cache.variants, held.barred, clock, randomness, held.renderer),
+        ExactStage(
+            held.store, config.upstream.identity, cache.variants, held.barred, clock, randomness, held.renderer, items
+        ),
+        open_stage(config, held, account, ways, keep, spend),
         flight,
     )
     carrier = ways.default()
     retrieving = partial(RetrievingStage, tokenizer=held.tokenizer, limit_bytes=config.limits.buffer_bytes)
     route = RouteStage() if routing is None else RoutingStage(routing)
     back = (
-        KeepStage(
-            held.store,
-            lambda *about: fresh.of(*about).ttl_s,
-            cache.max_entry_bytes,
-            held.barred,
-            clock,
-            semantic.learn,
-        ),
+        keep,
         semantic,
         compress,
         route,
         prompt_cache,
-        SpendStage(
-            None if limit is None else int(limit * 10**12),
-            held.total,
-            clock,
-            None if spending is None else spending.reserve,
+        spend,
+        FillingStage(
+            ways.routed(retrieving(carrier), routing, retrieving) or retrieving(carrier),
+            held.tokenizer,
+            8 * config.limits.buffer_bytes,
         ),
-        ways.routed(retrieving(carrier), routing, retrieving) or retrieving(carrier),
     )
     return (
         Pipeline(front, back, flight, held.tasks, clock),

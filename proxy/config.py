@@ -29,6 +29,7 @@ from farthing.policies.freshness import Kind
 from farthing.proxy.config_capture import Capture
 from farthing.proxy.config_compat import Compat
 from farthing.proxy.config_compress import Compress
+from farthing.proxy.config_defer import Defer
 from farthing.proxy.config_feedback import Feedback
 from farthing.proxy.config_otlp import Otlp
 from farthing.proxy.config_prices import Prices
@@ -97,6 +98,7 @@ class Cache(Section):
     remote_urls: bool = False
     responses_never_chained: bool = False
     max_entry_bytes: int = Field(8 * 2**20, ge=1024)
+    embedding_items: bool = Field(True, description="embeddings are looked up and kept input by input")
 
 
 class Semantic(Section):
@@ -231,6 +233,7 @@ class Config(Section):
     rate_limits: RateLimits = ()
     alerts: Alerts = Alerts()
     rollout: Rollout = Rollout()
+    defer: Defer = Defer()
     limits: Limits = Limits()
     log: Log = Log()
 

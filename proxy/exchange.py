@@ -157,6 +157,7 @@ class Controls:
     route: str = ""
     user: str = ""
     tags: tuple[tuple[str, str], ...] = ()
+    defer_s: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,7 +247,8 @@ class Call:
     answer that is a JSON object, the same read. `event_stream`:
     it came as server-sent events. `complete`: it ended as HTTP says it should. `earlier`: what answers before this one
     used, in which the model only asked for what had been left out; `usage` is the last one's. `others`: what attempts
-    were billed with that don't serve: a cascade's cheaper tries, failed ones. `tier`: the service tier that a stream
+    were billed with that don't serve: a cascade's cheaper tries, failed ones. `known`: what the part of the answer that
+    was stored (embeddings, item by item) would have used; `usage` is the rest's. `tier`: the service tier that a stream
     named, whether or not it told its usage. `elsewhere`: another upstream than the default one answered, to which the
     client's credential means nothing.
     """
@@ -261,6 +263,7 @@ class Call:
     usage: Usage | None = None
     earlier: list[Usage] = field(default_factory=list)
     others: list[Billed] = field(default_factory=list)
+    known: Usage | None = None
     model_served: str = ""
     tier: str = ""
     answer: bytes | None = None
@@ -321,10 +324,12 @@ class Exchange:
     cache_reason: str = ""
     place: Any = None  # cache.places.Settled
     case: Any = None  # stage_semantic.Case
+    items: Any = None  # cache.items.Case: embeddings of which each input is looked up and kept by itself
     similarity: float | None = None
     p_wrong: float | None = None
     served: Served | None = None
     looking: asyncio.Task[Any] | None = None  # a look-up that nobody waits for but the ledger
+    deferred: bool = False  # it is kept for later: its row comes with its answer
     # route
     plan: Any = None  # routing.Plan: the route that the request takes, while it hasn't been taken
     variant: Any = None  # policies.variant.Variant: who is asked instead of whom the request names

@@ -26,6 +26,7 @@ from farthing.proxy.compress_counts import CompressCounts
 from farthing.proxy.compress_state import RECODED, SQUEEZED
 from farthing.proxy.config import Config, Semantic
 from farthing.proxy.config_compress import Compress
+from farthing.proxy.deferring import Desk
 from farthing.proxy.implicit_rows import ImplicitRows, Nearest
 from farthing.proxy.incidents import Incidents
 from farthing.proxy.judge import Verdicts
@@ -105,6 +106,7 @@ class State:
     accounts: Accounts | None = None
     ring: KeyRing | None = None
     limits_server: RedisStore | None = None
+    deferred: Desk | None = None
     refusals: dict[str, int] = field(default_factory=dict)
 
     def close_capture(self) -> None:

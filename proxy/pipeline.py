@@ -33,6 +33,7 @@ FRONT = (
     "assign",  # policy version, arm of an experiment; are we switched off?
     "eligible",  # may this be cached, reused, joined?
     "exact",  # canonical key -> stored answer                  may answer
+    "defer",  # may it wait for the provider's batch?            may answer
     "flight",  # identical request already under way?            joins it
 )
 BACK = (
