@@ -33,6 +33,7 @@ __all__ = [
     "UNKNOWN",
     "Money",
     "all_of",
+    "as_asked",
     "as_original",
     "attribute_failure",
     "attribute_hit",
@@ -137,12 +138,14 @@ def attribute_hit(
     model_served: str = "",
     would_read: int | None = None,
     charges_writes: bool = False,
+    shortened: bool = False,
 ) -> Money:
     """An answer from a cache: what the stored usage would cost today, of the model asked for, is saved.
 
     `model_served`: the model that wrote the answer; where it is a dated version of `model` the hit is priced as the
     miss was, so that the same answer never has two baselines. `would_read`: the tokens that the provider would have
-    read from its own cache this time (`attribute_upstream`); None: as many as when the answer was written.
+    read from its own cache this time (`attribute_upstream`); None: as many as when the answer was written. `shortened`:
+    the answer was written for a shorter prompt, and `usage` is what the whole one would have used (`as_asked`).
     """
     one = model_served if same_model(model, model_served) else model
     rates = covering(rates_of_one(card, model, one, at_s), usage) if usage is not None else None
@@ -150,7 +153,7 @@ def attribute_hit(
         return UNKNOWN
     if one is model and model_served != model and card.rates(model_served, at_s) is None:
         return UNKNOWN  # nobody knows what this answer cost, so nobody knows what reusing it saves
-    modelled = semantic or usage.source is UsageSource.COUNTED
+    modelled = semantic or shortened or usage.source is UsageSource.COUNTED
     pico = rates.pico(usage)
     if would_read is not None:
         stored, pico = pico, rates.pico(with_reads(usage, would_read, charges_writes=charges_writes))
@@ -168,6 +171,7 @@ def attribute_joined(
     model_served: str = "",
     would_read: int | None = None,
     charges_writes: bool = False,
+    shortened: bool = False,
 ) -> Money:
     """An answer that was shared while it was under way; the one who started it carries the bill."""
     return attribute_hit(
@@ -179,6 +183,7 @@ def attribute_joined(
         model_served=model_served,
         would_read=would_read,
         charges_writes=charges_writes,
+        shortened=shortened,
     )
 
 
@@ -274,6 +279,12 @@ def with_reads(usage: Usage, cached: int, *, charges_writes: bool = False) -> Us
     movable = usage.fresh + usage.cached
     cached = max(0, min(cached, movable))
     return usage._replace(cached=cached, fresh=movable - cached)
+
+
+def as_asked(usage: Usage | None, tokens_saved: int) -> Usage | None:
+    """What a request would have used that is answered from a cache, where the answer was written for a prompt that was
+    shorter by `tokens_saved`. What it would have read is the simulation's to say, so that all of it is new here."""
+    return usage if usage is None or not tokens_saved else as_original(usage, tokens_saved, 0, 0)
 
 
 def as_original(usage: Usage, saved: int, saved_before: int, tokens_before: int) -> Usage:

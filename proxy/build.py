@@ -139,7 +139,7 @@ async def build(config: Config, held: State, stack: AsyncExitStack, old: Service
     )
     if config.ledger.drift_sample:
         account.drift = DriftSample(held.drift, config.ledger.drift_sample, held.tokenizer, account.slow, held.clock)
-    compress = CompressStage(config.compress.tidy, config.compress.squeeze)
+    compress = CompressStage(config.compress.tidy, config.compress.squeeze, count=account.count_prompt)
     tenants = Tenants(held.secret, config.auth, await open_ring(config, held, stack))
     routing = open_routing(config, held, rates, tenants, None if old is None else old.routing)
     ways = Ways(config, held, pool, others)
