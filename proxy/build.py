@@ -142,7 +142,7 @@ async def build(config: Config, held: State, stack: AsyncExitStack, old: Service
     compress = CompressStage(config.compress.tidy, config.compress.squeeze, count=account.count_prompt)
     tenants = Tenants(held.secret, config.auth, await open_ring(config, held, stack))
     routing = open_routing(config, held, rates, tenants, None if old is None else old.routing)
-    ways = Ways(config, held, pool, others)
+    ways = Ways(config, held, pool, others, account.spending)
     pipeline, admit, on_the_way = lay_out(config, held, semantic, compress, ways, account, tenants, routing)
     audits = Errands(
         "audit",
@@ -234,7 +234,9 @@ def lay_out(
         flight,
     )
     carrier = ways.default()
-    retrieving = partial(RetrievingStage, tokenizer=held.tokenizer, limit_bytes=config.limits.buffer_bytes)
+    retrieving = partial(
+        RetrievingStage, tokenizer=held.tokenizer, limit_bytes=config.limits.buffer_bytes, spending=spending
+    )
     route = RouteStage() if routing is None else RoutingStage(routing)
     back = (
         KeepStage(
