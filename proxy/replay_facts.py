@@ -89,11 +89,12 @@ class Part(NamedTuple):
 
 class Before(NamedTuple):
     """What farthing recorded of the request itself: how it was answered, its money, tokens in as asked
-    and as sent, tokens out."""
+    and as sent, tokens out. `retries`: attempts after the first."""
 
     cache: str
     money: Money
     tokens: tuple[int, int, int]
+    retries: int = 0
 
 
 class Fact(NamedTuple):
@@ -278,7 +279,9 @@ def _before(row: Mapping[str, Any]) -> Before | None:
     amounts = [one if isinstance(one := row.get(name), int) else None for name in MONEY_COLUMNS]
     counts = [row.get(name) for name in ("tokens_in_original", "tokens_in_sent", "tokens_out")]
     given, sent, made = (one if isinstance(one, int) else 0 for one in counts)
-    return Before(cache, Money._make([*amounts, "", bool(row.get("modelled"))]), (given, sent, made))
+    tries = row.get("attempts")
+    retries = max(0, tries - 1) if isinstance(tries, int) else 0
+    return Before(cache, Money._make([*amounts, "", bool(row.get("modelled"))]), (given, sent, made), retries)
 
 
 def _short_texts(endpoint: Endpoint, body: dict[str, Any] | None) -> dict[TextPlace, str]:
