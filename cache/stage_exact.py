@@ -121,7 +121,15 @@ def serve(ex: Exchange, entry: Entry, renderer: Renderer, clock: Clock, randomne
             "Age": str(max(0, int(now_s - entry.stored_s))),
         },
         body,
-        Served(entry.key, entry.usage, entry.model_served, entry.model_requested, entry.stored_s, entry.expires_s),
+        Served(
+            entry.key,
+            entry.usage,
+            entry.model_served,
+            entry.model_requested,
+            entry.stored_s,
+            entry.expires_s,
+            tokens_saved=entry.tokens_saved,
+        ),
     )
 
 
@@ -261,6 +269,7 @@ class KeepStage(Quiet):
             now_s + ttl_s,
             tags,
             ex.controls.scope,
+            call.tokens_saved,
         )
         await self.store.put(entry)
         self.kept(ex, entry)

@@ -37,6 +37,7 @@ __all__ = [
     "UNKNOWN",
     "Money",
     "all_of",
+    "as_asked",
     "as_original",
     "attribute_deferred",
     "attribute_failure",
@@ -193,12 +194,14 @@ def attribute_hit(
     would_read: int | None = None,
     charges_writes: bool = False,
     would_write: int | None = None,
+    shortened: bool = False,
 ) -> Money:
     """An answer from a cache: what the stored usage would cost today, of the model asked for, is saved.
 
     `model_served`: the model that wrote the answer; where it is a dated version of `model` the hit is priced as the
     miss was, so that the same answer never has two baselines. `would_read`: the tokens that the provider would have
-    read from its own cache this time (`attribute_upstream`); None: as many as when the answer was written.
+    read from its own cache this time (`attribute_upstream`); None: as many as when the answer was written. `shortened`:
+    the answer was written for a shorter prompt, and `usage` is what the whole one would have used (`as_asked`).
     """
     one = model_served if same_model(model, model_served) else model
     rates = covering(rates_of_one(card, model, one, at_s), usage) if usage is not None else None
@@ -206,7 +209,7 @@ def attribute_hit(
         return UNKNOWN
     if one is model and model_served != model and card.rates(model_served, at_s) is None:
         return UNKNOWN  # nobody knows what this answer cost, so nobody knows what reusing it saves
-    modelled = semantic or usage.source is UsageSource.COUNTED
+    modelled = semantic or shortened or usage.source is UsageSource.COUNTED
     pico = rates.pico(usage)
     if would_read is not None:
         stored, pico = (
@@ -228,6 +231,7 @@ def attribute_joined(
     would_read: int | None = None,
     charges_writes: bool = False,
     would_write: int | None = None,
+    shortened: bool = False,
 ) -> Money:
     """An answer that was shared while it was under way; the one who started it carries the bill."""
     return attribute_hit(
@@ -240,6 +244,7 @@ def attribute_joined(
         would_read=would_read,
         charges_writes=charges_writes,
         would_write=would_write,
+        shortened=shortened,
     )
 
 
@@ -350,6 +355,12 @@ def with_reads(
     movable = usage.fresh + usage.cached
     cached = max(0, min(cached, movable))
     return usage._replace(cached=cached, fresh=movable - cached)
+
+
+def as_asked(usage: Usage | None, tokens_saved: int) -> Usage | None:
+    """What a request would have used that is answered from a cache, where the answer was written for a prompt that was
+    shorter by `tokens_saved`. What it would have read is the simulation's to say, so that all of it is new here."""
+    return usage if usage is None or not tokens_saved else as_original(usage, tokens_saved, 0, 0)
 
 
 def as_original(usage: Usage, saved: int, saved_before: int, tokens_before: int) -> Usage:

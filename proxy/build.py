@@ -161,10 +161,10 @@ async def build(
     )
     if config.ledger.drift_sample:
         account.drift = DriftSample(held.drift, config.ledger.drift_sample, held.tokenizer, account.slow, held.clock)
-    compress = CompressStage(config.compress.tidy, config.compress.squeeze)
+    compress = CompressStage(config.compress.tidy, config.compress.squeeze, count=account.count_prompt)
     tenants = Tenants(held.secret, config.auth, await open_ring(config, held, stack))
     routing = open_routing(config, held, rates, tenants, None if old is None else old.routing)
-    ways = Ways(config, held, pool, others)
+    ways = Ways(config, held, pool, others, account.spending)
     await open_desk(config, held, stack)
     prompt_cache = PromptCacheStage(open_marker(config, held, rates))
     pipeline, admit, assign, on_the_way = lay_out(
@@ -291,7 +291,9 @@ def lay_out(
         flight,
     )
     carrier = ways.default()
-    retrieving = partial(RetrievingStage, tokenizer=held.tokenizer, limit_bytes=config.limits.buffer_bytes)
+    retrieving = partial(
+        RetrievingStage, tokenizer=held.tokenizer, limit_bytes=config.limits.buffer_bytes, spending=spending
+    )
     route = RouteStage() if routing is None else RoutingStage(routing)
     back = (
         keep,

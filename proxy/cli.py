@@ -62,14 +62,26 @@ ConfigOption = Annotated[Path | None, typer.Option("--config", help="Configurati
 StateOption = Annotated[Path | None, typer.Option("--state", help="State directory (default: .farthing).")]
 JsonOption = Annotated[bool, typer.Option("--json", help="For a machine to read.")]
 
+_PIPE_BROKE = 128 + 13  # as shells tell of SIGPIPE
+
 
 def main() -> None:
-    """The console script."""
+    """The console script. Who reads what it prints may stop reading: then it ends as SIGPIPE would end it, and says
+    nothing."""
     try:
-        app(standalone_mode=True)
-    except ConfigFault as fault:
-        Console(stderr=True).print(str(fault), style="red", markup=False, highlight=False)
-        sys.exit(2)
+        try:
+            app(standalone_mode=True)
+        except ConfigFault as fault:
+            Console(stderr=True).print(str(fault), style="red", markup=False, highlight=False)
+            sys.exit(2)
+        finally:
+            sys.stdout.flush()
+    except (SystemExit, BrokenPipeError) as ended:
+        # typer and rich make an exit of it that would say that a check has failed
+        if not isinstance(ended, BrokenPipeError) and not isinstance(ended.__context__, BrokenPipeError):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what still waits to be written has no reader
+        sys.exit(_PIPE_BROKE)
 
 
 def _load(config: Path | None, **flags: Any) -> Config:

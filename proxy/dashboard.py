@@ -61,6 +61,11 @@ MAX_QUERY_S = 20.0
 MAX_PAGE = 200
 AT_A_TIME = 2
 STEPS_BETWEEN_LOOKS = 1_000_000
+TOO_SLOW = (
+    f"this took more than {MAX_QUERY_S:.0f} seconds and was given up. A user or a tag together with another group is "
+    "read from rows: ask for a shorter span or one group at a time, or export the rows "
+    "(farthing ledger export --format parquet)"
+)
 
 
 class Dashboard:
@@ -88,6 +93,7 @@ class Dashboard:
             path.name: (TYPES[path.suffix], path.read_bytes()) for path in folder.iterdir() if path.suffix in TYPES
         }
         self._turns = asyncio.Semaphore(AT_A_TIME)
+        self._slow_turns = asyncio.Semaphore(1)  # questions that no roll-up answers: they hold up each other alone
 
     async def handle(self, method: str, path: str, query: Mapping[str, str]) -> Reply | None:
         """Status, content type and body; None where the path is not the dashboard's. `path`: as it came, no query."""
@@ -104,7 +110,8 @@ class Dashboard:
             ask = self._questions(name, query)
             if ask is None:
                 return None
-            reply = fault(405, "only GET") if method not in ("GET", "HEAD") else await self._answer(ask)
+            turns = self._slow_turns if name == "summary" and is_slow(query) else self._turns
+            reply = fault(405, "only GET") if method not in ("GET", "HEAD") else await self._answer(ask, turns)
         if name == "repeated" and reply[0] == 200 and self._texts is not None:
             reply = (200, JSON, orjson.dumps(await with_texts(orjson.loads(reply[2]), self._texts)))
         return (reply[0], reply[1], b"") if method == "HEAD" else reply
@@ -155,13 +162,16 @@ class Dashboard:
         async with self._turns:
             return await asyncio.to_thread(self._ask, ask)
 
-    async def _answer(self, ask: Callable[[sqlite3.Connection], Any]) -> Reply:
+    async def _answer(self, ask: Callable[[sqlite3.Connection], Any], turns: asyncio.Semaphore) -> Reply:
         try:
-            return 200, JSON, orjson.dumps(await self.read(ask))
+            async with turns:
+                return 200, JSON, orjson.dumps(await asyncio.to_thread(self._ask, ask))
         except LookupError as error:
             return fault(404, str(error.args[0]))
         except ValueError as error:
             return fault(400, str(error))
+        except sqlite3.OperationalError as error:
+            return fault(503, TOO_SLOW if str(error) == "interrupted" else f"the ledger can't be read: {error}")
         except sqlite3.Error as error:
             return fault(503, f"the ledger can't be read: {error}")
 
@@ -182,6 +192,12 @@ class Dashboard:
             conn.set_progress_handler(lambda: self._clock.tick_s() > until, STEPS_BETWEEN_LOOKS)
             with closing(conn):
                 return ask(conn)
+
+
+def is_slow(query: Mapping[str, str]) -> bool:
+    """Whether the groups asked for are in no roll-up: a user or a tag together with another one."""
+    by = [part for part in query.get("by", "").split(",") if part]
+    return len(by) > 1 and any(part == "user" or part.startswith("tag") for part in by)
 
 
 def found_row(conn: sqlite3.Connection, row_id: str) -> dict[str, Any]:

@@ -182,7 +182,8 @@ class Served:
     """What the ledger must know of an answer that came from a cache: the usage behind it, and whose it was.
 
     `reuse`: '' for an exact hit, else how a near-duplicate's answer came to be served: 'proved' or 'unproven'.
-    `bound`: the share of wrong answers that is proved not to be exceeded, at that moment.
+    `bound`: the share of wrong answers that is proved not to be exceeded, at that moment. `tokens_saved`: how many more
+    the request had that the answer was written for than what `usage` was billed for.
     """
 
     entry_key: str
@@ -193,6 +194,7 @@ class Served:
     expires_s: float
     reuse: str = ""
     bound: float | None = None
+    tokens_saved: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,7 +252,8 @@ class Call:
     were billed with that don't serve: a cascade's cheaper tries, failed ones. `known`: what the part of the answer that
     was stored (embeddings, item by item) would have used; `usage` is the rest's. `tier`: the service tier that a stream
     named, whether or not it told its usage. `elsewhere`: another upstream than the default one answered, to which the
-    client's credential means nothing.
+    client's credential means nothing. `shortened`: another prompt than the client's went upstream; `tokens_saved`: by
+    how much, which is counted once the answer is there.
     """
 
     id: str
@@ -272,6 +275,8 @@ class Call:
     complete: bool = False
     usage_injected: bool = False
     elsewhere: bool = False
+    shortened: bool = False
+    tokens_saved: int = 0
     served: Served | None = None
     outcome: Outcome | None = None
     error: str = ""
@@ -335,6 +340,7 @@ class Exchange:
     variant: Any = None  # policies.variant.Variant: who is asked instead of whom the request names
     # compress
     compress: str = ""
+    counted: bool = False  # the next three are known
     tokens_saved: int = 0
     saved_before: int = 0  # of them, in turns that were sent before
     tokens_before: int = 0  # of these turns, as they were sent now

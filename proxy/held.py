@@ -119,7 +119,7 @@ async def open_state(config: Config, clock: Clock, randomness: Randomness, stack
     """Open what lasts; it is pushed on `stack`, so that it closes in reverse order."""
     stack.callback(state.claim(config.state_dir).close)
     metrics = Metrics()
-    otlp = open_otlp(config, clock, randomness)
+    otlp = open_otlp(config, clock)
     if otlp is not None:
         stack.push_async_callback(asyncio.to_thread, otlp.close)  # after the ledger, whose last rows it takes
     outcomes = Outcomes(config.state_dir / FILE, config.ledger.keep_days)
@@ -202,15 +202,12 @@ async def open_state(config: Config, clock: Clock, randomness: Randomness, stack
     return held
 
 
-def open_otlp(config: Config, clock: Clock, randomness: Randomness) -> Otlp | None:
+def open_otlp(config: Config, clock: Clock) -> Otlp | None:
     """What sends telemetry, running; None where it is off. Raises ConfigFault: its libraries aren't installed."""
     if not config.otlp.on:
         return None
     require(config.otlp)
-    from farthing.proxy.otlp_sdk import Sdk
-
-    target = target_of(config.upstream.url, config.upstream.provider)
-    return Otlp(config.otlp, Sdk(config.otlp, randomness), target, clock)
+    return Otlp(config.otlp, target_of(config.upstream.url, config.upstream.provider), clock)
 
 
 def told(listeners: Sequence[Callable[[list[Row]], None]]) -> Callable[[list[Row]], None]:

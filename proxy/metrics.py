@@ -135,13 +135,22 @@ TOKEN_KINDS = (
 )
 
 
+class _Registry(CollectorRegistry):
+    """Without counters' `_created` twins, which nothing asks for; the library's own switch is the whole process's."""
+
+    def collect(self) -> Iterator[Metric]:
+        for family in super().collect():
+            family.samples = [sample for sample in family.samples if not sample.name.endswith("_created")]
+            yield family
+
+
 class Metrics:
     """Counters, histograms and gauges of one farthing; a cap keeps the set of model and stage names finite."""
 
     content_type = CONTENT_TYPE_LATEST
 
     def __init__(self, max_names: int = MAX_NAMES) -> None:
-        self._registry = registry = CollectorRegistry(auto_describe=False)
+        self._registry = registry = _Registry(auto_describe=False)
         self._models = Names(max_names)
         self._requests = Counter(
             "farthing_requests", "Finished requests.", ["endpoint", "model", "cache", "outcome", "status_class"],

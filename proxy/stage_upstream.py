@@ -29,7 +29,7 @@ from farthing.proxy.errors import UpstreamFault
 from farthing.proxy.exchange import GO_ON, Attempt, Call, Endpoint, Exchange, Head, Quiet, Sink, Verdict
 from farthing.proxy.header_facts import Lines
 from farthing.proxy.http1 import Connection
-from farthing.proxy.jsontext import find, insert_member, splice
+from farthing.proxy.jsontext import find, insert_member, loads_loosely, splice
 from farthing.proxy.keys import bearing
 from farthing.proxy.observe import StreamObserver, decoded, loads, read_whole
 from farthing.proxy.pool import Lease, Pool, Seat
@@ -333,7 +333,15 @@ class UpstreamStage(Quiet):
             if splitter is None and call.answer is not None:
                 call.value = loads(call.answer)
                 if adapted is None:
-                    call.usage, call.model_served = read_whole(endpoint, call.value)
+                    value = call.value
+                    if value is None and 200 <= head.status < 300:  # no answer to be kept, but one that was billed
+                        value = await self._read_loosely(call.answer)
+                    call.usage, call.model_served = read_whole(endpoint, value)
+
+    @staticmethod
+    async def _read_loosely(answer: bytes) -> dict[str, Any] | None:
+        large = len(answer) > OFF_LOOP_BYTES
+        return await asyncio.to_thread(loads_loosely, answer) if large else loads_loosely(answer)
 
 
 _ZIPPED = (("Accept-Encoding", "gzip"),)

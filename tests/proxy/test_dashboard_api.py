@@ -126,7 +126,8 @@ async def test_a_question_that_takes_too_long_is_given_up(
 ) -> None:
     monkeypatch.setattr("farthing.proxy.dashboard.MAX_QUERY_S", -1.0)
     monkeypatch.setattr("farthing.proxy.dashboard.STEPS_BETWEEN_LOOKS", 1)
-    assert (await got(dashboard, "/farthing/api/summary"))[0] == 503
+    status, body = await got(dashboard, "/farthing/api/summary")
+    assert status == 503 and "--format parquet" in body["error"]["message"]
 
 
 async def test_the_page_and_its_files(dashboard: Dashboard) -> None:
@@ -189,3 +190,13 @@ async def test_repeated_requests_have_the_texts_that_are_known(tmp_path: Path) -
 async def test_many_at_once_are_all_answered(dashboard: Dashboard) -> None:
     found = await asyncio.gather(*(got(dashboard, "/farthing/api/summary") for _ in range(20)))
     assert {status for status, _ in found} == {200}
+
+
+@pytest.mark.parametrize("by", ["user,model", "tag:team,user", "model,tag:team"])
+async def test_what_no_rollup_answers_holds_up_nothing_else(dashboard: Dashboard, by: str) -> None:
+    async with dashboard._slow_turns:
+        slow = asyncio.ensure_future(got(dashboard, "/farthing/api/summary", since="1h", by=by))
+        for path in ("summary", "series", "requests"):
+            assert (await got(dashboard, f"/farthing/api/{path}", since="1h", by="user"))[0] == 200
+        assert not slow.done()
+    assert (await slow)[0] == 200
