@@ -18,7 +18,7 @@ from farthing.proxy.build import Services, build
 from farthing.proxy.clock import Clock, Randomness, SystemClock, SystemRandomness
 from farthing.proxy.config import Config
 from farthing.proxy.errors import ConfigFault
-from farthing.proxy.front import FrontServer
+from farthing.proxy.front import FrontServer, not_http
 from farthing.proxy.held import State, open_state
 from farthing.proxy.lanes import Lanes
 from farthing.proxy.rollouts import Gate, Rollouts
@@ -72,11 +72,16 @@ async def running(
         lanes = proxy.lanes
         admin = Admin(proxy)
 
+        async def refused() -> web.StreamResponse:
+            return not_http()
+
         async def own_or_relayed(request: web.BaseRequest) -> web.StreamResponse:
             own = await admin.handle(request)
             return own if own is not None else await lanes.lane(request).relay.handle(request)
 
         def handle(request: web.BaseRequest) -> Awaitable[web.StreamResponse]:
+            if request.version.major != 1:  # aiohttp takes HTTP/0.9, which ends no request as others would
+                return refused()
             if not request.raw_path.startswith("/v1/"):
                 return own_or_relayed(request)
             return (lanes.active if lanes.split is None else lanes.lane(request)).relay.handle(request)

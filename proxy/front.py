@@ -13,7 +13,7 @@ from aiohttp.web_protocol import RequestHandler
 
 from farthing.proxy.errors import error_body
 
-__all__ = ["FrontServer"]
+__all__ = ["FrontServer", "not_http"]
 
 log = structlog.get_logger("farthing.server")
 
@@ -38,16 +38,24 @@ class _Connection(RequestHandler):
             raise ConnectionError("an answer is under way already")
         log.warning("a request could not be read", status=status, fault=type(exc).__name__)
         if status < 500:
-            body = error_body("this is not HTTP/1.1 as RFC 9112 has it", kind="invalid_request_error", code="bad_http")
-        else:
-            body = error_body("farthing failed on this request", kind="proxy_error", code="internal")
-        answer = web.Response(status=status, body=body, content_type="application/json")
-        answer.force_close()
-        return answer
+            return not_http(status)
+        return _last(status, error_body("farthing failed on this request", kind="proxy_error", code="internal"))
 
     def log_exception(self, *args: Any, **kwargs: Any) -> None:
         """The kind of fault alone."""
         log.error("a connection failed", fault=type(kwargs.get("exc_info")).__name__)
+
+
+def not_http(status: int = 400) -> web.Response:
+    """The answer to what is no HTTP/1.0 or 1.1, after which the connection ends."""
+    said = "this is not HTTP/1.1 as RFC 9112 has it"
+    return _last(status, error_body(said, kind="invalid_request_error", code="bad_http"))
+
+
+def _last(status: int, body: bytes) -> web.Response:
+    answer = web.Response(status=status, body=body, content_type="application/json")
+    answer.force_close()
+    return answer
 
 
 class FrontServer(web.Server):
