@@ -53,7 +53,7 @@ async def raw_upstream() -> AsyncIterator[RawUpstream]:
 
 
 def requests_in(heard: bytes) -> list[tuple[bytes, bytes]]:
-    """The complete requests, by RFC 9112 read strictly: (head, body). Raises ValueError: it could be read in two ways."""
+    """The complete requests, by RFC 9112 read strictly: (head, body). Raises ValueError: it can be read in two ways."""
     found = []
     while heard:
         head, blank, rest = heard.partition(b"\r\n\r\n")
