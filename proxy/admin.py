@@ -190,6 +190,8 @@ class Admin:
     async def _own(self, request: web.BaseRequest, path: str) -> web.Response:
         if request.method == "POST":
             return await self._change(request, path)
+        if request.method not in ("GET", "HEAD"):
+            return _refusal(405, "only GET, HEAD and POST are understood here", "method_not_allowed")
         if path == "/farthing/api/semantic":
             return _json(200, await semantic_admin.routes(self._proxy.services))
         if path == "/farthing/api/replicas":
