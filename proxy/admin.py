@@ -28,9 +28,11 @@ from farthing.proxy import (
     spend_admin,
     watch_admin,
 )
+from farthing.proxy.admin_log import FILE, AdminLog
 from farthing.proxy.dashboard import Dashboard
 from farthing.proxy.errors import ClientFault, FarthingError, error_body
 from farthing.proxy.figures_routes import Declared
+from farthing.proxy.forwarded import Trusted
 from farthing.proxy.gauges import gauges
 from farthing.proxy.health import health
 from farthing.proxy.purge import purge
@@ -64,6 +66,8 @@ _ASKED_OF_ALL = {
     "/farthing/api/policy/promote": policy_admin.promote,
     "/farthing/api/policy/rollback": policy_admin.roll_back,
 }
+_SWITCHES = ("/farthing/api/policy/off", "/farthing/api/policy/on")
+_RECORDED = frozenset({*_ASKED, *_ASKED_OF_ALL, *_SWITCHES}) - {"/farthing/api/cache/explain", "/farthing/api/feedback"}
 _TOLD = {"/farthing/api/semantic/lately": semantic_admin.lately, "/farthing/api/feedback": feedback.told}
 
 
@@ -82,6 +86,8 @@ class Admin:
             self.declared,
         )
         self._store: StoreStats | None = None
+        self._trusted = Trusted(services.config.server.trusted_proxies)
+        self._log = AdminLog(services.config.state_dir / FILE, self._held.clock, self._held.secret)
         self._held.metrics.watch(self.gauges)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse | None:
@@ -179,13 +185,19 @@ class Admin:
             return _refusal(401, "this needs the admin token (Authorization: Bearer ...)", "admin_token")
         try:
             host = URL(f"http://{request.headers.get('Host', '')}").host or ""
-            local = ipaddress.ip_address(request.remote or "").is_loopback
+            local = ipaddress.ip_address(self._client(request)).is_loopback
         except ValueError:
             host, local = "", False
-        forwarded = any(name in request.headers for name in _FORWARDED)
-        if local and not forwarded and host in _LOOPBACK_NAMES:
+        if local and host in _LOOPBACK_NAMES:
             return None
         return _refusal(403, "only this machine may see this page; set server.admin_token to open it", "loopback_only")
+
+    def _client(self, request: web.BaseRequest) -> str:
+        """The address at the other end; '' where reverse proxies that aren't trusted, or say nothing, hide it."""
+        through = any(name in request.headers for name in _FORWARDED)
+        return self._trusted.client_of(
+            request.remote or "", request.headers.getall("X-Forwarded-For", ()), through=through
+        )
 
     async def _own(self, request: web.BaseRequest, path: str) -> web.Response:
         if request.method == "POST":
@@ -230,25 +242,38 @@ class Admin:
     async def _change(self, request: web.BaseRequest, path: str) -> web.Response:
         if request.headers.get("x-farthing-admin") != "1":
             return _refusal(403, "calls that change something need the header x-farthing-admin: 1", "admin_header")
-        services = self._proxy.services
-        if path == "/farthing/api/policy/off" or path == "/farthing/api/policy/on":
+        asked: dict[str, Any] = {}
+        try:
+            if path not in _SWITCHES:  # which work whatever is sent along
+                asked = _object(orjson.loads(await request.content.read(_MAX_ASKED) or b"{}"))
+            answer = await self._changed(path, asked)
+        except ClientFault as fault:
+            answer = _refusal(fault.status, fault.message, fault.code)
+        except (ValueError, TypeError):
+            answer = _refusal(400, "the body must be a JSON object", "invalid_request")
+        if path in _RECORDED:
+            who = "loopback" if self._proxy.services.config.server.admin_token is None else "token"
+            address = self._client(request) or request.remote or ""
+            await self._log.note(who, address, path.removeprefix("/farthing/api/"), asked, answer.status)
+        return answer
+
+    async def _changed(self, path: str, asked: dict[str, Any]) -> web.Response:
+        if path in _SWITCHES:
             return _json(200, await policy_admin.switched(self._proxy, off=path.endswith("off")))
-        if path in _ASKED or path in _ASKED_OF_ALL:
-            try:
-                asked = orjson.loads(await request.content.read(_MAX_ASKED) or b"{}")
-                if not isinstance(asked, dict):
-                    raise ClientFault("the body must be a JSON object")
-                if path in _ASKED_OF_ALL:
-                    return _json(200, await _ASKED_OF_ALL[path](self._proxy, asked))
-                return _json(200, await _ASKED[path](services, asked))
-            except ClientFault as fault:
-                return _refusal(fault.status, fault.message, fault.code)
-            except (ValueError, TypeError):
-                return _refusal(400, "the body must be a JSON object", "invalid_request")
+        if path in _ASKED_OF_ALL:
+            return _json(200, await _ASKED_OF_ALL[path](self._proxy, asked))
+        if path in _ASKED:
+            return _json(200, await _ASKED[path](self._proxy.services, asked))
         if path == "/farthing/api/cache/stats":
             stats = await self._held.store.stats()
             return _json(200, {name: getattr(stats, name) for name in stats.__slots__})
         return _refusal(404, f"there is no {path}", "not_found")
+
+
+def _object(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ClientFault("the body must be a JSON object")
+    return value
 
 
 def _json(status: int, value: Any) -> web.Response:

@@ -22,6 +22,7 @@ from farthing.proxy.front import FrontServer, not_http
 from farthing.proxy.held import State, open_state
 from farthing.proxy.lanes import Lanes
 from farthing.proxy.rollouts import Gate, Rollouts
+from farthing.proxy.server_tls import ServerTls
 from farthing.proxy.tasks import TaskGroup
 from farthing.proxy.versions import Book, Standing, policy_version, with_sections
 
@@ -31,10 +32,11 @@ log = structlog.get_logger("farthing")
 
 
 class Running:
-    """A proxy that listens. `url`: where, without a path. `policies`: what may become of them."""
+    """A proxy that listens. `url`: where, without a path. `policies`: what may become of them. `tls`: None without."""
 
-    def __init__(self, policies: Rollouts) -> None:
+    def __init__(self, policies: Rollouts, tls: ServerTls | None = None) -> None:
         self.url = ""
+        self.tls = tls
         self.policies = policies
         self.lanes = policies.lanes
 
@@ -44,10 +46,14 @@ class Running:
         return self.lanes.active
 
     async def reload(self, config: Config) -> tuple[str, ...]:
-        """Let `config` answer from the next request on; those under way end as they began.
+        """Let `config` answer from the next request on; those under way end as they began. The certificate's files are
+        read anew.
 
-        Returns the sections that only a restart can change; they stay as they are.
+        Returns the sections that only a restart can change; they stay as they are. Raises ConfigFault: the old
+        certificate stays, or the old configuration.
         """
+        if self.tls is not None:
+            await asyncio.to_thread(self.tls.again)
         old = self.services
         kept = tuple(name for name in _FIXED if getattr(config, name) != getattr(old.config, name))
         await self.policies.reload(config.model_copy(update={name: getattr(old.config, name) for name in _FIXED}))
@@ -63,12 +69,15 @@ async def running(
 ) -> AsyncIterator[Running]:
     """Build, listen, and on leaving drain and close. `gate`: runs the suites that may block a promotion.
 
-    Raises ConfigFault: the state directory is in use or unusable; OSError: the address can't be bound.
+    Raises ConfigFault: the state directory is in use or unusable, the certificate can't be read; OSError: the address
+    can't be bound.
     """
     async with AsyncExitStack() as stack:
         held = await open_state(config, clock or SystemClock(), randomness or SystemRandomness(), stack)
         policies = await open_policies(config, held, stack, gate)
-        proxy = Running(policies)
+        server = config.server
+        tls = ServerTls(server.tls_cert, server.tls_key) if server.tls_cert and server.tls_key else None
+        proxy = Running(policies, tls)
         lanes = proxy.lanes
         admin = Admin(proxy)
 
@@ -86,24 +95,26 @@ async def running(
                 return own_or_relayed(request)
             return (lanes.active if lanes.split is None else lanes.lane(request)).relay.handle(request)
 
-        server = FrontServer(
+        front = FrontServer(
             handle,
             handler_cancellation=True,
             access_log=None,
             auto_decompress=False,
-            keepalive_timeout=config.server.keepalive_s,
+            keepalive_timeout=server.keepalive_s,
             max_line_size=65_536,
             max_field_size=65_536,
         )
-        runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=config.server.drain_s)
+        runner = web.ServerRunner(front, handle_signals=False, shutdown_timeout=server.drain_s)
         await runner.setup()
-        stack.push_async_callback(drain, held.tasks, config.server.drain_s)
+        stack.push_async_callback(drain, held.tasks, server.drain_s)
         stack.push_async_callback(policies.close)
         stack.push_async_callback(runner.cleanup)
-        site = web.TCPSite(runner, config.server.host, config.server.port, backlog=1024, reuse_address=True)
+        context = None if tls is None else tls.context
+        site = web.TCPSite(runner, server.host, server.port, backlog=1024, reuse_address=True, ssl_context=context)
         await site.start()
         host, port = runner.addresses[0][:2]
-        proxy.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        scheme = "http" if tls is None else "https"
+        proxy.url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
         yield proxy
 
 

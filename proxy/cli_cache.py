@@ -18,6 +18,7 @@ from farthing.proxy.config import Config
 from farthing.proxy.errors import ClientFault, ConfigFault
 from farthing.proxy.held import open_store
 from farthing.proxy.purge import selector_of
+from farthing.proxy.server_tls import trusting
 
 __all__ = ["Refused", "ask", "purge", "stats", "table"]
 
@@ -84,7 +85,8 @@ def ask(config: Config, path: str, body: dict[str, Any] | None) -> dict[str, Any
         )
     try:
         method = "GET" if body is None else "POST"
-        answer = httpx.request(method, url + path, json=body, headers=headers, timeout=60)
+        verify = True if config.server.tls_cert is None else trusting(config.server.tls_cert)
+        answer = httpx.request(method, url + path, json=body, headers=headers, timeout=60, verify=verify)
     except httpx.HTTPError as error:
         raise ConfigFault(
             f"a farthing uses {config.state_dir}, but {url} does not answer ({type(error).__name__})"

@@ -36,7 +36,8 @@ from farthing.proxy.config_prices import Prices
 from farthing.proxy.config_prompt_cache import PromptCache
 from farthing.proxy.config_rollout import Rollout
 from farthing.proxy.config_routes import Misplaced, RouteSection, VariantSection, check
-from farthing.proxy.config_section import Secret, Section
+from farthing.proxy.config_section import Section
+from farthing.proxy.config_server import Server
 from farthing.proxy.config_spend import Alerts, Budgets, RateLimits, Spend
 from farthing.proxy.config_upstream import Upstream
 from farthing.proxy.config_watch import Watch
@@ -44,16 +45,6 @@ from farthing.proxy.errors import ConfigFault
 from farthing.proxy.exchange import Endpoint
 
 __all__ = ["Config", "Upstream", "effective", "load"]
-
-
-class Server(Section):
-    """Where farthing listens."""
-
-    host: str = "127.0.0.1"
-    port: int = Field(8080, ge=0, le=65535)
-    admin_token: Secret = None
-    drain_s: float = Field(30.0, ge=0)
-    keepalive_s: float = Field(75.0, gt=0)
 
 
 class Store(Section):
