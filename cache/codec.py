@@ -2,6 +2,7 @@
 
 Layout: magic 3, version 1, digest 16, header length 4 (big-endian), header (JSON), body. The digest is BLAKE2b over
 all that isn't the digest, so a flipped bit, a cut or a foreign value reads as None, and never as another answer.
+Version 2 is the same with a sealed body (cache/seal.py), deflated before it was sealed and bound to the header.
 """
 
 from __future__ import annotations
@@ -15,17 +16,20 @@ from typing import Any
 import orjson
 
 from farthing.cache.entry import Entry
+from farthing.cache.seal import Seal, SealedElsewhere
 from farthing.proxy.usage import Usage, UsageSource
 
 __all__ = ["Labels", "decode", "encode", "peek"]
 
 _MAGIC = b"FTH"
-_VERSION = b"\x01"
-_PREFIX = _MAGIC + _VERSION
+_PREFIX = _MAGIC + b"\x01"
+_SEALED_PREFIX = _MAGIC + b"\x02"
+_PREFIXES = (_PREFIX, _SEALED_PREFIX)
 _DIGEST_AT = len(_PREFIX)
 _DIGEST_BYTES = 16
 _LENGTH_AT = _DIGEST_AT + _DIGEST_BYTES
 _HEADER_AT = _LENGTH_AT + 4
+_KEY_ID_BYTES = 8
 
 # Below this, deflate's own cost is larger than what a page of SQLite or a packet to Redis costs.
 _COMPRESS_FROM_BYTES = 4096
@@ -53,8 +57,9 @@ class Labels:
     namespace: str = ""
 
 
-def encode(entry: Entry) -> bytes:
-    """The entry as bytes, its body deflated where that pays; `decode` gives the same entry back.
+def encode(entry: Entry, seal: Seal | None = None) -> bytes:
+    """The entry as bytes, its body deflated where that pays, and sealed where there is a seal; `decode` gives the same
+    entry back.
 
     Raises ValueError: a field that JSON can't hold (a time that is not finite).
     """
@@ -86,19 +91,32 @@ def encode(entry: Entry) -> bytes:
         ]
     )
     length = len(header).to_bytes(4, "big")
-    return b"".join((_PREFIX, _digest(length, header, body), length, header, body))
+    prefix = _PREFIX
+    if seal is not None:
+        prefix, body = _SEALED_PREFIX, seal.close(body, header)
+    return b"".join((prefix, _digest(length, header, body), length, header, body))
 
 
-def decode(raw: bytes) -> Entry | None:
-    """The entry that `encode` wrote; None for anything else: cut, corrupt, foreign or of an unknown version."""
-    if len(raw) < _HEADER_AT or not raw.startswith(_PREFIX):
+def decode(raw: bytes, seal: Seal | None = None) -> Entry | None:
+    """The entry that `encode` wrote; None for anything else: cut, corrupt, foreign or of an unknown version.
+
+    One that isn't sealed is read whether or not there is a seal. Raises SealedElsewhere: its key isn't here.
+    """
+    if len(raw) < _HEADER_AT or not raw.startswith(_PREFIXES):
         return None
     view = memoryview(raw)
     end = _HEADER_AT + int.from_bytes(view[_LENGTH_AT:_HEADER_AT], "big")
     if end > len(raw) or _digest(view[_LENGTH_AT:]) != view[_DIGEST_AT:_LENGTH_AT]:
         return None
     try:
-        return _entry(_loads(bytes(view[_HEADER_AT:end])), view[end:])
+        header, body = bytes(view[_HEADER_AT:end]), view[end:]
+        if raw.startswith(_SEALED_PREFIX):
+            if seal is None:
+                raise SealedElsewhere(bytes(body[:_KEY_ID_BYTES]).hex())
+            body = memoryview(seal.open(body, header))
+        return _entry(_loads(header), body)
+    except SealedElsewhere:
+        raise
     except _NOT_OURS:
         return None
 
@@ -106,7 +124,7 @@ def decode(raw: bytes) -> Entry | None:
 def peek(start: bytes) -> Labels | None:
     """The labels from an encoded entry's first bytes, without its checksum: good for choosing what to remove, never
     for serving. None where these bytes don't hold the whole header."""
-    if len(start) < _HEADER_AT or not start.startswith(_PREFIX):
+    if len(start) < _HEADER_AT or not start.startswith(_PREFIXES):
         return None
     end = _HEADER_AT + int.from_bytes(start[_LENGTH_AT:_HEADER_AT], "big")
     if end > len(start):

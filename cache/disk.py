@@ -23,6 +23,7 @@ import structlog
 
 from farthing.cache.codec import decode, encode, peek
 from farthing.cache.entry import Entry
+from farthing.cache.seal import MissingKeys, Seal, SealedElsewhere
 from farthing.proxy.errors import StoreFault
 
 __all__ = ["Connect", "Disk", "Record", "connect"]
@@ -155,10 +156,19 @@ def _tags(text: str) -> Tags:
 
 
 class Disk:
-    """Rows of encoded entries behind a bounded queue."""
+    """Rows of encoded entries behind a bounded queue. `seal`: what their bodies are sealed with, if they are."""
 
-    def __init__(self, path: Path, *, flush_ms: float, pending_bytes: int, connect: Connect = connect) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        flush_ms: float,
+        pending_bytes: int,
+        connect: Connect = connect,
+        seal: Seal | None = None,
+    ) -> None:
         self._path = path
+        self._seal = seal
         self._flush_s = flush_ms / 1000
         self._pending_limit = pending_bytes
         self._connect = connect
@@ -183,6 +193,7 @@ class Disk:
         self._ended = False
         self._corrupt = False
         self._failing: set[str] = set()
+        self._missing_keys = MissingKeys()
 
     @property
     def healthy(self) -> bool:
@@ -344,7 +355,7 @@ class Disk:
             for record, entry in puts.items():
                 labels = (record.key, record.scope, record.model_requested, record.model_served)
                 try:
-                    raw = encode(entry)
+                    raw = encode(entry, self._seal)
                     "".join((*labels, entry.namespace)).encode()
                     tags = json.dumps(entry.tags)
                 except ValueError:  # lone surrogates, or no finite time: such an entry lives in memory only
@@ -415,8 +426,16 @@ class Disk:
             self._tell("read", error)
             raise StoreFault(f"the store's disk failed: {error}") from error
         self._tell("read", None)
-        entry = decode(row[0]) if row else None
-        return entry if entry is not None and entry.key == record.key else None
+        try:
+            entry = decode(row[0], self._seal) if row else None
+        except SealedElsewhere as sealed:
+            self._missing_keys.tell(sealed)
+            return None
+        if entry is not None and entry.key == record.key:
+            return entry
+        if record.row:
+            log.warning("an entry was lost or fails its checksum: dropped", key=record.key)
+        return None
 
     def _start_anew(self, reason: str) -> None:
         """Move a file that can't be read aside, so that it can be looked at, and go on without it."""

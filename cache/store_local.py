@@ -16,18 +16,15 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import structlog
-
 from farthing.cache.disk import Connect, Disk, Record, connect
 from farthing.cache.entry import Entry
 from farthing.cache.expiry import Expiries
+from farthing.cache.seal import Seal
 from farthing.cache.store import Selector, StoreStats
 from farthing.proxy.clock import Clock
 from farthing.proxy.errors import StoreFault
 
 __all__ = ["LocalStore"]
-
-log = structlog.get_logger("farthing.store")
 
 # An entry's share of the index, the LRU and the row: measured, about 900 bytes with everything but the body.
 _BOOKKEEPING_BYTES = 1024
@@ -42,6 +39,7 @@ class LocalStore:
     `memory_bytes` bounds the bodies held in memory, `max_bytes` and `max_entries` all that is kept; the least
     recently used go first (after a restart: the longest stored). Sizes are of bodies before compression, with
     bookkeeping. `flush_ms`: how long a write may wait for others to share its transaction; a crash loses no more.
+    `seal`: what bodies on the disk are sealed with.
     Where the disk fails the store goes on from memory, `stats().healthy` is False, and it recovers by itself.
     One process's store doesn't see what another one's puts or purges in the same file until it is opened anew.
     """
@@ -57,13 +55,16 @@ class LocalStore:
         flush_ms: float = 50,
         pending_bytes: int = _PENDING_BYTES,
         connect: Connect = connect,
+        seal: Seal | None = None,
     ) -> None:
         self._clock = clock
         self._memory_limit = memory_bytes
         self._max_bytes = max_bytes if path else min(max_bytes, memory_bytes)
         self._max_entries = max_entries
         self._disk = (
-            Disk(path, flush_ms=flush_ms, pending_bytes=pending_bytes, connect=connect) if path is not None else None
+            Disk(path, flush_ms=flush_ms, pending_bytes=pending_bytes, connect=connect, seal=seal)
+            if path is not None
+            else None
         )
         # Least recently used first, both.
         self._index: OrderedDict[str, Record] = OrderedDict()
@@ -197,8 +198,6 @@ class LocalStore:
         if current is not record:
             return await self.get(record.key, now_s)
         if entry is None:
-            if record.row and not self._closed:
-                log.warning("an entry was lost or fails its checksum: dropped", key=record.key)
             self._drop(record)
             return None
         if record.entry is None:

@@ -22,6 +22,7 @@ import structlog
 from farthing.cache.breaker import Breaker, Gate
 from farthing.cache.codec import Labels, decode, encode, peek
 from farthing.cache.entry import Entry
+from farthing.cache.seal import MissingKeys, Seal, SealedElsewhere
 from farthing.cache.store import Selector, StoreStats
 from farthing.proxy.clock import Clock
 from farthing.proxy.errors import ConfigFault, StoreFault
@@ -44,6 +45,7 @@ _LABELS_BYTES = 1024
 class RedisStore:
     """Store over a Redis URL: redis://, rediss:// (TLS), unix://, and redis+cluster:// or rediss+cluster://.
 
+    `seal`: what bodies are sealed with, if they are.
     `deadline_ms` bounds every get, put and stats; a purge's single steps have 5 s each. After `threshold` failures
     in a row calls raise StoreFault at once, and every `pause_s` one of them starts a probe. Sizes and evictions in
     `stats` are the server's own, whoever uses it. Raises ConfigFault: a URL that redis-py can't read.
@@ -59,6 +61,7 @@ class RedisStore:
         threshold: int = 5,
         pause_s: float = 1.0,
         max_connections: int = 128,
+        seal: Seal | None = None,
     ) -> None:
         self._client = _client(url, max_connections)
         self._where = _where(url)
@@ -69,6 +72,8 @@ class RedisStore:
         # What is under way, stragglers and probe among it; ended by `close`.
         self._running: set[asyncio.Future[Any]] = set()
         self._refused: set[str] = set()
+        self._seal = seal
+        self._missing_keys = MissingKeys()
         self._stats = StoreStats("redis", 0, 0, 0, 0, 0, False)
         self._closed = False
 
@@ -80,7 +85,12 @@ class RedisStore:
         raw: bytes | None = await self._call("read", lambda: self._client.get(self._entry_name(key)))
         if raw is None:
             return None
-        entry = await asyncio.to_thread(decode, raw) if len(raw) > _THREAD_FROM_BYTES else decode(raw)
+        try:
+            large = len(raw) > _THREAD_FROM_BYTES
+            entry = await asyncio.to_thread(decode, raw, self._seal) if large else decode(raw, self._seal)
+        except SealedElsewhere as sealed:
+            self._missing_keys.tell(sealed)
+            return None
         # The key is compared since a connection that was cut off in mid-answer must never serve another's.
         if entry is None or entry.key != key:
             log.warning("an entry fails its checksum: passed by", key=key)
@@ -101,7 +111,7 @@ class RedisStore:
 
         raws = await self._call("read", read)
         large = sum(len(raw) for raw in raws if raw is not None) > _THREAD_FROM_BYTES
-        entries = await asyncio.to_thread(_decoded, raws) if large else _decoded(raws)
+        entries = await asyncio.to_thread(self._decoded, raws) if large else self._decoded(raws)
         return [
             entry if entry is not None and entry.key == key and entry.expires_s > now_s else None
             for key, entry in zip(keys, entries, strict=True)
@@ -119,7 +129,7 @@ class RedisStore:
             await self._call("write", lambda: self._client.unlink(name))
             return
         long = len(entry.body) > _THREAD_FROM_BYTES
-        raw = await asyncio.to_thread(encode, entry) if long else encode(entry)
+        raw = await asyncio.to_thread(encode, entry, self._seal) if long else encode(entry, self._seal)
         base, dot, _ = entry.key.partition(".")
         if not dot:
             await self._call("write", lambda: self._client.set(name, raw, px=ttl_ms))
@@ -146,7 +156,7 @@ class RedisStore:
                 await self.put(entry)
         lives_ms = [int((entry.expires_s - self._clock.now_s()) * 1000) for entry in plain]
         large = sum(len(entry.body) for entry in plain) > _THREAD_FROM_BYTES
-        raws = await asyncio.to_thread(_encoded, plain) if large else _encoded(plain)
+        raws = await asyncio.to_thread(self._encoded, plain) if large else self._encoded(plain)
         if not plain:
             return
 
@@ -329,6 +339,19 @@ class RedisStore:
         finally:
             running.cancel()
 
+    def _decoded(self, raws: Sequence[bytes | None]) -> list[Entry | None]:
+        found: list[Entry | None] = []
+        for raw in raws:
+            try:
+                found.append(None if raw is None else decode(raw, self._seal))
+            except SealedElsewhere as sealed:
+                self._missing_keys.tell(sealed)
+                found.append(None)
+        return found
+
+    def _encoded(self, entries: Sequence[Entry]) -> list[bytes]:
+        return [encode(entry, self._seal) for entry in entries]
+
     def _ended(self, running: asyncio.Future[Any]) -> None:
         self._running.discard(running)
         if not running.cancelled():
@@ -361,14 +384,6 @@ class RedisStore:
             self._failed(error, probe=True)
         else:
             self._worked("read", None)
-
-
-def _decoded(raws: Sequence[bytes | None]) -> list[Entry | None]:
-    return [None if raw is None else decode(raw) for raw in raws]
-
-
-def _encoded(entries: Sequence[Entry]) -> list[bytes]:
-    return [encode(entry) for entry in entries]
 
 
 def _where(url: str) -> str:

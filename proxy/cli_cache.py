@@ -13,7 +13,7 @@ from rich.table import Table
 from farthing.cache.semantic_disk import forget_in
 from farthing.cache.store import Selector
 from farthing.proxy import state
-from farthing.proxy.clock import SystemClock
+from farthing.proxy.clock import SystemClock, SystemRandomness
 from farthing.proxy.config import Config
 from farthing.proxy.errors import ClientFault, ConfigFault
 from farthing.proxy.held import open_store
@@ -98,7 +98,7 @@ def ask(config: Config, path: str, body: dict[str, Any] | None) -> dict[str, Any
 
 
 async def _stats(config: Config) -> dict[str, Any]:
-    store = await open_store(config, SystemClock())
+    store = await open_store(config, SystemClock(), SystemRandomness())
     try:
         found = await store.stats()
         return {name: getattr(found, name) for name in found.__slots__}
@@ -107,7 +107,7 @@ async def _stats(config: Config) -> dict[str, Any]:
 
 
 async def _purge(config: Config, selector: Selector) -> tuple[str, ...]:
-    store = await open_store(config, SystemClock())
+    store = await open_store(config, SystemClock(), SystemRandomness())
     try:
         return await store.purge(selector)
     finally:

@@ -20,7 +20,6 @@ from urllib.parse import urlsplit
 from pydantic import (
     BaseModel,
     Field,
-    SecretStr,
     ValidationError,
     model_validator,
 )
@@ -39,22 +38,13 @@ from farthing.proxy.config_routes import Misplaced, RouteSection, VariantSection
 from farthing.proxy.config_section import Section
 from farthing.proxy.config_server import Server
 from farthing.proxy.config_spend import Alerts, Budgets, RateLimits, Spend
+from farthing.proxy.config_store import Store
 from farthing.proxy.config_upstream import Upstream
 from farthing.proxy.config_watch import Watch
 from farthing.proxy.errors import ConfigFault
 from farthing.proxy.exchange import Endpoint
 
 __all__ = ["Config", "Upstream", "effective", "load"]
-
-
-class Store(Section):
-    """Where answers are kept. `url` empty: memory in front of SQLite under `state_dir`."""
-
-    url: SecretStr = SecretStr("")
-    deadline_ms: float = Field(50.0, gt=0)
-    memory_bytes: int = Field(256 * 2**20, ge=0)
-    max_bytes: int = Field(2 * 2**30, ge=0)
-    max_entries: int = Field(200_000, ge=1)
 
 
 class FreshnessRule(Section):

@@ -43,6 +43,7 @@ from farthing.proxy.provider_reads import ProviderReads
 from farthing.proxy.refused import Refused
 from farthing.proxy.reuse_state import REUSE
 from farthing.proxy.row import Row
+from farthing.proxy.sealing import sealer
 from farthing.proxy.stage_semantic import Case
 from farthing.proxy.stages import InFlight
 from farthing.proxy.tasks import TaskGroup
@@ -154,7 +155,7 @@ async def open_state(config: Config, clock: Clock, randomness: Randomness, stack
         warmed.add(ledger.spent_since(midnight_s, overhead_of="warm"), clock.now_s())
         errands = audited.spent_pico + judged.spent_pico + shadowed.spent_pico + warmed.spent_pico
         total.add(ledger.spent_since(midnight_s) + errands, clock.now_s())
-    store = await open_store(config, clock)
+    store = await open_store(config, clock, randomness)
     stack.push_async_callback(store.close)
     barred = Refused(config.state_dir / "refused")
     stack.callback(barred.close)
@@ -223,13 +224,14 @@ def told(listeners: Sequence[Callable[[list[Row]], None]]) -> Callable[[list[Row
     return tell
 
 
-async def open_store(config: Config, clock: Clock) -> Store:
-    """The store that the configuration names, ready."""
+async def open_store(config: Config, clock: Clock, randomness: Randomness) -> Store:
+    """The store that the configuration names, ready. Raises ConfigFault: its keys can't be had."""
+    seal = sealer(config.store, randomness)
     url = config.store.url.get_secret_value()
     if url:
         from farthing.cache.store_redis import RedisStore
 
-        return RedisStore(url, deadline_ms=config.store.deadline_ms, clock=clock)
+        return RedisStore(url, deadline_ms=config.store.deadline_ms, clock=clock, seal=seal)
     from farthing.cache.store_local import LocalStore
 
     store = LocalStore(
@@ -238,6 +240,7 @@ async def open_store(config: Config, clock: Clock) -> Store:
         memory_bytes=config.store.memory_bytes,
         max_bytes=config.store.max_bytes,
         max_entries=config.store.max_entries,
+        seal=seal,
     )
     await store.open()
     return store

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from farthing.cache.entry import Entry
+from farthing.cache.seal import Sealer
 from farthing.cache.store import Selector, Store
 from farthing.cache.store_local import LocalStore
 from farthing.cache.store_redis import RedisStore
@@ -20,14 +22,15 @@ KEY = "a" * 32
 OTHER = "b" * 32
 
 
-@pytest.fixture(params=["memory", "file", "file, nothing hot", "redis"])
+@pytest.fixture(params=["memory", "file", "file, nothing hot", "redis", "file, nothing hot, sealed", "redis, sealed"])
 async def store(
     request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock, valkey: ValkeyProcess
 ) -> AsyncIterator[Store]:
     made: LocalStore | RedisStore
-    if request.param == "redis":
+    seal = Sealer([b"k" * 32], os.urandom) if "sealed" in request.param else None
+    if request.param.startswith("redis"):
         valkey.command("FLUSHALL")
-        made = RedisStore(valkey.url, deadline_ms=2000, clock=clock)
+        made = RedisStore(valkey.url, deadline_ms=2000, clock=clock, seal=seal)
     else:
         made = LocalStore(
             None if request.param == "memory" else tmp_path / "state" / "cache.db",
@@ -36,6 +39,7 @@ async def store(
             max_bytes=10**8,
             max_entries=1000,
             flush_ms=1,
+            seal=seal,
         )
     await made.open()
     yield made

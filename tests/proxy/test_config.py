@@ -65,7 +65,7 @@ def test_where_the_upstream_comes_from(tmp_path: Path, env: dict[str, str], expe
         ("[[cache.freshness]]\nttl_s = 1\ntag = 'kb-17'", "cache.freshness.0.tag: String should match"),
         ("[[cache.freshness]]\nmodel = 'm'", "cache.freshness.0: a rule needs ttl_s, semantic_ttl_s or both"),
         ("[[cache.freshness]]\nttl_s = 1\nsemantic_ttl_s = 2", "cache.freshness.0: semantic_ttl_s is longer"),
-        ("[server]\nttl_s = 1", "server.ttl_s: unknown key; did you mean 'cache.ttl_s'?"),
+        ("[log]\nttl_s = 1", "log.ttl_s: unknown key; did you mean 'cache.ttl_s'?"),
         ("[server]\nport = 'x'", "server.port"),
         ("[server]\nport = 70000", "server.port"),
         ("[semantic]\npolicy = 'vcache'", "per"),

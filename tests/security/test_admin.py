@@ -83,7 +83,6 @@ async def test_only_the_whole_token_opens_it(tmp_path: Path) -> None:
         for shown in (
             "",
             "Bearer",
-            "Bearer ",
             "Bearer t0ke",
             "Bearer t0ken!",
             "Basic t0ken",

@@ -1,0 +1,99 @@
+"""Stored bodies under AES-256-GCM, for disks and servers that others may read.
+
+What is sealed: the answer. What stays open is the entry's header, by which it is found, purged and told apart (keys,
+tenants, models, tags, times, counts of tokens; no text of anybody's), but it is bound to the body: with another header
+the body doesn't open. Layout: key id 8, nonce 12, ciphertext with its tag.
+
+Source: NIST SP 800-38D, 8.3: with a random nonce of 96 bits, no more than 2^32 bodies for one key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import structlog
+
+__all__ = ["KEY_BYTES", "MissingKeys", "Seal", "SealedElsewhere", "Sealer", "key_id"]
+
+log = structlog.get_logger("farthing.store")
+
+KEY_BYTES = 32
+_ID_BYTES = 8
+_NONCE_BYTES = 12
+
+
+class SealedElsewhere(ValueError):
+    """Sealed under a key that isn't here. `key_id`: that key's, as hex."""
+
+    def __init__(self, id: str) -> None:
+        super().__init__(f"it is sealed under the key {id}, which is not here")
+        self.key_id = id
+
+
+class MissingKeys:
+    """Tells the log once of each key that is missing; an answer under it is a miss, and nothing worse."""
+
+    def __init__(self) -> None:
+        self._told: set[str] = set()
+
+    def tell(self, sealed: SealedElsewhere) -> None:
+        """One was met."""
+        if sealed.key_id not in self._told:
+            self._told.add(sealed.key_id)
+            log.error("stored answers are sealed under a key that is not here: they are misses", key_id=sealed.key_id)
+
+
+class Seal(Protocol):
+    """What seals and opens."""
+
+    def close(self, plain: bytes, bound: bytes) -> bytes:
+        """The sealed form. `bound`: what it belongs to, and won't open without."""
+        ...
+
+    def open(self, sealed: bytes | memoryview, bound: bytes) -> bytes:
+        """What `close` was given. Raises SealedElsewhere; ValueError: it was changed, or bound to something else."""
+        ...
+
+
+class Sealer:
+    """A Seal over `keys` of 32 bytes: the first closes, all of them open. `noise`: that many random bytes.
+
+    Raises ModuleNotFoundError: the extra `encryption` isn't installed.
+    """
+
+    def __init__(self, keys: Sequence[bytes], noise: Callable[[int], bytes]) -> None:
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+        self._ciphers = {_id_of(key): AESGCM(key) for key in keys}
+        self._current = _id_of(keys[0])
+        self._noise = noise
+
+    def close(self, plain: bytes, bound: bytes) -> bytes:
+        """Seal.close."""
+        nonce = self._noise(_NONCE_BYTES)
+        return b"".join((self._current, nonce, self._ciphers[self._current].encrypt(nonce, plain, bound)))
+
+    def open(self, sealed: bytes | memoryview, bound: bytes) -> bytes:
+        """Seal.open."""
+        from cryptography.exceptions import InvalidTag
+
+        id = bytes(sealed[:_ID_BYTES])
+        cipher = self._ciphers.get(id)
+        if cipher is None:
+            raise SealedElsewhere(id.hex())
+        nonce = bytes(sealed[_ID_BYTES : _ID_BYTES + _NONCE_BYTES])
+        try:
+            return cipher.decrypt(nonce, sealed[_ID_BYTES + _NONCE_BYTES :], bound)
+        except InvalidTag:
+            raise ValueError("it was changed after it had been sealed") from None
+
+
+def key_id(key: bytes) -> str:
+    """What a key is told by, as hex; it says nothing of the key."""
+    return _id_of(key).hex()
+
+
+def _id_of(key: bytes) -> bytes:
+    return hashlib.sha256(b"farthing-store-key\0" + key).digest()[:_ID_BYTES]
