@@ -28,7 +28,7 @@ _LONGEST_CHARS = 200
 _KEPT = frozenset(
     {
         "all", "drain", "gate", "hold_s", "key", "min_requests", "model", "note", "now", "older_than", "replica",
-        "scope", "series", "slice", "source", "steps", "tags", "tenant", "unit", "version", "why",
+        "scope", "series", "slice", "source", "steps", "tags", "tenant", "texts", "unit", "version", "why",
     }
 )  # fmt: skip
 

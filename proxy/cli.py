@@ -14,6 +14,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from farthing.proxy.cli_capture import app as capture_app
+from farthing.proxy.cli_erase import erase
 from farthing.proxy.cli_eval import app as eval_app
 from farthing.proxy.cli_keys import app as keys_app
 from farthing.proxy.cli_policy import app as policy_app
@@ -57,6 +58,7 @@ app.add_typer(policy_app, name="policy")
 app.add_typer(capture_app, name="capture")
 app.add_typer(keys_app, name="keys")
 app.add_typer(eval_app, name="eval")
+app.command(epilog="Example: farthing erase --user u-1234")(erase)
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="Configuration file (default: ./farthing.toml).")]
 StateOption = Annotated[Path | None, typer.Option("--state", help="State directory (default: .farthing).")]

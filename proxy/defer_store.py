@@ -161,6 +161,15 @@ class DeferStore:
         )
         return None if row is None or row[2] is None else Result(*row)
 
+    async def ids_of(self, user: str) -> list[str]:
+        """The requests that named this user. Cost: a look at each that is kept."""
+
+        def found(conn: sqlite3.Connection) -> list[str]:
+            rows = conn.execute("select id, json_extract(meta, '$.user') from requests where json_valid(meta)")
+            return [id for id, whose in rows if whose == user]
+
+        return await self._run(found)
+
     async def forget(self, ids: Sequence[str] = (), batch: str = "") -> None:
         """Remove requests, and a batch."""
 

@@ -132,18 +132,8 @@ class Desk:
         """Keep it; it is on disk when this returns. Raises StoreFault."""
         assert self._works is not None
         now_s = self._clock.now_s()
-        kept = Kept(
-            ex.id,
-            account,
-            ex.credential,
-            self._works.upstream.identity,
-            ex.original.path,
-            ex.model,
-            "queued",
-            now_s,
-            now_s + wait_s,
-            len(body),
-        )
+        kept = Kept(ex.id, account, ex.credential, self._works.upstream.identity, ex.original.path, ex.model, "queued",
+                    now_s, now_s + wait_s, len(body))  # fmt: skip
         await self._store.add(kept, meta_of(ex), body)
         self._all[kept.id] = kept
         if ex.hold is not None:
@@ -179,6 +169,15 @@ class Desk:
         finally:
             self._asking.discard(kept.id)
         return self._all[kept.id]
+
+    async def erase(self, user: str) -> int:
+        """Cancel and forget all of a user's; how many there were. One whose bill is to come stays until it has come."""
+        mine = [self._all[id] for id in await self._store.ids_of(user) if id in self._all]
+        over = [one.id for one in [await self.cancel(kept) for kept in mine] if one.over and one.booked]
+        await self._store.forget(over)
+        for id in over:
+            self._all.pop(id, None)
+        return len(mine)
 
     def status(self, kept: Kept) -> dict[str, Any]:
         """It as a client sees it."""

@@ -84,6 +84,24 @@ class Outcomes:
                 found += [outcome(row) for row in conn.execute(query, list(some))]
         return found
 
+    def erase_comments(self, request_ids: Sequence[str]) -> int:
+        """Take away what was said in words of these requests, for good; how many. The figures stay. Blocks.
+
+        Raises sqlite3.Error, OSError.
+        """
+        count = 0
+        with self._lock:
+            conn = self._opened()
+            conn.execute("pragma secure_delete=on")
+            with conn:
+                for at in range(0, len(request_ids), _FEW):
+                    some = list(request_ids[at : at + _FEW])
+                    marks = ", ".join("?" * len(some))
+                    erase = f"update outcomes set comment = '' where comment <> '' and request_id in ({marks})"
+                    count += conn.execute(erase, some).rowcount
+            conn.execute("pragma wal_checkpoint(truncate)")
+        return count
+
     def latest(self, most: int = 50) -> list[Outcome]:
         """The latest to come, the newest first."""
         with self._lock:

@@ -1,0 +1,94 @@
+"""Forgetting a user: one call that goes through every place where a person's words may lie, and looks again.
+
+What finds a user's: captured requests and deferred ones by what they named; comments on ratings by the ledger's rows of
+that user; stored answers by the tag `user`, where the application sends it (`x-farthing-tags: user=u-1`), with the
+near-duplicates made of them. What a compressor left out (`texts`) is kept by tenant only, so all of the tenants in
+which the user was seen goes. The ledger keeps its rows: amounts and ids, no words.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from farthing.cache.store import Selector
+from farthing.proxy import capture_admin
+from farthing.proxy.errors import ClientFault, StoreFault
+from farthing.proxy.purge import forget_texts
+
+if TYPE_CHECKING:
+    from farthing.proxy.build import Services
+
+__all__ = ["erase", "erasure_of"]
+
+
+class Erasure(NamedTuple):
+    """What is asked for. `texts`: what compression keeps goes too, of all of the user's tenants."""
+
+    user: str
+    texts: bool = False
+
+
+def erasure_of(asked: Mapping[str, Any]) -> Erasure:
+    """`{"user": "u-1", "texts": true}`. Raises ClientFault."""
+    if unknown := sorted(set(asked) - {"user", "texts"}):
+        raise _fault(f"an erasure of a user knows user and texts, not {unknown[0][:40]!r}", unknown[0][:40])
+    user, texts = asked.get("user"), asked.get("texts", False)
+    if not (isinstance(user, str) and user.strip()):
+        raise _fault("user must be a text that is not empty", "user")
+    if not isinstance(texts, bool):
+        raise _fault("texts must be true or false", "texts")
+    return Erasure(user, texts)
+
+
+async def erase(services: Services, asked: dict[str, Any]) -> dict[str, Any]:
+    """Erase, then look again: {"erased": counts, "left": counts, "verified": nothing is left}.
+
+    Raises ClientFault: it can't be understood; 503 where not all could be erased, so that it must be asked again.
+    """
+    what = erasure_of(asked)
+    try:
+        first = await _once(services, what)
+        left = await _once(services, what)
+    except (StoreFault, sqlite3.Error, OSError) as error:
+        said = f"not everything could be erased, so ask again: {error}"
+        raise ClientFault(said, status=503, code="failed") from None
+    tenants = first.pop("tenant_texts"), left.pop("tenant_texts")
+    done = {**first, **({"tenants_whose_texts_went": tenants[0]} if what.texts else {})}
+    return {"erased": done, "left": left, "verified": not any(left.values())}
+
+
+async def _once(services: Services, what: Erasure) -> dict[str, int]:
+    """Remove what is found, and how much that was; a second time it finds nothing."""
+    held, user = services.state, what.user
+    # First of all, since a cancelled request leaves a row in the books and a record in the capture store.
+    deferred = 0 if held.deferred is None else await held.deferred.erase(user)
+    if held.ledger is not None:
+        await asyncio.to_thread(held.ledger.flush)
+    rows = await asyncio.to_thread(_rows, services.config.state_dir / "ledger.db", user)
+    captured = (await capture_admin.erase(services, {"user": user}))["erased"]
+    comments = await asyncio.to_thread(held.outcomes.erase_comments, [id for id, _ in rows])
+    keys = await held.store.purge(Selector(tags=(("user", user),)))
+    near = await services.semantic.forget(keys)
+    services.semantic.lately.clear()
+    tenants = {tenant for _, tenant in rows} if what.texts else set()
+    for tenant in tenants:
+        await forget_texts(held, tenant)
+    return {"captured": captured, "deferred": deferred, "comments": comments, "answers": len(keys),
+            "near_duplicates": near, "tenant_texts": len(tenants)}  # fmt: skip
+
+
+def _rows(path: Path, user: str) -> list[tuple[str, str]]:
+    """Id and tenant of the user's requests, as far as the ledger goes back."""
+    if not path.is_file():
+        return []
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5)) as conn:
+        return conn.execute("select id, tenant from requests where user = ?", (user,)).fetchall()
+
+
+def _fault(message: str, param: str) -> ClientFault:
+    return ClientFault(message, code="invalid_selector", param=param)
