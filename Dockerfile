@@ -1,4 +1,5 @@
-# The wheel is built in one stage and installed in the next: no source tree, no compiler, no links in the image.
+# The wheel is built in one stage and installed in the next: no source tree, no compiler, no links in the image. What it
+# needs comes from a lock with hashes (`make lock`).
 FROM python:3.12-slim AS build
 WORKDIR /src
 COPY . .
@@ -9,8 +10,10 @@ RUN apt-get update \
  && apt-get install --yes --no-install-recommends ca-certificates \
  && rm -rf /var/lib/apt/lists/* \
  && useradd --system --uid 10001 --home-dir /var/lib/farthing --create-home farthing
+COPY deploy/requirements.lock /tmp/
+RUN pip install --no-cache-dir --require-hashes --requirement /tmp/requirements.lock
 COPY --from=build /wheels/*.whl /tmp/
-RUN pip install --no-cache-dir /tmp/*.whl && rm /tmp/*.whl
+RUN pip install --no-cache-dir --no-deps /tmp/*.whl && rm /tmp/*.whl /tmp/requirements.lock
 USER farthing
 WORKDIR /var/lib/farthing
 ENV FARTHING_STATE_DIR=/var/lib/farthing/state \

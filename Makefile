@@ -4,8 +4,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := PYTHONWARNINGS=ignore $(BIN)/pip install --quiet --disable-pip-version-check
 ARGS ?=
+LOCK_PYTHON ?= python3.12
 
-.PHONY: help run test demo check test-torch test-clients bench bench-quick package clean
+.PHONY: help run test demo check test-torch test-clients bench bench-quick package lock sbom audit clean
 
 help:
 	@echo "make run          start the proxy        (make run ARGS='--upstream http://127.0.0.1:8000/v1')"
@@ -13,6 +14,7 @@ help:
 	@echo "make test         lint, types and all tests, with the real servers that they need"
 	@echo "make test-torch   the sentence-transformers and LLMLingua paths (installs several hundred MB)"
 	@echo "make test-clients the official OpenAI clients 2 and 3, each in an environment of its own"
+	@echo "make lock         deploy/requirements.lock; make audit: known vulnerabilities of it; make sbom: sbom.json"
 	@echo "make bench        the benchmarks of docs/benchmarks.md (bench-quick: two minutes)"
 
 $(VENV)/.made: pyproject.toml
@@ -79,5 +81,22 @@ bench-quick: $(VENV)/.dev
 package: $(VENV)/.dev
 	rm -rf dist && $(BIN)/python -m build --quiet
 
+# The image's Python makes the lock, since what is needed hangs on it.
+.venv-lock/.made:
+	@$(LOCK_PYTHON) -m venv .venv-lock
+	@.venv-lock/bin/pip install --quiet --disable-pip-version-check pip-tools pip-audit
+	@touch $@
+
+lock: .venv-lock/.made
+	CUSTOM_COMPILE_COMMAND='make lock' .venv-lock/bin/pip-compile --quiet --upgrade --strip-extras --generate-hashes \
+	  --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --allow-unsafe --extra encryption --extra otlp \
+	  --output-file deploy/requirements.lock pyproject.toml
+
+sbom: $(VENV)/.dev
+	$(BIN)/python deploy/sbom.py > sbom.json
+
+audit: .venv-lock/.made
+	.venv-lock/bin/pip-audit --requirement deploy/requirements.lock --require-hashes --disable-pip
+
 clean:
-	rm -rf .venv .venv-openai2 .venv-openai3 build dist *.egg-info
+	rm -rf .venv .venv-lock .venv-openai2 .venv-openai3 build dist *.egg-info
