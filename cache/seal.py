@@ -15,11 +15,10 @@ from typing import Protocol
 
 import structlog
 
-__all__ = ["KEY_BYTES", "MissingKeys", "Seal", "SealedElsewhere", "Sealer", "key_id"]
+__all__ = ["MissingKeys", "Seal", "SealedElsewhere", "Sealer"]
 
 log = structlog.get_logger("farthing.store")
 
-KEY_BYTES = 32
 _ID_BYTES = 8
 _NONCE_BYTES = 12
 
@@ -88,11 +87,6 @@ class Sealer:
             return cipher.decrypt(nonce, sealed[_ID_BYTES + _NONCE_BYTES :], bound)
         except InvalidTag:
             raise ValueError("it was changed after it had been sealed") from None
-
-
-def key_id(key: bytes) -> str:
-    """What a key is told by, as hex; it says nothing of the key."""
-    return _id_of(key).hex()
 
 
 def _id_of(key: bytes) -> bytes:

@@ -253,6 +253,8 @@ class Admin:
             answer = _refusal(fault.status, fault.message, fault.code)
         except (ValueError, TypeError):
             answer = _refusal(400, "the body must be a JSON object", "invalid_request")
+        except FarthingError as fault:
+            answer = _refusal(503, str(fault), "unavailable")
         if path in _RECORDED:
             who = "loopback" if self._proxy.services.config.server.admin_token is None else "token"
             address = self._client(request) or request.remote or ""
