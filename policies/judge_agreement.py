@@ -152,9 +152,7 @@ def _kappa(said: Sequence[tuple[str, str, str]], agreed: Interval, level: float)
     pulls: dict[str, float] = defaultdict(float)
     for one, other, group in said:
         by_chance = (judge[one] + human[other]) / n - 2 * chance
-        pulls[group] += ((one == other) - agreed.value) / (1 - chance) - (1 - agreed.value) * by_chance / (
-            1 - chance
-        ) ** 2
+        pulls[group] += ((one == other) - agreed.value - (1 - value) * by_chance) / (1 - chance)
     if len({group for one, other, group in said if one != other}) < _FEW_APART or len(pulls) < 2:
         return Interval(value, *((end - chance) / (1 - chance) for end in agreed[1:]))
     variance = sum(pull * pull for pull in pulls.values()) / (n * n) * len(pulls) / (len(pulls) - 1)

@@ -76,7 +76,5 @@ def _fault(code: str) -> str:
             tree = ast.parse(code)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return "does not parse"
-    does = [
-        one for one in tree.body if not (isinstance(one, ast.Expr) and isinstance(one.value, ast.Name | ast.Constant))
-    ]
-    return "" if does else "no code"
+    idle = [isinstance(one, ast.Expr) and isinstance(one.value, ast.Name | ast.Constant) for one in tree.body]
+    return "no code" if all(idle) else ""

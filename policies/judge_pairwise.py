@@ -113,9 +113,12 @@ def _asked(request: Mapping[str, Any]) -> dict[str, str]:
 
 def _told(answer: Answer) -> str:
     """All that an answer says, tool calls too, as a text."""
-    calls = [f"{call.name}({call.arguments if isinstance(call.arguments, str) else json.dumps(call.arguments, default=str)})"
-             for call in answer.calls]  # fmt: skip
+    calls = [f"{call.name}({_arguments(call.arguments)})" for call in answer.calls]
     return "\n".join(part for part in (answer.text.strip(), answer.refusal.strip(), *calls) if part)
+
+
+def _arguments(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
 def _verdict(reply: Any) -> str | None:

@@ -39,8 +39,11 @@ class CodeLimits:
 
 
 async def run_code(judge: Code, case: JudgeCase, limits: CodeLimits | None) -> Score:
-    """1 where the answer's code passes its tests, 0 where it raises, doesn't end or passes a limit. `limits`: None where
-    the operator hasn't allowed code to be run, and then the score is None. Leaves no process and no file."""
+    """1 where the answer's code passes its tests, 0 where it raises, doesn't end or passes a limit.
+
+    `limits`: None where the operator hasn't allowed code to be run, and then the score is None. Effects: a process and
+    a folder, both gone when it returns.
+    """
     found = judge.program(case)
     if isinstance(found, Score) or not judge.runs:
         return judge.judge(case)

@@ -3,8 +3,9 @@
     def polite(case):                       # case.request, case.answer.text, case.reference (or None)
         return 1.0 if "please" in case.answer.text else 0.0
 
-It gives a number from 0 to 1, True or False, None where it can't say, or one of these with a reason as a tuple; it may
-be `async`. It runs in this process with all of its rights, in a thread where it isn't async: only the operator names it.
+It gives a number from 0 to 1, True or False, None where it can't say, or one of these with a reason as a tuple, and
+may be `async`. It runs in this process with all of its rights, in a thread where it isn't async: only the operator
+names it.
 """
 
 from __future__ import annotations
