@@ -5,13 +5,15 @@
 
 Rules of this file:
 1. What the judge doesn't say is counted by itself, and never as agreement.
-2. Cases of one group (one question, one document) are no independent trials. Exact bounds count groups, and kappa's
-   variance adds up each group's cases before it squares.
+2. Cases of one group (one question, one document) are no independent trials: variances add up each group's cases
+   before they square.
 3. Agreement that chance brings too is taken out: a judge that always says good agrees with people wherever answers are
    good, and its kappa is 0.
 
 Sources: Cohen, A coefficient of agreement for nominal scales (1960); its variance: Fleiss, Cohen & Everitt (1969), in
-the form by influence functions, summed within groups (Liang & Zeger 1986); Clopper & Pearson (1934).
+the form by influence functions, summed within groups (Liang & Zeger, Biometrika 1986); shares: Korn & Graubard,
+Confidence intervals for proportions with small expected number of positive counts estimated from survey data (Survey
+Methodology 1998), which is Clopper & Pearson's interval where every case is a group of its own.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from farthing.policies.answer import Answer, read
-from farthing.policies.estimate import Interval, proportion
+from farthing.policies.estimate import Interval
 from farthing.policies.judges import JudgeCase, Score
 from farthing.policies.scipy_here import stats
 
@@ -33,7 +35,7 @@ __all__ = ["Agreement", "LabelledCase", "Verdict", "agreement", "read_labelled",
 
 QUALITY = ("good", "bad")
 PREFERENCE = ("better", "worse", "tie")
-# Groups in which judge and people differ: with fewer the normal approximation isn't used.
+# Groups that are unlike the others: with fewer, no variance is read off them, and a group counts as one case.
 _FEW_APART = 10
 
 
@@ -82,8 +84,7 @@ def agreement(verdicts: Sequence[Verdict], level: float = 0.05) -> Agreement:
         for word in words
     }
     groups = len({one.group for one in verdicts})
-    kappa = _kappa(said, agreed, level)
-    return Agreement(len(verdicts), groups, len(verdicts) - len(said), agreed, kappa, found, dict(matrix))
+    return Agreement(len(verdicts), groups, len(verdicts) - len(said), agreed, _kappa(said, level), found, dict(matrix))
 
 
 def word_of(score: Score, words: Sequence[str] = QUALITY) -> str | None:
@@ -132,29 +133,62 @@ def _answer(value: Any, name: str) -> Answer:
 
 
 def _share(right: Sequence[tuple[bool, str]], level: float) -> Interval:
-    """Of single cases; its ends are those of whole groups: all right in it, any right in it."""
-    by: dict[str, list[bool]] = defaultdict(list)
+    """A share of cases with the exact interval for as many independent ones as they are worth (Korn & Graubard)."""
+    n = len(right)
+    if not n:
+        return Interval(math.nan, 0.0, 1.0)
+    value = sum(one for one, _ in right) / n
+    pulls: dict[str, float] = defaultdict(float)
     for one, group in right:
-        by[group].append(one)
-    value = sum(one for one, _ in right) / len(right) if right else math.nan
-    low = proportion(sum(all(ones) for ones in by.values()), len(by), level).low
-    high = proportion(sum(any(ones) for ones in by.values()), len(by), level).high
+        pulls[group] += one - value
+    apart = min(len({group for one, group in right if one is said}) for said in (True, False))
+    variance = _clustered(list(pulls.values()), n)
+    worth = value * (1 - value) / variance if variance > 0 else math.inf
+    worth = min(worth, len(pulls) if apart < _FEW_APART else n)
+    beta, hits = stats().beta, value * worth
+    low = float(beta.ppf(level / 2, hits, worth - hits + 1)) if value > 0 else 0.0
+    high = float(beta.ppf(1 - level / 2, hits + 1, worth - hits)) if value < 1 else 1.0
     return Interval(value, low, high)
 
 
-def _kappa(said: Sequence[tuple[str, str, str]], agreed: Interval, level: float) -> Interval:
-    n = len(said)
-    human, judge = Counter(one for one, _, _ in said), Counter(one for _, one, _ in said)
-    chance = sum(human[word] * judge[word] for word in human) / (n * n) if n else 1.0
-    if chance >= 1:  # one word on both sides: agreement says nothing
-        return Interval(math.nan, -1.0, 1.0)
-    value = (agreed.value - chance) / (1 - chance)
+def _kappa(said: Sequence[tuple[str, str, str]], level: float) -> Interval:
+    """With an interval that half a group's cases in every cell of the table widen: a cell in which nothing was seen
+    isn't one in which nothing can be."""
+    seen = [(human, judge, group, 1.0) for human, judge, group in said]
+    value, _ = _kappa_and_error(seen)
+    if math.isnan(value):
+        return Interval(value, -1.0, 1.0)
+    groups = {group for _, _, group in said}
+    words = sorted({word for human, judge, _ in said for word in (human, judge)})
+    half = 0.5 * len(said) / len(groups)
+    unseen = [(one, other, f"\0{one}\0{other}", half) for one in words for other in words]
+    middle, error = _kappa_and_error(seen + unseen)
+    reach = float(stats().t.ppf(1 - level / 2, len(groups))) * error
+    return Interval(value, max(-1.0, min(value, middle - reach)), min(1.0, max(value, middle + reach)))
+
+
+def _kappa_and_error(rows: Sequence[tuple[str, str, str, float]]) -> tuple[float, float]:
+    """Of (people's word, judge's word, group, weight); NaN where one word on both sides makes agreement say nothing."""
+    human, judge = defaultdict[str, float](float), defaultdict[str, float](float)
+    n = agreed = 0.0
+    for one, other, _, weight in rows:
+        human[one] += weight
+        judge[other] += weight
+        n += weight
+        agreed += weight * (one == other)
+    chance = sum(human[word] * judge[word] for word in list(human)) / (n * n) if n else 1.0
+    if chance >= 1:
+        return math.nan, math.nan
+    agreed /= n
+    value = (agreed - chance) / (1 - chance)
     pulls: dict[str, float] = defaultdict(float)
-    for one, other, group in said:
+    for one, other, group, weight in rows:
         by_chance = (judge[one] + human[other]) / n - 2 * chance
-        pulls[group] += ((one == other) - agreed.value - (1 - value) * by_chance) / (1 - chance)
-    if len({group for one, other, group in said if one != other}) < _FEW_APART or len(pulls) < 2:
-        return Interval(value, *((end - chance) / (1 - chance) for end in agreed[1:]))
-    variance = sum(pull * pull for pull in pulls.values()) / (n * n) * len(pulls) / (len(pulls) - 1)
-    reach = float(stats().t.ppf(1 - level / 2, len(pulls) - 1)) * math.sqrt(variance)
-    return Interval(value, max(-1.0, value - reach), min(1.0, value + reach))
+        pulls[group] += weight * ((one == other) - agreed - (1 - value) * by_chance) / (1 - chance)
+    return value, math.sqrt(_clustered(list(pulls.values()), n))
+
+
+def _clustered(pulls: Sequence[float], n: float) -> float:
+    """The variance of a mean over `n` cases whose groups pull it so much."""
+    groups = len(pulls)
+    return sum(pull * pull for pull in pulls) / (n * n) * groups / (groups - 1) if groups > 1 else math.inf
