@@ -14,6 +14,7 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -34,6 +35,7 @@ __all__ = ["ArmResult", "CaseResult", "Comparison", "SliceResult", "Trap", "comp
 
 FEWEST_IN_A_SLICE = 5
 _PICO = 1e-12
+_NO_CHECKS: Mapping[str, float | None] = MappingProxyType({})
 
 
 class ArmResult(NamedTuple):
@@ -57,7 +59,10 @@ class ArmResult(NamedTuple):
 
 
 class CaseResult(NamedTuple):
-    """One case under both arms. `noise`: the baseline's second answer, judged by its first; None where not asked."""
+    """One case under both arms. `noise`: the baseline's second answer, judged by its first; None where not asked.
+
+    `checks`: what further judges said of the candidate's answer, by their name.
+    """
 
     id: str
     slices: Mapping[str, str]
@@ -67,6 +72,7 @@ class CaseResult(NamedTuple):
     source: str = "traffic"
     expect: str = ""
     noise: float | None = None
+    checks: Mapping[str, float | None] = _NO_CHECKS
 
 
 class SliceResult(NamedTuple):

@@ -39,6 +39,7 @@ from farthing.proxy.row import LONGEST_NAME, Row
 from farthing.proxy.tokens import Tokenizer
 from farthing.proxy.usage import Usage, UsageSource, total
 from farthing.proxy.usage_row import details_of, other_details
+from farthing.proxy.watching import Watching
 from farthing.proxy.would import AS_BILLED, Would
 
 __all__ = ["Account", "AccountStage", "cache_status", "dollars"]
@@ -84,6 +85,7 @@ class Account:
     slow: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2))
     drift: DriftSample | None = None
     spending: Spending | None = None
+    watch: Watching | None = None
 
     # -- headers
 
@@ -233,6 +235,8 @@ class Account:
             self.compressed.sent(ex.uses, ex.tidied, ex.tokens_saved)
         if self.ledger is None and self.capture is None:
             return
+        if self.watch is not None and self.watch.wants(ex):
+            self.watch.take(ex)
         row = self.row(ex, usage, money)
         if self.ledger is not None:
             self.ledger.append(row)

@@ -16,7 +16,15 @@ from aiohttp import web
 from yarl import URL
 
 from farthing.cache.store import StoreStats
-from farthing.proxy import capture_admin, compress_admin, feedback, pool_admin, semantic_admin, spend_admin
+from farthing.proxy import (
+    capture_admin,
+    compress_admin,
+    feedback,
+    pool_admin,
+    semantic_admin,
+    spend_admin,
+    watch_admin,
+)
 from farthing.proxy.dashboard import Dashboard
 from farthing.proxy.errors import ClientFault, FarthingError, error_body
 from farthing.proxy.gauges import gauges
@@ -46,6 +54,7 @@ _ASKED = {
     "/farthing/api/capture/erase": capture_admin.erase,
     "/farthing/api/feedback": feedback.give,
     "/farthing/api/replicas/drain": pool_admin.drain,
+    "/farthing/api/watch/rebase": watch_admin.rebase,
 }
 _TOLD = {"/farthing/api/semantic/lately": semantic_admin.lately, "/farthing/api/feedback": feedback.told}
 
@@ -169,6 +178,8 @@ class Admin:
             return _json(200, await spend_admin.budgets(self._proxy.services))
         if path == "/farthing/api/keys":
             return _json(200, spend_admin.keys(self._proxy.services))
+        if path == "/farthing/api/watch":
+            return _json(200, await watch_admin.told(self._proxy.services))
         if path == "/farthing/api/health":
             return _json(200, await health(self._proxy.services))
         query = dict(URL(request.raw_path, encoded=True).query)

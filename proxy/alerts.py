@@ -66,6 +66,12 @@ class Webhook:
             "upstream": self._upstream,
         }
         log.warning("budget threshold", **{name: event[name] for name in ("budget", "subject", "share", "spent_usd")})
+        self.send(event)
+
+    def send(self, event: dict[str, Any]) -> None:
+        """Tell of anything: `event` has `event`, `at` and `upstream` beside its own fields. Returns at once."""
+        now_s = self._clock.now_s()
+        event = {"at": _iso(now_s), "upstream": self._upstream} | event
         if not self._settings.webhook.get_secret_value():
             return
         if self._under_way >= _MOST_AT_ONCE:

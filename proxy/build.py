@@ -31,6 +31,7 @@ from farthing.proxy.build_semantic import (
     same_thread,
 )
 from farthing.proxy.build_spend import open_ring, open_spending
+from farthing.proxy.build_watch import open_watch, tell_when_taken_back
 from farthing.proxy.capture_admin import in_force
 from farthing.proxy.config import Config
 from farthing.proxy.counterfactual import Counterfactual
@@ -118,6 +119,7 @@ async def build(config: Config, held: State, stack: AsyncExitStack, old: Service
         semantic_until_s=partial(near_until_s, freshness(config.cache)),
         served_cases=held.served_cases,
         lately=held.lately,
+        watch=held.watch,
         nearest=held.implicit.nearest,
     )
     held.implicit.on, held.implicit.detector.within_s = config.feedback.implicit, config.feedback.reask_within_s
@@ -138,6 +140,7 @@ async def build(config: Config, held: State, stack: AsyncExitStack, old: Service
         compressed=held.compressed,
         capture=in_force(config, held),
         spending=open_spending(config, held, rates, stack),
+        watch=held.watch,
     )
     if config.ledger.drift_sample:
         account.drift = DriftSample(held.drift, config.ledger.drift_sample, held.tokenizer, account.slow, held.clock)
@@ -163,6 +166,13 @@ async def build(config: Config, held: State, stack: AsyncExitStack, old: Service
         loaded = ("", None) if old is None else (old.config.semantic.second_stage, old.semantic.second)
         semantic.second = open_second(config, held, audits, stack, loaded)
     compress.beyond = await open_beyond(config, held, rates, audits, thread, stack)
+    open_watch(config, held)
+    learning = {
+        "semantic": semantic.reuse,
+        "recode": await held.recoded.use(config.compress),
+        "squeeze": await held.squeezed.use(config.compress),
+    }
+    tell_when_taken_back(held, learning)
     repeats = Repeats(
         held.store,
         held.renderer,

@@ -14,6 +14,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from farthing.proxy.cli_capture import app as capture_app
+from farthing.proxy.cli_eval import app as eval_app
 from farthing.proxy.cli_keys import app as keys_app
 from farthing.proxy.config import Config, effective
 from farthing.proxy.config import load as load_config
@@ -57,6 +58,7 @@ app.add_typer(prices_app, name="prices")
 app.add_typer(policy_app, name="policy")
 app.add_typer(capture_app, name="capture")
 app.add_typer(keys_app, name="keys")
+app.add_typer(eval_app, name="eval")
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="Configuration file (default: ./farthing.toml).")]
 StateOption = Annotated[Path | None, typer.Option("--state", help="State directory (default: .farthing).")]
@@ -283,6 +285,26 @@ def replay(
     loaded = _load(config, state_dir=state)
     width = None if sys.stdout.isatty() else 110 + 20 * len(wanted.sweeps)
     raise typer.Exit(run(loaded, trace, wanted, _emit if as_json else None, Console(width=width)))
+
+
+@app.command(epilog="Example: farthing gate suite.yaml --config candidate.toml --junit gate.xml")
+def gate(
+    suite: Annotated[Path, typer.Argument(help="YAML: a dataset, and rules that a candidate must meet.")],
+    config: Annotated[Path | None, typer.Option("--config", help="The candidate (default: the suite's).")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Keep the results, for `eval compare`.")] = None,
+    junit: Annotated[Path | None, typer.Option(help="Write the verdicts as JUnit XML.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page.")] = None,
+    key_env: Annotated[str, typer.Option(help="The environment variable with the upstream's key.")] = "OPENAI_API_KEY",
+    at_once: Annotated[int, typer.Option(min=1, help="Cases under way.")] = 4,
+    max_usd: Annotated[float, typer.Option(min=0, help="What each arm may spend.")] = 5.0,
+    learnt: Annotated[Path | None, typer.Option(help="A state directory whose evidence the candidate has.")] = None,
+    seed: Annotated[int, typer.Option(help="Of what is drawn by chance.")] = 1,
+    as_json: JsonOption = False,
+) -> None:
+    """May a candidate ship? Exit status 0: every rule is shown to be met; 1: one is broken, or not decided."""
+    from farthing.proxy.cli_gate import gate as run
+
+    raise typer.Exit(run(suite, config, out, junit, html, key_env, at_once, max_usd, learnt, seed, as_json=as_json))
 
 
 @cache_app.command("stats", epilog="Example: farthing cache stats --json")

@@ -14,13 +14,13 @@ from typing import Any
 
 import httpx
 from rich.console import Console
-from rich.progress import Progress
 
 from farthing.proxy.advise import Advice, Tell, advise, drafted, overview
 from farthing.proxy.advise_page import as_json, overview_page, part_page
 from farthing.proxy.advise_requests import Asked, read_requests
 from farthing.proxy.config import Config
 from farthing.proxy.errors import ConfigFault
+from farthing.proxy.progress import Steps
 from farthing.proxy.report import disarmed
 
 __all__ = ["Wanted", "run"]
@@ -71,7 +71,7 @@ def run(
     tokens, at_s = Tokenizer(), SystemClock().now_s()
     if wanted.upstream:
         _check(requests, wanted, card, at_s)
-    with _Progress(sys.stderr.isatty()) as progress:
+    with Steps(sys.stderr.isatty(), lambda what: "asking" in what) as progress:
         found = overview(requests, skipped, wanted.model, tokens, card, at_s, progress.tell)
         advices = [
             drafted(requests, part, of, costs, tokens, card.rates(of, at_s))
@@ -185,35 +185,3 @@ def _status(advices: list[Advice]) -> int:
         return 0
     Console(stderr=True).print(f"the upstream answered nothing: {failed[0].error}", style="red", markup=False)
     return 3
-
-
-class _Progress:
-    """A bar on a terminal; in a pipe a line for every tenth part."""
-
-    def __init__(self, terminal: bool) -> None:
-        self._bar = Progress(console=Console(stderr=True), transient=True) if terminal else None
-        self._what, self._tenth = "", 0
-        self._task: Any = None
-
-    def __enter__(self) -> _Progress:
-        if self._bar is not None:
-            self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-
-    def tell(self, what: str, done: int, total: int) -> None:
-        new, self._what = what != self._what, what
-        if self._bar is not None:
-            if new:
-                if self._task is not None:
-                    self._bar.remove_task(self._task)
-                self._task = self._bar.add_task(what, total=total)
-            self._bar.update(self._task, completed=done)
-            return
-        tenth = 10 * done // max(total, 1)
-        if (new or tenth > self._tenth) and "asking" in what:
-            sys.stderr.write(f"{what}: {done:,} of {total:,}\n")
-        self._tenth = tenth

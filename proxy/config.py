@@ -36,6 +36,7 @@ from farthing.proxy.config_routes import Misplaced, RouteSection, VariantSection
 from farthing.proxy.config_section import Secret, Section
 from farthing.proxy.config_spend import Alerts, Budgets, RateLimits, Spend
 from farthing.proxy.config_upstream import Upstream
+from farthing.proxy.config_watch import Watch
 from farthing.proxy.errors import ConfigFault
 from farthing.proxy.exchange import Endpoint
 
@@ -217,6 +218,7 @@ class Config(Section):
     compat: Compat = Compat()
     capture: Capture = Capture()
     ledger: Ledger = Ledger()
+    watch: Watch = Watch()
     feedback: Feedback = Feedback()
     otlp: Otlp = Otlp()
     prices: Prices = Prices()

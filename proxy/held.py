@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -44,6 +44,7 @@ from farthing.proxy.stage_semantic import Case
 from farthing.proxy.tasks import TaskGroup
 from farthing.proxy.tokens import Tokenizer
 from farthing.proxy.usage_drift import Drift
+from farthing.proxy.watching import Watching
 
 if TYPE_CHECKING:
     from farthing.cache.store_redis import RedisStore
@@ -53,10 +54,16 @@ log = structlog.get_logger("farthing")
 __all__ = ["State", "open_state", "open_store"]
 
 
+def logged(kind: str, what: str, why: str, evidence: dict[str, Any]) -> None:
+    """An incident, where nobody keeps them: to the log."""
+    log.warning("incident", kind=kind, what=what, why=why, evidence=evidence)
+
+
 @dataclass(slots=True)
 class State:
     """All of it. `decisions`, `removed`, `capture`, `accounts`, `ring`, `limits_server`: None until a configuration
-    needs them; `otlp`: None where it is off. `refusals`: by budget or rate limit."""
+    needs them; `otlp`: None where it is off. `refusals`: by budget or rate limit; `note`: takes incidents (kind, what,
+    why, evidence)."""
 
     clock: Clock
     randomness: Randomness
@@ -86,6 +93,8 @@ class State:
     provider_reads: ProviderReads
     outcomes: Outcomes
     implicit: ImplicitRows
+    watch: Watching | None = None
+    note: Callable[[str, str, str, dict[str, Any]], None] = logged
     decisions: Decisions | None = None
     removed: Removed | None = None
     capture: Capture | None = None
@@ -111,6 +120,11 @@ async def open_state(config: Config, clock: Clock, randomness: Randomness, stack
     stack.callback(outcomes.close)
     implicit = ImplicitRows(outcomes, Nearest(), clock)
     listeners = [metrics.observe, implicit.observe, *([] if otlp is None else [otlp.observe])]
+    watch = None
+    if config.ledger.enabled:
+        watch = Watching(config.state_dir / "watch.json", config.watch, clock, config.semantic.model)
+        stack.callback(watch.close)  # after the ledger, whose last rows it takes
+        listeners.append(watch.on_rows)
     total, audited, judged, shadowed = DayTotal(), DayTotal(), DayTotal(), DayTotal()
     ledger = None
     if config.ledger.enabled:
@@ -167,6 +181,7 @@ async def open_state(config: Config, clock: Clock, randomness: Randomness, stack
         provider_reads=ProviderReads(),
         outcomes=outcomes,
         implicit=implicit,
+        watch=watch,
     )
     stack.callback(held.close_capture)
     return held

@@ -56,6 +56,7 @@ GAUGES: Mapping[str, str] = {
     "semantic_bound_ratio": "The largest bound on wrong answers that a serving route has proved; absent where none.",
     "semantic_max_wrong_ratio": "The share of wrong answers that the operator accepts (semantic.max_wrong).",
     "semantic_drift_ratio": "How far the evidence for a change has come towards the alarm, which is 1; the furthest.",
+    "drift_standing": "Alarms about drift that stand: series and slices that have left what was normal.",
     "semantic_entries": "Vectors in the near-duplicate index.",
     "capture_pending_rows": "Captured requests that wait to be written.",
     "capture_healthy": "1 while captured requests reach the disk, 0 while they don't.",
@@ -67,6 +68,7 @@ COUNTERS: Mapping[str, str] = {
     "ledger_dropped_rows": "Rows lost because the ledger could not be written.",
     "capture_rows": "Requests that were captured.",
     "capture_dropped": "Requests to be captured that were lost: too many at once, a failing disk, no redaction.",
+    "drift_alarms": "Alarms about drift that were raised.",
     "otlp_dropped": "Spans that never reached the OpenTelemetry collector.",
 }
 LABELLED: Mapping[str, tuple[str, tuple[str, ...]]] = {
@@ -88,6 +90,11 @@ LABELLED_GAUGES: Mapping[str, tuple[str, tuple[str, ...]]] = {
         "How far our own count of tokens is from the provider's, as a share of theirs, over an hour's sample.",
         ("direction", "model"),
     ),
+    "drift_evidence_ratio": (
+        "How far the evidence for drift has come towards an alarm, on a scale of logarithms; the furthest slice.",
+        ("series",),
+    ),
+    "drift_psi": ("Population stability index of all traffic against its reference.", ("series",)),
     "budget_limit_usd": ("What a budget allows each of its subjects in its window, in dollars.", ("budget",)),
     "budget_spent_usd": ("What the subject that spent most has spent of it in this window, in dollars.", ("budget",)),
     "replica_healthy": ("1 while a replica's circuit is closed and its probes are well.", ("upstream", "replica")),

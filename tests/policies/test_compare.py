@@ -51,7 +51,7 @@ def test_what_a_judge_can_not_say_counts_against_the_candidate() -> None:
 
 def test_no_answer_is_a_bad_answer() -> None:
     failed = ArmResult(500, None, 0, 5.0)
-    found = compared(*(case(number, 1.0, 1.0, candidate=failed) for number in range(50)))
+    found = compared(*(case(number, 1.0, 1.0)._replace(candidate=failed) for number in range(50)))
     assert (found.failed, found.candidate) == (50, 0.0)
 
 
@@ -70,7 +70,7 @@ def test_few_cases_say_how_many_are_lacking() -> None:
 
 def test_an_unknown_price_is_not_zero() -> None:
     unknown = ArmResult(200, 1.0, None, 5.0)
-    found = compared(*(case(number, 1.0, 1.0, candidate=unknown) for number in range(20)))
+    found = compared(*(case(number, 1.0, 1.0)._replace(candidate=unknown) for number in range(20)))
     assert found.cost is None and found.candidate_usd is None and found.baseline_usd is not None
 
 
