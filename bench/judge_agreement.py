@@ -15,7 +15,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import re
+import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -101,15 +103,19 @@ def preferences(data: Path, chance: Random, count: int) -> list[LabelledCase]:
         label = chance.choice(wanted[pair.edit])
         answer, reference = (pair.b, pair.a) if label == "worse" else (pair.a, pair.b)
         made[label].append(LabelledCase(JudgeCase(request, answer, reference), label, pair.source))
-    return [one for label in PREFERENCE for one in chance.sample(made[label], count // len(PREFERENCE))]
+    found = [one for label in PREFERENCE for one in chance.sample(made[label], count // len(PREFERENCE))]
+    chance.shuffle(found)
+    return found
 
 
 async def measured(
-    judge: AnyJudge, cases: Sequence[LabelledCase], words: Sequence[str], means: Means
+    judge: AnyJudge, cases: Sequence[LabelledCase], words: Sequence[str], means: Means, seconds: float = math.inf
 ) -> tuple[list[Verdict], Counter[str]]:
-    """The judge's verdicts, and how often it gave which reason for saying nothing."""
-    verdicts, reasons = [], Counter[str]()
+    """The judge's verdicts, and how often it gave which reason for saying nothing. `seconds`: then no more is asked."""
+    verdicts, reasons, began = [], Counter[str](), time.monotonic()
     for case, label, group in cases:
+        if time.monotonic() - began > seconds:
+            break
         score = await judged(judge, case, means)
         verdicts.append(Verdict(label, word_of(score, words), group))
         if score.value is None:
@@ -160,7 +166,7 @@ async def small_model(given: argparse.Namespace, console: Console) -> None:
     with served() as url:
         async with httpx.AsyncClient(base_url=f"{url}/v1/", timeout=300) as client:
             judge = any_judge({"judge": "pairwise", "model": MODEL})
-            verdicts, reasons = await measured(judge, cases, PREFERENCE, Means(http_sender(client)))
+            verdicts, reasons = await measured(judge, cases, PREFERENCE, Means(http_sender(client)), given.seconds)
     table = table_of(f"{MODEL} on worked answers, right and with another result")
     table.add_row("number", "pairwise", *row(verdicts))
     console.print(table)
@@ -191,6 +197,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=300)
     parser.add_argument("--half", choices=("held-out", "choosing"), default="held-out")
     parser.add_argument("--model", type=int, default=0, metavar="N", help="only the model, on N pairs")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="ask the model no longer than this")
     parser.add_argument("--labelled", type=Path, help="a labelled set of your own (policies/judge_agreement.py)")
     parser.add_argument("--judge", type=json.loads, default={"judge": "agree"}, help="a judge's table, as JSON")
     given = parser.parse_args()

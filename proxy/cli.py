@@ -296,7 +296,8 @@ def gate(
     html: Annotated[Path | None, typer.Option(help="Write a page.")] = None,
     key_env: Annotated[str, typer.Option(help="The environment variable with the upstream's key.")] = "OPENAI_API_KEY",
     at_once: Annotated[int, typer.Option(min=1, help="Cases under way.")] = 4,
-    max_usd: Annotated[float, typer.Option(min=0, help="What each arm may spend.")] = 5.0,
+    max_usd: Annotated[float, typer.Option(min=0, help="What each arm may spend, and each judge.")] = 5.0,
+    run_code: Annotated[bool, typer.Option("--run-code", help="Judges may run code out of answers here.")] = False,
     learnt: Annotated[Path | None, typer.Option(help="A state directory whose evidence the candidate has.")] = None,
     seed: Annotated[int, typer.Option(help="Of what is drawn by chance.")] = 1,
     as_json: JsonOption = False,
@@ -304,7 +305,11 @@ def gate(
     """May a candidate ship? Exit status 0: every rule is shown to be met; 1: one is broken, or not decided."""
     from farthing.proxy.cli_gate import gate as run
 
-    raise typer.Exit(run(suite, config, out, junit, html, key_env, at_once, max_usd, learnt, seed, as_json=as_json))
+    raise typer.Exit(
+        run(
+            suite, config, out, junit, html, key_env, at_once, max_usd, learnt, seed, run_code=run_code, as_json=as_json
+        )
+    )
 
 
 @cache_app.command("stats", epilog="Example: farthing cache stats --json")

@@ -36,6 +36,9 @@ JsonOption = Annotated[bool, typer.Option("--json", help="For a machine to read.
 HtmlOption = Annotated[Path | None, typer.Option("--html", help="Write a page.")]
 MarginOption = Annotated[float, typer.Option(min=0.0001, max=0.9999, help="The loss that is still 'not worse'.")]
 LevelOption = Annotated[float, typer.Option(min=0.0001, max=0.5, help="How often a verdict may be wrong.")]
+RunCodeOption = Annotated[
+    bool, typer.Option("--run-code", help="Judges may run code out of answers here, as this user: see the docs.")
+]
 SeedOption = Annotated[int, typer.Option(help="Of what is drawn by chance.")]
 
 
@@ -118,7 +121,8 @@ def run_(
     ] = None,
     key_env: Annotated[str, typer.Option(help="The environment variable with the upstream's key.")] = "OPENAI_API_KEY",
     at_once: Annotated[int, typer.Option(min=1, help="Cases under way.")] = 4,
-    max_usd: Annotated[float, typer.Option(min=0, help="What each arm may spend.")] = 5.0,
+    max_usd: Annotated[float, typer.Option(min=0, help="What each arm may spend, and the judge.")] = 5.0,
+    run_code: RunCodeOption = False,
     seed: SeedOption = 1,
     as_json: JsonOption = False,
 ) -> None:
@@ -135,14 +139,15 @@ def run_(
     cases, broken = load_cases(suite)
     warming = load_cases(warm)[0] if warm is not None else ()
     _say(broken)
+    key, money = os.environ.get(key_env, ""), Decimal(str(max_usd))
     wanted = Run(
         Arm("baseline", base),
         Arm("candidate", candidate, learnt),
         cases,
-        judging_of(judge, candidate),
-        os.environ.get(key_env, ""),
+        judging_of(judge, candidate, suite.parent, key, money, run_code=run_code),
+        key,
         at_once,
-        Decimal(str(max_usd)),
+        money,
         warming,
     )
     set_up(candidate.log.model_copy(update={"level": "error"}))
@@ -174,11 +179,21 @@ def compare(
     raise typer.Exit(_told(found, margin, level, seed, html, one.name, as_json=as_json))
 
 
-def judging_of(said: str | Mapping[str, Any], config: Config) -> Judging:
-    """The judge that `--judge` names, or a table declares. Raises ConfigFault."""
+def judging_of(
+    said: str | Mapping[str, Any],
+    config: Config,
+    folder: Path,
+    key: str = "",
+    max_usd: Decimal | None = None,
+    *,
+    run_code: bool = False,
+) -> Judging:
+    """The judge that `--judge` names, or a table declares. `folder`: where a custom judge's module may lie. `config`,
+    `key`, `max_usd`: of a model judge's upstream. Raises ConfigFault."""
     from farthing.cache.embedder import EmbedderUnavailable, open_embedder
-    from farthing.policies.judges import judge_of
-    from farthing.proxy.eval_run import FreeJudge
+    from farthing.proxy.eval_judge import EvalJudge
+    from farthing.proxy.judge_code import CodeLimits
+    from farthing.proxy.judging import any_judge
 
     table: Mapping[str, Any] = {"judge": said} if isinstance(said, str) else said
     if isinstance(said, str) and said.lstrip().startswith("{"):
@@ -187,12 +202,13 @@ def judging_of(said: str | Mapping[str, Any], config: Config) -> Judging:
         except tomllib.TOMLDecodeError as error:
             raise ConfigFault(f"--judge: {error}") from None
     embed = None
-    if table.get("judge", "agree") == "agree":
+    if table.get("judge", "agree") in ("agree", "similar"):
         try:
             embed = open_embedder(config.semantic.model).embed
         except EmbedderUnavailable:
             embed = None
-    return FreeJudge(judge_of(table, embed))
+    code = CodeLimits() if run_code else None
+    return EvalJudge(any_judge(table, embed, folder), config, key, max_usd, code)
 
 
 def _told(

@@ -6,8 +6,10 @@ import asyncio
 import json
 import os
 import sys
+from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
@@ -15,6 +17,9 @@ from rich.console import Console
 from farthing.policies.gate import Gate, gate_of
 from farthing.proxy.cli_eval import judging_of
 from farthing.proxy.errors import ConfigFault
+
+if TYPE_CHECKING:
+    from farthing.proxy.eval_run import Judging
 
 __all__ = ["gate", "read_gate"]
 
@@ -51,6 +56,7 @@ def gate(
     learnt: Path | None,
     seed: int,
     *,
+    run_code: bool,
     as_json: bool,
 ) -> int:
     """Run the evaluation and decide; 0: ship, 1: block or inconclusive. Raises ConfigFault."""
@@ -72,17 +78,20 @@ def gate(
     cases, broken = load_cases(beside / declared.dataset)
     for line, why in broken[:10]:
         typer.echo(f"{declared.dataset}, line {line}: {why}", err=True)
-    checks = tuple(
-        (str(at), judging_of(rule.check, candidate)) for at, rule in enumerate(declared.rules) if rule.check is not None
-    )
+    key, money = os.environ.get(key_env, ""), Decimal(str(max_usd))
+
+    def judge_of(table: Mapping[str, Any]) -> Judging:
+        return judging_of(table, candidate, beside, key, money, run_code=run_code)
+
+    checks = tuple((str(at), judge_of(rule.check)) for at, rule in enumerate(declared.rules) if rule.check is not None)
     wanted = Run(
         Arm("baseline", baseline),
         Arm("candidate", candidate, learnt),
         cases,
-        judging_of(declared.judge, candidate),
-        os.environ.get(key_env, ""),
+        judge_of(declared.judge),
+        key,
         at_once,
-        Decimal(str(max_usd)),
+        money,
         checks=checks,
     )
     set_up(candidate.log.model_copy(update={"level": "error"}))

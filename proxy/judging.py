@@ -72,12 +72,17 @@ async def judged(judge: AnyJudge, case: JudgeCase, means: Means = Means()) -> Sc
     return await asyncio.to_thread(judge.judge, case)
 
 
-def http_sender(client: httpx.AsyncClient, path: str = "chat/completions") -> Send:
-    """Asks through an OpenAI-compatible server; farthing's own tells the cost in `x-farthing-cost-usd`."""
+def http_sender(client: httpx.AsyncClient, told: Callable[[str], None] = lambda _: None) -> Send:
+    """Asks through an OpenAI-compatible server, whose base URL the client has.
+
+    The cost is known where the answer's header tells it. `told`: is given the id of each call's ledger row, where the
+    server is farthing.
+    """
 
     async def send(body: Mapping[str, Any]) -> Sent:
         try:
-            answer = await client.post(path, json=body)
+            answer = await client.post("chat/completions", json=body)
+            told(answer.headers.get("x-farthing-id", ""))
             value = answer.json() if answer.status_code == 200 else None
         except (httpx.HTTPError, ValueError):
             return Sent(None, None)
