@@ -3,7 +3,6 @@ verdicts on right and wrong answers.
 
     python -m bench.judge_agreement ../shared/data                     the judges that cost nothing
     python -m bench.judge_agreement ../shared/data --model 40          and SmolLM2-135M as a pairwise judge
-    python -m bench.judge_agreement ../shared/data --labelled F.jsonl --judge '{"judge": "text"}'     your own set
 
 Scripted pairs are the held-out half of bench.answers, at most --pairs of each kind and truth, drawn by seed. Rated
 pairs are the questions of SemEval-2016's similarity task in semcache/qa.jsonl: of people's marks, 5 is the same and 3
@@ -39,7 +38,6 @@ from farthing.policies.judge_agreement import (
     LabelledCase,
     Verdict,
     agreement,
-    read_labelled,
     word_of,
 )
 from farthing.policies.judges import JudgeCase
@@ -173,23 +171,6 @@ async def small_model(given: argparse.Namespace, console: Console) -> None:
     console.print({"says nothing": dict(reasons), "verdicts": dict(agreement(verdicts).matrix)})
 
 
-async def labelled(given: argparse.Namespace, embed: Embed, console: Console) -> None:
-    """A judge on a labelled set of the reader's own."""
-    cases = []
-    with given.labelled.open("rb") as lines:
-        for found in read_labelled(lines):
-            if isinstance(found, LabelledCase):
-                cases.append(found)
-            else:
-                console.print(f"line {found[0]} left out: {found[1]}")
-    words = PREFERENCE if any(one.label in PREFERENCE for one in cases) else QUALITY
-    table = table_of(f"{given.labelled.name}")
-    verdicts, reasons = await measured(any_judge(given.judge, embed), cases, words, Means())
-    table.add_row("", _name(given.judge), *row(verdicts))
-    console.print(table)
-    console.print({"says nothing": dict(reasons)})
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, nargs="?", default=Path("../shared/data"))
@@ -198,15 +179,13 @@ def main() -> None:
     parser.add_argument("--half", choices=("held-out", "choosing"), default="held-out")
     parser.add_argument("--model", type=int, default=0, metavar="N", help="only the model, on N pairs")
     parser.add_argument("--seconds", type=float, default=math.inf, help="ask the model no longer than this")
-    parser.add_argument("--labelled", type=Path, help="a labelled set of your own (policies/judge_agreement.py)")
-    parser.add_argument("--judge", type=json.loads, default={"judge": "agree"}, help="a judge's table, as JSON")
     given = parser.parse_args()
     console = Console(width=200)
     if given.model:
         asyncio.run(small_model(given, console))
         return
     embed = Remembered(open_embedder("minilm-int8"))
-    asyncio.run(labelled(given, embed, console) if given.labelled else free(given, embed, console))
+    asyncio.run(free(given, embed, console))
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from farthing.policies.estimate import Interval
 from farthing.policies.judges import JudgeCase, Score
 from farthing.policies.scipy_here import stats
 
-__all__ = ["Agreement", "LabelledCase", "Verdict", "agreement", "read_labelled", "word_of"]
+__all__ = ["PREFERENCE", "QUALITY", "Agreement", "LabelledCase", "Verdict", "agreement", "read_labelled", "word_of"]
 
 QUALITY = ("good", "bad")
 PREFERENCE = ("better", "worse", "tie")

@@ -6,8 +6,6 @@ import asyncio
 import json
 import os
 import sys
-import tomllib
-from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,15 +13,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from farthing.proxy.cli_judge import EXAMPLE, RunCodeOption, judge_labelled, judging_of
 from farthing.proxy.errors import ConfigFault
 
 if TYPE_CHECKING:
     from farthing.policies.compare import Comparison
     from farthing.policies.dataset import EvalCase
     from farthing.proxy.config import Config
-    from farthing.proxy.eval_run import Judging, RunFile
+    from farthing.proxy.eval_run import RunFile
 
-__all__ = ["app", "judging_of"]
+__all__ = ["app"]
 
 app = typer.Typer(
     help="Is a candidate as good as the baseline, on cases that look like production?",
@@ -36,9 +35,6 @@ JsonOption = Annotated[bool, typer.Option("--json", help="For a machine to read.
 HtmlOption = Annotated[Path | None, typer.Option("--html", help="Write a page.")]
 MarginOption = Annotated[float, typer.Option(min=0.0001, max=0.9999, help="The loss that is still 'not worse'.")]
 LevelOption = Annotated[float, typer.Option(min=0.0001, max=0.5, help="How often a verdict may be wrong.")]
-RunCodeOption = Annotated[
-    bool, typer.Option("--run-code", help="Judges may run code out of answers here, as this user: see the docs.")
-]
 SeedOption = Annotated[int, typer.Option(help="Of what is drawn by chance.")]
 
 
@@ -179,36 +175,7 @@ def compare(
     raise typer.Exit(_told(found, margin, level, seed, html, one.name, as_json=as_json))
 
 
-def judging_of(
-    said: str | Mapping[str, Any],
-    config: Config,
-    folder: Path,
-    key: str = "",
-    max_usd: Decimal | None = None,
-    *,
-    run_code: bool = False,
-) -> Judging:
-    """The judge that `--judge` names, or a table declares. `folder`: where a custom judge's module may lie. `config`,
-    `key`, `max_usd`: of a model judge's upstream. Raises ConfigFault."""
-    from farthing.cache.embedder import EmbedderUnavailable, open_embedder
-    from farthing.proxy.eval_judge import EvalJudge
-    from farthing.proxy.judge_code import CodeLimits
-    from farthing.proxy.judging import any_judge
-
-    table: Mapping[str, Any] = {"judge": said} if isinstance(said, str) else said
-    if isinstance(said, str) and said.lstrip().startswith("{"):
-        try:
-            table = tomllib.loads(f"v = {said}")["v"]
-        except tomllib.TOMLDecodeError as error:
-            raise ConfigFault(f"--judge: {error}") from None
-    embed = None
-    if table.get("judge", "agree") in ("agree", "similar"):
-        try:
-            embed = open_embedder(config.semantic.model).embed
-        except EmbedderUnavailable:
-            embed = None
-    code = CodeLimits() if run_code else None
-    return EvalJudge(any_judge(table, embed, folder), config, key, max_usd, code)
+app.command("judge", epilog=EXAMPLE)(judge_labelled)
 
 
 def _told(

@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 
 from farthing.policies.gate import Gate, gate_of
-from farthing.proxy.cli_eval import judging_of
+from farthing.proxy.cli_judge import judging_of
 from farthing.proxy.errors import ConfigFault
 
 if TYPE_CHECKING:

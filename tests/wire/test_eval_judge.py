@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from decimal import Decimal
 from pathlib import Path
@@ -71,10 +72,53 @@ async def test_a_judge_of_ones_own_beside_the_suite_by_the_real_command(up: Scri
     table = '{judge = "custom", path = "house_style:full_stop"}'
     command = ["eval", "run", str(tmp_path / "suite.jsonl"), "--config", str(tmp_path / "c.toml"), "--judge", table]
 
-    import asyncio
-
     result = await asyncio.to_thread(CliRunner().invoke, app, [*command, "--json"])
 
     told = json.loads(result.stdout)
     assert told["judge"] == "custom"
     assert (told["baseline"], told["candidate"]) == (1.0, 1.0)
+
+
+def labelled(path: Path, *lines: dict[str, Any] | str) -> Path:
+    path.write_text("".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines))
+    return path
+
+
+async def test_a_judge_beside_people_by_the_real_command(up: ScriptedUpstream, tmp_path: Path) -> None:
+    """A model that always names the first answer agrees with nobody, and one that knows agrees with all."""
+    lines = [
+        {"prompt": f"{n}?", "answer": "right" if n % 2 else "wrong", "reference": "wrong" if n % 2 else "right",
+         "label": "better" if n % 2 else "worse"} for n in range(12)
+    ]  # fmt: skip
+    file = labelled(tmp_path / "l.jsonl", *lines, "{no json")
+    (tmp_path / "c.toml").write_text(
+        f'[upstream]\nurl = "{up.url}"\n[semantic]\nmode = "off"\n'
+        '[prices.models.m]\ninput_usd_per_mtok = "2"\noutput_usd_per_mtok = "8"\n'
+    )
+    told = '{judge = "pairwise", model = "m"}'
+    command = ["eval", "judge", str(file), "--judge", told, "--config", str(tmp_path / "c.toml"), "--json"]
+    up.default.says = "1"
+    deaf = await asyncio.to_thread(CliRunner().invoke, app, command)
+    spent = up.bill(("2", "1", "8"))
+    up.default.says, up.by_text = "2", {'answer_1\\": \\"right\\"': Script(says="1")}
+    wise = await asyncio.to_thread(CliRunner().invoke, app, command)
+
+    first, second = json.loads(deaf.stdout), json.loads(wise.stdout)
+    assert (first["cases"], first["unsaid"], first["agreed"]["value"]) == (12, 12, None)
+    assert first["unsaid_reasons"] == {"its verdict turns with the order": 12}
+    assert first["judge_usd"] == pytest.approx(float(spent))
+    assert (second["unsaid"], second["kappa"]["value"]) == (0, 1.0)
+    assert second["found"]["worse"]["low"] < 0.7  # six cases are few
+    assert "line 13 left out" in wise.stderr
+
+
+def test_a_labelled_set_for_a_person_and_a_wrong_one(tmp_path: Path) -> None:
+    good = {"prompt": "?", "answer": "Yes.", "reference": "yes", "label": "good"}
+    bad = {"prompt": "?", "answer": "No.", "reference": "yes", "label": "bad"}
+    shown = CliRunner().invoke(app, ["eval", "judge", str(labelled(tmp_path / "a", good, bad)), "--judge", "text"])
+
+    assert shown.exit_code == 0
+    assert "agrees with people" in shown.stdout and "100.0%" in shown.stdout and "$0.000000" in shown.stdout
+    for lines in ([], [good, bad | {"label": "tie"}]):
+        refused = CliRunner().invoke(app, ["eval", "judge", str(labelled(tmp_path / "b", *lines))])
+        assert refused.exit_code != 0
