@@ -144,7 +144,7 @@ def _share(right: Sequence[tuple[bool, str]], level: float) -> Interval:
     apart = min(len({group for one, group in right if one is said}) for said in (True, False))
     variance = _clustered(list(pulls.values()), n)
     worth = value * (1 - value) / variance if variance > 0 else math.inf
-    worth = min(worth, len(pulls) if apart < _FEW_APART else n)
+    worth = max(1.0, min(worth, len(pulls) if apart < _FEW_APART else n))
     beta, hits = stats().beta, value * worth
     low = float(beta.ppf(level / 2, hits, worth - hits + 1)) if value > 0 else 0.0
     high = float(beta.ppf(1 - level / 2, hits + 1, worth - hits)) if value < 1 else 1.0

@@ -58,6 +58,14 @@ def test_where_nothing_can_be_known(table: dict[tuple[str, str | None], int]) ->
     assert (found.kappa.low, found.kappa.high) == (-1.0, 1.0)
 
 
+def test_one_group_is_worth_one_case() -> None:
+    found = agreement([Verdict("good", "good", "a"), Verdict("bad", "bad", "b"), Verdict("bad", "bad", "b")])
+
+    assert found.found["good"] == found.found["bad"] == pytest.approx((1.0, 0.025, 1.0))
+    mixed = agreement([Verdict("good", "good", "a"), Verdict("good", "bad", "a")]).agreed
+    assert mixed.value == 0.5 and mixed.low < 0.05 and mixed.high > 0.95
+
+
 def test_copies_of_a_case_make_no_evidence() -> None:
     """Ten copies of every case in its own group leave the intervals where they were; as cases of their own they'd
     shrink."""
