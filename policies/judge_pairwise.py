@@ -48,12 +48,14 @@ class Pairwise:
 
     `model`: whom to ask. `criterion`: one sentence about what better means here. `tie`: 0.5 for a preference between
     two arms, 1 where being as good is good enough. `most_chars`: of request and answers together; more isn't judged.
+    `max_tokens`: of its reply; 0 for models that reason first: they refuse this limit, and a temperature.
     """
 
     model: str = ""
     criterion: str = ""
     tie: float = 0.5
     most_chars: int = 24_000
+    max_tokens: int = 4
     name: ClassVar[str] = "pairwise"
     compares: ClassVar[bool] = True
 
@@ -95,8 +97,7 @@ class Pairwise:
                 {"role": "system", "content": _ORDER.format(criterion=self.criterion or _CRITERION)},
                 {"role": "user", "content": f"{unmarked(json.dumps(pair, ensure_ascii=False))}\n{_AGAIN}"},
             ],
-            "temperature": 0,
-            "max_tokens": 4,
+            **({"temperature": 0, "max_tokens": self.max_tokens} if self.max_tokens else {}),
         }
 
 

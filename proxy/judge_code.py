@@ -27,6 +27,7 @@ from farthing.policies.judges import BAD, GOOD, JudgeCase, Score
 
 __all__ = ["CodeLimits", "run_code"]
 
+_UNLIMITED = 3
 _CHILD = Path(__file__).with_name("judge_code_child.py")
 
 
@@ -56,7 +57,7 @@ async def _run(program: Program, limits: CodeLimits) -> Score:
     word = secrets.token_hex(16)
     told = orjson.dumps({"code": program.code, "tests": program.tests, "word": word})
     with tempfile.TemporaryDirectory(prefix="farthing-code-") as folder, _pipe() as (reads, writes):
-        sizes = (writes, math.ceil(limits.seconds), limits.memory_bytes)
+        sizes = (writes, math.ceil(limits.seconds), limits.memory_bytes, _UNLIMITED)
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-I", str(_CHILD), *map(str, sizes),
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
@@ -73,6 +74,8 @@ async def _run(program: Program, limits: CodeLimits) -> Score:
             await process.wait()
         if _read(reads) == word.encode():
             return Score(GOOD, "passes its tests")
+        if process.returncode == _UNLIMITED:
+            return Score(None, "its limits can't be set on this machine")
         if process.returncode == 1:
             return Score(BAD, "fails its tests")
         return Score(BAD, "ended before its tests were through")

@@ -123,6 +123,13 @@ def test_who_needn_t_be_asked(answer: str, reference: str | None, score: Score) 
     assert JUDGE.ask(case(answer, reference)) == score
 
 
+def test_a_model_that_reasons_first_gets_no_limit() -> None:
+    body = Pairwise("m", max_tokens=0).ask(case("a", "b"))[0]
+
+    assert isinstance(body, dict)
+    assert set(body) == {"model", "messages"}
+
+
 def test_the_criterion_is_the_operators() -> None:
     body = Pairwise("m", criterion="The better answer is the {kinder} one.").ask(case("a", "b"))[0]
 

@@ -145,6 +145,12 @@ async def test_code_is_run_against_its_tests(code: str, tests: str, value: float
     assert reason in found.reason
 
 
+async def test_where_limits_cant_be_set_nothing_is_run() -> None:
+    found = await run_code(Code(tests="pass"), case(ADD), CodeLimits(memory_bytes=1 << 80))
+
+    assert found == Score(None, "its limits can't be set on this machine")
+
+
 @pytest.mark.parametrize("code", ["while True: pass", "import time\ntime.sleep(60)"])
 async def test_code_that_doesnt_end_is_ended(code: str) -> None:
     found = await run_code(Code(tests="pass"), case(code), CodeLimits(seconds=1.0))
