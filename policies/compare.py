@@ -180,10 +180,14 @@ def _slices(real: Sequence[CaseResult], rng: np.random.Generator, level: float) 
         means = _mean(others, weights), _mean(ones, weights)
         found.append(SliceResult(name, value, len(group), *means, apart, p, ""))
     ps = adjusted([one.p for one in found])
-    return tuple(
-        one._replace(p=p, word="" if p >= level else "worse" if one.difference.value < 0 else "better")
-        for one, p in zip(found, ps, strict=True)
-    )
+    return tuple(one._replace(p=p, word=_word(one, p, level)) for one, p in zip(found, ps, strict=True))
+
+
+def _word(one: SliceResult, p: float, level: float) -> str:
+    """By the test and by the interval, which for few cases that differ is the more careful one."""
+    if p >= level or one.difference.low <= 0 <= one.difference.high:
+        return ""
+    return "worse" if one.difference.value < 0 else "better"
 
 
 def _traps(made: Sequence[CaseResult]) -> tuple[Trap, ...]:
