@@ -2,7 +2,8 @@
 
     python -I judge_code_child.py FD CPU_S MEMORY_BYTES UNLIMITED      {"code", "tests", "word"} on standard input
 
-`word` goes to FD only after the last test: code that ends the process early has passed nothing. UNLIMITED: the exit status where a limit can't be set, and nothing was run. Standard library only.
+`word` goes to FD only after the last test: code that ends the process early has passed nothing. UNLIMITED: the exit
+status where a limit can't be set, and nothing was run. Standard library only.
 """
 
 from __future__ import annotations
