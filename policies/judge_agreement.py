@@ -88,7 +88,8 @@ def agreement(verdicts: Sequence[Verdict], level: float = 0.05) -> Agreement:
 
 
 def word_of(score: Score, words: Sequence[str] = QUALITY) -> str | None:
-    """A score in people's words: from one half on it is good; above it better, below it worse."""
+    """A score in people's words: from one half on it is good; above it better, below it worse
+    (of a pairwise judge with its `tie` at 0.5)."""
     if score.value is None:
         return None
     if "tie" in words:

@@ -296,7 +296,7 @@ def gate(
     html: Annotated[Path | None, typer.Option(help="Write a page.")] = None,
     key_env: Annotated[str, typer.Option(help="The environment variable with the upstream's key.")] = "OPENAI_API_KEY",
     at_once: Annotated[int, typer.Option(min=1, help="Cases under way.")] = 4,
-    max_usd: Annotated[float, typer.Option(min=0, help="What each arm may spend, and each judge.")] = 5.0,
+    max_usd: Annotated[float, typer.Option(min=0, help="What each arm may spend, and a model judge on each.")] = 5.0,
     run_code: Annotated[bool, typer.Option("--run-code", help="Judges may run code out of answers here.")] = False,
     learnt: Annotated[Path | None, typer.Option(help="A state directory whose evidence the candidate has.")] = None,
     seed: Annotated[int, typer.Option(help="Of what is drawn by chance.")] = 1,

@@ -117,7 +117,7 @@ def run_(
     ] = None,
     key_env: Annotated[str, typer.Option(help="The environment variable with the upstream's key.")] = "OPENAI_API_KEY",
     at_once: Annotated[int, typer.Option(min=1, help="Cases under way.")] = 4,
-    max_usd: Annotated[float, typer.Option(min=0, help="What each arm may spend, and the judge.")] = 5.0,
+    max_usd: Annotated[float, typer.Option(min=0, help="What each arm may spend, and a model judge on each.")] = 5.0,
     run_code: RunCodeOption = False,
     seed: SeedOption = 1,
     as_json: JsonOption = False,
