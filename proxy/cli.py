@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 from farthing.proxy.cli_capture import app as capture_app
 from farthing.proxy.cli_eval import app as eval_app
 from farthing.proxy.cli_keys import app as keys_app
+from farthing.proxy.cli_policy import app as policy_app
 from farthing.proxy.config import Config, effective
 from farthing.proxy.config import load as load_config
 from farthing.proxy.errors import ConfigFault
@@ -46,9 +47,6 @@ cache_app = typer.Typer(
 prices_app = typer.Typer(
     help="The price table.", epilog="Example: farthing prices show gpt-4o-mini", no_args_is_help=True
 )
-policy_app = typer.Typer(
-    help="The policy, and the emergency switch.", epilog="Example: farthing policy off", no_args_is_help=True
-)
 ledger_app = typer.Typer(
     help="The record of every request.", epilog="Example: farthing ledger export -o rows.jsonl", no_args_is_help=True
 )
@@ -64,14 +62,26 @@ ConfigOption = Annotated[Path | None, typer.Option("--config", help="Configurati
 StateOption = Annotated[Path | None, typer.Option("--state", help="State directory (default: .farthing).")]
 JsonOption = Annotated[bool, typer.Option("--json", help="For a machine to read.")]
 
+_PIPE_BROKE = 128 + 13  # as shells tell of SIGPIPE
+
 
 def main() -> None:
-    """The console script."""
+    """The console script. Who reads what it prints may stop reading: then it ends as SIGPIPE would end it, and says
+    nothing."""
     try:
-        app(standalone_mode=True)
-    except ConfigFault as fault:
-        Console(stderr=True).print(str(fault), style="red", markup=False, highlight=False)
-        sys.exit(2)
+        try:
+            app(standalone_mode=True)
+        except ConfigFault as fault:
+            Console(stderr=True).print(str(fault), style="red", markup=False, highlight=False)
+            sys.exit(2)
+        finally:
+            sys.stdout.flush()
+    except (SystemExit, BrokenPipeError) as ended:
+        # typer and rich make an exit of it that would say that a check has failed
+        if not isinstance(ended, BrokenPipeError) and not isinstance(ended.__context__, BrokenPipeError):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what still waits to be written has no reader
+        sys.exit(_PIPE_BROKE)
 
 
 def _load(config: Path | None, **flags: Any) -> Config:
@@ -464,28 +474,6 @@ def ledger_salvage(
     from farthing.proxy.cli_ledger import salvage
 
     raise typer.Exit(salvage(_load(config, state_dir=state), file, _emit if as_json else None, Console()))
-
-
-@policy_app.command("off", epilog="Example: farthing policy off")
-def policy_off(config: ConfigOption = None, state: StateOption = None) -> None:
-    """Turn all optimisation off at once: requests pass through unchanged. Takes effect within a second."""
-    _switch(config, state, off=True)
-
-
-@policy_app.command("on", epilog="Example: farthing policy on")
-def policy_on(config: ConfigOption = None, state: StateOption = None) -> None:
-    """Let the configured optimisation work again."""
-    _switch(config, state, off=False)
-
-
-def _switch(config: Path | None, state: Path | None, *, off: bool) -> None:
-    from farthing.proxy.clock import SystemClock
-    from farthing.proxy.state import Switch
-
-    switch = Switch(_load(config, state_dir=state).state_dir, SystemClock())
-    switch.set(off=off)
-    said = "off: requests pass through unchanged" if off else "on, as configured"
-    typer.echo(f"optimisation is {said} ({switch.path})")
 
 
 @app.command(epilog="Example: farthing version")

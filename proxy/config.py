@@ -29,9 +29,12 @@ from farthing.policies.freshness import Kind
 from farthing.proxy.config_capture import Capture
 from farthing.proxy.config_compat import Compat
 from farthing.proxy.config_compress import Compress
+from farthing.proxy.config_defer import Defer
 from farthing.proxy.config_feedback import Feedback
 from farthing.proxy.config_otlp import Otlp
 from farthing.proxy.config_prices import Prices
+from farthing.proxy.config_prompt_cache import PromptCache
+from farthing.proxy.config_rollout import Rollout
 from farthing.proxy.config_routes import Misplaced, RouteSection, VariantSection, check
 from farthing.proxy.config_section import Secret, Section
 from farthing.proxy.config_spend import Alerts, Budgets, RateLimits, Spend
@@ -95,6 +98,7 @@ class Cache(Section):
     remote_urls: bool = False
     responses_never_chained: bool = False
     max_entry_bytes: int = Field(8 * 2**20, ge=1024)
+    embedding_items: bool = Field(True, description="embeddings are looked up and kept input by input")
 
 
 class Semantic(Section):
@@ -215,6 +219,7 @@ class Config(Section):
     cache: Cache = Cache()
     semantic: Semantic = Semantic()
     compress: Compress = Compress()
+    prompt_cache: PromptCache = PromptCache()
     compat: Compat = Compat()
     capture: Capture = Capture()
     ledger: Ledger = Ledger()
@@ -227,6 +232,8 @@ class Config(Section):
     budgets: Budgets = ()
     rate_limits: RateLimits = ()
     alerts: Alerts = Alerts()
+    rollout: Rollout = Rollout()
+    defer: Defer = Defer()
     limits: Limits = Limits()
     log: Log = Log()
 
@@ -274,7 +281,7 @@ class Config(Section):
     def all_off(self) -> bool:
         """Whether every optimising stage is off: then bodies pass byte for byte and nothing is retried."""
         own = self.cache.mode == "off" and self.semantic.mode == "off" and self.compress.all_off
-        return own and not self.routed
+        return own and not self.routed and self.prompt_cache.mode != "serve"
 
     @property
     def routed(self) -> bool:
