@@ -19,6 +19,8 @@ from farthing.proxy.clock import Clock, Randomness, SystemClock, SystemRandomnes
 from farthing.proxy.config import Config
 from farthing.proxy.errors import ConfigFault
 from farthing.proxy.front import FrontServer
+from farthing.proxy.gates_by_themselves import GateWatch, ModelsServed
+from farthing.proxy.gating import GateRuns
 from farthing.proxy.held import State, open_state
 from farthing.proxy.lanes import Lanes
 from farthing.proxy.rollouts import Gate, Rollouts
@@ -31,11 +33,13 @@ log = structlog.get_logger("farthing")
 
 
 class Running:
-    """A proxy that listens. `url`: where, without a path. `policies`: what may become of them."""
+    """A proxy that listens. `url`: where, without a path. `policies`: what may become of them. `gates`: suites'
+    runs."""
 
-    def __init__(self, policies: Rollouts) -> None:
+    def __init__(self, policies: Rollouts, gates: GateRuns) -> None:
         self.url = ""
         self.policies = policies
+        self.gates = gates
         self.lanes = policies.lanes
 
     @property
@@ -67,8 +71,9 @@ async def running(
     """
     async with AsyncExitStack() as stack:
         held = await open_state(config, clock or SystemClock(), randomness or SystemRandomness(), stack)
-        policies = await open_policies(config, held, stack, gate)
-        proxy = Running(policies)
+        runs = GateRuns(config.state_dir, held.clock)
+        policies = await open_policies(config, held, stack, gate or runs.blocks)
+        proxy = Running(policies, runs)
         lanes = proxy.lanes
         admin = Admin(proxy)
 
@@ -99,7 +104,20 @@ async def running(
         await site.start()
         host, port = runner.addresses[0][:2]
         proxy.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        stack.callback(watched(proxy, held).cancel)
         yield proxy
+
+
+def watched(proxy: Running, held: State) -> asyncio.Task[None]:
+    """Gates run by themselves from now on."""
+    models = ModelsServed()
+    held.listeners.append(models.observe)
+
+    async def back(why: str) -> None:
+        await proxy.policies.roll_back(why=why)
+
+    watch = GateWatch(proxy.gates, models, lambda: proxy.lanes.active.config, back, held.incidents)
+    return asyncio.get_running_loop().create_task(watch.watch())
 
 
 async def open_policies(config: Config, held: State, stack: AsyncExitStack, gate: Gate | None) -> Rollouts:

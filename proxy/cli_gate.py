@@ -19,9 +19,12 @@ from farthing.proxy.cli_judge import judging_of
 from farthing.proxy.errors import ConfigFault
 
 if TYPE_CHECKING:
+    from farthing.proxy.config import Config
     from farthing.proxy.eval_run import Judging
 
 __all__ = ["gate", "read_gate"]
+
+_PIPED = Path("-")
 
 
 def read_gate(path: Path) -> Gate:
@@ -73,7 +76,11 @@ def gate(
 
     declared = read_gate(suite)
     beside = suite.parent
-    candidate = load(beside / declared.candidate if declared.candidate and config is None else config)
+    candidate = (
+        _candidate()
+        if config == _PIPED
+        else load(beside / declared.candidate if declared.candidate and config is None else config)
+    )
     baseline = load(beside / declared.baseline) if declared.baseline else plain(candidate)
     cases, broken = load_cases(beside / declared.dataset)
     for line, why in broken[:10]:
@@ -115,6 +122,18 @@ def gate(
         width = None if sys.stdout.isatty() else 130
         Console(width=width).print(gate_report.terminal(declared, word, verdicts, whole))
     return 0 if word == "ship" else 1
+
+
+def _candidate() -> Config:
+    """What a running farthing hands its child: values that were set, as JSON on standard input. Raises ConfigFault."""
+    from pydantic import ValidationError
+
+    from farthing.proxy.config import Config, explain
+
+    try:
+        return Config.model_validate_json(sys.stdin.buffer.read())
+    except ValidationError as error:
+        raise ConfigFault("\n".join(["the configuration on standard input is not valid:", *explain(error)])) from None
 
 
 def _write(path: Path, content: bytes) -> None:

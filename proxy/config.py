@@ -31,6 +31,7 @@ from farthing.proxy.config_compat import Compat
 from farthing.proxy.config_compress import Compress
 from farthing.proxy.config_defer import Defer
 from farthing.proxy.config_feedback import Feedback
+from farthing.proxy.config_gates import Gates
 from farthing.proxy.config_otlp import Otlp
 from farthing.proxy.config_prices import Prices
 from farthing.proxy.config_prompt_cache import PromptCache
@@ -233,6 +234,7 @@ class Config(Section):
     rate_limits: RateLimits = ()
     alerts: Alerts = Alerts()
     rollout: Rollout = Rollout()
+    gates: Gates = Gates()
     defer: Defer = Defer()
     limits: Limits = Limits()
     log: Log = Log()
