@@ -112,7 +112,7 @@ def promote(
     else:
         asked["version"] = policy
     asked |= {"steps": _shares(steps)} if steps else {}
-    more = {"hold_s": hold_s, "unit": unit, "gate": gate}
+    more = {"hold_s": hold_s, "unit": unit, "gate": str(Path(gate).resolve()) if gate else ""}
     asked |= {name: value for name, value in more.items() if value not in (None, "")}
     _show(_change(_load(config, state), "promote", asked), as_json)
 
