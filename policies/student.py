@@ -76,7 +76,8 @@ class Student:
         """Probabilities by softmax: float64 [n, labels]. ValueError: vectors of another length."""
         logits = (vectors @ self.weights.T).astype(np.float64) + self.bias
         odds: NDArray[np.float64] = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return odds / odds.sum(axis=1, keepdims=True)
+        shares: NDArray[np.float64] = odds / odds.sum(axis=1, keepdims=True)
+        return shares
 
     @property
     def hash(self) -> str:
@@ -120,9 +121,13 @@ def loaded(body: bytes) -> Student:
             raise Unfit(f"another form: {plain['form']!r}"[:80])
         labels = _texts(plain["labels"])
         weights = _unpacked(plain["weights"]).reshape(len(labels), int(plain["dim"]))
-        named = [str(plain[name]) for name in ("name", "template", "endpoint", "teacher", "embedder")]
-        numbers = [float(plain[name]) for name in ("threshold", "bound", "level")]
-        student = Student(*named, labels, weights, _unpacked(plain["bias"]), *numbers, dict(plain["about"]))  # type: ignore[arg-type]
+        name, template, endpoint = str(plain["name"]), str(plain["template"]), str(plain["endpoint"])
+        teacher, embedder = str(plain["teacher"]), str(plain["embedder"])
+        threshold, bound, level = float(plain["threshold"]), float(plain["bound"]), float(plain["level"])
+        student = Student(
+            name, template, endpoint, teacher, embedder, labels, weights, _unpacked(plain["bias"]), threshold, bound,
+            level, dict(plain["about"]),
+        )  # fmt: skip
     except (KeyError, TypeError, ValueError) as error:
         raise Unfit(str(error) or type(error).__name__) from None
     if student.hash != plain.get("hash"):

@@ -39,8 +39,8 @@ class Turned:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What is known of a student. `turn`: how often it has begun to prove itself. `bets`: capital of each bet that it is
-    worse than its bound, since it began to serve."""
+    """What is known of a student. `turn`: how often it fell back. `bets`: the capital of each bet that it is worse than
+    its bound, since it began to serve."""
 
     bound: float
     level: float = 0.05

@@ -31,6 +31,7 @@ from farthing.proxy.build_semantic import (
     same_thread,
 )
 from farthing.proxy.build_spend import open_ring, open_spending
+from farthing.proxy.build_students import found, hashes, open_students
 from farthing.proxy.capture_admin import in_force
 from farthing.proxy.config import Config
 from farthing.proxy.counterfactual import Counterfactual
@@ -51,6 +52,7 @@ from farthing.proxy.stage_compress import CompressStage
 from farthing.proxy.stage_route import RouteStage, RoutingStage
 from farthing.proxy.stage_semantic import SemanticStage
 from farthing.proxy.stages import AdmitStage, AssignStage, ParseStage
+from farthing.proxy.students import Students
 from farthing.proxy.tenants import Tenants
 
 __all__ = ["Services", "build"]
@@ -73,6 +75,7 @@ class Services:
     admit: AdmitStage
     relay: Relay
     spending: Spending | None = None
+    students: Students | None = None
 
     @property
     def default(self) -> Opened:
@@ -143,9 +146,11 @@ async def build(config: Config, held: State, stack: AsyncExitStack, old: Service
         account.drift = DriftSample(held.drift, config.ledger.drift_sample, held.tokenizer, account.slow, held.clock)
     compress = CompressStage(config.compress.tidy, config.compress.squeeze)
     tenants = Tenants(held.secret, config.auth, await open_ring(config, held, stack))
-    routing = open_routing(config, held, rates, tenants, None if old is None else old.routing)
+    taught = await asyncio.to_thread(found, config)
+    students = await open_students(config, held, taught, thread, stack, None if old is None else old.students)
+    routing = open_routing(config, held, rates, tenants, None if old is None else old.routing, hashes(taught))
     ways = Ways(config, held, pool, others)
-    pipeline, admit, on_the_way = lay_out(config, held, semantic, compress, ways, account, tenants, routing)
+    pipeline, admit, on_the_way = lay_out(config, held, semantic, compress, ways, account, tenants, routing, students)
     audits = Errands(
         "audit",
         on_the_way,
@@ -159,6 +164,8 @@ async def build(config: Config, held: State, stack: AsyncExitStack, old: Service
         spent=held.audited,
     )
     semantic.auditor = Auditor(audits)
+    if students is not None:
+        students.errands = audits
     if thread is not None:
         loaded = ("", None) if old is None else (old.config.semantic.second_stage, old.semantic.second)
         semantic.second = open_second(config, held, audits, stack, loaded)
@@ -203,6 +210,7 @@ async def build(config: Config, held: State, stack: AsyncExitStack, old: Service
         admit,
         relay,
         account.spending,
+        students,
     )
 
 
@@ -215,6 +223,7 @@ def lay_out(
     account: Account,
     tenants: Tenants,
     routing: Routing | None,
+    students: Students | None,
 ) -> tuple[Pipeline, AdmitStage, tuple[Stage, ...]]:
     """The stages, in the order of pipeline.FRONT and pipeline.BACK."""
     cache, clock, randomness = config.cache, held.clock, held.randomness
@@ -256,7 +265,7 @@ def lay_out(
             clock,
             None if spending is None else spending.reserve,
         ),
-        ways.routed(retrieving(carrier), routing, retrieving) or retrieving(carrier),
+        ways.routed(retrieving(carrier), routing, retrieving, students) or retrieving(carrier),
     )
     return (
         Pipeline(front, back, flight, held.tasks, clock),

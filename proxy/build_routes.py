@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import NamedTuple
 
 from farthing.policies.retry import RetryRules
@@ -21,6 +22,7 @@ from farthing.proxy.prices import RateCard
 from farthing.proxy.routing import Routing
 from farthing.proxy.stage_routed import RoutedStage
 from farthing.proxy.stage_upstream import UpstreamStage
+from farthing.proxy.students import Students
 from farthing.proxy.tenants import Tenants
 
 __all__ = ["Opened", "Ways", "open_routing", "open_upstream"]
@@ -50,15 +52,25 @@ def open_upstream(upstream: Upstream, held: State, stack: AsyncExitStack, old: O
     return Opened(pool, probes)
 
 
-def open_routing(config: Config, held: State, rates: RateCard, tenants: Tenants, old: Routing | None) -> Routing | None:
-    """The routes; None where there is nothing that could lead a request elsewhere. What `old` has seen is kept."""
+def open_routing(
+    config: Config,
+    held: State,
+    rates: RateCard,
+    tenants: Tenants,
+    old: Routing | None,
+    students: Mapping[str, str] = MappingProxyType({}),
+) -> Routing | None:
+    """The routes; None where there is nothing that could lead a request elsewhere. What `old` has seen is kept.
+
+    `students`: the hashes of those that are there. No request can name one: they only answer for their teacher.
+    """
     if not config.routed:
         return None
     identities = {one.name: one.identity for one in config.upstreams}
-    variants = variants_of(config.variants, config.upstream.name, identities)
+    variants = variants_of(config.variants, config.upstream.name, identities, students)
     scopes = {scope.name: tenants.of_scope(scope.name) for scope in config.auth.scopes}
     return Routing(
-        variants=variants,
+        variants={name: one for name, one in variants.items() if not one.student},
         routes=RouteTable(routes_of(config.routes, variants, scopes)),
         aliases=config.aliases,
         rates=rates,
@@ -84,9 +96,14 @@ class Ways:
         return self._to(self.config.upstream, self.pool)
 
     def routed(
-        self, default: Quiet, routing: Routing | None, wrap: Callable[[UpstreamStage], Quiet]
+        self,
+        default: Quiet,
+        routing: Routing | None,
+        wrap: Callable[[UpstreamStage], Quiet],
+        students: Students | None = None,
     ) -> RoutedStage | None:
-        """To all upstreams, by routes; None where there are none. `wrap`: what stands round each but the default."""
+        """To all upstreams, by routes; None where there are none. `wrap`: what stands round each but the default.
+        `students`: None where they may not answer."""
         if routing is None:
             return None
         others = {
@@ -94,7 +111,7 @@ class Ways:
         }
         limit_bytes = self.config.limits.buffer_bytes
         legs = Legs(Carriers(default, others), routing, self.held.tokenizer, limit_bytes)
-        return RoutedStage(legs, self.held.tasks.spawn)
+        return RoutedStage(legs, self.held.tasks.spawn, students)
 
     def _to(self, upstream: Upstream, pool: Pool, *, foreign: bool = False) -> UpstreamStage:
         return UpstreamStage(

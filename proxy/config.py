@@ -29,6 +29,7 @@ from farthing.policies.freshness import Kind
 from farthing.proxy.config_capture import Capture
 from farthing.proxy.config_compat import Compat
 from farthing.proxy.config_compress import Compress
+from farthing.proxy.config_distill import Distill
 from farthing.proxy.config_feedback import Feedback
 from farthing.proxy.config_otlp import Otlp
 from farthing.proxy.config_prices import Prices
@@ -218,6 +219,7 @@ class Config(Section):
     capture: Capture = Capture()
     ledger: Ledger = Ledger()
     feedback: Feedback = Feedback()
+    distill: Distill = Distill()
     otlp: Otlp = Otlp()
     prices: Prices = Prices()
     auth: Auth = Auth()

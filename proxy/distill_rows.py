@@ -16,14 +16,12 @@ import orjson
 
 from farthing.policies.agree import refuses
 from farthing.policies.answer import Answer, read
+from farthing.policies.variant import STUDENT
 from farthing.proxy.redact import Redactor, Unredacted
 from farthing.proxy.replay_formats import recorded
 from farthing.proxy.replay_values import NotARequest, Recorded
 
-__all__ = ["STUDENT", "Gathered", "TeacherRow", "Turn", "Wanted", "gather"]
-
-STUDENT = "student/"
-"""How the model of a student's answer begins."""
+__all__ = ["Gathered", "TeacherRow", "Turn", "Wanted", "gather"]
 
 _ENDPOINTS = ("chat", "messages", "responses", "completions")
 _SPEAKERS = ("system", "developer", "user", "assistant")
@@ -122,7 +120,17 @@ def _row(number: int, line: Any, wanted: Wanted, redactor: Redactor | None) -> T
     teacher = one.model_served or str(body.get("model", ""))
     model = str(body.get("model", ""))
     return TeacherRow(
-        id, one.ts or 0.0, one.tenant, one.endpoint, model, teacher, body, turns, text, _picked(one.row), refuses(answer)
+        id,
+        one.ts or 0.0,
+        one.tenant,
+        one.endpoint,
+        model,
+        teacher,
+        body,
+        turns,
+        text,
+        _picked(one.row),
+        refuses(answer),
     )
 
 

@@ -327,6 +327,7 @@ class Exchange:
     looking: asyncio.Task[Any] | None = None  # a look-up that nobody waits for but the ledger
     # route
     plan: Any = None  # routing.Plan: the route that the request takes, while it hasn't been taken
+    student: Any = None  # students.Watched: a student is compared with whoever answers
     variant: Any = None  # policies.variant.Variant: who is asked instead of whom the request names
     # compress
     compress: str = ""
