@@ -1,5 +1,5 @@
-"""From which confidence on may a classifier answer, so that at most a given share of what it answers isn't its teacher's?
-Learn, then test. Pure; needs scipy.
+"""From which confidence on may a classifier answer, so that few of its answers aren't its teacher's? Learn, then test.
+Pure; needs scipy.
 
 A confidence is a threshold's worth: with a higher threshold less is answered, and better. Candidates and the order in
 which they are tested come from one part of the data (validation), the tests from another (calibration) that nothing

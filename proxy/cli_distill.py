@@ -165,7 +165,7 @@ def show(
     from farthing.proxy import student_files
 
     loaded = _load(config, state)
-    shown = []
+    shown: list[dict[str, Any]] = []
     for one in [name] if name else student_files.names(loaded.state_dir):
         try:
             student = student_files.load(loaded.state_dir, one)
@@ -264,7 +264,7 @@ def _print_trained(name: str, student: Any, why: str, facts: dict[str, Any]) -> 
     proved, told = facts["proved"], facts.get("told")
     typer.echo(
         f"proved: of {proved['cases']:,} requests it would answer {proved['share']:.1%}, and differ in "
-        f"{proved['wrong']:,} of {proved['answered']:,}: at most {student.bound:.1%} (confidence {1 - student.level:.0%})"
+        f"{proved['wrong']:,} of {proved['answered']:,}: at most {student.bound:.1%} ({1 - student.level:.0%} sure)"
     )
     if told:
         typer.echo(
@@ -284,7 +284,7 @@ def _print_student(known: dict[str, Any]) -> None:
     proved = known["about"].get("proved")
     if proved:
         typer.echo(
-            f"  trained: answers {proved['share']:.1%} of its requests, of them {known['bound']:.1%} differently at most"
+            f"  trained: answers {proved['share']:.1%} of requests, {known['bound']:.1%} of them differently at most"
         )
     since = (
         f"differed in {known['differed']:.0f} of {known['compared']:.0f} comparisons: at most {known['at_most']:.2%}"
