@@ -152,6 +152,10 @@ class SemanticCache:
         """Embed these in one call, so that their look-ups needn't."""
         self._vectors.all_of([normalise(text) for text in texts if not unmatchable(text)])
 
+    def vector(self, text: str) -> NDArray[np.float32] | None:
+        """The text's vector, of length 1; None where it is matched with nothing."""
+        return None if unmatchable(text) else self._vectors.of(normalise(text))
+
     def tend(self) -> bool:
         """Do one slice of the indexes' rebuilding, some 3 ms; whether there is more. For when nobody waits."""
         scope = next(iter(self._restless), None)

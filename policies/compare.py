@@ -14,6 +14,7 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -34,6 +35,7 @@ __all__ = ["ArmResult", "CaseResult", "Comparison", "SliceResult", "Trap", "comp
 
 FEWEST_IN_A_SLICE = 5
 _PICO = 1e-12
+_NO_CHECKS: Mapping[str, float | None] = MappingProxyType({})
 
 
 class ArmResult(NamedTuple):
@@ -57,7 +59,10 @@ class ArmResult(NamedTuple):
 
 
 class CaseResult(NamedTuple):
-    """One case under both arms. `noise`: the baseline's second answer, judged by its first; None where not asked."""
+    """One case under both arms. `noise`: the baseline's second answer, judged by its first; None where not asked.
+
+    `checks`: what further judges said of the candidate's answer, by their name.
+    """
 
     id: str
     slices: Mapping[str, str]
@@ -67,6 +72,7 @@ class CaseResult(NamedTuple):
     source: str = "traffic"
     expect: str = ""
     noise: float | None = None
+    checks: Mapping[str, float | None] = _NO_CHECKS
 
 
 class SliceResult(NamedTuple):
@@ -174,10 +180,14 @@ def _slices(real: Sequence[CaseResult], rng: np.random.Generator, level: float) 
         means = _mean(others, weights), _mean(ones, weights)
         found.append(SliceResult(name, value, len(group), *means, apart, p, ""))
     ps = adjusted([one.p for one in found])
-    return tuple(
-        one._replace(p=p, word="" if p >= level else "worse" if one.difference.value < 0 else "better")
-        for one, p in zip(found, ps, strict=True)
-    )
+    return tuple(one._replace(p=p, word=_word(one, p, level)) for one, p in zip(found, ps, strict=True))
+
+
+def _word(one: SliceResult, p: float, level: float) -> str:
+    """By the test and by the interval, which for few cases that differ is the more careful one."""
+    if p >= level or one.difference.low <= 0 <= one.difference.high:
+        return ""
+    return "worse" if one.difference.value < 0 else "better"
 
 
 def _traps(made: Sequence[CaseResult]) -> tuple[Trap, ...]:

@@ -13,15 +13,17 @@ import base64
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 import orjson
-from numpy.typing import NDArray
 
 from farthing.proxy.text import normalise
 
-__all__ = ["Said", "Student", "Unfit", "dumped", "loaded", "sense"]
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["Said", "Student", "Unfit", "agreeing", "dumped", "loaded", "sense"]
 
 _FORM = "farthing-student-1"
 
@@ -63,6 +65,8 @@ class Student:
         count, dim = len(self.labels), self.weights.shape[1] if self.weights.ndim == 2 else 0
         if count < 2 or self.weights.shape != (count, dim) or self.bias.shape != (count,):
             raise Unfit("labels, weights and bias don't fit together")
+        import numpy as np
+
         if not (np.isfinite(self.weights).all() and np.isfinite(self.bias).all()):
             raise Unfit("weights must be finite")
 
@@ -74,6 +78,8 @@ class Student:
 
     def confidences(self, vectors: NDArray[np.float32]) -> NDArray[np.float64]:
         """Probabilities by softmax: float64 [n, labels]. ValueError: vectors of another length."""
+        import numpy as np
+
         logits = (vectors @ self.weights.T).astype(np.float64) + self.bias
         odds: NDArray[np.float64] = np.exp(logits - logits.max(axis=1, keepdims=True))
         shares: NDArray[np.float64] = odds / odds.sum(axis=1, keepdims=True)
@@ -142,13 +148,19 @@ def _texts(value: Any) -> tuple[str, ...]:
 
 
 def _packed(matrix: NDArray[np.float32]) -> str:
+    import numpy as np
+
     return base64.b64encode(np.ascontiguousarray(matrix, "<f4").tobytes()).decode()
 
 
 def _unpacked(text: str) -> NDArray[np.float32]:
+    import numpy as np
+
     return np.frombuffer(base64.b64decode(text, validate=True), "<f4").astype(np.float32)
 
 
 def agreeing(labels: Sequence[str], answers: Sequence[str]) -> NDArray[np.bool_]:
     """Where the label says what the teacher's answer says."""
+    import numpy as np
+
     return np.array([sense(one) == sense(other) for one, other in zip(labels, answers, strict=True)], bool)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import islice
@@ -87,8 +87,10 @@ class Verified:
     entries: Literal["misses", "wrong"] = "misses"
 
     def __init__(self, settings: Settings) -> None:
+        """`on_taken_back`, to be set: told of a route that has served and observes again, why, on what evidence."""
         self.settings = settings
         self._rules = settings.rules
+        self.on_taken_back: Callable[[RouteKey, str, dict[str, Any]], None] | None = None
         self._families: dict[str, Family] = {}
         self._routes: OrderedDict[RouteKey, Standing | None] = OrderedDict()  # None: its tenant has no ladder yet
 
@@ -107,7 +109,7 @@ class Verified:
         rung = ladder.passed(candidate.score)
         place = standing.place(family.place)
         if rung < len(ladder.thresholds) and self._fell(standing, place, rung, chance):
-            standing.reset("scores have fallen")
+            self._take_back(route, standing, "scores have fallen")
             place = standing.place(family.place)
         weight = self._weight(standing, place, may_audit)
         floor = self._pool_floor(family, place, may_audit)
@@ -173,11 +175,11 @@ class Verified:
                 standing.account.wrong(label.outcome)
         family.weigh()
         if verdict.audit and label.source is Source.COMPARISON and standing.overdrawn:
-            standing.reset("more may have been wrong than was promised")
+            self._take_back(route, standing, "more may have been wrong than was promised")
             self._leave(family, standing)
             return
         if place is not None and self._risen(standing, place, candidate.score, verdict, label):
-            standing.reset("too many answers were wrong")
+            self._take_back(route, standing, "too many answers were wrong")
             self._leave(family, standing)
             return
         standing.weigh()
@@ -260,6 +262,13 @@ class Verified:
             standing = self._routes[route] = Standing.begin(family.ladder, self._rules)
         self._routes.move_to_end(route)
         return family, standing
+
+    def _take_back(self, route: RouteKey, standing: Standing, why: str) -> None:
+        """Back to observing; told to whoever wants to know, where something was served."""
+        served, evidence = standing.served - standing.served_before, standing.book.evidence[-1]
+        standing.reset(why)
+        if served and self.on_taken_back is not None:
+            self.on_taken_back(route, why, {"served": served, "labels": evidence.seen, "wrong": evidence.bad})
 
     def _shrink(self) -> None:
         while len(self._routes) > self.settings.max_routes:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
+from functools import partial
+from typing import TYPE_CHECKING
 
-import numpy as np
 import structlog
-from numpy.typing import NDArray
 
 from farthing.cache.embedder import Embedder, open_embedder
 from farthing.cache.semantic_thread import SemanticThread
@@ -17,6 +17,10 @@ from farthing.proxy import student_files
 from farthing.proxy.config import Config
 from farthing.proxy.held import State
 from farthing.proxy.students import Embeds, Known, Students
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 __all__ = ["MODEL", "hashes", "open_students"]
 
@@ -105,17 +109,17 @@ async def open_students(
     students: dict[str, Student],
     thread: SemanticThread | None,
     stack: AsyncExitStack,
-    old: Students | None,
 ) -> Students | None:
-    """What answers for them; None where there are none. What `old` knows of the same ones is kept."""
+    """What answers for them; None where there are none. What is known of the same ones is kept."""
     if not students:
         return None
-    before = {} if old is None else {one.student.hash: one for one in old.known.values()}
     known = {}
     for variant in config.variants:
         if student := students.get(variant.student):
-            standing = await asyncio.to_thread(student_files.standing_of, config.state_dir, student)
-            known[variant.name] = before.get(student.hash) or Known(student, standing)
+            if student.hash not in held.students:
+                standing = await asyncio.to_thread(student_files.standing_of, config.state_dir, student)
+                held.students[student.hash] = Known(student, standing)
+            known[variant.name] = held.students[student.hash]
     embeds: Embeds
     if thread is not None and config.semantic.model == MODEL:
         embeds = Shared(thread, MODEL)
@@ -135,8 +139,8 @@ async def open_students(
         audit_share=config.distill.audit_share,
         teach_share=config.distill.teach_share,
         deadline_s=config.distill.deadline_ms / 1000,
+        note=partial(held.incidents.note, "observe"),
+        vouched=held.vouched,
     )
-    if old is not None:
-        opened.vouched = old.vouched
     stack.push_async_callback(opened.close)
     return opened

@@ -19,7 +19,7 @@ from farthing.proxy.exchange import Endpoint, Exchange
 from farthing.proxy.redact import Redactor
 from farthing.proxy.row import Row
 
-__all__ = ["Captured", "Line", "Said", "is_chosen", "line_of", "said_in"]
+__all__ = ["Captured", "Line", "Said", "answer_of", "is_chosen", "line_of", "said_in"]
 
 
 class Said(NamedTuple):
@@ -70,10 +70,10 @@ def said_in(ex: Exchange, chosen: Capture) -> Said | None:
         return None
     if chosen.tags and not any(f"{name}={value}" in chosen.tags for name, value in controls.tags):
         return None
-    return Said(ex.original.path, body, _answer(ex))
+    return Said(ex.original.path, body, answer_of(ex))
 
 
-def _answer(ex: Exchange) -> bytes | None:
+def answer_of(ex: Exchange) -> bytes | None:
     """The answer's bytes as they are held already."""
     call = ex.call
     if ex.given is not None or call is None:

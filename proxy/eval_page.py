@@ -13,9 +13,9 @@ from farthing.proxy.report_page import STYLE, cells, listed, section, text
 
 __all__ = ["page"]
 
-_SHOWN, _ROW, _WIDTH, _NAMES, _RIGHT = 24, 24, 720, 230, 20
+_SHOWN, _ROW, _WIDTH, _NAMES, _RIGHT = 24, 24, 720, 230, 36
 _STYLE = """
-svg { width: 100%; height: auto; background: var(--card); border: 1px solid var(--line); border-radius: 10px; }
+svg { width: 100%; min-width: 34rem; height: auto; }
 svg text { fill: var(--ink); font: 12px system-ui, sans-serif; } svg .grid { stroke: var(--line); }
 svg .soft { fill: var(--soft); } svg .zero { stroke: var(--soft); } svg .margin { stroke: var(--minus);
 stroke-dasharray: 4 4; } svg .bar { stroke: var(--bar); stroke-width: 2; } svg .dot { fill: var(--bar); } svg .worse
@@ -35,7 +35,7 @@ def page(found: Comparison, title: str) -> bytes:
     ]
     shown = _shown(found)
     parts.append("<section><h2>What the candidate gains or loses, in points of good answers</h2>")
-    parts.append(_forest(found, shown) + "</section>")
+    parts.append(f'<div class="scroll">{_forest(found, shown)}</div></section>')
     parts.append(section("By slice (p-values adjusted for their number)", SLICE_HEAD, cells(slice_rows(found))))
     parts.append(section("Prompts that are hard on purpose", TRAP_HEAD, cells(trap_rows(found))))
     parts.append(listed(notes(found)))

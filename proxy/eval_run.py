@@ -59,7 +59,10 @@ class FreeJudge:
 
 
 class Run(NamedTuple):
-    """What an evaluation is about. `warm`: asked of the candidate before. `max_usd`: for each arm; None: no limit."""
+    """What an evaluation is about. `warm`: asked of the candidate before. `max_usd`: for each arm; None: no limit.
+
+    `checks`: further judges of the candidate's answers, by name.
+    """
 
     baseline: Arm
     candidate: Arm
@@ -69,6 +72,7 @@ class Run(NamedTuple):
     at_once: int = 4
     max_usd: Decimal | None = None
     warm: tuple[EvalCase, ...] = ()
+    checks: tuple[tuple[str, Judging], ...] = ()
 
 
 class RunFile(NamedTuple):
@@ -92,9 +96,10 @@ async def run(wanted: Run, now_s: float, tell: Callable[[str, int, int], None] =
         candidate = await _asked(wanted.candidate, wanted.cases, Path(place) / "candidate", wanted, tell, wanted.warm)
     references = {case.id: _reference(case, first[case.id]) for case in wanted.cases}
     judged_as_baseline = {case.id: again.get(case.id, first[case.id]) for case in wanted.cases}
-    scores = [await _scores(wanted, references, arm) for arm in (judged_as_baseline, candidate)]
+    scores = [await _scores(wanted, wanted.judge, references, arm) for arm in (judged_as_baseline, candidate)]
+    checked = {name: await _scores(wanted, judge, references, candidate) for name, judge in wanted.checks}
     tell("judged", len(wanted.cases), len(wanted.cases))
-    costs = [score.cost_pico for arm in scores for score in arm.values()]
+    costs = [score.cost_pico for arm in (*scores, *checked.values()) for score in arm.values()]
     results = tuple(
         CaseResult(
             case.id,
@@ -105,6 +110,7 @@ async def run(wanted: Run, now_s: float, tell: Callable[[str, int, int], None] =
             case.source,
             case.expect,
             scores[0][case.id].value if case.id in again else None,
+            {name: told[case.id].value for name, told in checked.items()},
         )
         for case in wanted.cases
     )
@@ -146,11 +152,11 @@ def _reference(case: EvalCase, first: Answered) -> Answer | None:
 
 
 async def _scores(
-    wanted: Run, references: Mapping[str, Answer | None], answers: Mapping[str, Answered]
+    wanted: Run, judge: Judging, references: Mapping[str, Answer | None], answers: Mapping[str, Answered]
 ) -> dict[str, Score]:
     """A case without an answer has no score."""
     told = [(case, answer) for case in wanted.cases if (answer := answers[case.id].answer) is not None]
-    found = await wanted.judge.judge([JudgeCase(case.request, answer, references[case.id]) for case, answer in told])
+    found = await judge.judge([JudgeCase(case.request, answer, references[case.id]) for case, answer in told])
     scores = {case.id: score for (case, _), score in zip(told, found, strict=True)}
     return {case.id: scores.get(case.id, Score(None, "no answer")) for case in wanted.cases}
 
@@ -232,4 +238,9 @@ def load_run(path: Path) -> RunFile:
 
 
 def _plain(one: CaseResult) -> dict[str, Any]:
-    return {**one._asdict(), "baseline": one.baseline._asdict(), "candidate": one.candidate._asdict()}
+    return {
+        **one._asdict(),
+        "checks": dict(one.checks),
+        "baseline": one.baseline._asdict(),
+        "candidate": one.candidate._asdict(),
+    }

@@ -51,11 +51,6 @@ class RoutedStage(Quiet):
         way = course(plan.route, plan.choice.order, plan.facts.needs, ex.model, stream=ex.stream)
         return self._take(ex, plan.route, way)
 
-    def on_end(self, ex: Exchange) -> None:
-        """What became of it may teach."""
-        if self.students is not None:
-            self.students.ended(ex)
-
     async def _take(self, ex: Exchange, route: Route | None, way: Course) -> Verdict:
         tries = Tries(self.legs)
         for variant in way.tries:

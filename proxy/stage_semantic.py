@@ -44,6 +44,7 @@ from farthing.proxy.implicit_rows import Nearest
 from farthing.proxy.lately import Lately, Sighting
 from farthing.proxy.second_stage import Said, SecondStage
 from farthing.proxy.text import normalise
+from farthing.proxy.watching import Watching
 
 __all__ = ["Case", "SemanticStage", "tool_result"]
 
@@ -90,6 +91,7 @@ class SemanticStage(Quiet):
     places: Places
     auditor: Auditor | None = None
     second: SecondStage | None = None
+    watch: Watching | None = None
     worth_usd: Callable[[Entry], float | None] = lambda entry: None
     semantic_until_s: Callable[[Entry], float] = lambda entry: entry.expires_s
     served_cases: OrderedDict[str, Case] = field(default_factory=OrderedDict)
@@ -206,6 +208,8 @@ class SemanticStage(Quiet):
         now_s = self.clock.now_s()
         self.lately.pulse.looked(RouteKey(ex.tenant, place.route), now_s)
         found = await thread.lookup(place.scope, place.route, place.text, now_s)
+        if self.watch is not None and self.watch.wants_vector():
+            self.spawn(self._show(self.watch, thread, place.text))
         ex.similarity = found.similarity
         if found.entry_key is None or found.similarity is None:
             ex.decide(self.name, "looked", found.verdict)
@@ -215,6 +219,12 @@ class SemanticStage(Quiet):
             ex.decide(self.name, "looked", lacking)
             return None
         return found, entry
+
+    async def _show(self, watch: Watching, thread: SemanticThread, text: str) -> None:
+        """The vector of a text that was just looked up, so that it is known already."""
+        vector = await thread.run(lambda cache: cache.vector(text))
+        if vector is not None:
+            watch.topic(vector)
 
     async def _weigh(self, ex: Exchange, place: Place, near: tuple[Found, Entry] | None) -> None:
         """Ask the second stage where the score is doubtful, then the policy."""
@@ -312,6 +322,8 @@ class SemanticStage(Quiet):
         work = partial(agree_bytes, entry.body, call.answer)
         opinion = await self.thread.run(lambda cache: work(cache.embed))
         self.reuse.learn(case.route, case.candidate, case.verdict, Label(float(opinion.wrong)))
+        if self.watch is not None:
+            self.watch.compared(case.candidate.score, wrong=bool(opinion.wrong))
         if case.sighting is not None:
             self.lately.judged(case.sighting, wrong=opinion.wrong)
         if opinion.wrong and self.reuse.entries == "wrong" and ex.place is not None and ex.key:

@@ -19,13 +19,11 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
 import orjson
 import structlog
 from multidict import CIMultiDict
-from numpy.typing import NDArray
 
 from farthing.cache.reshape import split
 from farthing.policies.agree import refuses
@@ -44,6 +42,10 @@ from farthing.proxy.sse import Splitter
 from farthing.proxy.student_answer import answer
 from farthing.proxy.tokens import Tokenizer
 from farthing.proxy.usage import Usage, UsageSource
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 __all__ = ["Embeds", "Known", "Students", "Watched"]
 

@@ -183,7 +183,8 @@ def test_labels_count_nothing_for_others_while_nobody_may_audit() -> None:
 
 
 def test_it_goes_back_when_answers_turn_wrong_and_needs_new_proof() -> None:
-    policy = Verified(QUICK)
+    policy, told = Verified(QUICK), []
+    policy.on_taken_back = lambda *about: told.append(about)
     until_served(policy)
     compare(policy, 300)
     stale = ask(policy, chance=AUDIT)
@@ -194,6 +195,8 @@ def test_it_goes_back_when_answers_turn_wrong_and_needs_new_proof() -> None:
 
     assert bad < 12
     assert only(policy).epoch == 1 and "too many answers were wrong" in only(policy).reason
+    ((route, why, evidence),) = told
+    assert (route, why) == (ROUTE, "too many answers were wrong") and evidence["served"] and evidence["wrong"] == bad
     labels = only(policy).labels
     policy.learn(ROUTE, candidate(), stale, Label(0.0))
     assert only(policy).labels == labels  # a label from before the alarm says nothing about today
