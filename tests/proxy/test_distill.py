@@ -73,7 +73,12 @@ def gathered(*lines: bytes, redactor: Redactor | None = None, **wanted: Any) -> 
     return gather(enumerate(lines, 1), Wanted(**wanted), redactor)
 
 
-CALL = {"role": "assistant", "content": None, "tool_calls": [{"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}]}  # fmt: skip
+FUNCTION = {"name": "f", "arguments": "{}"}
+CALL = {"role": "assistant", "content": None, "tool_calls": [{"id": "c", "type": "function", "function": FUNCTION}]}
+NO = {"role": "assistant", "content": "I'm sorry, but I can't help with that."}
+VECTORS = {"endpoint": "embeddings", "request": {"model": "e", "input": "a"}, "path": "/v1/embeddings"}
+SHOWN = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "u"}}]}
+TOOLS = {"model": "big", "messages": [SYSTEM, {"role": "user", "content": "a"}], "tools": [{}]}
 
 
 @pytest.mark.parametrize(
@@ -83,16 +88,16 @@ CALL = {"role": "assistant", "content": None, "tool_calls": [{"id": "c", "type":
         ({"response": None}, "without a whole answer"),
         ({"response": finished("length")}, "cut at its length limit"),
         ({"response": finished("content_filter")}, "a refusal"),
-        ({"response": finished("stop", {"role": "assistant", "content": "I'm sorry, but I can't help with that."})}, "a refusal"),
+        ({"response": finished("stop", NO)}, "a refusal"),
         ({"response": finished("tool_calls", CALL)}, "answers with more than text"),
         ({"response": finished("stop", choices=2)}, "several answers"),
         ({"response": finished("stop", {"role": "assistant", "content": " "})}, "empty"),
         ({"row": {"model_served": "student/s"}}, "a student's answer"),
         ({"row": {"cache": "hit-semantic"}}, "a near-duplicate's answer"),
         ({"id": "bad"}, "rated bad"),
-        ({"endpoint": "embeddings", "request": {"model": "e", "input": "a"}, "path": "/v1/embeddings"}, "no chat or completion"),
-        ({"request": {"model": "big", "messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "u"}}]}]}}, "holds more than text"),
-        ({"request": {"model": "big", "messages": [SYSTEM, {"role": "user", "content": "a"}], "tools": [{}]}}, "holds more than text"),
+        (VECTORS, "no chat or completion"),
+        ({"request": {"model": "big", "messages": [SHOWN]}}, "holds more than text"),
+        ({"request": TOOLS}, "holds more than text"),
     ],
 )  # fmt: skip
 def test_what_can_not_teach_is_left_out_and_counted(more: dict[str, Any], why: str) -> None:
@@ -198,7 +203,8 @@ def test_a_template_is_all_but_the_last_text_and_the_transports_shape() -> None:
     assert isinstance(one, Divided) and one.text == "a"
     same = {**body, "stream": True, "user": "u", "messages": [SYSTEM, {"role": "user", "content": "b"}]}
     assert isinstance(found := divided(Endpoint.CHAT, same), Divided) and found.template == one.template
-    for more in ({"temperature": 0.5}, {"model": "n"}, {"messages": [{**SYSTEM, "content": "x"}, body["messages"][1]]}, {"logprobs": True}):  # type: ignore[index]  # fmt: skip
+    said = {"messages": [{**SYSTEM, "content": "x"}, {"role": "user", "content": "a"}]}
+    for more in ({"temperature": 0.5}, {"model": "n"}, said, {"logprobs": True}):
         assert divided(Endpoint.CHAT, body | more) != one
     assert divided(Endpoint.CHAT, {"model": "m", "messages": [SYSTEM]}) == "last message is not the user's"
 
