@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from farthing.cache.embedder import Embedder, open_embedder
+from farthing.cache.embedder import Embedder, MiniLmOnnx, open_embedder
 from farthing.cache.semantic_thread import SemanticThread
 from farthing.policies.student import Student, Unfit
 from farthing.proxy import student_files
@@ -90,7 +90,9 @@ def found(config: Config) -> dict[str, Student]:
         except Unfit as error:
             log.error("a student can't be used: its teacher answers", student=variant.student, error=str(error))
             continue
-        if student is None:
+        if student is not None and student.embedder != MiniLmOnnx.name:
+            log.error("a student was taught on another embedder: its teacher answers", student=variant.student)
+        elif student is None:
             hint = f"farthing distill train --name {variant.student}"
             log.warning("a student isn't there: its teacher answers", student=variant.student, hint=hint)
         else:

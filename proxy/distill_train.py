@@ -75,6 +75,9 @@ def cases_of(rows: Sequence[TeacherRow], aliases: Mapping[str, str]) -> Cases:
         if row.endpoint not in _SERVED:
             left_out[f"of the endpoint {row.endpoint}, which no student answers"] += 1
             continue
+        if row.body.get("logprobs"):
+            left_out["asks for log-probabilities, which a student has none of"] += 1
+            continue
         body = dict(row.body) | ({"model": target_of(aliases, row.model)} if row.model else {})
         parts = divided(Endpoint(row.endpoint), body)
         if isinstance(parts, str):

@@ -178,6 +178,9 @@ class Students:
         student = known.student
         if ex.exact is None or ex.endpoint != student.endpoint:
             return None
+        if ex.exact.get("store"):
+            ex.decide("student", "passed by", "to be stored upstream")
+            return None
         found = divided(ex.endpoint, ex.exact)
         if isinstance(found, str) or found.template != student.template:
             ex.decide("student", "passed by", found if isinstance(found, str) else "of another template")

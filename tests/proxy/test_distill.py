@@ -11,6 +11,8 @@ import orjson
 import pytest
 from numpy.typing import NDArray
 
+from farthing.cache.reshape import split
+from farthing.policies.answer import read
 from farthing.policies.student import loaded
 from farthing.proxy import student_files
 from farthing.proxy.clock import SystemClock
@@ -21,8 +23,11 @@ from farthing.proxy.distill_template import Divided, divided
 from farthing.proxy.distill_train import Recipe, Trained, cases_of, train
 from farthing.proxy.errors import ConfigFault
 from farthing.proxy.exchange import Endpoint
+from farthing.proxy.observe import read_whole
 from farthing.proxy.redact import KINDS, Redactor
+from farthing.proxy.student_answer import answer
 from farthing.proxy.student_files import standing_of
+from farthing.proxy.usage import Usage
 
 SYSTEM = {"role": "system", "content": "Name the colour."}
 ABOUT = {"source": "a test", "filters": "", "redaction": [], "redacted": {}, "made_s": 1.0, "version": "0"}
@@ -259,6 +264,24 @@ def test_what_an_earlier_student_abstained_from_proves_nothing() -> None:
     made = trained(lines)
     assert made.facts["left_out"]["no fair sample: an earlier student abstained from them"] == 180 + 20
     assert made.facts["parts"]["told"] == 0
+
+
+def test_requests_for_log_probabilities_are_left_out() -> None:
+    body = {"model": "big", "logprobs": True, "messages": [SYSTEM, {"role": "user", "content": "word1"}]}
+    found = gathered(*traffic(20), line(99, "x", request=body))
+    (why,) = cases_of(found.rows, {}).left_out
+    assert why.startswith("asks for log-probabilities")
+
+
+@pytest.mark.parametrize("endpoint", [Endpoint.CHAT, Endpoint.MESSAGES])
+def test_a_label_has_the_apis_own_shape_whole_and_as_a_stream(endpoint: Endpoint) -> None:
+    whole = orjson.dumps(answer(endpoint, "Größe: 4", "student/s", Usage(fresh=7, output=3), "abc123", 9.0))
+    (said,) = read(whole) or ()
+    assert said.text == "Größe: 4" and said.finish == "stop"
+    stream = split(whole, endpoint, include_usage=True)
+    assert stream is not None and read(stream) == (said,)
+    used, model = read_whole(endpoint, orjson.loads(whole))
+    assert used is not None and (used.tokens_in, used.tokens_out, model) == (7, 3, "student/s")
 
 
 def test_other_templates_and_endpoints_are_left_out_and_told() -> None:

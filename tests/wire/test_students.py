@@ -53,7 +53,7 @@ def taught() -> Student:
     weights = np.array(means, np.float32) * 9
     labels = ("refund", "Weather!")
     return Student(
-        "s", place.template, "chat", "m", "minilm-int8", labels, weights, np.zeros(2, np.float32), 0.9, 0.3, 0.2
+        "s", place.template, "chat", "m", embedder.name, labels, weights, np.zeros(2, np.float32), 0.9, 0.3, 0.2
     )  # fmt: skip
 
 
@@ -142,6 +142,7 @@ async def test_streams_are_answered_too(up: ScriptedUpstream, tmp_path: Path, ta
         (asked("what is the capital of France?"), "abstained: s: 0."),
         (asked(REFUNDS[0].format(1), temperature=0.5), "passed by: of another template"),
         (chat("refund"), "passed by: of another template"),
+        (asked(REFUNDS[0].format(1), store=True), "passed by: to be stored upstream"),
         (asked("refund " * 400), "passed by: the text is longer than the model's window"),
     ],
 )  # fmt: skip
