@@ -38,8 +38,9 @@ def course(route: Route | None, order: Sequence[Variant], needs: Needs, model: s
     tries: tuple[Variant, ...] = ()
     if order and route is not None and route.strategy == "cascade":
         holds = not stream or route.accept.streams == "hold"
-        tries = tuple(one for one in order[:-1] if holds or one.student)
-        order = order[-1:]
+        last = [one for one in order[-1:] if not one.student]  # it abstains, where its teacher doesn't fit the request
+        tries = tuple(one for one in order[: len(order) - len(last)] if holds or one.student)
+        order = last
     fallbacks = [] if route is None or not order else [one for one in route.fallbacks if not unfit(one, needs)]
     chain: list[Leg] = [ASKED if one.is_plainly(model) else one for one in (*order, *fallbacks)]
     if ASKED not in chain:

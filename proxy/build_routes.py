@@ -12,7 +12,7 @@ from farthing.policies.retry import RetryRules
 from farthing.policies.routes import RouteTable
 from farthing.proxy.budgets import Spending
 from farthing.proxy.config import Config, Upstream
-from farthing.proxy.config_routes import routes_of, variants_of
+from farthing.proxy.config_routes import is_digest, routes_of, variants_of
 from farthing.proxy.deadlines import Deadlines
 from farthing.proxy.exchange import Quiet
 from farthing.proxy.held import State
@@ -26,7 +26,7 @@ from farthing.proxy.stage_upstream import UpstreamStage
 from farthing.proxy.students import Students
 from farthing.proxy.tenants import Tenants
 
-__all__ = ["Opened", "Ways", "open_routing", "open_upstream"]
+__all__ = ["Opened", "Ways", "open_routing", "open_upstream", "scopes_of"]
 
 
 class Opened(NamedTuple):
@@ -69,10 +69,9 @@ def open_routing(
         return None
     identities = {one.name: one.identity for one in config.upstreams}
     variants = variants_of(config.variants, config.upstream.name, identities, students)
-    scopes = {scope.name: tenants.of_scope(scope.name) for scope in config.auth.scopes}
     return Routing(
         variants={name: one for name, one in variants.items() if not one.student},
-        routes=RouteTable(routes_of(config.routes, variants, scopes)),
+        routes=RouteTable(routes_of(config.routes, variants, scopes_of(config, tenants))),
         aliases=config.aliases,
         rates=rates,
         clock=held.clock,
@@ -80,6 +79,14 @@ def open_routing(
         never_chained=config.cache.responses_never_chained,
         speeds={} if old is None else old.speeds,
     )
+
+
+def scopes_of(config: Config, tenants: Tenants) -> dict[str, str]:
+    """What the ledger calls the tenants that the configuration names."""
+    named = {scope.name for scope in config.auth.scopes}
+    if config.auth.virtual_keys:
+        named |= {route.tenant for route in config.routes if route.tenant and not is_digest(route.tenant)}
+    return {name: tenants.of_scope(name) for name in named}
 
 
 @dataclass(frozen=True, slots=True)

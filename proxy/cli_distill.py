@@ -222,6 +222,7 @@ def _of_route(config: Config, name: str) -> Callable[[Recorded], bool]:
     if not name:
         return lambda found: True
     from farthing.policies.routes import RouteTable, facts_of
+    from farthing.proxy.build_routes import scopes_of
     from farthing.proxy.clock import SystemRandomness
     from farthing.proxy.config_routes import routes_of, target_of, variants_of
     from farthing.proxy.state import local_secret
@@ -230,9 +231,8 @@ def _of_route(config: Config, name: str) -> Callable[[Recorded], bool]:
     if name not in {route.name for route in config.routes if route.mode != "off"}:
         raise ConfigFault(f"--route: the configuration has no route {name!r} that is on")
     tenants = Tenants(local_secret(config.state_dir, SystemRandomness()), config.auth, None)
-    scopes = {scope.name: tenants.of_scope(scope.name) for scope in config.auth.scopes}
     variants = variants_of(config.variants, config.upstream.name)
-    table = RouteTable(routes_of(config.routes, variants, scopes))
+    table = RouteTable(routes_of(config.routes, variants, scopes_of(config, tenants)))
     never_chained = config.cache.responses_never_chained
 
     def accepts(found: Recorded) -> bool:
