@@ -14,6 +14,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from farthing.proxy.cli_capture import app as capture_app
+from farthing.proxy.cli_distill import app as distill_app
 from farthing.proxy.cli_eval import app as eval_app
 from farthing.proxy.cli_keys import app as keys_app
 from farthing.proxy.cli_policy import app as policy_app
@@ -56,6 +57,7 @@ app.add_typer(prices_app, name="prices")
 app.add_typer(policy_app, name="policy")
 app.add_typer(capture_app, name="capture")
 app.add_typer(keys_app, name="keys")
+app.add_typer(distill_app, name="distill")
 app.add_typer(eval_app, name="eval")
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="Configuration file (default: ./farthing.toml).")]

@@ -30,6 +30,7 @@ from farthing.proxy.config_capture import Capture
 from farthing.proxy.config_compat import Compat
 from farthing.proxy.config_compress import Compress
 from farthing.proxy.config_defer import Defer
+from farthing.proxy.config_distill import Distill
 from farthing.proxy.config_feedback import Feedback
 from farthing.proxy.config_gates import Gates
 from farthing.proxy.config_otlp import Otlp
@@ -226,6 +227,7 @@ class Config(Section):
     ledger: Ledger = Ledger()
     watch: Watch = Watch()
     feedback: Feedback = Feedback()
+    distill: Distill = Distill()
     otlp: Otlp = Otlp()
     prices: Prices = Prices()
     auth: Auth = Auth()

@@ -45,6 +45,7 @@ from farthing.proxy.reuse_state import REUSE
 from farthing.proxy.row import Row
 from farthing.proxy.stage_semantic import Case
 from farthing.proxy.stages import InFlight
+from farthing.proxy.students import Known
 from farthing.proxy.tasks import TaskGroup
 from farthing.proxy.tokens import Tokenizer
 from farthing.proxy.usage_drift import Drift
@@ -63,7 +64,8 @@ class State:
     """All of it. `decisions`, `removed`, `capture`, `accounts`, `ring`, `limits_server`: None until a configuration
     needs them; `otlp`: None where it is off. `refusals`: by budget or rate limit; `note`: takes incidents (kind, what,
     why, evidence). `listeners`: told of every ledger row, in the ledger's thread; `rated`: told of ratings (a request's
-    id, whether it is bad), while a policy is rolled out."""
+    id, whether it is bad), while a policy is rolled out. `students`: by their hashes; `vouched`: the credentials that
+    their teachers have answered."""
 
     clock: Clock
     randomness: Randomness
@@ -108,6 +110,8 @@ class State:
     limits_server: RedisStore | None = None
     deferred: Desk | None = None
     refusals: dict[str, int] = field(default_factory=dict)
+    students: dict[str, Known] = field(default_factory=dict)
+    vouched: OrderedDict[str, None] = field(default_factory=OrderedDict)
 
     def close_capture(self) -> None:
         """Write what waits, if there is such a store."""

@@ -145,6 +145,8 @@ class SemanticStage(Quiet):
     async def on_end(self, ex: Exchange) -> None:
         """The upstream has answered: compare its answer with the candidate's, when nobody waits."""
         call = ex.call
+        if ex.variant is not None and ex.variant.student:
+            return  # a student's answer says nothing of the candidate's
         if call is not None and call.served is None and (ex.case is not None or ex.looking is not None):
             self.spawn(self._learn_from_miss(ex, call))
 
