@@ -31,7 +31,7 @@ from farthing.proxy.build_semantic import (
     same_thread,
 )
 from farthing.proxy.build_spend import open_ring, open_spending
-from farthing.proxy.build_watch import open_watch, tell_when_taken_back
+from farthing.proxy.build_watch import keep_audit, open_watch, tell_when_taken_back
 from farthing.proxy.capture_admin import in_force
 from farthing.proxy.config import Config
 from farthing.proxy.counterfactual import Counterfactual
@@ -120,6 +120,7 @@ async def build(config: Config, held: State, stack: AsyncExitStack, old: Service
         served_cases=held.served_cases,
         lately=held.lately,
         watch=held.watch,
+        audited=partial(keep_audit, held),
         nearest=held.implicit.nearest,
     )
     held.implicit.on, held.implicit.detector.within_s = config.feedback.implicit, config.feedback.reask_within_s

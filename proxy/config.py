@@ -30,6 +30,7 @@ from farthing.proxy.config_capture import Capture
 from farthing.proxy.config_compat import Compat
 from farthing.proxy.config_compress import Compress
 from farthing.proxy.config_feedback import Feedback
+from farthing.proxy.config_levels import ServiceLevels
 from farthing.proxy.config_otlp import Otlp
 from farthing.proxy.config_prices import Prices
 from farthing.proxy.config_routes import Misplaced, RouteSection, VariantSection, check
@@ -220,6 +221,7 @@ class Config(Section):
     ledger: Ledger = Ledger()
     watch: Watch = Watch()
     feedback: Feedback = Feedback()
+    service_levels: ServiceLevels = ()
     otlp: Otlp = Otlp()
     prices: Prices = Prices()
     auth: Auth = Auth()
@@ -251,6 +253,12 @@ class Config(Section):
     def _otlp_needs_rows(self) -> Config:
         if self.otlp.on and not self.ledger.enabled:
             raise ValueError("otlp.endpoint is fed by the ledger: set ledger.enabled = true too")
+        return self
+
+    @model_validator(mode="after")
+    def _levels_need_rows(self) -> Config:
+        if self.service_levels and not self.ledger.enabled:
+            raise ValueError("service_levels are counted from the ledger: set ledger.enabled = true too")
         return self
 
     @model_validator(mode="after")

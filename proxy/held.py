@@ -32,6 +32,7 @@ from farthing.proxy.keys import KeyRing
 from farthing.proxy.lately import Lately
 from farthing.proxy.learnt import Learnt
 from farthing.proxy.ledger import Ledger
+from farthing.proxy.levels import Levels
 from farthing.proxy.metrics import Metrics
 from farthing.proxy.otlp import Otlp, require
 from farthing.proxy.otlp_names import target_of
@@ -93,6 +94,7 @@ class State:
     provider_reads: ProviderReads
     outcomes: Outcomes
     implicit: ImplicitRows
+    levels: Levels
     watch: Watching | None = None
     note: Callable[[str, str, str, dict[str, Any]], None] = logged
     decisions: Decisions | None = None
@@ -143,6 +145,8 @@ async def open_state(config: Config, clock: Clock, randomness: Randomness, stack
         shadowed.add(ledger.spent_since(midnight_s, overhead_of="shadow"), clock.now_s())
         errands = audited.spent_pico + judged.spent_pico + shadowed.spent_pico
         total.add(ledger.spent_since(midnight_s) + errands, clock.now_s())
+    levels = Levels(config.state_dir, clock)
+    stack.callback(levels.close)
     store = await open_store(config, clock)
     stack.push_async_callback(store.close)
     barred = Refused(config.state_dir / "refused")
@@ -181,6 +185,7 @@ async def open_state(config: Config, clock: Clock, randomness: Randomness, stack
         provider_reads=ProviderReads(),
         outcomes=outcomes,
         implicit=implicit,
+        levels=levels,
         watch=watch,
     )
     stack.callback(held.close_capture)
