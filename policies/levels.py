@@ -155,7 +155,7 @@ def shown(target: Target, tally: Tally) -> bool:
     return bad * math.log(bad / mean) - bad + mean >= -math.log(_CHANCE)
 
 
-def wilson(count: int, of: int, z: float = 1.96) -> Range:
+def wilson(count: float, of: int, z: float = 1.96) -> Range:
     """A share with Wilson's score interval, 95 % by default. Nothing seen: anything may be."""
     if not of:
         return Range(math.nan, 0.0, 1.0)

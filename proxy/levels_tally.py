@@ -104,9 +104,13 @@ def promise_of(told: str) -> Promise:
 
 
 class Tallies:
-    """See the module. Raises sqlite3.Error where a file can't be used; a damaged one of its own is moved aside."""
+    """See the module. Raises sqlite3.Error where a file can't be used; a damaged one of its own is moved aside.
 
-    def __init__(self, state_dir: Path) -> None:
+    `read_only`: for who only reads what another process counts.
+    """
+
+    def __init__(self, state_dir: Path, *, read_only: bool = False) -> None:
+        self._read_only = read_only
         self._ledger, self._outcomes = state_dir / "ledger.db", state_dir / "outcomes.db"
         self._path = state_dir / FILE
         self._conn: sqlite3.Connection | None = None
@@ -229,6 +233,8 @@ class Tallies:
         return len(found) == _SLICE_WORDS and reached_s > mark_s
 
     def _opened(self) -> sqlite3.Connection:
+        if self._conn is None and self._read_only:
+            self._conn = _read_only(self._path)
         if self._conn is None:
             try:
                 self._conn = _connect(self._path)
@@ -251,7 +257,7 @@ def promises_kept(state_dir: Path) -> tuple[list[Promise], Tallies] | None:
         return None
     with closing(_read_only(path)) as conn:
         found = [promise_of(told) for (told,) in conn.execute("select told from promises order by told")]
-    return found, Tallies(state_dir)
+    return found, Tallies(state_dir, read_only=True)
 
 
 def _connect(path: Path) -> sqlite3.Connection:
