@@ -120,11 +120,11 @@ def body(report: Report) -> Iterable[str]:
         by = ", ".join(figures.by)
         head = (by, "requests", "spent", "net saved", "baseline", "hit rate", "p95 ms", "unpriced")
         yield section(f"By {by}", head, cells(groups(figures)))
-    for title, head, rows in worth_sections(report.worth):
-        yield section(title, head, cells(rows))
+    for each in worth_sections(report.worth):
+        yield section(each.title, each.head, cells(each.rows))
     yield titled("Cost, latency and quality", tradeoff_chart(report.tradeoff))
-    for title, head, rows in tradeoff_sections(report.tradeoff):
-        yield section(title, head, cells(rows))
+    for each in tradeoff_sections(report.tradeoff):
+        yield section(each.title, each.head, cells(each.rows))
     yield section("Requests and hit rates", (), cells(requests(figures)))
     yield titled("Latency", latency(figures))
     yield section("Time", TIME_HEAD, cells((name, *percentile_cells(t)) for name, t in named_times(figures)))

@@ -79,7 +79,7 @@ def _money(line: WorthLine) -> tuple[str, ...]:
 
 
 def _metrics(line: WorthLine) -> list[tuple[str, ...]]:
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for name, said in sorted(line.metrics.items()):
         if name != "rating":
             each = line.cost_per(name)
