@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from farthing.proxy import figures
+from farthing.proxy.figures_routes import Declared, by_route
 from farthing.proxy.ledger import Ledger
 from farthing.proxy.row import COLUMNS, Row
 
@@ -172,6 +173,7 @@ def questions(path: Path) -> dict[str, Callable[[sqlite3.Connection, float], Any
         "series of 84": lambda conn, ago_s: figures.series(conn, ASKED_S - ago_s, ASKED_S, 84),
         "series of 200": lambda conn, ago_s: figures.series(conn, ASKED_S - ago_s, ASKED_S, 200),
         "saved by form": lambda conn, ago_s: figures.saved_by_form(conn, ASKED_S - ago_s, ASKED_S),
+        "routes": lambda conn, ago_s: by_route(conn, ASKED_S - ago_s, ASKED_S, Declared()),
         "recent 50": lambda conn, ago_s: figures.recent(conn, 50),
         "one by id": lambda conn, ago_s: figures.one(conn, some_id),
     }

@@ -35,6 +35,7 @@ _MUST_SAVE = 8
 _STORED_AT = 7
 _TAGS_AT = 10
 _NAMESPACE_AT = 13  # in answers that were stored before there were namespaces, the header ends there
+_SAVED_AT = 14  # only of answers to a request that had been shortened
 # What reading a header that we did not write can raise.
 _NOT_OURS = (ValueError, TypeError, LookupError, OverflowError, RecursionError, zlib.error)
 
@@ -81,6 +82,7 @@ def encode(entry: Entry) -> bytes:
             len(entry.body),
             deflated,
             entry.namespace,
+            *([entry.tokens_saved] if entry.tokens_saved else []),
         ]
     )
     length = len(header).to_bytes(4, "big")
@@ -147,6 +149,7 @@ def _entry(fields: list[Any], body: memoryview) -> Entry | None:
         expires_s=expires_s,
         tags=tuple((name, value) for name, value in tags),
         namespace=_namespace(fields),
+        tokens_saved=int(fields[_SAVED_AT]) if len(fields) > _SAVED_AT else 0,
     )
 
 

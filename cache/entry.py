@@ -17,7 +17,8 @@ class Entry(NamedTuple):
     `key`: 32 hex digits (with a suffix `.N` for the N-th variant). `scope`: the tenant that may see it.
     `body`: the upstream's bytes, decoded from any content encoding: one JSON value (`whole`) or the SSE stream with
     its usage event (`stream`). `stored_s`, `expires_s`: seconds since the epoch.
-    `namespace`: what the request said in `x-farthing-scope`, '' where nothing.
+    `namespace`: what the request said in `x-farthing-scope`, '' where nothing. `usage`: as billed; `tokens_saved`: how
+    many tokens more the client's request had than what was sent for it, negative where it had fewer.
     """
 
     key: str
@@ -33,3 +34,4 @@ class Entry(NamedTuple):
     expires_s: float
     tags: tuple[tuple[str, str], ...] = ()
     namespace: str = ""
+    tokens_saved: int = 0

@@ -49,17 +49,19 @@ class SemanticThread:
         """`patient`: nobody waits for its work, so it yields the processor to whatever else wants it."""
         self._executor = ThreadPoolExecutor(1, "semantic", step_back if patient else None)
         self._build = build
-        self._cache: SemanticCache | None = None
+        self._cache: SemanticCache | None = None  # once it may be asked
+        self._built: SemanticCache | None = None
         self._asked: deque[_Asked] = deque()
-        self._tending = False
+        self._tending = self._closed = False
         self.pending = 0
         self.entries = 0
 
     async def open(self) -> None:
         """Load model and index. Raises what `build` raises."""
-        self._cache = await asyncio.get_running_loop().run_in_executor(self._executor, self._build)
-        self.entries = len(self._cache)
-        self._tend_later()
+        cache = await asyncio.get_running_loop().run_in_executor(self._executor, self._load)
+        if not self._closed:
+            self._cache, self.entries = cache, len(cache)
+            self._tend_later()
 
     @property
     def loaded(self) -> bool:
@@ -85,11 +87,23 @@ class SemanticThread:
         return await self._wait(cache, asked.answer)
 
     async def close(self) -> None:
-        """Finish what is queued and close the index; idempotent."""
-        cache, self._cache = self._cache, None
-        if cache is not None:
-            await asyncio.get_running_loop().run_in_executor(self._executor, cache.close)
+        """Finish what is queued and close the index; idempotent. One that is still loading closes when it is there."""
+        if self._closed:
+            return
+        self._closed, loaded, self._cache = True, self._cache is not None, None
+        letting_go = self._executor.submit(self._let_go)
         self._executor.shutdown(wait=False)
+        if loaded:
+            await asyncio.wrap_future(letting_go)
+
+    def _load(self) -> SemanticCache:
+        """Build the cache, on the thread that it lives on and ends on."""
+        self._built = self._build()
+        return self._built
+
+    def _let_go(self) -> None:
+        if self._built is not None:
+            self._built.close()
 
     def _open(self) -> SemanticCache:
         if self._cache is None:

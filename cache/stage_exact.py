@@ -16,6 +16,7 @@ from functools import partial
 from farthing.cache import replay, reshape
 from farthing.cache.entry import Entry
 from farthing.cache.key import Scope, digest_of, key_of
+from farthing.cache.stage_items import ItemCache
 from farthing.cache.store import Store
 from farthing.proxy.clock import Clock, Randomness
 from farthing.proxy.errors import StoreFault
@@ -60,12 +61,20 @@ class Renderer:
             if shaped is None:
                 return None
             found = (replay.prepare(shaped), len(shaped.body))
-            with self._lock:
-                self._bytes += found[1] - self._templates.pop(place, (None, 0))[1]
-                self._templates[place] = found
-                while self._bytes > self._limit and len(self._templates) > 1:
-                    self._bytes -= self._templates.popitem(last=False)[1][1]
+            self._hold(place, found)
         return found[0].render(new_id, int(now_s))
+
+    def remember(self, entry: Entry, body: bytes) -> None:
+        """These bytes are the whole answer that the entry stands for, as it was put together elsewhere."""
+        for usage in (False, True):
+            self._hold((entry.key, entry.stored_s, False, usage), (replay.Template((body,)), len(body)))
+
+    def _hold(self, place: tuple[str, float, bool, bool], made: tuple[replay.Template, int]) -> None:
+        with self._lock:
+            self._bytes += made[1] - self._templates.pop(place, (None, 0))[1]
+            self._templates[place] = made
+            while self._bytes > self._limit and len(self._templates) > 1:
+                self._bytes -= self._templates.popitem(last=False)[1][1]
 
 
 def reshaped(entry: Entry, *, stream: bool, usage: bool) -> Entry | None:
@@ -112,7 +121,15 @@ def serve(ex: Exchange, entry: Entry, renderer: Renderer, clock: Clock, randomne
             "Age": str(max(0, int(now_s - entry.stored_s))),
         },
         body,
-        Served(entry.key, entry.usage, entry.model_served, entry.model_requested, entry.stored_s, entry.expires_s),
+        Served(
+            entry.key,
+            entry.usage,
+            entry.model_served,
+            entry.model_requested,
+            entry.stored_s,
+            entry.expires_s,
+            tokens_saved=entry.tokens_saved,
+        ),
     )
 
 
@@ -128,7 +145,10 @@ async def served(
 
 @dataclass(slots=True)
 class ExactStage(Quiet):
-    """Canonical key -> stored answer. `barred`: credentials that the upstream has refused, until a success."""
+    """Canonical key -> stored answer. `barred`: credentials that the upstream has refused, until a success.
+
+    `items`: embeddings are looked up input by input.
+    """
 
     store: Store
     upstream_url: str
@@ -137,6 +157,7 @@ class ExactStage(Quiet):
     clock: Clock
     randomness: Randomness
     renderer: Renderer
+    items: ItemCache | None = None
     name: str = field(default="exact", init=False)
     hard: bool = field(default=False, init=False)
 
@@ -157,10 +178,14 @@ class ExactStage(Quiet):
         ex.key = key_of(scope, digest)
         if self.variants > 1:
             ex.key = f"{ex.key}.{int(self.randomness.uniform() * self.variants)}"
-        if not ex.may_read:
-            return GO_ON
-        if ex.credential in self.barred:
+        barred = ex.may_read and ex.credential in self.barred
+        if barred:
             ex.may_semantic, ex.cache_reason = False, "credential was refused upstream"
+        if self.items is not None:
+            known = await self.items.begin(ex, scope, read=ex.may_read and not barred)
+            if known is not None or ex.items is not None:
+                return known or GO_ON
+        if barred or not ex.may_read:
             return GO_ON
         now_s = self.clock.now_s()
         try:
@@ -194,6 +219,7 @@ class KeepStage(Quiet):
     barred: MutableSet[str]
     clock: Clock
     kept: Callable[[Exchange, Entry], None]
+    items: ItemCache | None = None
     name: str = field(default="store", init=False)
     hard: bool = field(default=False, init=False)
 
@@ -207,7 +233,9 @@ class KeepStage(Quiet):
         if not ex.may_store or not ex.key or call.served is not None:
             return
         large = call.answer is not None and len(call.answer) > OFF_LOOP_BYTES
-        asked = (call, ex.endpoint, self.max_entry_bytes)
+        # An answer that is kept item by item may be longer than one entry.
+        most_bytes = self.max_entry_bytes if ex.items is None else len(call.answer or b"")
+        asked = (call, ex.endpoint, most_bytes)
         reason = await asyncio.to_thread(unfit, *asked) if large else unfit(*asked)
         if reason:
             ex.decide(self.name, "not stored", reason)
@@ -220,6 +248,11 @@ class KeepStage(Quiet):
             of = ((ex.model, model_served), ex.endpoint, tags, call.answer)
             ttl_s = await asyncio.to_thread(self.ttl_s, *of) if large else self.ttl_s(*of)
         if ttl_s <= 0:
+            ex.decide(self.name, "not stored", "its time to live is 0")
+            return
+        if self.items is not None and ex.items is not None:
+            if reason := await self.items.keep(ex, ttl_s, self.max_entry_bytes):
+                ex.decide(self.name, "not stored", reason)
             return
         now_s = self.clock.now_s()
         entry = Entry(
@@ -236,6 +269,7 @@ class KeepStage(Quiet):
             now_s + ttl_s,
             tags,
             ex.controls.scope,
+            call.tokens_saved,
         )
         await self.store.put(entry)
         self.kept(ex, entry)

@@ -5,7 +5,7 @@ One contract suite (tests/contract/test_store.py) runs over all of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -83,6 +83,10 @@ class Store(Protocol):
         """The entry, or None where there is none, it has expired, or its bytes fail their checksum."""
         ...
 
+    async def get_many(self, keys: Sequence[str], now_s: float) -> list[Entry | None]:
+        """`get` for each key, in one round trip where there is one to make."""
+        ...
+
     def held(self, key: str, now_s: float) -> Entry | None:
         """The entry, if it lies ready in this process's memory; else None, which says nothing of `get`. Never waits,
         never raises; one object for as long as it is the same entry."""
@@ -90,6 +94,10 @@ class Store(Protocol):
 
     async def put(self, entry: Entry) -> None:
         """Keep the entry under its key, replacing what was there; visible to `get` when this returns."""
+        ...
+
+    async def put_many(self, entries: Sequence[Entry]) -> None:
+        """`put` for each, in one round trip where there is one to make. Where it raises, some may have been kept."""
         ...
 
     async def purge(self, selector: Selector) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import structlog
@@ -103,6 +103,10 @@ class LocalStore:
             return entry
         return await self._get_cold(record, now_s)
 
+    async def get_many(self, keys: Sequence[str], now_s: float) -> list[Entry | None]:
+        """Store.get_many; what lies in memory costs no wait."""
+        return [await self.get(key, now_s) for key in keys]
+
     def held(self, key: str, now_s: float) -> Entry | None:
         """Store.held."""
         record = self._index.get(key)
@@ -140,6 +144,11 @@ class LocalStore:
             raise StoreFault("too much is waiting for the store's disk")
         self._insert(record)
         self._warm(record, entry)
+
+    async def put_many(self, entries: Sequence[Entry]) -> None:
+        """Store.put_many; the disk writes them together."""
+        for entry in entries:
+            await self.put(entry)
 
     async def purge(self, selector: Selector) -> tuple[str, ...]:
         """Store.purge: what was put before the call is gone from memory and disk when it returns.

@@ -13,7 +13,7 @@ and a probe in the background, not a request, finds out when the server is back.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -87,6 +87,26 @@ class RedisStore:
             return None
         return entry if entry.expires_s > now_s else None
 
+    async def get_many(self, keys: Sequence[str], now_s: float) -> list[Entry | None]:
+        """Store.get_many: all of them within one deadline."""
+        if not keys:
+            return []
+
+        async def read() -> list[bytes | None]:
+            pipe = self._client.pipeline(transaction=False)
+            for key in keys:
+                pipe.get(self._entry_name(key))
+            found: list[bytes | None] = await pipe.execute()
+            return found
+
+        raws = await self._call("read", read)
+        large = sum(len(raw) for raw in raws if raw is not None) > _THREAD_FROM_BYTES
+        entries = await asyncio.to_thread(_decoded, raws) if large else _decoded(raws)
+        return [
+            entry if entry is not None and entry.key == key and entry.expires_s > now_s else None
+            for key, entry in zip(keys, entries, strict=True)
+        ]
+
     def held(self, key: str, now_s: float) -> Entry | None:
         """Store.held: nothing lies ready here."""
         return None
@@ -115,6 +135,30 @@ class RedisStore:
             left_ms = (await pipe.execute())[2]
             if left_ms < ttl_ms:
                 await self._client.pexpire(variants, ttl_ms)
+
+        await self._call("write", write)
+
+    async def put_many(self, entries: Sequence[Entry]) -> None:
+        """Store.put_many: plain entries within one deadline; variants one by one."""
+        plain = [entry for entry in entries if "." not in entry.key]
+        for entry in entries:
+            if "." in entry.key:
+                await self.put(entry)
+        lives_ms = [int((entry.expires_s - self._clock.now_s()) * 1000) for entry in plain]
+        large = sum(len(entry.body) for entry in plain) > _THREAD_FROM_BYTES
+        raws = await asyncio.to_thread(_encoded, plain) if large else _encoded(plain)
+        if not plain:
+            return
+
+        async def write() -> None:
+            pipe = self._client.pipeline(transaction=False)
+            for entry, raw, ttl_ms in zip(plain, raws, lives_ms, strict=True):
+                name = self._entry_name(entry.key)
+                if ttl_ms > 0:
+                    pipe.set(name, raw, px=ttl_ms)
+                else:
+                    pipe.execute_command("UNLINK", name)
+            await pipe.execute()
 
         await self._call("write", write)
 
@@ -317,6 +361,14 @@ class RedisStore:
             self._failed(error, probe=True)
         else:
             self._worked("read", None)
+
+
+def _decoded(raws: Sequence[bytes | None]) -> list[Entry | None]:
+    return [None if raw is None else decode(raw) for raw in raws]
+
+
+def _encoded(entries: Sequence[Entry]) -> list[bytes]:
+    return [encode(entry) for entry in entries]
 
 
 def _where(url: str) -> str:

@@ -30,7 +30,11 @@ class ProviderCache(NamedTuple):
     """`minimum_tokens`: shorter prefixes aren't cached. `step_tokens`: reads are cut to a multiple of it. `ttl_s`: how
     long a prefix is kept after its last use, at least. `usual_s`: how long it may well be kept (0: `ttl_s`).
     `charges_writes`: what is written to it costs more than what is not. `look_back_blocks`: how far before a mark an
-    earlier mark's prefix is looked for (0: as far as there is)."""
+    earlier mark's prefix is looked for (0: as far as there is).
+
+    What a request may say about it: `mark`: the field of a content block that marks where a prefix ends ('': none),
+    `most_marks`: how many count, `hour`: whether a mark may be kept for an hour, at a price of its own; `keyed`: it may
+    name a `prompt_cache_key`, of which `key_per_minute` requests stay together. `source`: who says all this."""
 
     kind: Kind = Kind.NONE
     minimum_tokens: int = 0
@@ -39,6 +43,12 @@ class ProviderCache(NamedTuple):
     usual_s: float = 0.0
     charges_writes: bool = False
     look_back_blocks: int = 0
+    mark: str = ""
+    most_marks: int = 0
+    hour: bool = False
+    keyed: bool = False
+    key_per_minute: int = 0
+    source: str = ""
 
     @property
     def kept_s(self) -> float:
@@ -47,12 +57,33 @@ class ProviderCache(NamedTuple):
 
 
 NO_CACHE = ProviderCache()
-_OPENAI = ProviderCache(Kind.AUTOMATIC, 1024, 128, 300.0, 600.0)
-_OPENAI_CHARGING = ProviderCache(Kind.AUTOMATIC, 1024, 128, 1800.0, charges_writes=True)
-_DEEPSEEK = ProviderCache(Kind.AUTOMATIC, 64, 64, 300.0, 10_800.0)
-_GEMINI = ProviderCache(Kind.AUTOMATIC, 4096, 1, 300.0, 600.0)
+_OPENAI = ProviderCache(
+    *(Kind.AUTOMATIC, 1024, 128, 300.0, 600.0),
+    keyed=True,
+    key_per_minute=15,
+    source="OpenAI, Prompt caching: models before GPT-5.6",
+)
+_OPENAI_CHARGING = ProviderCache(
+    *(Kind.AUTOMATIC, 1024, 128, 1800.0),
+    charges_writes=True,
+    mark="prompt_cache_breakpoint",
+    most_marks=4,
+    keyed=True,
+    key_per_minute=15,
+    source="OpenAI, Prompt caching: GPT-5.6 and later; API reference, prompt_cache_options",
+)
+_DEEPSEEK = ProviderCache(Kind.AUTOMATIC, 64, 64, 300.0, 10_800.0, source="DeepSeek API docs, Context caching")
+_GEMINI = ProviderCache(Kind.AUTOMATIC, 4096, 1, 300.0, 600.0, source="Gemini API docs, Context caching (implicit)")
 _GEMINI_FLASH = _GEMINI._replace(minimum_tokens=1024)
-_ANTHROPIC = ProviderCache(Kind.EXPLICIT, 1024, 1, 300.0, charges_writes=True, look_back_blocks=20)
+_ANTHROPIC = ProviderCache(
+    *(Kind.EXPLICIT, 1024, 1, 300.0),
+    charges_writes=True,
+    look_back_blocks=20,
+    mark="cache_control",
+    most_marks=4,
+    hour=True,
+    source="Anthropic API reference, Prompt caching",
+)
 # Parts of names, the first that fits: the most special ones first.
 _ANTHROPIC_MINIMUM = (
     ("opus-4-5", 4096),

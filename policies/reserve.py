@@ -67,8 +67,11 @@ class Learned:
             seen.ordered.remove(seen.latest.popleft())
 
 
-def estimate(endpoint: str, payload: Mapping[str, Any], body: bytes, model: str, learned: Learned) -> Usage:
-    """What a request may be billed with. `body`: as it is sent.
+def estimate(
+    endpoint: str, payload: Mapping[str, Any], body: bytes, model: str, learned: Learned, *, writes: str = ""
+) -> Usage:
+    """What a request may be billed with. `body`: as it is sent, but for marks of ours; `writes`: for how long these may
+    ask the provider's cache to keep it ('': there will be none; 5m; 1h).
 
     Where the client marks what the provider is to cache, all of the prompt is taken to be written to that cache, the
     dearest that can happen to it.
@@ -76,8 +79,8 @@ def estimate(endpoint: str, payload: Mapping[str, Any], body: bytes, model: str,
     tokens_in = _tokens_in(body)
     output = 0 if endpoint == "embeddings" else _output(payload, model, learned)
     tier = tier_of(payload.get("service_tier"))
-    if b'"cache_control"' in body:
-        if b'"1h"' in body:
+    if writes or b'"cache_control"' in body:
+        if writes == "1h" or b'"1h"' in body:
             return Usage(cache_write_1h=tokens_in, output=output, tier=tier)
         return Usage(cache_write=tokens_in, output=output, tier=tier)
     return Usage(fresh=tokens_in, output=output, tier=tier)

@@ -7,12 +7,9 @@ the event loop, after the client has its answer. A row is written for every exch
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
-
-import orjson
 
 from farthing.compress.decided import first_new
 from farthing.compress.places import turns_of, up_to
@@ -20,6 +17,7 @@ from farthing.policies.spend import DayTotal
 from farthing.proxy.attribute import (
     UNKNOWN,
     Money,
+    as_asked,
     attribute_failure,
     attribute_hit,
     attribute_joined,
@@ -31,14 +29,14 @@ from farthing.proxy.clock import Clock
 from farthing.proxy.compress_counts import CompressCounts
 from farthing.proxy.counterfactual import Counterfactual, loads
 from farthing.proxy.drift_sample import DriftSample
-from farthing.proxy.exchange import Attempt, CacheStatus, Endpoint, Exchange, Outcome, Quiet
+from farthing.proxy.exchange import CacheStatus, Endpoint, Exchange, Outcome, Quiet
 from farthing.proxy.ledger import Ledger
 from farthing.proxy.prices import RateCard
 from farthing.proxy.provider_reads import ProviderReads
 from farthing.proxy.row import LONGEST_NAME, Row
+from farthing.proxy.row_texts import attempts_text, decisions_text, stage_times, tags_text
 from farthing.proxy.tokens import Tokenizer
 from farthing.proxy.usage import Usage, UsageSource, total
-from farthing.proxy.usage_row import details_of, other_details
 from farthing.proxy.watching import Watching
 from farthing.proxy.would import AS_BILLED, Would
 
@@ -114,7 +112,7 @@ class Account:
             headers["x-farthing-model"] = model
         if usage is not None and not changed(ex):  # else it must be counted first
             sent = 0 if costs_nothing(ex) else usage.tokens_in
-            headers["x-farthing-tokens-in"] = f"{usage.tokens_in};{sent}"
+            headers["x-farthing-tokens-in"] = f"{usage.tokens_in + known_tokens(ex)};{sent}"
             ex.money = money = self.money(ex, usage)
             if money.cost is not None and money.baseline is not None:
                 headers["x-farthing-cost-usd"] = dollars(money.cost)
@@ -135,9 +133,14 @@ class Account:
         return max(0.0, total - max(0.0, ended - begun)) * 1000
 
     def _usage(self, ex: Exchange) -> Usage | None:
+        """What its answer used; of an answer that cost nothing, what the client's own prompt would have."""
         if ex.served is not None:
-            return ex.served.usage
-        return ex.call.usage if ex.call is not None else None
+            return as_asked(ex.served.usage, ex.served.tokens_saved)
+        call = ex.call
+        if call is None or ex.leads or call.usage is None:
+            return call.usage if call is not None else None
+        usage = as_asked(call.usage, call.tokens_saved)
+        return usage if call.known is None or usage is None else total([usage, call.known])  # who joined got it whole
 
     def money(self, ex: Exchange, usage: Usage | None) -> Money:
         """The exchange's money; every field None where no price is known."""
@@ -155,6 +158,8 @@ class Account:
                 model_served=served.model_served,
                 would_read=would.read,
                 charges_writes=would.charges_writes,
+                would_write=would.writes,
+                shortened=bool(served.tokens_saved),
             )
         if ex.endpoint is Endpoint.OTHER and ex.original.method not in _FREE_METHODS and call is not None:
             return attribute_failure(self.rates, "", at_s) if call.status >= 400 else UNKNOWN
@@ -172,6 +177,8 @@ class Account:
                 model_served=call.model_served,
                 would_read=would.read,
                 charges_writes=would.charges_writes,
+                would_write=would.writes,
+                shortened=bool(call.tokens_saved),
             )
         return attribute_upstream(
             self.rates,
@@ -185,9 +192,12 @@ class Account:
             would_read=would.read,
             would_read_whole=would.read_whole,
             charges_writes=would.charges_writes,
+            would_write=would.writes,
+            for_an_hour=would.hour,
             other_attempts=call.others,
             retrieved=call.earlier,
             upstream=call.upstream,
+            known=call.known,
         )
 
     def _would(self, ex: Exchange, usage: Usage | None) -> Would:
@@ -204,7 +214,7 @@ class Account:
         )
 
     def _must_count(self, ex: Exchange) -> bool:
-        return changed(ex) or needs_counting(ex, self._usage(ex))
+        return must_count_prompt(ex) or needs_counting(ex, self._usage(ex))
 
     async def settle(self, ex: Exchange) -> None:
         """Count what has to be counted, and append the row."""
@@ -256,29 +266,45 @@ class Account:
                 counted = await asyncio.to_thread(self._count, ex, usage)
             if ex.call is not None and usage is None:
                 ex.call.usage = counted
-            usage = counted
+                return self._usage(ex)
         return usage
+
+    async def count_prompt(self, ex: Exchange) -> None:
+        """Count what the request was sent without, once, in a thread; for its row, and for who gets its answer too."""
+        if must_count_prompt(ex):
+            async with self.slow:
+                await asyncio.to_thread(self._count_prompt, ex)
 
     def _count(self, ex: Exchange, usage: Usage | None) -> Usage | None:
         """Tokens by our own count, in a thread: of what went upstream, and of what had come back so far."""
         if ex.payload is None:
             return usage
-        if changed(ex) and ex.body_out is not None:
-            whole, short = ex.payload, loads(ex.body_out)
-            ex.tokens_saved = self._tokens_in(ex, whole) - self._tokens_in(ex, short)
-            old = first_new(ex.endpoint, turns_of(ex.endpoint, whole))
-            if old:
-                whole, short = (up_to(ex.endpoint, payload, old) for payload in (whole, short))
-                ex.tokens_before = self._tokens_in(ex, short)
-                ex.saved_before = self._tokens_in(ex, whole) - ex.tokens_before
+        if must_count_prompt(ex):
+            self._count_prompt(ex)
         if not needs_counting(ex, usage):
             return usage  # told, or nothing was billed
         call = ex.call
         answer = call.answer if call is not None else None
         output = self.tokenizer.count_text_out(ex.endpoint, answer, ex.model) if answer else 0
-        tokens_in = self._tokens_in(ex, ex.payload) - ex.tokens_saved
+        saved = ex.tokens_saved if ex.leads or call is None else call.tokens_saved
+        tokens_in = self._tokens_in(ex, ex.payload) - saved
         tier = call.tier if call is not None else ""
         return Usage(fresh=max(0, tokens_in), output=output, source=UsageSource.COUNTED, tier=tier)
+
+    def _count_prompt(self, ex: Exchange) -> None:
+        ex.counted = True
+        if ex.payload is None or ex.body_out is None:
+            return
+        whole, short = ex.payload, loads(ex.body_out)
+        saved = self._tokens_in(ex, whole) - self._tokens_in(ex, short)
+        old = first_new(ex.endpoint, turns_of(ex.endpoint, whole))
+        if old:
+            whole, short = (up_to(ex.endpoint, payload, old) for payload in (whole, short))
+            ex.tokens_before = self._tokens_in(ex, short)
+            ex.saved_before = self._tokens_in(ex, whole) - ex.tokens_before
+        ex.tokens_saved = saved
+        if ex.call is not None:
+            ex.call.tokens_saved = saved
 
     def _tokens_in(self, ex: Exchange, payload: dict[str, Any]) -> int:
         return self.tokenizer.count_request(ex.endpoint, payload, ex.model)
@@ -299,7 +325,7 @@ class Account:
             if not error and ex.outcome is not Outcome.COMPLETED:
                 error = call.error
             if ex.leads:
-                attempts, attempts_detail = len(call.attempts), _attempts(call.attempts, call.usage, call.earlier)
+                attempts, attempts_detail = len(call.attempts), attempts_text(call.attempts, call.usage, call.earlier)
                 if call.started_tick is not None:
                     upstream_ms = ((call.ended_tick or ended) - call.started_tick) * 1000
         billed = _with_earlier(ex, usage)
@@ -314,7 +340,9 @@ class Account:
             if free:
                 sent = cached = written = 0
             else:
-                original = max(0, original + ex.tokens_saved)  # two counts may disagree by more than there is
+                original = max(
+                    0, original + ex.tokens_saved + known_tokens(ex)
+                )  # two counts may disagree by more than there is
         return Row(  # by place, in the order of the columns: fifty names would cost as much as the row
             ex.id,
             call.id if call is not None else "",
@@ -358,8 +386,8 @@ class Account:
             None if first is None else (first - begun) * 1000,
             upstream_ms,
             self.overhead_ms(ex, ended),
-            _stage_times(ex.stage_ms),
-            _decisions(ex),
+            stage_times(ex.stage_ms),
+            decisions_text(ex.decisions),
             attempts_detail,
             ex.policy,
             ex.experiment,
@@ -368,55 +396,21 @@ class Account:
         )
 
 
-def _stage_times(times_ms: dict[str, float]) -> str:
-    """What the stages took, of those that took long enough to be told."""
-    return "{" + ",".join([f'"{name}":{ms:.3f}' for name, ms in times_ms.items()]) + "}"
-
-
-def _decisions(ex: Exchange) -> str:
-    if not ex.decisions:
-        return "[]"
-    return orjson.dumps([[item.stage, item.action, item.reason] for item in ex.decisions]).decode()
-
-
-def _attempts(attempts: list[Attempt], usage: Usage | None, earlier: list[Usage]) -> str:
-    """The tries; the last one with what the columns don't tell apart of the answer's usage, and of those before it."""
-    told = [_attempt(attempt) for attempt in attempts]
-    if told and (earlier or (usage is not None and not usage.plain)):
-        more = orjson.dumps(details_of(usage, earlier)).decode()
-        told[-1] = f"{told[-1][:-1]},{more[1:]}"
-    return f"[{','.join(told)}]"
-
-
-def _attempt(attempt: Attempt) -> str:
-    times = f'"duration_ms":{attempt.duration_ms:.3f},"backoff_ms":{attempt.backoff_ms:.3f}'
-    error = orjson.dumps(attempt.error).decode() if attempt.error else '""'
-    told = f'{{"upstream":{_quoted(attempt.upstream)},"status":{attempt.status},"error":{error},{times}'
-    if attempt.variant:
-        told += f',"variant":{_quoted(attempt.variant)}'
-    if attempt.billed is not None:
-        told += f',"other":{orjson.dumps(other_details(attempt.billed)).decode()}'
-    return told + "}"
-
-
-@lru_cache(maxsize=64)
-def _quoted(name: str) -> str:
-    return orjson.dumps(name).decode()
-
-
-def tags_text(tags: Sequence[tuple[str, str]]) -> str:
-    """The ledger's tags: one value for each name, where it was said several times all of them between bars."""
-    if not tags:
-        return "{}"
-    named: dict[str, list[str]] = {}
-    for name, value in tags:
-        named.setdefault(name, []).append(value)
-    return orjson.dumps({name: "|".join(values) for name, values in named.items()}).decode()
+def known_tokens(ex: Exchange) -> int:
+    """Tokens of the part of a request that was known and so not sent, where the rest of it was."""
+    return ex.call.known.tokens_in if ex.leads and ex.call is not None and ex.call.known is not None else 0
 
 
 def changed(ex: Exchange) -> bool:
     """Whether other tokens went upstream than the client's, so that both have to be counted."""
+    if not ex.leads:
+        return ex.call is not None and ex.call.shortened
     return bool(ex.compress) or ex.retrieval is not None
+
+
+def must_count_prompt(ex: Exchange) -> bool:
+    """Whether what its request was sent without is still to be counted."""
+    return ex.leads and not ex.counted and changed(ex)
 
 
 def _with_earlier(ex: Exchange, usage: Usage | None) -> Usage | None:
@@ -458,7 +452,9 @@ class AccountStage(Quiet):
     hard: bool = field(default=True, init=False)
 
     def on_end(self, ex: Exchange) -> Awaitable[None] | None:
-        """Write the row."""
+        """Write the row; a deferred request's comes with its answer."""
+        if ex.deferred:
+            return None
         if self.account.must_wait(ex):
             return self._settle(ex)
         try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -19,7 +20,9 @@ from farthing.cache.store import StoreStats
 from farthing.proxy import (
     capture_admin,
     compress_admin,
+    defer_api,
     feedback,
+    policy_admin,
     pool_admin,
     semantic_admin,
     spend_admin,
@@ -27,6 +30,8 @@ from farthing.proxy import (
 )
 from farthing.proxy.dashboard import Dashboard
 from farthing.proxy.errors import ClientFault, FarthingError, error_body
+from farthing.proxy.figures_routes import Declared
+from farthing.proxy.gates_by_themselves import shown
 from farthing.proxy.gauges import gauges
 from farthing.proxy.health import health
 from farthing.proxy.purge import purge
@@ -56,6 +61,10 @@ _ASKED = {
     "/farthing/api/replicas/drain": pool_admin.drain,
     "/farthing/api/watch/rebase": watch_admin.rebase,
 }
+_ASKED_OF_ALL = {
+    "/farthing/api/policy/promote": policy_admin.promote,
+    "/farthing/api/policy/rollback": policy_admin.roll_back,
+}
 _TOLD = {"/farthing/api/semantic/lately": semantic_admin.lately, "/farthing/api/feedback": feedback.told}
 
 
@@ -70,7 +79,8 @@ class Admin:
             services.config.state_dir / "ledger.db",
             self._held.clock,
             self.state,
-            lambda keys: semantic_admin.texts(self._proxy.services, keys),
+            self.texts,
+            self.declared,
         )
         self._store: StoreStats | None = None
         self._held.metrics.watch(self.gauges)
@@ -84,6 +94,8 @@ class Admin:
             return await self._ready()
         if path == "/metrics":
             return self._allow(request) or await self._metrics()
+        if path == defer_api.PATH or path.startswith(f"{defer_api.PATH}/"):
+            return await defer_api.deferred(self._proxy.services, request, path)  # clients', not the operator's
         if path == "/farthing" or path.startswith("/farthing/"):
             # With a token the page itself holds no figures and must load, so that one can type the token into it.
             open_page = self._proxy.services.config.server.admin_token is not None and not path.startswith(
@@ -113,7 +125,8 @@ class Admin:
             "capture": capture_admin.shown(services),
             "switched_off": self._held.switch(),
             "config_id": config.id,
-            "in_flight": services.admit.in_flight,
+            "in_flight": self._held.in_flight.count,
+            "policy": self._proxy.policies.standing.active,
             "ledger": "off" if self._held.ledger is None else "ok" if self._held.ledger.healthy else "degraded",
             "usage_drift": [
                 model for model, ratio in self._held.drift.ratios(self._held.clock.now_s()).items() if ratio.alarm
@@ -121,9 +134,21 @@ class Admin:
             "ledger_dropped": 0 if self._held.ledger is None else self._held.ledger.dropped,
         }
 
+    async def texts(self, last: Sequence[tuple[str, float]]) -> dict[str, str]:
+        """The prompts behind keys: near-duplicates' where they may be shown, else the capture store's."""
+        services = self._proxy.services
+        known = await semantic_admin.texts(services, [key for key, _ in last])
+        return {**known, **await capture_admin.texts(services, [each for each in last if each[0] not in known])}
+
+    def declared(self) -> Declared:
+        """The routes and variants in force."""
+        config = self._proxy.services.config
+        routes = tuple((one.name, one.mode, one.strategy) for one in config.routes)
+        return Declared(routes, tuple(one.name for one in config.variants))
+
     def gauges(self) -> dict[str, float]:
         """Values of this moment for /metrics, by metric name without prefix."""
-        return gauges(self._proxy.services, self._store)
+        return gauges(self._proxy.services, self._store) | policy_admin.gauges(self._proxy)
 
     async def _metrics(self) -> web.Response:
         try:
@@ -170,6 +195,8 @@ class Admin:
             return _json(200, await semantic_admin.routes(self._proxy.services))
         if path == "/farthing/api/replicas":
             return _json(200, {"replicas": pool_admin.told(self._proxy.services)})
+        if path == "/farthing/api/gates":
+            return _json(200, shown(self._proxy.gates))
         if path == "/farthing/api/capture":
             return _json(200, await capture_admin.told(self._proxy.services))
         if path == "/farthing/api/compress":
@@ -184,7 +211,14 @@ class Admin:
             return _json(200, self._held.levels.told())
         if path == "/farthing/api/health":
             return _json(200, await health(self._proxy.services))
+        if path == "/farthing/api/policy":
+            return _json(200, await policy_admin.told(self._proxy))
         query = dict(URL(request.raw_path, encoded=True).query)
+        if path == "/farthing/api/incidents":
+            try:
+                return _json(200, policy_admin.incidents(self._proxy, query))
+            except ClientFault as fault:
+                return _refusal(fault.status, fault.message, fault.code)
         if path in _TOLD:
             try:
                 return _json(200, await _TOLD[path](self._proxy.services, query))
@@ -201,13 +235,14 @@ class Admin:
             return _refusal(403, "calls that change something need the header x-farthing-admin: 1", "admin_header")
         services = self._proxy.services
         if path == "/farthing/api/policy/off" or path == "/farthing/api/policy/on":
-            self._held.switch.set(off=path.endswith("off"))
-            return _json(200, {"switched_off": self._held.switch()})
-        if path in _ASKED:
+            return _json(200, await policy_admin.switched(self._proxy, off=path.endswith("off")))
+        if path in _ASKED or path in _ASKED_OF_ALL:
             try:
                 asked = orjson.loads(await request.content.read(_MAX_ASKED) or b"{}")
                 if not isinstance(asked, dict):
                     raise ClientFault("the body must be a JSON object")
+                if path in _ASKED_OF_ALL:
+                    return _json(200, await _ASKED_OF_ALL[path](self._proxy, asked))
                 return _json(200, await _ASKED[path](services, asked))
             except ClientFault as fault:
                 return _refusal(fault.status, fault.message, fault.code)

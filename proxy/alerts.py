@@ -1,6 +1,8 @@
-"""Tells a webhook that a budget's threshold is reached. Off every request's way; bounded; told in the log too.
+"""Tells a webhook that a budget's threshold is reached, and of incidents. Off every request's way; bounded; told in the
+log too.
 
 What is POSTed, as JSON: event, budget, of, subject, per, hard, share, limit_usd, spent_usd, resets_at, at, upstream.
+Of an incident: event ("incident"), ts, kind, what, why, evidence, policy, route, at, upstream.
 With `alerts.secret` the header `x-farthing-signature: t=SECONDS,v1=HEX` carries the HMAC-SHA-256 of `SECONDS.BODY`, so
 that the receiver can tell who sent it, and when.
 """
@@ -50,7 +52,7 @@ class Webhook:
 
     def tell(self, want: Want, share: float, spent: int) -> None:
         """A share of a budget is spent. Returns at once."""
-        budget, now_s = want.budget, self._clock.now_s()
+        budget = want.budget
         event = {
             "event": "budget_threshold",
             "budget": budget.name,
@@ -62,8 +64,6 @@ class Webhook:
             "limit_usd": budget.limit / 10**12,
             "spent_usd": spent / 10**12,
             "resets_at": _iso(want.ends_s),
-            "at": _iso(now_s),
-            "upstream": self._upstream,
         }
         log.warning("budget threshold", **{name: event[name] for name in ("budget", "subject", "share", "spent_usd")})
         self.send(event)

@@ -17,10 +17,15 @@ from farthing.proxy.admin import Admin
 from farthing.proxy.build import Services, build
 from farthing.proxy.clock import Clock, Randomness, SystemClock, SystemRandomness
 from farthing.proxy.config import Config
+from farthing.proxy.errors import ConfigFault
 from farthing.proxy.front import FrontServer
-from farthing.proxy.held import open_state
-from farthing.proxy.second_stage import CrossEncoderStage
+from farthing.proxy.gates_by_themselves import GateWatch, ModelsServed
+from farthing.proxy.gating import GateRuns
+from farthing.proxy.held import State, open_state
+from farthing.proxy.lanes import Lanes
+from farthing.proxy.rollouts import Gate, Rollouts
 from farthing.proxy.tasks import TaskGroup
+from farthing.proxy.versions import Book, Standing, policy_version, with_sections
 
 __all__ = ["Running", "running"]
 
@@ -28,12 +33,19 @@ log = structlog.get_logger("farthing")
 
 
 class Running:
-    """A proxy that listens. `url`: where, without a path. `services`: what answers now."""
+    """A proxy that listens. `url`: where, without a path. `policies`: what may become of them. `gates`: suites'
+    runs."""
 
-    def __init__(self, services: Services, stack: AsyncExitStack) -> None:
+    def __init__(self, policies: Rollouts, gates: GateRuns) -> None:
         self.url = ""
-        self.services = services
-        self._stack = stack
+        self.policies = policies
+        self.gates = gates
+        self.lanes = policies.lanes
+
+    @property
+    def services(self) -> Services:
+        """What answers now, under the active policy."""
+        return self.lanes.active
 
     async def reload(self, config: Config) -> tuple[str, ...]:
         """Let `config` answer from the next request on; those under way end as they began.
@@ -42,18 +54,7 @@ class Running:
         """
         old = self.services
         kept = tuple(name for name in _FIXED if getattr(config, name) != getattr(old.config, name))
-        config = config.model_copy(update={name: getattr(old.config, name) for name in _FIXED})
-        self.services = await build(config, old.state, self._stack, old)
-        if old.thread is not None and old.thread is not self.services.thread:
-            await old.thread.close()
-        for gone in set(old.upstreams) - set(self.services.upstreams):
-            await gone.probes.stop()
-            gone.pool.close()
-        for one in self.services.upstreams:
-            one.probes.start()
-        before = old.semantic.second
-        if isinstance(before, CrossEncoderStage) and before is not self.services.semantic.second:
-            before.close()
+        await self.policies.reload(config.model_copy(update={name: getattr(old.config, name) for name in _FIXED}))
         return kept
 
 
@@ -62,26 +63,28 @@ _FIXED = ("state_dir", "server", "store", "ledger", "otlp", "log")
 
 @asynccontextmanager
 async def running(
-    config: Config, *, clock: Clock | None = None, randomness: Randomness | None = None
+    config: Config, *, clock: Clock | None = None, randomness: Randomness | None = None, gate: Gate | None = None
 ) -> AsyncIterator[Running]:
-    """Build, listen, and on leaving drain and close.
+    """Build, listen, and on leaving drain and close. `gate`: runs the suites that may block a promotion.
 
     Raises ConfigFault: the state directory is in use or unusable; OSError: the address can't be bound.
     """
     async with AsyncExitStack() as stack:
         held = await open_state(config, clock or SystemClock(), randomness or SystemRandomness(), stack)
-        proxy = Running(await build(config, held, stack), stack)
-        for one in proxy.services.upstreams:
-            one.probes.start()
+        runs = GateRuns(config.state_dir, held.clock)
+        policies = await open_policies(config, held, stack, gate or runs.blocks)
+        proxy = Running(policies, runs)
+        lanes = proxy.lanes
         admin = Admin(proxy)
 
         async def own_or_relayed(request: web.BaseRequest) -> web.StreamResponse:
             own = await admin.handle(request)
-            return own if own is not None else await proxy.services.relay.handle(request)
+            return own if own is not None else await lanes.lane(request).relay.handle(request)
 
         def handle(request: web.BaseRequest) -> Awaitable[web.StreamResponse]:
-            relayed = request.raw_path.startswith("/v1/")
-            return proxy.services.relay.handle(request) if relayed else own_or_relayed(request)
+            if not request.raw_path.startswith("/v1/"):
+                return own_or_relayed(request)
+            return (lanes.active if lanes.split is None else lanes.lane(request)).relay.handle(request)
 
         server = FrontServer(
             handle,
@@ -95,12 +98,62 @@ async def running(
         runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=config.server.drain_s)
         await runner.setup()
         stack.push_async_callback(drain, held.tasks, config.server.drain_s)
+        stack.push_async_callback(policies.close)
         stack.push_async_callback(runner.cleanup)
         site = web.TCPSite(runner, config.server.host, config.server.port, backlog=1024, reuse_address=True)
         await site.start()
         host, port = runner.addresses[0][:2]
         proxy.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        stack.callback(watched(proxy, held).cancel)
         yield proxy
+
+
+def watched(proxy: Running, held: State) -> asyncio.Task[None]:
+    """Gates run by themselves from now on."""
+    models = ModelsServed()
+    held.listeners.append(models.observe)
+
+    async def back(why: str) -> None:
+        await proxy.policies.roll_back(why=why)
+
+    watch = GateWatch(proxy.gates, models, lambda: proxy.lanes.active.config, back, held.incidents)
+    return asyncio.get_running_loop().create_task(watch.watch())
+
+
+async def open_policies(config: Config, held: State, stack: AsyncExitStack, gate: Gate | None) -> Rollouts:
+    """The policy that was active last, and the roll-out that was under way: where the file has not been given another
+    policy since; else the file's, which ends a roll-out."""
+    book = Book(config.state_dir / "policies")
+    now_s, version = held.clock.now_s(), policy_version(config)
+    standing = book.standing()
+    book.keep(config, now_s, "from the file")
+    if standing is None:
+        standing = Standing(version, now_s, version)
+        book.note(now_s, "started", version)
+    elif standing.file != version:
+        standing.file, standing.rollout = version, None
+        if standing.active != version:
+            book.note(now_s, "started", version, standing.active, "the configuration file has it")
+            standing.take(version, now_s, "the configuration file has it")
+    elif standing.active != version:
+        stored = book.find(standing.active)
+        try:
+            if stored is None:
+                raise ConfigFault("its file is gone")
+            config = with_sections(config, stored.given)
+            standing.active = book.keep(config, now_s, standing.note).version  # newer defaults make it another one
+            log.warning("another policy than the file's is active", active=standing.active, file=version)
+        except ConfigFault as fault:
+            log.error("the active policy can't be had; the file's is", active=standing.active, fault=str(fault))
+            standing.take(version, now_s, "the one before can't be had any more")
+    lanes = Lanes(await build(config, held, stack), stack)
+    for one in lanes.active.upstreams:
+        one.probes.start()
+    policies = Rollouts(lanes, book, standing, gate)
+    if standing.rollout is not None:
+        await policies.resume(standing.rollout)
+    book.save_now(standing)
+    return policies
 
 
 async def drain(tasks: TaskGroup, timeout_s: float) -> None:

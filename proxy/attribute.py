@@ -15,6 +15,9 @@ The prices of one request telescope:
 Where the model asked for what had been left out, the answers in which it did so are billed too (`retrieved`). They are
 compression's doing: what they cost is added to `cost` and taken from `saved_compress`.
 
+Where a part of the answer was known (embeddings, item by item), p0 to p4 are of the part that was sent; what the whole
+would have cost beyond p0 is added to `baseline` and is `saved_exact`.
+
 So for every row `baseline - cost` is exactly the sum of the savings, in integers. Each p is rounded once.
 The reads that a request would have had are handed in (`would_read`), from proxy/counterfactual.py; where they aren't,
 they are those that it had, and p2 = p3.
@@ -23,6 +26,7 @@ they are those that it had, and p2 = p3.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 from farthing.proxy.exchange import Billed
@@ -33,7 +37,9 @@ __all__ = [
     "UNKNOWN",
     "Money",
     "all_of",
+    "as_asked",
     "as_original",
+    "attribute_deferred",
     "attribute_failure",
     "attribute_hit",
     "attribute_joined",
@@ -74,9 +80,12 @@ def attribute_upstream(
     would_read: int | None = None,
     would_read_whole: int | None = None,
     charges_writes: bool = False,
+    would_write: int | None = None,
+    for_an_hour: bool = False,
     other_attempts: Sequence[Billed] = (),
     retrieved: Sequence[Usage] = (),
     upstream: str = "",
+    known: Usage | None = None,
 ) -> Money:
     """An answer that an upstream gave.
 
@@ -84,10 +93,11 @@ def attribute_upstream(
     grew; the model might have answered the original at another length, so such a row is `modelled`. `would_read`: the
     tokens of the prompt as sent that the provider would have read from its cache, `would_read_whole`: of the original
     one, where another was sent. `charges_writes`: what it wouldn't have read of what it caches it would have written,
-    at a price of its own. `other_attempts`: what else was billed for
+    at a price of its own; `would_write` tokens, where it was marked for the cache by us, `for_an_hour` or not.
+    `other_attempts`: what else was billed for
     this request (a cascade's cheaper tries, failed attempts), each at its own model's price. `retrieved`: the answers
     before this one, in which the model only asked for what had been left out. `upstream`: who served, where others than
-    the default one do.
+    the default one do. `known`: what the part would have used that wasn't sent, since its answer was stored.
     """
     if usage is None:
         return UNKNOWN
@@ -106,14 +116,15 @@ def attribute_upstream(
     estimated = usage.source is UsageSource.COUNTED or others_counted or not same
     if asked is served and not tokens_saved and would_read is None and not other_attempts and not retrieved:
         pico = served.pico(usage)  # nothing was done to it: all four prices are one
-        return Money(pico, pico, 0, 0, 0, 0, 0, 0, served.source, estimated)
-    reads = usage if would_read is None else with_reads(usage, would_read, charges_writes=charges_writes)
+        return with_known(Money(pico, pico, 0, 0, 0, 0, 0, 0, served.source, estimated), asked, usage, known)
+    told = partial(with_reads, charges_writes=charges_writes, writes=would_write, for_an_hour=for_an_hour)
+    reads = usage if would_read is None else told(usage, would_read)
     original = as_original(reads, tokens_saved, saved_before, tokens_before) if tokens_saved else reads
     if would_read_whole is not None and tokens_saved:
-        original = with_reads(original, would_read_whole, charges_writes=charges_writes)
+        original = told(original, would_read_whole)
     p0, p1, p2, p3 = asked.pico(original), asked.pico(reads), served.pico(reads), served.pico(usage)
     p4 = p3 + others
-    return Money(
+    money = Money(
         baseline=p0,
         cost=p4 + asked_back,
         overhead=0,
@@ -125,6 +136,51 @@ def attribute_upstream(
         price_source=served.source,
         modelled=estimated or tokens_saved != 0 or p2 != p3,
     )
+    return with_known(money, asked, usage, known)
+
+
+def attribute_deferred(
+    card: RateCard,
+    money: Money,
+    *,
+    model_requested: str,
+    model_served: str,
+    usage: Usage,
+    at_s: float,
+    tier: str,
+    times: float,
+) -> Money:
+    """`money` of an answer at once, for one that came through the provider's batch API: what that saves is routing's.
+
+    Billed at the rates of `tier`; where the prices don't know it, `times` what it would have cost, and `modelled`.
+    """
+    if money.cost is None or money.baseline is None or money.saved_route is None:
+        return UNKNOWN
+    if same_model(model_requested, model_served):
+        rates = rates_of_one(card, model_requested, model_served, at_s)
+    else:
+        rates = card.rates(model_served, at_s)
+    own = covering(rates, usage._replace(tier=tier))
+    cost = own.pico(usage) if own is not None else round(money.cost * times)
+    return money._replace(
+        cost=cost,
+        saved_route=money.saved_route + money.cost - cost,
+        modelled=money.modelled or own is None,
+        price_source=money.price_source if own is None else own.source,
+    )
+
+
+def with_known(money: Money, asked: Rates, usage: Usage, known: Usage | None) -> Money:
+    """`money` of the part of a request that was sent, and what the rest of it would have cost, which was known.
+
+    Both would have been one request, at the rates `asked`: what is saved is the price of the whole less the part's.
+    """
+    if known is None:
+        return money
+    assert money.baseline is not None
+    saved = asked.pico(usage._replace(fresh=usage.fresh + known.tokens_in)) - asked.pico(usage)
+    modelled = money.modelled or known.source is UsageSource.COUNTED
+    return money._replace(baseline=money.baseline + saved, saved_exact=saved, modelled=modelled)
 
 
 def attribute_hit(
@@ -137,12 +193,15 @@ def attribute_hit(
     model_served: str = "",
     would_read: int | None = None,
     charges_writes: bool = False,
+    would_write: int | None = None,
+    shortened: bool = False,
 ) -> Money:
     """An answer from a cache: what the stored usage would cost today, of the model asked for, is saved.
 
     `model_served`: the model that wrote the answer; where it is a dated version of `model` the hit is priced as the
     miss was, so that the same answer never has two baselines. `would_read`: the tokens that the provider would have
-    read from its own cache this time (`attribute_upstream`); None: as many as when the answer was written.
+    read from its own cache this time (`attribute_upstream`); None: as many as when the answer was written. `shortened`:
+    the answer was written for a shorter prompt, and `usage` is what the whole one would have used (`as_asked`).
     """
     one = model_served if same_model(model, model_served) else model
     rates = covering(rates_of_one(card, model, one, at_s), usage) if usage is not None else None
@@ -150,10 +209,13 @@ def attribute_hit(
         return UNKNOWN
     if one is model and model_served != model and card.rates(model_served, at_s) is None:
         return UNKNOWN  # nobody knows what this answer cost, so nobody knows what reusing it saves
-    modelled = semantic or usage.source is UsageSource.COUNTED
+    modelled = semantic or shortened or usage.source is UsageSource.COUNTED
     pico = rates.pico(usage)
     if would_read is not None:
-        stored, pico = pico, rates.pico(with_reads(usage, would_read, charges_writes=charges_writes))
+        stored, pico = (
+            pico,
+            rates.pico(with_reads(usage, would_read, charges_writes=charges_writes, writes=would_write)),
+        )
         modelled = modelled or pico != stored
     exact, near = (0, pico) if semantic else (pico, 0)
     return Money(pico, 0, 0, exact, near, 0, 0, 0, rates.source, modelled)
@@ -168,6 +230,8 @@ def attribute_joined(
     model_served: str = "",
     would_read: int | None = None,
     charges_writes: bool = False,
+    would_write: int | None = None,
+    shortened: bool = False,
 ) -> Money:
     """An answer that was shared while it was under way; the one who started it carries the bill."""
     return attribute_hit(
@@ -179,6 +243,8 @@ def attribute_joined(
         model_served=model_served,
         would_read=would_read,
         charges_writes=charges_writes,
+        would_write=would_write,
+        shortened=shortened,
     )
 
 
@@ -260,12 +326,27 @@ def rates_of_one(card: RateCard, asked: str, served: str, at_s: float) -> Rates 
     return card.rates(served, at_s) or card.rates(asked, at_s)
 
 
-def with_reads(usage: Usage, cached: int, *, charges_writes: bool = False) -> Usage:
+def with_reads(
+    usage: Usage, cached: int, *, charges_writes: bool = False, writes: int | None = None, for_an_hour: bool = False
+) -> Usage:
     """The same input with another share of it read from the provider's cache.
+
+    `writes`: so many of the rest are written, `for_an_hour` or not; None: as many as the rule below says.
 
     Where writes are charged, what is cached of a prompt is the same whether it is read or written: what isn't read of
     it is written, for an hour as far as the answer wrote for an hour. Elsewhere it is fresh.
     """
+    if writes is not None:
+        whole = usage.fresh + usage.cached + usage.tokens_written
+        cached = max(0, min(cached, whole))
+        writes = max(0, min(writes, whole - cached))
+        rest = whole - cached - writes
+        return usage._replace(
+            fresh=rest,
+            cached=cached,
+            cache_write=0 if for_an_hour else writes,
+            cache_write_1h=writes if for_an_hour else 0,
+        )
     if charges_writes:
         kept = usage.cached + usage.tokens_written
         cached = max(0, min(cached, kept))
@@ -274,6 +355,12 @@ def with_reads(usage: Usage, cached: int, *, charges_writes: bool = False) -> Us
     movable = usage.fresh + usage.cached
     cached = max(0, min(cached, movable))
     return usage._replace(cached=cached, fresh=movable - cached)
+
+
+def as_asked(usage: Usage | None, tokens_saved: int) -> Usage | None:
+    """What a request would have used that is answered from a cache, where the answer was written for a prompt that was
+    shorter by `tokens_saved`. What it would have read is the simulation's to say, so that all of it is new here."""
+    return usage if usage is None or not tokens_saved else as_original(usage, tokens_saved, 0, 0)
 
 
 def as_original(usage: Usage, saved: int, saved_before: int, tokens_before: int) -> Usage:

@@ -8,7 +8,7 @@ __all__ = ["CARRIED", "branch"]
 
 CARRIED = (
     *("credential", "tenant", "controls", "endpoint", "payload", "model", "stream", "asks_usage", "body", "exact"),
-    *("policy", "config_id", "plan", "variant", "caller"),
+    *("policy", "config_id", "plan", "variant", "caller", "hold"),
 )
 
 
@@ -17,6 +17,6 @@ def branch(ex: Exchange, sink: Sink) -> Exchange:
     own = Exchange(ex.id, ex.original, ex.received_s, ex.received_tick)
     for name in CARRIED:
         setattr(own, name, getattr(ex, name))
-    own.body_out, own.sink = ex.body_out, sink
+    own.body_out, own.sink, own.marker = ex.body_out, sink, ex.marker
     own.call = Call(id=ex.call.id if ex.call is not None else "")
     return own

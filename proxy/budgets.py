@@ -5,13 +5,17 @@ Rules of this file:
 2. A hard budget that can't be asked refuses; a soft one, and a rate limit, lets pass and says so in a decision.
 3. Every reservation ends: with what was billed; with what was reserved where something was billed that has no price.
 4. Nothing that is answered from a cache comes here. Farthing's own calls do (errand.py).
+5. Whatever is asked beyond a request's first attempt (a cascade's legs, fallbacks, hedges, rounds) is reserved before,
+   by what all of its attempts together may cost.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
+
+import orjson
 
 from farthing.policies.bucket import Rate, Take, over_rate
 from farthing.policies.budget import Budget, Moved, Want, Who, crossed, refusal, short, wanted
@@ -80,7 +84,11 @@ class Accounts(Protocol):
 
 @dataclass(slots=True)
 class Hold:
-    """What one request reserved. `takes`: out of the buckets that count tokens; `tokens`: how many."""
+    """What one request reserved. `takes`: out of the buckets that count tokens; `tokens`: how many.
+
+    `attempts`: what its attempts so far may cost together, in pico-dollars; `more`: what was reserved for those that
+    `pico` doesn't cover.
+    """
 
     name: str
     wants: tuple[Want, ...] = ()
@@ -89,6 +97,8 @@ class Hold:
     takes: tuple[Take, ...] = ()
     tokens: int = 0
     settled: bool = False
+    attempts: int = 0
+    more: list[Hold] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -153,7 +163,7 @@ class Spending:
         usage = self._estimate(ex, who.model)
         if self.at_spend:
             takes = takes_of(self.at_spend, who, 0 if usage is None else usage.tokens_in + usage.tokens_out)
-        hold = Hold(ex.id, wants, 0 if not wants else self._price(ex, who.model, usage, wants), False, takes)
+        hold = Hold(ex.id, wants, 0 if not wants else self._price(ex, self.card, who.model, usage, wants), False, takes)
         hold.tokens = 0 if usage is None else usage.tokens_in + usage.tokens_out
         return self._hold(ex, hold, now_s)
 
@@ -215,8 +225,50 @@ class Spending:
         hold.reserved = True
         return GO_ON
 
+    def another(
+        self, ex: Exchange, asks: Mapping[str, Any] | None = None, *, beside_first: bool = False
+    ) -> Verdict | Awaitable[Verdict]:
+        """Reserve for one attempt more, of `ex.variant`, what isn't reserved yet. Raises ClientFault: 402, 503.
+
+        `asks`: another question than the client's. `beside_first`: the first attempt was not announced here.
+        """
+        hold: Hold | None = ex.hold
+        payload = asks if asks is not None else ex.payload
+        if hold is None or not hold.wants or hold.settled or payload is None:
+            return GO_ON
+        if beside_first and not hold.attempts:
+            hold.attempts = hold.pico
+        model, card, body = ex.model, self.card, ex.body_out if ex.body_out is not None else ex.body
+        if ex.variant is not None:
+            model, card = ex.variant.model, self.card.at(ex.variant.upstream)
+            payload = {name: orjson.loads(value) for name, value in ex.variant.params} | dict(payload)
+        usage = estimate(ex.endpoint, payload, body or b"", ex.controls.route or ex.model, self.learned)
+        price = self._price(ex, card, model, usage, hold.wants)
+        reserved = hold.pico + sum(one.pico for one in hold.more)
+        lack = hold.attempts + price - reserved
+        if lack <= 0:
+            hold.attempts += price
+            return GO_ON
+        piece = Hold(f"{hold.name}+{len(hold.more) + 1}", hold.wants, lack, attempts=price)
+        hold.more.append(piece)  # at once: another attempt may be announced while this one waits
+        hold.attempts += price
+        now_s = self.clock.now_s()
+        found = self.accounts.reserve(piece.name, piece.wants, lack, now_s)
+        return (
+            self._found(ex, piece, found, now_s) if isinstance(found, Reserved) else self._wait_found(ex, piece, found)
+        )
+
+    def unbilled(self, ex: Exchange, before: int) -> None:
+        """The latest attempt wasn't billed: what was reserved for it is the next one's. `before`: `Hold.attempts`."""
+        if ex.hold is not None:
+            ex.hold.attempts = min(ex.hold.attempts, before)
+
     def _forgo(self, ex: Exchange, hold: Hold) -> None:
-        """The request doesn't go on: what it took comes back."""
+        """The attempt isn't made; where it is the first one, the request doesn't go on and what it took comes back."""
+        if ex.hold is not hold and ex.hold is not None:
+            ex.hold.more.remove(hold)
+            ex.hold.attempts -= hold.attempts
+            return
         ex.hold = None
         self._give(hold, hold.tokens)
 
@@ -224,13 +276,14 @@ class Spending:
         body = ex.body_out if ex.body_out is not None else ex.body
         if ex.payload is None or body is None or ex.endpoint is Endpoint.OTHER:
             return None
-        return estimate(ex.endpoint, ex.payload, body, model, self.learned)
+        writes = "" if ex.marker is None else ex.marker.writes
+        return estimate(ex.endpoint, ex.payload, body, model, self.learned, writes=writes)
 
-    def _price(self, ex: Exchange, model: str, usage: Usage | None, wants: Sequence[Want]) -> int:
+    def _price(self, ex: Exchange, card: RateCard, model: str, usage: Usage | None, wants: Sequence[Want]) -> int:
         """What the request may cost; 0 where no price is known, if that may pass. Raises ClientFault 402."""
         price = None
         if usage is not None:
-            rates = self.card.rates(model, self.clock.now_s())
+            rates = card.rates(model, self.clock.now_s())
             price = None if rates is None else (rates.covering(usage) or rates).pico(usage)
         elif ex.original.method in ("GET", "HEAD", "OPTIONS", "DELETE"):
             price = 0
@@ -265,11 +318,11 @@ class Spending:
             used = usage.tokens_in + usage.tokens_out if usage is not None else hold.tokens
             self._give(hold, hold.tokens - (used if billed else 0))
         if hold.wants:
-            spent = hold.pico if pico is None else pico
             by_account = {want.account: want for want in hold.wants}
-            self.accounts.settle(
-                hold.name, hold.wants, spent, lambda moved: self._tell(by_account, moved), reserved=hold.reserved
-            )
+            for one, share in shares(hold, pico):
+                self.accounts.settle(
+                    one.name, one.wants, share, lambda moved: self._tell(by_account, moved), reserved=one.reserved
+                )
 
     def _tell(self, wants: dict[str, Want], moved: Sequence[Moved]) -> None:
         if self.alert is None:
@@ -290,6 +343,23 @@ class Spending:
 
 def _nobody(moved: Sequence[Moved]) -> None:
     """Nobody is told."""
+
+
+def shares(hold: Hold, pico: int | None) -> list[tuple[Hold, int]]:
+    """What each reservation of a request is settled with, so that in whatever order they end no account ever holds
+    less than the request costs: each with as much as was reserved, the last one with the rest.
+
+    `pico`: what it cost; None: nobody knows, and each is settled with what it held.
+    """
+    pieces = [hold, *hold.more]
+    if pico is None:
+        return [(one, one.pico) for one in pieces]
+    found = []
+    for one in pieces[:-1]:
+        share = min(one.pico, pico)
+        pico -= share
+        found.append((one, share))
+    return [*found, (pieces[-1], pico)]
 
 
 def who_asks(ex: Exchange) -> Who:

@@ -14,13 +14,17 @@ from farthing.cache.second_opinion import Band
 from farthing.cache.semantic_thread import SemanticThread
 from farthing.cache.stage_exact import ExactStage, KeepStage
 from farthing.cache.stage_flight import FlightStage
+from farthing.cache.stage_items import ItemCache
 from farthing.compress.plan import ASKED, lossy
 from farthing.policies.eligibility import Rules
 from farthing.policies.stage import EligibleStage, SpendStage
 from farthing.proxy.account import Account, AccountStage
+from farthing.proxy.alerts import Webhook
 from farthing.proxy.audit import Auditor
 from farthing.proxy.budgets import Spending
 from farthing.proxy.build_compress import open_beyond
+from farthing.proxy.build_defer import open_desk, open_stage
+from farthing.proxy.build_prompt_cache import on_their_keys, open_marker, open_warmer
 from farthing.proxy.build_routes import Opened, Ways, open_routing, open_upstream
 from farthing.proxy.build_semantic import (
     a_hits_worth_usd,
@@ -38,6 +42,7 @@ from farthing.proxy.counterfactual import Counterfactual
 from farthing.proxy.drift_sample import DriftSample
 from farthing.proxy.errand import Errands
 from farthing.proxy.exchange import Stage
+from farthing.proxy.filling import FillingStage
 from farthing.proxy.held import State
 from farthing.proxy.otlp_names import target_of
 from farthing.proxy.pipeline import Pipeline
@@ -49,10 +54,12 @@ from farthing.proxy.retrieving import RetrievingStage
 from farthing.proxy.routing import Routing
 from farthing.proxy.server import Relay
 from farthing.proxy.stage_compress import CompressStage
+from farthing.proxy.stage_prompt_cache import PromptCacheStage
 from farthing.proxy.stage_route import RouteStage, RoutingStage
 from farthing.proxy.stage_semantic import SemanticStage
 from farthing.proxy.stages import AdmitStage, AssignStage, ParseStage
 from farthing.proxy.tenants import Tenants
+from farthing.proxy.versions import policy_version
 
 __all__ = ["Services", "build"]
 
@@ -73,6 +80,7 @@ class Services:
     pipeline: Pipeline
     admit: AdmitStage
     relay: Relay
+    assign: AssignStage
     spending: Spending | None = None
 
     @property
@@ -86,12 +94,18 @@ class Services:
         return (self.default, *self.others.values())
 
 
-async def build(config: Config, held: State, stack: AsyncExitStack, old: Services | None = None) -> Services:
-    """What answers requests under `config`; connections and models of `old` are used on where they still fit."""
-    pool, probes = open_upstream(config.upstream, held, stack, None if old is None else old.default)
+async def build(
+    config: Config, held: State, stack: AsyncExitStack, old: Services | None = None, *, beside: bool = False
+) -> Services:
+    """What answers requests under `config`; connections and models of `old` are used on where they still fit.
+
+    `beside`: `old` goes on answering too, for another share of the traffic.
+    """
+    first, *more = on_their_keys(config)
+    pool, probes = open_upstream(first, held, stack, None if old is None else old.default)
     before = {} if old is None else old.others
-    others = {one.name: open_upstream(one, held, stack, before.get(one.name)) for one in config.upstreams}
-    thread = old.thread if old is not None and same_thread(old.config, config) else None
+    others = {one.name: open_upstream(one, held, stack, before.get(one.name)) for one in more}
+    thread = old.thread if old is not None and same_thread(old.config, config, beside=beside) else None
     if config.semantic.mode == "off" or config.cache.mode == "off":
         thread = None
     elif thread is None:
@@ -105,7 +119,7 @@ async def build(config: Config, held: State, stack: AsyncExitStack, old: Service
         thread=thread,
         store=held.store,
         upstream_url=config.upstream.identity,
-        reuse=await held.learnt.use(config.semantic),
+        reuse=await (held.learnt.beside if beside else held.learnt.use)(config.semantic),
         unproven=config.semantic.unproven,
         deadline_s=config.semantic.deadline_ms / 1000,
         band=Band(*config.semantic.judge_band),
@@ -126,6 +140,9 @@ async def build(config: Config, held: State, stack: AsyncExitStack, old: Service
     held.implicit.on, held.implicit.detector.within_s = config.feedback.implicit, config.feedback.reask_within_s
     # The price table takes a tenth of a second to load: not while a request waits for it.
     held.tasks.spawn(asyncio.to_thread(rates.rates, "gpt-4o-mini", held.clock.now_s()), "load prices")
+    if not beside:
+        webhook = Webhook(config.alerts, held.clock, lambda call: held.tasks.spawn(call, "alert"), config.upstream.name)
+        held.incidents.tell = webhook.send
     account = Account(
         rates,
         held.ledger,
@@ -145,11 +162,15 @@ async def build(config: Config, held: State, stack: AsyncExitStack, old: Service
     )
     if config.ledger.drift_sample:
         account.drift = DriftSample(held.drift, config.ledger.drift_sample, held.tokenizer, account.slow, held.clock)
-    compress = CompressStage(config.compress.tidy, config.compress.squeeze)
+    compress = CompressStage(config.compress.tidy, config.compress.squeeze, count=account.count_prompt)
     tenants = Tenants(held.secret, config.auth, await open_ring(config, held, stack))
     routing = open_routing(config, held, rates, tenants, None if old is None else old.routing)
-    ways = Ways(config, held, pool, others)
-    pipeline, admit, on_the_way = lay_out(config, held, semantic, compress, ways, account, tenants, routing)
+    ways = Ways(config, held, pool, others, account.spending)
+    await open_desk(config, held, stack)
+    prompt_cache = PromptCacheStage(open_marker(config, held, rates))
+    pipeline, admit, assign, on_the_way = lay_out(
+        config, held, semantic, compress, ways, account, tenants, routing, prompt_cache
+    )
     audits = Errands(
         "audit",
         on_the_way,
@@ -163,17 +184,17 @@ async def build(config: Config, held: State, stack: AsyncExitStack, old: Service
         spent=held.audited,
     )
     semantic.auditor = Auditor(audits)
+    prompt_cache.warmer = open_warmer(config, held, rates, audits, stack)
     if thread is not None:
         loaded = ("", None) if old is None else (old.config.semantic.second_stage, old.semantic.second)
         semantic.second = open_second(config, held, audits, stack, loaded)
-    compress.beyond = await open_beyond(config, held, rates, audits, thread, stack)
-    open_watch(config, held)
-    learning = {
-        "semantic": semantic.reuse,
-        "recode": await held.recoded.use(config.compress),
-        "squeeze": await held.squeezed.use(config.compress),
-    }
-    tell_when_taken_back(held, learning)
+    compress.beyond = await open_beyond(config, held, rates, audits, thread, stack, beside=beside)
+    if not beside:
+        open_watch(config, held)
+    recoded, squeezed = [
+        await (one.beside if beside else one.use)(config.compress) for one in (held.recoded, held.squeezed)
+    ]
+    tell_when_taken_back(held, {"semantic": semantic.reuse, "recode": recoded, "squeeze": squeezed})
     repeats = Repeats(
         held.store,
         held.renderer,
@@ -213,6 +234,7 @@ async def build(config: Config, held: State, stack: AsyncExitStack, old: Service
         pipeline,
         admit,
         relay,
+        assign,
         account.spending,
     )
 
@@ -226,51 +248,70 @@ def lay_out(
     account: Account,
     tenants: Tenants,
     routing: Routing | None,
-) -> tuple[Pipeline, AdmitStage, tuple[Stage, ...]]:
+    prompt_cache: PromptCacheStage,
+) -> tuple[Pipeline, AdmitStage, AssignStage, tuple[Stage, ...]]:
     """The stages, in the order of pipeline.FRONT and pipeline.BACK."""
     cache, clock, randomness = config.cache, held.clock, held.randomness
     spending = account.spending
     counts = spending is not None and bool(spending.at_admit)
-    admit = AdmitStage(tenants, config.limits, spending.admit if spending is not None and counts else None)
+    admit = AdmitStage(
+        tenants, config.limits, spending.admit if spending is not None and counts else None, held.in_flight
+    )
     flight = FlightStage(Flights(), cache.join, config.limits.buffer_bytes, clock, randomness)
     fresh = freshness(cache)
     modes = {"recode": config.compress.recode, "squeeze": config.compress.squeeze}
     changes = {asked: lossy(**modes, asked=asked) for asked in ASKED}
     limit = config.spend.daily_usd
+    assign = AssignStage(policy_version(config), config.id, lambda: config.all_off or held.switch(), changes, routing)
+    items = ItemCache(held.store, clock, held.renderer.remember, held.tokenizer) if cache.embedding_items else None
+    keep = KeepStage(
+        held.store,
+        lambda *about: fresh.of(*about).ttl_s,
+        cache.max_entry_bytes,
+        held.barred,
+        clock,
+        semantic.learn,
+        items,
+    )
+    spend = SpendStage(
+        None if limit is None else int(limit * 10**12),
+        held.total,
+        clock,
+        None if spending is None else spending.reserve,
+    )
     front = (
         AccountStage(account),
         admit,
         ParseStage(config.limits.parse_bytes, config.compat.aliases),
-        AssignStage("default", config.id, lambda: config.all_off or held.switch(), changes, routing),
+        assign,
         EligibleStage(Rules(cache.mode == "exact", cache.sampled, cache.remote_urls, cache.responses_never_chained)),
-        ExactStage(held.store, config.upstream.identity, cache.variants, held.barred, clock, randomness, held.renderer),
+        ExactStage(
+            held.store, config.upstream.identity, cache.variants, held.barred, clock, randomness, held.renderer, items
+        ),
+        open_stage(config, held, account, ways, keep, spend),
         flight,
     )
     carrier = ways.default()
-    retrieving = partial(RetrievingStage, tokenizer=held.tokenizer, limit_bytes=config.limits.buffer_bytes)
+    retrieving = partial(
+        RetrievingStage, tokenizer=held.tokenizer, limit_bytes=config.limits.buffer_bytes, spending=spending
+    )
     route = RouteStage() if routing is None else RoutingStage(routing)
     back = (
-        KeepStage(
-            held.store,
-            lambda *about: fresh.of(*about).ttl_s,
-            cache.max_entry_bytes,
-            held.barred,
-            clock,
-            semantic.learn,
-        ),
+        keep,
         semantic,
         compress,
         route,
-        SpendStage(
-            None if limit is None else int(limit * 10**12),
-            held.total,
-            clock,
-            None if spending is None else spending.reserve,
+        prompt_cache,
+        spend,
+        FillingStage(
+            ways.routed(retrieving(carrier), routing, retrieving) or retrieving(carrier),
+            held.tokenizer,
+            8 * config.limits.buffer_bytes,
         ),
-        ways.routed(retrieving(carrier), routing, retrieving) or retrieving(carrier),
     )
     return (
         Pipeline(front, back, flight, held.tasks, clock),
         admit,
+        assign,
         (CompressStage(config.compress.tidy), route, ways.routed(carrier, routing, lambda own: own) or carrier),
     )

@@ -44,11 +44,16 @@ async def open_beyond(
     audits: Errands,
     thread: SemanticThread | None,
     stack: AsyncExitStack,
+    *,
+    beside: bool = False,
 ) -> Compressing | None:
     """What goes beyond tidy; None where nothing does. `thread`: has the embedder by which answers are compared."""
     compress = config.compress
     words = await asyncio.to_thread(words_of, compress, held)
-    tracks = tracks_of(compress, await held.recoded.use(compress), await held.squeezed.use(compress), words)
+    recoded, squeezed = [
+        await (one.beside(compress) if beside else one.use(compress)) for one in (held.recoded, held.squeezed)
+    ]
+    tracks = tracks_of(compress, recoded, squeezed, words)
     if not tracks or config.all_off:
         return None
     if held.decisions is None and any(track.serves for track in tracks):

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from farthing.policies.retry import RetryRules
 from farthing.policies.routes import RouteTable
+from farthing.proxy.budgets import Spending
 from farthing.proxy.config import Config, Upstream
 from farthing.proxy.config_routes import routes_of, variants_of
 from farthing.proxy.deadlines import Deadlines
@@ -77,6 +78,7 @@ class Ways:
     held: State
     pool: Pool
     others: Mapping[str, Opened]
+    spending: Spending | None = None
     deadlines: Deadlines = field(default_factory=Deadlines)
 
     def default(self) -> UpstreamStage:
@@ -93,7 +95,7 @@ class Ways:
             one.name: wrap(self._to(one, self.others[one.name].pool, foreign=True)) for one in self.config.upstreams
         }
         limit_bytes = self.config.limits.buffer_bytes
-        legs = Legs(Carriers(default, others), routing, self.held.tokenizer, limit_bytes)
+        legs = Legs(Carriers(default, others), routing, self.held.tokenizer, limit_bytes, self.spending)
         return RoutedStage(legs, self.held.tasks.spawn)
 
     def _to(self, upstream: Upstream, pool: Pool, *, foreign: bool = False) -> UpstreamStage:

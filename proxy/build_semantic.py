@@ -43,9 +43,12 @@ def near_until_s(fresh: Freshness, entry: Entry) -> float:
     return entry.expires_s if ttl_s is None else min(entry.expires_s, entry.stored_s + ttl_s)
 
 
-def same_thread(old: Config, new: Config) -> bool:
-    """Whether the semantic cache's thread may serve on: its model, its priority and its bounds stay."""
-    kept = ("model", "mode", "unproven", "max_entries", "max_bytes")
+def same_thread(old: Config, new: Config, *, beside: bool = False) -> bool:
+    """Whether the semantic cache's thread may serve on: its model, its priority and its bounds stay.
+
+    `beside`: for both at once; then its priority stays the old one's, since a second index would hold everything twice.
+    """
+    kept = ("model", "unproven", "max_entries", "max_bytes", *(() if beside else ("mode",)))
     return all(getattr(old.semantic, name) == getattr(new.semantic, name) for name in kept)
 
 

@@ -40,7 +40,8 @@ def open_watch(config: Config, held: State) -> None:
         evidence = {name: getattr(alarm, name) for name in ("series", "slice", "was", "limit", "now", "psi")}
         webhook.send({"event": "drift", "what": alarm.what, "warns": list(alarm.warns), **evidence})
         where = f"{alarm.series} of {alarm.slice}"
-        held.note("drift", where, alarm.what, evidence | {"warns": list(alarm.warns)})
+        told = evidence | {"warns": list(alarm.warns)}
+        held.incidents.note("drift", where, alarm.what, told, alert=False)  # an event of its own has told it
 
     held.watch.on_alarm = threadsafe(asyncio.get_running_loop(), tell)
 
@@ -75,4 +76,4 @@ def _burns(held: State, webhook: Webhook, burn: Burn) -> None:
 def _taken_back(held: State, optimiser: str, route: RouteKey, why: str, evidence: dict[str, Any]) -> None:
     tenant, _, step = route.tenant.partition("#")
     where = {"tenant": tenant[:_TENANT_DIGITS], "route": route.name} | ({"step": step} if step else {})
-    held.note("observe", f"{optimiser} went back to observing", why, where | evidence)
+    held.incidents.note("observe", f"{optimiser} went back to observing", why, where | evidence)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import orjson
+
+from farthing.policies.accept import spoken
 from farthing.proxy.capture import Capture
-from farthing.proxy.capture_file import Selection
+from farthing.proxy.capture_file import Selection, lines_at
 from farthing.proxy.errors import ClientFault
 from farthing.proxy.figures import farthing_since
 
@@ -17,12 +21,13 @@ if TYPE_CHECKING:
     from farthing.proxy.config import Config
     from farthing.proxy.held import State
 
-__all__ = ["OFF", "erase", "gauges", "in_force", "selection_of", "shown", "told"]
+__all__ = ["OFF", "erase", "gauges", "in_force", "selection_of", "shown", "texts", "told"]
 
 OFF: dict[str, Any] = {"enabled": False, "rows": 0, "bytes": 0, "oldest_s": None, "newest_s": None, "damaged_files": 0}
 """What is told where nothing is captured and nothing was."""
 FILE = "capture.db"
 _TEXTS = ("user", "tenant", "older_than")
+_MOST_CHARS = 1000  # of a prompt in a list
 
 
 def in_force(config: Config, held: State) -> Capture | None:
@@ -80,6 +85,30 @@ async def erase(services: Services, asked: dict[str, Any]) -> dict[str, int]:
     except (sqlite3.Error, OSError) as error:
         raise ClientFault(f"not everything could be erased, so ask again: {error}", status=503, code="failed") from None
     return {"erased": rows, "damaged_files": files}
+
+
+async def texts(services: Services, last: Sequence[tuple[str, float]]) -> Mapping[str, str]:
+    """What was asked under keys, redacted, as far as it is captured; none where nothing is captured now.
+
+    `last`: each key with the moment at which it came last; one whose last coming was left out isn't found.
+    """
+    if not last or not services.config.capture.enabled:
+        return {}
+    path = services.config.state_dir / FILE
+    try:
+        return await asyncio.to_thread(_asked, path, last)
+    except sqlite3.Error:
+        return {}
+
+
+def _asked(path: Path, last: Sequence[tuple[str, float]]) -> dict[str, str]:
+    wanted, found = {key for key, _ in last}, {}
+    for line in lines_at(path, [at_s for _, at_s in last]):
+        record = orjson.loads(line)
+        key = record["row"]["key_hash"]
+        if key in wanted and (text := spoken(record["request"]).strip()):
+            found[key] = text[:_MOST_CHARS]
+    return found
 
 
 def selection_of(asked: Mapping[str, Any], now_s: float) -> Selection:

@@ -25,6 +25,7 @@ __all__ = [
     "erase",
     "insert",
     "lines",
+    "lines_at",
     "remove_asides",
     "stats",
     "sweep",
@@ -170,6 +171,14 @@ def lines(path: Path, since_s: float) -> Iterator[bytes]:
     with closing(_reading(path)) as conn:
         for (text,) in conn.execute("select line from captured where ts >= ? order by ts, rowid", (since_s,)):
             yield text
+
+
+def lines_at(path: Path, moments_s: Sequence[float]) -> list[bytes]:
+    """Records of exactly these moments. Raises sqlite3.Error: unreadable."""
+    marks = ", ".join("?" * len(moments_s))
+    with closing(_reading(path)) as conn:
+        query = f"select line from captured indexed by captured_ts where ts in ({marks})"
+        return [text for (text,) in conn.execute(query, tuple(moments_s))]
 
 
 def asides(path: Path) -> list[Path]:

@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 from farthing.proxy.cli_capture import app as capture_app
 from farthing.proxy.cli_eval import app as eval_app
 from farthing.proxy.cli_keys import app as keys_app
+from farthing.proxy.cli_policy import app as policy_app
 from farthing.proxy.config import Config, effective
 from farthing.proxy.config import load as load_config
 from farthing.proxy.errors import ConfigFault
@@ -46,9 +47,6 @@ cache_app = typer.Typer(
 prices_app = typer.Typer(
     help="The price table.", epilog="Example: farthing prices show gpt-4o-mini", no_args_is_help=True
 )
-policy_app = typer.Typer(
-    help="The policy, and the emergency switch.", epilog="Example: farthing policy off", no_args_is_help=True
-)
 ledger_app = typer.Typer(
     help="The record of every request.", epilog="Example: farthing ledger export -o rows.jsonl", no_args_is_help=True
 )
@@ -64,14 +62,26 @@ ConfigOption = Annotated[Path | None, typer.Option("--config", help="Configurati
 StateOption = Annotated[Path | None, typer.Option("--state", help="State directory (default: .farthing).")]
 JsonOption = Annotated[bool, typer.Option("--json", help="For a machine to read.")]
 
+_PIPE_BROKE = 128 + 13  # as shells tell of SIGPIPE
+
 
 def main() -> None:
-    """The console script."""
+    """The console script. Who reads what it prints may stop reading: then it ends as SIGPIPE would end it, and says
+    nothing."""
     try:
-        app(standalone_mode=True)
-    except ConfigFault as fault:
-        Console(stderr=True).print(str(fault), style="red", markup=False, highlight=False)
-        sys.exit(2)
+        try:
+            app(standalone_mode=True)
+        except ConfigFault as fault:
+            Console(stderr=True).print(str(fault), style="red", markup=False, highlight=False)
+            sys.exit(2)
+        finally:
+            sys.stdout.flush()
+    except (SystemExit, BrokenPipeError) as ended:
+        # typer and rich make an exit of it that would say that a check has failed
+        if not isinstance(ended, BrokenPipeError) and not isinstance(ended.__context__, BrokenPipeError):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what still waits to be written has no reader
+        sys.exit(_PIPE_BROKE)
 
 
 def _load(config: Path | None, **flags: Any) -> Config:
@@ -306,7 +316,8 @@ def gate(
     html: Annotated[Path | None, typer.Option(help="Write a page.")] = None,
     key_env: Annotated[str, typer.Option(help="The environment variable with the upstream's key.")] = "OPENAI_API_KEY",
     at_once: Annotated[int, typer.Option(min=1, help="Cases under way.")] = 4,
-    max_usd: Annotated[float, typer.Option(min=0, help="What each arm may spend.")] = 5.0,
+    max_usd: Annotated[float, typer.Option(min=0, help="What each arm may spend, and a model judge on each.")] = 5.0,
+    run_code: Annotated[bool, typer.Option("--run-code", help="Judges may run code out of answers here.")] = False,
     learnt: Annotated[Path | None, typer.Option(help="A state directory whose evidence the candidate has.")] = None,
     seed: Annotated[int, typer.Option(help="Of what is drawn by chance.")] = 1,
     as_json: JsonOption = False,
@@ -314,7 +325,11 @@ def gate(
     """May a candidate ship? Exit status 0: every rule is shown to be met; 1: one is broken, or not decided."""
     from farthing.proxy.cli_gate import gate as run
 
-    raise typer.Exit(run(suite, config, out, junit, html, key_env, at_once, max_usd, learnt, seed, as_json=as_json))
+    raise typer.Exit(
+        run(
+            suite, config, out, junit, html, key_env, at_once, max_usd, learnt, seed, run_code=run_code, as_json=as_json
+        )
+    )
 
 
 @cache_app.command("stats", epilog="Example: farthing cache stats --json")
@@ -469,28 +484,6 @@ def ledger_salvage(
     from farthing.proxy.cli_ledger import salvage
 
     raise typer.Exit(salvage(_load(config, state_dir=state), file, _emit if as_json else None, Console()))
-
-
-@policy_app.command("off", epilog="Example: farthing policy off")
-def policy_off(config: ConfigOption = None, state: StateOption = None) -> None:
-    """Turn all optimisation off at once: requests pass through unchanged. Takes effect within a second."""
-    _switch(config, state, off=True)
-
-
-@policy_app.command("on", epilog="Example: farthing policy on")
-def policy_on(config: ConfigOption = None, state: StateOption = None) -> None:
-    """Let the configured optimisation work again."""
-    _switch(config, state, off=False)
-
-
-def _switch(config: Path | None, state: Path | None, *, off: bool) -> None:
-    from farthing.proxy.clock import SystemClock
-    from farthing.proxy.state import Switch
-
-    switch = Switch(_load(config, state_dir=state).state_dir, SystemClock())
-    switch.set(off=off)
-    said = "off: requests pass through unchanged" if off else "on, as configured"
-    typer.echo(f"optimisation is {said} ({switch.path})")
 
 
 @app.command(epilog="Example: farthing version")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from contextlib import suppress
 from typing import Any
 
 import httpx
@@ -17,7 +19,18 @@ from farthing.proxy.errors import ClientFault, ConfigFault
 from farthing.proxy.held import open_store
 from farthing.proxy.purge import selector_of
 
-__all__ = ["ask", "purge", "stats", "table"]
+__all__ = ["Refused", "ask", "purge", "stats", "table"]
+
+
+class Refused(ConfigFault):
+    """The running farthing refuses. `message`, `code`: of its error, if it sent one."""
+
+    def __init__(self, url: str, text: str) -> None:
+        super().__init__(f"{url} refused: {text[:300]}")
+        self.message, self.code = text[:300], ""
+        with suppress(ValueError, TypeError, KeyError):
+            error = json.loads(text)["error"]
+            self.message, self.code = str(error["message"]), str(error["code"])
 
 
 def stats(config: Config) -> dict[str, Any]:
@@ -77,7 +90,7 @@ def ask(config: Config, path: str, body: dict[str, Any] | None) -> dict[str, Any
             f"a farthing uses {config.state_dir}, but {url} does not answer ({type(error).__name__})"
         ) from None
     if answer.status_code != 200:
-        raise ConfigFault(f"{url} refused: {answer.text[:300]}")
+        raise Refused(url, answer.text)
     found: dict[str, Any] = answer.json()
     return found
 

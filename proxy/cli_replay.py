@@ -77,6 +77,7 @@ def replay(config: Config, trace: Path, wanted: Wanted, emit: Callable[[Any], No
         )
     if not run.finished:
         stage.save(run, file)
+        run.sum_up()  # what was kept goes on from before this
         Console(stderr=True).print(f"stopped; go on with --resume ({file})", markup=False, highlight=False)
     elif wanted.resume:
         file.unlink(missing_ok=True)

@@ -29,10 +29,14 @@ from farthing.policies.freshness import Kind
 from farthing.proxy.config_capture import Capture
 from farthing.proxy.config_compat import Compat
 from farthing.proxy.config_compress import Compress
+from farthing.proxy.config_defer import Defer
 from farthing.proxy.config_feedback import Feedback
 from farthing.proxy.config_levels import ServiceLevels
+from farthing.proxy.config_gates import Gates
 from farthing.proxy.config_otlp import Otlp
 from farthing.proxy.config_prices import Prices
+from farthing.proxy.config_prompt_cache import PromptCache
+from farthing.proxy.config_rollout import Rollout
 from farthing.proxy.config_routes import Misplaced, RouteSection, VariantSection, check
 from farthing.proxy.config_section import Secret, Section
 from farthing.proxy.config_spend import Alerts, Budgets, RateLimits, Spend
@@ -96,6 +100,7 @@ class Cache(Section):
     remote_urls: bool = False
     responses_never_chained: bool = False
     max_entry_bytes: int = Field(8 * 2**20, ge=1024)
+    embedding_items: bool = Field(True, description="embeddings are looked up and kept input by input")
 
 
 class Semantic(Section):
@@ -216,6 +221,7 @@ class Config(Section):
     cache: Cache = Cache()
     semantic: Semantic = Semantic()
     compress: Compress = Compress()
+    prompt_cache: PromptCache = PromptCache()
     compat: Compat = Compat()
     capture: Capture = Capture()
     ledger: Ledger = Ledger()
@@ -229,6 +235,9 @@ class Config(Section):
     budgets: Budgets = ()
     rate_limits: RateLimits = ()
     alerts: Alerts = Alerts()
+    rollout: Rollout = Rollout()
+    gates: Gates = Gates()
+    defer: Defer = Defer()
     limits: Limits = Limits()
     log: Log = Log()
 
@@ -282,7 +291,7 @@ class Config(Section):
     def all_off(self) -> bool:
         """Whether every optimising stage is off: then bodies pass byte for byte and nothing is retried."""
         own = self.cache.mode == "off" and self.semantic.mode == "off" and self.compress.all_off
-        return own and not self.routed
+        return own and not self.routed and self.prompt_cache.mode != "serve"
 
     @property
     def routed(self) -> bool:

@@ -65,6 +65,7 @@ class Upstream(Section):
     retry_base_s: float = Field(0.25, gt=0)
     retry_max_s: float = Field(8.0, gt=0)
     retry_after_send: bool = False
+    batch: bool | None = Field(None, description="it has OpenAI's batch API; None: api.openai.com alone has it")
 
     @field_validator("url")
     @classmethod
@@ -101,6 +102,13 @@ class Upstream(Section):
         if self.style == "any":
             return self.url
         return f"{self.url} {self.style} {self.api_version} {self.max_tokens_default} {self.thinking}"
+
+    @property
+    def batches(self) -> bool:
+        """Whether requests that may wait go through its batch API."""
+        if self.batch is not None:
+            return self.batch and self.style == "any"
+        return self.style == "any" and urlsplit(self.url).hostname == "api.openai.com"
 
     @property
     def bases(self) -> tuple[str, ...]:

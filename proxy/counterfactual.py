@@ -17,9 +17,11 @@ from farthing.proxy.exchange import Call, Exchange
 from farthing.proxy.prompt_trail import Trail
 from farthing.proxy.provider_reads import BOTH, ProviderReads, World
 from farthing.proxy.usage import Usage, UsageSource
-from farthing.proxy.would import AS_BILLED, Before, Would, in_its_place, moved
+from farthing.proxy.would import AS_BILLED, Before, Would, in_its_place, moved, unmarked
 
 __all__ = ["Counterfactual", "loads"]
+
+_HOUR_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +43,11 @@ class Counterfactual:
             elif free:
                 (direct,) = self.reads.arrive(trail, usage, ex.received_s, _ready_s(ex, ex.call), (World.DIRECT,))
                 ex.would = Would(self.reads.worth(ex.model, direct), None, trail.cache.charges_writes, trail)
+                if trail.marks is not None and not trail.marks:
+                    ex.would = ex.would._replace(writes=0)  # what the stored answer read or wrote was our marks' doing
             else:
                 told = self._sent if ex.body_out is None and ex.variant is None else self._changed
+                told = self._marked if ex.marked is not None and ex.marked.remarked else told
                 ex.would = told(ex, trail, usage)._replace(charges_writes=trail.cache.charges_writes, trail=trail)
         would: Would = ex.would
         return would
@@ -75,6 +80,38 @@ class Counterfactual:
         before, worth = Before(ex.saved_before, ex.tokens_before), partial(self.reads.worth, ex.model)
         same = model == ex.model and not (ex.call is not None and ex.call.elsewhere)
         return in_its_place(direct, sent, usage.cached, usage.tokens_in, before, worth, same_model=same)
+
+    def _marked(self, ex: Exchange, trail: Trail, usage: Usage) -> Would:
+        """Of a prompt that we marked for the provider's cache."""
+        at_s, ready_s = ex.received_s, _ready_s(ex, ex.call)
+        model = ex.model if ex.variant is None else ex.variant.model
+        whole = usage._replace(fresh=max(0, usage.fresh + ex.tokens_saved))
+        (direct,) = self.reads.arrive(trail, whole, at_s, ready_s, (World.DIRECT,))
+        tenant = "" if self.one_account else ex.tenant
+        marked = ex.marked
+        other = self.reads.trail(marked.endpoint, loads(marked.body), model, self.provider, tenant, usage.tokens_in)
+        sent = 0 if other is None else self.reads.arrive(other, usage, at_s, ready_s, (World.SENT,))[0]
+        self.reads.note(model, sent, usage)
+        if not _told(ex, usage):
+            return AS_BILLED
+        before, worth = Before(ex.saved_before, ex.tokens_before), partial(self.reads.worth, ex.model)
+        same = model == ex.model and not (ex.call is not None and ex.call.elsewhere)
+        would = unmarked(direct, sent, usage.cached, usage.tokens_in, before, worth, same_model=same)
+        return would._replace(writes=_writes(trail, usage.tokens_in, would.read or 0), hour=_hour(trail))
+
+
+def _writes(trail: Trail, tokens_in: int, read: int) -> int:
+    """What the prompt as the client wrote it would have written to the cache."""
+    if not trail.cache.charges_writes:
+        return 0
+    kept = tokens_in
+    if trail.marks is not None:
+        kept = tokens_in * trail.ends[trail.marks[-1].at] // trail.ends[-1] if trail.marks else 0
+    return max(0, kept - read) if kept >= trail.cache.minimum_tokens else 0
+
+
+def _hour(trail: Trail) -> bool:
+    return bool(trail.marks) and trail.marks is not None and trail.marks[-1].ttl_s >= _HOUR_S
 
 
 def _told(ex: Exchange, usage: Usage) -> bool:

@@ -31,13 +31,16 @@ from farthing.proxy.figures import (
     top_repeated,
 )
 from farthing.proxy.figures_lists import filter_of, matching, names
+from farthing.proxy.figures_routes import Declared, by_route
 from farthing.proxy.report import dollars, plain, plain_sums
+from farthing.proxy.report_plain import plain_routes
 from farthing.proxy.row import COLUMNS, MONEY_COLUMNS, Row
 from farthing.proxy.tradeoff import kept_runs, plain_tradeoff, read_tradeoff
 
 __all__ = ["Dashboard", "Reply", "Texts"]
 
-Texts = Callable[[Sequence[str]], Awaitable[Mapping[str, str]]]
+Texts = Callable[[Sequence[tuple[str, float]]], Awaitable[Mapping[str, str]]]
+"""The prompts behind keys, of those that are kept and may be shown. Each key with the moment at which it came last."""
 Reply = tuple[int, str, bytes]
 T = TypeVar("T")
 
@@ -60,19 +63,30 @@ MAX_PAGE = 200
 AT_A_TIME = 2
 MOST_TRADED = 5_000
 STEPS_BETWEEN_LOOKS = 1_000_000
+TOO_SLOW = (
+    f"this took more than {MAX_QUERY_S:.0f} seconds and was given up. A user or a tag together with another group is "
+    "read from rows: ask for a shorter span or one group at a time, or export the rows "
+    "(farthing ledger export --format parquet)"
+)
 
 
 class Dashboard:
     """Answers GET and HEAD under /farthing/.
 
     `ledger`: the SQLite file, which need not exist yet. `state`: what is on, shown as badges; never a secret. `texts`:
-    the prompts behind keys, of those that are kept and may be shown; None: none may.
+    None: no prompts may be shown. `declared`: the routes and variants in force.
     """
 
     def __init__(
-        self, ledger: Path, clock: Clock, state: Callable[[], dict[str, Any]], texts: Texts | None = None
+        self,
+        ledger: Path,
+        clock: Clock,
+        state: Callable[[], dict[str, Any]],
+        texts: Texts | None = None,
+        declared: Callable[[], Declared] = Declared,
     ) -> None:
         self._texts = texts
+        self._declared = declared
         self._ledger = ledger
         self._clock = clock
         self._state = state
@@ -81,6 +95,7 @@ class Dashboard:
             path.name: (TYPES[path.suffix], path.read_bytes()) for path in folder.iterdir() if path.suffix in TYPES
         }
         self._turns = asyncio.Semaphore(AT_A_TIME)
+        self._slow_turns = asyncio.Semaphore(1)  # questions that no roll-up answers: they hold up each other alone
 
     async def handle(self, method: str, path: str, query: Mapping[str, str]) -> Reply | None:
         """Status, content type and body; None where the path is not the dashboard's. `path`: as it came, no query."""
@@ -97,7 +112,8 @@ class Dashboard:
             ask = self._questions(name, query)
             if ask is None:
                 return None
-            reply = fault(405, "only GET") if method not in ("GET", "HEAD") else await self._answer(ask)
+            turns = self._slow_turns if name == "summary" and is_slow(query) else self._turns
+            reply = fault(405, "only GET") if method not in ("GET", "HEAD") else await self._answer(ask, turns)
         if name == "repeated" and reply[0] == 200 and self._texts is not None:
             reply = (200, JSON, orjson.dumps(await with_texts(orjson.loads(reply[2]), self._texts)))
         return (reply[0], reply[1], b"") if method == "HEAD" else reply
@@ -116,6 +132,9 @@ class Dashboard:
             return lambda conn: self._repeated(conn, query, now_s)
         if name == "tradeoff":
             return lambda conn: self._tradeoff(conn, query, now_s)
+        if name == "routes":
+            declared = self._declared()
+            return lambda conn: plain_routes(by_route(conn, *span_of(query, now_s), declared), declared)
         if name == "names":
             return lambda conn: names(conn, span_of(query, now_s))
         if name.startswith("requests/"):
@@ -152,13 +171,16 @@ class Dashboard:
         async with self._turns:
             return await asyncio.to_thread(self._ask, ask)
 
-    async def _answer(self, ask: Callable[[sqlite3.Connection], Any]) -> Reply:
+    async def _answer(self, ask: Callable[[sqlite3.Connection], Any], turns: asyncio.Semaphore) -> Reply:
         try:
-            return 200, JSON, orjson.dumps(await self.read(ask))
+            async with turns:
+                return 200, JSON, orjson.dumps(await asyncio.to_thread(self._ask, ask))
         except LookupError as error:
             return fault(404, str(error.args[0]))
         except ValueError as error:
             return fault(400, str(error))
+        except sqlite3.OperationalError as error:
+            return fault(503, TOO_SLOW if str(error) == "interrupted" else f"the ledger can't be read: {error}")
         except sqlite3.Error as error:
             return fault(503, f"the ledger can't be read: {error}")
 
@@ -179,6 +201,12 @@ class Dashboard:
             conn.set_progress_handler(lambda: self._clock.tick_s() > until, STEPS_BETWEEN_LOOKS)
             with closing(conn):
                 return ask(conn)
+
+
+def is_slow(query: Mapping[str, str]) -> bool:
+    """Whether the groups asked for are in no roll-up: a user or a tag together with another one."""
+    by = [part for part in query.get("by", "").split(",") if part]
+    return len(by) > 1 and any(part == "user" or part.startswith("tag") for part in by)
 
 
 def found_row(conn: sqlite3.Connection, row_id: str) -> dict[str, Any]:
@@ -216,7 +244,7 @@ def told(each: Repeated) -> dict[str, Any]:
 
 async def with_texts(found: dict[str, Any], texts: Texts) -> dict[str, Any]:
     """The answer on repeated requests, with their prompts beside those that are kept."""
-    known = await texts([each["key_hash"] for each in found["repeated"]])
+    known = await texts([(each["key_hash"], each["last_s"]) for each in found["repeated"]])
     return {"repeated": [{**each, "text": known.get(each["key_hash"])} for each in found["repeated"]]}
 
 

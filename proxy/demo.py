@@ -270,6 +270,8 @@ class Demo:
             "show_texts = true  # the questions are a public data set\n"
             "deadline_ms = 500  # the model next door keeps all processors busy\n\n"
             f"{more}"
+            "# how a new policy comes to all traffic: farthing policy promote FILE\n"
+            '# [rollout]\n# steps = [0.01, 0.1, 0.5, 1.0]\n# hold_s = 600\n# unit = "user"\n\n'
             f"[prices.models.{quoted(self._upstream.model)}]\n"
             + "\n".join(PRICE_LINES)
             + f"\nsource = {quoted(source)}\n",

@@ -29,7 +29,7 @@ class Errands:
     are under way when it is reached may exceed by what they cost. `barred`: whom the upstream refuses; None where a
     refusal may mean the model, and says nothing of the credential."""
 
-    kind: Literal["audit", "judge", "shadow"]
+    kind: Literal["audit", "judge", "shadow", "warm"]
     stages: tuple[Stage, ...]
     account: Account
     limit_pico: int

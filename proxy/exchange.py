@@ -157,6 +157,7 @@ class Controls:
     route: str = ""
     user: str = ""
     tags: tuple[tuple[str, str], ...] = ()
+    defer_s: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +182,8 @@ class Served:
     """What the ledger must know of an answer that came from a cache: the usage behind it, and whose it was.
 
     `reuse`: '' for an exact hit, else how a near-duplicate's answer came to be served: 'proved' or 'unproven'.
-    `bound`: the share of wrong answers that is proved not to be exceeded, at that moment.
+    `bound`: the share of wrong answers that is proved not to be exceeded, at that moment. `tokens_saved`: how many more
+    the request had that the answer was written for than what `usage` was billed for.
     """
 
     entry_key: str
@@ -192,6 +194,7 @@ class Served:
     expires_s: float
     reuse: str = ""
     bound: float | None = None
+    tokens_saved: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,9 +249,11 @@ class Call:
     answer that is a JSON object, the same read. `event_stream`:
     it came as server-sent events. `complete`: it ended as HTTP says it should. `earlier`: what answers before this one
     used, in which the model only asked for what had been left out; `usage` is the last one's. `others`: what attempts
-    were billed with that don't serve: a cascade's cheaper tries, failed ones. `tier`: the service tier that a stream
+    were billed with that don't serve: a cascade's cheaper tries, failed ones. `known`: what the part of the answer that
+    was stored (embeddings, item by item) would have used; `usage` is the rest's. `tier`: the service tier that a stream
     named, whether or not it told its usage. `elsewhere`: another upstream than the default one answered, to which the
-    client's credential means nothing.
+    client's credential means nothing. `shortened`: another prompt than the client's went upstream; `tokens_saved`: by
+    how much, which is counted once the answer is there.
     """
 
     id: str
@@ -261,6 +266,7 @@ class Call:
     usage: Usage | None = None
     earlier: list[Usage] = field(default_factory=list)
     others: list[Billed] = field(default_factory=list)
+    known: Usage | None = None
     model_served: str = ""
     tier: str = ""
     answer: bytes | None = None
@@ -269,6 +275,8 @@ class Call:
     complete: bool = False
     usage_injected: bool = False
     elsewhere: bool = False
+    shortened: bool = False
+    tokens_saved: int = 0
     served: Served | None = None
     outcome: Outcome | None = None
     error: str = ""
@@ -321,15 +329,18 @@ class Exchange:
     cache_reason: str = ""
     place: Any = None  # cache.places.Settled
     case: Any = None  # stage_semantic.Case
+    items: Any = None  # cache.items.Case: embeddings of which each input is looked up and kept by itself
     similarity: float | None = None
     p_wrong: float | None = None
     served: Served | None = None
     looking: asyncio.Task[Any] | None = None  # a look-up that nobody waits for but the ledger
+    deferred: bool = False  # it is kept for later: its row comes with its answer
     # route
     plan: Any = None  # routing.Plan: the route that the request takes, while it hasn't been taken
     variant: Any = None  # policies.variant.Variant: who is asked instead of whom the request names
     # compress
     compress: str = ""
+    counted: bool = False  # the next three are known
     tokens_saved: int = 0
     saved_before: int = 0  # of them, in turns that were sent before
     tokens_before: int = 0  # of these turns, as they were sent now
@@ -337,6 +348,9 @@ class Exchange:
     uses: Sequence[Any] = ()  # compress_counts.Use: what rules did to what is sent
     tidied: int = 0  # texts that were only tidied
     retrieval: Any = None  # retrieving.Retrieval: the model may ask for what was left out
+    # prompt_cache
+    marker: Any = None  # prompt_marking.Marker: who looks after what goes upstream
+    marked: Any = None  # prompt_marking.Marked: what was decided for the leg that serves
     # spend
     hold: Any = None  # budgets.Hold: money that is reserved, and tokens that were taken
     # upstream

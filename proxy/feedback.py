@@ -49,6 +49,8 @@ async def give(services: Services, asked: dict[str, Any]) -> dict[str, Any]:
     rows = await _rows(services, list({one.request_id for one in given}))
     known, purged = set(rows), 0
     for one in given:
+        if one.metric == "rating" and services.state.rated is not None:
+            services.state.rated(one.request_id, one.bad)
         if one.metric == "rating" and services.state.watch is not None:
             services.state.watch.rated(one.request_id, wrong=one.bad)
         if services.semantic.remembers(one.request_id):

@@ -26,7 +26,7 @@ def gauges(services: Services, store: StoreStats | None) -> dict[str, float]:
     held = services.state
     ledger, breaker, tick_s = held.ledger, services.pipeline.breaker, held.clock.tick_s()
     found: dict[str, float] = {
-        "in_flight_requests": services.admit.in_flight,
+        "in_flight_requests": held.in_flight.count,
         "ledger_pending_rows": ledger.pending if ledger else 0,
         "ledger_dropped_rows": ledger.dropped if ledger else 0,
         "ledger_healthy": ledger is None or ledger.healthy,
@@ -35,6 +35,7 @@ def gauges(services: Services, store: StoreStats | None) -> dict[str, float]:
         "optimisation_off": held.switch(),
         "stages_left_out": sum(until > tick_s for until in breaker.open_until.values()),
         **dict(held.compressed.values()),
+        **dict(held.prompts.values()),
         **{f"stage_errors:{name}": count for name, count in services.pipeline.stage_errors.items()},
     }
     if store is not None:

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -26,7 +26,9 @@ from farthing.proxy.compress_counts import CompressCounts
 from farthing.proxy.compress_state import RECODED, SQUEEZED
 from farthing.proxy.config import Config, Semantic
 from farthing.proxy.config_compress import Compress
+from farthing.proxy.deferring import Desk
 from farthing.proxy.implicit_rows import ImplicitRows, Nearest
+from farthing.proxy.incidents import Incidents
 from farthing.proxy.judge import Verdicts
 from farthing.proxy.keys import KeyRing
 from farthing.proxy.lately import Lately
@@ -37,11 +39,13 @@ from farthing.proxy.metrics import Metrics
 from farthing.proxy.otlp import Otlp, require
 from farthing.proxy.otlp_names import target_of
 from farthing.proxy.outcomes import FILE, Outcomes
+from farthing.proxy.prompt_memory import PromptMemory
 from farthing.proxy.provider_reads import ProviderReads
 from farthing.proxy.refused import Refused
 from farthing.proxy.reuse_state import REUSE
 from farthing.proxy.row import Row
 from farthing.proxy.stage_semantic import Case
+from farthing.proxy.stages import InFlight
 from farthing.proxy.tasks import TaskGroup
 from farthing.proxy.tokens import Tokenizer
 from farthing.proxy.usage_drift import Drift
@@ -55,16 +59,12 @@ log = structlog.get_logger("farthing")
 __all__ = ["State", "open_state", "open_store"]
 
 
-def logged(kind: str, what: str, why: str, evidence: dict[str, Any]) -> None:
-    """An incident, where nobody keeps them: to the log."""
-    log.warning("incident", kind=kind, what=what, why=why, evidence=evidence)
-
-
 @dataclass(slots=True)
 class State:
     """All of it. `decisions`, `removed`, `capture`, `accounts`, `ring`, `limits_server`: None until a configuration
     needs them; `otlp`: None where it is off. `refusals`: by budget or rate limit; `note`: takes incidents (kind, what,
-    why, evidence)."""
+    why, evidence). `listeners`: told of every ledger row, in the ledger's thread; `rated`: told of ratings (a request's
+    id, whether it is bad), while a policy is rolled out."""
 
     clock: Clock
     randomness: Randomness
@@ -85,6 +85,7 @@ class State:
     audited: DayTotal
     judged: DayTotal
     shadowed: DayTotal
+    warmed: DayTotal
     verdicts: Verdicts
     served_cases: OrderedDict[str, Case]
     places: Places
@@ -92,17 +93,22 @@ class State:
     compressed: CompressCounts
     drift: Drift
     provider_reads: ProviderReads
+    incidents: Incidents
+    listeners: list[Callable[[list[Row]], None]]
     outcomes: Outcomes
     implicit: ImplicitRows
     levels: Levels
+    prompts: PromptMemory
+    in_flight: InFlight = field(default_factory=InFlight)
+    rated: Callable[[str, bool], None] | None = None
     watch: Watching | None = None
-    note: Callable[[str, str, str, dict[str, Any]], None] = logged
     decisions: Decisions | None = None
     removed: Removed | None = None
     capture: Capture | None = None
     accounts: Accounts | None = None
     ring: KeyRing | None = None
     limits_server: RedisStore | None = None
+    deferred: Desk | None = None
     refusals: dict[str, int] = field(default_factory=dict)
 
     def close_capture(self) -> None:
@@ -115,19 +121,23 @@ async def open_state(config: Config, clock: Clock, randomness: Randomness, stack
     """Open what lasts; it is pushed on `stack`, so that it closes in reverse order."""
     stack.callback(state.claim(config.state_dir).close)
     metrics = Metrics()
-    otlp = open_otlp(config, clock, randomness)
+    otlp = open_otlp(config, clock)
     if otlp is not None:
         stack.push_async_callback(asyncio.to_thread, otlp.close)  # after the ledger, whose last rows it takes
     outcomes = Outcomes(config.state_dir / FILE, config.ledger.keep_days)
     stack.callback(outcomes.close)
     implicit = ImplicitRows(outcomes, Nearest(), clock)
-    listeners = [metrics.observe, implicit.observe, *([] if otlp is None else [otlp.observe])]
+    listeners: list[Callable[[list[Row]], None]] = [
+        metrics.observe,
+        implicit.observe,
+        *([] if otlp is None else [otlp.observe]),
+    ]
     watch = None
     if config.ledger.enabled:
         watch = Watching(config.state_dir / "watch.json", config.watch, clock, config.semantic.model)
         stack.callback(watch.close)  # after the ledger, whose last rows it takes
         listeners.append(watch.on_rows)
-    total, audited, judged, shadowed = DayTotal(), DayTotal(), DayTotal(), DayTotal()
+    total, audited, judged, shadowed, warmed = (DayTotal() for _ in range(5))
     ledger = None
     if config.ledger.enabled:
         ledger = Ledger(
@@ -143,7 +153,8 @@ async def open_state(config: Config, clock: Clock, randomness: Randomness, stack
         audited.add(ledger.spent_since(midnight_s, overhead_of="audit"), clock.now_s())
         judged.add(ledger.spent_since(midnight_s, overhead_of="judge"), clock.now_s())
         shadowed.add(ledger.spent_since(midnight_s, overhead_of="shadow"), clock.now_s())
-        errands = audited.spent_pico + judged.spent_pico + shadowed.spent_pico
+        warmed.add(ledger.spent_since(midnight_s, overhead_of="warm"), clock.now_s())
+        errands = audited.spent_pico + judged.spent_pico + shadowed.spent_pico + warmed.spent_pico
         total.add(ledger.spent_since(midnight_s) + errands, clock.now_s())
     levels = Levels(config.state_dir, clock)
     stack.callback(levels.close)
@@ -176,6 +187,7 @@ async def open_state(config: Config, clock: Clock, randomness: Randomness, stack
         audited=audited,
         judged=judged,
         shadowed=shadowed,
+        warmed=warmed,
         verdicts=Verdicts(),
         served_cases=OrderedDict(),
         places=Places(Templates()),
@@ -183,31 +195,31 @@ async def open_state(config: Config, clock: Clock, randomness: Randomness, stack
         compressed=CompressCounts(),
         drift=Drift(),
         provider_reads=ProviderReads(),
+        incidents=Incidents(config.state_dir / "incidents.jsonl", clock, lambda work: tasks.spawn(work, "incident")),
+        listeners=listeners,
         outcomes=outcomes,
         implicit=implicit,
         levels=levels,
         watch=watch,
+        prompts=PromptMemory.of(config.prompt_cache.most_prefixes),
     )
     stack.callback(held.close_capture)
     return held
 
 
-def open_otlp(config: Config, clock: Clock, randomness: Randomness) -> Otlp | None:
+def open_otlp(config: Config, clock: Clock) -> Otlp | None:
     """What sends telemetry, running; None where it is off. Raises ConfigFault: its libraries aren't installed."""
     if not config.otlp.on:
         return None
     require(config.otlp)
-    from farthing.proxy.otlp_sdk import Sdk
-
-    target = target_of(config.upstream.url, config.upstream.provider)
-    return Otlp(config.otlp, Sdk(config.otlp, randomness), target, clock)
+    return Otlp(config.otlp, target_of(config.upstream.url, config.upstream.provider), clock)
 
 
 def told(listeners: Sequence[Callable[[list[Row]], None]]) -> Callable[[list[Row]], None]:
     """One listener of the ledger that stands for several, in that order. One that fails costs the others nothing."""
 
     def tell(rows: list[Row]) -> None:
-        for listener in listeners:
+        for listener in tuple(listeners):  # the event loop adds and removes some meanwhile
             try:
                 listener(rows)
             except Exception:

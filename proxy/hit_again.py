@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from farthing.proxy.account import dollars
-from farthing.proxy.attribute import attribute_hit
+from farthing.proxy.attribute import as_asked, attribute_hit
 from farthing.proxy.counterfactual import Counterfactual
 from farthing.proxy.exchange import Exchange
 from farthing.proxy.prices import RateCard
@@ -28,6 +28,7 @@ _SAME_MOMENT_S = 1.0  # a provider's cache lives for minutes: hits as close as t
 class Again:
     """One hit's money, at the moment `at_s`, when it would have read `direct` tokens by the provider's rules.
 
+    `usage`: of the prompt as it was asked (`attribute.as_asked`); `shortened`: that is another than was sent.
     `columns`: the row's, from `baseline_usd` to `modelled`; `header`: the line that tells the client its saving, if
     that is known.
     """
@@ -36,6 +37,7 @@ class Again:
     model_served: str
     trail: Trail
     usage: Usage
+    shortened: bool = False
     at_s: float = -1.0
     direct: int = 0
     would_read: int | None = None
@@ -65,6 +67,7 @@ class Again:
             model_served=self.model_served,
             would_read=read,
             charges_writes=self.trail.cache.charges_writes,
+            shortened=self.shortened,
         )
         self.would_read, self.columns = read, (*money[:-1], int(money.modelled))
         self.header = "" if money.baseline is None else f"x-farthing-saved-usd: {dollars(money.baseline)}\r\n"
@@ -73,6 +76,7 @@ class Again:
 def again_of(ex: Exchange) -> Again | None:
     """What has to be kept of this hit; None where its amount won't change."""
     served, would = ex.served, ex.would
-    if served is None or served.usage is None or not isinstance(would, Would) or would.trail is None:
+    usage = None if served is None else as_asked(served.usage, served.tokens_saved)
+    if served is None or usage is None or not isinstance(would, Would) or would.trail is None:
         return None
-    return Again(ex.model, served.model_served, would.trail, served.usage)
+    return Again(ex.model, served.model_served, would.trail, usage, bool(served.tokens_saved))

@@ -19,7 +19,18 @@ from typing import Any, NamedTuple, TypeVar
 
 import orjson
 
-__all__ = ["Member", "element_spans", "find", "has_gaps", "insert_member", "members", "minify", "splice", "without"]
+__all__ = [
+    "Member",
+    "element_spans",
+    "find",
+    "has_gaps",
+    "insert_member",
+    "loads_loosely",
+    "members",
+    "minify",
+    "splice",
+    "without",
+]
 
 MAX_DEPTH = 200
 
@@ -40,6 +51,16 @@ _NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 _STEP = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 
 _Text = TypeVar("_Text", str, bytes)
+
+
+def loads_loosely(text: bytes) -> dict[str, Any] | None:
+    """The object that almost is JSON: with NaN and infinities, as careless servers write them, or bytes that are no
+    UTF-8. None where it is no object all the same. Cost: several times that of a strict reading."""
+    try:
+        value = json.loads(text.decode("utf-8-sig", "replace"))
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
 
 
 class Member(NamedTuple):

@@ -99,13 +99,14 @@ async def _between_others(steps: Iterable[T]) -> list[T]:
 
 class Learnt(Generic[S]):
     """The one policy in use, written to its file in `folder` now and then, before it changes, and once more at the
-    end."""
+    end. Others may be in use beside it, for a share of the traffic; they aren't written while they are."""
 
     def __init__(self, folder: Path, spawn: Callable[[Coroutine[Any, Any, None]], object], recipe: Recipe[S]) -> None:
         self._folder = folder
         self._spawn = spawn
         self._recipe = recipe
         self._now: tuple[S, Policy] | None = None
+        self._beside: list[tuple[S, Policy]] = []
         self._timer: asyncio.TimerHandle | None = None
 
     async def use(self, settings: S) -> Policy:
@@ -114,6 +115,10 @@ class Learnt(Generic[S]):
         if before is not None and before[0] == settings:
             return before[1]
         await self._write()
+        for one in self._beside:
+            if one[0] == settings:
+                self._now, self._beside = one, []
+                return one[1]
         held = None
         if before is not None and self._which(before[0]) == self._which(settings):
             held = whole(await _between_others(before[1].dump_slices()))
@@ -122,6 +127,23 @@ class Learnt(Generic[S]):
         if self._timer is None:
             self._later()
         return policy
+
+    async def beside(self, settings: S) -> Policy:
+        """The policy of a candidate: the one in use where it has the same settings, else one of its own, which begins
+        with what the other has learnt where that speaks for it too. It is kept on when it comes into use."""
+        before, recipe = self._now, self._recipe
+        if before is None:
+            return await self.use(settings)
+        if before[0] == settings:
+            return before[1]
+        self._beside = [one for one in self._beside if one[0] == settings]
+        if not self._beside:
+            held = None
+            if self._which(before[0]) == self._which(settings):
+                held = whole(await _between_others(before[1].dump_slices()))
+            path = self._folder / recipe.file(settings)
+            self._beside = [(settings, await asyncio.to_thread(load, path, recipe, settings, held))]
+        return self._beside[0][1]
 
     async def close(self) -> None:
         """Write what is known."""

@@ -68,6 +68,8 @@ def export(
                 out.close()
         if part is not None and to is not None:
             part.replace(to)
+    except BrokenPipeError:
+        raise  # who reads has had enough
     except OSError as error:
         raise ConfigFault(f"can't write {to or 'to standard output'}: {error}") from None
     return count

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import orjson
 
@@ -18,7 +19,8 @@ from farthing.policies.cascade import Leg
 from farthing.policies.fallback import of_answer, of_fault
 from farthing.policies.variant import DEFAULT_UPSTREAM, Variant
 from farthing.proxy.branch import branch
-from farthing.proxy.errors import FarthingError, UpstreamFault
+from farthing.proxy.budgets import Spending
+from farthing.proxy.errors import ClientFault, FarthingError, UpstreamFault
 from farthing.proxy.exchange import Billed, Call, Exchange, Quiet, Verdict
 from farthing.proxy.leg_sink import Gate, Held, Race
 from farthing.proxy.routing import Routing
@@ -42,7 +44,10 @@ class Carriers:
 
 @dataclass(slots=True)
 class Tried:
-    """One leg's attempt. `own`: its exchange, `call`: that one's. `fault`: where no answer came, or it broke off."""
+    """One leg's attempt. `own`: its exchange, `call`: that one's. `fault`: where no answer came, or it broke off.
+
+    `asks`: another question than the client's.
+    """
 
     leg: Leg
     own: Exchange
@@ -50,6 +55,7 @@ class Tried:
     sink: Held
     fault: FarthingError | None = None
     task: asyncio.Task[None] | None = None
+    asks: Mapping[str, Any] | None = None
 
     @property
     def work(self) -> asyncio.Task[None]:
@@ -72,17 +78,23 @@ class Tried:
     @property
     def said(self) -> str:
         """Its failure in words."""
+        if isinstance(self.fault, ClientFault):
+            return self.fault.code
         return self.failure or (f"status {self.sink.status}" if self.fault is None else "fault")
 
 
 @dataclass(frozen=True, slots=True)
 class Legs:
-    """Makes legs and keeps their books. `limit_bytes`: of an answer that is held back."""
+    """Makes legs and keeps their books. `limit_bytes`: of an answer that is held back.
+
+    `spending`: where each leg has to find room; None: no budget is set.
+    """
 
     carriers: Carriers
     routing: Routing
     tokenizer: Tokenizer
     limit_bytes: int
+    spending: Spending | None = None
 
     def gated(self, ex: Exchange, leg: Leg, *, holds: bool, race: Race | None = None) -> Tried:
         """A leg whose answer goes on to the client, unless it is a failure and another leg is left (`holds`)."""
@@ -92,11 +104,12 @@ class Legs:
         gate.passes = partial(self.serves, ex, tried)
         return tried
 
-    async def held(self, ex: Exchange, variant: Variant, body: bytes | None = None) -> Tried:
-        """The variant's whole answer, held back. `body`: another question than the client's."""
+    async def held(self, ex: Exchange, variant: Variant, asks: Mapping[str, Any] | None = None) -> Tried:
+        """The variant's whole answer, held back. `asks`: another question than the client's."""
         tried = self._leg(ex, variant, Held(self.limit_bytes))
-        if body is not None:
-            tried.own.body = tried.own.body_out = body
+        if asks is not None:
+            tried.asks, tried.own.body = asks, orjson.dumps(asks)
+            tried.own.body_out = tried.own.body
             tried.own.stream, tried.own.retrieval = False, None
         try:
             await self.carry(tried)
@@ -116,14 +129,22 @@ class Legs:
 
     async def carry(self, tried: Tried) -> None:
         """Make the attempt; what it failed with stands in it."""
-        clock = self.routing.clock
+        clock, own = self.routing.clock, tried.own
+        before = 0 if own.hold is None else own.hold.attempts
+        try:
+            await self._find_room(tried)
+        except ClientFault as fault:
+            tried.fault = fault  # nobody was asked
+            return
         begun_tick = clock.tick_s()
         try:
-            verdict = self.carriers.carry(tried.own)
+            verdict = self.carriers.carry(own)
             if isinstance(verdict, Awaitable):
                 await verdict
         except FarthingError as fault:
             tried.fault = fault
+        if self.spending is not None and not 200 <= tried.call.status < 300 and not tried.call.earlier:
+            self.spending.unbilled(own, before)
         if tried.leg is None:
             return
         speed, call = self.routing.speed(tried.leg), tried.call
@@ -133,6 +154,13 @@ class Legs:
                 speed.said(call.usage.tokens_out)
         elif tried.fault is not None or call.status == 429 or call.status >= 500:
             speed.failed_tick = clock.tick_s()
+
+    async def _find_room(self, tried: Tried) -> None:
+        """Raises ClientFault: a hard budget has none for this leg too."""
+        if self.spending is not None:
+            verdict = self.spending.another(tried.own, tried.asks)
+            if isinstance(verdict, Awaitable):
+                await verdict
 
     def serves(self, ex: Exchange, tried: Tried) -> None:
         """From here on this leg's answer is the client's."""
@@ -164,6 +192,7 @@ class Legs:
         if tried.own.retrieval is not ex.retrieval:  # its upstream took no tool of ours
             ex.retrieval, ex.body_out = tried.own.retrieval, tried.own.body_out
             ex.compress, ex.shortening = tried.own.compress, tried.own.shortening
+        ex.marked = tried.own.marked
         ex.decisions.extend(tried.own.decisions)
 
     def _model(self, tried: Tried) -> str:

@@ -62,12 +62,16 @@ GAUGES: Mapping[str, str] = {
     "capture_healthy": "1 while captured requests reach the disk, 0 while they don't.",
     "otlp_pending_spans": "Spans that wait for the OpenTelemetry collector.",
     "otlp_healthy": "1 while the collector takes what it is sent, 0 while it doesn't.",
+    "policy_candidate_ratio": "Share of traffic that a policy under roll-out answers; 0 while none is rolled out.",
     "optimisation_off": "1 while the emergency switch turns all optimisation off.",
 }
 COUNTERS: Mapping[str, str] = {
     "ledger_dropped_rows": "Rows lost because the ledger could not be written.",
     "capture_rows": "Requests that were captured.",
     "capture_dropped": "Requests to be captured that were lost: too many at once, a failing disk, no redaction.",
+    "policy_promotions": "Policies that came to all traffic.",
+    "policy_rollbacks": "Policies that were taken back, by an operator or by the guard.",
+    "incidents": "What the program did of its own accord to keep its promises (/farthing/api/incidents).",
     "drift_alarms": "Alarms about drift that were raised.",
     "otlp_dropped": "Spans that never reached the OpenTelemetry collector.",
 }
@@ -79,6 +83,18 @@ LABELLED: Mapping[str, tuple[str, tuple[str, ...]]] = {
     ),
     "compress_texts": ("Messages in which a rule did that.", ("rule", "mode")),
     "compress_left": ("Messages left as they were, or tidied, though they might have been shorter.", ("reason",)),
+    "prompt_cache_breakpoints": (
+        "Breakpoints that were put into requests (sent), or would have been (observed).",
+        ("mode",),
+    ),
+    "prompt_cache_keys": (
+        "Requests that were given a prompt_cache_key (sent), or would have been (observed).",
+        ("mode",),
+    ),
+    "prompt_cache_reads": (
+        "Prefixes that the provider's cache should have had, by what it said (read, lost).",
+        ("result",),
+    ),
     "budget_refused": (
         "Requests that a budget refused; 'keys': budgets of virtual keys.",
         ("budget",),
@@ -114,6 +130,11 @@ LABELLED_GAUGES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "replica_circuit_open": ("1 while a replica is left out because it failed.", ("upstream", "replica")),
     "replica_draining": ("1 while a replica gets no more requests on purpose.", ("upstream", "replica")),
     "replica_in_flight": ("Requests under way at a replica.", ("upstream", "replica")),
+    "policy_active": ("Always 1; the active policy's version is the label.", ("version",)),
+    "policy_guard_evidence_ratio": (
+        "Evidence that a candidate is worse than the active policy; at 1 it is rolled back. Absent without a roll-out.",
+        ("metric",),
+    ),
     "usage_drift_alarm": ("1 while that is more than 2 % for a model whose tokenizer is ours.", ("model",)),
 }
 STAGE_ERRORS = "stage_errors:"
@@ -127,13 +148,22 @@ TOKEN_KINDS = (
 )
 
 
+class _Registry(CollectorRegistry):
+    """Without counters' `_created` twins, which nothing asks for; the library's own switch is the whole process's."""
+
+    def collect(self) -> Iterator[Metric]:
+        for family in super().collect():
+            family.samples = [sample for sample in family.samples if not sample.name.endswith("_created")]
+            yield family
+
+
 class Metrics:
     """Counters, histograms and gauges of one farthing; a cap keeps the set of model and stage names finite."""
 
     content_type = CONTENT_TYPE_LATEST
 
     def __init__(self, max_names: int = MAX_NAMES) -> None:
-        self._registry = registry = CollectorRegistry(auto_describe=False)
+        self._registry = registry = _Registry(auto_describe=False)
         self._models = Names(max_names)
         self._requests = Counter(
             "farthing_requests", "Finished requests.", ["endpoint", "model", "cache", "outcome", "status_class"],

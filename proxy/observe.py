@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 
 from farthing.proxy.exchange import Endpoint
+from farthing.proxy.jsontext import loads_loosely
 from farthing.proxy.sse import events
 from farthing.proxy.usage import Usage, from_payload, tier_of
 
@@ -42,6 +43,8 @@ class StreamObserver:
         usage_only = False
         for event in events(piece):
             value = loads(event.data)
+            if value is None and counts:
+                value = loads_loosely(event.data)
             if value is None:
                 continue
             self._begun = True

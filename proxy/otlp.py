@@ -1,17 +1,18 @@
-"""Sends finished rows to an OpenTelemetry collector, from a thread of its own: no request ever waits for one.
+"""Hands finished rows to the process that sends them to an OpenTelemetry collector: no request ever waits for one.
 
-Rules of this file: `observe` only counts and puts rows into a bounded queue; a collector that is away or slow makes
-spans wait there, and beyond the bound the oldest are dropped and counted; metrics lose nothing, since they are
-cumulative. Trouble and its end are each logged once.
+Rules of this file: `observe` only puts rows into a bounded queue; one thread hands them on, another hears what became
+of them. A sender that dies is started anew; what it had not sent is counted as dropped. Trouble and its end are each
+logged once.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import subprocess
+import sys
 import threading
 from collections import deque
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from contextlib import suppress
 
 import structlog
 
@@ -19,16 +20,18 @@ from farthing.proxy.clock import Clock
 from farthing.proxy.config_otlp import Otlp as Settings
 from farthing.proxy.errors import ConfigFault
 from farthing.proxy.otlp_names import Target
+from farthing.proxy.otlp_wire import Batch, Status, frame
 from farthing.proxy.row import Row
+from farthing.proxy.tied import command
 from farthing.proxy.traces import Parent, Traces
-
-if TYPE_CHECKING:
-    from farthing.proxy.otlp_sdk import Sdk, Sent
 
 __all__ = ["Otlp", "require"]
 
-_BATCH_SPANS = 100
-_CLOSE_S = 3.0
+_BATCH_ROWS = 500
+_LEAST_ROWS = 1000  # metrics need each row: the bound on spans is the sender's, which has counted them by then
+_CLOSE_S = 5.0  # the sender itself takes three at most
+_SOON_S = 0.05
+_PAUSES_S = (0.5, 1.0, 2.0, 5.0, 15.0, 30.0)
 
 
 def require(settings: Settings) -> None:
@@ -47,113 +50,173 @@ def _installed(module: str) -> bool:
 class Otlp:
     """Takes rows from the ledger's thread. `target`: the upstream that they went to; it changes with a reload.
 
-    `traces`: what clients said of theirs. Effects: a thread, calls to the collector.
+    `traces`: what clients said of theirs. Effects: a child process, two threads.
     """
 
-    def __init__(self, settings: Settings, sdk: Sdk, target: Target, clock: Clock) -> None:
+    def __init__(self, settings: Settings, target: Target, clock: Clock) -> None:
         self.target = target
         self.traces = Traces()
         self._settings = settings
-        self._sdk = sdk
         self._clock = clock
         self._log = structlog.get_logger("farthing.otlp")
-        self._waiting: deque[tuple[Row, Parent | None]] = deque()
-        self._overflowed = self._refused = 0  # two counters, since two threads count
-        self._works = {"spans": True, "metrics": True}
+        self._waiting: deque[tuple[tuple[object, ...], Parent | None]] = deque()
+        self._overflowed = self._lost = self._handed = self._deaths = 0
+        self._status = Status()
+        self._told = Status()  # what was logged last
+        self._books = threading.Lock()  # round the two lines above: both threads write them
         self._wake = threading.Event()
-        self._closing = False
-        self._thread = threading.Thread(target=self._send_on, name="otlp", daemon=True)
+        self._closing = self._closed = False
+        self._child = self._started()
+        self._thread = threading.Thread(target=self._hand_on, name="otlp", daemon=True)
         self._thread.start()
 
     @property
     def healthy(self) -> bool:
-        """Whether the last calls worked."""
-        return all(self._works.values())
+        """Whether there is a sender, and its last calls worked."""
+        return self._child.poll() is None and self._status.spans == self._status.metrics == "ok"
 
     @property
     def dropped(self) -> int:
         """Spans that no collector will see."""
-        return self._overflowed + self._refused
+        return self._overflowed + self._lost + self._status.dropped
 
     @property
     def pending(self) -> int:
         """Spans that wait to be sent."""
-        return len(self._waiting)
+        return len(self._waiting) + self._handed - self._status.done if self._settings.spans else 0
+
+    @property
+    def process_id(self) -> int:
+        """Of the sender."""
+        return self._child.pid
 
     def observe(self, rows: list[Row]) -> None:
-        """Take a batch of rows: count them, and keep them to be sent. Called by one thread: the ledger's writer."""
-        if self._settings.spans:
-            take, waiting = self.traces.take, self._waiting
-            waiting.extend([(row, take(row.id)) for row in rows])
-            self._overflowed += self._trimmed()
-            if len(waiting) >= _BATCH_SPANS and self._works["spans"]:
-                self._wake.set()
-        if self._settings.metrics:
-            self._sdk.measure(rows, self.target)
+        """Take a batch of rows. Called by one thread: the ledger's writer."""
+        take, waiting = self.traces.take, self._waiting
+        waiting.extend([(tuple(row), take(row.id)) for row in rows])
+        most = max(self._settings.queue_rows, _LEAST_ROWS)
+        while len(waiting) > most:
+            with suppress(IndexError):  # the other thread may have taken it
+                waiting.popleft()
+                self._overflowed += 1
+        self._wake.set()
 
     def close(self) -> None:
-        """Send what waits, for three seconds at most, and let go. Blocks: not for an event loop. Idempotent."""
-        self._closing = True
+        """Have sent what waits, for some seconds at most, and let go. Blocks: not for an event loop. Idempotent."""
+        if self._closed:
+            return
+        self._closing = self._closed = True
         self._wake.set()
         self._thread.join(_CLOSE_S)
-        self._sdk.stop()
-        if self._waiting:
-            self._refused += len(self._waiting)
-            self._waiting.clear()
+        if self._thread.is_alive():  # the sender doesn't read, or doesn't end
+            self._child.kill()
+            self._thread.join()
+        self._let_go()
+        if self._settings.spans:
+            self._overflowed += len(self._waiting)
+            self._lost += self._handed - self._status.done
+            self._handed = self._status.done
+        self._waiting.clear()
+        if self.dropped:
             self._log.warning("otlp_closed", dropped=self.dropped)
 
-    # -- the sender's thread
+    # -- the thread that hands on
 
-    def _send_on(self) -> None:
-        due_tick = self._clock.tick_s() + self._settings.metrics_every_s
-        ending = False
-        while not ending:
-            self._wake.wait(min(self._settings.every_s, max(0.0, due_tick - self._clock.tick_s())))
+    def _hand_on(self) -> None:
+        while True:
+            self._wake.wait()
             self._wake.clear()
             ending = self._closing
-            while self._waiting and self._send_some():
+            while self._waiting and self._hand_some():
                 pass
-            if self._settings.metrics and (ending or self._clock.tick_s() >= due_tick):
-                self._told("metrics", self._tried(self._sdk.send_metrics))
-                due_tick = self._clock.tick_s() + self._settings.metrics_every_s
+            if ending:
+                with suppress(OSError):
+                    self._stdin.close()
+                self._child.wait()
+                return
+            if self._child.poll() is not None:
+                self._start_anew()
 
-    def _send_some(self) -> bool:
-        """Send the oldest; whether to go on."""
-        batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), _BATCH_SPANS))]
-        sent = self._tried(lambda: self._sdk.send_spans(batch, self.target))
-        self._told("spans", sent)
-        if sent == "away":
-            self._waiting.extendleft(reversed(batch))
-            self._refused += self._trimmed()
-        elif sent == "refused":
-            self._refused += len(batch)
-        return sent != "away"
-
-    def _trimmed(self) -> int:
-        """How many of the oldest had to go to keep the bound."""
-        gone = 0
-        while len(self._waiting) > self._settings.queue_rows:
-            self._waiting.popleft()
-            gone += 1
-        return gone
-
-    def _tried(self, send: Callable[[], Sent]) -> str:
+    def _hand_some(self) -> bool:
+        """Hand on the oldest; whether to go on."""
+        waiting, batch = self._waiting, list[tuple[tuple[object, ...], Parent | None]]()
+        while waiting and len(batch) < _BATCH_ROWS:
+            with suppress(IndexError):  # the ledger's thread may have dropped it
+                batch.append(waiting.popleft())
+        with self._books:
+            self._handed += len(batch)
         try:
-            return send()
-        except Exception:  # noqa: BLE001 - a row that can't be told must not end the thread
-            self._log.exception("otlp_failed")
-            return "refused"
+            self._stdin.write(frame(Batch(batch, self.target)))
+            self._stdin.flush()
+        except OSError:
+            with self._books:
+                self._handed -= len(batch)
+            waiting.extendleft(reversed(batch))
+            return False
+        return True
 
-    def _told(self, what: str, sent: str) -> None:
-        """Keep the state, and log where it changes."""
-        before, works = self._works[what], sent == "ok"
-        self._works[what] = works
-        if before and not works:
-            self._log.error("otlp_failing", what=what, endpoint=self._endpoint(), answer=sent)
-        elif works and not before:
-            self._log.info("otlp_recovered", what=what, dropped=self.dropped)
+    def _start_anew(self) -> None:
+        pause_s = _PAUSES_S[min(self._deaths, len(_PAUSES_S) - 1)]
+        self._deaths += 1
+        self._log.error("otlp_sender_died", exit_status=self._child.returncode, again_in_s=pause_s)
+        self._let_go()
+        with self._books:
+            self._lost += self._status.dropped + (self._handed - self._status.done if self._settings.spans else 0)
+            self._handed, self._status = 0, Status()
+        until_tick = self._clock.tick_s() + pause_s
+        while not self._closing and self._clock.tick_s() < until_tick:
+            self._wake.wait(_SOON_S)
+            self._wake.clear()
+        if not self._closing:
+            self._child = self._started()
+        self._wake.set()
 
-    def _endpoint(self) -> str:
+    # -- the child
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        child = subprocess.Popen(
+            command([sys.executable, "-m", "farthing.proxy.otlp_child"]),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C is for the parent, which has rows to hand on first
+        )
+        assert child.stdin is not None
+        self._stdin = child.stdin
+        with suppress(OSError):
+            child.stdin.write(frame(self._settings))
+            child.stdin.flush()
+        self._hearing = threading.Thread(target=self._hear, args=(child,), name="otlp-told", daemon=True)
+        self._hearing.start()
+        return child
+
+    def _let_go(self) -> None:
+        """The child has ended: hear its last words, and close what led to it."""
+        self._child.wait()
+        self._hearing.join()
+        with suppress(OSError):
+            self._stdin.close()
+
+    def _hear(self, child: subprocess.Popen[bytes]) -> None:
+        assert child.stdout is not None
+        with child.stdout as lines:
+            for line in lines:
+                try:
+                    status = Status.of(line)
+                except ValueError:
+                    continue
+                with self._books:
+                    self._status = status
+                self._tell_changes(status)
+        child.wait()
+        self._wake.set()
+
+    def _tell_changes(self, status: Status) -> None:
+        """Log what began to fail, and what works again."""
         from farthing.proxy.config import mask_url
 
-        return mask_url(self._settings.endpoint)
+        before, self._told = self._told, status
+        for what, was, now in (("spans", before.spans, status.spans), ("metrics", before.metrics, status.metrics)):
+            if was == "ok" != now:
+                self._log.error("otlp_failing", what=what, endpoint=mask_url(self._settings.endpoint), answer=now)
+            elif now == "ok" != was:
+                self._log.info("otlp_recovered", what=what, dropped=self.dropped)

@@ -30,9 +30,10 @@ FRONT = (
     "account",  # on the way out: the row
     "admit",  # authenticate, tenant, limits, rates              may refuse: 401 413 429 503
     "parse",  # body -> request, or pass it on untouched
-    "assign",  # policy version; are we switched off?
+    "assign",  # policy version, arm of an experiment; are we switched off?
     "eligible",  # may this be cached, reused, joined?
     "exact",  # canonical key -> stored answer                  may answer
+    "defer",  # may it wait for the provider's batch?            may answer
     "flight",  # identical request already under way?            joins it
 )
 BACK = (
@@ -40,6 +41,7 @@ BACK = (
     "semantic",  # near-duplicate in the same scope?               may answer
     "compress",  # tidy, and the form that is proved for each text
     "route",  # which model
+    "prompt_cache",  # marks for the provider's prompt cache, made for each leg by who serves it
     "spend",  # budgets are reserved, tokens taken               may refuse: 402 429 503
     "upstream",  # one attempt or more; streams as it arrives
 )
@@ -142,18 +144,26 @@ class Pipeline:
 
     def over(self, ex: Exchange) -> bool:
         """Whether all upstream work behind the exchange is done, so that `finish` waits for none."""
-        flight = ex.sink
-        return not (isinstance(flight, Flight) and ex.leads) or flight.finished
+        flight = self._awaited(ex)
+        return flight is None or flight.finished
 
     async def finish(self, ex: Exchange) -> None:
         """The client has its answer, or has left: walk FRONT back, after the flight's own end for its starter."""
-        flight = ex.sink
+        flight = self._awaited(ex)
         reader = self._flight.readers.get(ex)
         if reader is not None:
             reader.close()
-        if isinstance(flight, Flight) and not self.over(ex):
+        if flight is not None and not flight.finished:
             await flight.wait_finished()
         await self._walk_back(ex.walked, ex)
+
+    def _awaited(self, ex: Exchange) -> Flight | None:
+        """The flight whose end this exchange's end waits for: its own, or one that it joined and whose answer is there,
+        so that what the prompt was sent without is known."""
+        if ex.leads:
+            return ex.sink if isinstance(ex.sink, Flight) else None
+        reader = self._flight.readers.get(ex)
+        return reader.flight if reader is not None and reader.flight.ended and reader.flight.call.shortened else None
 
     def _take_off(self, ex: Exchange, flight: Flight) -> None:
         flight.task = self._tasks.spawn(self._fly(ex, flight))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from farthing.cache.store import Selector
+from farthing.cache.items import MANIFEST, keys_in
+from farthing.cache.store import Selector, Store
 from farthing.compress.decided import tenant_tag
 from farthing.proxy.errors import ClientFault
 from farthing.proxy.figures import farthing_since
@@ -16,6 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["purge", "selector_of"]
 
+_AT_ONCE = 256
+_MOST_VARIANTS = 16  # config: cache.variants
 _TEXTS = ("key", "model", "tenant", "scope", "source", "older_than")
 
 
@@ -25,13 +30,26 @@ async def purge(services: Services, asked: dict[str, Any]) -> dict[str, int]:
     Raises ClientFault (see `selector_of`), StoreFault.
     """
     selector = selector_of(asked, services.state.clock.now_s())
-    keys = await services.state.store.purge(selector)
+    store = services.state.store
+    items = await items_of(store, selector.key, services.state.clock.now_s()) if selector.key else ()
+    keys = await store.purge(selector)
+    for start in range(0, len(items), _AT_ONCE):
+        some = items[start : start + _AT_ONCE]
+        gone = await asyncio.gather(*(store.purge(replace(selector, key=item)) for item in some))
+        keys += tuple(key for each in gone for key in each)
     near_duplicates = await services.semantic.forget(keys)
     if selector == Selector():
         services.semantic.lately.clear()
     if selector in (Selector(), Selector(scope=selector.scope)):
         await forget_texts(services.state, selector.scope)
     return {"purged": len(keys), "near_duplicates": near_duplicates}
+
+
+async def items_of(store: Store, key: str, now_s: float) -> tuple[str, ...]:
+    """The items that the answers under this key were put together from. Raises StoreFault."""
+    names = [f"{key}.{MANIFEST}", *(f"{key}.{variant}.{MANIFEST}" for variant in range(_MOST_VARIANTS))]
+    found = [entry for entry in await store.get_many(names, now_s) if entry is not None]
+    return tuple(dict.fromkeys(item for entry in found for item in keys_in(entry)))
 
 
 async def forget_texts(held: State, tenant: str) -> None:

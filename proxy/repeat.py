@@ -103,6 +103,11 @@ class Repeats:
     def __len__(self) -> int:
         return len(self._known)
 
+    def clear(self) -> None:
+        """Forget all: what is written into every row has changed."""
+        self._known.clear()
+        self._bytes = 0
+
     def find(self, request: web.BaseRequest, source: IncomingBody, now_s: float) -> Repeat | None:
         """What is known of this very request, if all of it still holds."""
         if not self._known or request.method != "POST" or request.version != HttpVersion11:
@@ -158,11 +163,14 @@ class Repeats:
     def learn(self, request: web.BaseRequest, ex: Exchange, reply: LocalReply) -> None:
         """Remember this hit, unless what it hangs on can't be told from its bytes."""
         body, controls, now_s = ex.body_in or ex.body, ex.controls, self._clock.now_s()
-        if ex.cache is not CacheStatus.HIT_EXACT or body is None or ex.key.partition(".")[1] or not self._limit:
+        served = reply.served
+        if ex.cache is not CacheStatus.HIT_EXACT or body is None or served is None or not self._limit:
+            return
+        if ex.key.partition(".")[1]:
             return
         if controls.max_age_s is not None or not whole.sendable(request, reply.status):
             return
-        entry = self._store.held(ex.key, now_s)
+        entry = self._store.held(served.entry_key, now_s)
         template = None if entry is None else self._renderer.known(entry, stream=ex.stream, usage=ex.asks_usage)
         place = place_of(request, body, self._prefixes)
         named = len(place[0]) + sum(len(name) + len(value) for name, value in place[1])

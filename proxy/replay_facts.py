@@ -44,6 +44,7 @@ __all__ = ["Before", "Fact", "Part", "Reading", "fact_of", "reading_of"]
 
 _MOST_CHARS = 400_000  # as compressing.py has it
 _NOTHING_ASKED = Controls()
+_ANSWERED = (CacheStatus.HIT_EXACT, CacheStatus.HIT_SEMANTIC, CacheStatus.JOINED)
 # What a row's reason says that the request's own headers had asked for.
 _ASKED: Mapping[str, Controls] = {
     "no-cache": Controls(no_cache=True),
@@ -88,11 +89,12 @@ class Part(NamedTuple):
 
 class Before(NamedTuple):
     """What farthing recorded of the request itself: how it was answered, its money, tokens in as asked
-    and as sent, tokens out."""
+    and as sent, tokens out. `retries`: attempts after the first."""
 
     cache: str
     money: Money
     tokens: tuple[int, int, int]
+    retries: int = 0
 
 
 class Fact(NamedTuple):
@@ -192,7 +194,7 @@ def fact_of(line: int, one: Recorded, readings: Sequence[Reading], tokenizer: To
         usage = Usage(fresh=given, output=output, source=UsageSource.COUNTED)
     asked = _ASKED.get(str(row.get("cache_reason") or ""), _NOTHING_ASKED)
     tidies = not asked.off and any(reading.tidy and reading.optimise for reading in readings)
-    shortened, was_short = _shortened(row), bool(row.get("compress"))
+    shortened, was_short = _shortened(row, usage), bool(row.get("compress"))
     tokens_in = 0 if usage is None else usage.tokens_in + shortened
     caches = any(0 < reading.least_tokens(model) <= tokens_in for reading in readings)
     short = _short_texts(endpoint, body) if tidies or (was_short and caches) else {}
@@ -260,11 +262,14 @@ def _unfit(one: Recorded, status: int) -> str:
     return ""
 
 
-def _shortened(row: Mapping[str, Any]) -> int:
+def _shortened(row: Mapping[str, Any], usage: Usage | None) -> int:
+    """How many tokens more the client's prompt had than `usage` was billed for."""
     original, sent = row.get("tokens_in_original"), row.get("tokens_in_sent")
-    if not row.get("compress") or not isinstance(original, int) or not isinstance(sent, int) or not sent:
+    if not isinstance(original, int) or not isinstance(sent, int):
         return 0
-    return original - sent
+    if row.get("cache") in _ANSWERED:  # its answer's usage is that of the request it was written for, as it was sent
+        return 0 if usage is None else max(0, original - usage.tokens_in)
+    return original - sent if row.get("compress") and sent else 0
 
 
 def _before(row: Mapping[str, Any]) -> Before | None:
@@ -274,7 +279,9 @@ def _before(row: Mapping[str, Any]) -> Before | None:
     amounts = [one if isinstance(one := row.get(name), int) else None for name in MONEY_COLUMNS]
     counts = [row.get(name) for name in ("tokens_in_original", "tokens_in_sent", "tokens_out")]
     given, sent, made = (one if isinstance(one, int) else 0 for one in counts)
-    return Before(cache, Money._make([*amounts, "", bool(row.get("modelled"))]), (given, sent, made))
+    tries = row.get("attempts")
+    retries = max(0, tries - 1) if isinstance(tries, int) else 0
+    return Before(cache, Money._make([*amounts, "", bool(row.get("modelled"))]), (given, sent, made), retries)
 
 
 def _short_texts(endpoint: Endpoint, body: dict[str, Any] | None) -> dict[TextPlace, str]:

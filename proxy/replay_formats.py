@@ -17,6 +17,8 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
+import orjson
+
 from farthing.proxy.exchange import Endpoint
 from farthing.proxy.replay_exports import helicone, langfuse, litellm
 from farthing.proxy.replay_values import (
@@ -37,7 +39,7 @@ from farthing.proxy.replay_values import (
     whole,
 )
 from farthing.proxy.row import ERRANDS
-from farthing.proxy.usage import Usage, UsageSource, from_payload
+from farthing.proxy.usage import Usage, UsageSource
 
 __all__ = ["FORMATS", "body_of", "detected", "recorded"]
 
@@ -160,7 +162,16 @@ def _row_usage(row: Mapping[str, Any]) -> Usage | None:
         output=output - reasoning,
         reasoning=reasoning,
         source=UsageSource.COUNTED if counted else UsageSource.UPSTREAM,
+        tier=_row_tier(row),
     )
+
+
+def _row_tier(row: Mapping[str, Any]) -> str:
+    """The service tier that a row names beside its last attempt."""
+    try:
+        return str(orjson.loads(row["attempts_detail"])[-1]["usage"]["tier"])
+    except (ValueError, LookupError, TypeError):
+        return ""
 
 
 # -- OpenAI-style
@@ -195,7 +206,7 @@ def _openai(value: Mapping[str, Any]) -> Recorded:
         answer,
         status,
         latency_s,
-        usage_of(endpoint, answer) or (from_payload(endpoint, usage) if isinstance(usage, Mapping) else None),
+        usage_of(endpoint, answer) or usage_of(endpoint, {"usage": usage, "service_tier": value.get("service_tier")}),
         model_of(answer),
     )
 

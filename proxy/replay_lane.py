@@ -20,6 +20,7 @@ from farthing.cache.stage_exact import note_refusal
 from farthing.proxy.attribute import (
     UNKNOWN,
     Money,
+    as_asked,
     as_original,
     attribute_failure,
     attribute_hit,
@@ -47,7 +48,8 @@ Grouping = Callable[[Fact], tuple[str, ...]]
 
 
 class Kept(NamedTuple):
-    """A stored answer, without the answer. `body`: only where near-duplicates are compared."""
+    """A stored answer, without the answer. `body`: only where near-duplicates are compared. `saved`: tokens that its
+    request was sent without."""
 
     key: str
     tenant: str
@@ -61,6 +63,7 @@ class Kept(NamedTuple):
     expires_s: float
     near_until_s: float
     body: bytes | None
+    saved: int = 0
 
 
 class Flight(NamedTuple):
@@ -157,18 +160,20 @@ class Lane:
     def _hit(
         self, fact: Fact, part: Part, entry: Kept, status: CacheStatus, now_s: float, overhead: int = 0
     ) -> CacheStatus:
-        would = self._would_free(fact, part, entry.usage, now_s, now_s)
+        usage = as_asked(entry.usage, entry.saved)
+        would = self._would_free(fact, part, usage, now_s, now_s)
         money = attribute_hit(
             self._card,
             fact.model,
-            entry.usage,
+            usage,
             semantic=status is CacheStatus.HIT_SEMANTIC,
             at_s=self._priced_at(fact),
             model_served=entry.model_served,
             would_read=would.read,
             charges_writes=would.charges_writes,
+            shortened=bool(entry.saved),
         )
-        return self._book(fact, status, money, entry.usage, free=True, overhead=overhead)
+        return self._book(fact, status, money, usage, free=True, overhead=overhead)
 
     def _miss(
         self,
@@ -206,10 +211,12 @@ class Lane:
             )
         self._book(fact, flight.status, self._price(fact, usage, saved, would), usage, free=False, saved=saved)
         for other, its_part, at_s in flight.joined:
-            self._join(other, its_part, at_s, flight, usage)
+            self._join(other, its_part, at_s, flight, as_asked(usage, saved), shortened=bool(saved))
         return usage
 
-    def _join(self, fact: Fact, part: Part, now_s: float, flight: Flight, usage: Usage | None) -> None:
+    def _join(
+        self, fact: Fact, part: Part, now_s: float, flight: Flight, usage: Usage | None, *, shortened: bool
+    ) -> None:
         lead, at_s = flight.fact, self._priced_at(fact)
         if 200 <= lead.status < 300:
             ready_s = max(now_s, flight.began_s + (lead.first_s or 0.0))
@@ -222,6 +229,7 @@ class Lane:
                 model_served=lead.model_served,
                 would_read=would.read,
                 charges_writes=would.charges_writes,
+                shortened=shortened,
             )
         else:
             usage, money = None, attribute_failure(self._card, fact.model, at_s)
@@ -343,6 +351,7 @@ class Lane:
             at_s + part.ttl_s,
             at_s + part.near_ttl_s,
             fact.answer if self.near is not None else None,
+            self._sent(fact)[1],
         )
         if (old := self._kept.get(entry.key)) is not None:
             self._drop(old)

@@ -36,7 +36,7 @@ def page(run: Run, settings: Sequence[Settings], confidence: float) -> bytes:
             parts.append(_chart(key, lines, wrong=True) + "</section>")
     parts.append(section("Replayed", sweep_columns(settings), cells(sweep_rows(run, settings, confidence))))
     broken = [(f"{line:,}", reason) for line, reason in run.broken.told]
-    parts.append(section("Lines that could not be used", ("line", "why"), cells(broken)))
+    parts.append(section("Lines that could not be used", ("line", "why"), cells(broken), kind="words"))
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'

@@ -71,6 +71,7 @@ class Run:
     promptless: int = 0
     answered: int = 0
     measured: int = 0
+    retries: int = 0
     first_s: float | None = None
     last_s: float | None = None
     recorded: Sums = field(default_factory=Sums)
@@ -92,11 +93,16 @@ class Run:
 
     def finish(self) -> None:
         """The trace is at its end."""
+        self.sum_up()
+        self.finished, self.share = True, 1.0
+
+    def sum_up(self) -> None:
+        """Decide about what was read and still waits to be put in order, so that no request is missing in the figures.
+        After it nothing can be taken."""
         while self.window:
             self._play()
         for lane in self.lanes:
             lane.end()
-        self.finished, self.share = True, 1.0
 
     def _put(self, fact: Fact) -> None:
         self.requests += 1
@@ -129,6 +135,7 @@ class Run:
 
     def _note(self, fact: Fact, before: Before) -> None:
         money = before.money
+        self.retries += before.retries
         some = [self.recorded]
         if self.by:
             some.append(self.recorded_groups.setdefault(groups_of(fact, self.by), Sums()))

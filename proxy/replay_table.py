@@ -90,6 +90,11 @@ def notes(run: Run) -> list[str]:
     if run.requests and run.measured < run.requests:
         missing = run.requests - run.measured
         said.append(f"{missing:,} requests without a latency: none can join them, their answers are kept at once.")
+    if run.retries:
+        said.append(
+            f"{counted(run.retries, 'attempt')} after a first one in the trace (retries, a route's legs): none is "
+            "replayed; what was billed for them is in the recorded cost alone."
+        )
     total = run.lanes[0].tally.total
     if total.unpriced:
         said.append(f"{total.unpriced:,} requests of unknown price or usage: in no amount.")
@@ -127,7 +132,7 @@ def _in_full(run: Run, forms: Sequence[str], confidence: float) -> list[Renderab
         shown.add_row(name, *([of(before)] if before is not None else []), of(tally.total))
     for name, tokens in zip(forms, tally.cut, strict=False):
         some = [""] if before is not None else []
-        shown.add_row(f"{name} would cut of these", *some, f"{tokens:,} tokens")
+        shown.add_row(f"{name} would cut of these (in no amount)", *some, f"{tokens:,} tokens")
     parts: list[RenderableType] = [Text(""), shown]
     if tally.all_wrong.count:
         parts.append(_wrong(tally, confidence))
@@ -287,6 +292,7 @@ def as_json(
         "until": run.last_s,
         "broken": {"count": run.broken.count, "first": [{"line": n, "reason": why} for n, why in run.broken.told]},
         "left_out": run.skipped,
+        "retries": run.retries,
         "times_back": run.back,
         "late": run.late,
         "notes": notes(run),

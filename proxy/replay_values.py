@@ -100,8 +100,10 @@ def tags_of(value: Any) -> tuple[tuple[str, str], ...]:
 
 
 def usage_of(endpoint: Endpoint, response: Mapping[str, Any] | None) -> Usage | None:
-    used = response.get("usage") if response is not None else None
-    return from_payload(endpoint, used) if isinstance(used, Mapping) else None
+    if response is None:
+        return None
+    used = response.get("usage")
+    return from_payload(endpoint, used, response.get("service_tier")) if isinstance(used, Mapping) else None
 
 
 def plain_usage(value: Mapping[str, Any], given: str, made: str, read: str = "", written: str = "") -> Usage | None:

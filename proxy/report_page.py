@@ -51,6 +51,8 @@ p.when, footer { color: var(--soft); } li { color: var(--warn); }
 table { border-collapse: collapse; width: 100%; }
 th, td { padding: .45rem .8rem; text-align: right; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; white-space: normal; overflow-wrap: anywhere; }
+table.words :is(th, td) { text-align: left; } table.words td:last-child { width: 100%; white-space: normal; }
+table.words :is(th, td):first-child { white-space: nowrap; overflow-wrap: normal; }
 thead th { color: var(--soft); font-weight: 500; }
 tr + tr td, tbody tr:first-child td { border-top: 1px solid var(--line); }
 td.bar { width: 40%; } td.bar div { height: .7rem; border-radius: 3px; background: var(--bar); }
@@ -242,11 +244,12 @@ def groups(figures: Figures) -> Iterable[Sequence[str]]:
         )
 
 
-def section(title: str, head: Sequence[str], rows: Iterable[str]) -> str:
-    """A heading and a table."""
+def section(title: str, head: Sequence[str], rows: Iterable[str], *, kind: str = "") -> str:
+    """A heading and a table. `kind`: `words`, where all its columns are texts."""
     top = f"<thead><tr>{''.join(f'<th>{text(name)}</th>' for name in head)}</tr></thead>" if head else ""
     body = "".join(rows)
-    table = f'<div class="scroll"><table>{top}<tbody>{body}</tbody></table></div>'
+    shown = f' class="{kind}"' if kind else ""
+    table = f'<div class="scroll"><table{shown}>{top}<tbody>{body}</tbody></table></div>'
     return f"<section><h2>{text(title)}</h2>{table}</section>" if body else ""
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import orjson
 
+from farthing.proxy.figures_routes import Declared, Routed, RouteFigures, VariantFigures
 from farthing.proxy.figures_values import CAUSES, STATUSES, Figures, Percentiles, Sums
 from farthing.proxy.forecast import CONFIDENCE, Forecast
 from farthing.proxy.report_compare import Change, changes
@@ -23,7 +24,7 @@ from farthing.proxy.report_values import Peak, Report
 from farthing.proxy.report_worth_plain import plain_worth
 from farthing.proxy.tradeoff import plain_tradeoff
 
-__all__ = ["csv", "json", "plain", "plain_report", "plain_sums"]
+__all__ = ["csv", "json", "plain", "plain_report", "plain_routes", "plain_sums"]
 
 PLAIN_COUNTS = (
     "errors", "abandoned", "unproven", "modelled", "unpriced", "overhead_unknown",
@@ -70,6 +71,54 @@ def plain(figures: Figures) -> dict[str, Any]:
             for group in figures.groups
         ],
         "groups_left_out": figures.left_out,
+    }
+
+
+def plain_routes(routed: Routed, declared: Declared) -> dict[str, Any]:
+    """What routes did, and those in force that did nothing; amounts are decimal texts of dollars, None where no price
+    is known of any request. `mode`: serve or observe, as the rows have it; `off` only where there are none."""
+    strategies = {name: strategy for name, _, strategy in declared.routes}
+    told = [
+        {
+            "route": each.route,
+            "mode": "serve" if each.serves else "observe",
+            "strategy": strategies.get(each.route, ""),
+            "requests": each.requests,
+            "variants": [
+                _plain_variant(one, each) for one in sorted(each.variants.values(), key=lambda v: -v.requests)
+            ],
+        }
+        for each in routed.routes
+    ]
+    seen = {each.route for each in routed.routes}
+    told += [
+        {"route": name, "mode": mode, "strategy": strategy, "requests": 0, "variants": []}
+        for name, mode, strategy in declared.routes
+        if name not in seen
+    ]
+    return {"routes": told, "rows": routed.rows, "since_s": routed.since_s}
+
+
+def by_requests(route: RouteFigures) -> list[VariantFigures]:
+    """The route's variants, those with most requests first."""
+    return sorted(route.variants.values(), key=lambda one: (-one.requests, one.variant))
+
+
+def _plain_variant(one: VariantFigures, route: RouteFigures) -> dict[str, Any]:
+    would = dollars(one.would) if one.would_priced else None
+    return {
+        **{
+            name: getattr(one, name)
+            for name in ("variant", "requests", "asked", "errors", "escalated", "failed", "hedged", "priced")
+        },
+        "share": one.requests / route.requests if route.requests else None,
+        "cost_usd": dollars(one.cost) if one.priced else None,
+        "cost_per_request_usd": dollars(one.cost // one.priced) if one.priced else None,
+        "saved_usd": dollars(one.saved) if one.priced else None,
+        "would_usd": None if route.serves else would,
+        "would_save_usd": None if route.serves or would is None else dollars(one.would_save),
+        "latency_p50_ms": one.latency_ms(50),
+        "latency_p99_ms": one.latency_ms(99),
     }
 
 

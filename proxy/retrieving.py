@@ -36,6 +36,7 @@ from farthing.compress.retrieval import (
 )
 from farthing.compress.retrieval_stream import Out, Stream, stream_of
 from farthing.proxy.branch import branch
+from farthing.proxy.budgets import Spending
 from farthing.proxy.errors import UpstreamFault
 from farthing.proxy.exchange import GO_ON, Call, Exchange, Head, Quiet, Sink, Verdict
 from farthing.proxy.observe import loads
@@ -82,11 +83,13 @@ class Retrieval:
 
 @dataclass(slots=True)
 class RetrievingStage(Quiet):
-    """Round the upstream stage. `limit_bytes`: of a whole answer that is held until it was read."""
+    """Round the upstream stage. `limit_bytes`: of a whole answer that is held until it was read. `spending`: where each
+    further round has to find room."""
 
     carrier: UpstreamStage
     tokenizer: Tokenizer
     limit_bytes: int
+    spending: Spending | None = None
     name: str = field(default="upstream", init=False)
     hard: bool = field(default=True, init=False)
 
@@ -114,6 +117,10 @@ class RetrievingStage(Quiet):
             told = [NO_MORE if number == _MOST_ROUNDS else await retrieval.tell(asked) for asked in spoken.asked]
             await answer.go_on()
             await self._next(ex, call, answer, spoken, told)
+            if self.spending is not None:
+                verdict = self.spending.another(ex, beside_first=True)
+                if isinstance(verdict, Awaitable):
+                    await verdict
         if call.earlier:
             ex.decide("compress", "retrieved", f"{len(call.earlier)} rounds, {retrieval.given_chars} characters")
         return GO_ON
@@ -133,6 +140,7 @@ class RetrievingStage(Quiet):
             call.first_byte_tick = call.first_byte_tick or call_now.first_byte_tick
             call.usage, call.model_served = call_now.usage, call_now.model_served or call.model_served
             call.tier = call_now.tier
+            ex.marked = own.marked
 
     async def _next(self, ex: Exchange, call: Call, answer: _Answer, spoken: Spoken, told: list[str]) -> None:
         """Make the next round's request of this one's answer, and note what this one used."""

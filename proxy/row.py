@@ -13,7 +13,7 @@ __all__ = ["COLUMNS", "ERRANDS", "LONGEST_NAME", "MONEY_COLUMNS", "SAVED_COLUMNS
 
 LONGEST_NAME = 256
 """Characters that are kept of a model's name: clients choose it, and no real one is as long."""
-ERRANDS = ("audit", "judge", "shadow")
+ERRANDS = ("audit", "judge", "shadow", "warm")
 """Endpoints of farthing's own calls: what they cost is overhead, and no client asked or waited for them."""
 
 

@@ -52,7 +52,7 @@ async def _serve(load: Callable[[], Config], console: Console) -> int:
             while await _told(stop, reload):
                 reload.clear()
                 await _reload(proxy, load)
-            log.info("draining", in_flight=proxy.services.admit.in_flight)
+            log.info("draining", in_flight=proxy.lanes.state.in_flight.count)
     except OSError as error:
         said = error.strerror or str(error)
         console.print(f"can't listen on {config.server.host}:{config.server.port}: {said}; choose another with --port")

@@ -25,11 +25,12 @@ _OFF_LOOP_BYTES = 65_536  # tidying more than this takes milliseconds, so it lea
 @dataclass(slots=True)
 class CompressStage(Quiet):
     """Bodies that have no canonical form are left alone. `squeeze`: its mode. `beyond`: what recodes and squeezes;
-    None: only tidy."""
+    None: only tidy. `count`: counts what a request was sent without, before its answer is kept and its row written."""
 
     tidy: bool
     squeeze: str = "off"
     beyond: Compressing | None = None
+    count: Callable[[Exchange], Awaitable[None]] | None = None
     name: str = field(default="compress", init=False)
     hard: bool = field(default=False, init=False)
 
@@ -54,10 +55,11 @@ class CompressStage(Quiet):
         work = partial(tidy, ex.endpoint, ex.payload, ex.body)
         return self._aside(ex, work) if len(ex.body) > _OFF_LOOP_BYTES else self._put(ex, work())
 
-    def on_end(self, ex: Exchange) -> None:
-        """Let the difference that the form made be looked at."""
+    def on_end(self, ex: Exchange) -> Awaitable[None] | None:
+        """Let the difference that the form made be looked at, and counted."""
         if ex.shortening is not None and self.beyond is not None:
             self.beyond.ended(ex)
+        return None if self.count is None or ex.call is None or not ex.call.shortened else self.count(ex)
 
     async def _beyond(self, ex: Exchange, beyond: Compressing, chosen: Plan) -> Verdict:
         def reach(form: Form) -> bool:
@@ -66,7 +68,7 @@ class CompressStage(Quiet):
         made: Rewritten | None = await beyond.run(ex, reach)
         if made is not None and made.body is not ex.body:
             ex.body_out = made.body
-        return GO_ON
+        return self._noted(ex)
 
     async def _aside(self, ex: Exchange, work: Callable[[], Tidied]) -> Verdict:
         return self._put(ex, await asyncio.to_thread(work))
@@ -76,4 +78,11 @@ class CompressStage(Quiet):
             ex.body_out = tidied.body
             ex.compress, ex.tidied = "tidy", tidied.edits
             ex.decide(self.name, "shortened", f"{tidied.edits} tool results, {tidied.chars_saved} characters")
+        return self._noted(ex)
+
+    @staticmethod
+    def _noted(ex: Exchange) -> Verdict:
+        """Who joins sees by the call that it isn't the client's prompt that is answered."""
+        if ex.call is not None:
+            ex.call.shortened = bool(ex.compress) or ex.retrieval is not None
         return GO_ON

@@ -29,10 +29,11 @@ from farthing.proxy.errors import UpstreamFault
 from farthing.proxy.exchange import GO_ON, Attempt, Call, Endpoint, Exchange, Head, Quiet, Sink, Verdict
 from farthing.proxy.header_facts import Lines
 from farthing.proxy.http1 import Connection
-from farthing.proxy.jsontext import find, insert_member, splice
+from farthing.proxy.jsontext import find, insert_member, loads_loosely, splice
 from farthing.proxy.keys import bearing
 from farthing.proxy.observe import StreamObserver, decoded, loads, read_whole
 from farthing.proxy.pool import Lease, Pool, Seat
+from farthing.proxy.prompt_marking import Marked, without_marks
 from farthing.proxy.prompt_trail import trail_of
 from farthing.proxy.sse import Splitter
 
@@ -106,6 +107,8 @@ class UpstreamStage(Quiet):
         prefix = self._prefix(ex) if self.pool.reads_prefixes else NO_PREFIX
         failed_at: set[Seat] = set()
         tries, suspected = 0, False
+        looked = ex.marker is None
+        refused: Marked | None = None
         while True:
             lease = await self._leased(prefix, failed_at, rules)
             leases.append(lease)
@@ -113,6 +116,11 @@ class UpstreamStage(Quiet):
             target, sent = wire.upstream_target(replica.base, ex.original.target), body
             if styled:
                 target, sent = await self._styled(ex, adapter, replica.base, body)
+            if not looked:
+                looked = True
+                await self._mark(ex, adapter, sent)
+            if ex.marked is not None and sent == ex.marked.plain:
+                sent = ex.marked.body
             try:
                 headers = self._headers(ex, adapter, seat.key)
             except ValueError as error:
@@ -149,6 +157,15 @@ class UpstreamStage(Quiet):
                 attempt.status = answer.status
                 attempt.duration_ms = (self.clock.tick_s() - begun) * 1000
                 lease.answered(answer.status, answer.headers)
+                if ex.marked is not None and ex.marked.changed and answer.status in (400, 422):
+                    # Perhaps it is the marks that it refuses: the client's request must not fail for that.
+                    self._drop(lease, answer)
+                    refused, ex.marked = ex.marked, without_marks(ex.marked)
+                    continue
+                if refused is not None and answer.status < 400:
+                    log.warning("the upstream refuses marks for its prompt cache", model=refused.model)
+                    ex.marker.refused(self.upstream, refused)
+                    refused = None
                 if call.usage_injected and answer.status in (400, 422):
                     # Perhaps it is our own option that it refuses: the client's request must not fail for that.
                     self._drop(lease, answer)
@@ -178,6 +195,15 @@ class UpstreamStage(Quiet):
             if wait_s:
                 attempt.backoff_ms = wait_s * 1000
                 await asyncio.sleep(wait_s)
+
+    async def _mark(self, ex: Exchange, adapter: Adapter | None, body: Any) -> None:
+        """Decide what is added for the provider's prompt cache; a failure adds nothing."""
+        try:
+            ex.marked = await ex.marker.look(
+                ex, self.upstream, ex.endpoint if adapter is None else adapter.upstream, body
+            )
+        except Exception as error:  # noqa: BLE001 - care for a cache must not fail the request
+            ex.decide("prompt_cache", "error", type(error).__name__)
 
     async def _leased(self, prefix: Prefix, failed_at: Collection[Seat], rules: RetryRules) -> Lease:
         """A seat; waits for one as often as a request may be retried. Raises UpstreamFault."""
@@ -307,7 +333,15 @@ class UpstreamStage(Quiet):
             if splitter is None and call.answer is not None:
                 call.value = loads(call.answer)
                 if adapted is None:
-                    call.usage, call.model_served = read_whole(endpoint, call.value)
+                    value = call.value
+                    if value is None and 200 <= head.status < 300:  # no answer to be kept, but one that was billed
+                        value = await self._read_loosely(call.answer)
+                    call.usage, call.model_served = read_whole(endpoint, value)
+
+    @staticmethod
+    async def _read_loosely(answer: bytes) -> dict[str, Any] | None:
+        large = len(answer) > OFF_LOOP_BYTES
+        return await asyncio.to_thread(loads_loosely, answer) if large else loads_loosely(answer)
 
 
 _ZIPPED = (("Accept-Encoding", "gzip"),)

@@ -15,19 +15,27 @@ from farthing.proxy.exchange import GO_ON, Continue, Endpoint, Exchange, LocalRe
 from farthing.proxy.routing import Routing
 from farthing.proxy.tenants import Tenants
 
-__all__ = ["AdmitStage", "AssignStage", "ParseStage"]
+__all__ = ["AdmitStage", "AssignStage", "InFlight", "ParseStage"]
 
 _OFF_LOOP_BYTES = 262_144  # reading more than this takes milliseconds, so it leaves the event loop
 
 
 @dataclass(slots=True)
+class InFlight:
+    """Requests under way, in all lanes together."""
+
+    count: int = 0
+
+
+@dataclass(slots=True)
 class AdmitStage(Quiet):
-    """Authenticate, find the tenant, keep the limits. `in_flight`: requests under way. `rates`: takes the request out
-    of the token buckets that count requests."""
+    """Authenticate, find the tenant, keep the limits. `in_flight`: requests under way here. `together`: with those of
+    other lanes, which the limit counts. `rates`: takes the request out of the token buckets that count requests."""
 
     tenants: Tenants
     limits: Limits
     rates: Callable[[Exchange], Verdict | Awaitable[Verdict]] | None = None
+    together: InFlight = field(default_factory=InFlight)
     in_flight: int = 0
     name: str = field(default="admit", init=False)
     hard: bool = field(default=True, init=False)
@@ -35,7 +43,7 @@ class AdmitStage(Quiet):
     @property
     def full(self) -> bool:
         """Whether one more would be too many."""
-        return bool(self.limits.max_in_flight) and self.in_flight >= self.limits.max_in_flight
+        return bool(self.limits.max_in_flight) and self.together.count >= self.limits.max_in_flight
 
     def repeats(self, credential: str) -> bool:
         """Whether a request that was admitted before may be answered again without this stage."""
@@ -44,6 +52,7 @@ class AdmitStage(Quiet):
     def on_request(self, ex: Exchange) -> Verdict | Awaitable[Verdict]:
         """Raises ClientFault: 400 a header can't be understood, 401, 413, 429, 503 keys can't be looked up."""
         self.in_flight += 1
+        self.together.count += 1
         if self.tenants.ring is not None and (look := self.tenants.refreshed()) is not None:
             return self._after(look, ex)
         return self._admit(ex)
@@ -61,7 +70,7 @@ class AdmitStage(Quiet):
         ex.controls = facts.controls()
         if facts.told:
             ex.decisions.extend(facts.told)
-        if self.limits.max_in_flight and self.in_flight > self.limits.max_in_flight:
+        if self.limits.max_in_flight and self.together.count > self.limits.max_in_flight:
             raise ClientFault(
                 f"more than {self.limits.max_in_flight} requests are under way (limits.max_in_flight)",
                 status=429,
@@ -82,6 +91,7 @@ class AdmitStage(Quiet):
     def on_end(self, ex: Exchange) -> None:
         """One fewer under way."""
         self.in_flight -= 1
+        self.together.count -= 1
 
 
 @dataclass(slots=True)
@@ -159,7 +169,9 @@ class ParseStage(Quiet):
 class AssignStage(Quiet):
     """Freezes what applies to this request: the policy's name, the configuration, the switches.
 
-    `lossy`: what may be done that changes an answer, of what `x-farthing-compress` asks.
+    `lossy`: what may be done that changes an answer, of what `x-farthing-compress` asks. `experiment`, `arm`: which
+    this lane stands for, '' while it is the only one; `unit_of`: the unit that stays in its arm where no column names
+    it.
     """
 
     policy: str
@@ -167,6 +179,9 @@ class AssignStage(Quiet):
     switched_off: Callable[[], bool]
     lossy: Mapping[str, str]
     routing: Routing | None = None
+    experiment: str = field(default="", init=False)
+    arm: str = field(default="", init=False)
+    unit_of: Callable[[Exchange], str] | None = field(default=None, init=False)
     name: str = field(default="assign", init=False)
     hard: bool = field(default=True, init=False)
 
@@ -180,6 +195,14 @@ class AssignStage(Quiet):
             ex.optimise, ex.cache_reason = False, "x-farthing-off"
         elif self.switched_off():
             ex.optimise, ex.cache_reason, ex.policy = False, "switched off", "off"
-        elif self.routing is not None:
-            self.routing.find(ex)
+        else:
+            if self.experiment:
+                self._take_part(ex)
+            if self.routing is not None:
+                self.routing.find(ex)
         return GO_ON
+
+    def _take_part(self, ex: Exchange) -> None:
+        ex.experiment, ex.arm = self.experiment, self.arm
+        if self.unit_of is not None and (unit := self.unit_of(ex)):
+            ex.decide(self.name, "unit", unit)

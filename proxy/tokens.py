@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from farthing.proxy.jsontext import loads_loosely
+
 if TYPE_CHECKING:
     import tiktoken
 
@@ -324,7 +326,7 @@ def _values(answer: bytes) -> Iterator[Mapping[str, Any]]:
         try:
             value = orjson.loads(line if whole else line[5:])
         except ValueError:
-            continue
+            value = loads_loosely(line if whole else line[5:])
         if isinstance(value, Mapping):
             yield value
 

@@ -9,8 +9,6 @@ import asyncio
 from dataclasses import dataclass
 from functools import partial
 
-import orjson
-
 from farthing.cache.reshape import assemble
 from farthing.policies.accept import Accept, consistent, judge_question, refused, spoken
 from farthing.policies.judge import probability
@@ -89,8 +87,7 @@ class Tries:
         asked = spoken(ex.payload)
         if len(asked) + len(answer) > _MOST_JUDGED_CHARS:
             return "too long to be judged"
-        question = orjson.dumps(judge_question(judge.model, asked, answer))
-        judged = await self.legs.held(ex, judge, question)
+        judged = await self.legs.held(ex, judge, judge_question(judge.model, asked, answer))
         value = judged.call.value if judged.fault is None and judged.sink.status == 200 else None
         await self.legs.beside(ex, judged)
         return "" if value is not None and probability(value) > _SURE else "the judge says no"

@@ -121,7 +121,7 @@ def _asks(names: tuple[str, ...]) -> bool:
 # Gateways have their own names for a key (Azure API Management's Ocp-Apim-Subscription-Key, cookies, X-Auth-Token).
 # One header too many splits a tenant, which costs hits; one too few would show one caller another's answers.
 _TELLING = ("auth", "key", "token", "cookie", "secret", "session", "credential", "signature", "assertion")
-_NOT_TELLING = frozenset({"idempotency-key", "x-idempotency-key", "sec-websocket-key"})
+_NOT_TELLING = frozenset({"idempotency-key", "x-idempotency-key", "sec-websocket-key", "x-farthing-session"})
 
 
 @lru_cache(maxsize=512)
@@ -190,8 +190,6 @@ def controls(headers: CIMultiDictProxy[str]) -> Controls:
     squeeze = headers.get("x-farthing-compress", "").lower()
     if squeeze not in ("", "off", "tidy", "squeeze"):
         raise ClientFault("x-farthing-compress must be off, tidy or squeeze", param="x-farthing-compress")
-    if "x-farthing-defer" in headers:
-        raise ClientFault("deferred requests are not available yet", code="not_available", param="x-farthing-defer")
     return Controls(
         off=_switch(headers.get("x-farthing-off", "0"), "x-farthing-off"),
         no_cache="no-cache" in directives,
@@ -205,10 +203,12 @@ def controls(headers: CIMultiDictProxy[str]) -> Controls:
         route=_short(headers.get("x-farthing-route", ""), "x-farthing-route"),
         user=_short(headers.get("x-farthing-user", ""), "x-farthing-user"),
         tags=_tags(headers.get("x-farthing-tags", "")),
+        defer_s=_span_s(headers["x-farthing-defer"], "x-farthing-defer") if "x-farthing-defer" in headers else None,
     )
 
 
 _NOTHING_ASKED = Controls()
+_LONGEST_DEFER_S = 30 * 86_400
 
 
 def _switch(text: str, where: str) -> bool:
@@ -227,6 +227,17 @@ def _seconds(text: str, where: str) -> int:
     if not (text.isascii() and text.isdigit()) or len(text) > 9:
         raise ClientFault(f"{where}: {text[:20]!r} is not a number of seconds", param=where)
     return int(text)
+
+
+_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+def _span_s(text: str, where: str) -> int:
+    """A span of time like 90m, 24h or 2d, in seconds."""
+    number, unit = (text[:-1], text[-1:].lower()) if text[-1:].isalpha() else (text, "s")
+    if not (number.isascii() and number.isdigit()) or len(number) > 7 or unit not in _UNITS_S:
+        raise ClientFault(f"{where}: {text[:20]!r} is no span of time like 90m, 24h or 2d", param=where)
+    return min(int(number) * _UNITS_S[unit], _LONGEST_DEFER_S)
 
 
 def _short(text: str, where: str) -> str:

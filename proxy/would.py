@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from farthing.proxy.prompt_trail import Trail
 
-__all__ = ["AS_BILLED", "Before", "Worth", "Would", "in_its_place", "moved", "placed"]
+__all__ = ["AS_BILLED", "Before", "Worth", "Would", "in_its_place", "moved", "placed", "unmarked"]
 
 _ALIKE_TOKENS = 128
 """Two prompts that differ are cut at other places: a smaller difference of reads is none that the simulation sees."""
@@ -21,12 +21,15 @@ Worth = Callable[[int], int]
 class Would(NamedTuple):
     """`read`: tokens of the prompt as sent that the provider would have read; None: those that were billed.
     `read_whole`: of the original one, where another was sent; None: as many more as there were tokens more.
+    `writes`: tokens that it would have written; None: what isn't read of what is cached. `hour`: for an hour.
     `trail`: of the prompt, where it was long enough to have one."""
 
     read: int | None = None
     read_whole: int | None = None
     charges_writes: bool = False
     trail: Trail | None = None
+    writes: int | None = None
+    hour: bool = False
 
 
 AS_BILLED = Would()
@@ -67,6 +70,20 @@ def placed(whole: int, direct: int, sent: int, tokens_in: int, before: Before, *
     """The same where the original prompt's reads are known."""
     alike = same_model and abs(_as_sent(direct, tokens_in, before) - sent) <= _ALIKE_TOKENS
     return Would(None if alike else _as_sent(whole, tokens_in, before), whole)
+
+
+def unmarked(
+    direct: int, sent: int, cached: int, tokens_in: int, before: Before, worth: Worth, *, same_model: bool
+) -> Would:
+    """Of a prompt that was marked by us: what it would have read with the client's own marks alone, or with none.
+
+    As `in_its_place`, but never as billed: what was written or read is the marks' doing.
+    """
+    if sent and same_model:
+        whole = max(direct * min(cached, sent) // sent, min(cached, direct))
+    else:
+        whole = worth(direct)
+    return Would(_as_sent(whole, tokens_in, before), whole)
 
 
 def _as_sent(read: int, tokens_in: int, before: Before) -> int:

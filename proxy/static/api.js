@@ -10,7 +10,7 @@ export function use(given) {
 async function answer(reply) {
   if (reply.status === 401) throw Object.assign(new Error('the admin token is needed'), { token: true });
   const body = await reply.json().catch(() => ({}));
-  if (!reply.ok) throw new Error(body.error?.message || `farthing answered ${reply.status}`);
+  if (!reply.ok) throw Object.assign(new Error(body.error?.message || `farthing answered ${reply.status}`), { absent: reply.status === 404 });
   return body;
 }
 
@@ -19,8 +19,9 @@ const headers = () => (token ? { Authorization: `Bearer ${token}` } : {});
 /** What farthing answers to a question: `path` under api/. Throws an Error; with `token` true where one is needed. */
 export const ask = async (path) => answer(await fetch(`/farthing/api/${path}`, { headers: headers(), cache: 'no-store' }));
 
-/** The same, or {error} instead of throwing, except where the token is needed: one panel's trouble is not the page's. */
-export const tryAsk = (path) => ask(path).catch((error) => { if (error.token) throw error; return { error: error.message }; });
+/** The same, or {error, absent} instead of throwing, except where the token is needed: one panel's trouble is not the page's.
+ * `absent`: there is no such thing to ask for. */
+export const tryAsk = (path) => ask(path).catch((error) => { if (error.token) throw error; return { error: error.message, absent: Boolean(error.absent) }; });
 
 /** Change something. */
 export const change = async (path, body = {}) => answer(await fetch(`/farthing/api/${path}`, {

@@ -1,5 +1,6 @@
 // The dashboard: asks for figures, shows them, asks again. Everything shown goes through `el`, so no text is markup.
 import { ask, tryAsk, use } from './api.js';
+import { show as showBudgets } from './budgets.js';
 import { whenZoomed } from './charts.js';
 import { show as showCompress } from './compress.js';
 import { close, show as showDetail } from './detail.js';
@@ -9,14 +10,17 @@ import { choose as chooseGroup, offer as offerGroups, showGroups, showRepeated }
 import { showAlerts, showHealth } from './health.js';
 import { show as showLately, wanted as wantedLately, whenChanged } from './lately.js';
 import { badges, hero, tiles } from './overview.js';
+import { show as showPolicy, showIncidents, start as startPolicy } from './policy.js';
 import * as range from './range.js';
+import { show as showReplicas } from './replicas.js';
 import * as requests from './requests.js';
 import { show as showReuse } from './reuse.js';
+import { show as showRoutes } from './routes.js';
 import { start as startUpkeep } from './upkeep.js';
 
 const $ = (id) => document.getElementById(id);
 const EVERY_MS = 10_000, REPEATED = 10;
-let asked = 0, timer = 0, shown = false, captures = false;
+let asked = 0, timer = 0, shown = false;
 
 const query = (values) => new URLSearchParams(values);
 const midnight = () => { const now = new Date(); return new Date(now.getFullYear(), now.getMonth(), now.getDate()).toISOString(); };
@@ -26,19 +30,20 @@ async function refresh() {
   clearTimeout(timer);
   const mine = ++asked, span = range.span();
   try {
-    const [summary, series, listed, today, repeated, names, health, reuse, lately, compress, capture] = await Promise.all([
+    const [summary, series, listed, today, repeated, names, health, reuse, lately, compress, budgets, routes] = await Promise.all([
       ask(`summary?${query({ ...span, by: $('by').value })}`), ask(`series?${query({ ...span, buckets: range.slices() })}`),
       ...[`requests?${query({ ...span, ...requests.wanted() })}`, `summary?${query({ since: midnight() })}`, `repeated?${query({ ...span, limit: REPEATED })}`,
-        `names?${query(span)}`, 'health', 'semantic', `semantic/lately?${wantedLately()}`, 'compress'].map(tryAsk),
-      captures ? tryAsk('capture') : null, // there is nothing to tell while it is off
+        `names?${query(span)}`, 'health', 'semantic', `semantic/lately?${wantedLately()}`, 'compress', 'budgets', `routes?${query(span)}`].map(tryAsk),
     ]);
+    const { state } = summary, only = (has, path) => (has ? tryAsk(path) : null); // of what is off there is nothing to tell
+    const [capture, policy, incidents] = await Promise.all([only((state.capture ?? 'off') !== 'off', 'capture'), only(state.policy !== undefined, 'policy'), only(state.policy !== undefined, 'incidents?limit=20')]);
     if (mine !== asked) return;
     $('trouble').hidden = $('token').hidden = true;
     const total = summary.total, empty = total.requests === 0;
     $('main').dataset.state = empty ? 'empty' : 'ready';
     $('empty').hidden = !empty;
-    badges(summary.state);
-    showAlerts({ state: summary.state, total, health, reuse, compress });
+    badges(state);
+    showAlerts({ state, total, health, reuse, compress });
     if (!empty) {
       hero(summary, today.error ? null : today.total);
       tiles(total);
@@ -52,8 +57,13 @@ async function refresh() {
     showReuse(reuse);
     showLately(lately, ask);
     showCompress(compress, series.buckets, total);
-    showHealth(summary.state, health, capture);
-    [shown, captures] = [true, (summary.state.capture ?? 'off') !== 'off'];
+    showBudgets(budgets);
+    showRoutes(routes);
+    showReplicas(state.replicas, refresh);
+    showPolicy(state, policy);
+    showIncidents(incidents);
+    showHealth(state, health, capture);
+    shown = true;
   } catch (error) {
     if (mine !== asked) return;
     if (shown) $('main').dataset.state = 'stale';
@@ -104,6 +114,7 @@ requests.start(refresh);
 whenZoomed(range.zoom);
 whenChanged(refresh);
 startUpkeep(refresh);
+startPolicy(refresh);
 themes();
 $('by').addEventListener('change', () => remember(false));
 $('live').addEventListener('change', refresh);

@@ -2,11 +2,11 @@
 import { change } from './api.js';
 import { clock, count, duration, el, money } from './format.js';
 import { explain } from './explain.js';
-import { confirmed } from './upkeep.js';
+import { confirmed, doing } from './upkeep.js';
 import { moneySteps, timeBars } from './waterfall.js';
 
 const $ = (id) => document.getElementById(id);
-const KNOWN = new Set(['upstream', 'status', 'error', 'duration_ms', 'backoff_ms']);
+const KNOWN = new Set(['upstream', 'status', 'error', 'duration_ms', 'backoff_ms']), OWN_CALLS = new Set(['audit', 'judge', 'shadow']);
 
 export const close = () => $('detail').close();
 
@@ -33,32 +33,37 @@ function fill(row) {
     el('details', {}, el('summary', {}, 'Every figure'), facts(row), ...decisions(row), ...attempts(row)));
 }
 
-/** What one can do about it: rate a near-duplicate's answer, remove what is stored under this request. */
+/** What one can do about it: rate an answer, remove what is stored of it. */
 function actions(row) {
   const said = el('p', { class: 'soft', role: 'status' }), act = (name, words, kind, does) => el('button', { type: 'button', class: kind, name, onclick: () => does(said) }, words);
-  const rated = row.cache === 'hit-semantic', rate = (rating) => async (to) => tell(to, async () => {
-    const { known, purged } = await change('feedback', { id: row.id, rating });
-    return known ? `Rated ${rating}.${rating === 'bad' ? ` ${purged ? 'Its stored answer is removed.' : 'Its stored answer was gone already.'}` : ''}` : 'This answer can’t be rated any more: it was given too long ago, or rated already.';
-  });
-  const remove = async (to) => {
-    if (!await confirmed('Remove this stored answer?', `What is stored for request ${row.id} is removed. The same request goes upstream again, and is paid for.`, 'Remove')) return;
-    await tell(to, async () => { const { purged } = await change('cache/purge', { key: row.key_hash }); return purged ? 'The stored answer is removed.' : 'Nothing is stored for this request (any more).'; });
-  };
-  const buttons = [...(rated ? [act('good', 'The answer was right', '', rate('good')), act('bad', 'The answer was wrong', 'danger', rate('bad'))] : []),
-    ...(row.key_hash && !rated ? [act('remove', 'Remove the stored answer', 'danger', remove)] : [])];
-  return buttons.length ? [el('h3', {}, rated ? 'Was it right?' : 'Stored answer'), el('div', { class: 'actions' }, ...buttons), said] : [];
+  const buttons = [
+    ...(isAnswered(row) ? [act('good', 'The answer was right', '', rate(row, 'good')), act('bad', 'The answer was wrong', 'danger', rate(row, 'bad'))] : []),
+    ...(isStored(row) ? [act('remove', 'Remove the stored answer', 'danger', remove(row))] : []),
+  ];
+  return buttons.length ? [el('h3', {}, isAnswered(row) ? 'Was it right?' : 'Stored answer'), el('div', { class: 'actions' }, ...buttons), said] : [];
 }
 
-async function tell(said, does) {
-  said.className = 'soft';
-  said.textContent = 'One moment …';
-  try {
-    said.textContent = await does();
-  } catch (error) {
-    said.className = 'error';
-    said.textContent = `That did not work: ${error.message}.`;
-  }
+/** Whether a client got a whole, good answer. */
+const isAnswered = (row) => row.outcome === 'completed' && row.status >= 200 && row.status < 300 && !OWN_CALLS.has(row.endpoint);
+
+/** Whether the row says that an answer was stored under its key, or served from there. A near-duplicate's has another key. */
+function isStored(row) {
+  if (!row.key_hash || !['hit-exact', 'joined', 'miss'].includes(row.cache)) return false;
+  const kept = !(Array.isArray(row.decisions) ? row.decisions : []).some((each) => Array.isArray(each) && each[0] === 'store');
+  return row.cache === 'hit-exact' || (kept && row.outcome === 'completed' && row.status === 200);
 }
+
+const rate = (row, rating) => (said) => doing(said, async () => {
+  const { known, kept, purged } = await change('feedback', { id: row.id, rating });
+  const told = kept ? `Rated ${rating}: the rating is kept.` : `Rated ${rating} already: nothing new to keep.`;
+  const unknown = known ? '' : ' The ledger has no such request (any more), so it counts for nobody’s answer.';
+  return `${told}${unknown}${rating === 'bad' && known ? (purged ? ' Its stored answer is removed.' : ' There was nothing stored to remove.') : ''}`;
+});
+
+const remove = (row) => async (said) => {
+  if (!await confirmed('Remove this stored answer?', `What is stored for request ${row.id} is removed. The same request goes upstream again, and is paid for.`, 'Remove')) return;
+  await doing(said, async () => { const { purged } = await change('cache/purge', { key: row.key_hash }); return purged ? 'The stored answer is removed.' : 'Nothing is stored for this request any more.'; });
+};
 
 function facts(row) {
   const list = [

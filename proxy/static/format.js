@@ -87,6 +87,13 @@ export function ago(seconds) {
   return `${Math.floor(passed)} s ago`;
 }
 
+/** How far ahead a moment (Date) is. */
+export function ahead(when) {
+  const left = Math.max(0, (when - Date.now()) / 1000);
+  for (const [size, unit] of [[86_400, 'd'], [3600, 'h'], [60, 'min']]) if (left >= size) return `in ${Math.round(left / size)} ${unit}`;
+  return `in ${Math.round(left)} s`;
+}
+
 /** Bytes in the unit that suits them. */
 export function bytes(n) {
   if (n === null || n === undefined) return '–';

@@ -8,7 +8,7 @@ const UNPRICED_SHARE = 0.01, ERROR_SHARE = 0.05, BUDGET_NEAR = 0.8;
  * `reuse`, `compress`: the API's answers on near-duplicates and compression, or {error}. */
 export function alerts({ state, total, health, reuse, compress }) {
   const found = [], say = (kind, text) => found.push({ kind, text });
-  if (state.switched_off) say('bad', 'All optimisation is off: requests pass at full price. It is switched on under Upkeep.');
+  if (state.switched_off) say('bad', 'All optimisation is off: requests pass at full price. It is switched on under Policy.');
   if (state.ledger === 'degraded') say('bad', 'The ledger can’t be written: rows wait in memory. Is the disk full?');
   if (state.ledger_dropped) say('bad', `${counted(state.ledger_dropped, 'ledger row')} lost: the figures lack them.`);
   if (health.error) say('warn', `How farthing’s parts are can’t be shown: ${health.error}.`);
@@ -61,8 +61,6 @@ export function showHealth(state, health, capture) {
   $('health-trouble').hidden = !health.error;
   $('health-trouble').textContent = health.error ? `How farthing’s parts are can’t be shown: ${health.error}.` : '';
   $('health').replaceChildren(...lines.map(([name, good, words]) => el('div', { class: good === false ? 'bad' : good ? 'good' : '' }, el('dt', {}, name), el('dd', {}, good === false ? '▲ ' : good ? '● ' : '', ...words))));
-  $('switch').dataset.off = String(Boolean(state.switched_off));
-  $('switch').textContent = state.switched_off ? 'Switch optimisation on again' : 'Switch all optimisation off';
 }
 
 function captured(capture) {

@@ -1,4 +1,4 @@
-// What changes something, each after a question: removing stored answers, the switch over all optimisation.
+// What changes something, each after a question: removing stored answers here, and the ways that other panels share.
 import { change } from './api.js';
 import { counted } from './format.js';
 
@@ -38,26 +38,22 @@ export function start(after) {
     const [hint, body, words] = WHICH[chosen()], value = $('purge-value').value.trim();
     if (hint && !value) { said('Say which: the field is empty.', true); $('purge-value').focus(); return; }
     if (!await confirmed('Remove stored answers?', `This removes ${words(value)}. It can’t be undone; such requests go upstream again, and are paid for.`, 'Remove')) return;
-    await doing(async () => {
+    await doing($('upkeep-said'), async () => {
       const { purged, near_duplicates: near } = await change('cache/purge', body(value));
       return `${counted(purged, 'answer')} removed${near ? `, ${near} of them known to near-duplicates` : ''}.`;
     }, after);
   });
-  $('switch').addEventListener('click', async () => {
-    const off = $('switch').dataset.off !== 'true';
-    const words = off ? 'Requests go to the upstream as they are, at full price, until you switch it on again. Nothing stored is lost.' : 'Caches and compression work again, as the configuration says.';
-    if (!await confirmed(off ? 'Switch all optimisation off?' : 'Switch optimisation on again?', words, off ? 'Switch off' : 'Switch on')) return;
-    await doing(async () => { await change(`policy/${off ? 'off' : 'on'}`); return off ? 'All optimisation is off.' : 'Optimisation is on again.'; }, after);
-  });
 }
 
-async function doing(does, after) {
-  said('One moment …');
+/** Do what somebody asked for, and say in `said` what came of it. `after`: called where it was done. */
+export async function doing(said, does, after = () => {}) {
+  const say = (words, kind = 'soft') => { [said.textContent, said.className] = [words, kind]; };
+  say('One moment …');
   try {
-    said(await does());
+    say(await does());
     after();
   } catch (error) {
-    said(`That did not work: ${error.message}.`, true);
+    say(`That did not work: ${error.message}.`, 'error');
   }
 }
 

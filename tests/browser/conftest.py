@@ -1,4 +1,4 @@
-"""The page in a real browser, on a ledger of its own and with canned answers on near-duplicates and compression."""
+"""The page in a real browser, on a ledger of its own and with canned answers to what isn't read from it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from aiohttp import web
 
 from farthing.proxy.clock import FakeClock
 from farthing.proxy.dashboard import Dashboard
+from farthing.proxy.figures_routes import Declared
 from farthing.proxy.row import Row
 from tests.fakes.rows import NOW_S, ledger
 
@@ -50,31 +51,23 @@ HEALTH: dict[str, Any] = {
 
 CAPTURE = {"enabled": True, "share": 0.05, "rows": 420, "bytes": 3 * 2**20, "oldest_s": NOW_S - 3600, "dropped": 2}
 
+DECLARED = Declared()
+
 Opener = Callable[..., Any]
+
+
+BUDGETS: dict[str, Any] = {"budgets": [], "rate_limits": [], "store": "off"}
 
 
 @asynccontextmanager
 async def served(
-    dashboard: Dashboard,
-    reuse: dict[str, Any],
-    lately: dict[str, Any],
-    compress: dict[str, Any],
-    health: dict[str, Any],
+    dashboard: Dashboard, canned_by_name: dict[str, dict[str, Any]], lately: dict[str, Any]
 ) -> AsyncIterator[str]:
-    """The page, with canned answers on near-duplicates (`lately` by kind) and compression. One with "error" has status
-    500."""
+    """The page, with canned answers to what isn't the ledger's, `lately` by kind. One with "error" has status 500."""
 
     async def handler(request: web.Request) -> web.Response:
-        canned = None
-        if request.path == "/farthing/api/semantic":
-            canned = reuse
-        elif request.path == "/farthing/api/compress":
-            canned = compress
-        elif request.path == "/farthing/api/capture":
-            canned = CAPTURE
-        elif request.path == "/farthing/api/health":
-            canned = health
-        elif request.path == "/farthing/api/semantic/lately":
+        canned = canned_by_name.get(request.path.removeprefix("/farthing/api/"))
+        if request.path == "/farthing/api/semantic/lately":
             canned = {**LATELY, "kind": request.query["kind"], **lately.get(request.query["kind"], {})}
             if request.query["route"]:
                 canned["latest"] = [
@@ -145,6 +138,8 @@ async def opened(visit: Opener, tmp_path: Path) -> AsyncIterator[Opener]:
             lately: dict[str, Any] | None = None,
             compress: dict[str, Any] | None = None,
             health: dict[str, Any] | None = None,
+            canned: dict[str, dict[str, Any]] | None = None,
+            declared: Declared = DECLARED,
             address: str = "since=7d",
             width: int = 1280,
             scheme: str = "light",
@@ -152,14 +147,18 @@ async def opened(visit: Opener, tmp_path: Path) -> AsyncIterator[Opener]:
             **state: Any,
         ) -> Any:
             ledger(tmp_path / "ledger.db", rows).close()
-            dashboard = Dashboard(tmp_path / "ledger.db", FakeClock(NOW_S), lambda: {**STATE, **state})
-            told = (
-                {**REUSE, **(reuse or {})},
-                lately or {},
-                {**COMPRESS, **(compress or {})},
-                {**HEALTH, **(health or {})},
+            dashboard = Dashboard(
+                tmp_path / "ledger.db", FakeClock(NOW_S), lambda: {**STATE, **state}, declared=lambda: declared
             )
-            base = await stack.enter_async_context(served(dashboard, *told))
+            told = {
+                "semantic": {**REUSE, **(reuse or {})},
+                "compress": {**COMPRESS, **(compress or {})},
+                "health": {**HEALTH, **(health or {})},
+                "capture": CAPTURE,
+                "budgets": BUDGETS,
+                **(canned or {}),
+            }
+            base = await stack.enter_async_context(served(dashboard, told, lately or {}))
             page = await visit(base, address, width=width, scheme=scheme, fault=fault, at_s=NOW_S)
             pages.append(page)
             await page.wait_for_selector(f"main[data-state={wait}]", timeout=20_000)

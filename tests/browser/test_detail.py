@@ -9,8 +9,8 @@ import pytest
 
 from farthing.proxy.report import money
 from farthing.proxy.row import Row
-from tests.browser.conftest import Opener, marks
-from tests.fakes.rows import DOLLAR, row
+from tests.browser.conftest import Opener, marks, playwright
+from tests.fakes.rows import DOLLAR, NOW_S, row
 
 pytestmark = marks
 
@@ -23,8 +23,8 @@ def decided(*decisions: tuple[str, str, str], **changes: Any) -> Row:
 
 
 async def detail(opened: Opener, one: Row) -> Any:
-    page = await opened([one])
-    await page.click("#recent tbody button")
+    page = await opened([one, row(id="older", ts=NOW_S - 3600)])
+    await page.click("#recent tbody button >> nth=0")
     await page.wait_for_selector("#detail-body .story")
     return page
 
@@ -187,10 +187,51 @@ async def test_a_request_that_is_gone_is_said(opened: Opener) -> None:
     assert "can’t be shown: gone" in await page.inner_text("#detail [role=alert]")
 
 
+RATE = ["The answer was right", "The answer was wrong"]
+REMOVE = "Remove the stored answer"
+
+
 @pytest.mark.parametrize(
-    ("cache", "buttons"),
-    [("miss", ["Remove the stored answer"]), ("hit-semantic", ["The answer was right", "The answer was wrong"])],
+    ("changes", "buttons"),
+    [
+        ({"cache": "miss", "key_hash": "k"}, [*RATE, REMOVE]),
+        ({"cache": "hit-exact", "key_hash": "k"}, [*RATE, REMOVE]),
+        ({"cache": "joined", "key_hash": "k"}, [*RATE, REMOVE]),
+        ({"cache": "hit-semantic", "key_hash": "k"}, RATE),
+        ({"cache": "miss", "key_hash": "k", "decisions": '[["store","not stored","its time to live is 0"]]'}, RATE),
+        ({"cache": "miss", "key_hash": ""}, RATE),
+        ({"cache": "bypass", "key_hash": "k", "cache_reason": "store failed"}, RATE),
+        ({"cache": "miss", "key_hash": "k", "outcome": "abandoned"}, []),
+        ({"cache": "miss", "key_hash": "k", "status": 500, "outcome": "failed"}, []),
+        ({"endpoint": "audit", "cache": "bypass"}, []),
+    ],
 )
-async def test_what_can_be_done_depends_on_who_answered(opened: Opener, cache: str, buttons: list[str]) -> None:
-    page = await detail(opened, row(id="r", cache=cache, key_hash="k"))
+async def test_only_what_can_be_done_is_offered(opened: Opener, changes: dict[str, Any], buttons: list[str]) -> None:
+    page = await detail(opened, row(id="r", **changes))
     assert await page.locator("#detail .actions button").all_inner_texts() == buttons
+
+
+@pytest.mark.parametrize(
+    ("button", "answer", "words"),
+    [
+        ("good", {"known": True, "kept": True, "purged": 0}, "Rated good: the rating is kept."),
+        ("good", {"known": True, "kept": False, "purged": 0}, "Rated good already: nothing new to keep."),
+        ("bad", {"known": True, "kept": True, "purged": 1},
+         "Rated bad: the rating is kept. Its stored answer is removed."),
+        ("bad", {"known": True, "kept": True, "purged": 0},
+         "Rated bad: the rating is kept. There was nothing stored to remove."),
+        ("bad", {"known": False, "kept": True, "purged": 0}, "The ledger has no such request (any more)"),
+    ],
+)  # fmt: skip
+async def test_what_came_of_a_rating_is_said(opened: Opener, button: str, answer: dict[str, Any], words: str) -> None:
+    page = await detail(opened, row(id="r"))
+    asked: list[Any] = []
+
+    async def answered(route: Any) -> None:
+        asked.append(route.request.post_data_json)
+        await route.fulfill(json=answer)
+
+    await page.route("**/api/feedback", answered)
+    await page.click(f"#detail button[name={button}]")
+    await playwright.expect(page.locator("#detail [role=status]")).to_contain_text(words)
+    assert asked == [{"id": "r", "rating": button}]

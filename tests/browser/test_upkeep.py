@@ -112,10 +112,10 @@ async def test_a_bad_rating_removes_what_was_served(visit: Opener, tmp_path: Pat
         await page.click("#recent tbody button >> nth=0")
         await page.click("#detail button[name=bad]")
         said = page.locator("#detail [role=status]")
-        await playwright.expect(said).to_have_text("Rated bad. Its stored answer is removed.")
+        await playwright.expect(said).to_have_text("Rated bad: the rating is kept. Its stored answer is removed.")
         assert await entries(proxy) == 0
-        await page.click("#detail button[name=good]")
-        await playwright.expect(said).to_contain_text("can’t be rated any more")
+        await page.click("#detail button[name=bad]")
+        await playwright.expect(said).to_contain_text("Rated bad already")
         assert how(await proxy.post(chat(AGAIN))) == "miss"
         await page.close()
 

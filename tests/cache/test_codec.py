@@ -45,6 +45,7 @@ entries = st.builds(
     expires_s=st.floats(0, 4e9),
     tags=st.lists(st.tuples(text, text), max_size=3).map(tuple),
     namespace=text,
+    tokens_saved=st.just(0) | st.integers(-(2**40), 2**40),
 )
 
 ENTRY = Entry(

@@ -154,6 +154,30 @@ async def test_it_can_be_closed_in_the_middle_of_a_rebuild(monkeypatch: pytest.M
         await thread.lookup("s", "r", ASKED, NOW)
 
 
+async def test_it_can_be_closed_while_it_loads_and_twice() -> None:
+    gate, closed = threading.Event(), threading.Event()
+
+    class Slow(SemanticCache):
+        def close(self) -> None:
+            super().close()
+            closed.set()
+
+    def build() -> SemanticCache:
+        gate.wait(5)
+        return Slow.open(None, Letters(), max_entries=10)
+
+    thread = SemanticThread(build)
+    opening = asyncio.ensure_future(thread.open())
+    await asyncio.sleep(0.01)
+    await thread.close()
+    gate.set()
+    await opening
+    await thread.close()
+
+    assert not thread.loaded
+    assert await asyncio.to_thread(closed.wait, 5)
+
+
 async def test_a_rebuild_that_fails_is_told_and_the_old_index_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     thread = opened(Letters())
     await thread.open()

@@ -67,6 +67,20 @@ async def test_gives_back_what_was_put(store: Store, clock: FakeClock) -> None:
     assert await store.get(OTHER, clock.now_s()) is None
 
 
+async def test_many_at_once_are_as_one_by_one(store: Store, clock: FakeClock) -> None:
+    many = [entry(clock, f"{number:032x}", body=b"%d" % number * 1000) for number in range(40)]
+    many += [entry(clock, f"{KEY}.{variant}") for variant in ("1", "items")]
+    await store.put_many([*many, entry(clock, OTHER, ttl_s=0)])
+    keys = [OTHER, *(each.key for each in reversed(many)), "c" * 32, many[0].key]
+    assert await store.get_many(keys, clock.now_s()) == [None, *reversed(many), None, many[0]]
+    for each in many:
+        assert await store.get(each.key, clock.now_s()) == each
+    assert set(await store.purge(Selector(key=KEY))) == {f"{KEY}.1", f"{KEY}.items"}
+    assert await store.get_many(keys, clock.now_s() + 60) == [None] * len(keys)
+    await store.put_many([])
+    assert await store.get_many([], clock.now_s()) == []
+
+
 async def test_replaces(store: Store, clock: FakeClock) -> None:
     await store.put(entry(clock, body=b"old"))
     await store.put(entry(clock, body=b"new"))

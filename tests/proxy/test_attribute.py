@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from farthing.proxy.attribute import (
     UNKNOWN,
     Money,
+    as_asked,
     attribute_failure,
     attribute_hit,
     attribute_joined,
@@ -220,6 +221,15 @@ def test_all_costs_together_are_what_a_meter_charges(flights: list[tuple[bool, U
         cost += sum((row.cost or 0) + (row.overhead or 0) for row in rows)
 
     assert cost == meter
+
+
+@given(USAGES, st.integers(-500, 5000))
+def test_a_hit_on_a_shortened_answer_is_worth_what_its_miss_was(usage: Usage, saved: int) -> None:
+    miss = upstream("big", "big", usage, tokens_saved=saved)
+    whole = as_asked(usage, saved)
+    hit = attribute_hit(CARD, "big", whole, semantic=False, at_s=AT, shortened=bool(saved))
+    assert whole is not None and holds(hit)
+    assert (hit.baseline, hit.modelled) == (miss.baseline, miss.modelled)
 
 
 def test_a_failure_costs_nothing_and_is_known() -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from decimal import Decimal
+from functools import partial
 from random import Random
 
 from farthing.proxy.attribute import (
     UNKNOWN,
     Money,
+    as_asked,
     attribute_failure,
     attribute_hit,
     attribute_joined,
@@ -60,14 +62,12 @@ def row(chance: Random, kind: str) -> tuple[Money, int | None]:
         others.append(Billed("unknown", some_usage(chance)))
     earlier = [some_usage(chance) for _ in range(chance.choice((0, 0, 0, 2)))]
     if kind in ("hit-exact", "hit-semantic", "joined"):
-        if kind == "joined":
-            return attribute_joined(
-                CARD, asked, usage, at_s=AT, model_served=served, would_read=would, charges_writes=writes
-            ), 0
-        near = kind == "hit-semantic"
-        return attribute_hit(
-            CARD, asked, usage, semantic=near, at_s=AT, model_served=served, would_read=would, charges_writes=writes
-        ), 0
+        saved = int(chance.uniform(-100, 5000)) if chance.random() < 0.3 else 0  # its answer's prompt was shortened
+        whole = as_asked(usage, saved)
+        how = partial(attribute_joined, CARD, asked, whole)
+        if kind != "joined":
+            how = partial(attribute_hit, CARD, asked, whole, semantic=kind == "hit-semantic")
+        return how(at_s=AT, model_served=served, would_read=would, charges_writes=writes, shortened=bool(saved)), 0
     if kind == "failed":
         if (earlier or others) and asked not in METER:
             return attribute_failure(CARD, asked, AT, earlier, others), None

@@ -78,6 +78,8 @@ def test_where_the_upstream_comes_from(tmp_path: Path, env: dict[str, str], expe
         ("[semantic]\nsecond_stage = 'judge:m'\nunproven = true", "second_stage changes the score"),
         ("[semantic]\nsecond_stage = 'judge:m'\npolicy = 'vcache'\nper = 'request'", "second_stage changes the score"),
         ("[upstream]\nurl = 'ftp://x'", "upstream.url: must begin with http"),
+        ("[prompt_cache]\nmode = 'always'", "prompt_cache.mode"),
+        ("[prompt_cache]\nkeep_warm = true", "prompt_cache: stable_tools and keep_warm change what is sent"),
         ("not toml", "is not valid TOML"),
         ("[server]\nhost='0.0.0.0'\n[upstream]\napi_key='sk-secret'", "would let anybody"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from farthing.proxy import dashboard as dashboard_module
 from farthing.proxy.clock import FakeClock
 from farthing.proxy.dashboard import Dashboard
+from farthing.proxy.figures_routes import Declared
 from farthing.proxy.row import MONEY_COLUMNS
 from tests.fakes.rows import DOLLAR, NOW_S, ledger, row
 
@@ -95,6 +97,7 @@ async def test_an_id_with_a_slash_is_found_however_it_was_escaped(dashboard: Das
         ("series", {"since": "2027-01-14", "until": "2027-01-13"}),
         ("repeated", {"until": "soon"}),
         ("names", {"since": "never"}),
+        ("routes", {"since": "never"}),
     ],
 )
 async def test_a_wrong_question_is_a_400_that_says_why(dashboard: Dashboard, path: str, query: dict[str, str]) -> None:
@@ -123,7 +126,8 @@ async def test_a_question_that_takes_too_long_is_given_up(
 ) -> None:
     monkeypatch.setattr("farthing.proxy.dashboard.MAX_QUERY_S", -1.0)
     monkeypatch.setattr("farthing.proxy.dashboard.STEPS_BETWEEN_LOOKS", 1)
-    assert (await got(dashboard, "/farthing/api/summary"))[0] == 503
+    status, body = await got(dashboard, "/farthing/api/summary")
+    assert status == 503 and "--format parquet" in body["error"]["message"]
 
 
 async def test_the_page_and_its_files(dashboard: Dashboard) -> None:
@@ -157,6 +161,42 @@ async def test_it_only_reads(dashboard: Dashboard) -> None:
     assert reply[0] == 405
 
 
+async def test_routes_are_told_with_those_in_force(tmp_path: Path) -> None:
+    decision = '[["route","routed","faq: mini, fixed"]]'
+    ledger(tmp_path / "ledger.db", [row(id="a", cost_usd=DOLLAR, decisions=decision)]).close()
+    declared = Declared((("faq", "serve", "fixed"), ("idle", "observe", "fixed")), ("mini",))
+    asked = Dashboard(tmp_path / "ledger.db", FakeClock(NOW_S), dict, declared=lambda: declared)
+    status, body = await got(asked, "/farthing/api/routes", since="1h")
+    assert status == 200
+    assert [(each["route"], each["requests"]) for each in body["routes"]] == [("faq", 1), ("idle", 0)]
+    assert body["routes"][0]["variants"][0]["cost_usd"] == "1"
+    assert (body["rows"], body["since_s"]) == (1, None)
+
+
+async def test_repeated_requests_have_the_texts_that_are_known(tmp_path: Path) -> None:
+    rows = [row(id=f"{key}{i}", key_hash=key, ts=NOW_S - 9 + i) for key in ("known", "other") for i in range(2)]
+    ledger(tmp_path / "ledger.db", rows).close()
+    asked: list[Any] = []
+
+    async def texts(last: Sequence[tuple[str, float]]) -> dict[str, str]:
+        asked.extend(last)
+        return {"known": "What is it?"}
+
+    _, body = await got(Dashboard(tmp_path / "ledger.db", FakeClock(NOW_S), dict, texts), "/farthing/api/repeated")
+    assert {each["key_hash"]: each["text"] for each in body["repeated"]} == {"known": "What is it?", "other": None}
+    assert sorted(asked) == [("known", NOW_S - 8), ("other", NOW_S - 8)]
+
+
 async def test_many_at_once_are_all_answered(dashboard: Dashboard) -> None:
     found = await asyncio.gather(*(got(dashboard, "/farthing/api/summary") for _ in range(20)))
     assert {status for status, _ in found} == {200}
+
+
+@pytest.mark.parametrize("by", ["user,model", "tag:team,user", "model,tag:team"])
+async def test_what_no_rollup_answers_holds_up_nothing_else(dashboard: Dashboard, by: str) -> None:
+    async with dashboard._slow_turns:
+        slow = asyncio.ensure_future(got(dashboard, "/farthing/api/summary", since="1h", by=by))
+        for path in ("summary", "series", "requests"):
+            assert (await got(dashboard, f"/farthing/api/{path}", since="1h", by="user"))[0] == 200
+        assert not slow.done()
+    assert (await slow)[0] == 200

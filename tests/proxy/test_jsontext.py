@@ -12,7 +12,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from farthing.proxy.jsontext import element_spans, find, has_gaps, insert_member, members, minify, splice, without
+from farthing.proxy.jsontext import (
+    element_spans,
+    find,
+    has_gaps,
+    insert_member,
+    loads_loosely,
+    members,
+    minify,
+    splice,
+    without,
+)
 from tests.fakes.json_texts import json_texts, spelled
 
 
@@ -276,3 +286,21 @@ def test_without_takes_members_out_and_nothing_else(
     assert without(left, keys) == left
     if kept == given_:
         assert left == text
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        (b'{"a":NaN}', True),
+        (b'\xef\xbb\xbf{"a":1}', True),
+        (b'{"a":"\xff"}', True),
+        (b"[NaN]", False),
+        (b"{", False),
+        (b"<html>", False),
+        (b"", False),
+        (b'{"a":' * 5000, False),
+        (b'{"a":' + b"9" * 5000 + b"}", False),
+    ],
+)
+def test_what_is_almost_json_is_read_loosely(text: bytes, value: bool) -> None:
+    assert (loads_loosely(text) is not None) == value

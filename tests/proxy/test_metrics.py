@@ -134,3 +134,10 @@ def test_attempts_that_can_not_be_read_are_not_counted(detail: str) -> None:
     metrics = Metrics()
     metrics.observe([row(attempts_detail=detail)])
     assert not any(name == "farthing_upstream_attempts_total" for name, _ in scraped(metrics))
+
+
+def test_counters_have_no_created_twins() -> None:
+    metrics = Metrics()
+    metrics.observe(plausible(20))
+    names = {name for name, _ in scraped(metrics)}
+    assert "farthing_requests_total" in names and not any(name.endswith("_created") for name in names)

@@ -68,3 +68,11 @@ def test_a_whole_answers_usage_and_tier() -> None:
     answer = {"model": "m", "service_tier": "flex", "usage": CHAT}
     assert read_whole(Endpoint.CHAT, answer) == (Usage(9, output=2, tier="flex"), "m")
     assert read_whole(Endpoint.CHAT, {"service_tier": {"x": 1}, "usage": CHAT}) == (Usage(9, output=2), "")
+
+
+@pytest.mark.parametrize("odd", ["NaN", "Infinity", "-Infinity", '"\\ud800"', '"\xff"'])
+def test_a_stream_that_is_no_strict_json_tells_its_usage_all_the_same(odd: str) -> None:
+    observer = StreamObserver(Endpoint.CHAT)
+    for choices, more in ((f'[{{"logprobs":{odd}}}]', ""), ("[]", f',"usage":{orjson.dumps(CHAT).decode()}')):
+        observer.see(f'data: {{"model":"m","odd":{odd},"choices":{choices}{more}}}\n\n'.encode("latin-1"))
+    assert (observer.usage, observer.model) == (Usage(9, output=2), "m")

@@ -324,3 +324,21 @@ def test_tags(value: Any, expected: tuple[tuple[str, str], ...]) -> None:
 
 def test_a_path_that_does_not_fit_the_members_is_no_request() -> None:
     assert endpoint_of_body("/v1/responses", {"model": "m", "prompt": "a"}) is Endpoint.OTHER
+
+
+def test_the_answers_service_tier_prices_it() -> None:
+    at_flex = ANSWER | {"service_tier": "flex"}
+    apart = {"body": BODY, "usage": USAGE, "service_tier": "priority"}
+    row = {"attempts_detail": '[{"status":500},{"status":200,"usage":{"tier":"flex"}}]'}
+    counts = {"tokens_in_original": 9, "tokens_in_sent": 9, "tokens_out": 2}
+    found = [
+        recorded(line, "").usage
+        for line in (
+            {"body": BODY, "response": at_flex},
+            CAPTURE | {"response": at_flex},
+            apart,
+            CAPTURE | {"response": None, "row": CAPTURE["row"] | row | counts},
+            CAPTURE | {"response": None, "row": CAPTURE["row"] | counts},
+        )
+    ]
+    assert [usage.tier for usage in found if usage is not None] == ["flex", "flex", "priority", "flex", ""]

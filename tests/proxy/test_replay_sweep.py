@@ -82,6 +82,7 @@ def test_a_longer_life_never_hits_less_and_a_page_shows_it(tmp_path: Path) -> No
     html = page(run, chosen, 0.95).decode()
     assert "<script" not in html and "http://" not in html and "https://" not in html
     assert html.count("<circle") == 8 and "cache.ttl_s" in html
+    assert '<table class="words"><thead><tr><th>line</th><th>why</th>' in html, "words stand to the left"
     for lane in run.lanes:
         assert f"{lane.tally.total.statuses['hit-exact']:,}</td>" in html
 

@@ -130,6 +130,26 @@ async def test_a_reload_keeps_what_was_learnt_and_not_yet_written(tmp_path: Path
         assert observing.state()[0].labels > 0
 
 
+async def test_a_candidate_shares_what_it_agrees_in_and_brings_the_rest_along(tmp_path: Path) -> None:
+    async with Owner(tmp_path) as learnt:
+        active = taught(await learnt.use(LOOSE))
+        assert await learnt.beside(LOOSE.model_copy()) is active
+        other = LOOSE.model_copy(update={"deadline_ms": 7.0})
+        candidate = await learnt.beside(other)
+        assert candidate is not active
+        assert candidate.serves(ROUTE)
+        assert await learnt.beside(other.model_copy()) is candidate
+        assert await learnt.use(LOOSE) is active
+        assert await learnt.use(other) is candidate
+
+
+async def test_what_a_candidate_learns_is_not_kept_unless_it_comes_into_use(tmp_path: Path) -> None:
+    async with Owner(tmp_path) as learnt:
+        await learnt.use(LOOSE)
+        taught(await learnt.beside(LOOSE.model_copy(update={"deadline_ms": 7.0})))
+    assert not load(tmp_path / "reuse-verified.json", REUSE, LOOSE).serves(ROUTE)
+
+
 async def test_a_reload_to_another_embedder_begins_anew(tmp_path: Path) -> None:
     async with Owner(tmp_path) as learnt:
         taught(await learnt.use(LOOSE))

@@ -70,6 +70,8 @@ def test_stopped_by_ctrl_c_it_prints_what_it_has_and_goes_on_to_the_same_figures
     assert first.startswith("replaying: ")
     assert (going.returncode, part["finished"]) == (130, False), told
     assert 0 < part["requests"] < 3_199 and "--resume" in told
+    for lane in part["replayed"]:  # none is missing, though all of them waited to be put in order
+        assert lane["requests"] == part["requests"] and lane["baseline_usd"] > 0
     assert rest.returncode == 0, rest.stderr
     assert json.loads(rest.stdout) == json.loads(straight.stdout)
     whole = json.loads(rest.stdout)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import subprocess
+import sys
 import time
 from contextlib import closing
 from decimal import Decimal
@@ -91,3 +94,30 @@ def test_what_can_not_be_done_is_said(home: Path, arguments: list[str], status: 
     assert (ended.returncode, ended.stdout) == (status, "")
     assert said in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("report",), ("report", "--format", "json"), ("report", "--format", "csv"), ("prices", "show", "gpt-4o"),
+        ("prices", "check"),
+        ("ledger", "export", "--format", "jsonl", "--since", "60d"), ("ledger", "check"), ("--help",),
+    ],
+)  # fmt: skip
+def test_who_stops_reading_gets_no_traceback(home: Path, words: tuple[str, ...]) -> None:
+    """As `farthing ... | head -1`: here nobody reads from the first byte on."""
+    reads, writes = os.pipe()
+    os.close(reads)
+    try:
+        ended = subprocess.run(
+            [sys.executable, "-m", "farthing.proxy.cli", *words],
+            stdout=writes,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=home,
+            timeout=120,
+            check=False,
+        )
+    finally:
+        os.close(writes)
+    assert (ended.returncode, ended.stderr) == (141, "")

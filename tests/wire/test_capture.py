@@ -11,10 +11,12 @@ from typing import Any
 
 import httpx
 
+from farthing.proxy import capture_admin
 from farthing.proxy.capture_file import lines
 from farthing.proxy.config import Config
+from farthing.proxy.config_capture import Capture as Settings
 from tests.fakes.proxying import Proxied, chat, proxied
-from tests.fakes.upstream import Script, ScriptedUpstream
+from tests.fakes.upstream import Script, ScriptedUpstream, scripted
 
 ADMIN = {"x-farthing-admin": "1"}
 
@@ -177,3 +179,19 @@ async def test_without_a_ledger_it_works_too(tmp_path: Path, up: ScriptedUpstrea
         found = await kept(proxy, 1)
 
     assert found[0]["row"]["endpoint"] == "chat"
+
+
+async def test_what_was_asked_is_found_by_key_and_moment(tmp_path: Path) -> None:
+    async with scripted() as up, proxied(up.url, tmp_path, capture__enabled=True) as proxy:
+        for text in ("one", "two"):
+            await proxy.post(chat(text))
+        rows = await proxy.rows(2)
+        assert proxy.services.state.capture is not None
+        proxy.services.state.capture.flush()
+        one, two = [(each["key_hash"], each["ts"]) for each in rows]
+        known = await capture_admin.texts(proxy.services, [one, (two[0], two[1] + 1), ("nobody", one[1])])
+        assert known == {one[0]: "one"}
+        assert await capture_admin.texts(proxy.services, []) == {}
+        off = proxy.services.config.model_copy(update={"capture": Settings()})
+        await proxy.running.reload(off)
+        assert await capture_admin.texts(proxy.running.services, [one]) == {}, "kept of former times, but not on now"

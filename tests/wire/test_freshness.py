@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -179,3 +180,12 @@ async def test_a_purge_that_is_not_understood_removes_nothing(tmp_path: Path, as
         answer = await proxy.client.post("/farthing/api/cache/purge", json=asked, headers={"x-farthing-admin": "1"})
         assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_selector")
         assert await ask(proxy, "a") == "hit-exact"
+
+
+async def test_a_row_says_that_its_answer_was_not_kept(tmp_path: Path) -> None:
+    async with scripted() as up, proxied(up.url, tmp_path, cache__freshness=[{"model": "big*", "ttl_s": 0}]) as proxy:
+        for model in ("big-1", "m"):
+            await ask(proxy, "Where?", model)
+        told = {each["model_requested"]: json.loads(each["decisions"]) for each in await proxy.rows(2)}
+    assert ["store", "not stored", "its time to live is 0"] in told["big-1"]
+    assert "store" not in {stage for stage, _, _ in told["m"]}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -232,6 +234,58 @@ async def test_the_end_sends_what_waits_and_does_not_hang_on_a_collector_that_do
         begun = loop.time()
     assert loop.time() - begun < 10  # three seconds, on a machine with nothing else to do
     assert len(held.spans) == 1
+
+
+async def test_a_sender_that_is_killed_is_started_anew_and_what_it_had_not_sent_is_counted(
+    up: ScriptedUpstream, held: Collector, tmp_path: Path
+) -> None:
+    held.status = 503
+    with capture_logs() as logged:
+        async with proxied(up.url, tmp_path, otlp__endpoint=held.url, **SOON) as proxy:
+            otlp = proxy.services.state.otlp
+            assert otlp is not None
+            await proxy.post(chat("lost"))
+            await proxy.rows(1)
+            for _ in range(300):
+                if not otlp.healthy and otlp.pending == 1:
+                    break
+                await asyncio.sleep(0.02)
+            first = otlp.process_id
+            os.kill(first, signal.SIGKILL)
+            held.status = 200
+            for _ in range(300):  # what is in the pipe of one that is dying is lost, and counted
+                if otlp.process_id != first:
+                    break
+                await asyncio.sleep(0.02)
+            assert (await proxy.post(chat("kept"))).status_code == 200
+            await held.until(lambda one: len(one.spans) == 1)
+            await held.until(lambda one: one.total("farthing.cost") > 0)
+            assert otlp.process_id != first
+            for _ in range(300):
+                if otlp.healthy:
+                    break
+                await asyncio.sleep(0.02)
+            assert (otlp.healthy, otlp.dropped, otlp.pending) == (True, 1, 0)
+            rows = await proxy.rows(2)
+            second = otlp.process_id
+    assert named(held.spans, "farthing.id") == [rows[1]["id"]]
+    assert [line["exit_status"] for line in logged if line["event"] == "otlp_sender_died"] == [-signal.SIGKILL]
+    assert not Path(f"/proc/{second}").exists()
+
+
+async def test_a_sender_that_reads_nothing_holds_up_no_request_and_not_the_end(
+    up: ScriptedUpstream, held: Collector, tmp_path: Path
+) -> None:
+    async with proxied(up.url, tmp_path, otlp__endpoint=held.url, **SOON) as proxy:
+        otlp = proxy.services.state.otlp
+        assert otlp is not None
+        os.kill(otlp.process_id, signal.SIGSTOP)
+        for number in range(200):
+            assert (await proxy.post(chat(f"{number % 3} {'long ' * 50}"))).status_code == 200
+        await proxy.rows(200)
+        stopped = otlp.process_id
+    assert not Path(f"/proc/{stopped}").exists()
+    assert otlp.dropped == 200
 
 
 async def test_a_reload_changes_whom_spans_name(up: ScriptedUpstream, held: Collector, tmp_path: Path) -> None:

@@ -64,6 +64,8 @@ class Capturing:
         name = answer.headers["x-farthing-id"]
         self.sent[name] = (path, body, whole)
         await asyncio.sleep(0.02)
+        while any(turn["role"] == "tool" for turn in body.get("messages", ())) and len(self.proxy.services.state.tasks):
+            await asyncio.sleep(0.02)  # an answer is kept once what its prompt was sent without is counted
         return name
 
     async def lines(self, *, rows: bool = True) -> list[dict[str, Any]]:

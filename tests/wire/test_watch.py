@@ -50,12 +50,10 @@ async def shown(proxy: Proxied) -> dict[tuple[str, str], dict[str, Any]]:
 
 
 async def test_refusals_that_rise_are_told_everywhere(up: ScriptedUpstream, tmp_path: Path) -> None:
-    noted: list[tuple[Any, ...]] = []
     async with (
         receiver() as (url, got),
         proxied(up.url, tmp_path, cache__mode="off", alerts__webhook=url, **QUICK) as proxy,
     ):
-        proxy.services.state.note = lambda *incident: noted.append(incident)
         taken_back = getattr(proxy.services.semantic.reuse, "on_taken_back")  # noqa: B009 - of one policy alone
         taken_back(RouteKey("tenant-of-long-name", "r"), "too many answers were wrong", {"wrong": 3})
         await ask(proxy, 70, x_farthing_tags="team=search")
@@ -67,23 +65,25 @@ async def test_refusals_that_rise_are_told_everywhere(up: ScriptedUpstream, tmp_
         metrics = (await proxy.client.get("/metrics")).text
         told = await proxy.client.post("/farthing/api/watch/rebase", json={"series": "refused"}, headers=ADMIN)
         after = await shown(proxy)
+        noted = (await proxy.client.get("/farthing/api/incidents")).json()["incidents"]
+    alerts = [event for event, _, _ in got if event["event"] == "drift"]
     assert {one["state"] for one in quiet_so_far.values()} == {"quiet"}
     assert quiet_so_far["language", "all"]["bins"] == [{"label": "en", "was": 1.0, "now": pytest.approx(1.0)}]
     for place in ("all", "tag:team=search", "language:en", "tools:no", "length:short"):
         assert drifting["refused", place]["state"] == "drifting", place
     assert "'refused' was 0.0% of the reference" in drifting["refused", "all"]["alarm"]
     assert drifting["empty", "all"]["state"] == drifting["failed", "all"]["state"] == "quiet"
-    events = [event for event, _, _ in got if event["series"] == "refused" and event["slice"] == "all"]
+    events = [event for event in alerts if event["series"] == "refused" and event["slice"] == "all"]
     assert len(events) == 1 and events[0]["event"] == "drift" and "semantic" in events[0]["warns"]
-    assert noted[0] == (
+    assert [noted[-1][name] for name in ("kind", "what", "why", "evidence")] == [
         "observe",
         "semantic went back to observing",
         "too many answers were wrong",
         {"tenant": "tenant-o", "route": "r", "wrong": 3},
-    )
-    assert ("drift", "refused of all") in {incident[:2] for incident in noted}
+    ]
+    assert ("drift", "refused of all") in {(incident["kind"], incident["what"]) for incident in noted}
     assert 'farthing_drift_evidence_ratio{series="refused"} 1.0' in metrics
-    assert f"farthing_drift_alarms_total {len(got)}.0" in metrics
+    assert f"farthing_drift_alarms_total {len(alerts)}.0" in metrics
     assert told.json()["rebased"] >= 5
     assert after["refused", "all"]["state"] == "learning"
 

@@ -1,0 +1,143 @@
+"""Which policy answers a request: the active one, or a candidate that is rolled out beside it.
+
+A *lane* is a policy's version built into `Services`; lanes share everything in `State` (store, ledger, budgets, the
+limit on requests under way) and nothing else: each has flights and a short way of hits of its own, so that no answer
+crosses over which the other policy would not give. A request ends in the lane that it began in.
+
+The mutable state is `active`, `candidate` and `split`; `Rollouts` (rollouts.py) alone changes it, under its lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from farthing.policies.assign import Unit, arm_of
+from farthing.proxy.build import Services, build
+from farthing.proxy.clock import Randomness
+from farthing.proxy.config import Config
+from farthing.proxy.errors import FarthingError
+from farthing.proxy.exchange import Exchange
+from farthing.proxy.header_facts import HeaderBook, HeaderFacts
+from farthing.proxy.held import State
+from farthing.proxy.second_stage import CrossEncoderStage
+
+__all__ = ["ACTIVE", "CANDIDATE", "EXPERIMENT", "Lanes", "Split"]
+
+EXPERIMENT, ACTIVE, CANDIDATE = "rollout", "active", "candidate"
+SESSION = "x-farthing-session"
+_LOOK_AGAIN_S = 0.1
+
+
+@dataclass(slots=True)
+class Split:
+    """How requests are divided. `share`: of units that are the candidate's. `salt`: 64 bytes at most."""
+
+    salt: str
+    unit: Unit
+    share: float
+    randomness: Randomness
+    headers: HeaderBook
+
+    def is_candidates(self, request: web.BaseRequest, active: Services) -> bool:
+        """Whether this request is the candidate's."""
+        if self.unit == "request":
+            return self.randomness.uniform() < self.share
+        try:
+            name = unit_of(self.unit, self.headers.facts(request.headers), request, active)
+        except FarthingError:
+            return False  # it will be refused, by whichever lane
+        return arm_of(self.salt, name, (self.share,)) == 0
+
+
+def unit_of(unit: Unit, facts: HeaderFacts, request: web.BaseRequest, active: Services) -> str:
+    """The unit that a request belongs to. Raises ClientFault where its headers can't be understood."""
+    if unit == "session" and (session := request.headers.get(SESSION, "")):
+        return f"session {session}"
+    if unit == "tenant":
+        return f"tenant {active.admit.tenants.identify(facts.credential).tenant}"
+    user = facts.controls().user
+    return f"user {user}" if user else f"credential {facts.credential}"
+
+
+def session_of(ex: Exchange) -> str:
+    """A session's name for the ledger, which has no column for it: a hash, as of all that clients name."""
+    name = ex.original.headers.get(SESSION, "")
+    return hashlib.blake2b(name.encode(errors="surrogateescape"), digest_size=6).hexdigest() if name else ""
+
+
+class Lanes:
+    """The lanes. `split` is None while there is only one: then finding it costs one attribute read."""
+
+    def __init__(self, active: Services, stack: AsyncExitStack) -> None:
+        self.active = active
+        self.candidate: Services | None = None
+        self.split: Split | None = None
+        self._stack = stack
+
+    @property
+    def state(self) -> State:
+        """What all lanes share."""
+        return self.active.state
+
+    def lane(self, request: web.BaseRequest) -> Services:
+        """Who answers the request."""
+        split, candidate = self.split, self.candidate
+        if split is None or candidate is None:
+            return self.active
+        return candidate if split.is_candidates(request, self.active) else self.active
+
+    async def build(self, config: Config, *, beside: Services | None = None) -> Services:
+        """A lane of this configuration, that answers nothing yet: to follow the active one, or to answer `beside` one.
+
+        Raises what `build` raises.
+        """
+        return await build(config, self.state, self._stack, beside or self.active, beside=beside is not None)
+
+    def open(self, candidate: Services, split: Split) -> None:
+        """From the next request on, `split` decides."""
+        for lane, arm in ((self.active, ACTIVE), (candidate, CANDIDATE)):
+            lane.assign.experiment, lane.assign.arm = EXPERIMENT, arm
+            lane.assign.unit_of = session_of if split.unit == "session" else None
+            lane.relay.repeats.clear()  # rows that are remembered name no arm
+        self.candidate, self.split = candidate, split
+
+    def close(self) -> None:
+        """From the next request on, the active policy answers alone."""
+        gone, self.candidate, self.split = self.candidate, None, None
+        assign = self.active.assign
+        assign.experiment, assign.arm, assign.unit_of = "", "", None
+        self.active.relay.repeats.clear()
+        if gone is not None:
+            self._retire(gone)
+
+    def take(self, services: Services) -> None:
+        """From the next request on, these answer alone; those before end what they began."""
+        if self.candidate is not None:
+            self.close()
+        old, self.active = self.active, services
+        for gone in set(old.upstreams) - set(services.upstreams):
+            self.state.tasks.spawn(gone.probes.stop(), "stop probes")
+            gone.pool.close()
+        for one in services.upstreams:
+            one.probes.start()
+        self._retire(old)
+
+    def _retire(self, old: Services) -> None:
+        """Close what only this lane used, once nothing is under way in it any more."""
+        if old.thread is not None or isinstance(old.semantic.second, CrossEncoderStage):
+            self.state.tasks.spawn(self._close_when_empty(old), "retire a lane")
+
+    async def _close_when_empty(self, old: Services) -> None:
+        while old.admit.in_flight:  # noqa: ASYNC110 - an event would cost every request; this is rare
+            await asyncio.sleep(_LOOK_AGAIN_S)
+        used = [lane for lane in (self.active, self.candidate) if lane is not None]
+        if old.thread is not None and old.thread not in [lane.thread for lane in used]:
+            await old.thread.close()
+        second = old.semantic.second
+        if isinstance(second, CrossEncoderStage) and second not in [lane.semantic.second for lane in used]:
+            second.close()

@@ -1,0 +1,150 @@
+"""What sends telemetry to the collector, in a process of its own: `python -m farthing.proxy.otlp_child`.
+
+It is fed through its standard input and tells its state on its standard output (`otlp_wire.py`), and ends when its
+input does. So spans, metrics and their protocol never hold the interpreter lock of the process that answers requests.
+
+Rules of this file: rows are only counted and put into a bounded queue as they come; a collector that is away or slow
+makes spans wait there, and beyond the bound the oldest are dropped and counted; metrics lose nothing, since they are
+cumulative.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import traceback
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, BinaryIO
+
+from farthing.proxy.clock import Clock, SystemClock, SystemRandomness
+from farthing.proxy.config_otlp import Otlp as Settings
+from farthing.proxy.otlp_names import Target
+from farthing.proxy.otlp_wire import Batch, Status, read_frame
+from farthing.proxy.row import Row
+from farthing.proxy.traces import Parent
+
+if TYPE_CHECKING:
+    from farthing.proxy.otlp_sdk import Sdk, Sent
+
+__all__ = ["Sender", "main"]
+
+_BATCH_SPANS = 100
+_CLOSE_S = 3.0
+
+
+class Sender:
+    """Takes batches from one thread and sends them from another. Effects: a thread, calls to the collector.
+
+    `tell`: is given the state whenever it may have changed.
+    """
+
+    def __init__(self, settings: Settings, sdk: Sdk, clock: Clock, tell: Callable[[Status], None]) -> None:
+        self._settings = settings
+        self._sdk = sdk
+        self._clock = clock
+        self._tell = tell
+        self._target = Target("", "", 0)
+        self._waiting: deque[tuple[Row, Parent | None]] = deque()
+        self._sent = self._overflowed = self._refused = 0  # the second one is the taking thread's
+        self._answers = {"spans": "ok", "metrics": "ok"}
+        self._wake = threading.Event()
+        self._telling = threading.Lock()
+        self._closing = False
+        self._thread = threading.Thread(target=self._send_on, name="otlp", daemon=True)
+        self._thread.start()
+
+    def take(self, batch: Batch) -> None:
+        """Count the rows, and keep them to be sent."""
+        self._target = batch.target
+        rows = [(Row._make(row), parent) for row, parent in batch.rows]
+        if self._settings.spans:
+            self._waiting.extend(rows)
+            self._overflowed += self._trimmed()
+            if len(self._waiting) >= _BATCH_SPANS and self._answers["spans"] == "ok":
+                self._wake.set()
+        if self._settings.metrics:
+            self._sdk.measure([row for row, _ in rows], batch.target)
+        self._say()
+
+    def close(self) -> None:
+        """Send what waits, for three seconds at most."""
+        self._closing = True
+        self._wake.set()
+        self._thread.join(_CLOSE_S)
+        self._sdk.stop()
+        self._refused += len(self._waiting)
+        self._waiting.clear()
+        self._say()
+
+    def _send_on(self) -> None:
+        due_tick = self._clock.tick_s() + self._settings.metrics_every_s
+        ending = False
+        while not ending:
+            self._wake.wait(min(self._settings.every_s, max(0.0, due_tick - self._clock.tick_s())))
+            self._wake.clear()
+            ending = self._closing
+            while self._waiting and self._send_some():
+                self._say()
+            if self._settings.metrics and (ending or self._clock.tick_s() >= due_tick):
+                self._answers["metrics"] = self._tried(self._sdk.send_metrics)
+                due_tick = self._clock.tick_s() + self._settings.metrics_every_s
+            self._say()
+
+    def _send_some(self) -> bool:
+        """Send the oldest; whether to go on."""
+        batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), _BATCH_SPANS))]
+        answer = self._answers["spans"] = self._tried(lambda: self._sdk.send_spans(batch, self._target))
+        if answer == "away":
+            self._waiting.extendleft(reversed(batch))
+            self._refused += self._trimmed()
+        elif answer == "refused":
+            self._refused += len(batch)
+        else:
+            self._sent += len(batch)
+        return answer != "away"
+
+    def _trimmed(self) -> int:
+        """How many of the oldest had to go to keep the bound."""
+        gone = 0
+        while len(self._waiting) > self._settings.queue_rows:
+            self._waiting.popleft()
+            gone += 1
+        return gone
+
+    def _tried(self, send: Callable[[], Sent]) -> str:
+        try:
+            return str(send())
+        except Exception as error:  # noqa: BLE001 - a row that can't be told must not end the thread
+            where = traceback.extract_tb(error.__traceback__)[-1]  # what it says may hold what the row does
+            sys.stderr.write(f"otlp: {type(error).__name__} at {where.name}:{where.lineno}\n")
+            return "refused"
+
+    def _say(self) -> None:
+        with self._telling:
+            dropped = self._overflowed + self._refused
+            self._tell(Status(self._sent + dropped, dropped, self._answers["spans"], self._answers["metrics"]))
+
+
+def main(given: BinaryIO, told: BinaryIO) -> None:
+    """Send what comes in until it ends. Raises EOFError where not even the settings come."""
+    from farthing.proxy.otlp_sdk import Sdk
+
+    logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # it complains at every try; the parent tells once
+
+    def tell(status: Status) -> None:
+        told.write(status.line())
+        told.flush()
+
+    settings = read_frame(given)
+    if not isinstance(settings, Settings):
+        raise EOFError("no settings came")
+    sender = Sender(settings, Sdk(settings, SystemRandomness()), SystemClock(), tell)
+    while (batch := read_frame(given)) is not None:
+        sender.take(batch)
+    sender.close()
+
+
+if __name__ == "__main__":
+    main(sys.stdin.buffer, sys.stdout.buffer)

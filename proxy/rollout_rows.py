@@ -1,0 +1,47 @@
+"""What a roll-out's guard is to know of ledger rows. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import orjson
+
+from farthing.policies.assign import Unit
+from farthing.policies.guard import Outcome
+from farthing.proxy.exchange import CacheStatus
+from farthing.proxy.exchange import Outcome as Ended
+from farthing.proxy.lanes import CANDIDATE, EXPERIMENT
+from farthing.proxy.row import ERRANDS, Row
+
+__all__ = ["outcomes_of"]
+
+_PICO = 1e-12
+
+
+def outcomes_of(rows: Iterable[Row], unit: Unit) -> list[tuple[str, Outcome]]:
+    """Of each row of the roll-out its request's id, and how it ended.
+
+    A client that left says nothing about errors or latency. Who joined a call that another request pays for has no
+    cost: a candidate with little traffic would have fewer of them, and look dear.
+    """
+    found = []
+    for row in rows:
+        if row.experiment != EXPERIMENT or row.endpoint in ERRANDS:
+            continue
+        ended = row.outcome == Ended.COMPLETED and row.status < 400
+        failed = not ended and row.outcome != Ended.ABANDONED
+        cost = None if row.cost_usd is None or row.cache == CacheStatus.JOINED else row.cost_usd * _PICO
+        name = "" if unit == "request" else unit_in(row, unit)
+        found.append((row.id, Outcome(row.arm == CANDIDATE, failed, row.latency_ms if ended else None, cost, name)))
+    return found
+
+
+def unit_in(row: Row, unit: Unit) -> str:
+    """Who stays in the row's arm, as far as the row tells."""
+    if unit == "session" and '"unit"' in row.decisions:
+        named = [
+            reason for stage, action, reason in orjson.loads(row.decisions) if (stage, action) == ("assign", "unit")
+        ]
+        if named:
+            return f"session {named[0]}"
+    return row.tenant if unit == "tenant" or not row.user else f"{row.tenant} {row.user}"

@@ -1,0 +1,61 @@
+"""Which requests go together, and when."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from farthing.policies.defer import Group, Rules, Waiting, hurried, ready
+
+RULES = Rules(min_s=0, flush_s=60, max_items=3, max_bytes=100)
+A, B = Group("a", "u", "/v1/chat/completions", "m"), Group("b", "u", "/v1/chat/completions", "m")
+
+
+def waiting(id: str, group: Group = A, size: int = 10, since_s: float = 0.0) -> Waiting:
+    return Waiting(id, group, size, since_s, since_s + 86_400)
+
+
+def ids(batches: list[list[Waiting]]) -> list[list[str]]:
+    return [[one.id for one in batch] for batch in batches]
+
+
+def test_waits_for_others_until_the_first_has_waited_long_enough() -> None:
+    two = [waiting("2", since_s=50), waiting("1", since_s=10)]
+    assert ready(two, RULES, 69.9) == []
+    assert ids(ready(two, RULES, 70)) == [["1", "2"]]
+
+
+def test_a_full_batch_does_not_wait() -> None:
+    four = [waiting(str(number), since_s=number) for number in range(4)]
+    assert ids(ready(four, RULES, 4)) == [["0", "1", "2"]]
+    assert ids(ready([waiting("1", size=60), waiting("2", size=60)], RULES, 0)) == [["1"]]
+    assert ids(ready([waiting("1", size=100)], RULES, 0)) == [["1"]]
+
+
+def test_groups_are_apart() -> None:
+    assert ids(ready([waiting("1"), waiting("2", B), waiting("3", A._replace(hurried=True))], RULES, 60)) == [
+        ["1"],
+        ["2"],
+        ["3"],
+    ]
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from([A, B]), st.integers(1, 100), st.floats(0, 200)), max_size=40),
+    st.floats(0, 300),
+)
+def test_bounds_hold_and_nobody_is_in_two(given_all: list[tuple[Group, int, float]], now_s: float) -> None:
+    all_of_them = [waiting(str(i), group, size, since) for i, (group, size, since) in enumerate(given_all)]
+    batches = ready(all_of_them, RULES, now_s)
+    sent = [one.id for batch in batches for one in batch]
+    assert len(sent) == len(set(sent))
+    for batch in batches:
+        assert 0 < len(batch) <= RULES.max_items
+        assert sum(one.size for one in batch) <= RULES.max_bytes
+        assert len({one.group for one in batch}) == 1
+    left = [one for one in all_of_them if one.id not in sent]
+    assert all(now_s - one.since_s < RULES.flush_s for one in left)
+
+
+def test_less_than_a_day_is_hurried() -> None:
+    assert hurried(86_399) and not hurried(86_400)
