@@ -70,7 +70,8 @@ def keep_audit(held: State, exchange_id: str, wrong: bool) -> None:
 def _burns(held: State, webhook: Webhook, burn: Burn) -> None:
     about = {"level": burn.level, "target": burn.kind, "speed": burn.speed}
     webhook.send({"event": "service_level", "burning": burn.begins, "what": burn.what, **about, **burn.evidence})
-    held.note("service level", f"{burn.kind} of {burn.level}", burn.what, {**about, **burn.evidence})
+    told = {**about, **burn.evidence}
+    held.incidents.note("service level", f"{burn.kind} of {burn.level}", burn.what, told, alert=False)  # as above
 
 
 def _taken_back(held: State, optimiser: str, route: RouteKey, why: str, evidence: dict[str, Any]) -> None:

@@ -31,8 +31,8 @@ from farthing.proxy.config_compat import Compat
 from farthing.proxy.config_compress import Compress
 from farthing.proxy.config_defer import Defer
 from farthing.proxy.config_feedback import Feedback
-from farthing.proxy.config_levels import ServiceLevels
 from farthing.proxy.config_gates import Gates
+from farthing.proxy.config_levels import ServiceLevels
 from farthing.proxy.config_otlp import Otlp
 from farthing.proxy.config_prices import Prices
 from farthing.proxy.config_prompt_cache import PromptCache

@@ -27,10 +27,8 @@ async def counted(proxy: Proxied) -> dict[str, dict[str, Any]]:
 
 
 async def test_an_outage_and_bad_ratings_are_told_everywhere(up: ScriptedUpstream, tmp_path: Path) -> None:
-    noted: list[tuple[Any, ...]] = []
     settings: dict[str, Any] = {"cache__mode": "off", "service_levels": [LEVEL], "upstream__retries": 0}
     async with receiver() as (url, got), proxied(up.url, tmp_path, alerts__webhook=url, **settings) as proxy:
-        proxy.services.state.note = lambda *incident: noted.append(incident)
         ids = []
         for number in range(20):
             answer = await proxy.post(chat(f"number {number}"), x_farthing_tags="team=search")
@@ -45,6 +43,7 @@ async def test_an_outage_and_bad_ratings_are_told_everywhere(up: ScriptedUpstrea
         burning = await counted(proxy)
         await quiet(proxy)
         metrics = (await proxy.client.get("/metrics")).text
+        noted = (await proxy.client.get("/farthing/api/incidents")).json()["incidents"]
     assert (calm["availability"]["events"], calm["availability"]["bad"]) == (20, 0)
     assert calm["availability"]["verdict"] == "not enough data" and calm["wrong"]["left"] is None
     assert (burning["availability"]["events"], burning["availability"]["bad"]) == (30, 10)
@@ -57,7 +56,8 @@ async def test_an_outage_and_bad_ratings_are_told_everywhere(up: ScriptedUpstrea
         ("service_level", "answers", "availability", "slow"),
     }
     assert all(event["burning"] for event in events)
-    assert {incident[:2] for incident in noted} == {("service level", "availability of answers")}
+    assert {(one["kind"], one["what"]) for one in noted} == {("service level", "availability of answers")}
+    assert len(noted) == len(events) == 2
     assert 'farthing_level_burning{level="answers",speed="fast",target="availability"} 1.0' in metrics
     assert 'farthing_level_attained_ratio{level="answers",target="wrong"} 0.9' in metrics
     assert 'farthing_level_burn_rate{level="answers",target="availability",window="5m"} 33.3' in metrics
