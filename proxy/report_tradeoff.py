@@ -22,10 +22,12 @@ TRADE_STYLE = """
 .trade .whisker { stroke: var(--soft); stroke-width: 1.5; } .trade .edge { stroke: var(--spent); stroke-width: 2;
   fill: none; stroke-dasharray: 6 4; } .trade .on { fill: var(--spent); } .trade .off { fill: var(--card);
   stroke: var(--spent); stroke-width: 2; } .trade .cross { stroke: var(--minus); stroke-width: 2.5; }
-.trade text.number { fill: var(--ink); font-weight: 600; } .trade ol { margin: .3rem 0 .3rem 1.2rem; padding: 0 1rem;
-  font-size: .88rem; color: var(--soft); } .trade ol b { color: var(--ink); } .trade li { color: var(--soft); }
+.trade text.number { fill: var(--ink); font-weight: 600; paint-order: stroke; stroke: var(--card);
+  stroke-width: 4px; stroke-linejoin: round; } .trade li { color: var(--soft); } .trade li b { color: var(--ink); }
+.trade ol { margin: .3rem 0 .3rem 1.2rem; padding: 0 1rem; font-size: .88rem; }
+th:first-child, td:first-child { min-width: 6rem; }
 """
-_HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 300, 66, 20, 14, 40
+_HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 300, 66, 30, 26, 40
 _PICO = 10**12
 _WORDS = {"front": "on the front", "unknown": "quality unknown"}
 
@@ -65,7 +67,7 @@ def _picture(points: Sequence[TradePoint], upward: str, width: int) -> str:
         parts.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{_HEIGHT - _BOTTOM}"/>')
         parts.append(f'<text x="{x:.1f}" y="{_HEIGHT - _BOTTOM + 16}" text-anchor="middle">{_dollars(tick)}</text>')
     parts.append(f'<text x="{width - _RIGHT}" y="{_HEIGHT - 6}" text-anchor="end">cost per request</text>')
-    parts.append(f'<text x="4" y="{_TOP - 3}">{"good answers" if upward == "quality" else "median latency"}</text>')
+    parts.append(f'<text x="4" y="{_TOP - 13}">{"good answers" if upward == "quality" else "median latency"}</text>')
     front = sorted(
         (across.at(point.cost_usd.value), up.at(getattr(point, upward).value))
         for point in points

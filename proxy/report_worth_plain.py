@@ -6,6 +6,7 @@ import csv as csv_format
 import io
 from typing import Any
 
+from farthing.policies.outcome import RATING
 from farthing.proxy.levels import plain_standing
 from farthing.proxy.report_text import dollars, iso, unformulated
 from farthing.proxy.report_values import Report
@@ -38,11 +39,12 @@ def monthly_csv(report: Report) -> str:
     assert worth is not None
     out = io.StringIO()
     writer = csv_format.writer(out)
-    named = [f"{metric}_{part}" for metric in worth.metrics for part in _OF_METRIC]
+    others = [metric for metric in worth.metrics if metric != RATING]  # ratings have columns of their own
+    named = [f"{metric}_{part}" for metric in others for part in _OF_METRIC]
     writer.writerow([*worth.by, *_PLAIN, *map(unformulated, named)])
     for line in worth.lines:
         plain = _line(line, worth)
-        of_metrics = [plain["metrics"].get(metric, {}).get(part) for metric in worth.metrics for part in _OF_METRIC]
+        of_metrics = [plain["metrics"].get(metric, {}).get(part) for metric in others for part in _OF_METRIC]
         cells = [*(plain[name] for name in _PLAIN), *of_metrics]
         writer.writerow([*map(unformulated, line.key), *("" if cell is None else cell for cell in cells)])
     return out.getvalue()

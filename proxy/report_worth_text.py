@@ -26,8 +26,11 @@ class Section(NamedTuple):
     rows: tuple[tuple[str, ...], ...]
 
 
-def worth_sections(worth: Worth | None) -> list[Section]:
-    """By month: money beside ratings; every other metric; every service level. Nothing where nobody said anything."""
+def worth_sections(worth: Worth | None, *, brief: bool = False) -> list[Section]:
+    """By month: money beside ratings; every other metric; every service level. Nothing where nobody said anything.
+
+    `brief`: without intervals, for a narrow terminal.
+    """
     if worth is None:
         return []
     found = []
@@ -36,7 +39,7 @@ def worth_sections(worth: Worth | None) -> list[Section]:
         if worth.cut:
             title += " (of what was said, the latest 200,000 words)"
         head = (_by("month", worth), "requests", "spent", "saved", "rated", "good", "per good answer")
-        found.append(Section(title, head, tuple(map(_money, worth.lines))))
+        found.append(Section(title, head, tuple(_money(line, brief=brief) for line in worth.lines)))
         rows = tuple(row for line in worth.lines for row in _metrics(line))
         found.append(
             Section(
@@ -53,12 +56,13 @@ def worth_sections(worth: Worth | None) -> list[Section]:
     return found
 
 
-def tradeoff_sections(found: Tradeoff | None) -> list[Section]:
-    """A line for each way; nothing with less than two."""
+def tradeoff_sections(found: Tradeoff | None, *, brief: bool = False) -> list[Section]:
+    """A line for each way; nothing with less than two. `brief`: without intervals."""
     if found is None or len(found.points) < 2:
         return []
-    head = ("way", "requests", "cost per request", "median ms", "p95 ms", "good", "judged", "")
-    return [Section("Cost, latency and quality of each way", head, tuple(map(_way, found.points)))]
+    head = ("way", "requests", "cost" if brief else "cost per request", "median ms", "p95 ms", "good", "judged", "")
+    rows = tuple(_way(point, brief=brief) for point in found.points)
+    return [Section("Cost, latency and quality of each way", head, rows)]
 
 
 def _by(first: str, worth: Worth) -> str:
@@ -70,11 +74,11 @@ def _named(line: WorthLine) -> str:
     return f"{name} · {group_name(line.key)}" if line.key else name
 
 
-def _money(line: WorthLine) -> tuple[str, ...]:
+def _money(line: WorthLine, *, brief: bool) -> tuple[str, ...]:
     spent, _, saved = group_money(line.sums)
     good, each = line.good, line.cost_per_good
     rated = "–" if good is None else f"{line.metrics['rating'].words:,}"
-    share = "–" if good is None else f"{good.value:.1%} ({good.low:.1%} to {good.high:.1%})"
+    share = "–" if good is None else rate(good.value) if brief else _between(Measure(*good), rate)
     return _named(line), f"{line.sums.requests:,}", spent, saved, rated, share, "–" if each is None else money(each)
 
 
@@ -121,21 +125,23 @@ def _share(share: float) -> str:
     return f"{100 * share:.4f}".rstrip("0").rstrip(".") + "%"
 
 
-def _way(point: TradePoint) -> tuple[str, ...]:
+def _way(point: TradePoint, *, brief: bool) -> tuple[str, ...]:
     where = "" if point.source == "traffic" else f" ({disarmed(point.source)})"
-    cost = _between(point.cost_usd, lambda usd: money(round(usd * _PICO)))
-    latency = _between(point.latency_ms, milliseconds)
-    quality = "unknown" if point.quality is None else _between(point.quality, rate)
-    verdict = point.verdict + (f" by {disarmed(point.beaten_by)}" if point.beaten_by else "")
+    cost = _between(point.cost_usd, lambda usd: money(round(usd * _PICO)), brief=brief)
+    latency = _between(point.latency_ms, milliseconds, brief=brief)
+    quality = "unknown" if point.quality is None else _between(point.quality, rate, brief=brief)
+    verdict = point.verdict + (f" by {disarmed(point.beaten_by)}" if point.beaten_by and not brief else "")
     return (
         disarmed(point.name) + where, f"{point.requests:,}", cost, latency, milliseconds(point.latency_p95_ms), quality,
         f"{point.judged:,}", "on the front" if verdict == "front" else verdict,
     )  # fmt: skip
 
 
-def _between(measure: Measure | None, shown: _Shown) -> str:
+def _between(measure: Measure | None, shown: _Shown, *, brief: bool = False) -> str:
     if measure is None:
         return "?"
+    if brief:
+        return shown(measure.value)
     ends: Sequence[float] = measure[1:]
     if any(abs(end) == float("inf") for end in ends):
         return f"{shown(measure.value)} (few)"

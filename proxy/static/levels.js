@@ -3,8 +3,8 @@ import { count, el, money, share } from './format.js';
 import { cell, fill } from './table.js';
 
 const $ = (id) => document.getElementById(id);
-const WINDOWS = ['5m', '1h', '6h', '1d', '3d'];
-const NAMES = ['service level', 'promise', 'kept', 'budget left', ...WINDOWS.map((each) => `burn ${each}`), 'state'];
+const WINDOWS = ['1h', '6h', '3d'];
+const NAMES = ['service level', 'promise', 'attained', 'budget left', ...WINDOWS.map((each) => `burn ${each}`), 'state'];
 const KINDS = { availability: 'answered', wrong: 'right' };
 
 /** A share with as many digits as it needs: 99.95% is not 100%. */

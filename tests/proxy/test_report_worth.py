@@ -119,6 +119,10 @@ def test_json_csv_table_and_page_tell_the_same(tmp_path: Path) -> None:
                   "2026-11 (part) · answers", "$0.0800 a request", "latency: 90% in 500 ms", "97.5%"):  # fmt: skip
         assert words in table, words
         assert words in page, words
+    narrow = render(found, "table", width=80)
+    for words in ("90.0%", "$0.1111", "$0.8000", "97.5%", "$0.0500", "on the front", "60.0%", "$0.0800 a request"):
+        assert words in narrow, words
+    assert "…" not in narrow and "0.7" not in narrow.partition("What it was")[2].partition("Service")[0]
     assert "<script" not in page
 
 
