@@ -60,6 +60,11 @@ class Target(NamedTuple):
     share: float
     limit: float = 0.0
 
+    @property
+    def allowed(self) -> float:
+        """The share that may be bad. Rounded, so that a thousandth is one."""
+        return round(1 - self.share, 12)
+
 
 class Tally(NamedTuple):
     """What happened in a window. `pico`: what the events cost, in pico-dollars."""
@@ -123,7 +128,7 @@ def assess(target: Target, window: Tally, tally_of: Callable[[int], Tally]) -> S
         window,
         None if cost or not window.events else wilson(window.events - window.bad, window.events),
         window.pico / _PICO / window.events if cost and window.events else None,
-        window.events * (target.limit if cost else 1 - target.share),
+        window.events * (target.limit if cost else target.allowed),
         window.pico / _PICO if cost else float(window.bad),
         None if used is None else 1 - used,
         _verdict(target, window, used),
@@ -138,7 +143,7 @@ def rate(target: Target, tally: Tally) -> float | None:
         return None
     if target.kind == "cost":
         return tally.pico / _PICO / (tally.events * target.limit)
-    return tally.bad / (tally.events * (1 - target.share))
+    return tally.bad / (tally.events * target.allowed)
 
 
 def shown(target: Target, tally: Tally) -> bool:
@@ -149,7 +154,7 @@ def shown(target: Target, tally: Tally) -> bool:
     """
     if target.kind == "cost":
         return tally.events >= _FEWEST_COSTS
-    mean, bad = tally.events * (1 - target.share), tally.bad
+    mean, bad = tally.events * target.allowed, tally.bad
     if bad < _FEWEST_BAD or bad <= mean:
         return False
     return bad * math.log(bad / mean) - bad + mean >= -math.log(_CHANCE)
@@ -182,5 +187,5 @@ def _verdict(target: Target, window: Tally, used: float | None) -> Verdict:
     if used > 1:
         return "missed" if shown(target, window) else "not enough data"
     # Where a single bad event would be more than is allowed, none says little.
-    few = window.events < _FEWEST_COSTS if target.kind == "cost" else window.events * (1 - target.share) < 1
+    few = window.events < _FEWEST_COSTS if target.kind == "cost" else window.events * target.allowed < 1
     return "not enough data" if few else "kept"

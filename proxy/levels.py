@@ -25,6 +25,7 @@ __all__ = ["Burn", "Levels", "plain_standing", "promises_of", "window_name"]
 log = structlog.get_logger("farthing.levels")
 
 _EVERY_S = 15.0
+_HOW = {"fast": "fast", "slow": "slowly"}
 
 
 class Burn(NamedTuple):
@@ -158,13 +159,13 @@ class Levels:
         burns = {
             (promise.level, promise.target.kind, pair.speed): (promise, standing, pair)
             for promise, standing in found
-            for pair in standing.burning
+            for pair in reversed(standing.burning)  # the fastest is told
         }
         for place in burns.keys() - self._burns:
             promise, standing, pair = burns[place]
             self.on_burn(Burn(*place, True, _in_words(promise, standing, pair), plain_standing(standing)))
         for level, kind, speed in self._burns - burns.keys():
-            self.on_burn(Burn(level, kind, speed, False, f"{kind} of {level} no longer burns {speed}", {}))
+            self.on_burn(Burn(level, kind, speed, False, f"{kind} of {level} no longer burns {_HOW[speed]}", {}))
         self._burns = set(burns)
 
 
@@ -213,6 +214,6 @@ def _in_words(promise: Promise, standing: Standing, pair: Pair) -> str:
     short, long = standing.rates[pair.short_s], standing.rates[pair.long_s]
     left = "" if standing.left is None else f"; {max(0.0, standing.left):.0%} of the budget is left"
     return (
-        f"{promise.target.kind} of {promise.level} burns {pair.speed}: {long:.1f} times what is allowed over "
+        f"{promise.target.kind} of {promise.level} burns {_HOW[pair.speed]}: {long:.1f} times what is allowed over "
         f"{window_name(pair.long_s)}, {short:.1f} over {window_name(pair.short_s)}{left}"
     )
