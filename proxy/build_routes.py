@@ -11,7 +11,7 @@ from farthing.policies.retry import RetryRules
 from farthing.policies.routes import RouteTable
 from farthing.proxy.budgets import Spending
 from farthing.proxy.config import Config, Upstream
-from farthing.proxy.config_routes import routes_of, variants_of
+from farthing.proxy.config_routes import is_digest, routes_of, variants_of
 from farthing.proxy.deadlines import Deadlines
 from farthing.proxy.exchange import Quiet
 from farthing.proxy.held import State
@@ -57,7 +57,10 @@ def open_routing(config: Config, held: State, rates: RateCard, tenants: Tenants,
         return None
     identities = {one.name: one.identity for one in config.upstreams}
     variants = variants_of(config.variants, config.upstream.name, identities)
-    scopes = {scope.name: tenants.of_scope(scope.name) for scope in config.auth.scopes}
+    named = {scope.name for scope in config.auth.scopes}
+    if config.auth.virtual_keys:
+        named |= {route.tenant for route in config.routes if route.tenant and not is_digest(route.tenant)}
+    scopes = {name: tenants.of_scope(name) for name in named}
     return Routing(
         variants=variants,
         routes=RouteTable(routes_of(config.routes, variants, scopes)),

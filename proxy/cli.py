@@ -199,8 +199,15 @@ def demo(
     simulated: Annotated[bool, typer.Option("--simulated", help="Don't look for the small model.")] = False,
     state: StateOption = None,
     port: Annotated[int, typer.Option(help="The proxy's port (0: any free one).")] = 0,
+    evals: Annotated[
+        bool, typer.Option("--evals", help="How policies prove themselves, in a simulated world.")
+    ] = False,
 ) -> None:
     """A real small model, the proxy before it, a real workload, and what was saved. No key, no internet."""
+    if evals:
+        from farthing.proxy.demo_evals import run as play
+
+        raise typer.Exit(play(once=once, seed=seed, state=state))
     from farthing.proxy.demo import run
 
     raise typer.Exit(run(requests=requests, seed=seed, once=once, simulated=simulated, state=state, port=port))

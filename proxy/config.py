@@ -244,7 +244,8 @@ class Config(Section):
     @model_validator(mode="after")
     def _routes_lead_somewhere(self) -> Config:
         names, scopes = [one.name for one in self.upstreams], [scope.name for scope in self.auth.scopes]
-        check(self.upstream.name, names, self.variants, self.routes, self.aliases, scopes)
+        keyed = self.auth.virtual_keys
+        check(self.upstream.name, names, self.variants, self.routes, self.aliases, scopes, any_tenant=keyed)
         return self
 
     @model_validator(mode="after")

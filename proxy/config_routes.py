@@ -29,6 +29,7 @@ __all__ = [
     "RouteSection",
     "VariantSection",
     "check",
+    "is_digest",
     "routes_of",
     "target_of",
     "variants_of",
@@ -93,7 +94,7 @@ class RouteSection(Section):
     mode: Literal["off", "observe", "serve"] = "observe"
     model: str = ""
     tag: str = Field("", pattern="^$|^[^=]+=", description="NAME=VALUE")
-    tenant: str = Field("", description="a scope of auth.scopes, or how the ledger's tenant begins")
+    tenant: str = Field("", description="a scope, a tenant of virtual keys, or how the ledger's tenant begins")
     endpoint: Endpoint | Literal[""] = ""
     min_tokens_in: int = Field(0, ge=0)
     max_tokens_in: int = Field(0, ge=0, description="0: no limit")
@@ -145,10 +146,13 @@ def check(
     routes: Sequence[RouteSection],
     aliases: Mapping[str, str],
     scopes: Iterable[str],
+    *,
+    any_tenant: bool = False,
 ) -> None:
     """Raises Misplaced: unknown names, names that come twice, cycles, routes that never get a request.
 
     `default`: the name of `[upstream]`. `upstreams`: the names of `[[upstreams]]`. `scopes`: those of `auth.scopes`.
+    `any_tenant`: virtual keys are asked for, whose tenants the configuration doesn't know.
     """
     names = {variant.name for variant in variants}
     faults = [
@@ -164,7 +168,7 @@ def check(
     known = set(scopes)
     for place, route in enumerate(routes):
         faults += _unknown_variants(f"routes.{place}", route, names)
-        if route.tenant and route.tenant not in known and not _is_digest(route.tenant):
+        if route.tenant and route.tenant not in known and not any_tenant and not is_digest(route.tenant):
             message = (
                 f"{route.tenant!r} is neither a scope of auth.scopes nor 8 hex digits or more of a ledger's tenant"
             )
@@ -295,7 +299,8 @@ def _aliases(aliases: Mapping[str, str], variants: set[str]) -> Iterator[tuple[s
             yield path, f"a cycle: {' -> '.join([*chain, target])}"
 
 
-def _is_digest(text: str) -> bool:
+def is_digest(text: str) -> bool:
+    """Whether it looks like the beginning of a ledger's tenant."""
     return 8 <= len(text) <= 32 and all(digit in "0123456789abcdef" for digit in text)
 
 
