@@ -164,31 +164,11 @@ def report(
     state: StateOption = None,
 ) -> None:
     """What was spent and saved by what, against the time before, and what the month will have cost."""
-    from farthing.proxy.clock import SystemClock
-    from farthing.proxy.report import form_of, render, report_on
+    from farthing.proxy.cli_report import Wanted
+    from farthing.proxy.cli_report import report as tell
 
-    loaded = _load(config, state_dir=state)
-    path = loaded.state_dir / "ledger.db"
-    if not path.exists():
-        Console(stderr=True).print(f"there is no ledger at {path} yet: run `farthing serve` and send it a request")
-        raise typer.Exit(3)
-    form = form_of(format, output)
-    groups = tuple(part.strip() for part in by.split(",") if part.strip())
-    found = report_on(path, since, groups, SystemClock(), ways, run or ())
-    console = Console(width=_width())
-    if output is not None:
-        try:
-            # As it is: csv's lines end in CRLF on every system.
-            output.write_text(render(found, form, monthly=monthly), "utf-8", newline="")
-        except OSError as error:
-            raise ConfigFault(f"can't write {output}: {error}") from None
-        Console(stderr=True).print(f"written to {output}", markup=False, highlight=False)
-    elif form == "table":
-        from farthing.proxy.report_table import table
-
-        console.print(table(found, console.width))
-    else:
-        typer.echo(render(found, form, monthly=monthly), nl=False)
+    wanted = Wanted(since, by, format, output, monthly, ways, tuple(run or ()))
+    tell(_load(config, state_dir=state).state_dir, wanted, Console(width=_width()))
 
 
 @app.command(epilog="Example: farthing demo --requests 200")

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from farthing.proxy.config import Config
     from farthing.proxy.versions import Book, Stored
 
@@ -243,4 +245,6 @@ def _shares(text: str) -> list[float]:
 
 
 def _console() -> Console:
+    from rich.console import Console
+
     return Console(width=None if sys.stdout.isatty() else 110)
