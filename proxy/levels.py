@@ -7,7 +7,6 @@ when it has ended.
 
 from __future__ import annotations
 
-import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -141,13 +140,12 @@ class Levels:
             if more:
                 return True  # half of a ledger says nothing
             found = {promise.key: (promise, self._assessed(promise, now_s)) for promise in promises}
-        except (sqlite3.Error, OSError) as error:
+            self._standing, self._made_s, self._fault = found, now_s, ""
+            self._tell(found.values())
+        except Exception as error:  # noqa: BLE001 - the thread must live, whatever a file holds
             if not self._fault:
                 log.error("service levels can't be counted", error=str(error))
-            self._fault = str(error)
-            return False
-        self._standing, self._made_s, self._fault = found, now_s, ""
-        self._tell(found.values())
+            self._fault = str(error) or type(error).__name__
         return False
 
     def _assessed(self, promise: Promise, now_s: float) -> Standing:
