@@ -207,6 +207,8 @@ class Admin:
             return _json(200, spend_admin.keys(self._proxy.services))
         if path == "/farthing/api/watch":
             return _json(200, await watch_admin.told(self._proxy.services))
+        if path == "/farthing/api/levels":
+            return _json(200, self._held.levels.told())
         if path == "/farthing/api/health":
             return _json(200, await health(self._proxy.services))
         if path == "/farthing/api/policy":

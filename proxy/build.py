@@ -36,7 +36,7 @@ from farthing.proxy.build_semantic import (
 )
 from farthing.proxy.build_spend import open_ring, open_spending
 from farthing.proxy.build_students import found, hashes, open_students
-from farthing.proxy.build_watch import open_watch, tell_when_taken_back
+from farthing.proxy.build_watch import keep_audit, open_watch, tell_when_taken_back
 from farthing.proxy.capture_admin import in_force
 from farthing.proxy.config import Config
 from farthing.proxy.counterfactual import Counterfactual
@@ -137,6 +137,7 @@ async def build(
         served_cases=held.served_cases,
         lately=held.lately,
         watch=held.watch,
+        audited=partial(keep_audit, held),
         nearest=held.implicit.nearest,
     )
     held.implicit.on, held.implicit.detector.within_s = config.feedback.implicit, config.feedback.reask_within_s

@@ -137,50 +137,40 @@ def check(config: ConfigOption = None, state: StateOption = None) -> None:
     epilog="Example: farthing report --since 24h --by model\n\n"
     "Example: farthing report --since 30d --by day --format csv -o days.csv\n\n"
     "Example: farthing report --since 2026-11-01 --by tag:team,model\n\n"
-    "Example: farthing report --since 30d -o report.html",
+    "Example: farthing report --since 30d -o report.html\n\n"
+    "Example: farthing report --since 2026-01-01 --monthly --by policy --format csv",
 )
 def report(
     since: Annotated[str, typer.Option(help="How far back: 90m, 24h, 7d, 2w, or a date (2026-11-01).")] = "7d",
     by: Annotated[
         str,
         typer.Option(
-            help="Group by model, model_served, tenant, endpoint, cache, compress, user, tag:NAME, and one of hour, "
-            "day, week; several with commas."
+            help="Group by model, model_served, tenant, endpoint, cache, compress, user, policy, experiment, arm, "
+            "tag:NAME, and one of hour, day, week; several with commas."
         ),
     ] = "",
     format: Annotated[
         str, typer.Option("--format", help="table, json, csv or html (default: by the file's ending, else table).")
     ] = "",
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Write it to a file.")] = None,
+    monthly: Annotated[
+        bool, typer.Option("--monthly", help="With --format csv: a line for each month, with what feedback said.")
+    ] = False,
+    ways: Annotated[
+        str, typer.Option("--ways", help="What the trade-off tells apart: variant, model_served, policy or cache.")
+    ] = "model_served",
+    run: Annotated[
+        list[Path] | None, typer.Option("--run", help="A file of `farthing eval run`, for the trade-off; several.")
+    ] = None,
     config: ConfigOption = None,
     state: StateOption = None,
 ) -> None:
     """What was spent and saved by what, against the time before, and what the month will have cost."""
-    from farthing.proxy.clock import SystemClock
-    from farthing.proxy.report import form_of, render, report_on
+    from farthing.proxy.cli_report import Wanted
+    from farthing.proxy.cli_report import report as tell
 
-    loaded = _load(config, state_dir=state)
-    path = loaded.state_dir / "ledger.db"
-    if not path.exists():
-        Console(stderr=True).print(f"there is no ledger at {path} yet: run `farthing serve` and send it a request")
-        raise typer.Exit(3)
-    form = form_of(format, output)
-    groups = tuple(part.strip() for part in by.split(",") if part.strip())
-    found = report_on(path, since, groups, SystemClock())
-    console = Console(width=_width())
-    if output is not None:
-        try:
-            # As it is: csv's lines end in CRLF on every system.
-            output.write_text(render(found, form), "utf-8", newline="")
-        except OSError as error:
-            raise ConfigFault(f"can't write {output}: {error}") from None
-        Console(stderr=True).print(f"written to {output}", markup=False, highlight=False)
-    elif form == "table":
-        from farthing.proxy.report_table import table
-
-        console.print(table(found, console.width))
-    else:
-        typer.echo(render(found, form), nl=False)
+    wanted = Wanted(since, by, format, output, monthly, ways, tuple(run or ()))
+    tell(_load(config, state_dir=state).state_dir, wanted, Console(width=_width()))
 
 
 @app.command(epilog="Example: farthing demo --requests 200")

@@ -33,6 +33,7 @@ from farthing.proxy.config_defer import Defer
 from farthing.proxy.config_distill import Distill
 from farthing.proxy.config_feedback import Feedback
 from farthing.proxy.config_gates import Gates
+from farthing.proxy.config_levels import ServiceLevels
 from farthing.proxy.config_otlp import Otlp
 from farthing.proxy.config_prices import Prices
 from farthing.proxy.config_prompt_cache import PromptCache
@@ -228,6 +229,7 @@ class Config(Section):
     watch: Watch = Watch()
     feedback: Feedback = Feedback()
     distill: Distill = Distill()
+    service_levels: ServiceLevels = ()
     otlp: Otlp = Otlp()
     prices: Prices = Prices()
     auth: Auth = Auth()
@@ -263,6 +265,12 @@ class Config(Section):
     def _otlp_needs_rows(self) -> Config:
         if self.otlp.on and not self.ledger.enabled:
             raise ValueError("otlp.endpoint is fed by the ledger: set ledger.enabled = true too")
+        return self
+
+    @model_validator(mode="after")
+    def _levels_need_rows(self) -> Config:
+        if self.service_levels and not self.ledger.enabled:
+            raise ValueError("service_levels are counted from the ledger: set ledger.enabled = true too")
         return self
 
     @model_validator(mode="after")

@@ -34,6 +34,7 @@ from farthing.proxy.keys import KeyRing
 from farthing.proxy.lately import Lately
 from farthing.proxy.learnt import Learnt
 from farthing.proxy.ledger import Ledger
+from farthing.proxy.levels import Levels
 from farthing.proxy.metrics import Metrics
 from farthing.proxy.otlp import Otlp, require
 from farthing.proxy.otlp_names import target_of
@@ -98,6 +99,7 @@ class State:
     listeners: list[Callable[[list[Row]], None]]
     outcomes: Outcomes
     implicit: ImplicitRows
+    levels: Levels
     prompts: PromptMemory
     in_flight: InFlight = field(default_factory=InFlight)
     rated: Callable[[str, bool], None] | None = None
@@ -158,6 +160,8 @@ async def open_state(config: Config, clock: Clock, randomness: Randomness, stack
         warmed.add(ledger.spent_since(midnight_s, overhead_of="warm"), clock.now_s())
         errands = audited.spent_pico + judged.spent_pico + shadowed.spent_pico + warmed.spent_pico
         total.add(ledger.spent_since(midnight_s) + errands, clock.now_s())
+    levels = Levels(config.state_dir, clock)
+    stack.callback(levels.close)
     store = await open_store(config, clock)
     stack.push_async_callback(store.close)
     barred = Refused(config.state_dir / "refused")
@@ -199,6 +203,7 @@ async def open_state(config: Config, clock: Clock, randomness: Randomness, stack
         listeners=listeners,
         outcomes=outcomes,
         implicit=implicit,
+        levels=levels,
         watch=watch,
         prompts=PromptMemory.of(config.prompt_cache.most_prefixes),
     )
