@@ -211,6 +211,7 @@ class KeepStage(Quiet):
     """Stores what may be stored: complete, successful, well-formed answers, and nothing else.
 
     `ttl_s`: how long, where the request's own `x-farthing-ttl` doesn't say: of models, endpoint, tags and answer.
+    `used`: what the answer used, counted where the upstream hasn't said, so that hits on it have a price too.
     """
 
     store: Store
@@ -219,6 +220,7 @@ class KeepStage(Quiet):
     barred: MutableSet[str]
     clock: Clock
     kept: Callable[[Exchange, Entry], None]
+    used: Callable[[Exchange], Awaitable[object]]
     items: ItemCache | None = None
     name: str = field(default="store", init=False)
     hard: bool = field(default=False, init=False)
@@ -273,6 +275,11 @@ class KeepStage(Quiet):
         )
         await self.store.put(entry)
         self.kept(ex, entry)
+        if call.usage is None:  # nobody waits for the count; what was purged or renewed meanwhile stays so
+            await self.used(ex)
+            held = await self.store.get(ex.key, self.clock.now_s())
+            if call.usage is not None and held is not None and held.stored_s == now_s:
+                await self.store.put(entry._replace(usage=call.usage))
 
 
 def note_refusal(barred: MutableSet[str], credential: str, status: int) -> None:

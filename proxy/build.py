@@ -270,6 +270,7 @@ def lay_out(
         held.barred,
         clock,
         semantic.learn,
+        account.usage_of,
         items,
     )
     spend = SpendStage(

@@ -22,6 +22,7 @@ __all__ = [
     "Group",
     "Key",
     "Percentiles",
+    "ROW_GROUPS",
     "Sums",
     "no_times",
     "plus",
@@ -39,7 +40,10 @@ GROUPS: Mapping[str, str] = {
     "compress": "compress",
     "user": "user",
 }
-"""What figures may be split by, next to `tag:NAME`; the values are columns."""
+"""What figures may be split by, next to `tag:NAME`; the values are columns. Roll-ups know them all."""
+
+ROW_GROUPS: Mapping[str, str] = {"policy": "policy", "experiment": "experiment", "arm": "arm"}
+"""The same, of which no roll-up knows: answered from rows. The values are columns."""
 
 FORMS = ("tidy", "recode", "squeeze")
 """What became of a request's texts, from gentle to bold: a squeezed request may be recoded and tidied too."""
