@@ -21,6 +21,7 @@ from farthing.cache.store import Store
 from farthing.proxy.clock import Clock, Randomness
 from farthing.proxy.errors import StoreFault
 from farthing.proxy.exchange import GO_ON, CacheStatus, Call, Endpoint, Exchange, LocalReply, Quiet, Served, Verdict
+from farthing.proxy.usage import UsageSource
 
 __all__ = ["ID_PREFIX", "ExactStage", "KeepStage", "Renderer", "note_refusal", "scope_of", "serve", "unfit"]
 
@@ -79,7 +80,8 @@ class Renderer:
 
 def reshaped(entry: Entry, *, stream: bool, usage: bool) -> Entry | None:
     """The entry in the shape asked for, without the usage event where the client didn't ask for it."""
-    if entry.shape == "stream" and entry.usage is None and (usage or not stream):
+    told = entry.usage is not None and entry.usage.source is UsageSource.UPSTREAM
+    if entry.shape == "stream" and not told and (usage or not stream):
         return None  # it came without the usage that this client may rely on
     if (entry.shape == "stream") != stream:
         if stream:

@@ -150,7 +150,8 @@ def group_expressions(by: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ..
         elif part in ROW_GROUPS:
             expressions.append(ROW_GROUPS[part])
         else:
-            raise ValueError(f"can't split by {part[:40]!r}; known: {', '.join((*GROUPS, *ROW_GROUPS))}, tag:NAME, hour, day, week")
+            known = ", ".join((*GROUPS, *ROW_GROUPS))
+            raise ValueError(f"can't split by {part[:40]!r}; known: {known}, tag:NAME, hour, day, week")
     if len(set(by)) != len(by) or len(by) > 4:
         raise ValueError("split by at most four different things")
     return tuple(expressions), tuple(parameters)
