@@ -21,7 +21,7 @@ from farthing.cache.store import Store
 from farthing.proxy.clock import Clock, Randomness
 from farthing.proxy.errors import StoreFault
 from farthing.proxy.exchange import GO_ON, CacheStatus, Call, Endpoint, Exchange, LocalReply, Quiet, Served, Verdict
-from farthing.proxy.usage import UsageSource
+from farthing.proxy.usage import Usage, UsageSource
 
 __all__ = ["ID_PREFIX", "ExactStage", "KeepStage", "Renderer", "note_refusal", "scope_of", "serve", "unfit"]
 
@@ -222,7 +222,7 @@ class KeepStage(Quiet):
     barred: MutableSet[str]
     clock: Clock
     kept: Callable[[Exchange, Entry], None]
-    used: Callable[[Exchange], Awaitable[object]]
+    used: Callable[[Exchange], Awaitable[Usage | None]]
     items: ItemCache | None = None
     name: str = field(default="store", init=False)
     hard: bool = field(default=False, init=False)
@@ -278,10 +278,10 @@ class KeepStage(Quiet):
         await self.store.put(entry)
         self.kept(ex, entry)
         if call.usage is None:  # nobody waits for the count; what was purged or renewed meanwhile stays so
-            await self.used(ex)
+            used = await self.used(ex)
             held = await self.store.get(ex.key, self.clock.now_s())
-            if call.usage is not None and held is not None and held.stored_s == now_s:
-                await self.store.put(entry._replace(usage=call.usage))
+            if used is not None and held is not None and held.stored_s == now_s:
+                await self.store.put(entry._replace(usage=used))
 
 
 def note_refusal(barred: MutableSet[str], credential: str, status: int) -> None:

@@ -9,7 +9,7 @@ from farthing.proxy.figures_routes import Declared
 from farthing.proxy.row import Row
 from tests.fakes.rows import DOLLAR, NOW_S, row
 
-__all__ = ["BUDGETS", "DECLARED", "FAQ", "INCIDENTS", "POLICY", "QUALITY", "QUIET", "REPLICAS", "ROUTED", "routed"]
+__all__ = ["BUDGETS", "DECLARED", "FAQ", "INCIDENTS", "POLICY", "QUALITY", "REPLICAS", "ROUTED", "routed"]
 
 MILLI = DOLLAR // 1000
 DECLARED = Declared(
@@ -141,8 +141,3 @@ QUALITY: dict[str, Any] = {
         {"metric": "revenue_usd", "source": "client", "count": 3, "mean": 12.3456},
         {"metric": "reask", "source": "implicit", "count": 7, "mean": 1.0}]},
 }  # fmt: skip
-QUIET: dict[str, Any] = {
-    "watch": {"enabled": False, "alarms": 0, "series": []},
-    "gates": {"running": "", "runs": []},
-    "feedback": {"metrics": []},
-}

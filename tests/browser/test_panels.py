@@ -12,7 +12,7 @@ import pytest
 
 from farthing.proxy.report import money
 from tests.browser.conftest import Opener, marks, playwright
-from tests.browser.panels import BUDGETS, DECLARED, FAQ, INCIDENTS, POLICY, QUALITY, QUIET, REPLICAS, ROUTED
+from tests.browser.panels import BUDGETS, DECLARED, FAQ, INCIDENTS, POLICY, QUALITY, REPLICAS, ROUTED
 from tests.browser.test_upkeep import ready
 from tests.fakes.proxying import Proxied, chat, proxied
 from tests.fakes.rows import plausible, row
@@ -220,14 +220,12 @@ async def test_a_roll_back_is_asked_for_after_a_yes(opened: Opener) -> None:
 
 async def test_without_a_roll_out_one_goes_back_to_the_version_before(opened: Opener) -> None:
     still = {**copy.deepcopy(POLICY), "candidate": None}
-    page = await opened([row()], policy="p", canned={**QUIET, "policy": still, "incidents": {"incidents": []}})
+    page = await opened([row()], policy="p", canned={"policy": still, "incidents": {"incidents": []}})
     assert await page.locator("#rollout").is_hidden()
     assert await page.inner_text("#rollback") == "Roll back to p-00000000000a"
     assert await page.inner_text("#incidents-said") == "None: farthing has taken nothing back of its own accord."
     first = {**still, "before": None, "versions": still["versions"][1:2]}
-    page = await opened(
-        [row(id="again")], policy="p", canned={**QUIET, "policy": first, "incidents": {"incidents": []}}
-    )
+    page = await opened([row(id="again")], policy="p", canned={"policy": first, "incidents": {"incidents": []}})
     assert await page.locator("#rollback").is_hidden()
     assert await page.locator("#policy-versions").is_hidden()
 

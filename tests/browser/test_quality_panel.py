@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.browser.conftest import Opener, marks
-from tests.browser.panels import INCIDENTS, POLICY, QUALITY, QUIET
+from tests.browser.panels import INCIDENTS, POLICY, QUALITY
 from tests.browser.test_panels import table
 from tests.fakes.rows import row
 
@@ -34,13 +34,13 @@ async def test_what_drifts_what_gates_said_and_what_is_said_of_answers(opened: O
 
 
 async def test_where_nothing_is_watched_or_said_there_is_no_card(opened: Opener) -> None:
-    page = await opened([row()], policy="p", canned={**STILL, **QUIET})
+    page = await opened([row()], policy="p", canned=STILL)
     assert await page.locator("#quality-card").is_hidden()
 
 
 async def test_while_it_learns_it_says_so(opened: Opener) -> None:
     watch = {"enabled": True, "alarms": 0, "series": QUALITY["watch"]["series"][-1:]}
-    page = await opened([row()], policy="p", canned={**STILL, **QUIET, "watch": watch})
+    page = await opened([row()], policy="p", canned={**STILL, "watch": watch})
     assert "still being learnt" in await page.inner_text("#drift-none")
     assert await page.locator("#drift").is_hidden() and await page.locator("#gates-part").is_hidden()
     assert await page.locator("#ratings-none").is_visible()
