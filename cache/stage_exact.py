@@ -21,7 +21,6 @@ from farthing.cache.store import Store
 from farthing.proxy.clock import Clock, Randomness
 from farthing.proxy.errors import StoreFault
 from farthing.proxy.exchange import GO_ON, CacheStatus, Call, Endpoint, Exchange, LocalReply, Quiet, Served, Verdict
-from farthing.proxy.usage import Usage, UsageSource
 
 __all__ = ["ID_PREFIX", "ExactStage", "KeepStage", "Renderer", "note_refusal", "scope_of", "serve", "unfit"]
 
@@ -80,8 +79,7 @@ class Renderer:
 
 def reshaped(entry: Entry, *, stream: bool, usage: bool) -> Entry | None:
     """The entry in the shape asked for, without the usage event where the client didn't ask for it."""
-    told = entry.usage is not None and entry.usage.source is UsageSource.UPSTREAM
-    if entry.shape == "stream" and not told and (usage or not stream):
+    if entry.shape == "stream" and entry.usage is None and (usage or not stream):
         return None  # it came without the usage that this client may rely on
     if (entry.shape == "stream") != stream:
         if stream:
@@ -213,7 +211,6 @@ class KeepStage(Quiet):
     """Stores what may be stored: complete, successful, well-formed answers, and nothing else.
 
     `ttl_s`: how long, where the request's own `x-farthing-ttl` doesn't say: of models, endpoint, tags and answer.
-    `used`: what the answer used, counted where the upstream hasn't said, so that hits on it have a price too.
     """
 
     store: Store
@@ -222,7 +219,6 @@ class KeepStage(Quiet):
     barred: MutableSet[str]
     clock: Clock
     kept: Callable[[Exchange, Entry], None]
-    used: Callable[[Exchange], Awaitable[Usage | None]]
     items: ItemCache | None = None
     name: str = field(default="store", init=False)
     hard: bool = field(default=False, init=False)
@@ -277,11 +273,6 @@ class KeepStage(Quiet):
         )
         await self.store.put(entry)
         self.kept(ex, entry)
-        if call.usage is None:  # nobody waits for the count; what was purged or renewed meanwhile stays so
-            used = await self.used(ex)
-            held = await self.store.get(ex.key, self.clock.now_s())
-            if used is not None and held is not None and held.stored_s == now_s:
-                await self.store.put(entry._replace(usage=used))
 
 
 def note_refusal(barred: MutableSet[str], credential: str, status: int) -> None:
