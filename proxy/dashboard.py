@@ -21,7 +21,6 @@ from farthing.proxy.clock import Clock
 from farthing.proxy.errors import error_body
 from farthing.proxy.figures import (
     GROUPS,
-    ROW_GROUPS,
     Bucket,
     Repeated,
     farthing_since,
@@ -121,7 +120,7 @@ class Dashboard:
         """What to ask of the ledger; None for a name that isn't ours."""
         now_s = self._clock.now_s()
         if name == "summary":
-            around = {"state": self._state(), "groups_known": [*GROUPS, *ROW_GROUPS]}
+            around = {"state": self._state(), "groups_known": [*GROUPS]}
             return lambda conn: {**self._summary(conn, query, now_s), **around}
         if name == "series":
             return lambda conn: self._series(conn, query, now_s)
@@ -196,10 +195,8 @@ class Dashboard:
 
 
 def is_slow(query: Mapping[str, str]) -> bool:
-    """Whether the groups asked for are in no roll-up: policies and arms, a user or a tag together with another one."""
+    """Whether the groups asked for are in no roll-up: a user or a tag together with another one."""
     by = [part for part in query.get("by", "").split(",") if part]
-    if any(part in ROW_GROUPS for part in by):
-        return True
     return len(by) > 1 and any(part == "user" or part.startswith("tag") for part in by)
 
 

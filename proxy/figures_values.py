@@ -15,7 +15,6 @@ __all__ = [
     "FORMS",
     "GROUPS",
     "OTHERS",
-    "ROW_GROUPS",
     "STATUSES",
     "TIMES",
     "Bucket",
@@ -40,10 +39,7 @@ GROUPS: Mapping[str, str] = {
     "compress": "compress",
     "user": "user",
 }
-"""What figures may be split by, next to `tag:NAME`; the values are columns. Roll-ups know them all."""
-
-ROW_GROUPS: Mapping[str, str] = {"policy": "policy", "experiment": "experiment", "arm": "arm"}
-"""The same, of which no roll-up knows: answered from rows. The values are columns."""
+"""What figures may be split by, next to `tag:NAME`; the values are columns."""
 
 FORMS = ("tidy", "recode", "squeeze")
 """What became of a request's texts, from gentle to bold: a squeezed request may be recoded and tidied too."""

@@ -3,7 +3,7 @@ import { clock, count, counted, duration, el, money, revealed, share, short } fr
 import { cell, fill, signed } from './table.js';
 
 const $ = (id) => document.getElementById(id);
-const SPLITS = { model: 'model', model_served: 'model that answered', endpoint: 'endpoint', cache: 'cache status', compress: 'compression', tenant: 'tenant', user: 'user', policy: 'policy', arm: 'arm' };
+const SPLITS = { model: 'model', model_served: 'model that answered', endpoint: 'endpoint', cache: 'cache status', compress: 'compression', tenant: 'tenant', user: 'user' };
 
 /** By what to split; `names`: the API's, whose tags are offered too. Replaced only if changed: somebody may have it open. */
 export function offer(names) {

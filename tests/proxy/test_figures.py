@@ -208,19 +208,6 @@ FORMS = (
 )  # fmt: skip
 
 
-def test_policies_and_arms_are_split_from_rows(opened: Opener) -> None:
-    rows = [
-        row(id=f"{i}", policy=("p-1", "p-2")[i % 2], experiment="rollout", arm=("active", "candidate")[i % 2])
-        for i in range(5)
-    ]
-    found = summary(opened(*rows, row(id="old", policy="p-1")), 0, NOW_S + 1, by=("policy", "experiment", "arm"))
-    assert {group.key: group.sums.requests for group in found.groups} == {
-        ("p-1", "rollout", "active"): 3,
-        ("p-2", "rollout", "candidate"): 2,
-        ("p-1", "", ""): 1,
-    }
-
-
 def test_tokens_that_compression_saved_are_kept_apart_from_what_caches_saved(opened: Opener) -> None:
     total = summary(opened(*FORMS), NOW_S - DAY_S, NOW_S).total
     assert (total.tokens_saved_tidy, total.tokens_saved_recode, total.tokens_saved_squeeze) == (10, 60, 0)
