@@ -117,7 +117,7 @@ def watched(proxy: Running, held: State) -> asyncio.Task[None]:
         await proxy.policies.roll_back(why=why)
 
     watch = GateWatch(proxy.gates, models, lambda: proxy.lanes.active.config, back, held.incidents)
-    return asyncio.get_running_loop().create_task(watch.watch())
+    return TaskGroup().spawn(watch.watch(), "gates by themselves")
 
 
 async def open_policies(config: Config, held: State, stack: AsyncExitStack, gate: Gate | None) -> Rollouts:
