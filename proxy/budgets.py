@@ -384,10 +384,10 @@ def who_asks(ex: Exchange) -> Who:
 
 def named_variant(ex: Exchange) -> Variant | None:
     """Whom the request itself names to be asked; known once its way has been found."""
-    if ex.variant is None and ex.plan is not None:
-        named: Variant | None = ex.plan.named
-        return named
-    return ex.variant
+    named: Variant | None = ex.variant
+    if named is None and ex.plan is not None:
+        named = ex.plan.named
+    return named
 
 
 def takes_of(rates: Sequence[Rate], who: Who, tokens: int) -> tuple[Take, ...]:
