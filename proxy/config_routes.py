@@ -71,9 +71,11 @@ class VariantSection(Section):
             raise ValueError("a variant is a model, or a student")
         if self.student and (self.params or self.upstream != DEFAULT_UPSTREAM):
             raise ValueError("a student has no upstream and no params: it answers in this process")
-        for name in self.params:
+        for name, value in self.params.items():
             if name in _OURS:
                 raise ValueError(f"params.{name} is the request's own")
+            if not _is_json(value):
+                raise ValueError(f"params.{name} is no value of JSON's")
         if self.quality is not None and not self.quality_source:
             raise ValueError("a quality needs quality_source: where it was measured")
         return self
@@ -134,6 +136,8 @@ class RouteSection(Section):
             raise ValueError("a cascade can't be hedged: it waits for whole answers anyway")
         if self.strategy == "fixed" and len(self.variants) > 1:
             raise ValueError('strategy = "fixed" has one variant; others are fallbacks')
+        if self.strategy != "balanced" and self.usd_per_s:
+            raise ValueError('usd_per_s is for strategy = "balanced"')
         if self.strategy != "cascade" and "accept" in self.model_fields_set:
             raise ValueError('accept is for strategy = "cascade"')
         return self
@@ -182,6 +186,7 @@ def check(
             )
             faults.append((f"routes.{place}.tenant", message + _near(route.tenant, known)))
         faults += _circles(f"routes.{place}", route)
+        faults += _never_good_enough(f"routes.{place}", route, {one.name: one.quality for one in variants})
     alive = [(place, route) for place, route in enumerate(routes) if route.mode != "off"]
     for later, earlier in never_matched([route.conditions() for _, route in alive]):
         (place, route), (_, above) = alive[later], alive[earlier]
@@ -323,6 +328,24 @@ def _aliases(aliases: Mapping[str, str], variants: set[str]) -> Iterator[tuple[s
             target = aliases[target]
         if target == name:
             yield path, f"a cycle: {' -> '.join([*chain, target])}"
+
+
+def _never_good_enough(
+    path: str, route: RouteSection, qualities: Mapping[str, float | None]
+) -> Iterator[tuple[str, str]]:
+    """A route that asks for a quality that none of its variants was measured to have: it would route nothing."""
+    known = [quality for name in route.variants if (quality := qualities.get(name)) is not None]
+    if route.min_quality and max(known, default=-1.0) < route.min_quality and set(route.variants) <= qualities.keys():
+        best = f"the best has {max(known):g}" if known else "none of them has a quality"
+        yield f"{path}.min_quality", f"no variant of the route is measured to be so good: {best}"
+
+
+def _is_json(value: Any) -> bool:
+    """Whether it can stand in a request as it is: no date, no NaN."""
+    try:
+        return bool(orjson.loads(orjson.dumps(value)) == value)
+    except (TypeError, ValueError):
+        return False
 
 
 def is_digest(text: str) -> bool:

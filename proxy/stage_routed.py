@@ -19,7 +19,7 @@ from farthing.policies.cascade import Course, Leg, after_failure, course
 from farthing.policies.routes import Route
 from farthing.policies.variant import Variant
 from farthing.proxy.exchange import GO_ON, Exchange, Quiet, Verdict
-from farthing.proxy.leg_sink import Race
+from farthing.proxy.leg_sink import Gate, Race
 from farthing.proxy.legs import Legs, Tried
 from farthing.proxy.routing import Plan
 from farthing.proxy.students import Students
@@ -98,16 +98,18 @@ class RoutedStage(Quiet):
         tried = self.legs.gated(ex, leg, holds=holds)
         try:
             await self.legs.carry(tried)
+            if tried.fault is None and isinstance(tried.sink, Gate):
+                tried.sink.end()
         finally:
-            self._ended(ex, tried)
+            await self._ended(ex, tried)
         return tried
 
-    def _ended(self, ex: Exchange, tried: Tried) -> None:
+    async def _ended(self, ex: Exchange, tried: Tried) -> None:
         """Note what became of the leg that answered or failed last."""
         if tried.passed:
             self.legs.finish(ex, tried)
         else:
-            self.legs.merge(ex, tried)
+            await self.legs.beside(ex, tried)
 
     async def _hedged(self, ex: Exchange, route: Route, chain: tuple[Leg, ...], *, holds: bool) -> Tried:
         """The first leg, and a second call beside it where the first doesn't answer in time: whichever answers first.
@@ -132,7 +134,7 @@ class RoutedStage(Quiet):
                 if leg is not shown:
                     _cancelled(leg)
                     await self.legs.beside(ex, leg)
-            self._ended(ex, shown)
+            await self._ended(ex, shown)
         return shown
 
     def _racing(self, ex: Exchange, leg: Leg, race: Race, *, holds: bool) -> Tried:

@@ -73,6 +73,11 @@ def test_all_off_with_routes_is_not_all_off() -> None:
     [
         (route(variants='["mimi"]'), "routes.0.variants.0", "did you mean 'mini'?"),
         (route(fallbacks='["nobody"]'), "routes.0.fallbacks.0", "there is no variant"),
+        (route(min_quality="0.99"), "routes.0.min_quality", "no variant of the route is measured to be so good"),
+        (route(usd_per_s="0.1"), "routes.0", 'usd_per_s is for strategy = "balanced"'),
+        (route(hedge_after_ms="inf"), "routes.0.hedge_after_ms", "finite"),
+        ('[[variants]]\nname = "v"\nmodel = "m"\nparams = { top_p = nan }\n', "variants.2", "params.top_p"),
+        ('[[variants]]\nname = "v"\nmodel = "m"\nparams = { x = 2026-01-01 }\n', "variants.2", "params.x"),
         (route(fallbacks='["mini"]'), "routes.0.fallbacks.0", "a cycle"),
         (route(fallbacks='["big", "big"]'), "routes.0.fallbacks.1", "a cycle"),
         (route(tenant='"tem"'), "routes.0.tenant", "did you mean 'team'?"),
