@@ -19,6 +19,8 @@ from farthing.proxy.clock import Clock, Randomness, SystemClock, SystemRandomnes
 from farthing.proxy.config import Config
 from farthing.proxy.errors import ConfigFault
 from farthing.proxy.front import FrontServer, not_http
+from farthing.proxy.gates_by_themselves import GateWatch, ModelsServed
+from farthing.proxy.gating import GateRuns
 from farthing.proxy.held import State, open_state
 from farthing.proxy.lanes import Lanes
 from farthing.proxy.rollouts import Gate, Rollouts
@@ -32,12 +34,14 @@ log = structlog.get_logger("farthing")
 
 
 class Running:
-    """A proxy that listens. `url`: where, without a path. `policies`: what may become of them. `tls`: None without."""
+    """A proxy that listens. `url`: where, without a path. `policies`: what may become of them. `gates`: suites' runs.
+    `tls`: None without."""
 
-    def __init__(self, policies: Rollouts, tls: ServerTls | None = None) -> None:
+    def __init__(self, policies: Rollouts, gates: GateRuns, tls: ServerTls | None = None) -> None:
         self.url = ""
         self.tls = tls
         self.policies = policies
+        self.gates = gates
         self.lanes = policies.lanes
 
     @property
@@ -74,10 +78,11 @@ async def running(
     """
     async with AsyncExitStack() as stack:
         held = await open_state(config, clock or SystemClock(), randomness or SystemRandomness(), stack)
-        policies = await open_policies(config, held, stack, gate)
+        runs = GateRuns(config.state_dir, held.clock)
+        policies = await open_policies(config, held, stack, gate or runs.blocks)
         server = config.server
         tls = ServerTls(server.tls_cert, server.tls_key) if server.tls_cert and server.tls_key else None
-        proxy = Running(policies, tls)
+        proxy = Running(policies, runs, tls)
         lanes = proxy.lanes
         admin = Admin(proxy)
 
@@ -115,7 +120,20 @@ async def running(
         host, port = runner.addresses[0][:2]
         scheme = "http" if tls is None else "https"
         proxy.url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+        stack.callback(watched(proxy, held).cancel)
         yield proxy
+
+
+def watched(proxy: Running, held: State) -> asyncio.Task[None]:
+    """Gates run by themselves from now on."""
+    models = ModelsServed()
+    held.listeners.append(models.observe)
+
+    async def back(why: str) -> None:
+        await proxy.policies.roll_back(why=why)
+
+    watch = GateWatch(proxy.gates, models, lambda: proxy.lanes.active.config, back, held.incidents)
+    return TaskGroup().spawn(watch.watch(), "gates by themselves")
 
 
 async def open_policies(config: Config, held: State, stack: AsyncExitStack, gate: Gate | None) -> Rollouts:

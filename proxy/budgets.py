@@ -20,6 +20,7 @@ import orjson
 from farthing.policies.bucket import Rate, Take, over_rate
 from farthing.policies.budget import Budget, Moved, Want, Who, crossed, refusal, short, wanted
 from farthing.policies.reserve import Learned, estimate
+from farthing.policies.variant import Variant
 from farthing.proxy.clock import Clock
 from farthing.proxy.errors import ClientFault, StoreFault
 from farthing.proxy.exchange import GO_ON, Endpoint, Exchange, Outcome, Verdict
@@ -160,10 +161,10 @@ class Spending:
         takes: tuple[Take, ...] = ()
         if not wants and not self.at_spend:
             return GO_ON
-        usage = self._estimate(ex, who.model)
+        usage = self._estimate(ex, ex.controls.route or ex.model)
         if self.at_spend:
             takes = takes_of(self.at_spend, who, 0 if usage is None else usage.tokens_in + usage.tokens_out)
-        hold = Hold(ex.id, wants, 0 if not wants else self._price(ex, self.card, who.model, usage, wants), False, takes)
+        hold = Hold(ex.id, wants, self._first_price(ex, usage, wants) if wants else 0, False, takes)
         hold.tokens = 0 if usage is None else usage.tokens_in + usage.tokens_out
         return self._hold(ex, hold, now_s)
 
@@ -279,6 +280,14 @@ class Spending:
         writes = "" if ex.marker is None else ex.marker.writes
         return estimate(ex.endpoint, ex.payload, body, model, self.learned, writes=writes)
 
+    def _first_price(self, ex: Exchange, usage: Usage | None, wants: Sequence[Want]) -> int:
+        """What it may cost at the variant that the request names, by whatever name, else at the model it asks for. What
+        another attempt may cost beyond that, that one reserves."""
+        named = named_variant(ex)
+        if named is None:
+            return self._price(ex, self.card, ex.model, usage, wants)
+        return self._price(ex, self.card.at(named.upstream), named.model, usage, wants)
+
     def _price(self, ex: Exchange, card: RateCard, model: str, usage: Usage | None, wants: Sequence[Want]) -> int:
         """What the request may cost; 0 where no price is known, if that may pass. Raises ClientFault 402."""
         price = None
@@ -364,11 +373,21 @@ def shares(hold: Hold, pico: int | None) -> list[tuple[Hold, int]]:
 
 def who_asks(ex: Exchange) -> Who:
     """Whom the request is charged to: told by its credential, but for the tags, which the client may set."""
-    caller = ex.caller
-    model = ex.controls.route or ex.model
+    caller, model = ex.caller, ex.model
+    if ex.controls.route:  # it may be another name for a model or a variant, which must not be a way round their limits
+        named = named_variant(ex)
+        model = ex.controls.route if named is None else named.model
     if caller is None:
         return Who(ex.credential, ex.tenant, model, ex.controls.tags)
     return Who(caller.key_name or ex.credential, caller.tenant_name or ex.tenant, model, ex.controls.tags)
+
+
+def named_variant(ex: Exchange) -> Variant | None:
+    """Whom the request itself names to be asked; known once its way has been found."""
+    named: Variant | None = ex.variant
+    if named is None and ex.plan is not None:
+        named = ex.plan.named
+    return named
 
 
 def takes_of(rates: Sequence[Rate], who: Who, tokens: int) -> tuple[Take, ...]:

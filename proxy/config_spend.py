@@ -14,6 +14,7 @@ from farthing.proxy.config_section import Section
 
 __all__ = ["Alerts", "Budget", "Budgets", "RateLimit", "RateLimits", "Spend", "budgets_of", "rates_of"]
 
+_LEAST_USD = Decimal("0.000001")  # less than any request costs
 _NAME = r"^[A-Za-z0-9_-]{1,64}$"
 
 
@@ -30,7 +31,7 @@ class Limited(Section):
 
     name: str = Field(pattern=_NAME)
     of: Annotated[str, AfterValidator(_known_subject)] = "all"
-    only: tuple[str, ...] = ()
+    only: tuple[Annotated[str, Field(min_length=1)], ...] = ()
 
     @model_validator(mode="after")
     def _has_subjects(self) -> Limited:
@@ -47,7 +48,7 @@ class Limited(Section):
 class Budget(Limited):
     """What may be spent in a day, a week from Monday on, or a month (UTC), by each subject."""
 
-    usd: Decimal = Field(gt=0, le=1_000_000)
+    usd: Decimal = Field(ge=_LEAST_USD, le=1_000_000)
     per: Per = "day"
     hard: bool = True
     alerts: tuple[Annotated[float, Field(gt=0, le=1)], ...] = ()

@@ -20,6 +20,7 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 
 import orjson
@@ -260,21 +261,15 @@ class Demo:
             f'[server]\nhost = "127.0.0.1"\ndrain_s = 2\n\n'
             f"[upstream]\nname = {quoted(self._upstream.name)}\nurl = {quoted(model_url + '/v1')}\n"
             "# llama.cpp's server closes connections after a stream without saying so; asking twice costs nothing\n"
-            "retry_after_send = true\n"
-            "# several servers of one model, instead of url: conversations stay where their prompt is cached\n"
-            '# replicas = ["http://127.0.0.1:9001/v1", "http://127.0.0.1:9002/v1"]\n'
-            '# balance = "affinity"\n# health_path = "/health"\n# max_in_flight = 8\n'
-            "# several keys of one provider, instead of api_key: each request gets the one with the most left\n"
-            '# api_keys = ["sk-…", "sk-…"]\n\n'
+            "retry_after_send = true\n\n"
             f'[semantic]\nmode = "serve"\n{semantic}'
             "show_texts = true  # the questions are a public data set\n"
             "deadline_ms = 500  # the model next door keeps all processors busy\n\n"
             f"{more}"
-            "# how a new policy comes to all traffic: farthing policy promote FILE\n"
-            '# [rollout]\n# steps = [0.01, 0.1, 0.5, 1.0]\n# hold_s = 600\n# unit = "user"\n\n'
             f"[prices.models.{quoted(self._upstream.model)}]\n"
             + "\n".join(PRICE_LINES)
-            + f"\nsource = {quoted(source)}\n",
+            + f"\nsource = {quoted(source)}\n\n"
+            + examples(),
             "utf-8",
         )
         return path
@@ -398,6 +393,11 @@ def standing(tally: Tally) -> str:
         f"upstream {counts['miss']}, saved ${tally.saved_usd:.6f}"
         + (f", failed {tally.failed}" if tally.failed else "")
     )
+
+
+def examples() -> str:
+    """Every feature of routes, spend and versions as a commented example, for the end of a configuration."""
+    return resources.files("farthing.proxy").joinpath("examples", "policies.toml").read_text("utf-8")
 
 
 def clean_environment() -> dict[str, str]:

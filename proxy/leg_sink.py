@@ -96,7 +96,8 @@ class Race:
 
 
 class Gate(Held):
-    """Before the client's sink. `holds`: a failure is kept back, for another leg is left. `passes`: called when an
+    """Before the client's sink. `holds`: a failure is kept back, for another leg is left; so a head goes on with its
+    first byte, before which the answer may yet break off. In a race the first head wins. `passes`: called when an
     answer goes on, before its head does. `passed`: it has."""
 
     def __init__(self, limit_bytes: int, sink: Sink, *, holds: bool, race: Race | None = None) -> None:
@@ -106,18 +107,32 @@ class Gate(Held):
         self._sink = sink
         self._holds = holds
         self._race = race
+        self._waits = False
 
     def open(self, head: Head) -> None:
         """Sink.open."""
         super().open(head)
         if (self._holds and head.status >= 400) or (self._race is not None and not self._race.claim(self)):
             return
-        self.passed = True
+        if self._holds and self._race is None:
+            self._waits = True
+        else:
+            self._pass(head)
+
+    def end(self) -> None:
+        """The attempt has ended well: a head without a body goes on too."""
+        if self._waits and self.head is not None:
+            self._pass(self.head)
+
+    def _pass(self, head: Head) -> None:
+        self.passed, self._waits = True, False
         self.passes()
         self._sink.open(head)
 
     async def write(self, body: bytes, *, usage_only: bool = False) -> None:
         """Sink.write."""
+        if body:
+            self.end()
         if self.passed:
             await self._sink.write(body, usage_only=usage_only)
         else:

@@ -71,7 +71,7 @@ class DeferStage(Quiet):
             return "it is answered in the background already"
         if ex.controls.only_if_cached:
             return "only what is cached was asked for"
-        if ex.plan is not None or ex.controls.route:
+        if (ex.plan is not None and ex.plan.serves) or ex.controls.route:
             return "a route leads it elsewhere"
         headers = ex.original.headers
         for name in ex.original.facts.vendor:

@@ -10,6 +10,7 @@ from farthing.proxy.config_routes import target_of
 from farthing.proxy.errors import ClientFault
 from farthing.proxy.exchange import GO_ON, Exchange, Quiet, Verdict
 from farthing.proxy.routing import Plan, Routing
+from farthing.proxy.students import Students
 
 __all__ = ["RouteStage", "RoutingStage"]
 
@@ -44,9 +45,10 @@ class RouteStage(Quiet):
 @dataclass(slots=True)
 class RoutingStage(RouteStage):
     """The same where there are variants, routes or aliases. A route that observes is told at the end, with what its
-    choice would have cost."""
+    choice would have cost; and students learn from whoever answered."""
 
     routing: Routing
+    students: Students | None = None
 
     def on_request(self, ex: Exchange) -> Verdict:
         """Choose whom to ask. Raises as RouteStage does."""
@@ -69,6 +71,8 @@ class RoutingStage(RouteStage):
 
     def on_end(self, ex: Exchange) -> None:
         """What an observing route would have done."""
+        if self.students is not None:
+            self.students.ended(ex)
         plan: Plan | None = ex.plan
         if plan is None or plan.serves or plan.choice is None or ex.call is None or ex.call.served is not None:
             return

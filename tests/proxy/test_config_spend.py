@@ -16,7 +16,9 @@ from farthing.proxy.errors import ConfigFault
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        ({"budgets": [{"name": "a", "usd": 0}]}, "budgets.0.usd: Input should be greater than 0"),
+        ({"budgets": [{"name": "a", "usd": 0}]}, "budgets.0.usd: Input should be greater than"),
+        ({"budgets": [{"name": "a", "usd": "1e-13"}]}, "budgets.0.usd: Input should be greater than"),
+        ({"budgets": [{"name": "a", "usd": 1, "of": "key", "only": [""]}]}, "budgets.0.only.0"),
         ({"budgets": [{"name": "a", "usd": -1}]}, "budgets.0.usd"),
         ({"budgets": [{"name": "a", "usd": "NaN"}]}, "budgets.0.usd"),
         ({"budgets": [{"name": "a", "usd": 10**7}]}, "budgets.0.usd"),

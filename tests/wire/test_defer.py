@@ -169,6 +169,15 @@ async def test_what_cannot_wait_is_answered_at_once(
     assert len(up.calls) == 1 and not up.asked
 
 
+async def test_a_route_that_only_observes_keeps_nobody_from_waiting(up: BatchUpstream, tmp_path: Path) -> None:
+    route = {"name": "r", "mode": "observe", "model": "m", "variants": ["v"]}
+    async with deferring(up, tmp_path, variants=[{"name": "v", "model": "other"}], routes=[route]) as proxy:
+        kept = await proxy.post(chat("wait for me"), **DAY)
+        assert kept.status_code == 202
+        await until(proxy, kept.json()["id"], "completed")
+        await books(proxy, up, 1)
+
+
 async def test_only_its_own_credential_sees_it(up: BatchUpstream, tmp_path: Path) -> None:
     up.polls = 10**6
     async with deferring(up, tmp_path, server__admin_token="admin") as proxy:
