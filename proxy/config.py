@@ -30,6 +30,7 @@ from farthing.proxy.config_capture import Capture
 from farthing.proxy.config_compat import Compat
 from farthing.proxy.config_compress import Compress
 from farthing.proxy.config_defer import Defer
+from farthing.proxy.config_experiments import ExperimentSection, HoldoutSection, overlaps
 from farthing.proxy.config_feedback import Feedback
 from farthing.proxy.config_otlp import Otlp
 from farthing.proxy.config_prices import Prices
@@ -233,6 +234,8 @@ class Config(Section):
     rate_limits: RateLimits = ()
     alerts: Alerts = Alerts()
     rollout: Rollout = Rollout()
+    experiments: tuple[ExperimentSection, ...] = ()
+    holdout: HoldoutSection = HoldoutSection()
     defer: Defer = Defer()
     limits: Limits = Limits()
     log: Log = Log()
@@ -241,6 +244,14 @@ class Config(Section):
     def _routes_lead_somewhere(self) -> Config:
         names, scopes = [one.name for one in self.upstreams], [scope.name for scope in self.auth.scopes]
         check(self.upstream.name, names, self.variants, self.routes, self.aliases, scopes)
+        return self
+
+    @model_validator(mode="after")
+    def _experiments_are_apart(self) -> Config:
+        if faults := overlaps(self.experiments):
+            raise Misplaced(faults)
+        if (self.experiments or self.holdout.share) and not self.ledger.enabled:
+            raise ValueError("experiments and hold-outs are read from the ledger: set ledger.enabled = true too")
         return self
 
     @model_validator(mode="after")
