@@ -112,13 +112,13 @@ def effect(measure: Measure, control: ArmSums, candidate: ArmSums, level: float)
     if measure.kind == "ratio":
         one, other = (ratio_mean(RatioSums(*_six(sums))) for sums in (candidate, control))
         return _effect(measure, one, other, units, level, 0.0, one.mean, other.mean)
-    plain = [_plain(sums) for sums in (candidate, control)]
+    mine, theirs = _plain(candidate), _plain(control)
     if measure.kind == "proportion" and measure.alone:
-        return _bounded(measure, *plain, units, level)
+        return _bounded(measure, mine, theirs, units, level)
     one, other, gone = adjusted(PairSums(*_six(candidate)), PairSums(*_six(control)))
     if gone < _HELPS:
-        (one, other), gone = plain, 0.0
-    return _effect(measure, one, other, units, level, gone, plain[0].mean, plain[1].mean)
+        one, other, gone = mine, theirs, 0.0
+    return _effect(measure, one, other, units, level, gone, mine.mean, theirs.mean)
 
 
 def read(measure: Measure, found: Effect, days: float, span: tuple[float, float], lasts: str = "") -> Reading:
@@ -135,8 +135,8 @@ def read(measure: Measure, found: Effect, days: float, span: tuple[float, float]
         word = "not different enough"
     over = bool(most) and days >= most
     if word == "undecided":
-        needed = _still(measure, found)
-        return Reading("undecided", over, "the longest run is over" if over else "the interval holds no and yes", needed)
+        why = "the longest run is over" if over else "its interval holds no difference and one that matters"
+        return Reading("undecided", over, why, _still(measure, found))
     if days < least:
         return Reading("undecided", False, f"looks {word}, but {least - days:.1f} days of the shortest run are left", 0)
     if word == "better" and lasts == "decays" and not over:
@@ -263,11 +263,12 @@ def _alike(one: Sums, other: Sums) -> float:
 def _bounded(measure: Measure, one: Sums, other: Sums, units: tuple[int, int], level: float) -> Effect:
     low, high = measure.bounds or (0.0, 1.0)
     span = high - low
-    evidence = [
-        Evidence(float(arm.count), min(float(arm.count), max(0.0, arm.count * (arm.mean - low) / span)))
-        for arm in (one, other)
-    ]
-    found = bounded_difference(*evidence, level)
+
+    def evidence(arm: Sums) -> Evidence:
+        bad = arm.count * (arm.mean - low) / span
+        return Evidence(float(arm.count), min(float(arm.count), max(0.0, bad)))
+
+    found = bounded_difference(evidence(one), evidence(other), level)
     apart = Interval(found.value * span, found.low * span, found.high * span)
     deviation = math.sqrt((one.variance + other.variance) / 2)
     told = _told(other.mean, units[0]), _told(one.mean, units[1])

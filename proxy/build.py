@@ -261,7 +261,7 @@ def lay_out(
     modes = {"recode": config.compress.recode, "squeeze": config.compress.squeeze}
     changes = {asked: lossy(**modes, asked=asked) for asked in ASKED}
     limit = config.spend.daily_usd
-    assign = AssignStage(policy_version(config), config.id, lambda: config.all_off or held.switch(), changes, routing)
+    assign = AssignStage(policy_version(config), config.id, config.all_off, held.switch, changes, routing)
     items = ItemCache(held.store, clock, held.renderer.remember, held.tokenizer) if cache.embedding_items else None
     keep = KeepStage(
         held.store,

@@ -22,7 +22,6 @@ import orjson
 
 from farthing.policies.assign import Unit
 from farthing.policies.experiment_sums import DAY_S, Kind, Seen, Tracker
-from farthing.proxy.config_experiments import HOLDOUT
 from farthing.proxy.exchange import CacheStatus
 from farthing.proxy.exchange import Outcome as Ended
 from farthing.proxy.figures import columns, rows_of
@@ -239,9 +238,10 @@ def load(data: Data) -> None:
     """Work the sums out again, from the latest `MOST_ROWS` rows. Blocks. Raises sqlite3.Error."""
     if not data.ledger.is_file():
         return
-    where = "ts >= ?" if data.rest else "ts >= ? and (experiment = ? or endpoint in ('audit', 'judge', 'shadow', 'warm'))"
+    errands = ", ".join(f"'{one}'" for one in ERRANDS)
+    ours = "" if data.rest else f" and (experiment = ? or endpoint in ({errands}))"
     given = [data.since_s] if data.rest else [data.since_s, data.name]
-    query = f"select {columns()} from requests where {where} order by ts desc limit {MOST_ROWS}"
+    query = f"select {columns()} from requests where ts >= ?{ours} order by ts desc limit {MOST_ROWS}"
     with closing(sqlite3.connect(f"{data.ledger.absolute().as_uri()}?mode=ro", uri=True)) as conn:
         rows = [Row._make(row) for row in conn.execute(query, given)]
     data.on_rows(sorted(rows, key=lambda row: (row.endpoint in ERRANDS, row.ts)))

@@ -84,9 +84,7 @@ class Outcomes:
             new = conn.total_changes - before
             now = self._values(conn, asked)
             self._sweep(conn, max((row[5] for row in rows), default=0.0))
-        changes = [
-            Change(*key, said.get(key, ()), now.get(key, ())) for key in asked if said.get(key) != now.get(key)
-        ]
+        changes = [Change(*key, said.get(key, ()), now.get(key, ())) for key in asked if said.get(key) != now.get(key)]
         if changes:
             for listener in tuple(self.listeners):
                 listener(changes)
