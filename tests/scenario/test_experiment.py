@@ -96,7 +96,5 @@ def test_a_long_history_is_thinned() -> None:
         record.point(float(number), {})
 
     assert 200 <= len(record.points) <= 400
-    assert (record.points[0][0], record.points[-1][0]) == (
-        0.0,
-        1998.0 if len(record.points) % 2 == 0 else record.points[-1][0],
-    )
+    assert record.points[0][0] == 0.0
+    assert record.points[-1][0] > 1990.0
