@@ -38,6 +38,7 @@ from farthing.proxy.config_prompt_cache import PromptCache
 from farthing.proxy.config_rollout import Rollout
 from farthing.proxy.config_routes import Misplaced, RouteSection, VariantSection, check
 from farthing.proxy.config_section import Secret, Section
+from farthing.proxy.config_shadow import Shadow
 from farthing.proxy.config_spend import Alerts, Budgets, RateLimits, Spend
 from farthing.proxy.config_upstream import Upstream
 from farthing.proxy.config_watch import Watch
@@ -236,6 +237,7 @@ class Config(Section):
     rollout: Rollout = Rollout()
     experiments: tuple[ExperimentSection, ...] = ()
     holdout: HoldoutSection = HoldoutSection()
+    shadow: Shadow = Shadow()
     defer: Defer = Defer()
     limits: Limits = Limits()
     log: Log = Log()
