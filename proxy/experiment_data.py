@@ -144,7 +144,8 @@ class Data:
 
     def _overhead(self, row: Row) -> None:
         """What farthing's own call for a request cost is that request's."""
-        known = self._known.get(row.cache_reason.rpartition(" of ")[2])
+        request_id = row.cache_reason.rpartition(" of ")[2]
+        known = self._known.get(request_id)
         if known is None or known.cost is None or not row.overhead_usd:
             return
         more = row.overhead_usd * _PICO
@@ -152,6 +153,7 @@ class Data:
             if name == "cost_usd":
                 was, now = tracker.clamped(known.cost), tracker.clamped(known.cost + more)
                 tracker.add(known.arm, known.unit, known.day, now - was, 0, 0, Seen(was, 1, 1))
+        self._known[request_id] = known._replace(cost=known.cost + more)
 
     def _said(self, known: _Known, change: Change) -> None:
         for name, tracker in self._followed(known):

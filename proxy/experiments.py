@@ -298,15 +298,17 @@ class Experiments:
     async def _look(self) -> None:
         """Read all that run, and end those that are over."""
         async with self._lock:
-            for going in list(self.going.values()):
-                told = await self._read(going)
-                verdict = verdict_of(going.plan, told)
-                if verdict.state:
-                    await self._over(going, verdict.state, verdict.why, told)
-                elif self._now_s() - going.saved_s >= _SAVE_EVERY_S:
-                    going.saved_s = self._now_s()
-                    await asyncio.to_thread(self._book.save, going.record)
-            self._arrange()
+            try:
+                for going in list(self.going.values()):
+                    told = await self._read(going)
+                    verdict = verdict_of(going.plan, told)
+                    if verdict.state:
+                        await self._over(going, verdict.state, verdict.why, told)
+                    elif self._now_s() - going.saved_s >= _SAVE_EVERY_S:
+                        going.saved_s = self._now_s()
+                        await asyncio.to_thread(self._book.save, going.record)
+            finally:
+                self._arrange()  # and look again, whatever happened
 
     async def _read(self, going: Going) -> dict[str, Any]:
         record, now_s = going.record, self._now_s()
