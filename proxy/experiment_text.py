@@ -27,7 +27,9 @@ def headline(record: Record) -> str:
     said = []
     for name, arm in reading["candidates"].items():
         if record.name == HOLDOUT:
-            said.append(f"without it ({name}) a request costs {_signed(arm['metrics']['cost_usd']['apart'][0])} more")
+            value, low, high = arm["metrics"]["cost_usd"]["apart"]
+            known = f"a request costs {_signed(value)} dollars ({_between(low, high)})"
+            said.append(f"{name}: {'what a request costs is not known yet' if value is None else known}")
             continue
         needed = "" if not arm["needed"] else f"; about {arm['needed']:,} more units in each arm for a verdict"
         said.append(f"{name}: {arm['word']} ({arm['why']}{needed})")
