@@ -124,7 +124,10 @@ async def test_a_clear_difference_decides_and_all_traffic_goes_back(
         after = {(await proxy.post(chat(f"then {n}"))).headers["x-farthing-policy"] for n in range(10)}
         assert after == {active}
         assert not proxy.running.lanes.divided
-        text = (tmp_path / "s" / "experiments" / f"{one['id']}.txt").read_text()
+        path = tmp_path / "s" / "experiments" / f"{one['id']}.txt"
+        while not path.exists():  # it takes effect first, and is written then
+            await asyncio.sleep(0.01)
+        text = path.read_text()
         assert "candidate is better" in text
         await proxy.running.reload(proxy.services.config)
         assert "has ended (decided)" in (await told(proxy))["waiting"]["trial"]
