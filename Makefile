@@ -5,11 +5,12 @@ BIN := $(VENV)/bin
 PIP := PYTHONWARNINGS=ignore $(BIN)/pip install --quiet --disable-pip-version-check
 ARGS ?=
 
-.PHONY: help run test demo check test-torch test-clients bench bench-quick package clean
+.PHONY: help run test demo demo-evals check test-torch test-clients bench bench-quick package clean
 
 help:
 	@echo "make run          start the proxy        (make run ARGS='--upstream http://127.0.0.1:8000/v1')"
 	@echo "make demo         a real small model, the proxy before it, a real workload, and what was saved"
+	@echo "make demo-evals   how a policy proves itself: gates, a roll-out, a regression that is taken back (simulated)"
 	@echo "make test         lint, types and all tests, with the real servers that they need"
 	@echo "make test-torch   the sentence-transformers and LLMLingua paths (installs several hundred MB)"
 	@echo "make test-clients the official OpenAI clients 2 and 3, each in an environment of its own"
@@ -40,11 +41,19 @@ $(VENV)/.model: $(VENV)/.made
 	 $(PIP) 'openai>=2'; }
 	@touch $@
 
+$(VENV)/.eval: $(VENV)/.made
+	@echo "installing scipy and pyyaml for evaluation"
+	@$(PIP) -e '.[eval]'
+	@touch $@
+
 run: $(VENV)/.made
 	@$(BIN)/farthing serve $(ARGS)
 
 demo: $(VENV)/.model
 	@$(BIN)/farthing demo $(ARGS)
+
+demo-evals: $(VENV)/.eval
+	@$(BIN)/farthing demo --evals $(ARGS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

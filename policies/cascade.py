@@ -3,7 +3,7 @@
 Rules of this file:
 1. The model that was asked for, at the default upstream, ends every chain that doesn't hold it already.
 2. A streamed request is checked only where its route says that streams are held back; else the last variant of the
-   cascade answers it as it comes.
+   cascade answers it as it comes. A student answers streams too: it needs no check, and is there at once.
 """
 
 from __future__ import annotations
@@ -37,9 +37,10 @@ def course(route: Route | None, order: Sequence[Variant], needs: Needs, model: s
     """
     tries: tuple[Variant, ...] = ()
     if order and route is not None and route.strategy == "cascade":
-        if not stream or route.accept.streams == "hold":
-            tries = tuple(order[:-1])
-        order = order[-1:]
+        holds = not stream or route.accept.streams == "hold"
+        last = [one for one in order[-1:] if not one.student]  # it abstains, where its teacher doesn't fit the request
+        tries = tuple(one for one in order[: len(order) - len(last)] if holds or one.student)
+        order = last
     fallbacks = [] if route is None or not order else [one for one in route.fallbacks if not unfit(one, needs)]
     chain: list[Leg] = [ASKED if one.is_plainly(model) else one for one in (*order, *fallbacks)]
     if ASKED not in chain:

@@ -190,11 +190,27 @@ def not_worse(
     room = margin + (found.value if a.size else 0.0)
     if room <= 0:
         return NonInferiority("inconclusive", found, margin, a.size, None)
+    return NonInferiority("inconclusive", found, margin, a.size, max(a.size + 1, _needed(a - b, room, level)))
+
+
+def _needed(apart: Any, room: float, level: float) -> int:
+    """About how many cases show a loss of less than the margin, if they go on as they began: enough that differ for the
+    bootstrap, or enough for the bound that holds for every distribution."""
     # Cases that all agree needn't go on agreeing: rule of three for a deviation that hasn't been seen.
-    deviation = float(np.std(a - b, ddof=1)) if a.size > 1 else 0.5
-    least = math.ceil(2 * math.log(1 / level) / room)
-    needed = max(cases_needed(deviation, room, level, sides=1), least, a.size + 1)
-    return NonInferiority("inconclusive", found, margin, a.size, needed)
+    deviation = float(np.std(apart, ddof=1)) if apart.size > 1 else 0.5
+    usual = max(cases_needed(deviation, room, level, sides=1), math.ceil(2 * math.log(1 / level) / room))
+    differ = int(np.count_nonzero(apart))
+    if differ >= _FEW_APART or not apart.size:
+        return usual
+    margin = room - float(apart.mean())
+    gains, losses = float(np.maximum(apart, 0).mean()), float(np.maximum(-apart, 0).mean())
+    size = apart.size
+    while size < 64 * apart.size and (
+        interval(Evidence(size, size * gains), level)[0] - interval(Evidence(size, size * losses), level)[1] <= -margin
+    ):
+        size += max(1, apart.size // 4)
+    by_bootstrap = max(usual, math.ceil(_FEW_APART * apart.size / differ)) if differ else size
+    return int(min(size, by_bootstrap))
 
 
 def _reach(level: float, power: float, sides: int) -> float:

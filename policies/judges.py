@@ -11,7 +11,7 @@ Rules of this file:
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from decimal import Decimal
 from typing import Any, ClassVar, NamedTuple, Protocol
@@ -26,7 +26,7 @@ from farthing.policies.opinion import Agreement, Embed
 from farthing.proxy.errors import ConfigFault
 from farthing.proxy.text import normalise
 
-__all__ = ["FREE", "Judge", "JudgeCase", "Score", "judge_of"]
+__all__ = ["FREE", "Judge", "JudgeCase", "Score", "declared", "judge_of"]
 
 _SEARCH_S = 0.2
 _NUMBER = regex.compile(r"(?<![\w.])[-+]?(?:\d{1,3}(?:,\d{3})++(?:\.\d++)?|\d++(?:\.\d++)?)")
@@ -228,14 +228,28 @@ FREE: Mapping[str, type[Any]] = {kind.name: kind for kind in _KINDS}
 
 
 def judge_of(table: Mapping[str, Any], embed: Embed | None = None) -> Judge:
-    """The judge that a table declares: `{judge = "number", tolerance = 0.01}`.
+    """The free judge that a table declares: `{judge = "number", tolerance = 0.01}`. Raises ConfigFault as `declared`
+    does; proxy/judging.py knows the other judges too."""
+    found: Judge = declared(table, FREE, embed)
+    return found
+
+
+def declared(
+    table: Mapping[str, Any],
+    kinds: Mapping[str, type[Any]],
+    embed: Embed | None = None,
+    besides: Sequence[str] = (),
+) -> Any:
+    """One of `kinds` (dataclasses by name), with the parameters that a table gives. `besides`: names that the caller
+    takes care of, for the message.
 
     Raises ConfigFault: no such judge or parameter (the nearest is named), or a value of another kind.
     """
     name = str(table.get("judge", "agree"))
-    kind = FREE.get(name)
+    kind = kinds.get(name)
     if kind is None:
-        raise ConfigFault(f"there is no judge {name!r}{_nearest(name, FREE)}; there are {', '.join(FREE)}")
+        names = (*kinds, *besides)
+        raise ConfigFault(f"there is no judge {name!r}{_nearest(name, names)}; there are {', '.join(names)}")
     known = {field.name: field for field in fields(kind) if field.name != "embed"}
     given: dict[str, Any] = {}
     for key, value in table.items():
@@ -245,10 +259,8 @@ def judge_of(table: Mapping[str, Any], embed: Embed | None = None) -> Judge:
             raise ConfigFault(f"judge {name}: unknown key {key!r}{_nearest(key, known)}")
         default = known[key].default
         given[key] = _as(type(default) if default is not MISSING else str, value, f"judge {name}: {key}")
-    if kind is Agree:
-        given["embed"] = embed
-    found: Judge = kind(**given)
-    return found
+    embeds = any(field.name == "embed" for field in fields(kind))
+    return kind(**given, embed=embed) if embeds else kind(**given)
 
 
 def _as(kind: type, value: Any, where: str) -> Any:
@@ -262,7 +274,7 @@ def _as(kind: type, value: Any, where: str) -> Any:
     raise ConfigFault(f"{where} must be a {'list of texts' if kind is tuple else kind.__name__}, not {value!r:.60}")
 
 
-def _nearest(name: str, known: Mapping[str, Any]) -> str:
+def _nearest(name: str, known: Iterable[str]) -> str:
     found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f"; did you mean {found[0]!r}?" if found else ""
 

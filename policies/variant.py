@@ -15,9 +15,11 @@ import orjson
 
 from farthing.proxy.jsontext import insert_member, members, splice
 
-__all__ = ["CHARS_PER_TOKEN", "DEFAULT_UPSTREAM", "Kind", "Needs", "Variant", "put_in", "unfit"]
+__all__ = ["CHARS_PER_TOKEN", "DEFAULT_UPSTREAM", "STUDENT", "Kind", "Needs", "Variant", "put_in", "unfit"]
 
 DEFAULT_UPSTREAM = "default"
+STUDENT = "student/"
+"""How the model of a student's answer begins, in the ledger and in prices."""
 Kind = Literal["full", "distilled", "int8", "int4", "pruned"]
 
 CHARS_PER_TOKEN = 4
@@ -41,6 +43,7 @@ class Variant:
     """See config_routes.VariantSection. `params`: names and JSON values. `context_tokens` 0: unknown, taken as enough.
 
     `quality`: measured, 0 to 1; None: never measured. `identity`: of its upstream, what can change an answer.
+    `student`: of farthing's own (proxy/students.py), which answers in this process, or leaves it to the next.
     """
 
     name: str
@@ -55,6 +58,7 @@ class Variant:
     logprobs: bool = True
     quality: float | None = None
     identity: str = ""
+    student: str = ""
 
     @property
     def signature(self) -> list[object]:

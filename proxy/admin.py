@@ -32,6 +32,7 @@ from farthing.proxy import (
 from farthing.proxy.dashboard import Dashboard
 from farthing.proxy.errors import ClientFault, FarthingError, error_body
 from farthing.proxy.figures_routes import Declared
+from farthing.proxy.gates_by_themselves import shown
 from farthing.proxy.gauges import gauges
 from farthing.proxy.health import health
 from farthing.proxy.purge import purge
@@ -196,6 +197,8 @@ class Admin:
             return _json(200, await semantic_admin.routes(self._proxy.services))
         if path == "/farthing/api/replicas":
             return _json(200, {"replicas": pool_admin.told(self._proxy.services)})
+        if path == "/farthing/api/gates":
+            return _json(200, shown(self._proxy.gates))
         if path == "/farthing/api/capture":
             return _json(200, await capture_admin.told(self._proxy.services))
         if path == "/farthing/api/compress":
@@ -206,6 +209,8 @@ class Admin:
             return _json(200, spend_admin.keys(self._proxy.services))
         if path == "/farthing/api/watch":
             return _json(200, await watch_admin.told(self._proxy.services))
+        if path == "/farthing/api/levels":
+            return _json(200, self._held.levels.told())
         if path == "/farthing/api/health":
             return _json(200, await health(self._proxy.services))
         if path == "/farthing/api/policy":

@@ -20,6 +20,8 @@ from farthing.proxy.config import Config
 from farthing.proxy.errors import ConfigFault
 from farthing.proxy.experiments import Experiments
 from farthing.proxy.front import FrontServer
+from farthing.proxy.gates_by_themselves import GateWatch, ModelsServed
+from farthing.proxy.gating import GateRuns
 from farthing.proxy.held import State, open_state
 from farthing.proxy.lanes import Lanes
 from farthing.proxy.rollouts import Gate, Rollouts
@@ -32,11 +34,13 @@ log = structlog.get_logger("farthing")
 
 
 class Running:
-    """A proxy that listens. `url`: where, without a path. `policies`: what may become of them."""
+    """A proxy that listens. `url`: where, without a path. `policies`: what may become of them. `gates`: suites'
+    runs."""
 
-    def __init__(self, policies: Rollouts, experiments: Experiments) -> None:
+    def __init__(self, policies: Rollouts, gates: GateRuns, experiments: Experiments) -> None:
         self.url = ""
         self.policies = policies
+        self.gates = gates
         self.experiments = experiments
         self.lanes = policies.lanes
 
@@ -70,10 +74,11 @@ async def running(
     """
     async with AsyncExitStack() as stack:
         held = await open_state(config, clock or SystemClock(), randomness or SystemRandomness(), stack)
-        policies = await open_policies(config, held, stack, gate)
+        runs = GateRuns(config.state_dir, held.clock)
+        policies = await open_policies(config, held, stack, gate or runs.blocks)
         experiments = Experiments(policies.lanes, policies, config.state_dir / "experiments")
         await experiments.open()
-        proxy = Running(policies, experiments)
+        proxy = Running(policies, runs, experiments)
         lanes = proxy.lanes
         admin = Admin(proxy)
 
@@ -105,7 +110,20 @@ async def running(
         await site.start()
         host, port = runner.addresses[0][:2]
         proxy.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        stack.callback(watched(proxy, held).cancel)
         yield proxy
+
+
+def watched(proxy: Running, held: State) -> asyncio.Task[None]:
+    """Gates run by themselves from now on."""
+    models = ModelsServed()
+    held.listeners.append(models.observe)
+
+    async def back(why: str) -> None:
+        await proxy.policies.roll_back(why=why)
+
+    watch = GateWatch(proxy.gates, models, lambda: proxy.lanes.active.config, back, held.incidents)
+    return TaskGroup().spawn(watch.watch(), "gates by themselves")
 
 
 async def open_policies(config: Config, held: State, stack: AsyncExitStack, gate: Gate | None) -> Rollouts:

@@ -10,7 +10,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from farthing.proxy.errors import ClientFault
 
-__all__ = ["IncomingBody"]
+__all__ = ["IncomingBody", "NoBody"]
 
 _AT_ONCE_BYTES = 262_144
 
@@ -93,3 +93,21 @@ class IncomingBody:
                 code="request_too_large",
             )
             raise self.fault
+
+
+class NoBody:
+    """A source that is not read: the body is farthing's own, or was read long ago."""
+
+    fault: Exception | None = None
+
+    def arrived(self) -> bytes | None:
+        """Nothing."""
+        return b""
+
+    async def read(self, limit_bytes: int) -> bytes | None:
+        """Nothing."""
+        return b""
+
+    async def stream(self) -> AsyncIterator[bytes]:
+        """Nothing."""
+        yield b""

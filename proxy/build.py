@@ -35,7 +35,8 @@ from farthing.proxy.build_semantic import (
     same_thread,
 )
 from farthing.proxy.build_spend import open_ring, open_spending
-from farthing.proxy.build_watch import open_watch, tell_when_taken_back
+from farthing.proxy.build_students import found, hashes, open_students
+from farthing.proxy.build_watch import keep_audit, open_watch, tell_when_taken_back
 from farthing.proxy.capture_admin import in_force
 from farthing.proxy.config import Config
 from farthing.proxy.counterfactual import Counterfactual
@@ -59,6 +60,7 @@ from farthing.proxy.stage_prompt_cache import PromptCacheStage
 from farthing.proxy.stage_route import RouteStage, RoutingStage
 from farthing.proxy.stage_semantic import SemanticStage
 from farthing.proxy.stages import AdmitStage, AssignStage, ParseStage
+from farthing.proxy.students import Students
 from farthing.proxy.tenants import Tenants
 from farthing.proxy.versions import policy_version
 
@@ -83,6 +85,7 @@ class Services:
     relay: Relay
     assign: AssignStage
     spending: Spending | None = None
+    students: Students | None = None
 
     @property
     def default(self) -> Opened:
@@ -135,6 +138,7 @@ async def build(
         served_cases=held.served_cases,
         lately=held.lately,
         watch=held.watch,
+        audited=partial(keep_audit, held),
         nearest=held.implicit.nearest,
     )
     held.implicit.on, held.implicit.detector.within_s = config.feedback.implicit, config.feedback.reask_within_s
@@ -164,12 +168,14 @@ async def build(
         account.drift = DriftSample(held.drift, config.ledger.drift_sample, held.tokenizer, account.slow, held.clock)
     compress = CompressStage(config.compress.tidy, config.compress.squeeze, count=account.count_prompt)
     tenants = Tenants(held.secret, config.auth, await open_ring(config, held, stack))
-    routing = open_routing(config, held, rates, tenants, None if old is None else old.routing)
+    taught = await asyncio.to_thread(found, config)
+    students = await open_students(config, held, taught, thread, stack)
+    routing = open_routing(config, held, rates, tenants, None if old is None else old.routing, hashes(taught))
     ways = Ways(config, held, pool, others, account.spending)
     await open_desk(config, held, stack)
     prompt_cache = PromptCacheStage(open_marker(config, held, rates))
     pipeline, admit, assign, on_the_way = lay_out(
-        config, held, semantic, compress, ways, account, tenants, routing, prompt_cache
+        config, held, semantic, compress, ways, account, tenants, routing, prompt_cache, students
     )
     audits = Errands(
         "audit",
@@ -184,6 +190,8 @@ async def build(
         spent=held.audited,
     )
     semantic.auditor = Auditor(audits)
+    if students is not None:
+        students.errands = audits
     prompt_cache.warmer = open_warmer(config, held, rates, audits, stack)
     if thread is not None:
         loaded = ("", None) if old is None else (old.config.semantic.second_stage, old.semantic.second)
@@ -243,6 +251,7 @@ async def build(
         relay,
         assign,
         account.spending,
+        students,
     )
 
 
@@ -256,6 +265,7 @@ def lay_out(
     tenants: Tenants,
     routing: Routing | None,
     prompt_cache: PromptCacheStage,
+    students: Students | None,
 ) -> tuple[Pipeline, AdmitStage, AssignStage, tuple[Stage, ...]]:
     """The stages, in the order of pipeline.FRONT and pipeline.BACK."""
     cache, clock, randomness = config.cache, held.clock, held.randomness
@@ -302,7 +312,7 @@ def lay_out(
     retrieving = partial(
         RetrievingStage, tokenizer=held.tokenizer, limit_bytes=config.limits.buffer_bytes, spending=spending
     )
-    route = RouteStage() if routing is None else RoutingStage(routing)
+    route = RouteStage() if routing is None else RoutingStage(routing, students)
     back = (
         keep,
         semantic,
@@ -311,7 +321,7 @@ def lay_out(
         prompt_cache,
         spend,
         FillingStage(
-            ways.routed(retrieving(carrier), routing, retrieving) or retrieving(carrier),
+            ways.routed(retrieving(carrier), routing, retrieving, students) or retrieving(carrier),
             held.tokenizer,
             8 * config.limits.buffer_bytes,
         ),

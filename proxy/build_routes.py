@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import NamedTuple
 
 from farthing.policies.retry import RetryRules
 from farthing.policies.routes import RouteTable
 from farthing.proxy.budgets import Spending
 from farthing.proxy.config import Config, Upstream
-from farthing.proxy.config_routes import routes_of, variants_of
+from farthing.proxy.config_routes import is_digest, routes_of, variants_of
 from farthing.proxy.deadlines import Deadlines
 from farthing.proxy.exchange import Quiet
 from farthing.proxy.held import State
@@ -22,9 +23,10 @@ from farthing.proxy.prices import RateCard
 from farthing.proxy.routing import Routing
 from farthing.proxy.stage_routed import RoutedStage
 from farthing.proxy.stage_upstream import UpstreamStage
+from farthing.proxy.students import Students
 from farthing.proxy.tenants import Tenants
 
-__all__ = ["Opened", "Ways", "open_routing", "open_upstream"]
+__all__ = ["Opened", "Ways", "open_routing", "open_upstream", "scopes_of"]
 
 
 class Opened(NamedTuple):
@@ -51,16 +53,25 @@ def open_upstream(upstream: Upstream, held: State, stack: AsyncExitStack, old: O
     return Opened(pool, probes)
 
 
-def open_routing(config: Config, held: State, rates: RateCard, tenants: Tenants, old: Routing | None) -> Routing | None:
-    """The routes; None where there is nothing that could lead a request elsewhere. What `old` has seen is kept."""
+def open_routing(
+    config: Config,
+    held: State,
+    rates: RateCard,
+    tenants: Tenants,
+    old: Routing | None,
+    students: Mapping[str, str] = MappingProxyType({}),
+) -> Routing | None:
+    """The routes; None where there is nothing that could lead a request elsewhere. What `old` has seen is kept.
+
+    `students`: the hashes of those that are there. No request can name one: they only answer for their teacher.
+    """
     if not config.routed:
         return None
     identities = {one.name: one.identity for one in config.upstreams}
-    variants = variants_of(config.variants, config.upstream.name, identities)
-    scopes = {scope.name: tenants.of_scope(scope.name) for scope in config.auth.scopes}
+    variants = variants_of(config.variants, config.upstream.name, identities, students)
     return Routing(
-        variants=variants,
-        routes=RouteTable(routes_of(config.routes, variants, scopes)),
+        variants={name: one for name, one in variants.items() if not one.student},
+        routes=RouteTable(routes_of(config.routes, variants, scopes_of(config, tenants))),
         aliases=config.aliases,
         rates=rates,
         clock=held.clock,
@@ -68,6 +79,14 @@ def open_routing(config: Config, held: State, rates: RateCard, tenants: Tenants,
         never_chained=config.cache.responses_never_chained,
         speeds={} if old is None else old.speeds,
     )
+
+
+def scopes_of(config: Config, tenants: Tenants) -> dict[str, str]:
+    """What the ledger calls the tenants that the configuration names."""
+    named = {scope.name for scope in config.auth.scopes}
+    if config.auth.virtual_keys:
+        named |= {route.tenant for route in config.routes if route.tenant and not is_digest(route.tenant)}
+    return {name: tenants.of_scope(name) for name in named}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +105,14 @@ class Ways:
         return self._to(self.config.upstream, self.pool)
 
     def routed(
-        self, default: Quiet, routing: Routing | None, wrap: Callable[[UpstreamStage], Quiet]
+        self,
+        default: Quiet,
+        routing: Routing | None,
+        wrap: Callable[[UpstreamStage], Quiet],
+        students: Students | None = None,
     ) -> RoutedStage | None:
-        """To all upstreams, by routes; None where there are none. `wrap`: what stands round each but the default."""
+        """To all upstreams, by routes; None where there are none. `wrap`: what stands round each but the default.
+        `students`: None where they may not answer."""
         if routing is None:
             return None
         others = {
@@ -96,7 +120,7 @@ class Ways:
         }
         limit_bytes = self.config.limits.buffer_bytes
         legs = Legs(Carriers(default, others), routing, self.held.tokenizer, limit_bytes, self.spending)
-        return RoutedStage(legs, self.held.tasks.spawn)
+        return RoutedStage(legs, self.held.tasks.spawn, students)
 
     def _to(self, upstream: Upstream, pool: Pool, *, foreign: bool = False) -> UpstreamStage:
         return UpstreamStage(

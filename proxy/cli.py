@@ -14,6 +14,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from farthing.proxy.cli_capture import app as capture_app
+from farthing.proxy.cli_distill import app as distill_app
 from farthing.proxy.cli_eval import app as eval_app
 from farthing.proxy.cli_experiment import app as experiment_app
 from farthing.proxy.cli_keys import app as keys_app
@@ -58,6 +59,7 @@ app.add_typer(policy_app, name="policy")
 app.add_typer(experiment_app, name="experiment")
 app.add_typer(capture_app, name="capture")
 app.add_typer(keys_app, name="keys")
+app.add_typer(distill_app, name="distill")
 app.add_typer(eval_app, name="eval")
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="Configuration file (default: ./farthing.toml).")]
@@ -137,50 +139,40 @@ def check(config: ConfigOption = None, state: StateOption = None) -> None:
     epilog="Example: farthing report --since 24h --by model\n\n"
     "Example: farthing report --since 30d --by day --format csv -o days.csv\n\n"
     "Example: farthing report --since 2026-11-01 --by tag:team,model\n\n"
-    "Example: farthing report --since 30d -o report.html",
+    "Example: farthing report --since 30d -o report.html\n\n"
+    "Example: farthing report --since 2026-01-01 --monthly --by policy --format csv",
 )
 def report(
     since: Annotated[str, typer.Option(help="How far back: 90m, 24h, 7d, 2w, or a date (2026-11-01).")] = "7d",
     by: Annotated[
         str,
         typer.Option(
-            help="Group by model, model_served, tenant, endpoint, cache, compress, user, tag:NAME, and one of hour, "
-            "day, week; several with commas."
+            help="Group by model, model_served, tenant, endpoint, cache, compress, user, policy, experiment, arm, "
+            "tag:NAME, and one of hour, day, week; several with commas."
         ),
     ] = "",
     format: Annotated[
         str, typer.Option("--format", help="table, json, csv or html (default: by the file's ending, else table).")
     ] = "",
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Write it to a file.")] = None,
+    monthly: Annotated[
+        bool, typer.Option("--monthly", help="With --format csv: a line for each month, with what feedback said.")
+    ] = False,
+    ways: Annotated[
+        str, typer.Option("--ways", help="What the trade-off tells apart: variant, model_served, policy or cache.")
+    ] = "model_served",
+    run: Annotated[
+        list[Path] | None, typer.Option("--run", help="A file of `farthing eval run`, for the trade-off; several.")
+    ] = None,
     config: ConfigOption = None,
     state: StateOption = None,
 ) -> None:
     """What was spent and saved by what, against the time before, and what the month will have cost."""
-    from farthing.proxy.clock import SystemClock
-    from farthing.proxy.report import form_of, render, report_on
+    from farthing.proxy.cli_report import Wanted
+    from farthing.proxy.cli_report import report as tell
 
-    loaded = _load(config, state_dir=state)
-    path = loaded.state_dir / "ledger.db"
-    if not path.exists():
-        Console(stderr=True).print(f"there is no ledger at {path} yet: run `farthing serve` and send it a request")
-        raise typer.Exit(3)
-    form = form_of(format, output)
-    groups = tuple(part.strip() for part in by.split(",") if part.strip())
-    found = report_on(path, since, groups, SystemClock())
-    console = Console(width=_width())
-    if output is not None:
-        try:
-            # As it is: csv's lines end in CRLF on every system.
-            output.write_text(render(found, form), "utf-8", newline="")
-        except OSError as error:
-            raise ConfigFault(f"can't write {output}: {error}") from None
-        Console(stderr=True).print(f"written to {output}", markup=False, highlight=False)
-    elif form == "table":
-        from farthing.proxy.report_table import table
-
-        console.print(table(found, console.width))
-    else:
-        typer.echo(render(found, form), nl=False)
+    wanted = Wanted(since, by, format, output, monthly, ways, tuple(run or ()))
+    tell(_load(config, state_dir=state).state_dir, wanted, Console(width=_width()))
 
 
 @app.command(epilog="Example: farthing demo --requests 200")
@@ -191,8 +183,15 @@ def demo(
     simulated: Annotated[bool, typer.Option("--simulated", help="Don't look for the small model.")] = False,
     state: StateOption = None,
     port: Annotated[int, typer.Option(help="The proxy's port (0: any free one).")] = 0,
+    evals: Annotated[
+        bool, typer.Option("--evals", help="How policies prove themselves, in a simulated world.")
+    ] = False,
 ) -> None:
     """A real small model, the proxy before it, a real workload, and what was saved. No key, no internet."""
+    if evals:
+        from farthing.proxy.demo_evals import run as play
+
+        raise typer.Exit(play(once=once, seed=seed, state=state))
     from farthing.proxy.demo import run
 
     raise typer.Exit(run(requests=requests, seed=seed, once=once, simulated=simulated, state=state, port=port))
@@ -308,7 +307,8 @@ def gate(
     html: Annotated[Path | None, typer.Option(help="Write a page.")] = None,
     key_env: Annotated[str, typer.Option(help="The environment variable with the upstream's key.")] = "OPENAI_API_KEY",
     at_once: Annotated[int, typer.Option(min=1, help="Cases under way.")] = 4,
-    max_usd: Annotated[float, typer.Option(min=0, help="What each arm may spend.")] = 5.0,
+    max_usd: Annotated[float, typer.Option(min=0, help="What each arm may spend, and a model judge on each.")] = 5.0,
+    run_code: Annotated[bool, typer.Option("--run-code", help="Judges may run code out of answers here.")] = False,
     learnt: Annotated[Path | None, typer.Option(help="A state directory whose evidence the candidate has.")] = None,
     seed: Annotated[int, typer.Option(help="Of what is drawn by chance.")] = 1,
     as_json: JsonOption = False,
@@ -316,7 +316,11 @@ def gate(
     """May a candidate ship? Exit status 0: every rule is shown to be met; 1: one is broken, or not decided."""
     from farthing.proxy.cli_gate import gate as run
 
-    raise typer.Exit(run(suite, config, out, junit, html, key_env, at_once, max_usd, learnt, seed, as_json=as_json))
+    raise typer.Exit(
+        run(
+            suite, config, out, junit, html, key_env, at_once, max_usd, learnt, seed, run_code=run_code, as_json=as_json
+        )
+    )
 
 
 @cache_app.command("stats", epilog="Example: farthing cache stats --json")

@@ -6,8 +6,6 @@ import asyncio
 import json
 import os
 import sys
-import tomllib
-from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,15 +13,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from farthing.proxy.cli_judge import EXAMPLE, RunCodeOption, judge_labelled, judging_of
 from farthing.proxy.errors import ConfigFault
 
 if TYPE_CHECKING:
     from farthing.policies.compare import Comparison
     from farthing.policies.dataset import EvalCase
     from farthing.proxy.config import Config
-    from farthing.proxy.eval_run import Judging, RunFile
+    from farthing.proxy.eval_run import RunFile
 
-__all__ = ["app", "judging_of"]
+__all__ = ["app"]
 
 app = typer.Typer(
     help="Is a candidate as good as the baseline, on cases that look like production?",
@@ -118,7 +117,8 @@ def run_(
     ] = None,
     key_env: Annotated[str, typer.Option(help="The environment variable with the upstream's key.")] = "OPENAI_API_KEY",
     at_once: Annotated[int, typer.Option(min=1, help="Cases under way.")] = 4,
-    max_usd: Annotated[float, typer.Option(min=0, help="What each arm may spend.")] = 5.0,
+    max_usd: Annotated[float, typer.Option(min=0, help="What each arm may spend, and a model judge on each.")] = 5.0,
+    run_code: RunCodeOption = False,
     seed: SeedOption = 1,
     as_json: JsonOption = False,
 ) -> None:
@@ -135,14 +135,15 @@ def run_(
     cases, broken = load_cases(suite)
     warming = load_cases(warm)[0] if warm is not None else ()
     _say(broken)
+    key, money = os.environ.get(key_env, ""), Decimal(str(max_usd))
     wanted = Run(
         Arm("baseline", base),
         Arm("candidate", candidate, learnt),
         cases,
-        judging_of(judge, candidate),
-        os.environ.get(key_env, ""),
+        judging_of(judge, candidate, suite.parent, key, money, run_code=run_code),
+        key,
         at_once,
-        Decimal(str(max_usd)),
+        money,
         warming,
     )
     set_up(candidate.log.model_copy(update={"level": "error"}))
@@ -174,25 +175,7 @@ def compare(
     raise typer.Exit(_told(found, margin, level, seed, html, one.name, as_json=as_json))
 
 
-def judging_of(said: str | Mapping[str, Any], config: Config) -> Judging:
-    """The judge that `--judge` names, or a table declares. Raises ConfigFault."""
-    from farthing.cache.embedder import EmbedderUnavailable, open_embedder
-    from farthing.policies.judges import judge_of
-    from farthing.proxy.eval_run import FreeJudge
-
-    table: Mapping[str, Any] = {"judge": said} if isinstance(said, str) else said
-    if isinstance(said, str) and said.lstrip().startswith("{"):
-        try:
-            table = tomllib.loads(f"v = {said}")["v"]
-        except tomllib.TOMLDecodeError as error:
-            raise ConfigFault(f"--judge: {error}") from None
-    embed = None
-    if table.get("judge", "agree") == "agree":
-        try:
-            embed = open_embedder(config.semantic.model).embed
-        except EmbedderUnavailable:
-            embed = None
-    return FreeJudge(judge_of(table, embed))
+app.command("judge", epilog=EXAMPLE)(judge_labelled)
 
 
 def _told(

@@ -6,17 +6,25 @@ import asyncio
 import json
 import os
 import sys
+from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
 
 from farthing.policies.gate import Gate, gate_of
-from farthing.proxy.cli_eval import judging_of
+from farthing.proxy.cli_judge import judging_of
 from farthing.proxy.errors import ConfigFault
 
+if TYPE_CHECKING:
+    from farthing.proxy.config import Config
+    from farthing.proxy.eval_run import Judging
+
 __all__ = ["gate", "read_gate"]
+
+_PIPED = Path("-")
 
 
 def read_gate(path: Path) -> Gate:
@@ -51,6 +59,7 @@ def gate(
     learnt: Path | None,
     seed: int,
     *,
+    run_code: bool,
     as_json: bool,
 ) -> int:
     """Run the evaluation and decide; 0: ship, 1: block or inconclusive. Raises ConfigFault."""
@@ -67,22 +76,29 @@ def gate(
 
     declared = read_gate(suite)
     beside = suite.parent
-    candidate = load(beside / declared.candidate if declared.candidate and config is None else config)
+    candidate = (
+        _candidate()
+        if config == _PIPED
+        else load(beside / declared.candidate if declared.candidate and config is None else config)
+    )
     baseline = load(beside / declared.baseline) if declared.baseline else plain(candidate)
     cases, broken = load_cases(beside / declared.dataset)
     for line, why in broken[:10]:
         typer.echo(f"{declared.dataset}, line {line}: {why}", err=True)
-    checks = tuple(
-        (str(at), judging_of(rule.check, candidate)) for at, rule in enumerate(declared.rules) if rule.check is not None
-    )
+    key, money = os.environ.get(key_env, ""), Decimal(str(max_usd))
+
+    def judge_of(table: Mapping[str, Any]) -> Judging:
+        return judging_of(table, candidate, beside, key, money, run_code=run_code)
+
+    checks = tuple((str(at), judge_of(rule.check)) for at, rule in enumerate(declared.rules) if rule.check is not None)
     wanted = Run(
         Arm("baseline", baseline),
         Arm("candidate", candidate, learnt),
         cases,
-        judging_of(declared.judge, candidate),
-        os.environ.get(key_env, ""),
+        judge_of(declared.judge),
+        key,
         at_once,
-        Decimal(str(max_usd)),
+        money,
         checks=checks,
     )
     set_up(candidate.log.model_copy(update={"level": "error"}))
@@ -106,6 +122,18 @@ def gate(
         width = None if sys.stdout.isatty() else 130
         Console(width=width).print(gate_report.terminal(declared, word, verdicts, whole))
     return 0 if word == "ship" else 1
+
+
+def _candidate() -> Config:
+    """What a running farthing hands its child: values that were set, as JSON on standard input. Raises ConfigFault."""
+    from pydantic import ValidationError
+
+    from farthing.proxy.config import Config, explain
+
+    try:
+        return Config.model_validate_json(sys.stdin.buffer.read())
+    except ValidationError as error:
+        raise ConfigFault("\n".join(["the configuration on standard input is not valid:", *explain(error)])) from None
 
 
 def _write(path: Path, content: bytes) -> None:

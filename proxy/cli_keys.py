@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -93,7 +94,7 @@ def list_keys(config: ConfigOption = None, state: StateOption = None, as_json: J
         cells = (key["id"], key["name"], key["ending"], key["tenant"], key["state"], _date(key["expires_s"]),
                  ", ".join(key["models"]) or "all", budgets)  # fmt: skip
         table.add_row(*(Text(disarmed(cell)) for cell in cells))
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else 110).print(table)
 
 
 @app.command(epilog="Example: farthing keys revoke 3f9c01ab")

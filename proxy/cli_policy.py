@@ -7,12 +7,15 @@ farthing runs on that state directory.
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from farthing.proxy.config import Config
     from farthing.proxy.versions import Book, Stored
 
@@ -60,15 +63,13 @@ def show(
     """A version's settings, all that are in force; those it was given stand out."""
     from dataclasses import asdict
 
-    from rich.console import Console
-
     from farthing.proxy.cli_policy_table import settings
 
     found = _version(_book(_load(config, state)), version)
     if as_json:
         typer.echo(json.dumps(asdict(found), indent=2))
     else:
-        Console().print(settings(found))
+        _console().print(settings(found))
 
 
 @app.command(epilog="Example: farthing policy diff candidate.toml")
@@ -80,7 +81,6 @@ def diff(
     as_json: JsonOption = False,
 ) -> None:
     """What differs between two policies; exit 1 where something does."""
-    from rich.console import Console
 
     from farthing.policies.version import differences
     from farthing.proxy.cli_policy_table import changes
@@ -93,7 +93,7 @@ def diff(
         told = [{"path": one.path, "before": one.before, "after": one.after} for one in found]
         typer.echo(json.dumps({"before": old_name, "after": new_name, "changes": told}, indent=2))
     else:
-        Console().print(changes(old_name, new_name, found))
+        _console().print(changes(old_name, new_name, found))
     raise typer.Exit(1 if found else 0)
 
 
@@ -119,7 +119,7 @@ def promote(
     else:
         asked["version"] = policy
     asked |= {"steps": _shares(steps)} if steps else {}
-    more = {"hold_s": hold_s, "unit": unit, "gate": gate}
+    more = {"hold_s": hold_s, "unit": unit, "gate": str(Path(gate).resolve()) if gate else ""}
     asked |= {name: value for name, value in more.items() if value not in (None, "")}
     _show(_change(_load(config, state), "promote", asked), as_json)
 
@@ -174,7 +174,6 @@ def _book(config: Config) -> Book:
 
 
 def _show(found: dict[str, Any], as_json: bool) -> None:
-    from rich.console import Console
 
     from farthing.proxy.cli_policy_table import status
     from farthing.proxy.clock import SystemClock
@@ -182,7 +181,7 @@ def _show(found: dict[str, Any], as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(found, indent=2))
     else:
-        Console().print(status(found, SystemClock().now_s()))
+        _console().print(status(found, SystemClock().now_s()))
 
 
 def _change(config: Config, what: str, asked: dict[str, Any]) -> dict[str, Any]:
@@ -250,3 +249,9 @@ def _shares(text: str) -> list[float]:
         return [float(one[:-1]) / 100 if one.endswith("%") else float(one) for one in text.replace(" ", "").split(",")]
     except ValueError:
         raise ConfigFault(f"--steps: {text[:60]!r} are no shares; write 0.01,0.1,0.5,1 or 1%,10%,50%,100%") from None
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 110)

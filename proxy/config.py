@@ -30,8 +30,11 @@ from farthing.proxy.config_capture import Capture
 from farthing.proxy.config_compat import Compat
 from farthing.proxy.config_compress import Compress
 from farthing.proxy.config_defer import Defer
+from farthing.proxy.config_distill import Distill
 from farthing.proxy.config_experiments import ExperimentSection, HoldoutSection, overlaps
 from farthing.proxy.config_feedback import Feedback
+from farthing.proxy.config_gates import Gates
+from farthing.proxy.config_levels import ServiceLevels
 from farthing.proxy.config_otlp import Otlp
 from farthing.proxy.config_prices import Prices
 from farthing.proxy.config_prompt_cache import PromptCache
@@ -227,6 +230,8 @@ class Config(Section):
     ledger: Ledger = Ledger()
     watch: Watch = Watch()
     feedback: Feedback = Feedback()
+    distill: Distill = Distill()
+    service_levels: ServiceLevels = ()
     otlp: Otlp = Otlp()
     prices: Prices = Prices()
     auth: Auth = Auth()
@@ -238,6 +243,7 @@ class Config(Section):
     experiments: tuple[ExperimentSection, ...] = ()
     holdout: HoldoutSection = HoldoutSection()
     shadow: Shadow = Shadow()
+    gates: Gates = Gates()
     defer: Defer = Defer()
     limits: Limits = Limits()
     log: Log = Log()
@@ -245,7 +251,8 @@ class Config(Section):
     @model_validator(mode="after")
     def _routes_lead_somewhere(self) -> Config:
         names, scopes = [one.name for one in self.upstreams], [scope.name for scope in self.auth.scopes]
-        check(self.upstream.name, names, self.variants, self.routes, self.aliases, scopes)
+        keyed = self.auth.virtual_keys
+        check(self.upstream.name, names, self.variants, self.routes, self.aliases, scopes, any_tenant=keyed)
         return self
 
     @model_validator(mode="after")
@@ -271,6 +278,12 @@ class Config(Section):
     def _otlp_needs_rows(self) -> Config:
         if self.otlp.on and not self.ledger.enabled:
             raise ValueError("otlp.endpoint is fed by the ledger: set ledger.enabled = true too")
+        return self
+
+    @model_validator(mode="after")
+    def _levels_need_rows(self) -> Config:
+        if self.service_levels and not self.ledger.enabled:
+            raise ValueError("service_levels are counted from the ledger: set ledger.enabled = true too")
         return self
 
     @model_validator(mode="after")

@@ -19,21 +19,24 @@ from pydantic import Field, model_validator
 from farthing.policies.accept import Accept
 from farthing.policies.fallback import DEFAULT_CLASSES, FailureClass
 from farthing.policies.routes import Conditions, Route, Strategy, never_matched
-from farthing.policies.variant import DEFAULT_UPSTREAM, Kind, Variant
+from farthing.policies.variant import DEFAULT_UPSTREAM, STUDENT, Kind, Variant
 from farthing.proxy.config_section import Section
 from farthing.proxy.exchange import Endpoint
 
 __all__ = [
+    "STUDENT_NAME",
     "AcceptSection",
     "Misplaced",
     "RouteSection",
     "VariantSection",
     "check",
+    "is_digest",
     "routes_of",
     "target_of",
     "variants_of",
 ]
 
+STUDENT_NAME = "^$|^[a-z0-9][a-z0-9._-]{0,63}$"
 _OURS = frozenset({"model", "messages", "input", "prompt", "stream", "stream_options", "tools", "n"})
 
 
@@ -50,7 +53,8 @@ class VariantSection(Section):
 
     name: str = Field(min_length=1, max_length=256)
     upstream: str = DEFAULT_UPSTREAM
-    model: str = Field(min_length=1)
+    model: str = ""
+    student: str = Field("", pattern=STUDENT_NAME, description="of `farthing distill train`, in place of a model")
     params: dict[str, Any] = Field(default_factory=dict)
     kind: Kind = "full"
     context_tokens: int = Field(0, ge=0, description="0: unknown, taken to be enough")
@@ -63,6 +67,10 @@ class VariantSection(Section):
 
     @model_validator(mode="after")
     def _params_fit(self) -> VariantSection:
+        if bool(self.model) == bool(self.student):
+            raise ValueError("a variant is a model, or a student")
+        if self.student and (self.params or self.upstream != DEFAULT_UPSTREAM):
+            raise ValueError("a student has no upstream and no params: it answers in this process")
         for name in self.params:
             if name in _OURS:
                 raise ValueError(f"params.{name} is the request's own")
@@ -93,7 +101,7 @@ class RouteSection(Section):
     mode: Literal["off", "observe", "serve"] = "observe"
     model: str = ""
     tag: str = Field("", pattern="^$|^[^=]+=", description="NAME=VALUE")
-    tenant: str = Field("", description="a scope of auth.scopes, or how the ledger's tenant begins")
+    tenant: str = Field("", description="a scope, a tenant of virtual keys, or how the ledger's tenant begins")
     endpoint: Endpoint | Literal[""] = ""
     min_tokens_in: int = Field(0, ge=0)
     max_tokens_in: int = Field(0, ge=0, description="0: no limit")
@@ -145,10 +153,13 @@ def check(
     routes: Sequence[RouteSection],
     aliases: Mapping[str, str],
     scopes: Iterable[str],
+    *,
+    any_tenant: bool = False,
 ) -> None:
     """Raises Misplaced: unknown names, names that come twice, cycles, routes that never get a request.
 
     `default`: the name of `[upstream]`. `upstreams`: the names of `[[upstreams]]`. `scopes`: those of `auth.scopes`.
+    `any_tenant`: virtual keys are asked for, whose tenants the configuration doesn't know.
     """
     names = {variant.name for variant in variants}
     faults = [
@@ -164,7 +175,8 @@ def check(
     known = set(scopes)
     for place, route in enumerate(routes):
         faults += _unknown_variants(f"routes.{place}", route, names)
-        if route.tenant and route.tenant not in known and not _is_digest(route.tenant):
+        faults += _students(f"routes.{place}", route, {one.name for one in variants if one.student})
+        if route.tenant and route.tenant not in known and not any_tenant and not is_digest(route.tenant):
             message = (
                 f"{route.tenant!r} is neither a scope of auth.scopes nor 8 hex digits or more of a ledger's tenant"
             )
@@ -183,12 +195,16 @@ def variants_of(
     sections: Sequence[VariantSection],
     default: str = DEFAULT_UPSTREAM,
     identities: Mapping[str, str] = MappingProxyType({}),
+    students: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Variant]:
-    """The variants by name, as policies know them. `default`: the name of `[upstream]`. `identities`: of the others."""
+    """The variants by name, as policies know them. `default`: the name of `[upstream]`. `identities`: of the others.
+
+    `students`: the hashes of those that are there, by name.
+    """
     return {
         one.name: Variant(
             name=one.name,
-            model=one.model,
+            model=one.model or f"{STUDENT}{one.student}",
             upstream=DEFAULT_UPSTREAM if one.upstream == default else one.upstream,
             params=tuple((name, orjson.dumps(value)) for name, value in one.params.items()),
             kind=one.kind,
@@ -198,7 +214,8 @@ def variants_of(
             json_mode=one.json_mode,
             logprobs=one.logprobs,
             quality=one.quality,
-            identity=identities.get(one.upstream, ""),
+            identity=students.get(one.student, "") if one.student else identities.get(one.upstream, ""),
+            student=one.student,
         )
         for one in sections
     }
@@ -270,6 +287,19 @@ def _unknown_variants(path: str, route: RouteSection, known: set[str]) -> Iterat
             yield where, f"there is no variant {name!r}" + _near(name, known)
 
 
+def _students(path: str, route: RouteSection, students: set[str]) -> Iterator[tuple[str, str]]:
+    """A student leaves to others what it isn't sure of: there has to be another, and it has to come first."""
+    for place, name in enumerate(route.variants):
+        if name in students and (route.strategy != "cascade" or place == len(route.variants) - 1):
+            message = f'{name!r} is a student: it stands in a cascade (strategy = "cascade"), before its teacher'
+            yield f"{path}.variants.{place}", message
+    for place, name in enumerate(route.fallbacks):
+        if name in students:
+            yield f"{path}.fallbacks.{place}", f"{name!r} is a student, and no fallback: it abstains"
+    if route.accept.judge in students:
+        yield f"{path}.accept.judge", f"{route.accept.judge!r} is a student, and no judge"
+
+
 def _circles(path: str, route: RouteSection) -> Iterator[tuple[str, str]]:
     """A variant that is asked again after it has failed: a fallback that leads back to where it came from."""
     for place, name in enumerate(route.variants):
@@ -295,7 +325,8 @@ def _aliases(aliases: Mapping[str, str], variants: set[str]) -> Iterator[tuple[s
             yield path, f"a cycle: {' -> '.join([*chain, target])}"
 
 
-def _is_digest(text: str) -> bool:
+def is_digest(text: str) -> bool:
+    """Whether it looks like the beginning of a ledger's tenant."""
     return 8 <= len(text) <= 32 and all(digit in "0123456789abcdef" for digit in text)
 
 

@@ -35,6 +35,7 @@ from farthing.proxy.figures_routes import Declared, by_route
 from farthing.proxy.report import dollars, plain, plain_sums
 from farthing.proxy.report_plain import plain_routes
 from farthing.proxy.row import COLUMNS, MONEY_COLUMNS, Row
+from farthing.proxy.tradeoff import kept_runs, plain_tradeoff, read_tradeoff
 
 __all__ = ["Dashboard", "Reply", "Texts"]
 
@@ -60,6 +61,7 @@ LISTED = (
 MAX_QUERY_S = 20.0
 MAX_PAGE = 200
 AT_A_TIME = 2
+MOST_TRADED = 5_000
 STEPS_BETWEEN_LOOKS = 1_000_000
 TOO_SLOW = (
     f"this took more than {MAX_QUERY_S:.0f} seconds and was given up. A user or a tag together with another group is "
@@ -128,6 +130,8 @@ class Dashboard:
             return lambda conn: self._requests(conn, query, now_s)
         if name == "repeated":
             return lambda conn: self._repeated(conn, query, now_s)
+        if name == "tradeoff":
+            return lambda conn: self._tradeoff(conn, query, now_s)
         if name == "routes":
             declared = self._declared()
             return lambda conn: plain_routes(by_route(conn, *span_of(query, now_s), declared), declared)
@@ -152,6 +156,11 @@ class Dashboard:
         found = matching(conn, filter_of(query), span, limit + 1, place_of(query.get("before", "")))
         last = found[limit - 1] if len(found) > limit > 0 else None
         return {"requests": [listed(row) for row in found[:limit]], "next": last and f"{last.ts!r},{last.id}"}
+
+    def _tradeoff(self, conn: sqlite3.Connection, query: Mapping[str, str], now_s: float) -> dict[str, Any]:
+        beside = self._ledger.parent
+        found = read_tradeoff(conn, beside, *span_of(query, now_s), query.get("by", "") or "model_served", MOST_TRADED)
+        return plain_tradeoff(found._replace(points=(*found.points, *kept_runs(beside))))
 
     def _repeated(self, conn: sqlite3.Connection, query: Mapping[str, str], now_s: float) -> dict[str, Any]:
         found = top_repeated(conn, *span_of(query, now_s), number(query, "limit", 10))

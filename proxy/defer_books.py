@@ -5,7 +5,7 @@ Rules of this file: what must be known of a request to book it stands in its `me
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from farthing.policies.budget import wanted
 from farthing.proxy import wire
 from farthing.proxy.account import Account
 from farthing.proxy.attribute import attribute_deferred
+from farthing.proxy.body import NoBody
 from farthing.proxy.budgets import Hold, who_asks
 from farthing.proxy.clock import Clock
 from farthing.proxy.defer_store import Kept, Result
@@ -63,29 +64,11 @@ def meta_of(ex: Exchange) -> bytes:
     )
 
 
-class _NoSource:
-    """The body was read long ago."""
-
-    fault: Exception | None = None
-
-    def arrived(self) -> bytes | None:
-        """Nothing."""
-        return b""
-
-    async def read(self, limit_bytes: int) -> bytes | None:
-        """Nothing."""
-        return b""
-
-    async def stream(self) -> AsyncIterator[bytes]:
-        """Nothing."""
-        yield b""
-
-
 def restored(kept: Kept, meta: bytes, body: bytes, clock: Clock, headers: Sequence[tuple[str, str]] = ()) -> Exchange:
     """The request as an exchange. `headers`: who asks, where it is to be sent."""
     known: dict[str, Any] = orjson.loads(meta)
     pairs = (*headers, ("Content-Type", "application/json"))
-    original = Original("POST", kept.path, CIMultiDictProxy(CIMultiDict(pairs)), _NoSource(), HeaderFacts(tuple(pairs)))
+    original = Original("POST", kept.path, CIMultiDictProxy(CIMultiDict(pairs)), NoBody(), HeaderFacts(tuple(pairs)))
     ex = Exchange(kept.id, original, kept.created_s, clock.tick_s() - max(0.0, clock.now_s() - kept.created_s))
     ex.credential, ex.tenant, ex.endpoint = kept.credential, known["tenant"], Endpoint(known["endpoint"])
     tags = tuple((name, value) for name, value in known["tags"])

@@ -69,7 +69,10 @@ def isolated(config: Config, state_dir: Path, max_usd: Decimal | None) -> Config
     server = config.server.model_copy(update={"host": "127.0.0.1", "port": 0, "admin_token": None})
     spend = config.spend.model_copy(update={"daily_usd": max_usd})
     defaults = Config()
-    kept: dict[str, Any] = {name: getattr(defaults, name) for name in ("auth", "otlp", "capture", "alerts", "store")}
+    kept: dict[str, Any] = {
+        name: getattr(defaults, name) for name in ("auth", "otlp", "capture", "alerts", "store", "gates", "rollout")
+    }
+    kept["watch"] = config.watch.model_copy(update={"enabled": False})
     return config.model_copy(
         update={**kept, "server": server, "spend": spend, "state_dir": state_dir, "budgets": (), "rate_limits": ()}
     )
@@ -83,6 +86,7 @@ def plain(config: Config) -> Config:
             "cache": config.cache.model_copy(update={"mode": "off"}),
             "semantic": config.semantic.model_copy(update={"mode": "off"}),
             "compress": off,
+            "prompt_cache": config.prompt_cache.model_copy(update={"mode": "off", "keep_warm": False}),
             "variants": (),
             "routes": (),
             "aliases": {},

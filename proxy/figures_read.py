@@ -25,7 +25,7 @@ from farthing.proxy.figures_sql import (
     times_by,
     values_by,
 )
-from farthing.proxy.figures_values import OTHERS, Key, Percentiles, Sums, no_times, plus
+from farthing.proxy.figures_values import GROUPS, OTHERS, Key, Percentiles, Sums, no_times, plus
 from farthing.proxy.repeated_read import top_in_lines, top_in_rows
 from farthing.proxy.rollup_plan import DAY_S, HOUR_S, MINUTE_S, Piece, Plan, Slices, covering, plan
 from farthing.proxy.rollup_tables import ANY, MOST_TAGS, WIDE, WIDE_GROUPS, Marks, marks, wide_expressions
@@ -153,7 +153,7 @@ class Reading:
     def _has_cut(self, part: str) -> bool:
         """Whether roll-ups know that group; a tag which never had a value is known too, while there is room for it."""
         if not part.startswith("tag:"):
-            return True
+            return part in GROUPS
         names = {name for (name,) in self._conn.execute("select name from rollup_tags")}
         return part.removeprefix("tag:") in names or len(names) < MOST_TAGS
 

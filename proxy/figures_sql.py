@@ -12,7 +12,18 @@ import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from farthing.proxy.figures_values import CAUSES, FORMS, GROUPS, STATUSES, Key, Percentiles, Sums, no_times, plus
+from farthing.proxy.figures_values import (
+    CAUSES,
+    FORMS,
+    GROUPS,
+    ROW_GROUPS,
+    STATUSES,
+    Key,
+    Percentiles,
+    Sums,
+    no_times,
+    plus,
+)
 from farthing.proxy.row import ERRANDS, LONGEST_NAME
 
 __all__ = [
@@ -136,8 +147,11 @@ def group_expressions(by: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ..
             parameters.append(f'$."{name}"')
         elif part in GROUPS:
             expressions.append(name_column(part))
+        elif part in ROW_GROUPS:
+            expressions.append(f'"{ROW_GROUPS[part]}"')
         else:
-            raise ValueError(f"can't split by {part[:40]!r}; known: {', '.join(GROUPS)}, tag:NAME, hour, day, week")
+            known = ", ".join([*GROUPS, *ROW_GROUPS])
+            raise ValueError(f"can't split by {part[:40]!r}; known: {known}, tag:NAME, hour, day, week")
     if len(set(by)) != len(by) or len(by) > 4:
         raise ValueError("split by at most four different things")
     return tuple(expressions), tuple(parameters)

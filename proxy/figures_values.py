@@ -15,6 +15,7 @@ __all__ = [
     "FORMS",
     "GROUPS",
     "OTHERS",
+    "ROW_GROUPS",
     "STATUSES",
     "TIMES",
     "Bucket",
@@ -40,6 +41,9 @@ GROUPS: Mapping[str, str] = {
     "user": "user",
 }
 """What figures may be split by, next to `tag:NAME`; the values are columns."""
+
+ROW_GROUPS: Mapping[str, str] = {"policy": "policy", "experiment": "experiment", "arm": "arm"}
+"""The same, of which no roll-up knows anything: they are told from the rows that are left."""
 
 FORMS = ("tidy", "recode", "squeeze")
 """What became of a request's texts, from gentle to bold: a squeezed request may be recoded and tidied too."""

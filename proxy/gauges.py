@@ -41,6 +41,7 @@ def gauges(services: Services, store: StoreStats | None) -> dict[str, float]:
     if store is not None:
         found |= {"store_entries": store.entries, "store_bytes": store.bytes}
     found |= {} if held.watch is None else held.watch.gauges()
+    found |= held.levels.gauges()
     found |= capture_gauges(held.capture) | _drift(held) | replica_gauges(services)
     return found | _spend(services) | _near_duplicates(services) | _telemetry(held.otlp)
 

@@ -34,6 +34,7 @@ from farthing.proxy.keys import KeyRing
 from farthing.proxy.lately import Lately
 from farthing.proxy.learnt import Learnt
 from farthing.proxy.ledger import Ledger
+from farthing.proxy.levels import Levels
 from farthing.proxy.metrics import Metrics
 from farthing.proxy.otlp import Otlp, require
 from farthing.proxy.otlp_names import target_of
@@ -45,6 +46,7 @@ from farthing.proxy.reuse_state import REUSE
 from farthing.proxy.row import Row
 from farthing.proxy.stage_semantic import Case
 from farthing.proxy.stages import InFlight
+from farthing.proxy.students import Known
 from farthing.proxy.tasks import TaskGroup
 from farthing.proxy.tokens import Tokenizer
 from farthing.proxy.usage_drift import Drift
@@ -63,7 +65,8 @@ class State:
     """All of it. `decisions`, `removed`, `capture`, `accounts`, `ring`, `limits_server`: None until a configuration
     needs them; `otlp`: None where it is off. `refusals`: by budget or rate limit; `note`: takes incidents (kind, what,
     why, evidence). `listeners`: told of every ledger row, in the ledger's thread; `rated`: told of ratings (a request's
-    id, whether it is bad), while a policy is rolled out."""
+    id, whether it is bad), while a policy is rolled out. `students`: by their hashes; `vouched`: the credentials that
+    their teachers have answered."""
 
     clock: Clock
     randomness: Randomness
@@ -96,6 +99,7 @@ class State:
     listeners: list[Callable[[list[Row]], None]]
     outcomes: Outcomes
     implicit: ImplicitRows
+    levels: Levels
     prompts: PromptMemory
     in_flight: InFlight = field(default_factory=InFlight)
     rated: Callable[[str, bool], None] | None = None
@@ -108,6 +112,8 @@ class State:
     limits_server: RedisStore | None = None
     deferred: Desk | None = None
     refusals: dict[str, int] = field(default_factory=dict)
+    students: dict[str, Known] = field(default_factory=dict)
+    vouched: OrderedDict[str, None] = field(default_factory=OrderedDict)
 
     def close_capture(self) -> None:
         """Write what waits, if there is such a store."""
@@ -154,6 +160,8 @@ async def open_state(config: Config, clock: Clock, randomness: Randomness, stack
         warmed.add(ledger.spent_since(midnight_s, overhead_of="warm"), clock.now_s())
         errands = audited.spent_pico + judged.spent_pico + shadowed.spent_pico + warmed.spent_pico
         total.add(ledger.spent_since(midnight_s) + errands, clock.now_s())
+    levels = Levels(config.state_dir, clock)
+    stack.callback(levels.close)
     store = await open_store(config, clock)
     stack.push_async_callback(store.close)
     barred = Refused(config.state_dir / "refused")
@@ -195,6 +203,7 @@ async def open_state(config: Config, clock: Clock, randomness: Randomness, stack
         listeners=listeners,
         outcomes=outcomes,
         implicit=implicit,
+        levels=levels,
         watch=watch,
         prompts=PromptMemory.of(config.prompt_cache.most_prefixes),
     )

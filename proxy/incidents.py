@@ -80,8 +80,11 @@ def append(path: Path, line: bytes) -> None:
         out.write(line)
 
 
-def tail(path: Path) -> list[dict[str, Any]]:
-    """The file's latest entries, oldest first; lines that can't be read are passed by. Blocks."""
+_NEEDED = frozenset(("ts", "kind", "what", "why"))
+
+
+def tail(path: Path, needed: frozenset[str] = _NEEDED) -> list[dict[str, Any]]:
+    """The file's latest entries, oldest first; lines without what is needed, or torn, are passed by. Blocks."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - _READ_BYTES))
@@ -94,6 +97,6 @@ def tail(path: Path) -> list[dict[str, Any]]:
             entry = orjson.loads(line)
         except ValueError:
             continue  # torn by a crash, or the first of those that were read
-        if isinstance(entry, dict) and {"ts", "kind", "what", "why"} <= entry.keys():
+        if isinstance(entry, dict) and needed <= entry.keys():
             found.append(entry)
     return found

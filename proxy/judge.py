@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,7 @@ from multidict import CIMultiDictProxy
 from farthing.cache.breaker import Breaker, Gate
 from farthing.policies.judge import MOST_CHARS, VERSION, probability, question
 from farthing.proxy import wire
+from farthing.proxy.body import NoBody
 from farthing.proxy.errand import Errands
 from farthing.proxy.exchange import Call, Endpoint, Exchange, Original
 from farthing.proxy.header_facts import HeaderFacts
@@ -103,29 +104,11 @@ class Judge:
         return await self.errands.run(own, f"judge for {ex.id}")
 
 
-class _NoBody:
-    """A source that is not read: the body is farthing's own."""
-
-    fault: Exception | None = None
-
-    def arrived(self) -> bytes | None:
-        """Nothing."""
-        return b""
-
-    async def read(self, limit_bytes: int) -> bytes | None:
-        """Nothing."""
-        return b""
-
-    async def stream(self) -> AsyncIterator[bytes]:
-        """Nothing."""
-        yield b""
-
-
 def _request(client: Original) -> Original:
     headers = wire.callers(client.headers)
     headers["Content-Type"] = "application/json"
     facts = HeaderFacts(tuple(headers.items()), client.facts.products)
-    return Original("POST", _TARGET, CIMultiDictProxy(headers), _NoBody(), facts)
+    return Original("POST", _TARGET, CIMultiDictProxy(headers), NoBody(), facts)
 
 
 def _digest(*parts: str) -> bytes:

@@ -111,6 +111,19 @@ LABELLED_GAUGES: Mapping[str, tuple[str, tuple[str, ...]]] = {
         ("series",),
     ),
     "drift_psi": ("Population stability index of all traffic against its reference.", ("series",)),
+    "level_attained_ratio": ("Of a service level, the share of good events in its window.", ("target", "level")),
+    "level_budget_left_ratio": (
+        "What is left of its budget of bad events, or of money, as a share; below 0: overdrawn.",
+        ("target", "level"),
+    ),
+    "level_burn_rate": (
+        "What was used of a service level's budget over what was allowed, in a window that ends now.",
+        ("window", "target", "level"),
+    ),
+    "level_burning": (
+        "1 while both windows of a pair burn at its rate ('fast': now; 'slow': some day soon).",
+        ("speed", "target", "level"),
+    ),
     "budget_limit_usd": ("What a budget allows each of its subjects in its window, in dollars.", ("budget",)),
     "budget_spent_usd": ("What the subject that spent most has spent of it in this window, in dollars.", ("budget",)),
     "replica_healthy": ("1 while a replica's circuit is closed and its probes are well.", ("upstream", "replica")),

@@ -15,10 +15,11 @@ from farthing.proxy.clock import Clock
 from farthing.proxy.errors import ConfigFault
 from farthing.proxy.figures import farthing_since, open_ledger
 from farthing.proxy.report_plain import csv, json, plain, plain_sums
-from farthing.proxy.report_read import read_report
+from farthing.proxy.report_read import beside, read_report
 from farthing.proxy.report_sentence import headline, notes
 from farthing.proxy.report_text import CAUSE_NAMES, disarmed, dollars, label, money, rate, unformulated
 from farthing.proxy.report_values import Report
+from farthing.proxy.report_worth_plain import monthly_csv
 
 __all__ = [
     "CAUSE_NAMES",
@@ -44,12 +45,15 @@ __all__ = [
 FORMATS = ("table", "json", "csv", "html")
 
 
-def render(report: Report, form: str, *, width: int = 100, colour: bool = False) -> str:
-    """The report as one of FORMATS. `width`: columns, for the table. Raises ValueError for another form."""
+def render(report: Report, form: str, *, width: int = 100, colour: bool = False, monthly: bool = False) -> str:
+    """The report as one of FORMATS. `width`: columns, for the table.
+
+    `monthly`: CSV's lines are months. Raises ValueError for another form.
+    """
     if form == "json":
         return json(report)
     if form == "csv":
-        return csv(report)
+        return monthly_csv(report) if monthly else csv(report)
     if form == "html":
         return html(report)
     if form != "table":
@@ -77,8 +81,15 @@ def form_of(asked: str, output: Path | None) -> str:
     return form
 
 
-def report_on(path: Path, since: str, by: Sequence[str], clock: Clock) -> Report:
-    """The report on the ledger at `path`, from `since` (`7d`, `24h`, a date) until now.
+def report_on(
+    path: Path,
+    since: str,
+    by: Sequence[str],
+    clock: Clock,
+    ways: str = "model_served",
+    runs: Sequence[Path] = (),
+) -> Report:
+    """The report on the ledger at `path` and what lies beside it, from `since` (`7d`, `24h`, a date) until now.
 
     Raises ConfigFault for a span or a group that isn't known, and for a ledger that can't be read. Effects: opens the
     ledger read-only.
@@ -88,7 +99,7 @@ def report_on(path: Path, since: str, by: Sequence[str], clock: Clock) -> Report
         since_s = farthing_since(since, now_s)
         with closing(open_ledger(path)) as conn:
             # One second more: a row written within this very second belongs to the report.
-            return read_report(conn, since_s, now_s + 1, by)
+            return beside(conn, read_report(conn, since_s, now_s + 1, by), path.parent, by, ways, runs)
     except ValueError as error:
         raise ConfigFault(str(error)) from None
     except sqlite3.Error as error:

@@ -32,7 +32,9 @@ from farthing.proxy.report_text import (
     rate,
     span,
 )
+from farthing.proxy.report_tradeoff import TRADE_STYLE, tradeoff_chart
 from farthing.proxy.report_values import Report
+from farthing.proxy.report_worth_text import tradeoff_sections, worth_sections
 
 __all__ = ["STYLE", "cells", "listed", "page", "section", "text"]
 
@@ -94,7 +96,7 @@ def page(report: Report) -> str:
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
-        f"<title>{text(title)}</title><style>{STYLE}{CHART_STYLE}{_MORE_STYLE}</style></head><body>\n"
+        f"<title>{text(title)}</title><style>{STYLE}{CHART_STYLE}{TRADE_STYLE}{_MORE_STYLE}</style></head><body>\n"
         + "\n".join(part for part in parts if part)
         + "\n<footer><p>Net saving is the sum of the savings less farthing's own spending. Hit rate: hits and joined "
         "requests as a share of the eligible ones. Spent and baseline cover the requests whose price is known.</p>"
@@ -120,6 +122,11 @@ def body(report: Report) -> Iterable[str]:
         by = ", ".join(figures.by)
         head = (by, "requests", "spent", "net saved", "baseline", "hit rate", "p95 ms", "unpriced")
         yield section(f"By {by}", head, cells(groups(figures)))
+    for each in worth_sections(report.worth):
+        yield section(each.title, each.head, cells(each.rows))
+    yield titled("Cost, latency and quality", tradeoff_chart(report.tradeoff))
+    for each in tradeoff_sections(report.tradeoff):
+        yield section(each.title, each.head, cells(each.rows))
     yield section("Requests and hit rates", (), cells(requests(figures)))
     yield titled("Latency", latency(figures))
     yield section("Time", TIME_HEAD, cells((name, *percentile_cells(t)) for name, t in named_times(figures)))

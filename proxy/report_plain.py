@@ -21,6 +21,8 @@ from farthing.proxy.report_compare import Change, changes
 from farthing.proxy.report_sentence import headline, notes, report_notes
 from farthing.proxy.report_text import dollars, iso, unformulated
 from farthing.proxy.report_values import Peak, Report
+from farthing.proxy.report_worth_plain import plain_worth
+from farthing.proxy.tradeoff import plain_tradeoff
 
 __all__ = ["csv", "json", "plain", "plain_report", "plain_routes", "plain_sums"]
 
@@ -125,6 +127,7 @@ def plain_report(report: Report) -> dict[str, Any]:
 
     `before`: the span before, with `changes` (`change` is now less before, `change_share` a share of before) and
     `groups`; None where there is none. `forecast`: of the calendar month. `over_time`: the span by `unit`.
+    `worth`, `tradeoff`: None where only the ledger was at hand.
     """
     figures, before = report.figures, report.before
     return {
@@ -159,6 +162,8 @@ def plain_report(report: Report) -> dict[str, Any]:
              "saved_usd": dollars(each.saved), "at_least": each.at_least}
             for each in report.repeated
         ],
+        "worth": None if report.worth is None else plain_worth(report.worth),
+        "tradeoff": None if report.tradeoff is None else plain_tradeoff(report.tradeoff),
     }  # fmt: skip
 
 

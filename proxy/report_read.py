@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from farthing.proxy.figures import summary, top_repeated
 from farthing.proxy.figures_read import Reading, snapshot
@@ -12,9 +14,11 @@ from farthing.proxy.figures_time import UNITS, begin_of, first_moment, stretches
 from farthing.proxy.forecast import LOOK_BACK, Forecast, forecast
 from farthing.proxy.report_text import iso
 from farthing.proxy.report_values import Lacking, Peak, Repeat, Report, peak
+from farthing.proxy.report_worth import read_worth
 from farthing.proxy.rollup_plan import DAY_S, HOUR_S, Slices
+from farthing.proxy.tradeoff import kept_runs, read_runs, read_tradeoff
 
-__all__ = ["read_report"]
+__all__ = ["beside", "read_report"]
 
 _MOST_LACKING = 10
 _MOST_REPEATED = 10
@@ -59,6 +63,22 @@ def read_report(conn: sqlite3.Connection, since_s: float, until_s: float, by: Se
                 for each in top_repeated(conn, since_s, until_s, _MOST_REPEATED)
             ],
         )
+
+
+def beside(
+    conn: sqlite3.Connection, report: Report, state_dir: Path, by: Sequence[str], ways: str, runs: Sequence[Path]
+) -> Report:
+    """The report with what stands beside the ledger: words on answers, service levels, runs of `farthing eval`.
+
+    `ways`: what the trade-off tells apart. Raises ValueError, sqlite3.Error, ConfigFault.
+    """
+    since_s, until_s = report.figures.since_s, report.figures.until_s
+    groups = tuple(part for part in by if part not in UNITS)
+    with snapshot(conn):
+        worth = read_worth(conn, state_dir, since_s, until_s, groups)
+        traded = read_tradeoff(conn, state_dir, since_s, until_s, ways)
+    points = (*traded.points, *(read_runs(runs) if runs else kept_runs(state_dir)))
+    return replace(report, worth=worth, tradeoff=traded._replace(points=points))
 
 
 def _unit(length_s: float) -> str:

@@ -33,11 +33,13 @@ from farthing.proxy.report_text import (
     span,
 )
 from farthing.proxy.report_values import Report
+from farthing.proxy.report_worth_text import tradeoff_sections, worth_sections
 
 __all__ = ["table"]
 
 Cells = Sequence["str | Text"]
 _MOST_REPEATED = 5
+_WIDE = 120  # columns that intervals have room in
 
 
 def table(report: Report, width: int) -> RenderableType:
@@ -63,6 +65,11 @@ def table(report: Report, width: int) -> RenderableType:
         parts.append(_spaced(Group(Text("This month", style="bold"), Text(forecast_text(report.forecast)))))
     if figures.groups:
         parts.append(_spaced(_groups(report, width)))
+    for title, head, rows in [
+        *worth_sections(report.worth, brief=width < _WIDE),
+        *tradeoff_sections(report.tradeoff, brief=width < _WIDE),
+    ]:
+        parts.append(_spaced(_grid(title, rows, head)))
     if report.lacking:
         parts.append(_spaced(_lacking(report)))
     if report.repeated:

@@ -9,6 +9,8 @@ from typing import NamedTuple
 from farthing.proxy.figures_time import Stretch
 from farthing.proxy.figures_values import Figures, Key, Sums
 from farthing.proxy.forecast import Forecast
+from farthing.proxy.report_worth import Worth
+from farthing.proxy.tradeoff import Tradeoff
 
 __all__ = ["Lacking", "Peak", "Repeat", "Report", "peak"]
 
@@ -51,7 +53,7 @@ class Report:
 
     `before`: the same of the span of the same length before, None where the ledger doesn't reach back as far;
     `before_missing` says so. `stretches`: the span by `unit`, for charts. `peaks`: by `requests` and `spent`; one
-    that would be of nothing is missing.
+    that would be of nothing is missing. `worth`, `tradeoff`: None where only the ledger was at hand.
     """
 
     figures: Figures
@@ -64,6 +66,8 @@ class Report:
     lacking: Sequence[Lacking] = ()
     lacking_left_out: int = 0
     repeated: Sequence[Repeat] = ()
+    worth: Worth | None = None
+    tradeoff: Tradeoff | None = None
 
     @property
     def sums_before(self) -> Mapping[Key, Sums]:

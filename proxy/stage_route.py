@@ -11,6 +11,7 @@ from farthing.proxy.errors import ClientFault
 from farthing.proxy.exchange import GO_ON, Exchange, Quiet, Verdict
 from farthing.proxy.route_shadow import RouteShadow
 from farthing.proxy.routing import Plan, Routing
+from farthing.proxy.students import Students
 
 __all__ = ["RouteStage", "RoutingStage"]
 
@@ -45,9 +46,10 @@ class RouteStage(Quiet):
 @dataclass(slots=True)
 class RoutingStage(RouteStage):
     """The same where there are variants, routes or aliases. A route that observes is told at the end, with what its
-    choice would have cost."""
+    choice would have cost; and students learn from whoever answered."""
 
     routing: Routing
+    students: Students | None = None
     shadow: RouteShadow | None = field(default=None, init=False)
 
     def on_request(self, ex: Exchange) -> Verdict:
@@ -71,6 +73,8 @@ class RoutingStage(RouteStage):
 
     def on_end(self, ex: Exchange) -> None:
         """What an observing route would have done, and what the model that was asked for would have said."""
+        if self.students is not None:
+            self.students.ended(ex)
         if self.shadow is not None and self._elsewhere(ex):
             self.shadow.ended(ex)
         plan: Plan | None = ex.plan

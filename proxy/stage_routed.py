@@ -17,10 +17,12 @@ from typing import Any
 
 from farthing.policies.cascade import Course, Leg, after_failure, course
 from farthing.policies.routes import Route
+from farthing.policies.variant import Variant
 from farthing.proxy.exchange import GO_ON, Exchange, Quiet, Verdict
 from farthing.proxy.leg_sink import Race
 from farthing.proxy.legs import Legs, Tried
 from farthing.proxy.routing import Plan
+from farthing.proxy.students import Students
 from farthing.proxy.tries import Tries
 
 __all__ = ["RoutedStage"]
@@ -34,6 +36,7 @@ class RoutedStage(Quiet):
 
     legs: Legs
     spawn: Spawn
+    students: Students | None = None
     name: str = field(default="upstream", init=False)
     hard: bool = field(default=True, init=False)
 
@@ -41,6 +44,8 @@ class RoutedStage(Quiet):
         """Ask whom the plan names. Raises what the upstream stage raises, of the last leg."""
         plan: Plan | None = ex.plan
         if plan is None or not plan.serves or plan.choice is None or not plan.choice.order:
+            if plan is not None and plan.choice is not None and self.students is not None:
+                self.students.watch(ex, plan.choice.order)
             return self.legs.carriers.carry(ex)
         ex.plan = None  # it is taken: whoever asks this again asks whom it led to
         way = course(plan.route, plan.choice.order, plan.facts.needs, ex.model, stream=ex.stream)
@@ -49,6 +54,10 @@ class RoutedStage(Quiet):
     async def _take(self, ex: Exchange, route: Route | None, way: Course) -> Verdict:
         tries = Tries(self.legs)
         for variant in way.tries:
+            if variant.student:
+                if self.students is not None and await self.students.answered(ex, variant, _teacher(way)):
+                    return GO_ON
+                continue
             assert route is not None
             if await tries.accepted(ex, variant, route.accept):
                 return GO_ON
@@ -139,6 +148,11 @@ class RoutedStage(Quiet):
             task.cancel()
         if running:
             await asyncio.gather(*running, return_exceptions=True)
+
+
+def _teacher(way: Course) -> Variant | None:
+    """Whom a student stands for: whoever is asked where no try is accepted."""
+    return way.chain[0]
 
 
 def _name(leg: Leg) -> str:

@@ -92,6 +92,7 @@ class SemanticStage(Quiet):
     auditor: Auditor | None = None
     second: SecondStage | None = None
     watch: Watching | None = None
+    audited: Callable[[str, bool], None] = lambda exchange_id, wrong: None
     worth_usd: Callable[[Entry], float | None] = lambda entry: None
     semantic_until_s: Callable[[Entry], float] = lambda entry: entry.expires_s
     served_cases: OrderedDict[str, Case] = field(default_factory=OrderedDict)
@@ -145,6 +146,8 @@ class SemanticStage(Quiet):
     async def on_end(self, ex: Exchange) -> None:
         """The upstream has answered: compare its answer with the candidate's, when nobody waits."""
         call = ex.call
+        if ex.variant is not None and ex.variant.student:
+            return  # a student's answer says nothing of the candidate's
         if call is not None and call.served is None and (ex.case is not None or ex.looking is not None):
             self.spawn(self._learn_from_miss(ex, call))
 
@@ -169,8 +172,8 @@ class SemanticStage(Quiet):
         keys = tuple(entry_keys)
         self.places.forget(keys)
         self.lately.forget(keys)
-        if self.thread is None or not keys:
-            return 0
+        if self.thread is None or not self.thread.loaded or not keys:
+            return 0  # what an index that isn't loaded yet holds of them is forgotten when it is found
         return await self.thread.run(lambda cache: cache.remove(keys))
 
     @property
@@ -298,6 +301,8 @@ class SemanticStage(Quiet):
     async def _audit(self, ex: Exchange, case: Case, entry: Entry) -> None:
         assert self.auditor is not None
         opinion = await self._compare(ex, case, entry, await self.auditor.ask(ex))
+        if opinion is not None:
+            self.audited(ex.id, bool(opinion.wrong))
         if opinion is not None and opinion.agreement is Agreement.DIFFERENT:
             await self._found_no_more(case, entry.key)
             log.info("an audit found an answer wrong; its entry is found no more", id=ex.id, entry=entry.key)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import orjson
 import structlog
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 __all__ = ["Watching", "length_class"]
 
 log = structlog.get_logger("farthing.watch")
+
+_T = TypeVar("_T")
 
 _EVERY_S = 0.25
 _SAVE_EVERY_S = 60.0
@@ -396,10 +398,10 @@ def _plain(one: Calibration) -> dict[str, Any]:
     return {name: getattr(told, name) for name in names} | {"bins": bins}
 
 
-def threadsafe(loop: asyncio.AbstractEventLoop, call: Callable[[Alarm], None]) -> Callable[[Alarm], None]:
+def threadsafe(loop: asyncio.AbstractEventLoop, call: Callable[[_T], None]) -> Callable[[_T], None]:
     """`call` on the loop, from any thread; nothing once the loop is closed."""
 
-    def tell(alarm: Alarm) -> None:
+    def tell(alarm: _T) -> None:
         if not loop.is_closed():
             loop.call_soon_threadsafe(call, alarm)
 

@@ -9,6 +9,7 @@ import { show as drawGraphs } from './graphs.js';
 import { choose as chooseGroup, offer as offerGroups, showGroups, showRepeated } from './groups.js';
 import { showAlerts, showHealth } from './health.js';
 import { show as showLately, wanted as wantedLately, whenChanged } from './lately.js';
+import { show as showLevels } from './levels.js';
 import { badges, hero, tiles } from './overview.js';
 import { show as showPolicy, showIncidents, start as startPolicy } from './policy.js';
 import * as range from './range.js';
@@ -16,6 +17,7 @@ import { show as showReplicas } from './replicas.js';
 import * as requests from './requests.js';
 import { show as showReuse } from './reuse.js';
 import { show as showRoutes } from './routes.js';
+import { show as showTradeoff, start as startTradeoff, wanted as wantedTradeoff } from './tradeoff.js';
 import { start as startUpkeep } from './upkeep.js';
 
 const $ = (id) => document.getElementById(id);
@@ -30,10 +32,10 @@ async function refresh() {
   clearTimeout(timer);
   const mine = ++asked, span = range.span();
   try {
-    const [summary, series, listed, today, repeated, names, health, reuse, lately, compress, budgets, routes] = await Promise.all([
+    const [summary, series, listed, today, repeated, names, health, reuse, lately, compress, budgets, routes, levels, traded] = await Promise.all([
       ask(`summary?${query({ ...span, by: $('by').value })}`), ask(`series?${query({ ...span, buckets: range.slices() })}`),
       ...[`requests?${query({ ...span, ...requests.wanted() })}`, `summary?${query({ since: midnight() })}`, `repeated?${query({ ...span, limit: REPEATED })}`,
-        `names?${query(span)}`, 'health', 'semantic', `semantic/lately?${wantedLately()}`, 'compress', 'budgets', `routes?${query(span)}`].map(tryAsk),
+        `names?${query(span)}`, 'health', 'semantic', `semantic/lately?${wantedLately()}`, 'compress', 'budgets', `routes?${query(span)}`, 'levels', `tradeoff?${query({ ...span, ...wantedTradeoff() })}`].map(tryAsk),
     ]);
     const { state } = summary, only = (has, path) => (has ? tryAsk(path) : null); // of what is off there is nothing to tell
     const [capture, policy, incidents] = await Promise.all([only((state.capture ?? 'off') !== 'off', 'capture'), only(state.policy !== undefined, 'policy'), only(state.policy !== undefined, 'incidents?limit=20')]);
@@ -59,6 +61,8 @@ async function refresh() {
     showCompress(compress, series.buckets, total);
     showBudgets(budgets);
     showRoutes(routes);
+    showLevels(levels);
+    showTradeoff(traded, empty);
     showReplicas(state.replicas, refresh);
     showPolicy(state, policy);
     showIncidents(incidents);
@@ -113,6 +117,7 @@ range.start((step) => { requests.first(); remember(step); });
 requests.start(refresh);
 whenZoomed(range.zoom);
 whenChanged(refresh);
+startTradeoff(refresh);
 startUpkeep(refresh);
 startPolicy(refresh);
 themes();

@@ -156,6 +156,7 @@ async def opened(visit: Opener, tmp_path: Path) -> AsyncIterator[Opener]:
                 "health": {**HEALTH, **(health or {})},
                 "capture": CAPTURE,
                 "budgets": BUDGETS,
+                "levels": {"as_of_s": None, "levels": []},
                 **(canned or {}),
             }
             base = await stack.enter_async_context(served(dashboard, told, lately or {}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import shutil
@@ -121,6 +122,7 @@ def wrong(query: str, served: dict[str, set[str]]) -> list[str]:
 async def served(tmp_path: Path) -> dict[str, set[str]]:
     """Names and labels in `/metrics` of a run in which everything happens once."""
     settings: dict[str, Any] = {"semantic__mode": "serve", "spend__daily_usd": "100", "otlp__every_s": 0.05}
+    settings["service_levels"] = [{"name": "all", "availability": 0.99}]
     settings["budgets"] = [{"name": "everybody", "usd": "10", "per": "day"}]
     padded = json.dumps([{"name": f"row {i}", "value": i, "unit": "kg"} for i in range(40)], indent=4)
     call = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
@@ -145,6 +147,7 @@ async def served(tmp_path: Path) -> dict[str, set[str]]:
         await quiet(proxy)
         proxy.services.pipeline.stage_errors["semantic"] = 1
         state = proxy.services.state
+        assert await asyncio.to_thread(state.levels.flush)
         state.drift.note("gpt-4o-mini", Counted(9, 10, 9, 10), state.clock.now_s())
         text = (await proxy.client.get("/metrics")).text
     return {

@@ -128,6 +128,17 @@ def test_every_chain_ends_with_the_asked_for_model_and_asks_nobody_twice(
     assert ASKED in way.chain[: place + 1]
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_student_answers_streams_too_and_is_never_asked_for_its_teacher(stream: bool) -> None:
+    pupil, cheap, big = Variant("p", "student/p", student="p"), Variant("c", "mini"), Variant("b", "big")
+    route = Route("r", Conditions(), "cascade", (pupil, cheap, big))
+    way = course(route, route.variants, Needs(), "m", stream=stream)
+    alone = course(route, (pupil,), Needs(), "m", stream=stream)
+
+    assert way.tries == ((pupil,) if stream else (pupil, cheap)) and way.chain == (big, ASKED)
+    assert alone.tries == (pupil,) and alone.chain == (ASKED,)
+
+
 @given(st.lists(CONDITIONS, max_size=4), FACTS)
 def test_a_route_that_is_refused_would_indeed_never_have_got_a_request(listed: list[Conditions], facts: Facts) -> None:
     for later, earlier in never_matched(listed):

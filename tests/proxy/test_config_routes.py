@@ -123,3 +123,39 @@ def test_an_alias_that_leads_into_a_cycle_ends_too() -> None:
 def test_a_route_that_is_off_is_in_nobodys_way(tmp_path: Path) -> None:
     config = loaded(tmp_path, route(mode='"off"') + route(name='"s"'))
     assert [found.name for found in routes_of(config.routes, variants_of(config.variants), {})] == ["s"]
+
+
+CASCADE = {"strategy": '"cascade"'}
+WEIGHTED = {"strategy": '"weighted"', "weights": "[1, 1]"}
+STUDENT = '[[variants]]\nname = "pupil"\nstudent = "intents"\nkind = "distilled"\n'
+
+
+def test_a_student_is_a_variant_without_a_model(tmp_path: Path) -> None:
+    more = STUDENT + route(strategy='"cascade"', variants='["pupil", "big"]')
+    config = loaded(tmp_path, more)
+    one = variants_of(config.variants, students={"intents": "abc"})["pupil"]
+    other = variants_of(config.variants, students={"intents": "def"})["pupil"]
+    assert (one.model, one.student, one.upstream) == ("student/intents", "intents", DEFAULT_UPSTREAM)
+    assert one.signature != other.signature  # another student may answer differently
+    assert effective(config)
+
+
+@pytest.mark.parametrize(
+    ("more", "path", "said"),
+    [
+        (STUDENT + 'model = "m"\n', "variants.2", "a variant is a model, or a student"),
+        ('[[variants]]\nname = "none"\n', "variants.2", "a variant is a model, or a student"),
+        (STUDENT + 'upstream = "cheap"\n', "variants.2", "a student has no upstream"),
+        (STUDENT.replace("intents", "../intents"), "variants.2.student", "pattern"),
+        (STUDENT + route(variants='["pupil"]'), "routes.0.variants.0", "before its teacher"),
+        (STUDENT + route(**CASCADE, variants='["big", "pupil"]'), "routes.0.variants.1", "before its teacher"),
+        (STUDENT + route(**WEIGHTED, variants='["pupil", "big"]'), "routes.0.variants.0", "cascade"),
+        (STUDENT + route(variants='["big"]', fallbacks='["pupil"]'), "routes.0.fallbacks.0", "no fallback"),
+        (STUDENT + route(**CASCADE, variants='["mini", "big"]', accept='{ judge = "pupil" }'), "routes.0.accept.judge",
+         "no judge"),
+    ],
+)  # fmt: skip
+def test_a_student_stands_before_its_teacher_and_nowhere_else(tmp_path: Path, more: str, path: str, said: str) -> None:
+    with pytest.raises(ConfigFault) as fault:
+        loaded(tmp_path, more)
+    assert path in str(fault.value) and said in str(fault.value)

@@ -132,7 +132,7 @@ async def test_exit_statuses(tmp_path: Path) -> None:
         assert "shares that rise" in await policy(tmp_path, "promote", "better.toml", "--steps", "0.5", status=2)
         assert "no shares" in await policy(tmp_path, "promote", "better.toml", "--steps", "half", status=2)
         assert "no version before" in await policy(tmp_path, "rollback", status=1)
-        assert "can't be run" in await policy(tmp_path, "promote", "better.toml", "--gate", "suite.yaml", status=1)
+        assert "can't read" in await policy(tmp_path, "promote", "better.toml", "--gate", "suite.yaml", status=1)
         same = await policy(tmp_path, "diff", "active", "active")
         assert same["changes"] == []
         assert await policy(tmp_path, "off") == {"switched_off": True}

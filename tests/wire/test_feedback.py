@@ -84,3 +84,12 @@ async def test_asking_again_after_a_near_duplicates_answer_is_noted(up: Scripted
     assert [(one["request_id"], one["metric"], one["source"]) for one in shown["latest"]] == [
         (hit.headers["x-farthing-id"], "reask", "implicit")
     ]
+
+
+async def test_a_bad_rating_is_taken_while_the_near_duplicates_model_loads(
+    up: ScriptedUpstream, tmp_path: Path
+) -> None:
+    async with proxied(up.url, tmp_path, **SERVE) as proxy:
+        answer = await proxy.post(chat())
+        told = await say(proxy, {"id": answer.headers["x-farthing-id"], "rating": "bad"})
+    assert told["kept"] and told["known"]

@@ -238,3 +238,17 @@ async def test_the_admin_api_lists_keys(proxy: Proxied) -> None:
     assert (await proxy.client.get("/farthing/api/keys")).json() == {"asked_for": False, "keys": [], "store": "off"}
     told = (await proxy.client.get("/farthing/api/budgets")).json()
     assert told == {"budgets": [], "rate_limits": [], "store": "off"}
+
+
+async def test_a_route_may_name_a_tenant_of_virtual_keys(up: ScriptedUpstream, tmp_path: Path) -> None:
+    routed = {
+        "variants": [{"name": "small", "model": "cheap"}],
+        "routes": [{"name": "sales", "mode": "serve", "tenant": "sales", "variants": ["small"]}],
+    }
+    async with keys_in(tmp_path) as give:
+        sales, _ = await give("ann", tenant="sales")
+        other, _ = await give("bob", tenant="legal")
+        async with proxied(up.url, tmp_path, **KEYED, **routed) as proxy:
+            for secret in (sales, other):
+                await proxy.post(chat(), **shown(secret))
+    assert [call.json["model"] for call in up.calls] == ["cheap", "m"]

@@ -261,7 +261,7 @@ async def test_a_roll_out_can_be_ended_and_finished_by_hand(proxy: Proxied) -> N
     [
         ({}, "invalid_request"),
         ({"version": "p-1", "sections": {}}, "invalid_request"),
-        ({"version": "p-none"}, "unknown_version"),
+        ({"version": "p-nothing"}, "unknown_version"),
         ({"version": 5}, "unknown_version"),
         ({"sections": {"cache": {"ttl": 1}}}, "invalid_policy"),
         ({"sections": 5}, "invalid_request"),

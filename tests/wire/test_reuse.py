@@ -12,6 +12,7 @@ import pytest
 
 from farthing.policies.agree import comparator
 from farthing.proxy import figures
+from farthing.proxy.outcomes import read_only
 from tests.fakes.proxying import Proxied, chat, proxied, quiet
 from tests.fakes.upstream import ScriptedUpstream
 from tests.wire.test_semantic import how, learnt, loaded
@@ -154,6 +155,10 @@ async def test_every_audit_is_paid_for_in_the_books_and_a_change_ends_the_servin
     assert sum(row["cost_usd"] + row["overhead_usd"] for row in rows) == up.bill(("2", "1", "8")) * 10**12
     assert total.requests == len(rows) - len(audits)
     assert total.overhead == sum(row["overhead_usd"] for row in audits)
+    said = {one.request_id: one for one in read_only(tmp_path) if one.metric == "audit"}
+    hits = {row["id"] for row in rows if row["cache"] == "hit-semantic"}
+    assert 0 < len(said) <= len(audits) and said.keys() <= hits
+    assert {one.source for one in said.values()} == {"audit"} and min(one.value for one in said.values()) == 0.0
 
 
 async def test_audits_stop_where_their_money_ends(
