@@ -22,6 +22,7 @@ from farthing.proxy.report_text import counted
 
 __all__ = ["as_json", "headline", "notes", "rendered", "sweep_columns", "sweep_rows"]
 
+_OWN_CALLS = "own calls (audits)"
 _MOST_ROWS = 40
 
 
@@ -129,7 +130,8 @@ def _in_full(run: Run, forms: Sequence[str], confidence: float) -> list[Renderab
         shown.add_column("recorded", justify="right")
     shown.add_column("replayed", justify="right")
     for name, of in _lines():
-        shown.add_row(name, *([of(before)] if before is not None else []), of(tally.total))
+        recorded = "–" if name == _OWN_CALLS else "" if before is None else of(before)  # they are left out of a trace
+        shown.add_row(name, *([recorded] if before is not None else []), of(tally.total))
     for name, tokens in zip(forms, tally.cut, strict=False):
         some = [""] if before is not None else []
         shown.add_row(f"{name} would cut of these (in no amount)", *some, f"{tokens:,} tokens")
@@ -154,7 +156,7 @@ def _lines() -> Iterable[tuple[str, Any]]:
     yield "cost", lambda sums: _money(sums, sums.cost)
     for cause, name in CAUSE_NAMES.items():
         yield f"saved: {name}", lambda sums, cause=cause: _money(sums, sums.saved[cause])
-    yield "own calls (audits)", lambda sums: _money(sums, sums.overhead)
+    yield _OWN_CALLS, lambda sums: _money(sums, sums.overhead)
     yield "net saving", lambda sums: _money(sums, sums.net)
     yield "tokens in, as asked", lambda sums: f"{sums.tokens_in:,}"
     yield "tokens in, as sent", lambda sums: f"{sums.tokens_sent:,}"

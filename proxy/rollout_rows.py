@@ -16,17 +16,21 @@ from farthing.proxy.row import ERRANDS, Row
 __all__ = ["outcomes_of"]
 
 _PICO = 1e-12
+_REFUSALS = frozenset((401, 402, 403, 413, 429))
 
 
 def outcomes_of(rows: Iterable[Row], unit: Unit) -> list[tuple[str, Outcome]]:
     """Of each row of the roll-out its request's id, and how it ended.
 
     A client that left says nothing about errors or latency. Who joined a call that another request pays for has no
-    cost: a candidate with little traffic would have fewer of them, and look dear.
+    cost: a candidate with little traffic would have fewer of them, and look dear. What farthing itself refused (no
+    budget, no key, too many) is left out: hits are never refused, so it would count against whoever has fewer of them.
     """
     found = []
     for row in rows:
         if row.experiment != EXPERIMENT or row.endpoint in ERRANDS:
+            continue
+        if not row.attempts and row.status in _REFUSALS:
             continue
         ended = row.outcome == Ended.COMPLETED and row.status < 400
         failed = not ended and row.outcome != Ended.ABANDONED

@@ -12,6 +12,7 @@ import { show as showLately, wanted as wantedLately, whenChanged } from './latel
 import { show as showLevels } from './levels.js';
 import { badges, hero, tiles } from './overview.js';
 import { show as showPolicy, showIncidents, start as startPolicy } from './policy.js';
+import { show as showQuality } from './quality.js';
 import * as range from './range.js';
 import { show as showReplicas } from './replicas.js';
 import * as requests from './requests.js';
@@ -38,7 +39,9 @@ async function refresh() {
         `names?${query(span)}`, 'health', 'semantic', `semantic/lately?${wantedLately()}`, 'compress', 'budgets', `routes?${query(span)}`, 'levels', `tradeoff?${query({ ...span, ...wantedTradeoff() })}`].map(tryAsk),
     ]);
     const { state } = summary, only = (has, path) => (has ? tryAsk(path) : null); // of what is off there is nothing to tell
-    const [capture, policy, incidents] = await Promise.all([only((state.capture ?? 'off') !== 'off', 'capture'), only(state.policy !== undefined, 'policy'), only(state.policy !== undefined, 'incidents?limit=20')]);
+    const whole = state.policy !== undefined; // a proxy that serves, and not a page on its ledger alone
+    const [capture, policy, incidents, watch, gates, feedback] = await Promise.all([only((state.capture ?? 'off') !== 'off', 'capture'),
+      ...['policy', 'incidents?limit=20', 'watch', 'gates', `feedback?since=${encodeURIComponent(span.since)}`].map((path) => only(whole, path))]);
     if (mine !== asked) return;
     $('trouble').hidden = $('token').hidden = true;
     const total = summary.total, empty = total.requests === 0;
@@ -66,6 +69,7 @@ async function refresh() {
     showReplicas(state.replicas, refresh);
     showPolicy(state, policy);
     showIncidents(incidents);
+    showQuality(watch, gates, feedback);
     showHealth(state, health, capture);
     shown = true;
   } catch (error) {

@@ -57,6 +57,11 @@ Opener = Callable[..., Any]
 
 
 BUDGETS: dict[str, Any] = {"budgets": [], "rate_limits": [], "store": "off"}
+QUIET: dict[str, Any] = {
+    "watch": {"enabled": False, "alarms": 0, "series": []},
+    "gates": {"running": "", "runs": []},
+    "feedback": {"metrics": []},
+}
 
 
 @asynccontextmanager
@@ -157,6 +162,7 @@ async def opened(visit: Opener, tmp_path: Path) -> AsyncIterator[Opener]:
                 "capture": CAPTURE,
                 "budgets": BUDGETS,
                 "levels": {"as_of_s": None, "levels": []},
+                **QUIET,
                 **(canned or {}),
             }
             base = await stack.enter_async_context(served(dashboard, told, lately or {}))

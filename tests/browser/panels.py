@@ -9,7 +9,7 @@ from farthing.proxy.figures_routes import Declared
 from farthing.proxy.row import Row
 from tests.fakes.rows import DOLLAR, NOW_S, row
 
-__all__ = ["BUDGETS", "DECLARED", "FAQ", "INCIDENTS", "POLICY", "REPLICAS", "ROUTED", "routed"]
+__all__ = ["BUDGETS", "DECLARED", "FAQ", "INCIDENTS", "POLICY", "QUALITY", "REPLICAS", "ROUTED", "routed"]
 
 MILLI = DOLLAR // 1000
 DECLARED = Declared(
@@ -116,4 +116,28 @@ INCIDENTS: dict[str, Any] = {
         {"ts": NOW_S - 90_000, "kind": "semantic", "what": "A route went back to observing", "why": "", "policy": "",
          "route": "gpt-4o-mini 5d1f", "evidence": {}},
     ]
+}  # fmt: skip
+
+
+def _series(name: str, where: str, state: str, alarm: str = "") -> dict[str, Any]:
+    return {"series": name, "slice": where, "state": state, "alarm": alarm, "since_s": NOW_S - 600, "warns": ["routes"],
+            "evidence": 1.0, "bins": []}  # fmt: skip
+
+
+QUALITY: dict[str, Any] = {
+    "watch": {"enabled": True, "alarms": 3, "series": [
+        _series("refused", "all", "drifting", "answers that refuse: 'refused' was 1.0% and is 26.4% now"),
+        _series("refused", "tag:team=<b>docs</b>", "drifting", "the same there"),
+        _series("input_tokens", "length:short", "drifting", "length of requests: longer"),
+        _series("hit", "all", "quiet"), _series("topic", "all", "learning")]},
+    "gates": {"running": "refunds", "runs": [
+        {"ts": NOW_S - 120, "suite": "/suites/faq", "trigger": "prices changed", "verdict": "block",
+         "why": "worse_share: 6.2% of answers are worse"},
+        {"ts": NOW_S - 7200, "suite": "/suites/new", "trigger": "schedule", "verdict": "inconclusive",
+         "why": "41 cases"},
+        {"ts": NOW_S - 9000, "suite": "/suites/faq", "trigger": "a promotion", "verdict": "ship", "why": ""}]},
+    "feedback": {"metrics": [
+        {"metric": "rating", "source": "client", "count": 40, "mean": 0.85},
+        {"metric": "revenue_usd", "source": "client", "count": 3, "mean": 12.3456},
+        {"metric": "reask", "source": "implicit", "count": 7, "mean": 1.0}]},
 }  # fmt: skip

@@ -12,7 +12,7 @@ import pytest
 
 from farthing.proxy.report import money
 from tests.browser.conftest import Opener, marks, playwright
-from tests.browser.panels import BUDGETS, DECLARED, FAQ, INCIDENTS, POLICY, REPLICAS, ROUTED
+from tests.browser.panels import BUDGETS, DECLARED, FAQ, INCIDENTS, POLICY, QUALITY, REPLICAS, ROUTED
 from tests.browser.test_upkeep import ready
 from tests.fakes.proxying import Proxied, chat, proxied
 from tests.fakes.rows import plausible, row
@@ -23,7 +23,7 @@ pytestmark = marks
 
 CARDS = ("routes-card", "budgets-card", "replicas-card", "incidents-card")
 EVERYTHING: dict[str, Any] = {
-    "canned": {"budgets": BUDGETS, "policy": POLICY, "incidents": INCIDENTS},
+    "canned": {"budgets": BUDGETS, "policy": POLICY, "incidents": INCIDENTS, **QUALITY},
     "declared": DECLARED,
     "replicas": REPLICAS,
     "policy": "p-0123456789ab",

@@ -11,13 +11,14 @@ from farthing.proxy.attribute import (
     UNKNOWN,
     Money,
     as_asked,
+    attribute_deferred,
     attribute_failure,
     attribute_hit,
     attribute_joined,
     attribute_upstream,
     overhead_money,
 )
-from farthing.proxy.config_prices import ModelPrice
+from farthing.proxy.config_prices import ModelPrice, Tier
 from farthing.proxy.exchange import Billed
 from farthing.proxy.prices import RateCard
 from farthing.proxy.usage import Usage, UsageSource
@@ -33,6 +34,7 @@ CARD = RateCard(
             cached_usd_per_mtok=Decimal(cached) / 10**6,
             cache_write_usd_per_mtok=Decimal(write) / 10**6,
             output_usd_per_mtok=Decimal(output) / 10**6,
+            tiers={"batch": Tier(times=Decimal("0.5"))} if name == "big" else {},
         )
         for name, (fresh, cached, write, output) in METER.items()
     }
@@ -76,6 +78,10 @@ def row(chance: Random, kind: str) -> tuple[Money, int | None]:
     if kind == "own":
         money = overhead_money(CARD, served, usage, AT)
         return money, None if usage is None or served not in METER else charged(served, usage)
+    marked = chance.random() < 0.3  # for the provider's prompt cache, by us
+    known = Usage(fresh=int(10 ** chance.uniform(0, 6)), source=UsageSource.UPSTREAM) if kind == "part" else None
+    if kind == "deferred":
+        others, earlier = [], []
     money = attribute_upstream(
         CARD,
         model_requested=asked,
@@ -90,7 +96,22 @@ def row(chance: Random, kind: str) -> tuple[Money, int | None]:
         charges_writes=writes,
         other_attempts=others,
         retrieved=earlier,
+        would_write=chance.choice((0, int(10 ** chance.uniform(0, 6)))) if marked else None,
+        for_an_hour=marked and chance.random() < 0.5,
+        known=known,
     )
+    if kind == "deferred" and usage is not None:
+        money = attribute_deferred(
+            CARD,
+            money,
+            model_requested=asked,
+            model_served=served,
+            usage=usage,
+            at_s=AT,
+            tier="batch",
+            times=0.5,
+        )
+        return money, None if asked not in METER or served not in METER else charged(served, usage) // 2
     if usage is None or asked not in METER or served not in METER or priced(others) < 0:
         return money, None
     return money, charged(served, usage) + priced(others) + sum(charged(served, one) for one in earlier)
@@ -107,7 +128,7 @@ def priced(others: list[Billed]) -> int:
 
 def test_the_identity_holds_in_every_row_and_the_sum_is_the_meters() -> None:
     chance = Random(5)
-    kinds = ("sent", "sent", "compressed", "hit-exact", "hit-semantic", "joined", "failed", "own")
+    kinds = ("sent", "sent", "compressed", "part", "deferred", "hit-exact", "hit-semantic", "joined", "failed", "own")
     met: Counter[tuple[str, bool]] = Counter()
     paid = meter = 0
     for _ in range(ROWS):
