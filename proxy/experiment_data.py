@@ -26,7 +26,7 @@ from farthing.proxy.exchange import CacheStatus
 from farthing.proxy.exchange import Outcome as Ended
 from farthing.proxy.figures import columns, rows_of
 from farthing.proxy.outcomes import FILE, Change
-from farthing.proxy.rollout_rows import unit_in
+from farthing.proxy.rollout_rows import refused, unit_in
 from farthing.proxy.row import ERRANDS, Row
 
 __all__ = ["Data", "Wanted", "before_start", "load"]
@@ -223,7 +223,8 @@ def takes_part(row: Row) -> bool:
 
 
 def value_of(row: Row, metric: str) -> float | None:
-    """A row's value; None where it says nothing of it: an unknown price, a client that left, a failed answer's time."""
+    """A row's value; None where it says nothing of it: an unknown price, a client that left, what farthing refused, a
+    failed answer's time."""
     ended = row.outcome == Ended.COMPLETED and row.status < 400
     if metric == "cost_usd":
         if row.cost_usd is None or row.cache == CacheStatus.JOINED:
@@ -231,7 +232,7 @@ def value_of(row: Row, metric: str) -> float | None:
         return (row.cost_usd + (row.overhead_usd or 0)) * _PICO
     if metric == "latency_ms":
         return row.latency_ms if ended else None
-    if row.outcome == Ended.ABANDONED:
+    if row.outcome == Ended.ABANDONED or refused(row):
         return None
     return 0.0 if ended else 1.0
 
