@@ -18,6 +18,7 @@ from farthing.proxy.build import Services, build
 from farthing.proxy.clock import Clock, Randomness, SystemClock, SystemRandomness
 from farthing.proxy.config import Config
 from farthing.proxy.errors import ConfigFault
+from farthing.proxy.experiments import Experiments
 from farthing.proxy.front import FrontServer
 from farthing.proxy.gates_by_themselves import GateWatch, ModelsServed
 from farthing.proxy.gating import GateRuns
@@ -36,10 +37,11 @@ class Running:
     """A proxy that listens. `url`: where, without a path. `policies`: what may become of them. `gates`: suites'
     runs."""
 
-    def __init__(self, policies: Rollouts, gates: GateRuns) -> None:
+    def __init__(self, policies: Rollouts, gates: GateRuns, experiments: Experiments) -> None:
         self.url = ""
         self.policies = policies
         self.gates = gates
+        self.experiments = experiments
         self.lanes = policies.lanes
 
     @property
@@ -55,6 +57,7 @@ class Running:
         old = self.services
         kept = tuple(name for name in _FIXED if getattr(config, name) != getattr(old.config, name))
         await self.policies.reload(config.model_copy(update={name: getattr(old.config, name) for name in _FIXED}))
+        await self.experiments.apply(rebuild=True)
         return kept
 
 
@@ -73,7 +76,9 @@ async def running(
         held = await open_state(config, clock or SystemClock(), randomness or SystemRandomness(), stack)
         runs = GateRuns(config.state_dir, held.clock)
         policies = await open_policies(config, held, stack, gate or runs.blocks)
-        proxy = Running(policies, runs)
+        experiments = Experiments(policies.lanes, policies, config.state_dir / "experiments")
+        await experiments.open()
+        proxy = Running(policies, runs, experiments)
         lanes = proxy.lanes
         admin = Admin(proxy)
 
@@ -84,7 +89,7 @@ async def running(
         def handle(request: web.BaseRequest) -> Awaitable[web.StreamResponse]:
             if not request.raw_path.startswith("/v1/"):
                 return own_or_relayed(request)
-            return (lanes.active if lanes.split is None else lanes.lane(request)).relay.handle(request)
+            return (lanes.lane(request) if lanes.divided else lanes.active).relay.handle(request)
 
         server = FrontServer(
             handle,
@@ -99,6 +104,7 @@ async def running(
         await runner.setup()
         stack.push_async_callback(drain, held.tasks, config.server.drain_s)
         stack.push_async_callback(policies.close)
+        stack.push_async_callback(experiments.close)
         stack.push_async_callback(runner.cleanup)
         site = web.TCPSite(runner, config.server.host, config.server.port, backlog=1024, reuse_address=True)
         await site.start()
