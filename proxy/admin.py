@@ -22,6 +22,7 @@ from farthing.proxy import (
     compress_admin,
     defer_api,
     erasing,
+    experiment_admin,
     feedback,
     policy_admin,
     pool_admin,
@@ -66,6 +67,7 @@ _ASKED = {
     "/farthing/api/watch/rebase": watch_admin.rebase,
 }
 _ASKED_OF_ALL = {
+    "/farthing/api/experiments/stop": experiment_admin.stop,
     "/farthing/api/policy/promote": policy_admin.promote,
     "/farthing/api/policy/rollback": policy_admin.roll_back,
 }
@@ -229,6 +231,8 @@ class Admin:
             return _json(200, await health(self._proxy.services))
         if path == "/farthing/api/policy":
             return _json(200, await policy_admin.told(self._proxy))
+        if path == "/farthing/api/experiments":
+            return _json(200, experiment_admin.told(self._proxy))
         query = dict(URL(request.raw_path, encoded=True).query)
         if path == "/farthing/api/incidents":
             try:

@@ -27,8 +27,8 @@ FILE = "audit.jsonl"
 _LONGEST_CHARS = 200
 _KEPT = frozenset(
     {
-        "all", "drain", "gate", "hold_s", "key", "min_requests", "model", "note", "now", "older_than", "replica",
-        "scope", "series", "slice", "source", "steps", "tags", "tenant", "texts", "unit", "version", "why",
+        "all", "drain", "gate", "hold_s", "key", "min_requests", "model", "name", "note", "now", "older_than",
+        "replica", "scope", "series", "slice", "source", "steps", "tags", "tenant", "texts", "unit", "version", "why",
     }
 )  # fmt: skip
 

@@ -18,6 +18,7 @@ from farthing.proxy.build import Services, build
 from farthing.proxy.clock import Clock, Randomness, SystemClock, SystemRandomness
 from farthing.proxy.config import Config
 from farthing.proxy.errors import ConfigFault
+from farthing.proxy.experiments import Experiments
 from farthing.proxy.front import FrontServer, not_http
 from farthing.proxy.gates_by_themselves import GateWatch, ModelsServed
 from farthing.proxy.gating import GateRuns
@@ -37,11 +38,14 @@ class Running:
     """A proxy that listens. `url`: where, without a path. `policies`: what may become of them. `gates`: suites' runs.
     `tls`: None without."""
 
-    def __init__(self, policies: Rollouts, gates: GateRuns, tls: ServerTls | None = None) -> None:
+    def __init__(
+        self, policies: Rollouts, gates: GateRuns, experiments: Experiments, tls: ServerTls | None = None
+    ) -> None:
         self.url = ""
         self.tls = tls
         self.policies = policies
         self.gates = gates
+        self.experiments = experiments
         self.lanes = policies.lanes
 
     @property
@@ -61,6 +65,7 @@ class Running:
         old = self.services
         kept = tuple(name for name in _FIXED if getattr(config, name) != getattr(old.config, name))
         await self.policies.reload(config.model_copy(update={name: getattr(old.config, name) for name in _FIXED}))
+        await self.experiments.apply(rebuild=True)
         return kept
 
 
@@ -80,9 +85,11 @@ async def running(
         held = await open_state(config, clock or SystemClock(), randomness or SystemRandomness(), stack)
         runs = GateRuns(config.state_dir, held.clock)
         policies = await open_policies(config, held, stack, gate or runs.blocks)
+        experiments = Experiments(policies.lanes, policies, config.state_dir / "experiments")
+        await experiments.open()
         server = config.server
         tls = ServerTls(server.tls_cert, server.tls_key) if server.tls_cert and server.tls_key else None
-        proxy = Running(policies, runs, tls)
+        proxy = Running(policies, runs, experiments, tls)
         lanes = proxy.lanes
         admin = Admin(proxy)
 
@@ -98,7 +105,7 @@ async def running(
                 return refused()
             if not request.raw_path.startswith("/v1/"):
                 return own_or_relayed(request)
-            return (lanes.active if lanes.split is None else lanes.lane(request)).relay.handle(request)
+            return (lanes.lane(request) if lanes.divided else lanes.active).relay.handle(request)
 
         front = FrontServer(
             handle,
@@ -113,6 +120,7 @@ async def running(
         await runner.setup()
         stack.push_async_callback(drain, held.tasks, server.drain_s)
         stack.push_async_callback(policies.close)
+        stack.push_async_callback(experiments.close)
         stack.push_async_callback(runner.cleanup)
         context = None if tls is None else tls.context
         site = web.TCPSite(runner, server.host, server.port, backlog=1024, reuse_address=True, ssl_context=context)

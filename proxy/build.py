@@ -22,7 +22,7 @@ from farthing.proxy.account import Account, AccountStage
 from farthing.proxy.alerts import Webhook
 from farthing.proxy.audit import Auditor
 from farthing.proxy.budgets import Spending
-from farthing.proxy.build_compress import open_beyond
+from farthing.proxy.build_compress import open_beyond, shadows_of
 from farthing.proxy.build_defer import open_desk, open_stage
 from farthing.proxy.build_prompt_cache import on_their_keys, open_marker, open_warmer
 from farthing.proxy.build_routes import Opened, Ways, open_routing, open_upstream
@@ -52,6 +52,7 @@ from farthing.proxy.pool_open import Probes
 from farthing.proxy.rate_cards import card_of
 from farthing.proxy.repeat import Repeats
 from farthing.proxy.retrieving import RetrievingStage
+from farthing.proxy.route_shadow import RouteShadow
 from farthing.proxy.routing import Routing
 from farthing.proxy.server import Relay
 from farthing.proxy.stage_compress import CompressStage
@@ -196,6 +197,13 @@ async def build(
         loaded = ("", None) if old is None else (old.config.semantic.second_stage, old.semantic.second)
         semantic.second = open_second(config, held, audits, stack, loaded)
     compress.beyond = await open_beyond(config, held, rates, audits, thread, stack, beside=beside)
+    on_the_way_route = on_the_way[1]
+    if config.shadow.share and isinstance(on_the_way_route, RoutingStage):
+        shadows = shadows_of(config.shadow.daily_usd, held, audits, thread)
+        on_the_way_route.shadow = RouteShadow(
+            shadows, config.shadow.share, held.outcomes, held.clock, held.randomness,
+            lambda call: held.tasks.spawn(call, "shadow"),
+        )  # fmt: skip
     if not beside:
         open_watch(config, held)
     recoded, squeezed = [
@@ -271,7 +279,7 @@ def lay_out(
     modes = {"recode": config.compress.recode, "squeeze": config.compress.squeeze}
     changes = {asked: lossy(**modes, asked=asked) for asked in ASKED}
     limit = config.spend.daily_usd
-    assign = AssignStage(policy_version(config), config.id, lambda: config.all_off or held.switch(), changes, routing)
+    assign = AssignStage(policy_version(config), config.id, config.all_off, held.switch, changes, routing)
     items = ItemCache(held.store, clock, held.renderer.remember, held.tokenizer) if cache.embedding_items else None
     keep = KeepStage(
         held.store,

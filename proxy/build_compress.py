@@ -7,6 +7,7 @@ import threading
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from decimal import Decimal
 
 from farthing.cache.semantic_thread import SemanticThread
 from farthing.compress.decided_store import Decisions
@@ -30,7 +31,7 @@ from farthing.proxy.prices import RateCard
 from farthing.proxy.shadow import Shadows
 from farthing.proxy.worth import Worth
 
-__all__ = ["marks_of", "open_beyond", "rules_of", "tracks_of"]
+__all__ = ["marks_of", "open_beyond", "rules_of", "shadows_of", "tracks_of"]
 
 _DECIDED_BYTES = 256 * 2**20
 _REMOVED_BYTES = 512 * 2**20
@@ -103,13 +104,16 @@ def _keeping(compress: Compress, held: State) -> Keeping | None:
 
 
 def _shadows(compress: Compress, held: State, audits: Errands, thread: SemanticThread | None) -> Shadows | None:
-    if not compress.shadow_daily_usd:
-        return None
+    return shadows_of(compress.shadow_daily_usd, held, audits, thread) if compress.shadow_daily_usd else None
+
+
+def shadows_of(daily_usd: Decimal, held: State, audits: Errands, thread: SemanticThread | None) -> Shadows:
+    """Requests sent once more, until all shadows of the day have cost so much."""
     calls = replace(
         audits,
         kind="shadow",
         stages=audits.stages[1:],  # its form is given
-        limit_pico=int(compress.shadow_daily_usd * 10**12),
+        limit_pico=int(daily_usd * 10**12),
         spent=held.shadowed,
     )
 

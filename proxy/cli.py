@@ -17,6 +17,7 @@ from farthing.proxy.cli_capture import app as capture_app
 from farthing.proxy.cli_distill import app as distill_app
 from farthing.proxy.cli_erase import erase
 from farthing.proxy.cli_eval import app as eval_app
+from farthing.proxy.cli_experiment import app as experiment_app
 from farthing.proxy.cli_keys import app as keys_app
 from farthing.proxy.cli_policy import app as policy_app
 from farthing.proxy.config import Config, effective
@@ -56,6 +57,7 @@ app.add_typer(cache_app, name="cache")
 app.add_typer(ledger_app, name="ledger")
 app.add_typer(prices_app, name="prices")
 app.add_typer(policy_app, name="policy")
+app.add_typer(experiment_app, name="experiment")
 app.add_typer(capture_app, name="capture")
 app.add_typer(keys_app, name="keys")
 app.add_typer(distill_app, name="distill")

@@ -29,7 +29,14 @@ app = typer.Typer(
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="Configuration file (default: ./farthing.toml).")]
 StateOption = Annotated[Path | None, typer.Option("--state", help="State directory (default: .farthing).")]
 JsonOption = Annotated[bool, typer.Option("--json", help="For a machine to read.")]
-_NOTHING_TO_DO = ("active_already", "nothing_before", "rollout_under_way", "gate", "needs_ledger")
+_NOTHING_TO_DO = (
+    "active_already",
+    "nothing_before",
+    "rollout_under_way",
+    "experiment_under_way",
+    "gate",
+    "needs_ledger",
+)
 
 
 @app.command("list", epilog="Example: farthing policy list")

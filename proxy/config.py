@@ -30,6 +30,7 @@ from farthing.proxy.config_compat import Compat
 from farthing.proxy.config_compress import Compress
 from farthing.proxy.config_defer import Defer
 from farthing.proxy.config_distill import Distill
+from farthing.proxy.config_experiments import ExperimentSection, HoldoutSection, overlaps
 from farthing.proxy.config_feedback import Feedback
 from farthing.proxy.config_gates import Gates
 from farthing.proxy.config_levels import ServiceLevels
@@ -40,6 +41,7 @@ from farthing.proxy.config_rollout import Rollout
 from farthing.proxy.config_routes import Misplaced, RouteSection, VariantSection, check
 from farthing.proxy.config_section import Section
 from farthing.proxy.config_server import Server
+from farthing.proxy.config_shadow import Shadow
 from farthing.proxy.config_spend import Alerts, Budgets, RateLimits, Spend
 from farthing.proxy.config_store import Store
 from farthing.proxy.config_upstream import Upstream
@@ -219,6 +221,9 @@ class Config(Section):
     rate_limits: RateLimits = ()
     alerts: Alerts = Alerts()
     rollout: Rollout = Rollout()
+    experiments: tuple[ExperimentSection, ...] = ()
+    holdout: HoldoutSection = HoldoutSection()
+    shadow: Shadow = Shadow()
     gates: Gates = Gates()
     defer: Defer = Defer()
     limits: Limits = Limits()
@@ -229,6 +234,14 @@ class Config(Section):
         names, scopes = [one.name for one in self.upstreams], [scope.name for scope in self.auth.scopes]
         keyed = self.auth.virtual_keys
         check(self.upstream.name, names, self.variants, self.routes, self.aliases, scopes, any_tenant=keyed)
+        return self
+
+    @model_validator(mode="after")
+    def _experiments_are_apart(self) -> Config:
+        if faults := overlaps(self.experiments):
+            raise Misplaced(faults)
+        if (self.experiments or self.holdout.share) and not self.ledger.enabled:
+            raise ValueError("experiments and hold-outs are read from the ledger: set ledger.enabled = true too")
         return self
 
     @model_validator(mode="after")

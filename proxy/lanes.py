@@ -4,19 +4,24 @@ A *lane* is a policy's version built into `Services`; lanes share everything in 
 limit on requests under way) and nothing else: each has flights and a short way of hits of its own, so that no answer
 crosses over which the other policy would not give. A request ends in the lane that it began in.
 
-The mutable state is `active`, `candidate` and `split`; `Rollouts` (rollouts.py) alone changes it, under its lock.
+Experiments and hold-outs (experiments.py) are *parts* of the traffic that are taken out first, each with a lane for
+every arm; what is left is the active policy's and the candidate's.
+
+The mutable state is `active`, `candidate` and `split`, which `Rollouts` (rollouts.py) alone changes, and `parts`, which
+`Experiments` alone does, each under its lock.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 from aiohttp import web
 
-from farthing.policies.assign import Unit, arm_of
+from farthing.policies.assign import Unit, arm_of, point_of
 from farthing.proxy.build import Services, build
 from farthing.proxy.clock import Randomness
 from farthing.proxy.config import Config
@@ -25,8 +30,9 @@ from farthing.proxy.exchange import Exchange
 from farthing.proxy.header_facts import HeaderBook, HeaderFacts
 from farthing.proxy.held import State
 from farthing.proxy.second_stage import CrossEncoderStage
+from farthing.proxy.wire import endpoint_of
 
-__all__ = ["ACTIVE", "CANDIDATE", "EXPERIMENT", "Lanes", "Split"]
+__all__ = ["ACTIVE", "CANDIDATE", "EXPERIMENT", "Lanes", "Part", "Split"]
 
 EXPERIMENT, ACTIVE, CANDIDATE = "rollout", "active", "candidate"
 SESSION = "x-farthing-session"
@@ -54,14 +60,58 @@ class Split:
         return arm_of(self.salt, name, (self.share,)) == 0
 
 
+@dataclass(slots=True)
+class Part:
+    """A part of the traffic, divided among arms by `shares`. `lanes`: one for each, by number; None: whoever answers
+    what is left. `tag`: (name, value); '' and None match everything."""
+
+    name: str
+    salt: str
+    unit: Unit
+    shares: tuple[float, ...]
+    arms: tuple[str, ...]
+    lanes: tuple[Services | None, ...]
+    randomness: Randomness
+    headers: HeaderBook
+    tag: tuple[str, str] | None = None
+    tenant: str = ""
+    endpoint: str = ""
+
+    def lane(self, request: web.BaseRequest, active: Services) -> Services | None:
+        """Who answers the request; None: it takes no part."""
+        if self.endpoint and endpoint_of(request.method, request.raw_path.partition("?")[0]) != self.endpoint:
+            return None
+        try:
+            facts = self.headers.facts(request.headers)
+            if self.tag is not None and self.tag not in facts.controls().tags:
+                return None
+            if self.tenant and not tenant_of(facts, active).startswith(self.tenant):
+                return None
+            point = self.randomness.uniform() if self.unit == "request" else point_of(
+                self.salt, unit_of(self.unit, facts, request, active)
+            )  # fmt: skip
+        except FarthingError:
+            return None  # it will be refused, by whichever lane
+        for share, lane in zip(self.shares, self.lanes, strict=True):
+            if point < share:
+                return lane
+            point -= share
+        return self.lanes[-1]  # what rounding leaves
+
+
 def unit_of(unit: Unit, facts: HeaderFacts, request: web.BaseRequest, active: Services) -> str:
     """The unit that a request belongs to. Raises ClientFault where its headers can't be understood."""
     if unit == "session" and (session := request.headers.get(SESSION, "")):
         return f"session {session}"
     if unit == "tenant":
-        return f"tenant {active.admit.tenants.identify(facts.credential).tenant}"
+        return f"tenant {tenant_of(facts, active)}"
     user = facts.controls().user
     return f"user {user}" if user else f"credential {facts.credential}"
+
+
+def tenant_of(facts: HeaderFacts, active: Services) -> str:
+    """The ledger's name of the tenant."""
+    return active.admit.tenants.identify(facts.credential).tenant
 
 
 def session_of(ex: Exchange) -> str:
@@ -71,12 +121,16 @@ def session_of(ex: Exchange) -> str:
 
 
 class Lanes:
-    """The lanes. `split` is None while there is only one: then finding it costs one attribute read."""
+    """The lanes. `divided` is false while there is only one: then finding it costs one attribute read. `changed`: told
+    whenever the active policy or the roll-out does."""
 
     def __init__(self, active: Services, stack: AsyncExitStack) -> None:
         self.active = active
         self.candidate: Services | None = None
         self.split: Split | None = None
+        self.parts: tuple[Part, ...] = ()
+        self.divided = False
+        self.changed: Callable[[], None] | None = None
         self._stack = stack
 
     @property
@@ -86,6 +140,10 @@ class Lanes:
 
     def lane(self, request: web.BaseRequest) -> Services:
         """Who answers the request."""
+        for part in self.parts:
+            lane = part.lane(request, self.active)
+            if lane is not None:
+                return lane
         split, candidate = self.split, self.candidate
         if split is None or candidate is None:
             return self.active
@@ -105,6 +163,7 @@ class Lanes:
             lane.assign.unit_of = session_of if split.unit == "session" else None
             lane.relay.repeats.clear()  # rows that are remembered name no arm
         self.candidate, self.split = candidate, split
+        self._divide()
 
     def close(self) -> None:
         """From the next request on, the active policy answers alone."""
@@ -112,20 +171,57 @@ class Lanes:
         assign = self.active.assign
         assign.experiment, assign.arm, assign.unit_of = "", "", None
         self.active.relay.repeats.clear()
+        self._divide()
         if gone is not None:
             self._retire(gone)
+        self._tell()
 
     def take(self, services: Services) -> None:
         """From the next request on, these answer alone; those before end what they began."""
         if self.candidate is not None:
             self.close()
         old, self.active = self.active, services
-        for gone in set(old.upstreams) - set(services.upstreams):
-            self.state.tasks.spawn(gone.probes.stop(), "stop probes")
-            gone.pool.close()
+        self._let_go(old)
         for one in services.upstreams:
             one.probes.start()
         self._retire(old)
+        self._tell()
+
+    def set_parts(self, parts: tuple[Part, ...]) -> None:
+        """From the next request on, these parts are taken out. Lanes that are in none any more end what they began."""
+        for part in parts:
+            for lane, arm in zip(part.lanes, part.arms, strict=True):
+                if lane is not None:
+                    lane.assign.experiment, lane.assign.arm = part.name, arm
+                    lane.assign.unit_of = session_of if part.unit == "session" else None
+        before, self.parts = self._used(), parts
+        self._divide()
+        now = {id(lane) for lane in self._used()}
+        for lane in before:
+            if id(lane) not in now:
+                self._let_go(lane)
+                self._retire(lane)
+
+    def _divide(self) -> None:
+        self.divided = self.split is not None or bool(self.parts)
+
+    def _tell(self) -> None:
+        if self.changed is not None:
+            self.changed()
+
+    def _used(self) -> list[Services]:
+        """Every lane that may be given requests."""
+        return [
+            lane for lane in (self.active, self.candidate, *(one for part in self.parts for one in part.lanes))
+            if lane is not None
+        ]  # fmt: skip
+
+    def _let_go(self, old: Services) -> None:
+        """Of the upstreams that no lane uses any more."""
+        used = {one for lane in self._used() for one in lane.upstreams}
+        for gone in set(old.upstreams) - used:
+            self.state.tasks.spawn(gone.probes.stop(), "stop probes")
+            gone.pool.close()
 
     def _retire(self, old: Services) -> None:
         """Close what only this lane used, once nothing is under way in it any more."""
@@ -135,7 +231,7 @@ class Lanes:
     async def _close_when_empty(self, old: Services) -> None:
         while old.admit.in_flight:  # noqa: ASYNC110 - an event would cost every request; this is rare
             await asyncio.sleep(_LOOK_AGAIN_S)
-        used = [lane for lane in (self.active, self.candidate) if lane is not None]
+        used = self._used()
         if old.thread is not None and old.thread not in [lane.thread for lane in used]:
             await old.thread.close()
         second = old.semantic.second

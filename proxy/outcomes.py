@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +18,7 @@ import structlog
 from farthing.policies.outcome import Outcome
 from farthing.proxy.ledger_file import is_corrupt, move_aside
 
-__all__ = ["FILE", "MetricSum", "Outcomes", "read_only"]
+__all__ = ["FILE", "Change", "MetricSum", "Outcomes", "read_only"]
 
 FILE = "outcomes.db"
 _COLUMNS = "request_id, metric, event, value, at_s, received_s, comment, source"
@@ -47,15 +47,26 @@ class MetricSum(NamedTuple):
     squares: float
 
 
+class Change(NamedTuple):
+    """What is said of one request by one metric, before and after: several values where there were several events."""
+
+    request_id: str
+    metric: str
+    before: tuple[float, ...]
+    after: tuple[float, ...]
+
+
 class Outcomes:
     """Keeps outcomes; for any thread. Opened by its first use; a damaged file is moved aside, and told.
 
-    `keep_days`: what came longer ago goes, while something comes; 0: nothing does.
+    `keep_days`: what came longer ago goes, while something comes; 0: nothing does. `listeners`: told of every change,
+    in the thread that made it; the order of changes means nothing.
     """
 
     def __init__(self, path: Path, keep_days: int = 0) -> None:
         self.path = path
         self.keep_days = keep_days
+        self.listeners: list[Callable[[list[Change]], None]] = []
         self._swept_s = 0.0
         self._lock = threading.Lock()
         self._conn: sqlite3.Connection | None = None
@@ -65,12 +76,32 @@ class Outcomes:
         rows = [(o.request_id, o.metric, o.event, o.value, o.at_s, o.received_s, o.comment, o.source) for o in outcomes]
         with self._lock:
             conn = self._opened()
+            asked = sorted({(row[0], row[1]) for row in rows}) if self.listeners else []
+            said = self._values(conn, asked)
             before = conn.total_changes
             with conn:
                 conn.executemany(_PUT, rows)
             new = conn.total_changes - before
+            now = self._values(conn, asked)
             self._sweep(conn, max((row[5] for row in rows), default=0.0))
-            return new
+        changes = [Change(*key, said.get(key, ()), now.get(key, ())) for key in asked if said.get(key) != now.get(key)]
+        if changes:
+            for listener in tuple(self.listeners):
+                listener(changes)
+        return new
+
+    def _values(
+        self, conn: sqlite3.Connection, keys: Sequence[tuple[str, str]]
+    ) -> dict[tuple[str, str], tuple[float, ...]]:
+        found: dict[tuple[str, str], tuple[float, ...]] = {}
+        ids = sorted({request_id for request_id, _ in keys})
+        for at in range(0, len(ids), _FEW):
+            some = ids[at : at + _FEW]
+            marks = ", ".join("?" * len(some))
+            query = f"select request_id, metric, value from outcomes where request_id in ({marks}) order by event"
+            for request_id, metric, value in conn.execute(query, some):
+                found[request_id, metric] = (*found.get((request_id, metric), ()), value)
+        return found
 
     def of(self, request_ids: Sequence[str]) -> list[Outcome]:
         """All that was said of these requests."""

@@ -30,7 +30,7 @@ def outcomes_of(rows: Iterable[Row], unit: Unit) -> list[tuple[str, Outcome]]:
     for row in rows:
         if row.experiment != EXPERIMENT or row.endpoint in ERRANDS:
             continue
-        if not row.attempts and row.status in _REFUSALS:
+        if refused(row):
             continue
         ended = row.outcome == Ended.COMPLETED and row.status < 400
         failed = not ended and row.outcome != Ended.ABANDONED
@@ -38,6 +38,11 @@ def outcomes_of(rows: Iterable[Row], unit: Unit) -> list[tuple[str, Outcome]]:
         name = "" if unit == "request" else unit_in(row, unit)
         found.append((row.id, Outcome(row.arm == CANDIDATE, failed, row.latency_ms if ended else None, cost, name)))
     return found
+
+
+def refused(row: Row) -> bool:
+    """Whether farthing itself refused the request."""
+    return not row.attempts and row.status in _REFUSALS
 
 
 def unit_in(row: Row, unit: Unit) -> str:

@@ -128,6 +128,7 @@ class Rollouts:
         self.standing = standing
         self.going: Rollout | None = None
         self.rollbacks = self.promotions = 0
+        self.hindered: Callable[[], str] | None = None  # why nothing may be rolled out in steps now
         self._gate = gate
         self._lock = asyncio.Lock()
         self._timer: asyncio.TimerHandle | None = None
@@ -151,6 +152,8 @@ class Rollouts:
             raise ClientFault(f"{version} is active already", status=409, code="active_already")
         if going is not None and not now:
             raise ClientFault(f"{version} is being rolled out already", status=409, code="rollout_under_way")
+        if not now and self.hindered is not None and (why := self.hindered()):
+            raise ClientFault(f"{why}: stop it first, or promote with --now", status=409, code="experiment_under_way")
         await self._pass_gates(config, suite)
         async with self._lock:
             self._unchanged(going)

@@ -9,7 +9,7 @@ from farthing.cache.stage_exact import unfit
 from farthing.policies.opinion import Opinion
 from farthing.proxy.branch import CARRIED
 from farthing.proxy.errand import Errands
-from farthing.proxy.exchange import Call, Exchange
+from farthing.proxy.exchange import Call, Controls, Exchange
 
 __all__ = ["Shadows"]
 
@@ -30,12 +30,16 @@ class Shadows:
         """Whether one more may be sent, and paid for."""
         return self.under_way < _AT_ONCE and self.errands.may(ex.model)
 
-    async def ask(self, ex: Exchange, body: bytes, form: str) -> Call:
-        """Send `body` in the name of `ex`, and write the row. `form`: '' for the request as it came."""
+    async def ask(self, ex: Exchange, body: bytes, form: str, unrouted: Controls | None = None) -> Call:
+        """Send `body` in the name of `ex`, and write the row. `form`: '' for the request as it came. `unrouted`: to the
+        model that was asked for, whoever answered the client, under these controls."""
         shadow = self.errands.begin(ex.original)
         for name in CARRIED:
             setattr(shadow, name, getattr(ex, name))
-        shadow.body_out, shadow.compress = body, form
+        if unrouted is not None:
+            shadow.plan = shadow.variant = None
+            shadow.controls = unrouted
+        shadow.body_out, shadow.compress = body, "" if unrouted is not None else form
         self.under_way += 1
         try:
             return await self.errands.run(shadow, f"{form or 'whole'} shadow of {ex.id}")

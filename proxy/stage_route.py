@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from farthing.policies.variant import Variant
+from farthing.policies.variant import DEFAULT_UPSTREAM, Variant
 from farthing.proxy.account import dollars
 from farthing.proxy.config_routes import target_of
 from farthing.proxy.errors import ClientFault
 from farthing.proxy.exchange import GO_ON, Exchange, Quiet, Verdict
+from farthing.proxy.route_shadow import RouteShadow
 from farthing.proxy.routing import Plan, Routing
 from farthing.proxy.students import Students
 
@@ -49,6 +50,7 @@ class RoutingStage(RouteStage):
 
     routing: Routing
     students: Students | None = None
+    shadow: RouteShadow | None = field(default=None, init=False)
 
     def on_request(self, ex: Exchange) -> Verdict:
         """Choose whom to ask. Raises as RouteStage does."""
@@ -70,9 +72,11 @@ class RoutingStage(RouteStage):
         return GO_ON
 
     def on_end(self, ex: Exchange) -> None:
-        """What an observing route would have done."""
+        """What an observing route would have done, and what the model that was asked for would have said."""
         if self.students is not None:
             self.students.ended(ex)
+        if self.shadow is not None and self._elsewhere(ex):
+            self.shadow.ended(ex)
         plan: Plan | None = ex.plan
         if plan is None or plan.serves or plan.choice is None or ex.call is None or ex.call.served is not None:
             return
@@ -83,6 +87,16 @@ class RoutingStage(RouteStage):
         price = None if usage is None else self.routing.rates.at(first.upstream).price(first.model, usage, at_s)
         cost = "at a price that isn't known" if price is None else f"for ${dollars(price.pico)}"
         ex.decide(self.name, "would route", f"{told(plan)}, {cost}")
+
+    def _elsewhere(self, ex: Exchange) -> bool:
+        """Whether a route, and not the client, had another model answer than the one that was asked for."""
+        routing = self.routing
+        if ex.call is None or ex.call.served is not None or not ex.call.attempts:
+            return False
+        if ex.controls.route or ex.model in routing.aliases or ex.model in routing.variants:
+            return False
+        variant = routing.variants.get(ex.call.attempts[-1].variant)
+        return variant is not None and (variant.model, variant.upstream) != (ex.model, DEFAULT_UPSTREAM)
 
 
 def refuse_uncached(ex: Exchange) -> None:

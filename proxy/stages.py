@@ -171,11 +171,12 @@ class AssignStage(Quiet):
 
     `lossy`: what may be done that changes an answer, of what `x-farthing-compress` asks. `experiment`, `arm`: which
     this lane stands for, '' while it is the only one; `unit_of`: the unit that stays in its arm where no column names
-    it.
+    it. `all_off`: by configuration, in which a lane still stands for its arm; `switched_off`: by the emergency switch.
     """
 
     policy: str
     config_id: str
+    all_off: bool
     switched_off: Callable[[], bool]
     lossy: Mapping[str, str]
     routing: Routing | None = None
@@ -193,8 +194,10 @@ class AssignStage(Quiet):
         ex.policy, ex.config_id, ex.lossy = self.policy, self.config_id, self.lossy[ex.controls.compress]
         if ex.controls.off:
             ex.optimise, ex.cache_reason = False, "x-farthing-off"
-        elif self.switched_off():
+        elif self.all_off or self.switched_off():
             ex.optimise, ex.cache_reason, ex.policy = False, "switched off", "off"
+            if self.experiment and not self.switched_off():
+                self._take_part(ex)
         else:
             if self.experiment:
                 self._take_part(ex)

@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from farthing.proxy.config import load
@@ -115,6 +115,7 @@ def test_only_trusted_proxies_are_believed_and_from_the_end() -> None:
     assert Trusted([]).client_of("::ffff:127.0.0.1", ["127.0.0.1"], through=True) == ""
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(max_size=30), max_size=4), st.sampled_from(["10.0.0.1", "203.0.113.9", "", "no"]))
 def test_nothing_that_a_client_writes_makes_it_another(lines: list[str], stranger: str) -> None:
     trusted = Trusted(["10.0.0.1"])

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from farthing.cache.codec import decode, encode, peek
@@ -37,6 +37,7 @@ def entry(body: bytes) -> Entry:
     )  # fmt: skip
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=20_000))
 def test_what_was_sealed_opens_with_its_key_alone(body: bytes) -> None:
     raw = encode(entry(body), sealer(ONE))
@@ -52,6 +53,7 @@ def test_it_is_deflated_before_it_is_sealed() -> None:
     assert len(encode(entry(b"again and again " * 1000), sealer(ONE))) < 2000
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 255))
 def test_a_flipped_bit_is_a_miss(at: int, flip: int) -> None:
     raw = bytearray(encode(entry(b"x" * 300), sealer(ONE)))

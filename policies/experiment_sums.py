@@ -1,0 +1,137 @@
+"""What an experiment has seen, as running sums: of each unit while it may change, of each arm for ever. Pure.
+
+Rules of this file:
+1. A unit (a user, a session, a request) is what was assigned, so a unit is what counts as one: its requests together
+   are one observation, or the noise would be underrated.
+2. A word that is replaced is taken out and put in again; order changes nothing but the last digit.
+3. Memory is bounded: units beyond the cap are told and left out, whichever arm they are in. A request that is its own
+   unit needs no memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+__all__ = ["ArmSums", "Kind", "Seen", "Tracker"]
+
+Kind = Literal["mean", "proportion", "ratio"]
+DAY_S = 86_400.0
+_MOST_DAYS = 400
+
+
+class Seen(NamedTuple):
+    """What is known of one unit: the sum of its values and how many there are, and its requests."""
+
+    total: float = 0.0
+    words: int = 0
+    requests: int = 0
+
+    def plus(self, total: float, words: int, requests: int) -> Seen:
+        """With more, or less."""
+        return Seen(self.total + total, self.words + words, self.requests + requests)
+
+
+@dataclass(slots=True)
+class ArmSums:
+    """Sums over units of two quantities and their products: outcome and covariate of a mean, numerator and denominator
+    of a ratio."""
+
+    units: int = 0
+    a: float = 0.0
+    b: float = 0.0
+    aa: float = 0.0
+    bb: float = 0.0
+    ab: float = 0.0
+
+    def put(self, a: float, b: float, sign: int) -> None:
+        """One unit more (`sign` 1), or one less (-1)."""
+        self.units += sign
+        self.a += sign * a
+        self.b += sign * b
+        self.aa += sign * a * a
+        self.bb += sign * b * b
+        self.ab += sign * a * b
+
+
+@dataclass(slots=True)
+class Tracker:
+    """One metric over all arms. `alone`: each request is its own unit. `before`: each unit's metric of the time before
+    the start (the covariate), which nobody changes any more. `bounds`: what values are to be clamped to."""
+
+    kind: Kind
+    arms: int
+    alone: bool
+    most_units: int
+    bounds: tuple[float, float] | None = None
+    before: Mapping[str, float] = field(default_factory=dict)
+    with_days: bool = False
+    sums: list[ArmSums] = field(init=False)
+    left_out: int = field(default=0, init=False)
+    days: dict[int, list[ArmSums]] = field(default_factory=dict, init=False)
+    _units: dict[tuple[int, str], Seen] = field(default_factory=dict, init=False)
+    _today: dict[tuple[int, str], Seen] = field(default_factory=dict, init=False)
+    _day: int = field(default=-1, init=False)
+
+    def __post_init__(self) -> None:
+        self.sums = [ArmSums() for _ in range(self.arms)]
+
+    def clamped(self, value: float) -> float:
+        """One value within the declared bounds."""
+        return value if self.bounds is None else min(self.bounds[1], max(self.bounds[0], value))
+
+    def add(
+        self, arm: int, unit: str, day: int, total: float, words: int, requests: int, was: Seen | None = None
+    ) -> None:
+        """What a unit is known by changes by so much. `was`: before this, where each request is its own unit. `day`:
+        number of the day since the start."""
+        key = (arm, unit)
+        if self.alone:
+            before = was or Seen()
+        else:
+            found = self._units.get(key)
+            if found is None and len(self._units) >= self.most_units:
+                self.left_out += 1
+                return
+            before = found or Seen()
+        now = before.plus(total, words, requests)
+        self._move(self.sums[arm], unit, before, now)
+        if not self.alone:
+            self._units[key] = now
+        if self.with_days and words > 0:
+            self._of_day(key, day, total, words)
+
+    def _move(self, sums: ArmSums, unit: str, before: Seen, now: Seen) -> None:
+        for seen, sign in ((before, -1), (now, 1)):
+            pair = self._pair(unit, seen)
+            if pair is not None:
+                sums.put(*pair, sign)
+
+    def _pair(self, unit: str, seen: Seen) -> tuple[float, float] | None:
+        """What a unit counts with; None where it doesn't count yet."""
+        if self.kind == "ratio":
+            return (seen.total, float(seen.requests)) if seen.requests > 0 else None
+        return (seen.total / seen.words, self.before.get(unit, 0.0)) if seen.words > 0 else None
+
+    def _of_day(self, key: tuple[int, str], day: int, total: float, words: int) -> None:
+        """A day's effect counts each unit once, by its mean of that day; the latest day is still open."""
+        if day > self._day:
+            self._today.clear()
+            self._day = day
+        if day not in self.days:
+            if len(self.days) >= _MOST_DAYS:
+                return
+            self.days[day] = [ArmSums() for _ in range(self.arms)]
+        sums = self.days[day][key[0]]
+        if self.alone or day < self._day:
+            sums.put(total / words, 0.0, 1)
+            return
+        before = self._today.get(key)
+        if before is None and len(self._today) >= self.most_units:
+            return
+        if before is not None:
+            sums.put(before.total / before.words, 0.0, -1)
+        now = (before or Seen()).plus(total, words, 0)
+        sums.put(now.total / now.words, 0.0, 1)
+        self._today[key] = now
