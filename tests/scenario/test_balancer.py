@@ -177,7 +177,11 @@ async def hammer(three: Fleet, work: Callable[[], Any]) -> tuple[list[int], int]
         number = 0
         while going:
             number += 1
-            answer = await client.post("/chat/completions", json=chat(f"{name} {number}", stream=name % 2 == 1))
+            body = chat(f"{name} {number}", stream=name % 2 == 1)
+            try:
+                answer = await client.post("/chat/completions", json=body)
+            except httpx.TransportError:  # nginx closes idle connections when it is reloaded: once more, as SDKs do
+                answer = await client.post("/chat/completions", json=body)
             statuses.append(answer.status_code)
             whole += answer.content.endswith(b"[DONE]\n\n") if name % 2 else b'"choices"' in answer.content
 
@@ -209,6 +213,7 @@ async def test_a_rolling_restart_loses_no_request(tmp_path: Path) -> None:
     assert len(statuses) > 100
     assert set(statuses) == {200}
     assert whole == len(statuses)
+    assert len(up.calls) == len(statuses), "none was asked twice"
 
 
 async def test_one_that_is_killed_costs_only_what_it_had_under_way(tmp_path: Path) -> None:
