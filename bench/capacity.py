@@ -1,4 +1,4 @@
-"""How many replicas, Redis shards, gigabytes and dollars a load needs: a model out of measured costs, and a check of it.
+"""How many replicas, Redis shards, gigabytes and dollars a load needs: a model out of measured costs.
 
 The model is arithmetic over `Costs` (docs/benchmarks.md: processor time of a miss, a hit, a stream) and `Load`. What it
 leaves out it says: garbage collection at its worst, noisy neighbours, an upstream's limits.
@@ -26,12 +26,13 @@ GIB = 2**30
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """What one thing takes. Processor times: docs/benchmarks.md, at 16 at a time, semantic cache off; `semantic_us`: what
-    observing adds to a miss. `event_us`: of one event of a stream, from the stream benchmark (23 events).
+    """What one thing takes. Processor times: docs/benchmarks.md, at 16 at a time, semantic cache off; `semantic_us`:
+    what observing adds to a miss, which looks at fewer the busier it is. `event_us`: of one event of a stream, from the
+    stream benchmark (23 events). `vector_bytes`: of an entry of the graph (docs/semantic-cache.md, 100,000 entries).
+    `ledger_row_bytes`: docs/benchmarks.md, "A large ledger".
 
-    `redis_ops_per_s`: what one shard is planned with, assumed, far below what a Valkey does; `entry_overhead_bytes`: of a
-    key and its header in Redis, assumed. `vector_bytes`: of an entry of the index by kind (docs/semantic-cache.md at 100,000
-    entries), `prompt_bytes`: of the prompt beside it, assumed.
+    Assumed, not measured: `redis_ops_per_s` and `redis_bytes` (what one shard is planned with), `entry_overhead_bytes`
+    (a key and header in Redis), `prompt_bytes` (beside a vector), `in_flight_bytes`, and both prices.
     """
 
     miss_us: float = 262
@@ -105,9 +106,8 @@ def plan(load: Load, costs: Costs = Costs()) -> Plan:
     store_bytes = entries * (load.answer_bytes + costs.entry_overhead_bytes)
     index_bytes = min(entries, 100_000) * (costs.vector_bytes + costs.prompt_bytes) if load.semantic else 0
     ops_per_s = peak_per_s * (1 + miss)
-    shards = (
-        0 if alone else max(1, math.ceil(ops_per_s / costs.redis_ops_per_s), math.ceil(store_bytes / costs.redis_bytes))
-    )
+    by_rate, by_size = ops_per_s / costs.redis_ops_per_s, store_bytes / costs.redis_bytes
+    shards = 0 if alone else max(1, math.ceil(by_rate), math.ceil(by_size))
     replica_bytes = costs.replica_bytes + index_bytes + in_flight * costs.in_flight_bytes
     moved = load.request_bytes + load.answer_bytes
     network = peak_per_s * moved * (1 + miss) + peak_per_s * load.answer_bytes * (0 if alone else 1)
@@ -132,8 +132,8 @@ def plan(load: Load, costs: Costs = Costs()) -> Plan:
 def waits_ms(busy: float, load: Load, costs: Costs, seed: int, requests: int = 200_000) -> tuple[float, float]:
     """How long (p50, p99) work waits for a replica's one thread, which is busy for that share of the time.
 
-    Simulated: requests arrive by chance (Poisson); a hit and a miss's first part are each one piece of work, each event of
-    a stream is another that comes later. First come, first served, as an event loop does.
+    Simulated: pieces of work arrive by chance (Poisson); a hit and a miss's first part are each one, and so is each
+    event of a stream. First come, first served, as an event loop does.
     """
     chance = np.random.default_rng(seed)
     pieces = _pieces_us(load, costs)
