@@ -164,9 +164,9 @@ class RedisStore:
             return await self._purge_key(selector)
         removed: list[str] = []
         names: list[bytes] = []
-        walk = self._client.scan_iter(match=f"{self._prefix}:e:*", count=_SCAN_COUNT).__aiter__()
+        following = self._names()
         while True:
-            name = await self._step(lambda: anext(walk, None))
+            name = await self._step(following)
             if name is not None:
                 names.append(name)
             if names and (name is None or len(names) >= _SCAN_COUNT):
@@ -179,9 +179,9 @@ class RedisStore:
         """Every entry as it is encoded, for a backup: in no order, perhaps one twice; one that comes or goes meanwhile
         may be missing. Raises StoreFault."""
         names: list[bytes] = []
-        walk = self._client.scan_iter(match=f"{self._prefix}:e:*", count=_SCAN_COUNT).__aiter__()
+        following = self._names()
         while True:
-            name = await self._step(lambda: anext(walk, None))
+            name = await self._step(following)
             if name is not None:
                 names.append(name)
             if names and (name is None or len(names) >= _WALK_COUNT):
@@ -261,6 +261,24 @@ class RedisStore:
         if not matching:
             return []
         return [key for (_, key), count in zip(matching, await self._step(unlink), strict=True) if count]
+
+    def _names(self) -> Callable[[], Awaitable[bytes | None]]:
+        """Gives the next entry's name at each call; None after the last."""
+        walk = self._client.scan_iter(match=f"{self._prefix}:e:*", count=_SCAN_COUNT).__aiter__()
+        fault: Exception | None = None
+
+        async def following() -> bytes | None:
+            nonlocal fault
+            if fault is not None:  # a generator that has failed ends: asked again, it would seem to be through
+                raise fault
+            try:
+                name: bytes | None = await anext(walk, None)
+            except Exception as error:
+                fault = error
+                raise
+            return name
+
+        return following
 
     async def _raws(self, names: Sequence[bytes] | Sequence[str]) -> list[bytes | None]:
         pipe = self._client.pipeline(transaction=False)

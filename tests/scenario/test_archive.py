@@ -87,22 +87,25 @@ BACKUP = (Path(__file__).parents[2] / "deploy" / "backup.py").read_text("utf-8")
 
 async def test_the_documented_backup_is_whole_while_rows_are_written(tmp_path: Path) -> None:
     (tmp_path / "backup.py").write_text(BACKUP)
-    async with scripted() as up, serving(up, tmp_path) as (_, client):
+    async with scripted() as up:
+        async with serving(up, tmp_path) as (_, client):
 
-        async def keep_asking() -> None:
-            for number in range(60):
-                await ask(client, f"while {number}")
+            async def keep_asking() -> None:
+                for number in range(60):
+                    await ask(client, f"while {number}")
 
-        asking = asyncio.create_task(keep_asking())
-        while len(up.calls) < 10:
-            await asyncio.sleep(0.01)
-        for copy in ("one", "two"):
-            child = await asyncio.create_subprocess_exec(
-                "python3", "backup.py", "state", copy, cwd=tmp_path, stdout=asyncio.subprocess.PIPE
-            )
-            await child.communicate()
-            assert child.returncode == 0
-        await asking
+            asking = asyncio.create_task(keep_asking())
+            while len(up.calls) < 10:
+                await asyncio.sleep(0.01)
+            for copy in ("one", "two"):
+                child = await asyncio.create_subprocess_exec(
+                    "python3", "backup.py", "state", copy, cwd=tmp_path, stdout=asyncio.subprocess.PIPE
+                )
+                await child.communicate()
+                assert child.returncode == 0
+            await asking
+        async with serving(up, tmp_path, "--state", "two") as (_, restored):
+            assert (await ask(restored, "while 1")).headers["x-farthing-cache"] == "hit-exact"
     for copy in ("one", "two"):
         with closing(sqlite3.connect(tmp_path / copy / "ledger.db")) as ledger:
             assert ledger.execute("pragma integrity_check").fetchone() == ("ok",)
@@ -110,6 +113,4 @@ async def test_the_documented_backup_is_whole_while_rows_are_written(tmp_path: P
         assert (tmp_path / copy / "secret").read_text() == (tmp_path / "state" / "secret").read_text()
         assert not (tmp_path / copy / "lock").exists()
         assert stat.S_IMODE((tmp_path / copy).stat().st_mode) == 0o700
-    async with scripted() as up, serving(up, tmp_path, "--state", "two") as (_, client):
-        assert (await ask(client, "while 1")).headers["x-farthing-cache"] == "hit-exact"
     assert farthing("ledger", "check", "--state", "two", cwd=tmp_path).returncode == 0
