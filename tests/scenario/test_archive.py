@@ -106,11 +106,11 @@ async def test_the_documented_backup_is_whole_while_rows_are_written(tmp_path: P
             await asking
         async with serving(up, tmp_path, "--state", "two") as (_, restored):
             assert (await ask(restored, "while 1")).headers["x-farthing-cache"] == "hit-exact"
+    assert not (tmp_path / "one" / "lock").exists()
     for copy in ("one", "two"):
         with closing(sqlite3.connect(tmp_path / copy / "ledger.db")) as ledger:
             assert ledger.execute("pragma integrity_check").fetchone() == ("ok",)
             assert ledger.execute("select count(*) from requests").fetchone()[0] >= 1
         assert (tmp_path / copy / "secret").read_text() == (tmp_path / "state" / "secret").read_text()
-        assert not (tmp_path / copy / "lock").exists()
         assert stat.S_IMODE((tmp_path / copy).stat().st_mode) == 0o700
     assert farthing("ledger", "check", "--state", "two", cwd=tmp_path).returncode == 0
