@@ -1,27 +1,41 @@
-# The wheel is built in one stage and installed in the next: no source tree, no compiler, no links in the image. What it
-# needs comes from a lock with hashes (`make lock`).
-FROM python:3.12-slim AS build
+# The wheel is built in one stage, installed into an environment in the second, and only that environment is in the image: no
+# source tree, no compiler, no build tools. Runs as user 10001 on a read-only root file system; what it writes is in the volume:
+#
+#   docker build -t farthing:0.1.0 .
+#   docker run --read-only --tmpfs /tmp --cap-drop ALL -p 127.0.0.1:8080:8080 -v farthing:/var/lib/farthing/state farthing:0.1.0
+#
+# For builds that are the same tomorrow give the base by its digest: --build-arg BASE=python:3.12.12-slim-bookworm@sha256:...
+ARG BASE=python:3.12.12-slim-bookworm
+
+FROM ${BASE} AS wheel
 WORKDIR /src
 COPY . .
-RUN pip install --no-cache-dir build && python -m build --wheel --outdir /wheels
+RUN python -m pip install --no-cache-dir build==1.3.0 && python -m build --wheel --outdir /wheels
 
-FROM python:3.12-slim
-RUN apt-get update \
- && apt-get install --yes --no-install-recommends ca-certificates \
- && rm -rf /var/lib/apt/lists/* \
- && useradd --system --uid 10001 --home-dir /var/lib/farthing --create-home farthing
-COPY deploy/requirements.lock /tmp/
-RUN pip install --no-cache-dir --require-hashes --requirement /tmp/requirements.lock
-COPY --from=build /wheels/*.whl /tmp/
-RUN pip install --no-cache-dir --no-deps /tmp/*.whl && rm /tmp/*.whl /tmp/requirements.lock
-USER farthing
-WORKDIR /var/lib/farthing
-ENV FARTHING_STATE_DIR=/var/lib/farthing/state \
+FROM ${BASE} AS environment
+COPY --from=wheel /wheels /wheels
+COPY deploy/requirements.lock /wheels/
+RUN python -m venv --without-pip /opt/farthing \
+ && python -m pip --python /opt/farthing/bin/python install --no-cache-dir --no-compile --require-hashes -r /wheels/requirements.lock \
+ && python -m pip --python /opt/farthing/bin/python install --no-cache-dir --no-compile --no-deps /wheels/*.whl \
+ && find /opt/farthing -type d -name tests -prune -exec rm -rf {} +
+
+FROM ${BASE}
+RUN groupadd --system --gid 10001 farthing \
+ && useradd --system --uid 10001 --gid 10001 --home-dir /var/lib/farthing --no-create-home --shell /usr/sbin/nologin farthing \
+ && install -d -m 0700 -o 10001 -g 10001 /var/lib/farthing /var/lib/farthing/state
+COPY --from=environment /opt/farthing /opt/farthing
+COPY deploy/healthcheck.py /opt/farthing/healthcheck.py
+ENV PATH=/opt/farthing/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
+    FARTHING_STATE_DIR=/var/lib/farthing/state \
     FARTHING_SERVER__HOST=0.0.0.0 \
     FARTHING_SERVER__PORT=8080
+USER 10001:10001
+WORKDIR /var/lib/farthing
 VOLUME /var/lib/farthing/state
 EXPOSE 8080
-HEALTHCHECK --interval=10s --timeout=3s --start-period=10s \
-  CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8080/healthz', timeout=2)"]
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=5s --start-period=20s --retries=3 CMD ["python", "/opt/farthing/healthcheck.py"]
 ENTRYPOINT ["farthing"]
 CMD ["serve"]

@@ -65,6 +65,7 @@ check: $(VENV)/.dev
 test: check
 	@command -v chromium >/dev/null || echo "chromium is not installed: the browser tests will be skipped (Debian: apt install chromium)"
 	@command -v promtool >/dev/null || echo "Prometheus is not installed: its tests will be skipped (Debian: apt install prometheus)"
+	@command -v nginx >/dev/null || echo "nginx is not installed: the balancer's tests will be skipped (Debian: apt install nginx)"
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 test-torch: $(VENV)/.dev

@@ -13,7 +13,8 @@ and a probe in the background, not a request, finds out when the server is back.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -38,6 +39,7 @@ _THREAD_FROM_BYTES = 65_536
 _PROBE_S = 2.0
 _PURGE_STEP_S = 5.0
 _SCAN_COUNT = 500
+_WALK_COUNT = 32  # whole bodies, of 8 MiB at most each
 # Covers the labels of any entry but those with very long tags; those are then read whole.
 _LABELS_BYTES = 1024
 
@@ -102,14 +104,8 @@ class RedisStore:
         if not keys:
             return []
 
-        async def read() -> list[bytes | None]:
-            pipe = self._client.pipeline(transaction=False)
-            for key in keys:
-                pipe.get(self._entry_name(key))
-            found: list[bytes | None] = await pipe.execute()
-            return found
-
-        raws = await self._call("read", read)
+        names = [self._entry_name(key) for key in keys]
+        raws = await self._call("read", lambda: self._raws(names))
         large = sum(len(raw) for raw in raws if raw is not None) > _THREAD_FROM_BYTES
         entries = await asyncio.to_thread(self._decoded, raws) if large else self._decoded(raws)
         return [
@@ -178,9 +174,9 @@ class RedisStore:
             return await self._purge_key(selector)
         removed: list[str] = []
         names: list[bytes] = []
-        walk = self._client.scan_iter(match=f"{self._prefix}:e:*", count=_SCAN_COUNT).__aiter__()
+        following = self._names()
         while True:
-            name = await self._step(lambda: anext(walk, None))
+            name = await self._step(following)
             if name is not None:
                 names.append(name)
             if names and (name is None or len(names) >= _SCAN_COUNT):
@@ -188,6 +184,23 @@ class RedisStore:
                 names = []
             if name is None:
                 return tuple(dict.fromkeys(removed))
+
+    async def walk(self) -> AsyncIterator[bytes]:
+        """Every entry as it is encoded, for a backup: in no order, perhaps one twice; one that comes or goes meanwhile
+        may be missing. Raises StoreFault."""
+        names: list[bytes] = []
+        following = self._names()
+        while True:
+            name = await self._step(following)
+            if name is not None:
+                names.append(name)
+            if names and (name is None or len(names) >= _WALK_COUNT):
+                for raw in await self._step(partial(self._raws, tuple(names))):
+                    if raw is not None:
+                        yield raw
+                names = []
+            if name is None:
+                return
 
     async def stats(self) -> StoreStats:
         """Store.stats; never raises: while the server is away, the last known figures, not healthy."""
@@ -258,6 +271,31 @@ class RedisStore:
         if not matching:
             return []
         return [key for (_, key), count in zip(matching, await self._step(unlink), strict=True) if count]
+
+    def _names(self) -> Callable[[], Awaitable[bytes | None]]:
+        """Gives the next entry's name at each call; None after the last."""
+        walk = self._client.scan_iter(match=f"{self._prefix}:e:*", count=_SCAN_COUNT).__aiter__()
+        fault: Exception | None = None
+
+        async def following() -> bytes | None:
+            nonlocal fault
+            if fault is not None:  # a generator that has failed ends: asked again, it would seem to be through
+                raise fault
+            try:
+                name: bytes | None = await anext(walk, None)
+            except Exception as error:
+                fault = error
+                raise
+            return name
+
+        return following
+
+    async def _raws(self, names: Sequence[bytes] | Sequence[str]) -> list[bytes | None]:
+        pipe = self._client.pipeline(transaction=False)
+        for name in names:
+            pipe.get(name)
+        found: list[bytes | None] = await pipe.execute()
+        return found
 
     async def _labels(self, name: bytes) -> Labels | None:
         raw: bytes | None = await self._step(lambda: self._client.get(name))

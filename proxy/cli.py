@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
+from farthing.proxy import cli_archive
 from farthing.proxy.cli_capture import app as capture_app
 from farthing.proxy.cli_distill import app as distill_app
 from farthing.proxy.cli_erase import erase
@@ -54,6 +55,7 @@ ledger_app = typer.Typer(
     help="The record of every request.", epilog="Example: farthing ledger export -o rows.jsonl", no_args_is_help=True
 )
 app.add_typer(cache_app, name="cache")
+cli_archive.add_to(cache_app)
 app.add_typer(ledger_app, name="ledger")
 app.add_typer(prices_app, name="prices")
 app.add_typer(policy_app, name="policy")

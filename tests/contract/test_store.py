@@ -226,3 +226,13 @@ async def test_stats_and_closing_twice(store: Store, clock: FakeClock) -> None:
     await store.close()
     with pytest.raises(StoreFault):
         await store.put(entry(clock, OTHER))
+
+
+async def test_a_walk_over_a_server_that_is_away_is_no_empty_walk(clock: FakeClock) -> None:
+    """A purge that found nobody must not say that there was nothing to remove."""
+    away = RedisStore("redis://127.0.0.1:1/0", deadline_ms=2000, clock=clock)
+    with pytest.raises(StoreFault):
+        await away.purge(Selector())
+    with pytest.raises(StoreFault):
+        _ = [raw async for raw in away.walk()]
+    await away.close()

@@ -1,0 +1,102 @@
+"""The Dockerfile, as far as it can be followed without a Docker: its shape by a parser, its steps in a directory."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dockerfile_parse import DockerfileParser
+
+from tests.fakes.proxying import proxied
+from tests.fakes.upstream import scripted
+from tests.fakes.valkey import free_port
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def steps(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    copy = tmp_path_factory.mktemp("docker")
+    (copy / "Dockerfile").write_text((ROOT / "Dockerfile").read_text("utf-8"), "utf-8")  # the parser may write
+    found: list[dict[str, Any]] = DockerfileParser(str(copy)).structure
+    return [step for step in found if step["instruction"] != "COMMENT"]
+
+
+def last_stage(steps: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    begins = [at for at, step in enumerate(steps) if step["instruction"] == "FROM"]
+    assert len(begins) == 3
+    return steps[begins[-1] :]
+
+
+def test_the_image_is_not_roots_and_its_volume_belongs_to_its_user(steps: list[dict[str, Any]]) -> None:
+    told = {step["instruction"]: step["value"] for step in last_stage(steps)}
+    assert told["USER"] == "10001:10001"
+    order = [step["instruction"] for step in last_stage(steps)]
+    assert order.index("USER") > max(at for at, name in enumerate(order) if name in ("RUN", "COPY"))
+    made = next(step["value"] for step in last_stage(steps) if step["instruction"] == "RUN")
+    assert re.search(rf"install -d -m 0700 -o 10001 -g 10001 .*{told['VOLUME']}$", made)
+    assert json.loads(told["ENTRYPOINT"]) + json.loads(told["CMD"]) == ["farthing", "serve"]
+    assert "curl" not in (ROOT / "Dockerfile").read_text("utf-8")
+
+
+def test_every_base_is_the_pinned_one(steps: list[dict[str, Any]]) -> None:
+    base = next(step["value"] for step in steps if step["instruction"] == "ARG")
+    assert re.fullmatch(r"BASE=python:\d+\.\d+\.\d+-slim-[a-z]+(@sha256:[0-9a-f]{64})?", base)
+    froms = [step["value"].split()[0] for step in steps if step["instruction"] == "FROM"]
+    assert froms == ["${BASE}"] * 3
+
+
+def test_what_is_copied_from_here_is_there_and_let_in(steps: list[dict[str, Any]]) -> None:
+    ignored = (ROOT / ".dockerignore").read_text("utf-8").split()
+    for step in steps:
+        if step["instruction"] == "COPY" and "--from" not in step["value"]:
+            source = step["value"].split()[0]
+            assert (ROOT / source).exists()
+            assert not any(source == one or source.startswith(f"{one}/") for one in ignored)
+
+
+def test_what_the_last_stage_takes_is_what_the_stages_before_leave(steps: list[dict[str, Any]]) -> None:
+    names = {step["value"].split()[2] for step in steps if step["instruction"] == "FROM" and " AS " in step["value"]}
+    taken = {name for step in steps for name in re.findall(r"--from=(\S+)", step["value"])}
+    assert taken == names == {"wheel", "environment"}
+
+
+def test_the_wheel_is_built_from_what_the_context_has(tmp_path: Path) -> None:
+    """Replays the first stage: the checkout without what .dockerignore names, and its build command."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout.decode()
+    ignored = [one.removesuffix("/") for one in (ROOT / ".dockerignore").read_text("utf-8").split() if "*" not in one]
+    source = tmp_path / "src"
+    for name in filter(None, listed.split("\0")):
+        if any(name == one or name.startswith(f"{one}/") for one in ignored) or not (ROOT / name).exists():
+            continue
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_bytes((ROOT / name).read_bytes())
+    command = [sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir", str(tmp_path), str(source)]
+    built = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stdout + built.stderr
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
+        names = wheel.namelist()
+    assert "farthing/proxy/cli.py" in names
+    assert any(name.startswith("farthing/proxy/static/") for name in names)
+    assert not [name for name in names if name.startswith(("tests/", "bench/", "deploy/"))]
+
+
+async def test_the_health_check_tells_a_live_farthing_from_none(tmp_path: Path) -> None:
+    async with scripted() as up, proxied(up.url, tmp_path) as proxy:
+        assert await checked(proxy.url.rpartition(":")[2]) == 0
+    assert await checked(str(free_port())) == 1
+
+
+async def checked(port: str) -> int:
+    import asyncio
+
+    child = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-I", str(ROOT / "deploy" / "healthcheck.py")), env={"FARTHING_SERVER__PORT": port}
+    )
+    return await asyncio.wait_for(child.wait(), 20)

@@ -1,0 +1,116 @@
+"""Backup and restore by the real command line: answers through an archive, SQLite files by its online backup."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import sqlite3
+import stat
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.upstream import scripted
+from tests.fakes.valkey import running_valkey
+from tests.scenario.test_serve import ask, farthing, serving
+
+TEXTS = [f"question {number}" for number in range(20)]
+
+
+@pytest.mark.parametrize(("from_redis", "to_redis"), [(False, False), (False, True), (True, False), (True, True)])
+async def test_answers_move_from_any_store_to_any_store(tmp_path: Path, from_redis: bool, to_redis: bool) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.mkdir()
+    (new / "state").mkdir(parents=True)
+    with running_valkey() as first, running_valkey() as second:
+        source = {"FARTHING_STORE__URL": first} if from_redis else {}
+        target = {"FARTHING_STORE__URL": second} if to_redis else {}
+        async with scripted() as up:
+            async with serving(up, old, **source) as (_, client):
+                for text in TEXTS:
+                    await ask(client, text)
+                stream = await ask(client, "a stream", stream=True)
+                await asyncio.sleep(0.3)
+                kept = await asyncio.to_thread(  # while it runs
+                    lambda: farthing("cache", "export", "kept.jsonl", "--state", "state", cwd=old, **source)
+                )
+            assert kept.returncode == 0, kept.stderr
+            assert "21 stored answers written" in kept.stderr
+            assert stat.S_IMODE((old / "kept.jsonl").stat().st_mode) == 0o600
+
+            shutil.copy(old / "state" / "secret", new / "state" / "secret")
+            arguments = ("cache", "import", str(old / "kept.jsonl"), "--state", "state", "--json")
+            once, twice = (farthing(*arguments, cwd=new, **target) for _ in range(2))
+            assert json.loads(once.stdout) == {"read": 21, "added": 21, "expired": 0, "older": 0}, once.stderr
+            assert json.loads(twice.stdout) == {"read": 21, "added": 0, "expired": 0, "older": 21}
+
+            calls = len(up.calls)
+            async with serving(up, new, **target) as (_, client):
+                hits = [await ask(client, text) for text in TEXTS]
+                again = await ask(client, "a stream", stream=True)
+            assert {hit.headers["x-farthing-cache"] for hit in hits} == {"hit-exact"}
+            assert again.headers["x-farthing-cache"] == "hit-exact"
+            assert again.content.count(b"data: ") == stream.content.count(b"data: ")
+            assert len(up.calls) == calls
+
+
+async def test_another_secret_a_cut_archive_and_a_running_farthing_are_refused(tmp_path: Path) -> None:
+    async with scripted() as up:
+        async with serving(up, tmp_path) as (_, client):
+            await ask(client)
+            await asyncio.sleep(0.3)
+            whole = await asyncio.to_thread(farthing, "cache", "export", "--state", "state", cwd=tmp_path)
+            (tmp_path / "kept.jsonl").write_text(whole.stdout)
+            held = await asyncio.to_thread(farthing, "cache", "import", "kept.jsonl", "--state", "state", cwd=tmp_path)
+        async with serving(up, tmp_path, "--state", "other"):
+            pass
+    (tmp_path / "cut.jsonl").write_text(whole.stdout[:-20])
+    for ended, said in (
+        (held, "stop it, import, start it"),
+        (farthing("cache", "import", "kept.jsonl", "--state", "other", cwd=tmp_path), "under another secret"),
+        (farthing("cache", "import", "cut.jsonl", "--state", "state", cwd=tmp_path), "not a JSON object"),
+        (farthing("cache", "import", "none.jsonl", "--state", "state", cwd=tmp_path), "No such file"),
+        (farthing("cache", "import", "kept.jsonl", "--state", "nowhere", cwd=tmp_path), "there is no nowhere/secret"),
+        (farthing("cache", "export", "none/x.jsonl", "--state", "state", cwd=tmp_path), "can't write none/x.jsonl"),
+    ):
+        assert ended.returncode == 2, ended.stderr
+        assert said in ended.stderr.replace("\n", " ")
+    away = farthing("cache", "export", "--state", "state", cwd=tmp_path, FARTHING_STORE__URL="redis://127.0.0.1:1/0")
+    assert away.returncode == 3
+    assert json.loads(farthing("cache", "stats", "--state", "other", "--json", cwd=tmp_path).stdout)["entries"] == 0
+
+
+BACKUP = (Path(__file__).parents[2] / "deploy" / "backup.py").read_text("utf-8")
+
+
+async def test_the_documented_backup_is_whole_while_rows_are_written(tmp_path: Path) -> None:
+    (tmp_path / "backup.py").write_text(BACKUP)
+    async with scripted() as up:
+        async with serving(up, tmp_path) as (_, client):
+
+            async def keep_asking() -> None:
+                for number in range(60):
+                    await ask(client, f"while {number}")
+
+            asking = asyncio.create_task(keep_asking())
+            while len(up.calls) < 10:
+                await asyncio.sleep(0.01)
+            for copy in ("one", "two"):
+                child = await asyncio.create_subprocess_exec(
+                    "python3", "backup.py", "state", copy, cwd=tmp_path, stdout=asyncio.subprocess.PIPE
+                )
+                await child.communicate()
+                assert child.returncode == 0
+            await asking
+        async with serving(up, tmp_path, "--state", "two") as (_, restored):
+            assert (await ask(restored, "while 1")).headers["x-farthing-cache"] == "hit-exact"
+    assert not (tmp_path / "one" / "lock").exists()
+    for copy in ("one", "two"):
+        with closing(sqlite3.connect(tmp_path / copy / "ledger.db")) as ledger:
+            assert ledger.execute("pragma integrity_check").fetchone() == ("ok",)
+            assert ledger.execute("select count(*) from requests").fetchone()[0] >= 1
+        assert (tmp_path / copy / "secret").read_text() == (tmp_path / "state" / "secret").read_text()
+        assert stat.S_IMODE((tmp_path / copy).stat().st_mode) == 0o700
+    assert farthing("ledger", "check", "--state", "two", cwd=tmp_path).returncode == 0
