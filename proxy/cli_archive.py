@@ -43,22 +43,28 @@ def export(
 ) -> None:
     """Every stored answer as JSON lines that `cache import` takes; a farthing may be running."""
     from farthing.cache.archive import Writer
-    from farthing.cache.codec import decode
-    from farthing.proxy.clock import SystemClock
+    from farthing.cache.codec import decode, encode
+    from farthing.cache.seal import SealedElsewhere
+    from farthing.proxy.clock import SystemClock, SystemRandomness
+    from farthing.proxy.sealing import sealer
 
     loaded = _load(config, state)
     clock = SystemClock()
+    seal = sealer(loaded.store, SystemRandomness())
     writer = Writer(_secret(loaded))
 
     async def copy(out: IO[bytes]) -> int:
         left_out = 0
         out.write(writer.head(clock.now_s()))
         async for raw in _all(loaded):
-            entry = decode(raw)
+            try:
+                entry = decode(raw, seal)
+            except SealedElsewhere:
+                entry = None
             if entry is None or entry.expires_s <= clock.now_s():
                 left_out += 1
             else:
-                out.write(writer.line(raw))
+                out.write(writer.line(raw if seal is None else encode(entry)))  # an export is in the open
         out.write(writer.foot())
         return left_out
 
@@ -91,7 +97,7 @@ def import_(
 async def _import(config: Config, file: Path) -> dict[str, int]:
     from farthing.cache.archive import Reader
     from farthing.proxy import state
-    from farthing.proxy.clock import SystemClock
+    from farthing.proxy.clock import SystemClock, SystemRandomness
     from farthing.proxy.errors import ConfigFault
     from farthing.proxy.held import open_store
 
@@ -113,7 +119,7 @@ async def _import(config: Config, file: Path) -> dict[str, int]:
                 ) from None
         clock = SystemClock()
         patient = config.store.model_copy(update={"deadline_ms": _DEADLINE_MS})
-        store = await open_store(config.model_copy(update={"store": patient}), clock)
+        store = await open_store(config.model_copy(update={"store": patient}), clock, SystemRandomness())
         try:
             again = Reader(secret)
             for batch in _batches(again, lines):
