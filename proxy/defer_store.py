@@ -8,19 +8,15 @@ Rules of this file:
 
 from __future__ import annotations
 
-import asyncio
-import os
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
-from farthing.proxy.errors import StoreFault
+from farthing.proxy.small_db import SmallDb
 
 __all__ = ["Batch", "DeferStore", "Kept", "Result"]
 
-T = TypeVar("T")
-_BUSY_S = 2.0
 _SCHEMA = """
 create table if not exists requests (
   id text primary key, account text not null, credential text not null, upstream text not null, path text not null,
@@ -89,12 +85,10 @@ class Result(NamedTuple):
 
 
 class DeferStore:
-    """Over `path`, which is made where it isn't. One connection, in a thread. Every method raises StoreFault."""
+    """Over `path`, which is made where it isn't. Every method raises StoreFault."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._conn: sqlite3.Connection | None = None
-        self._one = asyncio.Lock()
+        self._db = SmallDb(path, _SCHEMA, ("synchronous = full", "secure_delete = on"))
 
     async def load(self) -> tuple[list[Kept], list[Batch]]:
         """All that is there."""
@@ -103,11 +97,11 @@ class DeferStore:
             requests = conn.execute(f"select {_LIGHT} from requests order by created_s, id").fetchall()
             return [Kept(*row) for row in requests], [Batch(*row) for row in conn.execute("select * from batches")]
 
-        return await self._run(loaded)
+        return await self._db.run(loaded)
 
     async def add(self, kept: Kept, meta: bytes, body: bytes) -> None:
         """A new one; on disk when this returns."""
-        await self._run(
+        await self._db.run(
             lambda conn: conn.execute(
                 f"insert into requests ({_LIGHT}, meta, body, kind) values ({', '.join('?' * (len(kept) + 3))})",
                 (*kept, meta, body, ""),
@@ -128,7 +122,7 @@ class DeferStore:
             if batch is not None:
                 conn.execute("insert or replace into batches values (?, ?, ?, ?, ?, ?)", batch)
 
-        await self._run(written)
+        await self._db.run(written)
 
     async def answer(self, kept: Kept, result: Result) -> None:
         """One has its answer; its body stays until the books have it (`write`)."""
@@ -139,7 +133,7 @@ class DeferStore:
                 (kept.state, kept.ended_s, kept.error, result.status, result.kind, result.body, kept.id),
             )
 
-        await self._run(answered)
+        await self._db.run(answered)
 
     async def texts(self, ids: Sequence[str]) -> dict[str, tuple[bytes, bytes]]:
         """Meta and body of those that still have one."""
@@ -152,11 +146,11 @@ class DeferStore:
                     texts[id] = (row[0], row[1])
             return texts
 
-        return await self._run(found)
+        return await self._db.run(found)
 
     async def result(self, id: str) -> Result | None:
         """The answer, if it is there."""
-        row = await self._run(
+        row = await self._db.run(
             lambda conn: conn.execute("select status, kind, answer from requests where id = ?", (id,)).fetchone()
         )
         return None if row is None or row[2] is None else Result(*row)
@@ -168,7 +162,7 @@ class DeferStore:
             rows = conn.execute("select id, json_extract(meta, '$.user') from requests where json_valid(meta)")
             return [id for id, whose in rows if whose == user]
 
-        return await self._run(found)
+        return await self._db.run(found)
 
     async def forget(self, ids: Sequence[str] = (), batch: str = "") -> None:
         """Remove requests, and a batch."""
@@ -177,33 +171,8 @@ class DeferStore:
             conn.executemany("delete from requests where id = ?", [(id,) for id in ids])
             conn.execute("delete from batches where name = ?", (batch,))
 
-        await self._run(forgotten)
+        await self._db.run(forgotten)
 
     async def close(self) -> None:
         """Let go; idempotent."""
-        async with self._one:
-            if self._conn is not None:
-                self._conn.close()
-                self._conn = None
-
-    async def _run(self, command: Callable[[sqlite3.Connection], T]) -> T:
-        async with self._one:
-            return await asyncio.to_thread(self._now, command)
-
-    def _now(self, command: Callable[[sqlite3.Connection], T]) -> T:
-        try:
-            if self._conn is None:
-                self._conn = self._open()
-            with self._conn:
-                return command(self._conn)
-        except (sqlite3.Error, OSError) as error:
-            raise StoreFault(f"{self._path}: {error}") from error
-
-    def _open(self) -> sqlite3.Connection:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
-        conn = sqlite3.connect(self._path, timeout=_BUSY_S, check_same_thread=False)
-        for pragma in ("journal_mode = wal", "synchronous = full", "secure_delete = on"):
-            conn.execute(f"pragma {pragma}")
-        conn.executescript(_SCHEMA)
-        return conn
+        await self._db.close()
