@@ -239,6 +239,8 @@ class SemanticStage(Quiet):
                 ex.decide(self.name, "not judged", f"score {score:.3f}; {said.reason}")
                 return
             score = combined(score, said.probability, self.band)
+            if self.watch is not None:
+                self.watch.judged(said.probability)
         candidate = Candidate(entry.key, score, found.similarity or 0.0)
         route = RouteKey(ex.tenant, place.route)
         may_audit = self.auditor is not None and self.auditor.errands.may(ex.model)

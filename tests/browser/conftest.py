@@ -60,6 +60,7 @@ BUDGETS: dict[str, Any] = {"budgets": [], "rate_limits": [], "store": "off"}
 QUIET: dict[str, Any] = {
     "watch": {"enabled": False, "alarms": 0, "series": []},
     "gates": {"running": "", "runs": []},
+    "experiments": {"experiments": [], "waiting": {}},
     "feedback": {"metrics": []},
 }
 
