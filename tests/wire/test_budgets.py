@@ -336,9 +336,9 @@ async def test_farthings_own_calls_need_room_too(up: ScriptedUpstream, tmp_path:
 def _original(proxy: Proxied) -> Any:
     from multidict import CIMultiDict, CIMultiDictProxy
 
+    from farthing.proxy.body import NoBody
     from farthing.proxy.exchange import Original
     from farthing.proxy.header_facts import HeaderFacts
-    from farthing.proxy.judge import _NoBody
 
     headers = CIMultiDictProxy(CIMultiDict({"Content-Type": "application/json"}))
-    return Original("POST", "/v1/chat/completions", headers, _NoBody(), HeaderFacts(tuple(headers.items())))
+    return Original("POST", "/v1/chat/completions", headers, NoBody(), HeaderFacts(tuple(headers.items())))
