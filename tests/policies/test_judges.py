@@ -51,15 +51,16 @@ def score(table: dict[str, Any], answer: str, reference: str | None = None, requ
         ({"judge": "format", "must": ["^[A-Z]"]}, "a", None, 0.0),
         ({"judge": "format", "must_not": ["(?i)as an ai"]}, "As an AI, no", None, 0.0),
         ({"judge": "format", "must": ["^[A-Z]"], "must_not": ["x"]}, "Abc", None, 1.0),
-        ({"judge": "format", "must_not": ["(a|a)*b(?!x)$"]}, "a" * 5000 + "!", None, None),
     ],
 )
 def test_what_is_good(table: dict[str, Any], answer: str, reference: str | None, value: float | None) -> None:
-    found = score(table, answer, reference)
-    if "(a|a)*" in str(table):
-        assert found in (0.0, 1.0)  # a pattern without end ends
-    else:
-        assert found == value
+    assert score(table, answer, reference) == value
+
+
+def test_a_pattern_that_does_not_come_to_an_end_counts_as_not_met() -> None:
+    endless, text = "^(a|aa)+$", "a" * 200 + "!"
+    assert score({"judge": "format", "must_not": [endless]}, text) == 0.0
+    assert score({"judge": "format", "must": [endless]}, text) == 0.0
 
 
 def test_json_is_judged_by_the_requests_schema() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from farthing.proxy.capture import Capture
 from tests.fakes.proxying import PRICES, Proxied, chat, proxied, quiet
+from tests.fakes.students import ready
 from tests.fakes.upstream import Script, scripted
 
 SYSTEM = {"role": "system", "content": "Name the intent."}
@@ -75,14 +76,7 @@ async def test_a_student_is_trained_of_traffic_and_takes_over(tmp_path: Path) ->
         assert "observes until live traffic proves it too" in trained.stdout
 
         async with proxied(up.url, state, **settings) as proxy:
-            students = proxy.services.students
-            assert students is not None
-            for _ in range(1000):
-                try:
-                    await students.embeds("warm")
-                    break
-                except RuntimeError:
-                    await asyncio.sleep(0.02)
+            await ready(proxy)
             for round in range(3, 6):
                 await ask_all(proxy, round)
             rows = await proxy.rows()

@@ -23,6 +23,7 @@ from farthing.proxy.exchange import Endpoint
 from farthing.proxy.row import SAVED_COLUMNS
 from farthing.proxy.students import Students
 from tests.fakes.proxying import PRICES, Proxied, chat, proxied, quiet
+from tests.fakes.students import ready
 from tests.fakes.upstream import Script, ScriptedUpstream, scripted
 
 SYSTEM = {"role": "system", "content": "Name the intent."}
@@ -73,14 +74,7 @@ async def school(
     student_files.save(tmp_path, student)
     student_files.save_standing(tmp_path, student, replace(Standing(student.bound, student.level), serves=serves))
     async with proxied(up.url, tmp_path, **(ROUTED | settings)) as proxy:
-        students = proxy.services.students
-        assert students is not None
-        for _ in range(1000):
-            try:
-                await students.embeds("warm")
-                break
-            except RuntimeError:
-                await asyncio.sleep(0.02)
+        students = await ready(proxy)
         await proxy.post(chat("hello, not of this template"))
         await quiet(proxy)
         up.calls.clear()
