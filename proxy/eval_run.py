@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -20,11 +19,11 @@ import orjson
 from farthing.policies.answer import Answer, read
 from farthing.policies.compare import ArmResult, CaseResult
 from farthing.policies.dataset import EvalCase, read_cases
-from farthing.policies.judges import Judge, JudgeCase, Score
+from farthing.policies.judges import JudgeCase, Score
 from farthing.proxy.errors import ConfigFault
 from farthing.proxy.eval_arm import Answered, Arm, asked, isolated
 
-__all__ = ["FreeJudge", "Judging", "Run", "RunFile", "across", "load_cases", "load_run", "run", "save_run"]
+__all__ = ["Judging", "Run", "RunFile", "across", "load_cases", "load_run", "run", "save_run"]
 
 VERSION = 1
 
@@ -40,22 +39,6 @@ class Judging(Protocol):
     async def judge(self, cases: Sequence[JudgeCase]) -> list[Score]:
         """One score for each, in order."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class FreeJudge:
-    """One that needs nobody."""
-
-    one: Judge
-
-    @property
-    def name(self) -> str:
-        """As it is declared."""
-        return self.one.name
-
-    async def judge(self, cases: Sequence[JudgeCase]) -> list[Score]:
-        """Here and now."""
-        return [self.one.judge(case) for case in cases]
 
 
 class Run(NamedTuple):

@@ -103,18 +103,6 @@ class Outcomes:
                 found[request_id, metric] = (*found.get((request_id, metric), ()), value)
         return found
 
-    def of(self, request_ids: Sequence[str]) -> list[Outcome]:
-        """All that was said of these requests."""
-        found: list[Outcome] = []
-        with self._lock:
-            conn = self._opened()
-            for at in range(0, len(request_ids), _FEW):
-                some = request_ids[at : at + _FEW]
-                marks = ", ".join("?" * len(some))
-                query = f"select {_COLUMNS} from outcomes where request_id in ({marks})"
-                found += [outcome(row) for row in conn.execute(query, list(some))]
-        return found
-
     def erase_comments(self, request_ids: Sequence[str]) -> int:
         """Take away what was said in words of these requests, for good; how many. The figures stay. Blocks.
 

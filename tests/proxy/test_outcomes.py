@@ -25,7 +25,7 @@ def test_saying_twice_counts_once_and_the_later_word_wins(outcomes: Outcomes) ->
     assert outcomes.put([word(), word(at_s=11.0)]) == 0
     assert outcomes.put([word(value=0.0, at_s=12.0)]) == 1
     assert outcomes.put([word(value=1.0, at_s=5.0)]) == 0  # it came late, and happened before
-    assert [one.value for one in outcomes.of(["a"])] == [0.0]
+    assert [one.value for one in outcomes.latest()] == [0.0]
 
 
 def test_events_tell_words_apart(outcomes: Outcomes) -> None:
@@ -34,9 +34,9 @@ def test_events_tell_words_apart(outcomes: Outcomes) -> None:
     assert (found.metric, found.words, found.total) == ("click", 2, 2.0)
 
 
-def test_many_requests_are_found_at_once(outcomes: Outcomes) -> None:
+def test_the_latest_are_as_many_as_are_asked_for(outcomes: Outcomes) -> None:
     outcomes.put([word(id=str(number)) for number in range(1200)])
-    assert len(outcomes.of([str(number) for number in range(2000)])) == 1200
+    assert len(outcomes.latest(2000)) == 1200
     assert len(outcomes.latest(3)) == 3
 
 

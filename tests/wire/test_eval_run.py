@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -11,15 +13,29 @@ import pytest
 
 from farthing.policies.compare import Comparison, compare
 from farthing.policies.dataset import EvalCase
-from farthing.policies.judges import judge_of
+from farthing.policies.judges import Judge, JudgeCase, Score, judge_of
 from farthing.proxy.config import Config, load
 from farthing.proxy.errors import ConfigFault
 from farthing.proxy.eval_arm import Arm, plain
-from farthing.proxy.eval_run import FreeJudge, Run, RunFile, load_cases, load_run, run, save_run
+from farthing.proxy.eval_run import Run, RunFile, load_cases, load_run, run, save_run
 from tests.fakes.proxying import PRICES, chat
 from tests.fakes.upstream import Script, ScriptedUpstream
 
 NOW_S = 1_800_000_000.0
+
+
+@dataclass(frozen=True, slots=True)
+class FreeJudge:
+    """A judge that needs nobody."""
+
+    one: Judge
+
+    @property
+    def name(self) -> str:
+        return self.one.name
+
+    async def judge(self, cases: Sequence[JudgeCase]) -> list[Score]:
+        return [self.one.judge(case) for case in cases]
 
 
 def config(up: ScriptedUpstream, **more: Any) -> Config:
