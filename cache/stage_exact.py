@@ -129,6 +129,7 @@ def serve(ex: Exchange, entry: Entry, renderer: Renderer, clock: Clock, randomne
             entry.stored_s,
             entry.expires_s,
             tokens_saved=entry.tokens_saved,
+            uncounted=body if entry.usage is None else b"",
         ),
     )
 

@@ -9,10 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable
 from dataclasses import dataclass, field
-from typing import Any
 
-from farthing.compress.decided import first_new
-from farthing.compress.places import turns_of, up_to
 from farthing.policies.spend import DayTotal
 from farthing.proxy.attribute import (
     UNKNOWN,
@@ -27,7 +24,8 @@ from farthing.proxy.budgets import Spending
 from farthing.proxy.capture import Capture
 from farthing.proxy.clock import Clock
 from farthing.proxy.compress_counts import CompressCounts
-from farthing.proxy.counterfactual import Counterfactual, loads
+from farthing.proxy.counterfactual import Counterfactual
+from farthing.proxy.counting import Counting, changed, must_count_prompt, needs_counting
 from farthing.proxy.drift_sample import DriftSample
 from farthing.proxy.exchange import CacheStatus, Endpoint, Exchange, Outcome, Quiet
 from farthing.proxy.ledger import Ledger
@@ -36,7 +34,7 @@ from farthing.proxy.provider_reads import ProviderReads
 from farthing.proxy.row import LONGEST_NAME, Row
 from farthing.proxy.row_texts import attempts_text, decisions_text, stage_times, tags_text
 from farthing.proxy.tokens import Tokenizer
-from farthing.proxy.usage import Usage, UsageSource, total
+from farthing.proxy.usage import Usage, total
 from farthing.proxy.watching import Watching
 from farthing.proxy.would import AS_BILLED, Would
 
@@ -80,10 +78,13 @@ class Account:
     counterfactual: Counterfactual = field(default_factory=lambda: Counterfactual(ProviderReads()))
     capture: Capture | None = None
     compressed: CompressCounts = field(default_factory=CompressCounts)
-    slow: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2))
+    counting: Counting = field(init=False)
     drift: DriftSample | None = None
     spending: Spending | None = None
     watch: Watching | None = None
+
+    def __post_init__(self) -> None:
+        self.counting = Counting(self.tokenizer)
 
     # -- headers
 
@@ -106,7 +107,7 @@ class Account:
     def headers_at_end(self, ex: Exchange) -> dict[str, str]:
         """The same, and what is known once the whole answer is there."""
         headers = self.headers_at_head(ex)
-        usage = self._usage(ex)
+        usage = self.usage(ex)
         model = served_model(ex)
         if model and model.isascii() and model.isprintable():
             headers["x-farthing-model"] = model
@@ -132,10 +133,12 @@ class Account:
         ended = min(call.ended_tick if call.ended_tick is not None else now_tick, now_tick)
         return max(0.0, total - max(0.0, ended - begun)) * 1000
 
-    def _usage(self, ex: Exchange) -> Usage | None:
+    def usage(self, ex: Exchange) -> Usage | None:
         """What its answer used; of an answer that cost nothing, what the client's own prompt would have."""
-        if ex.served is not None:
-            return as_asked(ex.served.usage, ex.served.tokens_saved)
+        served = ex.served
+        if served is not None:
+            known = served.usage
+            return self.counting.of_stored(served) if known is None else as_asked(known, served.tokens_saved)
         call = ex.call
         if call is None or ex.leads or call.usage is None:
             return call.usage if call is not None else None
@@ -214,7 +217,7 @@ class Account:
         )
 
     def _must_count(self, ex: Exchange) -> bool:
-        return must_count_prompt(ex) or needs_counting(ex, self._usage(ex))
+        return must_count_prompt(ex) or needs_counting(ex, self.usage(ex))
 
     async def settle(self, ex: Exchange) -> None:
         """Count what has to be counted, and append the row."""
@@ -232,7 +235,7 @@ class Account:
 
     def book_known(self, ex: Exchange) -> None:
         """Append the row of an exchange that has nothing to wait for."""
-        usage = self._usage(ex)
+        usage = self.usage(ex)
         self.book(ex, usage, ex.money if ex.money is not None else self.money(ex, usage))
 
     def book(self, ex: Exchange, usage: Usage | None, money: Money) -> None:
@@ -260,58 +263,15 @@ class Account:
 
     async def usage_of(self, ex: Exchange) -> Usage | None:
         """What was used; counted off the event loop where the upstream hasn't said."""
-        usage = self._usage(ex)
-        if self._must_count(ex):
-            async with self.slow:
-                counted = await asyncio.to_thread(self._count, ex, usage)
-            if ex.call is not None and usage is None:
-                ex.call.usage = counted
-                return self._usage(ex)
-        return usage
-
-    async def count_prompt(self, ex: Exchange) -> None:
-        """Count what the request was sent without, once, in a thread; for its row, and for who gets its answer too."""
-        if must_count_prompt(ex):
-            async with self.slow:
-                await asyncio.to_thread(self._count_prompt, ex)
-
-    def _count(self, ex: Exchange, usage: Usage | None) -> Usage | None:
-        """Tokens by our own count, in a thread: of what went upstream, and of what had come back so far."""
-        if ex.payload is None:
+        usage = self.usage(ex)
+        if not self._must_count(ex):
             return usage
-        if must_count_prompt(ex):
-            self._count_prompt(ex)
-        if not needs_counting(ex, usage):
-            return usage  # told, or nothing was billed
-        call = ex.call
-        answer = call.answer if call is not None else None
-        output = self.tokenizer.count_text_out(ex.endpoint, answer, ex.model) if answer else 0
-        saved = ex.tokens_saved if ex.leads or call is None else call.tokens_saved
-        tokens_in = self._tokens_in(ex, ex.payload) - saved
-        tier = call.tier if call is not None else ""
-        return Usage(fresh=max(0, tokens_in), output=output, source=UsageSource.COUNTED, tier=tier)
-
-    def _count_prompt(self, ex: Exchange) -> None:
-        ex.counted = True
-        if ex.payload is None or ex.body_out is None:
-            return
-        whole, short = ex.payload, loads(ex.body_out)
-        saved = self._tokens_in(ex, whole) - self._tokens_in(ex, short)
-        old = first_new(ex.endpoint, turns_of(ex.endpoint, whole))
-        if old:
-            whole, short = (up_to(ex.endpoint, payload, old) for payload in (whole, short))
-            ex.tokens_before = self._tokens_in(ex, short)
-            ex.saved_before = self._tokens_in(ex, whole) - ex.tokens_before
-        ex.tokens_saved = saved
-        if ex.call is not None:
-            ex.call.tokens_saved = saved
-
-    def _tokens_in(self, ex: Exchange, payload: dict[str, Any]) -> int:
-        return self.tokenizer.count_request(ex.endpoint, payload, ex.model)
+        await self.counting.answer(ex, usage)
+        return self.usage(ex) if usage is None else usage
 
     def row_of_hit(self, ex: Exchange) -> Row:
         """The row of an exchange that was answered from the cache."""
-        usage = self._usage(ex)
+        usage = self.usage(ex)
         return self.row(ex, usage, self.money(ex, usage))
 
     def row(self, ex: Exchange, usage: Usage | None, money: Money) -> Row:
@@ -401,18 +361,6 @@ def known_tokens(ex: Exchange) -> int:
     return ex.call.known.tokens_in if ex.leads and ex.call is not None and ex.call.known is not None else 0
 
 
-def changed(ex: Exchange) -> bool:
-    """Whether other tokens went upstream than the client's, so that both have to be counted."""
-    if not ex.leads:
-        return ex.call is not None and ex.call.shortened
-    return bool(ex.compress) or ex.retrieval is not None
-
-
-def must_count_prompt(ex: Exchange) -> bool:
-    """Whether what its request was sent without is still to be counted."""
-    return ex.leads and not ex.counted and changed(ex)
-
-
 def _with_earlier(ex: Exchange, usage: Usage | None) -> Usage | None:
     """An upstream answer's usage with that of those before it, where the model asked for what had been left out."""
     earlier = ex.call.earlier if ex.call is not None and ex.served is None else []
@@ -429,18 +377,6 @@ def served_model(ex: Exchange) -> str:
     if ex.served is not None:
         return ex.served.model_served[:LONGEST_NAME]
     return ex.call.model_served[:LONGEST_NAME] if ex.call is not None else ""
-
-
-def needs_counting(ex: Exchange, usage: Usage | None) -> bool:
-    """Whether an answer was billed whose usage the upstream has not told."""
-    call = ex.call
-    return (
-        usage is None
-        and call is not None
-        and ex.served is None
-        and ex.endpoint is not Endpoint.OTHER
-        and 200 <= call.status < 300
-    )
 
 
 @dataclass(slots=True)

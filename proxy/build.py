@@ -165,8 +165,9 @@ async def build(
         watch=held.watch,
     )
     if config.ledger.drift_sample:
-        account.drift = DriftSample(held.drift, config.ledger.drift_sample, held.tokenizer, account.slow, held.clock)
-    compress = CompressStage(config.compress.tidy, config.compress.squeeze, count=account.count_prompt)
+        slow = account.counting.slow
+        account.drift = DriftSample(held.drift, config.ledger.drift_sample, held.tokenizer, slow, held.clock)
+    compress = CompressStage(config.compress.tidy, config.compress.squeeze, count=account.counting.prompt)
     tenants = Tenants(held.secret, config.auth, await open_ring(config, held, stack))
     taught = await asyncio.to_thread(found, config)
     students = await open_students(config, held, taught, thread, stack)

@@ -183,7 +183,8 @@ class Served:
 
     `reuse`: '' for an exact hit, else how a near-duplicate's answer came to be served: 'proved' or 'unproven'.
     `bound`: the share of wrong answers that is proved not to be exceeded, at that moment. `tokens_saved`: how many more
-    the request had that the answer was written for than what `usage` was billed for.
+    the request had that the answer was written for than what `usage` was billed for. `uncounted`: the answer itself,
+    where its upstream told no usage.
     """
 
     entry_key: str
@@ -195,6 +196,7 @@ class Served:
     reuse: str = ""
     bound: float | None = None
     tokens_saved: int = 0
+    uncounted: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

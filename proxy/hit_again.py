@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from farthing.proxy.account import dollars
-from farthing.proxy.attribute import as_asked, attribute_hit
+from farthing.proxy.attribute import attribute_hit
 from farthing.proxy.counterfactual import Counterfactual
 from farthing.proxy.exchange import Exchange
 from farthing.proxy.prices import RateCard
@@ -28,7 +28,7 @@ _SAME_MOMENT_S = 1.0  # a provider's cache lives for minutes: hits as close as t
 class Again:
     """One hit's money, at the moment `at_s`, when it would have read `direct` tokens by the provider's rules.
 
-    `usage`: of the prompt as it was asked (`attribute.as_asked`); `shortened`: that is another than was sent.
+    `usage`: of the prompt as it was asked (`Account.usage`); `shortened`: that is another than was sent.
     `columns`: the row's, from `baseline_usd` to `modelled`; `header`: the line that tells the client its saving, if
     that is known.
     """
@@ -73,10 +73,9 @@ class Again:
         self.header = "" if money.baseline is None else f"x-farthing-saved-usd: {dollars(money.baseline)}\r\n"
 
 
-def again_of(ex: Exchange) -> Again | None:
-    """What has to be kept of this hit; None where its amount won't change."""
+def again_of(ex: Exchange, usage: Usage | None) -> Again | None:
+    """What has to be kept of this hit; None where its amount won't change. `usage`: `Account.usage`."""
     served, would = ex.served, ex.would
-    usage = None if served is None else as_asked(served.usage, served.tokens_saved)
     if served is None or usage is None or not isinstance(would, Would) or would.trail is None:
         return None
     return Again(ex.model, served.model_served, would.trail, usage, bool(served.tokens_saved))

@@ -29,6 +29,7 @@ from farthing.proxy.aliases_answer import answered
 from farthing.proxy.body import IncomingBody
 from farthing.proxy.capture_record import Said
 from farthing.proxy.clock import Clock, Randomness, new_id
+from farthing.proxy.counting import needs_counting
 from farthing.proxy.exchange import CacheStatus, Exchange, LocalReply
 from farthing.proxy.hit_again import Again, again_of
 from farthing.proxy.row import COLUMNS, Row
@@ -166,7 +167,7 @@ class Repeats:
         served = reply.served
         if ex.cache is not CacheStatus.HIT_EXACT or body is None or served is None or not self._limit:
             return
-        if ex.key.partition(".")[1]:
+        if ex.key.partition(".")[1] or needs_counting(ex, self._account.usage(ex)):
             return
         if controls.max_age_s is not None or not whole.sendable(request, reply.status):
             return
@@ -182,7 +183,7 @@ class Repeats:
         if self._products:
             headers |= answered(self._products, ex, own)
         row = list(self._account.row_of_hit(ex))
-        again = again_of(ex)
+        again = again_of(ex, self._account.usage(ex))
         each_time = _EACH_TIME if again is None else _EACH_TIME | {"x-farthing-saved-usd"}
         row[_AT["stage_ms"]] = "{}"
         self._forget(place)
