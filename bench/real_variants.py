@@ -11,7 +11,8 @@ same request (policies/agree.py; in doubt it counts as another answer): its own 
 here knows the right ones. **Cost** is the server's processor time, as a price per processor second would charge it. A
 cascade asks the lesser variant and keeps answers of at least a confidence (geometric mean of the tokens'
 probabilities), else asks the full one too; the confidence is chosen on the first half of the texts, the cheapest whose
-quality there is at least the wanted one, and scored on the second half.
+quality there is at least the wanted one, and scored on the second half. The last table puts `fixed`, `cheapest` (a
+route for each task, with `min_quality`) and `cascade` side by side over both tasks (bench/real_strategies.py).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from rich.table import Table
 
 from bench import machine
 from bench.make_variants import make
+from bench.real_strategies import Asked, Task, cascade, cheapest, chosen, fixed, kept
 from bench.servers import free_port, started
 from farthing.cache.embedder import open_embedder
 from farthing.policies.accept import confidence
@@ -76,6 +78,11 @@ def asked(task: str, text: str) -> dict[str, Any]:
     return {"model": "m", "messages": messages, "temperature": 0, "seed": 1, "logprobs": True, **rest}
 
 
+def same(full: Told, other: Told, embed: Embed) -> bool:
+    """Whether it says what the full model says; in doubt it doesn't."""
+    return full is other or agree_bytes(full.answer, other.answer, embed).wrong is False
+
+
 def ask_all(name: str, file: Path, folder: Path, tasks: Sequence[str], of: Sequence[str]) -> dict[str, list[Told]]:
     """Every text of every task, to one variant in a server of its own."""
     port = free_port()
@@ -96,34 +103,19 @@ def ask_all(name: str, file: Path, folder: Path, tasks: Sequence[str], of: Seque
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class Way:
-    """A strategy's share of the full model's cost, and of its answers."""
-
-    cost: float
-    quality: float
-    escalated: float = 0.0
-
-
-def kept(full: Sequence[Told], lesser: Sequence[Told], same: Sequence[bool], at_least: float) -> Way:
-    """A cascade that keeps answers of at least that confidence. Above 1: none is kept, and the lesser isn't asked."""
-    if at_least > 1:
-        return Way(1.0, 1.0, 1.0)
-    cost, good, escalated = 0.0, 0, 0
-    for one, other, alike in zip(full, lesser, same, strict=True):
-        cost += other.cpu_s
-        if other.sure >= at_least:
-            good += alike
-        else:
-            cost, good, escalated = cost + one.cpu_s, good + 1, escalated + 1
-    return Way(cost / sum(one.cpu_s for one in full), good / len(full), escalated / len(full))
-
-
-def chosen(full: Sequence[Told], lesser: Sequence[Told], same: Sequence[bool], wanted: float) -> float:
-    """The confidence at which the cascade is cheapest with at least the wanted quality; above 1 where none is."""
-    levels = sorted({0.0, *(one.sure for one in lesser), 2.0})
-    found = [(kept(full, lesser, same, level), level) for level in levels]
-    return min((way.cost, level) for way, level in found if way.quality >= wanted)[1]
+def strategies(tasks: Mapping[str, Task]) -> Table:
+    """What each strategy costs over all tasks at equal measured quality, chosen on one half and scored on the other."""
+    table = Table(
+        "strategy", "wanted", "share of cost", "same answers", "escalated", "chosen on the first half", box=None
+    )
+    for column in table.columns[1:5]:
+        column.justify = "right"
+    for name, strategy in (("fixed", fixed), ("cheapest, by task", cheapest), ("cascade, by task", cascade)):
+        for wanted in WANTED:
+            way = strategy(tasks, wanted)
+            told = f"{way.cost:.0%}", f"{way.quality:.1%}", f"{way.escalated:.0%}", way.setting
+            table.add_row(name, f"{wanted:.0%}", *told)
+    return table
 
 
 def main() -> int:
@@ -138,25 +130,32 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         told = {name: ask_all(name, file, Path(folder), tasks, of) for name, file in files.items()}
     half = len(of) // 2
+    of_tasks: dict[str, Task] = {}
     for task in tasks:
         full = told["full"][task]
+        asked_of = of_tasks[task] = {
+            name: [Asked(a.cpu_s, a.sure, same(b, a, embed)) for a, b in zip(mine[task], full, strict=True)]
+            for name, mine in told.items()
+        }
         table = Table("way", "file, MiB", "CPU ms a request", "share of cost", "same answers", "escalated", box=None)
         for column in table.columns[1:]:
             column.justify = "right"
         for name, file in files.items():
-            mine = told[name][task]
-            same = [agree_bytes(a.answer, b.answer, embed).wrong is False for a, b in zip(full, mine, strict=True)]
-            cpu_ms = 1000 * sum(one.cpu_s for one in mine) / len(mine)
-            alone = kept(full, mine, same, 0.0)
+            whole, mine = asked_of["full"], asked_of[name]
+            cpu_ms = 1000 * sum(one.cost for one in mine) / len(mine)
+            alone = kept(whole, mine, 0.0)
             size = f"{file.stat().st_size / 2**20:.0f}"
-            table.add_row(name, size, f"{cpu_ms:.0f}", f"{alone.cost:.0%}", f"{sum(same)} of {len(same)}", "")
+            table.add_row(
+                name, size, f"{cpu_ms:.0f}", f"{alone.cost:.0%}", f"{sum(one.same for one in mine)} of {len(mine)}", ""
+            )
             for wanted in () if name == "full" else WANTED:
-                level = chosen(full[:half], mine[:half], same[:half], wanted)
-                way = kept(full[half:], mine[half:], same[half:], level)
+                way = kept(whole[half:], mine[half:], chosen(whole[:half], mine[:half], wanted))
                 label = f"  {name}, then full: {wanted:.0%} wanted"
                 table.add_row(label, "", "", f"{way.cost:.0%}", f"{way.quality:.1%}", f"{way.escalated:.0%}")
         console.print(f"\n{task}, {len(of)} texts", highlight=False)
         console.print(table)
+    console.print(f"\nboth tasks, {len(tasks) * len(of)} requests, at equal measured quality", highlight=False)
+    console.print(strategies(of_tasks))
     return 0
 
 
