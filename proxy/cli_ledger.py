@@ -79,9 +79,11 @@ def salvage(config: Config, damaged: Path, emit: Callable[[Any], None] | None, c
     if emit is not None:
         emit(counts)
     else:
+        unsure = "; which pages were free couldn't be told: removed rows may be among them"
         console.print(
             f"{counts['read']:,} rows read, {counts['added']:,} of them new and added to {path}; "
-            f"{counts['unreadable']:,} row numbers unreadable",
+            f"{counts['from_leaves']:,} stood below damaged pages; "
+            f"{counts['unreadable']:,} row numbers between weren't found" + (unsure if counts["free_unknown"] else ""),
             markup=False,
             highlight=False,
         )
