@@ -1,4 +1,5 @@
-"""What can still be read of a damaged ledger, into the present one. The damaged file is only read.
+"""What can still be read of a damaged ledger, into the present one. The damaged file is only read, and a mark set
+beside it.
 
 First what SQLite reads, some hundred row numbers at a time; then the leaf pages by themselves (ledger_leaves.py), for
 what stood below a damaged page.
@@ -16,6 +17,7 @@ from typing import Any, BinaryIO
 
 from farthing.proxy.errors import ConfigFault
 from farthing.proxy.figures import columns
+from farthing.proxy.ledger_aside import mark_salvaged
 from farthing.proxy.ledger_file import INSERT, POISON
 from farthing.proxy.ledger_leaves import fits, free_pages, head_of, rows_on
 from farthing.proxy.row import COLUMNS
@@ -65,6 +67,8 @@ def salvage(damaged: Path, ledger: Path, told: Callable[[int], None]) -> dict[st
     if fault is not None and not counts["read"]:
         raise ConfigFault(f"can't salvage {damaged}: {fault}")
     counts["unreadable"] = seen.missing()
+    with suppress(OSError):  # where one may read there and not write
+        mark_salvaged(damaged)
     return counts
 
 

@@ -123,6 +123,11 @@ def report_notes(report: Report) -> list[str]:
         *notes(report.figures),
         *([report.before_missing] if report.before_missing else []),
         *([ahead] if report.later else []),
+        *(
+            f"{name} is a damaged ledger that was moved aside: what it holds is in no figure above. "
+            f"farthing ledger salvage saves what can be read."
+            for name in report.aside
+        ),
     ]
 
 

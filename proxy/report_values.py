@@ -55,6 +55,7 @@ class Report:
     `before_missing` says so. `stretches`: the span by `unit`, for charts. `peaks`: by `requests` and `spent`; one
     that would be of nothing is missing. `worth`, `tradeoff`: None where only the ledger was at hand.
     `later`: requests dated after the span, because a clock was ahead; they are in no figure.
+    `aside`: damaged ledgers that nobody has salvaged (ledger_aside.py).
     """
 
     figures: Figures
@@ -70,6 +71,7 @@ class Report:
     worth: Worth | None = None
     tradeoff: Tradeoff | None = None
     later: int = 0
+    aside: Sequence[str] = ()
 
     @property
     def sums_before(self) -> Mapping[Key, Sums]:

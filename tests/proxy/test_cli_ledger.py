@@ -13,9 +13,13 @@ from pyarrow import parquet
 from typer.testing import CliRunner, Result
 
 from farthing.proxy.cli import app
+from farthing.proxy.clock import FakeClock
 from farthing.proxy.errors import ConfigFault
 from farthing.proxy.ledger import Ledger
+from farthing.proxy.ledger_aside import aside as unsalvaged
 from farthing.proxy.ledger_file import INSERT, connect
+from farthing.proxy.report import report_on
+from farthing.proxy.report_sentence import report_notes
 from farthing.proxy.rollup import Roller
 from farthing.proxy.row import COLUMNS, MONEY_COLUMNS, Row
 from tests.fakes.rows import NOW_S, plausible, row
@@ -32,6 +36,10 @@ def state(tmp_path: Path) -> Path:
         while roller.roll(1000):
             pass
     return tmp_path
+
+
+def notes_of(path: Path) -> list[str]:
+    return report_notes(report_on(path, "30d", (), FakeClock(NOW_S + 60)))
 
 
 def farthing(*arguments: str | Path) -> Result:
@@ -119,6 +127,8 @@ def test_a_damaged_ledger_gives_what_can_be_read(state: Path) -> None:
     ledger.close()
     (aside,) = state.glob("ledger.corrupt-*.db")
 
+    assert unsalvaged(path) == (aside.name,)
+    assert aside.name in str(notes_of(path))
     done = farthing("salvage", aside, "--state", state, "--json")
     found = json.loads(done.stdout)
     assert done.exit_code == 0
@@ -130,6 +140,8 @@ def test_a_damaged_ledger_gives_what_can_be_read(state: Path) -> None:
     assert len(ids) == found["added"] + 1
     assert json.loads(farthing("salvage", aside, "--state", state, "--json").stdout)["added"] == 0
     assert aside.read_bytes() == whole
+    assert unsalvaged(path) == ()
+    assert "damaged" not in str(notes_of(path))
 
 
 def test_only_a_damaged_ledger_is_salvaged(state: Path) -> None:
