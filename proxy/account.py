@@ -34,7 +34,7 @@ from farthing.proxy.provider_reads import ProviderReads
 from farthing.proxy.row import LONGEST_NAME, Row
 from farthing.proxy.row_texts import attempts_text, decisions_text, stage_times, tags_text
 from farthing.proxy.tokens import Tokenizer
-from farthing.proxy.usage import Usage, total
+from farthing.proxy.usage import Usage, UsageSource, total
 from farthing.proxy.watching import Watching
 from farthing.proxy.would import AS_BILLED, Would
 
@@ -296,6 +296,9 @@ class Account:
             sent = billed.tokens_in
             original = sent if usage is billed or usage is None else usage.tokens_in
             cached, written, usage_source = billed.tokens_read, billed.tokens_written, billed.source._value_
+            if billed.source is UsageSource.CONTRADICTED:
+                usage_source = UsageSource.UPSTREAM.value
+                ex.decide("usage", "total below its parts")
             tokens_out, reasoning = billed.tokens_out, billed.reasoning
             if free:
                 sent = cached = written = 0
