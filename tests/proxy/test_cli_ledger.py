@@ -86,6 +86,15 @@ def test_a_span_is_a_span_and_nobody_is_shown_half_a_file(state: Path) -> None:
     assert farthing("export", "--state", state / "nowhere").exit_code == 3
 
 
+def test_an_export_says_what_it_left_out(state: Path) -> None:
+    assert "left out" not in farthing("export", "--state", state, "-o", state / "rows.jsonl").output
+    change(state, "update requests set ts = 1e300 where id = 'last'")
+    done = farthing("export", "--state", state, "-o", state / "rows.jsonl")
+    assert (done.exit_code, f"{len(ROWS) - 1:,} rows written" in done.output) == (0, True)
+    assert "1 rows left out" in done.output
+    assert len((state / "rows.jsonl").read_text("utf-8").splitlines()) == len(ROWS) - 1
+
+
 def test_a_sound_ledger_is_called_sound(state: Path) -> None:
     done = farthing("check", "--state", state, "--json")
     found = json.loads(done.stdout)
