@@ -64,8 +64,10 @@ class Capturing:
         name = answer.headers["x-farthing-id"]
         self.sent[name] = (path, body, whole)
         await asyncio.sleep(0.02)
-        while any(turn["role"] == "tool" for turn in body.get("messages", ())) and len(self.proxy.services.state.tasks):
-            await asyncio.sleep(0.02)  # an answer is kept once what its prompt was sent without is counted
+        while len(self.proxy.services.state.tasks):
+            # An answer is kept when its flight has ended, after its client has it: what a prompt was sent without and
+            # each input of a batch are counted first, by a tokenizer that must be loaded once. Till then one joins it.
+            await asyncio.sleep(0.02)
         return name
 
     async def lines(self, *, rows: bool = True) -> list[dict[str, Any]]:
