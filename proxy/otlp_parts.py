@@ -30,6 +30,10 @@ FINISH: Mapping[Any, str] = {
 }
 """Why a generation ended, in the conventions' words. None: it didn't say, so it broke off."""
 
+_AGREED = frozenset(
+    {"text", "reasoning", "tool_call", "tool_call_response", "server_tool_call", "server_tool_call_response", "blob"}
+    | {"uri", "file", "compaction"}
+)
 _CREDENTIAL = re.compile(r"//[^/@]*@")
 _MODALITY = {"image": "image", "audio": "audio", "video": "video"}
 
@@ -79,12 +83,12 @@ def answered(endpoint: str, answer: Any) -> list[Message]:
 
 def text(said: Any) -> Part:
     """What was written."""
-    return {"type": "text", "content": said} if isinstance(said, str) else _other("text", said)
+    return {"type": "text", "content": said} if isinstance(said, str) else _other(None, said)
 
 
 def reasoning(said: Any) -> Part:
     """What was thought."""
-    return {"type": "reasoning", "content": said} if isinstance(said, str) else _other("reasoning", said)
+    return {"type": "reasoning", "content": said} if isinstance(said, str) else _other(None, said)
 
 
 def call(name: Any, identity: Any, arguments: Any) -> Part:
@@ -106,7 +110,7 @@ def _ended(reason: Any) -> dict[str, str]:
 def _chat(one: Any) -> Message:
     """A message of a chat, in a request or an answer."""
     if not isinstance(one, dict):
-        return {"role": "", "parts": [_other("unknown", one)]}
+        return {"role": "", "parts": [_other(None, one)]}
     role, content = one.get("role"), one.get("content")
     if role in ("tool", "function"):
         answer = content if isinstance(content, str | None) else _parts(content)
@@ -157,7 +161,7 @@ def _part(one: Any) -> Part:
     if isinstance(one, str):
         return text(one)
     if not isinstance(one, dict):
-        return _other("unknown", one)
+        return _other(None, one)
     kind = one.get("type")
     match kind:
         case "text" | "input_text" | "output_text":
@@ -230,7 +234,9 @@ def _response(identity: Any, answer: Any) -> Part:
 
 
 def _other(kind: Any, value: Any) -> Part:
-    return {"type": _word(kind) or "unknown", "bytes": _size(value)}
+    """What has no agreed form. A word that the conventions mean something else by isn't taken over."""
+    kind = _word(kind) or "unknown"
+    return {"type": "unknown" if kind in _AGREED else kind, "bytes": _size(value)}
 
 
 def _size(value: Any) -> int:
