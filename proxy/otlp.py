@@ -140,7 +140,7 @@ class Otlp:
             self._wake.wait()
             self._wake.clear()
             ending = self._closing
-            while self._waiting and self._hand_some():
+            while self._waiting and self._child.poll() is None and self._hand_some():
                 pass
             if ending:
                 with suppress(OSError):
