@@ -14,7 +14,7 @@ __all__ = ["Otlp"]
 class Otlp(Section):
     """Spans and metrics for an OpenTelemetry collector, over OTLP/HTTP. `endpoint` empty: nothing is sent.
 
-    No prompt and no answer is ever among what is sent, unless `content` asks for them.
+    No prompt and no answer is among what is sent, unless `content` asks for them.
     """
 
     endpoint: str = Field("", description="the collector's base, http://collector:4318; /v1/traces is added")

@@ -92,7 +92,7 @@ _FOUND: Mapping[Kind, Finding] = {
         hints=_KEY_HINTS,
     ),
     "email": Finding(
-        r"(?<![\w.%+-])[\w.%+-]{1,64}+@(?:[\w-]{1,63}+\.){1,8}+(?<=\.)[^\W\d_]{2,24}", _always, hints=("@",)
+        r"(?<![\w.%+-])[\w.%+-]{1,64}+@(?:[\w-]{1,63}+\.){1,8}[^\W\d_]{2,24}", _always, hints=("@",)
     ),
     "card": Finding(r"(?<![\d])\d(?:[ -]?\d){12,18}(?!\d)", _is_card, hint=r"\d[ -]?\d\d?[ -]?\d\d?[ -]?\d"),
     "ip": Finding(
