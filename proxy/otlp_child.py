@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["Sender", "main"]
 
 _BATCH_SPANS = 100
+_BATCH_CONTENT_BYTES = 4 * 2**20  # of one call: a collector refuses a body that is too large, for good
 _CLOSE_S = 3.0
 
 
@@ -56,6 +57,8 @@ class Sender:
     ) -> None:
         self._settings = settings
         self._content = content
+        most = _BATCH_CONTENT_BYTES // settings.content_bytes if settings.content else _BATCH_SPANS
+        self._batch_spans = min(most, _BATCH_SPANS)
         self._chosen = Capture()
         self._sdk = sdk
         self._clock = clock
@@ -80,7 +83,7 @@ class Sender:
         if self._settings.spans:
             self._waiting.extend([_Waiting(one) for one in batch.rows])
             self._overflowed += self._trimmed()
-            if len(self._waiting) >= _BATCH_SPANS and self._answers["spans"] == "ok":
+            if len(self._waiting) >= self._batch_spans and self._answers["spans"] == "ok":
                 self._wake.set()
         if self._settings.metrics:
             self._sdk.measure([one.row for one in batch.rows], batch.target)
@@ -112,7 +115,7 @@ class Sender:
 
     def _send_some(self) -> bool:
         """Send the oldest; whether to go on."""
-        batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), _BATCH_SPANS))]
+        batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), self._batch_spans))]
         answer = self._answers["spans"] = self._tried(lambda: self._sent_of(batch))
         if answer == "away":
             self._waiting.extendleft(reversed(batch))
@@ -139,7 +142,11 @@ class Sender:
         row, parent, said = told
         if said is None or (parent is not None and not parent.flags & 1):  # whose client records nothing, nor do we
             return {}
-        found = content.of(said, row)
+        try:
+            found = content.of(said, row)
+        except Exception as error:  # noqa: BLE001 - a text must not cost its batch of spans
+            self._complain(error)
+            found = {"farthing.content.left_out": "unreadable"}
         self._content_dropped += "gen_ai.input.messages" not in found and bool(found)
         return found
 
@@ -160,9 +167,13 @@ class Sender:
         try:
             return str(send())
         except Exception as error:  # noqa: BLE001 - a row that can't be told must not end the thread
-            where = traceback.extract_tb(error.__traceback__)[-1]  # what it says may hold what the row does
-            sys.stderr.write(f"otlp: {type(error).__name__} at {where.name}:{where.lineno}\n")
+            self._complain(error)
             return "refused"
+
+    @staticmethod
+    def _complain(error: Exception) -> None:
+        where = traceback.extract_tb(error.__traceback__)[-1]  # what it says may hold what the row does
+        sys.stderr.write(f"otlp: {type(error).__name__} at {where.name}:{where.lineno}\n")
 
     def _say(self) -> None:
         with self._telling:
