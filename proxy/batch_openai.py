@@ -8,8 +8,8 @@ status is `processed`; the model is a batch deployment's name).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Literal
 
 import orjson
 
@@ -24,12 +24,17 @@ __all__ = ["OpenAIBatches", "lines_in"]
 _PAGE = 100
 _MOST_PAGES = 5
 _UNREAD = ("pending", "running", "notRunning")  # Azure's, of a file
-_ENDED = ("completed", "expired", "cancelled", "failed")
+_ENDED: Mapping[Any, Literal["completed", "expired", "cancelled", "failed"]] = {
+    "completed": "completed",
+    "expired": "expired",
+    "cancelled": "cancelled",
+    "failed": "failed",
+}
 
 
 class OpenAIBatches:
-    """A BatchApi. `dated`: Azure's dated API, which names endpoints without `/v1`. `reads_files`: a file must be read by
-    the provider before it can be used."""
+    """A BatchApi. `dated`: Azure's dated API, which names endpoints without `/v1`. `reads_files`: a file has to
+    be read by the provider first."""
 
     def __init__(
         self, http: BatchHttp, randomness: Randomness, *, dated: bool = False, reads_files: bool = False
@@ -61,9 +66,7 @@ class OpenAIBatches:
             if status in _UNREAD:
                 raise Refused(409, "the file isn't read yet")
         asked = {"input_file_id": mark, "endpoint": self._endpoint(asks[0].path), "completion_window": "24h"}
-        return _job(
-            await self._http.json("POST", "/batches", orjson.dumps(asked | {"metadata": {"farthing": name}}))
-        )
+        return _job(await self._http.json("POST", "/batches", orjson.dumps(asked | {"metadata": {"farthing": name}})))
 
     async def made(self, mark: str, name: str, ids: Collection[str]) -> Job | None:
         """The batch with that name, among the latest few hundred."""
@@ -116,8 +119,7 @@ def _job(value: dict[str, Any]) -> Job:
     files = tuple(
         file for name in ("output_file_id", "error_file_id") if isinstance(file := value.get(name), str) and file
     )
-    ended = status if status in _ENDED else ""
-    return Job(str(value["id"]), ended, status == "cancelling", files)
+    return Job(str(value["id"]), _ENDED.get(status, ""), status == "cancelling", files)
 
 
 def _line(id: str, path: str, body: bytes) -> bytes:
