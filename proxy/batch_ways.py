@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 from urllib.parse import quote, urlsplit
 
 import orjson
-from multidict import CIMultiDict, MultiMapping
+from multidict import MultiMapping
 
 from farthing.policies.defer import Rules
 from farthing.proxy.batch_anthropic import MessageBatches
@@ -31,10 +31,10 @@ from farthing.proxy.pool import Pool
 from farthing.proxy.styles import STYLES, credential_of, shown_as, target_of
 from farthing.proxy.wire import callers
 
-__all__ = ["MESSAGES_VERSION", "Target", "kind_of"]
+__all__ = ["Kind", "Target", "kind_of"]
 
 Kind = Literal["openai", "anthropic"]
-MESSAGES_VERSION = "2023-06-01"
+_VERSION = "anthropic-version"
 
 
 class Bounds(NamedTuple):
@@ -112,20 +112,30 @@ class Target:
     def account(self, headers: MultiMapping[str], secret: bytes) -> tuple[str, Sequence[tuple[str, str]]] | None:
         """On whose account a request with these headers is sent, and what shows that; None where nobody's.
 
-        The operator's accounts are named so, a client's by a digest of what it showed.
+        The operator's are named so, a client's by a digest of what it showed; each version of Anthropic's API apart.
         """
-        upstream, style = self.upstream, STYLES[self.upstream.style]
-        name = f"operator {upstream.name}" if self.foreign else "operator"
+        version = headers.get(_VERSION, "") if self.upstream.style in ("any", "anthropic") else ""
         if self.operators:
-            return name, ()  # `api` shows its key, if it has one
+            name = f"operator {version}" if version else "operator"
+            return name, self.operators_pairs(name)
         if self.own_keys:
             return None
-        if upstream.style == "any":
+        if self.upstream.style == "any":
             pairs = list(callers(headers).items())
         else:
             key = credential_of(headers)
-            pairs = [shown_as(upstream.style, key), *style.headers] if key else []
-        return (hmac.new(secret, orjson.dumps(pairs), "sha256").hexdigest()[:32], pairs) if pairs else None
+            pairs = [shown_as(self.upstream.style, key)] if key else []
+        if not pairs:
+            return None
+        pairs += [(_VERSION, version)] if version else []
+        return hmac.new(secret, orjson.dumps(pairs), "sha256").hexdigest()[:32], pairs
+
+    @staticmethod
+    def operators_pairs(account: str) -> Sequence[tuple[str, str]]:
+        """What is shown beside the operator's key, on an account of that name (`account`): nothing of a client's but
+        the version of the API that it speaks."""
+        version = account.removeprefix("operator").strip()
+        return ((_VERSION, version),) if version else ()
 
     @property
     def operators(self) -> bool:
@@ -135,15 +145,14 @@ class Target:
     def api(self, kind: Kind, pairs: Sequence[tuple[str, str]], clock: Clock, randomness: Randomness) -> BatchApi:
         """Its API of that kind, for whom `pairs` shows."""
         replica, upstream = self.pool.replicas[0], self.upstream
+        style = "anthropic" if kind == "anthropic" else upstream.style
         if self.operators:
-            shown = [shown_as("anthropic" if kind == "anthropic" else upstream.style, key) for key in upstream.keys[:1]]
-            pairs = [*shown, *STYLES[upstream.style].headers]
+            pairs = [*(shown_as(style, key) for key in upstream.keys[:1]), *pairs]
         dated = upstream.style == "azure" and bool(upstream.api_version)
         base = target_of(upstream.style, replica.base, "/v1", "", upstream.api_version).partition("?")[0]
         query = f"api-version={quote(upstream.api_version, safe='')}" if dated else ""
         if kind == "anthropic":
-            versioned = CIMultiDict(pairs)
-            versioned.setdefault("anthropic-version", MESSAGES_VERSION)
-            return MessageBatches(BatchHttp(replica.connections, base, list(versioned.items())), clock)
+            more = [pair for pair in STYLES["anthropic"].headers if pair[0] not in dict(pairs)]
+            return MessageBatches(BatchHttp(replica.connections, base, [*pairs, *more]), clock)
         http = BatchHttp(replica.connections, base, pairs, query)
         return OpenAIBatches(http, randomness, dated=dated, reads_files=upstream.style == "azure")

@@ -22,7 +22,7 @@ from multidict import CIMultiDict, MultiMapping
 from farthing.cache.flight import Flight
 from farthing.policies.defer import Group, Rules, Waiting, ready
 from farthing.policies.variant import Variant
-from farthing.proxy.batch_ways import MESSAGES_VERSION, Kind, Target
+from farthing.proxy.batch_ways import Kind, Target
 from farthing.proxy.clock import Clock, Randomness
 from farthing.proxy.defer_batches import Batches, line_of
 from farthing.proxy.defer_books import as_billed, known_of, meta_of, planned, restored
@@ -31,6 +31,7 @@ from farthing.proxy.defer_shelf import Shelf, Works, survive
 from farthing.proxy.defer_store import DeferStore, Kept, Result, Texts
 from farthing.proxy.errors import ClientFault, UpstreamFault
 from farthing.proxy.exchange import Attempt, Call, Exchange, Outcome
+from farthing.proxy.styles import STYLES
 from farthing.proxy.tasks import TaskGroup
 
 __all__ = ["Desk", "Placed"]
@@ -72,9 +73,10 @@ class Desk:
     def use(self, works: Works) -> None:
         """Work with this configuration from now on."""
         self._works = works
-        for target in works.targets.values():
-            if target.operators:
-                self.account_of(CIMultiDict(), target)
+        for one in self._shelf.all.values():
+            target = works.by_key.get(one.upstream)
+            if target is not None and target.operators and one.account.startswith("operator"):
+                self._shelf.callers[one.account] = target.operators_pairs(one.account)
 
     def start(self) -> None:
         """Begin to work; once."""
@@ -319,7 +321,7 @@ class Desk:
         """What the client showed, where that means something; for messages as Anthropic's clients show it."""
         shown = CIMultiDict(self._shelf.callers[kept.account])
         if kept.path == "/v1/messages":
-            shown.setdefault("anthropic-version", MESSAGES_VERSION)
+            shown.setdefault(*STYLES["anthropic"].headers[0])
             if works.by_key[kept.upstream].operators:
                 shown.setdefault("x-api-key", "")  # where the operator's key is to be shown
         return list(shown.items())

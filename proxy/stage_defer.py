@@ -12,7 +12,7 @@ from multidict import CIMultiDict
 
 from farthing.policies.variant import DEFAULT_UPSTREAM, Variant
 from farthing.proxy.account import Account
-from farthing.proxy.batch_ways import MESSAGES_VERSION, kind_of
+from farthing.proxy.batch_ways import kind_of
 from farthing.proxy.config import Config
 from farthing.proxy.config_routes import target_of
 from farthing.proxy.defer_lines import Sent, to_send
@@ -99,7 +99,7 @@ class DeferStage(Quiet):
             return "the upstream has no batch API"
         foreign = STYLES[target.upstream.style].foreign
         for name in ex.original.facts.vendor:
-            version = name == "anthropic-version" and ex.original.headers[name] == MESSAGES_VERSION
+            version = name == "anthropic-version" and kind == "anthropic"
             if name not in foreign and not version and name not in telling_who(tuple(ex.original.headers)):
                 return f"a batch can't carry the header {name}"
         if len(ex.body or b"") > target.rules(kind).max_bytes:

@@ -37,10 +37,10 @@ class MessageBatchUpstream(BatchUpstream):
         if not path.startswith(_HERE):
             return await super().handle(request)
         self.asked.append(f"{request.method} {path}")
-        owner = request.headers.get("x-api-key", "")
+        owner = request.headers.get("x-api-key") or request.headers.get("Authorization", "").removeprefix("Bearer ")
         if not owner:
             return _said(401, "authentication_error", "no key")
-        if request.headers.get("anthropic-version") != "2023-06-01":
+        if "anthropic-version" not in request.headers:
             return _said(400, "invalid_request_error", "anthropic-version: header is required")
         if self.refuses:
             return _said(self.refuses, _KINDS.get(self.refuses, "api_error"), "scripted")
