@@ -357,8 +357,8 @@ async def test_the_official_client_reaches_the_other_upstream(
         )
         kept = json.loads(raw.text)
         await until(proxy, kept["id"], "completed")
+        await proxy.rows(1)
         again = await client.chat.completions.create(model="far", messages=[{"role": "user", "content": "hi"}])
         rows = await proxy.rows(2)
-    print([(r["id"], r["cache"], r["cache_key"]) for r in rows])
     assert again.choices[0].message.content and len(claude.batched) == 1 and not claude.calls
     assert rows[1]["cache"] == "hit-exact"
