@@ -22,6 +22,7 @@ from farthing.proxy.defer_books import paid_of, restored
 from farthing.proxy.defer_lines import answered
 from farthing.proxy.defer_shelf import Shelf, Works, survive
 from farthing.proxy.defer_store import Batch, Kept, Result, Texts
+from farthing.proxy.errors import StoreFault
 from farthing.proxy.exchange import Exchange, Outcome
 
 __all__ = ["Batches", "line_of"]
@@ -134,7 +135,14 @@ class Batches:
                 continue
             taken.add(one.id)
             if line.id in texts:
-                saved = await self._taken(works, target, batch, line, texts[line.id])
+                try:
+                    saved = await self._taken(works, target, batch, line, texts[line.id])
+                except StoreFault:
+                    raise
+                except Exception as error:  # one line that can't be read must not keep the others from their answers
+                    log.error("a batch's answer can't be taken", error=type(error).__name__, exc_info=error)
+                    taken.discard(one.id)
+                    continue
                 if saved is not None:
                     booked.append(self.shelf.all[line.id]._replace(booked=1, saved_pico=saved))
             else:

@@ -73,8 +73,14 @@ def known_of(ex: Exchange) -> bytes:
     return b"".join(
         len(one).to_bytes(4, "big") + one
         for place, (_, entry) in case.known.items()
-        for one in (orjson.dumps([place, *entry._replace(body=b"")], default=lambda _: ""), entry.body)
+        for one in (orjson.dumps([place, *_plain(entry)]), entry.body)
     )
+
+
+def _plain(entry: Entry) -> list[Any]:
+    """All of it but its body, as JSON can say it."""
+    usage = None if entry.usage is None else list(entry.usage)
+    return [*entry[:7], "", usage, *entry[9:]]
 
 
 def _known_again(known: bytes) -> dict[int, tuple[Vector, Entry]]:
@@ -99,7 +105,7 @@ def _usage(values: Sequence[Any]) -> Usage:
 
 def paid_of(billed: Billed) -> bytes:
     """What was paid for an answer that can't be used, for `as_billed`."""
-    return orjson.dumps(list(billed))
+    return orjson.dumps([billed.model, list(billed.usage), billed.upstream])
 
 
 def as_billed(paid: bytes) -> Billed:

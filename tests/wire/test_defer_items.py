@@ -90,8 +90,8 @@ async def test_what_does_not_fit_is_asked_for_whole_and_nothing_is_lost_in_the_b
     assert [len(one["embedding"]) for one in got["data"]] == [4, 4]
     assert [call.json["input"] for call in up.calls[1:]] == [["new", "known text"]]
     assert ["defer", "sent directly", "items_dont_fit"] in json.loads(row["decisions"])
-    assert row["baseline_usd"] == 3 * 2 * 10**6
-    # The batch's price isn't known here: what it charged counts as a call at once, and the row says that it is modelled.
+    assert row["baseline_usd"] == 3 * 2 * 10**6  # of all three tokens
+    # No price of the tier is known here: what the batch charged counts as a call at once, and is marked as modelled.
     assert row["cost_usd"] == (3 + 1) * 2 * 10**6 and row["modelled"] == 1
     assert row["saved_route_usd"] == -1 * 2 * 10**6
     assert row["attempts"] == 2
