@@ -124,6 +124,7 @@ class Admin:
             "upstream": host_of(config.upstream.url),
             "upstream_name": config.upstream.name,
             "replicas": pool_admin.told(services),
+            "deferred": None if self._held.deferred is None else self._held.deferred.standing(),
             "simulated": config.upstream.name == "simulated",
             "exact": config.cache.mode,
             "semantic": config.semantic.shown,

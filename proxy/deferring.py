@@ -22,6 +22,7 @@ from multidict import CIMultiDict, MultiMapping
 from farthing.cache.flight import Flight
 from farthing.policies.defer import Group, Rules, Waiting, ready
 from farthing.policies.variant import Variant
+from farthing.proxy.account import dollars
 from farthing.proxy.batch_ways import Kind, Target
 from farthing.proxy.clock import Clock, Randomness
 from farthing.proxy.defer_batches import Batches, line_of
@@ -104,23 +105,24 @@ class Desk:
         states = {"queued": "waiting", "completed": "done", "failed": "failed", "cancelled": "cancelled"}
         by_key = {} if self._works is None else self._works.by_key
         upstreams: dict[str, dict[str, int]] = {}
-        saved_pico = 0
+        saved_of: dict[str, int] = {}
         for one in self._shelf.all.values():
             state = states.get(one.state, "running")
             counts[state] += 1
             name = by_key[one.upstream].upstream.name if one.upstream in by_key else "no longer configured"
-            of = upstreams.setdefault(name, dict.fromkeys(counts, 0) | {"saved_pico": 0})
+            of = upstreams.setdefault(name, dict.fromkeys(counts, 0))
             of[state] += 1
-            of["saved_pico"] += one.saved_pico
-            saved_pico += one.saved_pico
+            saved_of[name] = saved_of.get(name, 0) + one.saved_pico
         oldest_s = min((one.created_s for one in self._shelf.all.values() if not one.over), default=None)
         return {
             **counts,
-            "saved_pico": saved_pico,
+            "saved_usd": dollars(sum(saved_of.values())),
             "batches": len(self._shelf.batches),
             "oldest_s": None if oldest_s is None else max(0.0, self._clock.now_s() - oldest_s),
             "keep_s": self._keep_s,
-            "upstreams": [{"upstream": name, **of} for name, of in sorted(upstreams.items())],
+            "upstreams": [
+                {"upstream": name, **of, "saved_usd": dollars(saved_of[name])} for name, of in sorted(upstreams.items())
+            ],
         }
 
     # -- what clients ask
