@@ -1,5 +1,5 @@
 // Requests that wait for a provider's batch API: how many, at which upstream, what became of them and what that saved.
-import { count, counted, duration, el, money } from './format.js';
+import { count, el, money } from './format.js';
 import { cell, fill } from './table.js';
 
 const $ = (id) => document.getElementById(id);
@@ -14,12 +14,14 @@ export function show(deferred) {
   $('deferred').hidden = !some;
   $('deferred-saved').textContent = some ? `${money(deferred.saved_usd)} saved by waiting` : '';
   if (some) fill($('deferred'), NAMES, 1, deferred.upstreams.map(row));
-  const waits = deferred.oldest_s === null ? [] : [`The oldest has waited for ${duration(deferred.oldest_s * 1000)}`, counted(deferred.batches, 'batch').replace('batchs', 'batches') + ' under way'];
   $('deferred-note').hidden = !some;
-  $('deferred-note').textContent = [...waits, `results are kept for ${duration(deferred.keep_s * 1000)}`].join('; ') + '.';
+  const waits = deferred.oldest_s === null ? '' : `The oldest has waited for ${span(deferred.oldest_s)}; batches under way: ${count(deferred.batches)}. `;
+  $('deferred-note').textContent = `${waits}Counted are those whose results are still kept (${span(deferred.keep_s)}).`;
 }
 
 function row(each) {
   return el('tr', {}, el('td', { class: 'name' }, each.upstream), cell(count(each.waiting)), cell(count(each.running)), cell(count(each.done)),
     cell(count(each.failed), each.failed ? 'error' : ''), cell(count(each.cancelled)), cell(money(each.saved_usd), 'good'));
 }
+
+const span = (seconds) => (seconds >= 7200 ? `${Math.round(seconds / 3600)} h` : seconds >= 120 ? `${Math.round(seconds / 60)} min` : `${Math.round(seconds)} s`);
