@@ -26,9 +26,12 @@ async def test_what_waits_and_what_it_saved(opened: Opener) -> None:
     assert await page.is_hidden("#deferred-none")
 
 
-async def test_nothing_waits_and_no_batch_api(opened: Opener) -> None:
+async def test_nothing_waits(opened: Opener) -> None:
     page = await opened([row()], deferred=NOTHING)
     assert "Nothing waits" in await page.inner_text("#deferred-card")
     assert await page.is_hidden("#deferred")
+
+
+async def test_without_a_batch_api_there_is_no_panel(opened: Opener) -> None:
     page = await opened([row()], deferred=None)
     assert await page.is_hidden("#deferred-card")

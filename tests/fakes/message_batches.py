@@ -82,6 +82,8 @@ class MessageBatchUpstream(BatchUpstream):
         return web.json_response(made.value)
 
     def _list(self, request: web.BaseRequest, owner: str) -> web.StreamResponse:
+        for made in self.batches.values():
+            self._seen(made)
         mine = [made.value for made in self.batches.values() if made.owner == owner][::-1]
         after = request.query.get("after_id")
         start = next((at + 1 for at, one in enumerate(mine) if one["id"] == after), 0)
@@ -102,12 +104,16 @@ class MessageBatchUpstream(BatchUpstream):
             del self.batches[found.value["id"]]
             self.cleared.append(found)
             return web.json_response({"id": found.value["id"], "type": "message_batch_deleted"})
-        found.polls += 1
-        if found.value["processing_status"] == "canceling":
-            self._end(found, "cancelled")
-        elif found.value["processing_status"] == "in_progress" and found.polls >= self.polls:
-            self._end(found, self.ends)
+        self._seen(found)
         return web.json_response(found.value)
+
+    def _seen(self, made: Made) -> None:
+        """Time passes with each look."""
+        made.polls += 1
+        if made.value["processing_status"] == "canceling":
+            self._end(made, "cancelled")
+        elif made.value["processing_status"] == "in_progress" and made.polls >= self.polls:
+            self._end(made, self.ends)
 
     def _end(self, made: Made, status: str) -> None:
         if made.ran:
