@@ -15,6 +15,7 @@ import { show as showPolicy, showIncidents, start as startPolicy } from './polic
 import { show as showExperiments } from './experiments.js';
 import { show as showQuality } from './quality.js';
 import * as range from './range.js';
+import { show as showDeferred } from './deferred.js';
 import { show as showReplicas } from './replicas.js';
 import * as requests from './requests.js';
 import { show as showReuse } from './reuse.js';
@@ -67,6 +68,7 @@ async function refresh() {
     showRoutes(routes);
     showLevels(levels);
     showTradeoff(traded, empty);
+    showDeferred(state.deferred);
     showReplicas(state.replicas, refresh);
     showPolicy(state, policy);
     showIncidents(incidents);
