@@ -34,6 +34,7 @@ from farthing.proxy.header_facts import HeaderBook
 from farthing.proxy.holdout import arms_of, holdout_plan
 from farthing.proxy.lanes import Lanes, Part
 from farthing.proxy.rollouts import Rollouts
+from farthing.proxy.student_pins import pinned
 from farthing.proxy.versions import policy_version, with_sections
 
 __all__ = ["Experiments"]
@@ -253,7 +254,8 @@ class Experiments:
         if policy.startswith("p-") and not policy.endswith(".toml"):
             return await self._policies.config_of(policy)
         table = await asyncio.to_thread(read_toml, Path(policy))
-        return with_sections(config, {name: table[name] for name in table if name in SECTIONS})
+        made = with_sections(config, {name: table[name] for name in table if name in SECTIONS})
+        return await asyncio.to_thread(pinned, made)
 
     async def _end(self, going: Going, state: str, why: str) -> None:
         """From the next request on it gets none; then it is written down."""

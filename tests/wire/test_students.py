@@ -21,6 +21,7 @@ from farthing.proxy import student_files
 from farthing.proxy.distill_template import Divided, divided
 from farthing.proxy.exchange import Endpoint
 from farthing.proxy.row import SAVED_COLUMNS
+from farthing.proxy.student_pins import unpinned
 from farthing.proxy.students import Students
 from tests.fakes.proxying import PRICES, Proxied, chat, proxied, quiet
 from tests.fakes.students import ready
@@ -180,7 +181,8 @@ async def test_one_that_is_late_or_missing_costs_nothing_but_its_deadline(
         students.embeds, students.deadline_s = Slow(), 0.02
         late = await proxy.post(asked(REFUNDS[0].format(1)))
         student_files.place(tmp_path, "s").unlink()
-        await proxy.running.reload(proxy.services.config.model_copy(update={"log": proxy.services.config.log}))
+        student_files.place(tmp_path, f"s@{taught.hash}").unlink()
+        await proxy.running.reload(unpinned(proxy.services.config))
         missing = await proxy.post(asked(REFUNDS[0].format(2)))
         rows = await proxy.rows(3)
     assert said(late) == said(missing) == "refund" and len(up.calls) == 2
@@ -280,7 +282,9 @@ async def test_a_student_trained_anew_begins_anew_after_a_reload(
         changed = proxy.services.config.model_copy(
             update={"distill": proxy.services.config.distill.model_copy(update={"deadline_ms": 60.0})}
         )
-        await proxy.running.reload(changed)
+        first = proxy.running.policies.standing.active
+        await proxy.running.reload(unpinned(changed))
+        assert proxy.running.policies.standing.active != first  # a policy's version names its students
         services = proxy.running.services
         assert services.students is not None and before is not None and services.routing is not None
         (known,) = services.students.known.values()
