@@ -123,6 +123,7 @@ class StudentTraining:
             else "requests have another template than the one before was taught by"
         )
         self.held.students[heir.student.hash] = heir  # with all that is known of it
+        heir.did.clear()  # which counts for the one that answers
         try:
             waits = await self.policies.take_student(name, heir.student.hash, why)
             if waits:

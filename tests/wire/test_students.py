@@ -240,6 +240,27 @@ async def test_a_share_is_audited_in_the_background_and_a_worse_one_goes_back_to
     assert bill == up.bill(("2", "1", "8")) * 10**12
 
 
+async def test_what_it_does_is_told_to_operators(up: ScriptedUpstream, tmp_path: Path, taught: Student) -> None:
+    variants = [*ROUTED["variants"], {"name": "ghost", "student": "nobody"}]
+    async with school(up, tmp_path, taught, distill__audit_share=1.0, variants=variants) as (proxy, _):
+        for text in (REFUNDS[0].format(1), WEATHERS[0].format(2), "what is the capital of France?"):
+            await proxy.post(asked(text))
+        await quiet(proxy)
+        told = (await proxy.client.get("/farthing/api/students")).json()
+        metrics = (await proxy.client.get("/metrics")).text
+    one, ghost = told["students"]
+    assert ghost == {"name": "nobody", "state": "not there", "training": None}
+    assert [one[name] for name in ("name", "state", "answered", "abstained", "compared", "differed")] == [
+        "s", "serves", 2, 1, 2, 0,
+    ]  # fmt: skip
+    assert one["hash"] == taught.hash and one["now"]["compared"] == 2 and one["heir"] is None
+    for line in ("answered_total", "compared_total"):
+        assert f'farthing_student_{line}{{student="s"}} 2.0' in metrics
+    assert 'farthing_student_abstained_total{student="s"} 1.0' in metrics
+    assert 'farthing_student_serving{student="s"} 1.0' in metrics
+    assert 'farthing_student_bound_ratio{student="s"} 0.3' in metrics
+
+
 async def test_requests_drawn_for_teaching_are_the_teachers_and_are_compared(
     up: ScriptedUpstream, tmp_path: Path, taught: Student
 ) -> None:
