@@ -160,7 +160,7 @@ class Admin:
     def gauges(self) -> dict[str, float]:
         """Values of this moment for /metrics, by metric name without prefix."""
         found = gauges(self._proxy.services, self._store) | policy_admin.gauges(self._proxy)
-        return found | student_admin.gauges(self._proxy)
+        return found | student_admin.gauges(self._proxy) | experiment_admin.gauges(self._proxy)
 
     async def _metrics(self) -> web.Response:
         try:
