@@ -274,7 +274,7 @@ class Verified:
             self.on_taken_back(route, why, {"served": served, "labels": evidence.seen, "wrong": evidence.bad})
 
     def _lapsed(self, route: RouteKey, standing: Standing) -> None:
-        """Nothing was dropped, but what is known proves its bound no more: by complaints, or without the pool's word."""
+        """What is known proves its bound no more, though nothing was dropped: by complaints, or without the pool."""
         standing.serving = False
         if self.on_taken_back is not None:
             served, evidence = standing.served - standing.served_before, standing.book.evidence[-1]

@@ -103,11 +103,17 @@ async def running(
             own = await admin.handle(request)
             return own if own is not None else await lanes.lane(request).relay.handle(request)
 
+        async def asked_by_model(request: web.BaseRequest) -> web.StreamResponse:
+            lane, source = await lanes.lane_by_model(request)
+            return await lane.relay.handle(request, source)
+
         def handle(request: web.BaseRequest) -> Awaitable[web.StreamResponse]:
             if request.version.major != 1:  # aiohttp takes HTTP/0.9, which ends no request as others would
                 return refused()
             if not request.raw_path.startswith("/v1/"):
                 return own_or_relayed(request)
+            if lanes.by_model:
+                return asked_by_model(request)
             return (lanes.lane(request) if lanes.divided else lanes.active).relay.handle(request)
 
         front = FrontServer(
