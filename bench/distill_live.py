@@ -1,4 +1,4 @@
-"""The same job through two real proxies at once, one with a student and one without: what it costs and how long it takes.
+"""The same job through two real proxies at once, one with a student and one without: what it costs, and how long.
 
 The job is BANKING77's (bench/distill.py): a student is trained on the earlier messages, and the last ones, which
 nothing was chosen on, are each asked of both proxies, of which one goes first in turn. Both stand before one upstream

@@ -174,12 +174,13 @@ def retrain(
     from farthing.policies.student import Unfit
     from farthing.proxy.build_students import MODEL
     from farthing.proxy.clock import SystemClock
+    from farthing.proxy.config import piped
     from farthing.proxy.distill_again import again
     from farthing.proxy.progress import Steps
 
     if background:
         os.nice(19)
-    loaded = _piped(name, config, state)
+    loaded = piped(sys.stdin.buffer.read()) if config == _PIPED else _load(config, state)
     try:
         with Steps(sys.stderr.isatty()) as steps:
             made = again(loaded, name, trace, open_embedder(MODEL), SystemClock().now_s(), steps.tell)
@@ -236,20 +237,6 @@ def _load(config: Path | None, state: Path | None) -> Config:
     from farthing.proxy.config import load
 
     return load(config, flags={"state_dir": state})
-
-
-def _piped(name: str, given: Path | None, state: Path | None) -> Config:
-    """The configuration of a file, or of a running farthing that trains anew. Raises ConfigFault."""
-    if given != _PIPED:
-        return _load(given, state)
-    from pydantic import ValidationError
-
-    from farthing.proxy.config import Config, explain
-
-    try:
-        return Config.model_validate_json(sys.stdin.buffer.read())
-    except ValidationError as error:
-        raise ConfigFault("\n".join([f"the configuration for {name} is not valid:", *explain(error)])) from None
 
 
 def _why(dropped: dict[str, int]) -> str:

@@ -17,7 +17,9 @@ from farthing.policies.student import Student, Unfit, dumped, loaded
 from farthing.policies.student_standing import Standing
 from farthing.proxy.errors import ConfigFault
 
-__all__ = ["heir_of", "load", "names", "place", "save", "save_heir", "save_standing", "standing_of", "take_heir"]
+__all__ = [
+    "drop_heir", "heir_of", "load", "names", "place", "save", "save_heir", "save_standing", "standing_of", "take_heir",
+]  # fmt: skip
 
 log = structlog.get_logger("farthing.student")
 
@@ -76,7 +78,12 @@ def save_heir(state_dir: Path, student: Student) -> None:
 def take_heir(state_dir: Path, heir: Student) -> None:
     """From now on it is the one of its name. Raises ConfigFault."""
     save(state_dir, heir)
-    _heir(state_dir, heir.name).unlink(missing_ok=True)
+    drop_heir(state_dir, heir.name)
+
+
+def drop_heir(state_dir: Path, name: str) -> None:
+    """There is none any more."""
+    _heir(state_dir, name).unlink(missing_ok=True)
 
 
 def standing_of(state_dir: Path, student: Student) -> Standing:

@@ -65,20 +65,30 @@ class StudentTraining:
         """Take up what was under way."""
         for line in await asyncio.to_thread(tail, self._file, frozenset(("ts", "student", "result", "said", "turn"))):
             self.latest[line["student"]] = line
-        for name in self._named(self._config):
+        for name in self._named():
             await self._take_up(name)
 
     async def tick(self) -> None:
         """Let heirs answer that have proved themselves, and train whoever is due."""
-        config = self._config
-        for name, (known, made_s) in self._named(config).items():
+        proved = set()
+        for name, (known, made_s) in self._named().items():
             heir = self.held.heirs.get(name)
-            if heir is not None and (heir.standing.serves or heir.student.template != known.student.template):
-                await self._hand_over(name, known, heir)
+            if heir is None:
                 continue
+            if made_of(heir) < made_s:  # an operator has trained another one since
+                del self.held.heirs[name]
+                await asyncio.to_thread(student_files.drop_heir, self._config.state_dir, name)
+            elif heir.standing.serves or heir.student.template != known.student.template:
+                proved.add(name)
+                await self._hand_over(name, known, heir)
+        config = self._config
+        for name, (known, made_s) in self._named().items():
+            if name in proved:  # it may still wait, and must not be trained away
+                continue
+            heir = self.held.heirs.get(name)
             last = self.latest.get(name)
             tried_s, turn = (float("-inf"), 0) if last is None else (last["ts"], last["turn"])
-            newest_s = made_s if heir is None else max(made_s, float(heir.student.about.get("made_s", 0.0)))
+            newest_s = made_s if heir is None else made_of(heir)
             why = due(
                 self.held.clock.now_s(), newest_s, tried_s, fell_back=known.standing.turn > turn,
                 every_s=config.distill.retrain_days * 86_400, least_s=config.distill.retrain_least_hours * 3600,
@@ -94,15 +104,12 @@ class StudentTraining:
     def _file(self) -> Any:
         return self._config.state_dir / "students" / "training.jsonl"
 
-    def _named(self, config: Config) -> dict[str, tuple[Known, float]]:
+    def _named(self) -> dict[str, tuple[Known, float]]:
         """The students that answer or might, by name, and when they were trained."""
         students = self.policies.lanes.active.students
         if students is None:
             return {}
-        return {
-            known.student.name: (known, float(known.student.about.get("made_s", 0.0)))
-            for known in students.known.values()
-        }
+        return {known.student.name: (known, made_of(known)) for known in students.known.values()}
 
     async def _take_up(self, name: str) -> None:
         try:
@@ -126,14 +133,14 @@ class StudentTraining:
         heir.did.clear()  # which counts for the one that answers
         try:
             waits = await self.policies.take_student(name, heir.student.hash, why)
-            if waits:
-                if self.waits.get(name) != waits:
-                    log.info("a student that was trained anew waits", student=name, why=waits)
-                self.waits[name] = waits
-                return
-            await asyncio.to_thread(student_files.take_heir, self._config.state_dir, heir.student)
+            if not waits:
+                await asyncio.to_thread(student_files.take_heir, self._config.state_dir, heir.student)
         except FarthingError as error:
-            self._failed(name, str(error))
+            waits = str(error)
+        if waits:
+            if self.waits.get(name) != waits:
+                log.warning("a student that was trained anew waits", student=name, why=waits)
+            self.waits[name] = waits
             return
         self.waits.pop(name, None)
         del self.held.heirs[name]
@@ -197,3 +204,8 @@ class StudentTraining:
             return "heir" if told["hash"] else "not better", str(told["why"])[:_SAID_CHARS]
         except (ValueError, KeyError, TypeError):
             return "failed", "its answer can't be read"
+
+
+def made_of(known: Known) -> float:
+    """When it was trained, in seconds since the epoch; 0 where that isn't known."""
+    return float(known.student.about.get("made_s", 0.0))
