@@ -39,6 +39,7 @@ from farthing.proxy.forwarded import Trusted
 from farthing.proxy.gates_by_themselves import shown
 from farthing.proxy.gauges import gauges
 from farthing.proxy.health import health
+from farthing.proxy.openapi import document
 from farthing.proxy.purge import purge
 from farthing.proxy.version import version
 from farthing.proxy.wire import host_of
@@ -237,6 +238,8 @@ class Admin:
             return _json(200, experiment_admin.told(self._proxy))
         if path == "/farthing/api/students":
             return _json(200, student_admin.told(self._proxy))
+        if path == "/farthing/api/openapi.json":
+            return _json(200, document(version()))
         query = dict(URL(request.raw_path, encoded=True).query)
         if path == "/farthing/api/incidents":
             try:

@@ -129,7 +129,8 @@ async def open_state(config: Config, clock: Clock, randomness: Randomness, stack
     """Open what lasts; it is pushed on `stack`, so that it closes in reverse order."""
     stack.callback(state.claim(config.state_dir).close)
     metrics = Metrics()
-    otlp = open_otlp(config, clock)
+    secret = state.local_secret(config.state_dir, randomness)
+    otlp = open_otlp(config, clock, secret)
     if otlp is not None:
         stack.push_async_callback(asyncio.to_thread, otlp.close)  # after the ledger, whose last rows it takes
     outcomes = Outcomes(config.state_dir / FILE, config.ledger.keep_days)
@@ -178,7 +179,7 @@ async def open_state(config: Config, clock: Clock, randomness: Randomness, stack
     held = State(
         clock=clock,
         randomness=randomness,
-        secret=state.local_secret(config.state_dir, randomness),
+        secret=secret,
         switch=state.Switch(config.state_dir, clock),
         store=store,
         ledger=ledger,
@@ -215,12 +216,13 @@ async def open_state(config: Config, clock: Clock, randomness: Randomness, stack
     return held
 
 
-def open_otlp(config: Config, clock: Clock) -> Otlp | None:
+def open_otlp(config: Config, clock: Clock, secret: bytes) -> Otlp | None:
     """What sends telemetry, running; None where it is off. Raises ConfigFault: its libraries aren't installed."""
     if not config.otlp.on:
         return None
     require(config.otlp)
-    return Otlp(config.otlp, target_of(config.upstream.url, config.upstream.provider), clock)
+    target = target_of(config.upstream.url, config.upstream.provider)
+    return Otlp(config.otlp, target, clock, config.capture, secret)
 
 
 def told(listeners: Sequence[Callable[[list[Row]], None]]) -> Callable[[list[Row]], None]:
