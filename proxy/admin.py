@@ -28,6 +28,7 @@ from farthing.proxy import (
     pool_admin,
     semantic_admin,
     spend_admin,
+    student_admin,
     watch_admin,
 )
 from farthing.proxy.admin_log import FILE, AdminLog
@@ -160,7 +161,8 @@ class Admin:
 
     def gauges(self) -> dict[str, float]:
         """Values of this moment for /metrics, by metric name without prefix."""
-        return gauges(self._proxy.services, self._store) | policy_admin.gauges(self._proxy)
+        found = gauges(self._proxy.services, self._store) | policy_admin.gauges(self._proxy)
+        return found | student_admin.gauges(self._proxy) | experiment_admin.gauges(self._proxy)
 
     async def _metrics(self) -> web.Response:
         try:
@@ -236,6 +238,8 @@ class Admin:
             return _json(200, await policy_admin.told(self._proxy))
         if path == "/farthing/api/experiments":
             return _json(200, experiment_admin.told(self._proxy))
+        if path == "/farthing/api/students":
+            return _json(200, student_admin.told(self._proxy))
         if path == "/farthing/api/openapi.json":
             return _json(200, document(version()))
         query = dict(URL(request.raw_path, encoded=True).query)

@@ -47,7 +47,7 @@ from farthing.proxy.row import Row
 from farthing.proxy.sealing import sealer
 from farthing.proxy.stage_semantic import Case
 from farthing.proxy.stages import InFlight
-from farthing.proxy.students import Known
+from farthing.proxy.students import Embeds, Known
 from farthing.proxy.tasks import TaskGroup
 from farthing.proxy.tokens import Tokenizer
 from farthing.proxy.usage_drift import Drift
@@ -66,7 +66,8 @@ class State:
     """All of it. `decisions`, `removed`, `capture`, `accounts`, `ring`, `limits_server`: None until a configuration
     needs them; `otlp`: None where it is off. `refusals`: by budget or rate limit; `note`: takes incidents (kind, what,
     why, evidence). `listeners`: told of every ledger row, in the ledger's thread; `rated`: told of ratings (a request's
-    id, whether it is bad), while a policy is rolled out. `students`: by their hashes; `vouched`: the credentials that
+    id, whether it is bad), while a policy is rolled out. `students`: by their hashes; `heirs`: by their names, those
+    that were trained beside them; `embeds`: for students alone; `vouched`: the credentials that
     their teachers have answered."""
 
     clock: Clock
@@ -114,6 +115,8 @@ class State:
     deferred: Desk | None = None
     refusals: dict[str, int] = field(default_factory=dict)
     students: dict[str, Known] = field(default_factory=dict)
+    heirs: dict[str, Known] = field(default_factory=dict)
+    embeds: Embeds | None = None
     vouched: OrderedDict[str, None] = field(default_factory=OrderedDict)
 
     def close_capture(self) -> None:
