@@ -10,7 +10,6 @@ memory of a change, never a request.
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -24,6 +23,7 @@ from pydantic import ValidationError
 from farthing.policies.version import SECTIONS, version_of
 from farthing.proxy.config import Config, explain
 from farthing.proxy.errors import ConfigFault
+from farthing.proxy.whole_file import write_whole
 
 __all__ = ["Book", "Standing", "Stored", "policy_version", "sections_of", "with_policy_of", "with_sections"]
 
@@ -202,13 +202,7 @@ class Book:
 
     def _put(self, name: str, value: Any) -> None:
         path = self.folder / name
-        fresh = path.with_suffix(".new")
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with fresh.open("wb") as out:
-                out.write(orjson.dumps(value, option=orjson.OPT_INDENT_2) + b"\n")
-                out.flush()
-                os.fsync(out.fileno())
-            fresh.replace(path)
+            write_whole(path, (orjson.dumps(value, option=orjson.OPT_INDENT_2), b"\n"))
         except OSError as error:
             log.warning("policies can't be written", file=str(path), error=error.strerror)
