@@ -84,7 +84,7 @@ class Spend(Section):
 
     daily_usd: Decimal | None = Field(None, ge=0, description="402 beyond it, from midnight UTC on; None: no limit")
     unpriced: Literal["pass", "refuse"] = Field(
-        "pass", description="requests without a known price, under hard budgets"
+        "refuse", description="requests without a known price, under hard budgets"
     )
     output_tokens: int = Field(4096, ge=1, description="assumed of an answer without max_tokens until some were seen")
     deadline_ms: float = Field(500.0, gt=0, description="for keys, budgets and rates in Redis; late means away")

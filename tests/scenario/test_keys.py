@@ -20,6 +20,8 @@ virtual_keys = true
 name = "each-key"
 usd = 1
 of = "key"
+[spend]
+unpriced = "pass"
 """
 
 
