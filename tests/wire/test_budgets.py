@@ -352,11 +352,12 @@ def _original(proxy: Proxied) -> Any:
         (b"", "/v1/chat/completions/", "application/json"),
     ],
 )
+@pytest.mark.parametrize("of", ["all", "model"])
 async def test_what_cannot_be_read_is_no_way_round_a_hard_budget(
-    before: bytes, path: str, kind: str, up: ScriptedUpstream, tmp_path: Path
+    before: bytes, path: str, kind: str, of: str, up: ScriptedUpstream, tmp_path: Path
 ) -> None:
     """Upstreams read what farthing doesn't: a mark before the JSON, another type, another spelling of the path."""
-    async with proxied(up.url, tmp_path, budgets=[budget("0.0001")]) as proxy:
+    async with proxied(up.url, tmp_path, budgets=[budget("0.0001", of=of)]) as proxy:
         body = before + json.dumps(chat("word " * 2000, max_tokens=5)).encode()
         answer = await proxy.client.post(path, content=body, headers={"Content-Type": kind})
 
