@@ -30,6 +30,9 @@ from farthing.proxy.usage import Usage
 __all__ = ["Accounts", "Hold", "Reserved", "Spending", "Standing"]
 
 
+_FREE = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
+
+
 class Reserved(NamedTuple):
     """What became of a reservation. `refused`: the place of the account without room, or -1; `spent`, `held`: of it."""
 
@@ -157,6 +160,10 @@ class Spending:
         who, now_s = who_asks(ex), self.clock.now_s()
         key = ex.caller.key if ex.caller is not None else None
         budgets = self.budgets if key is None or not key.budgets else (*self.budgets, *key.own_budgets())
+        if not who.model and self.unpriced == "refuse" and ex.original.method not in _FREE:
+            for one in budgets:
+                if one.hard and one.subject.of == "model":  # it may be that model's request
+                    raise self._unknown(one.name, "")
         wants = wanted(budgets, who, now_s)
         takes: tuple[Take, ...] = ()
         if not wants and not self.at_spend:
@@ -294,23 +301,26 @@ class Spending:
         if usage is not None:
             rates = card.rates(model, self.clock.now_s())
             price = None if rates is None else (rates.covering(usage) or rates).pico(usage)
-        elif ex.original.method in ("GET", "HEAD", "OPTIONS", "DELETE"):
+        elif ex.original.method in _FREE:
             price = 0
         if price is not None:
             return price
         hard = next((want.budget.name for want in wants if want.budget.hard), "")
         if hard and self.unpriced == "refuse":
-            self._count(hard)
-            raise ClientFault(
-                f"the budget {hard!r} is hard and nobody knows what this request costs "
-                f"({f'no price for {model!r}' if model else 'it names no model'}; spend.unpriced)",
-                status=402,
-                code="price_unknown",
-                kind="insufficient_quota",
-                param="model",
-            )
+            raise self._unknown(hard, model)
         ex.decide("spend", "unpriced", f"no price for {model!r}: no budget knows of it" if model else "names no model")
         return 0
+
+    def _unknown(self, budget: str, model: str) -> ClientFault:
+        self._count(budget)
+        return ClientFault(
+            f"the budget {budget!r} is hard and nobody knows what this request costs "
+            f"({f'no price for {model!r}' if model else 'it names no model'}; spend.unpriced)",
+            status=402,
+            code="price_unknown",
+            kind="insufficient_quota",
+            param="model",
+        )
 
     # -- on the way back
 

@@ -186,6 +186,12 @@ def check(
             )
             faults.append((f"routes.{place}.tenant", message + _near(route.tenant, known)))
         faults += _circles(f"routes.{place}", route)
+        if route.mode != "off" and route.model in names:
+            message = f"never gets a request: one for {route.model!r} asks for the variant of that name"
+            faults.append((f"routes.{place}.model", message))
+        if route.mode != "off" and route.model in aliases:
+            message = f"never gets a request: {route.model!r} is an alias; name what it stands for"
+            faults.append((f"routes.{place}.model", message))
         faults += _never_good_enough(f"routes.{place}", route, {one.name: one.quality for one in variants})
     alive = [(place, route) for place, route in enumerate(routes) if route.mode != "off"]
     for later, earlier in never_matched([route.conditions() for _, route in alive]):

@@ -12,9 +12,9 @@ from farthing.policies import bucket, budget
 from farthing.policies.budget import Per
 from farthing.proxy.config_section import Section
 
-__all__ = ["Alerts", "Budget", "Budgets", "RateLimit", "RateLimits", "Spend", "budgets_of", "rates_of"]
+__all__ = ["LEAST_USD", "Alerts", "Budget", "Budgets", "RateLimit", "RateLimits", "Spend", "budgets_of", "rates_of"]
 
-_LEAST_USD = Decimal("0.000001")  # less than any request costs
+LEAST_USD = Decimal("0.000001")  # less than any request costs
 _NAME = r"^[A-Za-z0-9_-]{1,64}$"
 
 
@@ -48,7 +48,7 @@ class Limited(Section):
 class Budget(Limited):
     """What may be spent in a day, a week from Monday on, or a month (UTC), by each subject."""
 
-    usd: Decimal = Field(ge=_LEAST_USD, le=1_000_000)
+    usd: Decimal = Field(ge=LEAST_USD, le=1_000_000)
     per: Per = "day"
     hard: bool = True
     alerts: tuple[Annotated[float, Field(gt=0, le=1)], ...] = ()
@@ -84,7 +84,7 @@ class Spend(Section):
 
     daily_usd: Decimal | None = Field(None, ge=0, description="402 beyond it, from midnight UTC on; None: no limit")
     unpriced: Literal["pass", "refuse"] = Field(
-        "pass", description="requests without a known price, under hard budgets"
+        "refuse", description="requests without a known price, under hard budgets"
     )
     output_tokens: int = Field(4096, ge=1, description="assumed of an answer without max_tokens until some were seen")
     deadline_ms: float = Field(500.0, gt=0, description="for keys, budgets and rates in Redis; late means away")

@@ -287,9 +287,9 @@ def test_classes_of_answers(status: int, body: bytes, expected: str) -> None:
 
 
 def test_classes_of_faults() -> None:
-    faults = [("connect", 502), ("head", 504), ("head", 502), ("connect", 504)]
+    faults = [("connect", 502), ("head", 504), ("head", 502), ("connect", 504), ("down", 503), ("busy", 429)]
     assert [of_fault(UpstreamFault("", phase=phase, status=status)) for phase, status in faults] == [
-        "connect", "timeout", "reset", "connect",
+        "connect", "timeout", "reset", "connect", "connect", "429",
     ]  # fmt: skip
 
 

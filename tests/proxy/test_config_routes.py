@@ -82,6 +82,8 @@ def test_all_off_with_routes_is_not_all_off() -> None:
         (route(fallbacks='["big", "big"]'), "routes.0.fallbacks.1", "a cycle"),
         (route(tenant='"tem"'), "routes.0.tenant", "did you mean 'team'?"),
         (route(model='"a*"') + route(name='"s"', model='"ab"'), "routes.1", "never gets a request: 'r', above it"),
+        (route(model='"big"'), "routes.0.model", "asks for the variant of that name"),
+        (route(model='"fast"'), "routes.0.model", "is an alias"),
         (route() + route(model='"x"'), "routes.1.name", "'r' is there already"),
         (route(weights="[1]"), "routes.0", "weights are for"),
         (route(strategy='"weighted"'), "routes.0", "needs weights"),

@@ -207,13 +207,13 @@ async def test_a_hard_budget_fails_closed_without_its_store_and_a_soft_one_open(
 
 
 @pytest.mark.parametrize(
-    ("unpriced", "status"),
-    [("pass", 200), ("refuse", 402)],
+    ("settings", "hard", "status"),
+    [({"spend__unpriced": "pass"}, True, 200), ({}, True, 402), ({}, False, 200)],
 )
-async def test_a_model_without_a_price_passes_unless_it_must_not(
-    unpriced: str, status: int, up: ScriptedUpstream, tmp_path: Path
+async def test_a_hard_budget_refuses_what_has_no_price_unless_it_may_pass(
+    settings: dict[str, Any], hard: bool, status: int, up: ScriptedUpstream, tmp_path: Path
 ) -> None:
-    async with proxied(up.url, tmp_path, budgets=[budget("1")], spend__unpriced=unpriced) as proxy:
+    async with proxied(up.url, tmp_path, budgets=[budget("1", hard=hard)], **settings) as proxy:
         answer = await proxy.post(chat("x") | {"model": "nobody-knows"})
         listed = await proxy.client.get("/v1/models")
 
@@ -342,3 +342,23 @@ def _original(proxy: Proxied) -> Any:
 
     headers = CIMultiDictProxy(CIMultiDict({"Content-Type": "application/json"}))
     return Original("POST", "/v1/chat/completions", headers, NoBody(), HeaderFacts(tuple(headers.items())))
+
+
+@pytest.mark.parametrize(
+    ("before", "path", "kind"),
+    [
+        (b"\xef\xbb\xbf", "/v1/chat/completions", "application/json"),
+        (b"", "/v1/chat/completions", "text/plain"),
+        (b"", "/v1/chat/completions/", "application/json"),
+    ],
+)
+@pytest.mark.parametrize("of", ["all", "model"])
+async def test_what_cannot_be_read_is_no_way_round_a_hard_budget(
+    before: bytes, path: str, kind: str, of: str, up: ScriptedUpstream, tmp_path: Path
+) -> None:
+    """Upstreams read what farthing doesn't: a mark before the JSON, another type, another spelling of the path."""
+    async with proxied(up.url, tmp_path, budgets=[budget("0.0001", of=of)]) as proxy:
+        body = before + json.dumps(chat("word " * 2000, max_tokens=5)).encode()
+        answer = await proxy.client.post(path, content=body, headers={"Content-Type": kind})
+
+    assert (answer.status_code, answer.json()["error"]["code"], up.calls) == (402, "price_unknown", [])

@@ -276,6 +276,25 @@ async def test_a_hot_prefix_is_kept_warm_and_paid_for(up: MarkedCache, tmp_path:
     assert sum(row["cost_usd"] for row in asked) + sum(row["overhead_usd"] for row in warm) == billed
 
 
+async def test_nothing_is_kept_warm_while_all_is_switched_off(up: MarkedCache, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"prompt_cache__keep_warm": True, "prompt_cache__one_hour": False}
+    async with serving(up, tmp_path, **settings) as proxy:
+        warmer = stage_of(proxy).warmer
+        assert warmer is not None
+        number = 0
+        while not warmer.waiting and number < 60:  # until one is worth it
+            up.clock.advance(10 if number % 3 else 360)
+            await ask(proxy, number)
+            number += 1
+        assert warmer.waiting
+        proxy.services.state.switch.set(off=True)
+        for _ in range(12):
+            up.clock.advance(30)
+            await warmer.tick()
+        rows = await proxy.rows(number)
+    assert not [row for row in rows if row["endpoint"] == "warm"]
+
+
 async def test_a_conversation_stays_on_its_key(up: MarkedCache, tmp_path: Path) -> None:
     keys = ["sk-a", "sk-b", "sk-c"]
     async with serving(up, tmp_path, upstream__api_keys=keys) as proxy:

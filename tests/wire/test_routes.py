@@ -229,6 +229,31 @@ async def test_a_refused_connection_and_an_undeclared_failure_lead_to_the_asked_
     assert (row["attempts"], row["upstream"], row["saved_route_usd"]) == (3, "default", 0)
 
 
+@pytest.mark.parametrize(
+    ("limit", "script", "failure"),
+    [
+        ({"breaker_failures": 1, "breaker_pause_s": 60.0}, Script(status=503), "connect"),
+        ({"max_in_flight": 1}, Script(wait_s=0.5), "429"),
+    ],
+)
+async def test_an_upstream_that_is_not_asked_at_all_leads_to_the_fallback(
+    tmp_path: Path, limit: dict[str, Any], script: Script, failure: str
+) -> None:
+    route = {"name": "r", "mode": "serve", "model": "m", "variants": ["mini-there"], "fallbacks": ["tiny-there"]}
+    async with scripted() as default, scripted() as cheap, scripted() as third:
+        upstreams = [{"name": "cheap", "url": cheap.url, "retries": 0} | limit, {"name": "third", "url": third.url}]
+        settings = {"prices": PRICES, "upstreams": upstreams, "variants": [MINI, TINY], "routes": [route]}
+        async with proxied(default.url, tmp_path, **settings) as proxy:
+            cheap.default = script
+            first = asyncio.create_task(proxy.post(chat("one")))
+            await until(lambda: cheap.calls and (not limit.get("breaker_failures") or first.done()))
+            second = await proxy.post(chat("two"))
+            await first
+            rows = await proxy.rows(2)
+    assert (second.headers["x-farthing-model"], default.calls, len(cheap.calls)) == ("tiny", [], 1)
+    assert any(["route", "failed", f"mini-there: {failure}"] in why(row) for row in rows)
+
+
 async def test_where_all_fail_the_client_sees_what_the_asked_for_model_said(tmp_path: Path) -> None:
     async with house(tmp_path, [{"variants": ["big"], "fallbacks": ["mini-there"]}]) as at:
         at.default.script(Script(status=503, body=b'{"error":"mine"}', headers={"x-own": "1"}))
