@@ -85,31 +85,32 @@ class Routing:
     speeds: dict[str, Speed] = field(default_factory=dict)
     allowances: dict[str, Allowance] = field(default_factory=dict)
 
-    def find(self, ex: Exchange) -> None:
+    def find(self, ex: Exchange, *, names_only: bool = False) -> None:
         """Find the request's way. What of it can change the answer goes into `ex.lossy`, and so into the cache's key.
 
-        Never raises: a request whose way can't be found goes where it was sent.
+        `names_only`: only say what its model's name stands for, where that is an alias or a variant; no route, and no
+        header of farthing's. Never raises: a request whose way can't be found goes where it was sent.
         """
         try:
-            self._find(ex)
+            self._find(ex, "" if names_only else ex.controls.route, names_only=names_only)
         except Exception as error:  # noqa: BLE001 - whatever a client sends, routing must not fail it
             ex.plan = None
             ex.decide("route", "error", type(error).__name__)
 
-    def _find(self, ex: Exchange) -> None:
+    def _find(self, ex: Exchange, wanted: str, *, names_only: bool) -> None:
         if ex.exact is None or ex.payload is None or ex.endpoint is Endpoint.OTHER:
             return
-        named = self.variants.get(target_of(self.aliases, ex.controls.route)) if ex.controls.route else None
+        named = self.variants.get(target_of(self.aliases, wanted)) if wanted else None
         if ex.model in self.aliases:
             aliased = self._stands_for(ex)
             named = named or aliased
-        elif named is None and not ex.controls.route:
+        elif named is None and not wanted:
             named = self.variants.get(ex.model)  # a variant's name is as good as a model's
             if named is not None:
                 self._asked_of(ex, named)
-        if ex.controls.route and named is None:
-            if ex.controls.route in self.aliases:
-                ex.lossy = f"{ex.lossy}|alias {target_of(self.aliases, ex.controls.route)}"
+        if named is None and (wanted or names_only):
+            if wanted in self.aliases:
+                ex.lossy = f"{ex.lossy}|alias {target_of(self.aliases, wanted)}"
             return
         facts = facts_of(ex.endpoint, ex.payload, ex.controls.tags, ex.tenant, never_chained=self.never_chained)
         if named is not None:

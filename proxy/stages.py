@@ -194,16 +194,23 @@ class AssignStage(Quiet):
         ex.policy, ex.config_id, ex.lossy = self.policy, self.config_id, self.lossy[ex.controls.compress]
         if ex.controls.off:
             ex.optimise, ex.cache_reason = False, "x-farthing-off"
+            self._name(ex)
         elif self.all_off or self.switched_off():
             ex.optimise, ex.cache_reason, ex.policy = False, "switched off", "off"
             if self.experiment and not self.switched_off():
                 self._take_part(ex)
+            self._name(ex)
         else:
             if self.experiment:
                 self._take_part(ex)
             if self.routing is not None:
                 self.routing.find(ex)
         return GO_ON
+
+    def _name(self, ex: Exchange) -> None:
+        """A name that only farthing knows is no optimisation: unresolved, it would mean nothing upstream."""
+        if self.routing is not None:
+            self.routing.find(ex, names_only=True)
 
     def _take_part(self, ex: Exchange) -> None:
         ex.experiment, ex.arm = self.experiment, self.arm
