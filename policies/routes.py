@@ -22,6 +22,9 @@ Strategy = Literal["fixed", "weighted", "cheapest", "fastest", "balanced", "casc
 _SPECIAL = frozenset("*?[")
 _REMEMBERED = 1024  # names of models; clients choose them
 _IMAGES = frozenset({"image_url", "input_image", "image"})
+_AUDIO = frozenset({"input_audio", "audio"})
+_FILES = frozenset({"file", "input_file", "document"})
+_CLIENTS_TOOLS = frozenset({"function", "custom"})  # any other type is a tool that the provider made
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,21 +161,25 @@ def facts_of(
     Cost: one look at each message and each part of it.
     """
     get = payload.get
-    characters, images = _said(get("input") if endpoint == "responses" else get("messages") or get("prompt"))
+    characters, shown = _said(get("input") if endpoint == "responses" else get("messages") or get("prompt"))
     for name in ("system", "instructions"):
         if more := get(name):
             characters += _said(more)[0]
-    tools = bool(get("tools") or get("functions"))
+    tools = get("tools") or get("functions")
     if tools:
-        characters += len(str(get("tools") or get("functions")))
+        characters += len(str(tools))
+    modalities = get("modalities")
     most_out = get("max_completion_tokens") or get("max_tokens") or get("max_output_tokens") or 0
     needs = Needs(
         tokens_in=characters // CHARS_PER_TOKEN + 1,
         tokens_out=most_out if type(most_out) is int and most_out > 0 else 0,
-        tools=tools,
-        images=images,
+        tools=bool(tools),
+        images=not shown.isdisjoint(_IMAGES),
         json=_wants_json(payload),
         logprobs=bool(get("logprobs")),
+        audio=not shown.isdisjoint(_AUDIO) or (type(modalities) is list and "audio" in modalities),
+        files=not shown.isdisjoint(_FILES),
+        hosted=get("web_search_options") is not None or bool(get("mcp_servers")) or _hosted(tools),
     )
     stateful = endpoint == "responses" and (
         bool(get("previous_response_id") or get("conversation") or get("background"))
@@ -191,11 +198,20 @@ def _wants_json(payload: dict[str, Any]) -> bool:
     return type(wanted) is dict and wanted.get("type") in ("json_object", "json_schema")
 
 
-def _said(turns: Any) -> tuple[int, bool]:
-    """How many characters are said, and whether something is shown."""
+def _hosted(tools: Any) -> bool:
+    """Whether one of the tools is the provider's own."""
+    if type(tools) is not list:
+        return False
+    kinds = [tool.get("type") for tool in tools if type(tool) is dict]
+    return any(type(kind) is str and kind not in _CLIENTS_TOOLS for kind in kinds)
+
+
+def _said(turns: Any) -> tuple[int, set[str]]:
+    """How many characters are said, and the types of all parts: what is shown."""
+    shown: set[str] = set()
     if type(turns) is str:
-        return len(turns), False
-    characters, images = 0, False
+        return len(turns), shown
+    characters = 0
     for turn in turns if type(turns) is list else ():
         if type(turn) is str:
             characters += len(turn)
@@ -206,16 +222,30 @@ def _said(turns: Any) -> tuple[int, bool]:
         if type(content) is str:
             characters += len(content)
         elif type(content) is list:
-            for part in content:
-                if type(part) is dict:
-                    text = part.get("text") or part.get("content")
-                    characters += len(text) if type(text) is str else len(str(text)) if text else 0
-                    images = images or part.get("type") in _IMAGES
+            characters += _parts(content, shown)
         if (calls := turn.get("tool_calls")) or (calls := turn.get("output")) or (calls := turn.get("arguments")):
             characters += len(calls) if type(calls) is str else len(str(calls))
+            if type(calls) is list:
+                _parts(calls, shown)
         elif type(text := turn.get("text")) is str:  # a system prompt in blocks
             characters += len(text)
-    return characters, images
+        if turn.get("audio"):  # what the model said aloud before
+            shown.add("audio")
+    return characters, shown
+
+
+def _parts(parts: list[Any], shown: set[str]) -> int:
+    """How many characters the parts of a turn say. `shown`: their types are added; a tool's result has parts too."""
+    characters = 0
+    for part in parts:
+        if type(part) is dict:
+            text = part.get("text") or part.get("content")
+            characters += len(text) if type(text) is str else len(str(text)) if text else 0
+            if type(kind := part.get("type")) is str:
+                shown.add(kind)
+            if type(text) is list:
+                shown.update(one["type"] for one in text if type(one) is dict and type(one.get("type")) is str)
+    return characters
 
 
 def _pattern(pattern: str) -> Callable[[str], object]:

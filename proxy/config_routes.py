@@ -62,6 +62,9 @@ class VariantSection(Section):
     images: bool = True
     json_mode: bool = True
     logprobs: bool = True
+    audio: bool = Field(True, description="is heard, and answered")
+    files: bool = Field(True, description="documents, as PDFs, in a request")
+    hosted_tools: bool = Field(True, description="the provider's own, as its search of the web")
     quality: float | None = Field(None, ge=0, le=1)
     quality_source: str = Field("", description="where the quality was measured")
 
@@ -224,6 +227,9 @@ def variants_of(
             images=one.images,
             json_mode=one.json_mode,
             logprobs=one.logprobs,
+            audio=one.audio,
+            files=one.files,
+            hosted_tools=one.hosted_tools,
             quality=one.quality,
             identity=students.get(one.student, "") if one.student else identities.get(one.upstream, ""),
             student=one.student,

@@ -177,6 +177,24 @@ def test_a_models_pattern_is_the_shells(pattern: str, model: str) -> None:
     assert Conditions(model=pattern).holds(facts) == (not pattern or fnmatchcase(model, pattern))
 
 
+@pytest.mark.parametrize(
+    ("lacks", "needs", "why"),
+    [
+        ({"tools": False}, Needs(tools=True), "no tools"),
+        ({"images": False}, Needs(images=True), "no images"),
+        ({"json_mode": False}, Needs(json=True), "no JSON mode"),
+        ({"logprobs": False}, Needs(logprobs=True), "no log-probabilities"),
+        ({"audio": False}, Needs(audio=True), "no audio"),
+        ({"files": False}, Needs(files=True), "no files"),
+        ({"hosted_tools": False}, Needs(hosted=True), "no hosted tools"),
+        ({"context_tokens": 10}, Needs(9), "too long"),
+    ],
+)
+def test_what_a_variant_lacks_keeps_the_request_from_it(lacks: dict[str, Any], needs: Needs, why: str) -> None:
+    assert unfit(Variant("a", "m", **lacks), needs) == why
+    assert unfit(Variant("a", "m", **lacks), Needs()) == unfit(Variant("a", "m"), needs) == ""
+
+
 def test_the_first_route_that_fits_is_taken_and_what_is_stateful_takes_none() -> None:
     listed = (("x", "b*"), ("y", "a*"), ("z", ""))
     table = RouteTable([Route(name, Conditions(model=model), "fixed", ()) for name, model in listed])
@@ -190,6 +208,12 @@ def test_the_first_route_that_fits_is_taken_and_what_is_stateful_takes_none() ->
 
 
 CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "x" * 400}]}
+
+
+def parts(kind: str, **more: Any) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": [{"type": kind} | more]}]}
+
+
 SHOWN = {"role": "user", "content": [{"type": "text", "text": "hi"}, {"type": "image_url", "image_url": {"url": "y"}}]}
 
 
@@ -204,6 +228,28 @@ SHOWN = {"role": "user", "content": [{"type": "text", "text": "hi"}, {"type": "i
         ({"model": "m", "system": [{"type": "text", "text": "x" * 40}], "messages": []}, Endpoint.MESSAGES, Needs(11)),
         (CHAT | {"response_format": {"type": "json_object"}}, Endpoint.CHAT, Needs(tokens_in=101, json=True)),
         (CHAT | {"logprobs": True}, Endpoint.CHAT, Needs(tokens_in=101, logprobs=True)),
+        (parts("input_audio"), Endpoint.CHAT, Needs(1, audio=True)),
+        (CHAT | {"modalities": ["text", "audio"]}, Endpoint.CHAT, Needs(101, audio=True)),
+        (CHAT | {"modalities": ["text"]}, Endpoint.CHAT, Needs(101)),
+        ({"messages": [{"role": "assistant", "audio": {"id": "a"}}]}, Endpoint.CHAT, Needs(1, audio=True)),
+        (parts("file"), Endpoint.CHAT, Needs(1, files=True)),
+        (parts("document"), Endpoint.MESSAGES, Needs(1, files=True)),
+        ({"input": parts("input_file")["messages"]}, Endpoint.RESPONSES, Needs(1, files=True)),
+        (parts("tool_result", content=[{"type": "image"}]), Endpoint.MESSAGES, Needs(5, images=True)),
+        (
+            {"input": [{"type": "function_call_output", "output": [{"type": "input_file"}]}]},
+            Endpoint.RESPONSES,
+            Needs(7, files=True),
+        ),
+        (CHAT | {"web_search_options": {}}, Endpoint.CHAT, Needs(101, hosted=True)),
+        (CHAT | {"tools": [{"type": "web_search"}]}, Endpoint.RESPONSES, Needs(7, tools=True, hosted=True)),
+        (
+            CHAT | {"tools": [{"type": "web_search_20250305", "name": "s"}]},
+            Endpoint.MESSAGES,
+            Needs(112, tools=True, hosted=True),
+        ),
+        (CHAT | {"tools": [{"type": "function"}]}, Endpoint.CHAT, Needs(106, tools=True)),
+        (CHAT | {"tools": [{"name": "f"}]}, Endpoint.MESSAGES, Needs(104, tools=True)),
         ({"model": "m", "messages": [None, 3, {"content": [7]}], "max_tokens": "x"}, Endpoint.CHAT, Needs(1)),
     ],
 )
