@@ -145,9 +145,10 @@ class Legs:
             tried.fault = fault
         if self.spending is not None and not 200 <= tried.call.status < 300 and not tried.call.earlier:
             self.spending.unbilled(own, before)
-        if tried.leg is None:
+        variant = tried.leg or self.routing.plain(own.model)
+        if variant is None:
             return
-        speed, call = self.routing.speed(tried.leg), tried.call
+        speed, call = self.routing.speed(variant), tried.call
         if 200 <= call.status < 300 and tried.fault is None:
             speed.answered((call.first_byte_tick or clock.tick_s()) - begun_tick, clock.tick_s())
             if call.usage is not None:

@@ -49,9 +49,10 @@ class RoutedStage(Quiet):
             return self.legs.carriers.carry(ex)
         ex.plan = None  # it is taken: whoever asks this again asks whom it led to
         way = course(plan.route, plan.choice.order, plan.facts.needs, ex.model, stream=ex.stream)
-        return self._take(ex, plan.route, way)
+        return self._take(ex, plan, way)
 
-    async def _take(self, ex: Exchange, route: Route | None, way: Course) -> Verdict:
+    async def _take(self, ex: Exchange, plan: Plan, way: Course) -> Verdict:
+        route = plan.route
         tries = Tries(self.legs)
         for variant in way.tries:
             if variant.student:
@@ -62,6 +63,7 @@ class RoutedStage(Quiet):
             if await tries.accepted(ex, variant, route.accept):
                 return GO_ON
         await self._chain(ex, route, way.chain)
+        self.legs.routing.answered(plan, ex)
         return GO_ON
 
     async def _chain(self, ex: Exchange, route: Route | None, chain: tuple[Leg, ...]) -> None:

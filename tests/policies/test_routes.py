@@ -43,6 +43,7 @@ STANDINGS = st.builds(
     usd=st.none() | st.floats(0, 10),
     p50_s=st.none() | st.floats(0, 10),
     failed_s=st.none() | st.floats(0, 100),
+    warm=st.booleans(),
 )
 MODELS = st.text("ab*?", max_size=4)
 CONDITIONS = st.builds(
