@@ -49,6 +49,7 @@ from farthing.proxy.otlp_names import target_of
 from farthing.proxy.pipeline import Pipeline
 from farthing.proxy.pool import Pool
 from farthing.proxy.pool_open import Probes
+from farthing.proxy.prompt_marking import cache_behind
 from farthing.proxy.rate_cards import card_of
 from farthing.proxy.repeat import Repeats
 from farthing.proxy.retrieving import RetrievingStage
@@ -156,8 +157,9 @@ async def build(
         patience_s=config.semantic.deadline_ms / 1000,
         counterfactual=Counterfactual(
             held.provider_reads,
-            config.compress.provider_cache,
+            cache_behind(config.upstream, config.compress.provider_cache),
             one_account=bool(config.upstream.keys),
+            others={one.name: cache_behind(one, "auto") for one in config.upstreams},
         ),
         compressed=held.compressed,
         capture=in_force(config, held),

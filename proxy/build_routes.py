@@ -22,7 +22,7 @@ from farthing.proxy.legs import Carriers, Legs
 from farthing.proxy.pool import Pool
 from farthing.proxy.pool_open import Probes, open_pool
 from farthing.proxy.prices import RateCard
-from farthing.proxy.prompt_marking import provider_of
+from farthing.proxy.prompt_marking import cache_behind
 from farthing.proxy.routing import Routing
 from farthing.proxy.stage_routed import RoutedStage
 from farthing.proxy.stage_upstream import UpstreamStage
@@ -70,9 +70,8 @@ def open_routing(
     """
     if not config.routed:
         return None
-    declared = config.compress.provider_cache
-    providers = {DEFAULT_UPSTREAM: provider_of(config.upstream, declared) or declared}
-    providers |= {one.name: provider_of(one, "auto") or "auto" for one in config.upstreams}
+    providers = {DEFAULT_UPSTREAM: cache_behind(config.upstream, config.compress.provider_cache)}
+    providers |= {one.name: cache_behind(one, "auto") for one in config.upstreams}
     identities = {one.name: one.identity for one in config.upstreams}
     variants = variants_of(config.variants, config.upstream.name, identities, students)
     return Routing(

@@ -333,22 +333,32 @@ async def test_budgets_reserve_for_writes(up: MarkedCache, tmp_path: Path) -> No
     assert statuses == {"observe": 200, "serve": 402}
 
 
-async def test_a_key_spreads_conversations_once_reads_are_lost(up: MarkedCache, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("provider", "model", "in_header"),
+    [("openai", "gpt-5", False), ("mistral", "mistral-large", False), ("x-ai", "grok-4", True)],
+)
+async def test_a_key_spreads_conversations_once_reads_are_lost(
+    provider: str, model: str, in_header: bool, up: MarkedCache, tmp_path: Path
+) -> None:
     """An automatic cache that has nothing of what it should have gets a key; that key names no text."""
-    prices = {"models": {"gpt-5": {"input_usd_per_mtok": 1, "cached_usd_per_mtok": 0.1, "output_usd_per_mtok": 8}}}
+    prices = {"models": {model: {"input_usd_per_mtok": 1, "cached_usd_per_mtok": 0.1, "output_usd_per_mtok": 8}}}
     up.forgets = True
-    async with serving(up, tmp_path, upstream__style="openai", upstream__provider="openai", prices=prices) as proxy:
+    async with serving(up, tmp_path, upstream__style="openai", upstream__provider=provider, prices=prices) as proxy:
         for number in range(40):
             up.clock.advance(1)
             said = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": f"question {number}"}]
-            assert (await proxy.post({"model": "gpt-5", "messages": said})).status_code == 200
+            assert (await proxy.post({"model": model, "messages": said})).status_code == 200
             if number == 3:
                 up.forgets = False
-    keys = [call.body.get("prompt_cache_key") for call in up.calls]
-    assert keys[0] is None
-    assert keys[-1].startswith("farthing-")
-    assert "clerk" not in keys[-1]
+        own = await proxy.post({"model": model, "messages": said}, x_grok_conv_id="theirs")
+    assert own.status_code == 200
+    *ours, theirs = [call.key or call.body.get("prompt_cache_key") for call in up.calls]
+    assert ours[0] is None
+    assert ours[-1].startswith("farthing-")
+    assert "clerk" not in ours[-1]
+    assert theirs == "theirs"
     assert all("prompt_cache_options" not in call.body for call in up.calls)
+    assert ("prompt_cache_key" in up.calls[-2].body) is not in_header
 
 
 def stage_of(proxy: Proxied) -> PromptCacheStage:

@@ -13,14 +13,14 @@ from tests.wire.test_routes import House, house
 
 TALK = [{"role": "user", "content": "word " * 3000}]
 VARIANTS = [
-    {"name": "first", "upstream": "cheap", "model": "gpt-a"},
-    {"name": "second", "upstream": "third", "model": "gpt-b"},
+    {"name": "first", "upstream": "cheap", "model": "gpt-4-a"},
+    {"name": "second", "upstream": "third", "model": "gpt-4-b"},
 ]
 
 
 def prices(first: float, second: float, *, read: float) -> dict[str, Any]:
     """Dollars for a million tokens in. `read`: the share of it that cached ones cost."""
-    priced = (("gpt-a", first), ("gpt-b", second), ("m", 9.0))
+    priced = (("gpt-4-a", first), ("gpt-4-b", second), ("m", 9.0))
     return {
         "models": {
             name: {"input_usd_per_mtok": usd, "cached_usd_per_mtok": usd * read, "output_usd_per_mtok": 1}
@@ -37,10 +37,10 @@ async def served(at: House, turns: list[dict[str, Any]]) -> str:
 @pytest.mark.parametrize(
     ("second", "read", "pause_s", "again"),
     [
-        (0.9, 0.1, 60, "gpt-a"),  # it reads most of its prompt at a tenth of the price
-        (0.9, 1.0, 60, "gpt-b"),  # here cached tokens cost as much as others
-        (0.05, 0.1, 60, "gpt-b"),  # so much cheaper that the whole prompt may be read anew
-        (0.9, 0.1, 3600, "gpt-b"),  # forgotten by then
+        (0.9, 0.1, 60, "gpt-4-a"),  # it reads most of its prompt at a tenth of the price
+        (0.9, 1.0, 60, "gpt-4-b"),  # here cached tokens cost as much as others
+        (0.05, 0.1, 60, "gpt-4-b"),  # so much cheaper that the whole prompt may be read anew
+        (0.9, 0.1, 3600, "gpt-4-b"),  # forgotten by then
     ],
 )
 async def test_a_conversation_stays_where_its_prompt_is_while_that_is_cheaper(
@@ -49,12 +49,12 @@ async def test_a_conversation_stays_where_its_prompt_is_while_that_is_cheaper(
     clock = FakeClock()
     route = {"strategy": "cheapest", "variants": ["first", "second"]}
     async with house(tmp_path, [route], variants=VARIANTS, prices=prices(1, 2, read=read), clock=clock) as at:
-        assert await served(at, TALK) == "gpt-a"
+        assert await served(at, TALK) == "gpt-4-a"
         config = at.proxy.services.config
         priced = type(config.prices).model_validate(prices(1, second, read=read))
         await at.proxy.running.reload(config.model_copy(update={"prices": priced}))
         clock.advance(pause_s)
-        assert await served(at, [{"role": "user", "content": "new " * 3000}]) == "gpt-b"
+        assert await served(at, [{"role": "user", "content": "new " * 3000}]) == "gpt-4-b"
         grown = [*TALK, {"role": "assistant", "content": "Yes."}, {"role": "user", "content": "And now?"}]
         assert await served(at, grown) == again
 
@@ -64,12 +64,12 @@ async def test_a_fallback_that_answered_keeps_the_conversation_until_it_fails_to
     route = {"strategy": "cheapest", "variants": ["first", "second"], "on": ["5xx"], "fallbacks": ["second"]}
     async with house(tmp_path, [route], variants=VARIANTS, prices=prices(1, 2, read=0.1), clock=clock) as at:
         at.cheap.script(Script(status=503))
-        assert await served(at, TALK) == "gpt-b"
+        assert await served(at, TALK) == "gpt-4-b"
         grown = [*TALK, {"role": "assistant", "content": "Yes."}, {"role": "user", "content": "And now?"}]
-        assert await served(at, grown) == "gpt-b"
+        assert await served(at, grown) == "gpt-4-b"
         at.third.script(Script(status=503))
         await served(at, [*grown, {"role": "user", "content": "Now."}])
-        assert await served(at, [*grown, {"role": "user", "content": "Then."}]) == "gpt-a"
+        assert await served(at, [*grown, {"role": "user", "content": "Then."}]) == "gpt-4-a"
 
 
 async def test_how_fast_the_asked_for_model_itself_is_becomes_known(tmp_path: Path) -> None:
