@@ -20,6 +20,8 @@ __all__ = ["Conditions", "Facts", "Route", "RouteTable", "Strategy", "facts_of",
 
 Strategy = Literal["fixed", "weighted", "cheapest", "fastest", "balanced", "cascade"]
 _SPECIAL = frozenset("*?[")
+_ROUTED = tuple(one.value for one in Endpoint if one not in (Endpoint.OTHER, Endpoint.EMBEDDINGS))
+_ENDLESS = float("inf")
 _REMEMBERED = 1024  # names of models; clients choose them
 _IMAGES = frozenset({"image_url", "input_image", "image"})
 _AUDIO = frozenset({"input_audio", "audio"})
@@ -139,17 +141,20 @@ class RouteTable:
         return None
 
 
-def never_matched(conditions: Sequence[Conditions]) -> list[tuple[int, int]]:
-    """(later, earlier) for each route that never gets a request, since an earlier one takes all that it would.
+def never_matched(conditions: Sequence[Conditions]) -> list[tuple[int, tuple[int, ...]]]:
+    """(later, those earlier) for each route that never gets a request, since earlier ones, together, take all that it
+    would.
 
     Sure ones only: two patterns that merely happen to meet the same names are not found.
     """
     found = []
     for later, below in enumerate(conditions):
-        for earlier in range(later):
-            if _takes_all(conditions[earlier], below):
-                found.append((later, earlier))
-                break
+        wide = [place for place in range(later) if _takes_whom(conditions[place], below)]
+        alone = next((place for place in wide if _takes_all([conditions[place]], below)), None)
+        if alone is not None:
+            found.append((later, (alone,)))
+        elif _takes_all([conditions[place] for place in wide], below):
+            found.append((later, tuple(wide)))
     return found
 
 
@@ -254,17 +259,42 @@ def _pattern(pattern: str) -> Callable[[str], object]:
     return re.compile(translate(pattern)).match
 
 
-def _takes_all(earlier: Conditions, later: Conditions) -> bool:
+def _takes_whom(earlier: Conditions, later: Conditions) -> bool:
+    """Whether it asks for no other model, tag or tenant."""
     return (
         _covers(earlier.model, later.model)
         and _covers(earlier.tag, later.tag)
         and later.tenant.startswith(earlier.tenant)
-        and (earlier.endpoint == later.endpoint or (not earlier.endpoint and later.endpoint != "embeddings"))
-        and earlier.min_tokens_in <= later.min_tokens_in
-        and (not earlier.max_tokens_in or 0 < later.max_tokens_in <= earlier.max_tokens_in)
-        and earlier.tools in (None, later.tools)
-        and earlier.images in (None, later.images)
     )
+
+
+def _takes_all(earlier: Sequence[Conditions], later: Conditions) -> bool:
+    """Whether these, together, leave no request of any kind and length for `later`. Their `_takes_whom` holds."""
+    for endpoint in [later.endpoint] if later.endpoint else _ROUTED:
+        for tools in (True, False) if later.tools is None else (later.tools,):
+            for images in (True, False) if later.images is None else (later.images,):
+                lengths = [
+                    (one.min_tokens_in, one.max_tokens_in or _ENDLESS)
+                    for one in earlier
+                    if (one.endpoint or (endpoint != "embeddings" and endpoint)) == endpoint
+                    and one.tools in (None, tools)
+                    and one.images in (None, images)
+                ]
+                if not _cover(lengths, max(1, later.min_tokens_in), later.max_tokens_in or _ENDLESS):
+                    return False
+    return True
+
+
+def _cover(lengths: Sequence[tuple[int, float]], least: int, most: float) -> bool:
+    """Whether every whole number from `least` to `most` lies in one of them."""
+    reached: float = least - 1
+    for begins, ends in sorted(lengths):
+        if begins > reached + 1:
+            return False
+        reached = max(reached, ends)
+        if reached >= most:
+            return True
+    return reached >= most
 
 
 def _covers(wide: str, narrow: str) -> bool:

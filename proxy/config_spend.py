@@ -12,7 +12,18 @@ from farthing.policies import bucket, budget
 from farthing.policies.budget import Per
 from farthing.proxy.config_section import Section
 
-__all__ = ["LEAST_USD", "Alerts", "Budget", "Budgets", "RateLimit", "RateLimits", "Spend", "budgets_of", "rates_of"]
+__all__ = [
+    "LEAST_USD",
+    "Alerts",
+    "Budget",
+    "Budgets",
+    "RateLimit",
+    "RateLimits",
+    "Spend",
+    "budgets_of",
+    "impossible",
+    "rates_of",
+]
 
 LEAST_USD = Decimal("0.000001")  # less than any request costs
 _NAME = r"^[A-Za-z0-9_-]{1,64}$"
@@ -104,6 +115,32 @@ class Alerts(Section):
         if url and not url.startswith(("http://", "https://")):
             raise ValueError("webhook must begin with http:// or https://")
         return self
+
+
+_WINDOWS = {"day": 1, "week": 7, "month": 31}
+
+
+def impossible(
+    budgets: Sequence[Budget], rate_limits: Sequence[RateLimit], *, keys_have_names: bool
+) -> list[tuple[str, str]]:
+    """(path, message) of what can never hold: a budget that another one of the same subject ends before, and names of
+    keys where these have none."""
+    faults = []
+    for name, listed in (("budgets", budgets), ("rate_limits", rate_limits)):
+        for place, one in enumerate(listed):
+            if one.of == "key" and one.only and not keys_have_names:
+                message = "keys have no names here: declare auth.client_keys, or set auth.virtual_keys"
+                faults.append((f"{name}.{place}.only", message))
+    for place, short in enumerate(budgets):
+        for long in budgets:
+            if long.hard and long.subject == short.subject and _WINDOWS[long.per] > _WINDOWS[short.per]:
+                # A week may lie in two months.
+                most = long.usd * 2 if (short.per, long.per) == ("week", "month") else long.usd
+                if short.usd > most:
+                    message = f"is never reached: {long.name!r} allows ${long.usd} a {long.per}"
+                    faults.append((f"budgets.{place}.usd", message))
+                    break
+    return faults
 
 
 def budgets_of(declared: Sequence[Budget]) -> tuple[budget.Budget, ...]:

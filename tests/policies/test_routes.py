@@ -143,8 +143,28 @@ def test_a_student_answers_streams_too_and_is_never_asked_for_its_teacher(stream
 @given(st.lists(CONDITIONS, max_size=4), FACTS)
 def test_a_route_that_is_refused_would_indeed_never_have_got_a_request(listed: list[Conditions], facts: Facts) -> None:
     for later, earlier in never_matched(listed):
-        assert earlier < later
-        assert not listed[later].holds(facts) or listed[earlier].holds(facts)
+        assert max(earlier) < later
+        assert not listed[later].holds(facts) or any(listed[one].holds(facts) for one in earlier)
+
+
+@pytest.mark.parametrize(
+    ("above", "below", "covered"),
+    [
+        ([{"tools": True}, {"tools": False}], {}, True),
+        ([{"tools": True, "images": True}, {"tools": False}], {}, False),
+        ([{"tools": True, "images": True}, {"tools": False}, {"images": False}], {}, True),
+        ([{"max_tokens_in": 9}, {"min_tokens_in": 10}], {"tools": True}, True),
+        ([{"max_tokens_in": 9}, {"min_tokens_in": 11}], {}, False),
+        ([{"max_tokens_in": 9}, {"min_tokens_in": 10, "max_tokens_in": 20}], {"max_tokens_in": 15}, True),
+        ([{"endpoint": one} for one in ("chat", "completions", "messages", "responses")], {}, True),
+        ([{"endpoint": one} for one in ("chat", "completions", "messages")], {}, False),
+        ([{}], {"endpoint": "embeddings"}, False),
+        ([{"tools": True, "model": "a*"}, {"tools": False, "model": "b*"}], {"model": "a1"}, False),
+    ],
+)
+def test_routes_that_together_take_all(above: list[dict[str, Any]], below: dict[str, Any], covered: bool) -> None:
+    listed = [Conditions(**one) for one in (*above, below)]
+    assert any(later == len(above) for later, _ in never_matched(listed)) is covered
 
 
 @pytest.mark.parametrize(
