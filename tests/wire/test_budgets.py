@@ -102,8 +102,16 @@ async def test_a_refusal_is_an_openai_error_that_names_the_budget(up: ScriptedUp
     assert error.body["code"] == "budget_exceeded"  # type: ignore[index,call-overload]
     assert error.body["param"] == "budgets.all"  # type: ignore[index,call-overload]
     assert "this request alone may cost $0.80" in error.message
-    assert int(error.response.headers["Retry-After"]) == 86_400 - 1_800_000_000 % 86_400
+    assert "Retry-After" not in error.response.headers  # at no time is there room for it
     assert up.calls == []
+
+
+async def test_a_spent_budget_says_when_it_begins_anew(up: ScriptedUpstream, tmp_path: Path) -> None:
+    clock = FakeClock(1_800_000_000.0)
+    async with proxied(up.url, tmp_path, clock=clock, budgets=[budget("0.001")], cache__mode="off") as proxy:
+        answers = [await proxy.post(chat("hi", max_tokens=50)) for _ in range(20)]
+    assert (answers[0].status_code, answers[-1].status_code) == (200, 402)
+    assert int(answers[-1].headers["Retry-After"]) == 86_400 - 1_800_000_000 % 86_400
 
 
 async def test_hits_joined_requests_and_failures_cost_no_budget(up: ScriptedUpstream, tmp_path: Path) -> None:
