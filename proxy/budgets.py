@@ -109,7 +109,7 @@ class Hold:
 class Spending:
     """Budgets and rates of one configuration. `alert`: told of thresholds: the account, the share, what is spent.
 
-    `refusals`: by budget or rate limit, since the start.
+    `refusals`: by budget or rate limit, since the start. `key_alerts`: the thresholds of keys' own budgets.
     """
 
     budgets: tuple[Budget, ...]
@@ -121,6 +121,7 @@ class Spending:
     unpriced: Literal["pass", "refuse"] = "pass"
     alert: Callable[[Want, float, int], None] | None = None
     refusals: dict[str, int] = field(default_factory=dict)
+    key_alerts: tuple[float, ...] = ()
     at_admit: tuple[Rate, ...] = field(init=False)
     at_spend: tuple[Rate, ...] = field(init=False)
 
@@ -159,7 +160,7 @@ class Spending:
         """Reserve what the request may cost, and take its tokens. Raises ClientFault: 402, 429, 503."""
         who, now_s = who_asks(ex), self.clock.now_s()
         key = ex.caller.key if ex.caller is not None else None
-        budgets = self.budgets if key is None or not key.budgets else (*self.budgets, *key.own_budgets())
+        budgets = self.budgets if key is None or not key.budgets else (*self.budgets, *key.own_budgets(self.key_alerts))
         if not who.model and self.unpriced == "refuse" and ex.original.method not in _FREE:
             for one in budgets:
                 if one.hard and one.subject.of == "model":  # it may be that model's request

@@ -102,12 +102,14 @@ class Spend(Section):
 
 
 class Alerts(Section):
-    """Where it is told that a budget's threshold is reached. `secret`: signs what is sent."""
+    """Where it is told that a budget's threshold is reached. `secret`: signs what is sent. `key_budgets`: the
+    thresholds of virtual keys' own budgets, which have none in their record."""
 
     webhook: SecretStr = SecretStr("")
     secret: SecretStr = SecretStr("")
     timeout_s: float = Field(10.0, gt=0)
     tries: int = Field(4, ge=1, le=10)
+    key_budgets: tuple[Annotated[float, Field(gt=0, le=1)], ...] = (0.8, 1.0)
 
     @model_validator(mode="after")
     def _is_a_url(self) -> Alerts:

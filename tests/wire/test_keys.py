@@ -20,6 +20,7 @@ from farthing.proxy.keys import KeyBudget, VirtualKey, made
 from farthing.proxy.keys_file import FileKeys
 from tests.fakes.proxying import Proxied, chat, proxied
 from tests.fakes.upstream import Script, ScriptedUpstream
+from tests.wire.test_budgets import receiver
 
 KEYED: dict[str, Any] = {"auth__virtual_keys": True, "upstream__api_key": "sk-operator"}
 Give = Callable[..., Awaitable[tuple[str, VirtualKey]]]
@@ -204,6 +205,20 @@ async def test_a_keys_own_budget(up: ScriptedUpstream, tmp_path: Path) -> None:
         told = (await proxy.client.get("/farthing/api/budgets")).json()["budgets"]
         assert [one["name"] for one in told] == [f"key.{record.id}.day"]
         assert told[0]["refused"] == statuses.count(402)
+
+
+async def test_thresholds_of_a_keys_own_budget_are_told(up: ScriptedUpstream, tmp_path: Path) -> None:
+    async with receiver() as (url, got), keys_in(tmp_path) as give:
+        secret, record = await give("ann", budgets=[KeyBudget(6 * 10**8, "day"), KeyBudget(10**12, "week", False)])
+        settings: dict[str, Any] = {"alerts__webhook": url, "alerts__key_budgets": [0.1], "cache__mode": "off"}
+        async with proxied(up.url, tmp_path, **KEYED, **settings) as proxy:
+            while (await proxy.post(chat(max_tokens=30), **shown(secret))).status_code == 200:
+                pass
+            while len(proxy.services.state.tasks):
+                await asyncio.sleep(0.05)
+    assert [(event["budget"], event["share"], event["subject"]) for event, _, _ in got] == [
+        (f"key.{record.id}.day", 0.1, "ann")
+    ]
 
 
 async def test_client_keys_of_the_configuration_stay_good(up: ScriptedUpstream, tmp_path: Path) -> None:
