@@ -160,8 +160,8 @@ async def open_policies(config: Config, held: State, stack: AsyncExitStack, gate
             book.note(now_s, "started", version, standing.active, "the configuration file has it")
             standing.take(version, now_s, "the configuration file has it")
     elif standing.active != version:
-        stored = book.find(standing.active)
         try:
+            stored = book.find(standing.active)
             if stored is None:
                 raise ConfigFault("its file is gone")
             config = with_sections(config, stored.given)
