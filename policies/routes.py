@@ -147,7 +147,7 @@ def never_matched(conditions: Sequence[Conditions]) -> list[tuple[int, tuple[int
 
     Sure ones only: two patterns that merely happen to meet the same names are not found.
     """
-    found = []
+    found: list[tuple[int, tuple[int, ...]]] = []
     for later, below in enumerate(conditions):
         wide = [place for place in range(later) if _takes_whom(conditions[place], below)]
         alone = next((place for place in wide if _takes_all([conditions[place]], below)), None)
