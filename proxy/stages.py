@@ -147,6 +147,8 @@ class ParseStage(Quiet):
         if taken is not None:
             self._take_over(ex, taken)
         model = body.payload.get("model")
+        if body.problem and ex.body is not None and wire.named_twice(ex.body):
+            model = None  # who reads the first one and who the last isn't ours to say
         ex.model = model if isinstance(model, str) else ""
         ex.stream = body.payload.get("stream") is True
         options = body.payload.get("stream_options")

@@ -23,6 +23,7 @@ from tests.fakes.upstream import Script, ScriptedUpstream
 from tests.wire.test_budgets import receiver
 
 KEYED: dict[str, Any] = {"auth__virtual_keys": True, "upstream__api_key": "sk-operator"}
+DEEP = b'"x": ' + b"[" * 201 + b"]" * 201 + b', "model": "m", "model": "gpt-4o"'
 Give = Callable[..., Awaitable[tuple[str, VirtualKey]]]
 
 
@@ -190,6 +191,11 @@ async def test_a_key_is_for_its_models(up: ScriptedUpstream, tmp_path: Path) -> 
         routed = await proxy.post(chat() | {"model": "gpt-4o"}, **shown(bound), x_farthing_route="m")
         assert routed.status_code == 403
         assert (await proxy.post(b"--no json--", **shown(bound))).status_code == 403
+        count = len(up.calls)
+        for said in (b'"model": "m", "model": "gpt-4o"', b'"mod\\u0065l": "m", "model": "gpt-4o"', DEEP):
+            twice = b"{" + said + b', "messages": []}'
+            answer = await proxy.post(twice, **shown(bound))  # who reads the first one and who the last?
+            assert (answer.status_code, len(up.calls)) == (403, count), twice[:60]
         assert (await proxy.client.get("/v1/models", headers=shown(bound))).status_code == 200
 
 
