@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from decimal import Decimal
@@ -22,6 +23,7 @@ from tests.fakes.valkey import ValkeyProcess
 
 METER = ("2", "1", "8")
 KINDS = ("local", "redis")
+WAYS_OUT = re.compile(r'prices\.models|spend\.unpriced = "pass"')
 
 
 def budget(usd: str, **more: Any) -> dict[str, Any]:
@@ -228,6 +230,7 @@ async def test_a_hard_budget_refuses_what_has_no_price_unless_it_may_pass(
         assert (answer.status_code, listed.status_code) == (status, 200)
         if status == 402:
             assert answer.json()["error"]["code"] == "price_unknown"
+            assert {"prices.models", 'spend.unpriced = "pass"'} <= set(WAYS_OUT.findall(answer.text.replace("\\", "")))
         else:
             assert "unpriced" in (await proxy.rows(2))[0]["decisions"]
 
@@ -370,3 +373,30 @@ async def test_what_cannot_be_read_is_no_way_round_a_hard_budget(
         answer = await proxy.client.post(path, content=body, headers={"Content-Type": kind})
 
     assert (answer.status_code, answer.json()["error"]["code"], up.calls) == (402, "price_unknown", [])
+
+
+@pytest.mark.parametrize(("path", "status"), [("/v1/files", 200), ("/v1/moderations", 402), ("/v1/batches", 402)])
+async def test_what_surely_costs_nothing_needs_no_price(
+    path: str, status: int, up: ScriptedUpstream, tmp_path: Path
+) -> None:
+    up.default = Script(body=b"{}")
+    async with proxied(up.url, tmp_path, budgets=[budget("1"), budget("1", name="each", of="model")]) as proxy:
+        answer = await proxy.client.post(path, content=b"--x--", headers={"Content-Type": "multipart/form-data"})
+        (row,) = await proxy.rows(1)
+
+    assert (answer.status_code, len(up.calls)) == (status, int(status == 200))
+    assert (row["cost_usd"], row["status"]) == (0, status)
+
+
+async def test_a_rate_for_each_model_refuses_what_names_none(up: ScriptedUpstream, tmp_path: Path) -> None:
+    rates = [{"name": "slow", "requests_per_min": 100, "of": "model"}]
+    async with proxied(up.url, tmp_path, rate_limits=rates) as proxy:
+        unread = await proxy.client.post("/v1/audio/speech", content=b"?", headers={"Content-Type": "text/plain"})
+        listed = await proxy.client.get("/v1/models")
+        named = await proxy.post(chat("x"))
+        rows = await proxy.rows(3)
+
+    assert (unread.status_code, unread.json()["error"]["code"]) == (400, "model_unknown")
+    assert "'slow'" in unread.json()["error"]["message"]
+    assert (listed.status_code, named.status_code) == (200, 200)
+    assert rows[0]["cost_usd"] == 0
