@@ -49,7 +49,7 @@ from farthing.proxy.config_watch import Watch
 from farthing.proxy.errors import ConfigFault
 from farthing.proxy.exchange import Endpoint
 
-__all__ = ["Config", "Upstream", "effective", "load"]
+__all__ = ["Config", "Upstream", "effective", "load", "piped"]
 
 
 class FreshnessRule(Section):
@@ -337,13 +337,23 @@ def load(path: Path | None, env: Mapping[str, str] = os.environ, flags: Mapping[
     for dotted, value in (flags or {}).items():
         if value is not None:
             put(raw, dotted.split("."), value, f"flag --{dotted.split('.')[-1]}")
-    if not {"url", "replicas"} & set(raw.get("upstream", {})) and env.get("OPENAI_BASE_URL"):
+    upstream = raw.get("upstream", {})
+    unsaid = isinstance(upstream, dict) and not {"url", "replicas"} & upstream.keys()
+    if unsaid and env.get("OPENAI_BASE_URL"):
         put(raw, ["upstream", "url"], env["OPENAI_BASE_URL"], "OPENAI_BASE_URL")
     try:
         return Config.model_validate(raw)
     except ValidationError as error:
         where = str(path) if path else "the configuration"
         raise ConfigFault("\n".join([f"{where} is not valid:", *explain(error)])) from None
+
+
+def piped(body: bytes) -> Config:
+    """What a running farthing hands its child: values that were set, as JSON. Raises ConfigFault."""
+    try:
+        return Config.model_validate_json(body)
+    except ValidationError as error:
+        raise ConfigFault("\n".join(["the configuration on standard input is not valid:", *explain(error)])) from None
 
 
 def read_toml(path: Path) -> dict[str, Any]:
