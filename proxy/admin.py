@@ -38,6 +38,7 @@ from farthing.proxy.forwarded import Trusted
 from farthing.proxy.gates_by_themselves import shown
 from farthing.proxy.gauges import gauges
 from farthing.proxy.health import health
+from farthing.proxy.metrics_push import of_all
 from farthing.proxy.purge import purge
 from farthing.proxy.version import version
 from farthing.proxy.wire import host_of
@@ -165,8 +166,9 @@ class Admin:
             self._store = await self._held.store.stats()
         except FarthingError:
             self._store = None
-        kind = self._held.metrics.content_type
-        return web.Response(body=self._held.metrics.render(), headers={"Content-Type": kind})
+        metrics, crew = self._held.metrics, self._held.crew
+        body = metrics.render() if crew is None else await of_all(metrics, crew.peers, keeper=crew.keeper)
+        return web.Response(body=body, headers={"Content-Type": metrics.content_type})
 
     async def _ready(self) -> web.Response:
         """Whether requests should come here. The upstream's state does not fail it: hits can still be served."""

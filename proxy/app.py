@@ -13,10 +13,12 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import structlog
 from aiohttp import web
 
+from farthing.proxy.accepting import Accepting
 from farthing.proxy.admin import Admin
 from farthing.proxy.build import Services, build
 from farthing.proxy.clock import Clock, Randomness, SystemClock, SystemRandomness
 from farthing.proxy.config import Config
+from farthing.proxy.crew import Crew
 from farthing.proxy.errors import ConfigFault
 from farthing.proxy.experiments import Experiments
 from farthing.proxy.front import FrontServer, not_http
@@ -74,15 +76,21 @@ _FIXED = ("state_dir", "server", "store", "ledger", "otlp", "log")
 
 @asynccontextmanager
 async def running(
-    config: Config, *, clock: Clock | None = None, randomness: Randomness | None = None, gate: Gate | None = None
+    config: Config,
+    *,
+    clock: Clock | None = None,
+    randomness: Randomness | None = None,
+    gate: Gate | None = None,
+    crew: Crew | None = None,
 ) -> AsyncIterator[Running]:
-    """Build, listen, and on leaving drain and close. `gate`: runs the suites that may block a promotion.
+    """Build, listen, and on leaving drain and close. `gate`: runs the suites that may block a promotion. `crew`: of the
+    workers that this is one of.
 
     Raises ConfigFault: the state directory is in use or unusable, the certificate can't be read; OSError: the address
     can't be bound.
     """
     async with AsyncExitStack() as stack:
-        held = await open_state(config, clock or SystemClock(), randomness or SystemRandomness(), stack)
+        held = await open_state(config, clock or SystemClock(), randomness or SystemRandomness(), stack, crew)
         runs = GateRuns(config.state_dir, held.clock)
         policies = await open_policies(config, held, stack, gate or runs.blocks)
         experiments = Experiments(policies.lanes, policies, config.state_dir / "experiments")
@@ -123,9 +131,15 @@ async def running(
         stack.push_async_callback(experiments.close)
         stack.push_async_callback(runner.cleanup)
         context = None if tls is None else tls.context
-        site = web.TCPSite(runner, server.host, server.port, backlog=1024, reuse_address=True, ssl_context=context)
-        await site.start()
-        host, port = runner.addresses[0][:2]
+        if crew is None:
+            site = web.TCPSite(runner, server.host, server.port, backlog=1024, reuse_address=True, ssl_context=context)
+            await site.start()
+            host, port = runner.addresses[0][:2]
+        else:
+            accepting = Accepting(crew, front, held.tasks, context)
+            stack.push_async_callback(accepting.stop)
+            accepting.start()
+            host, port = crew.sockets[0].getsockname()[:2]
         scheme = "http" if tls is None else "https"
         proxy.url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
         stack.callback(watched(proxy, held).cancel)

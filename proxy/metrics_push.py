@@ -1,0 +1,38 @@
+"""What a worker has counted, told to the supervisor now and then, so that its death doesn't take it along."""
+
+from __future__ import annotations
+
+import asyncio
+
+from farthing.proxy.metrics import Metrics, rendered
+from farthing.proxy.metrics_merge import merged
+from farthing.proxy.peers import Peers
+
+__all__ = ["of_all", "push"]
+
+_EVERY_S = 1.0
+_WITHIN_S = 1.0
+
+
+async def push(metrics: Metrics, peers: Peers) -> None:
+    """Tell it every second in which something was counted, and whenever another worker is asked for metrics."""
+
+    async def tell(_: object) -> None:
+        peers.counted(metrics.families())
+
+    peers.when_asked("metrics", tell)
+    told = -1
+    while True:
+        if metrics.rows != told:
+            told = metrics.rows
+            peers.counted(metrics.families())
+        await asyncio.sleep(_EVERY_S)
+
+
+async def of_all(metrics: Metrics, peers: Peers, *, keeper: bool) -> bytes:
+    """The metrics of all workers, in Prometheus' text format. One that doesn't answer within a second stands with what
+    it told last."""
+    own = metrics.families()
+    found = await peers.ask("metrics", None, to="others", within_s=_WITHIN_S, counted=own)
+    others = [(slot == 0, families) for slot, families in found.counted]
+    return rendered(merged(own, others, [found.dead or {}], keeper=keeper))
