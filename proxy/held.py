@@ -174,11 +174,11 @@ async def open_state(
             stack.callback(follower.close)
     levels = Levels(config.state_dir, clock)
     stack.callback(levels.close)
-    store = await open_store(config, clock, randomness)
+    tasks = TaskGroup()
+    store = await open_store(config, clock, randomness, None if crew is None else tasks)
     stack.push_async_callback(store.close)
     barred = Refused(config.state_dir / "refused", None if crew is None else crew.peers)
     stack.callback(barred.close)
-    tasks = TaskGroup()
     learnt = Learnt(config.state_dir, tasks.spawn, REUSE)
     recoded, squeezed = (Learnt(config.state_dir, tasks.spawn, recipe) for recipe in (RECODED, SQUEEZED))
     for one in (learnt, recoded, squeezed):
@@ -253,8 +253,11 @@ def told(*lists: Sequence[Callable[[list[Row]], None]]) -> Callable[[list[Row]],
     return tell
 
 
-async def open_store(config: Config, clock: Clock, randomness: Randomness) -> Store:
-    """The store that the configuration names, ready. Raises ConfigFault: its keys can't be had."""
+async def open_store(config: Config, clock: Clock, randomness: Randomness, shared: TaskGroup | None = None) -> Store:
+    """The store that the configuration names, ready. `shared`: other processes have the same files; it follows them.
+
+    Raises ConfigFault: its keys can't be had.
+    """
     seal = sealer(config.store, randomness)
     url = config.store.url.get_secret_value()
     if url:
@@ -262,14 +265,14 @@ async def open_store(config: Config, clock: Clock, randomness: Randomness) -> St
 
         return RedisStore(url, deadline_ms=config.store.deadline_ms, clock=clock, seal=seal)
     from farthing.cache.store_local import LocalStore
+    from farthing.cache.store_shared import SharedStore
 
-    store = LocalStore(
-        config.state_dir / "answers.db",
-        clock=clock,
-        memory_bytes=config.store.memory_bytes,
-        max_bytes=config.store.max_bytes,
-        max_entries=config.store.max_entries,
-        seal=seal,
+    limits = {name: getattr(config.store, name) for name in ("memory_bytes", "max_bytes", "max_entries")}
+    path = config.state_dir / "answers.db"
+    store = (
+        LocalStore(path, clock=clock, seal=seal, **limits)
+        if shared is None
+        else SharedStore(path, clock=clock, seal=seal, spawn=shared.spawn, **limits)
     )
     await store.open()
     return store
