@@ -142,7 +142,10 @@ async def running(
             host, port = crew.sockets[0].getsockname()[:2]
         scheme = "http" if tls is None else "https"
         proxy.url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
-        stack.callback(watched(proxy, held).cancel)
+        if held.keeper:
+            stack.callback(watched(proxy, held).cancel)
+        if admin.crew is not None:
+            await admin.crew.join()
         yield proxy
 
 

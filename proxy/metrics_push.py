@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-
+from farthing.proxy.every import Every
 from farthing.proxy.metrics import Metrics, rendered
 from farthing.proxy.metrics_merge import merged
 from farthing.proxy.peers import Peers
+from farthing.proxy.tasks import TaskGroup
 
 __all__ = ["of_all", "push"]
 
@@ -14,19 +14,21 @@ _EVERY_S = 1.0
 _WITHIN_S = 1.0
 
 
-async def push(metrics: Metrics, peers: Peers) -> None:
+def push(metrics: Metrics, peers: Peers, tasks: TaskGroup) -> Every:
     """Tell it every second in which something was counted, and whenever another worker is asked for metrics."""
+    told = -1
 
     async def tell(_: object) -> None:
         peers.counted(metrics.families())
 
-    peers.when_asked("metrics", tell)
-    told = -1
-    while True:
+    async def look() -> None:
+        nonlocal told
         if metrics.rows != told:
             told = metrics.rows
             peers.counted(metrics.families())
-        await asyncio.sleep(_EVERY_S)
+
+    peers.when_asked("metrics", tell)
+    return Every(_EVERY_S, tasks, look, "push metrics")
 
 
 async def of_all(metrics: Metrics, peers: Peers, *, keeper: bool) -> bytes:

@@ -86,9 +86,10 @@ async def _work(config: Config, place: Place, console: Console) -> int:
         collect_seldom()
         if place.first and crew.keeper:
             banner(config, proxy.url, console)
-        tasks.spawn(push(metrics, peers), "push metrics")
+        pushed = push(metrics, peers, tasks)
         peers.ready()
         await stop.wait()
+        pushed.stop()
         log.info("draining", in_flight=proxy.lanes.state.in_flight.count)
     peers.counted(metrics.families())
     await peers.close()
