@@ -27,6 +27,7 @@ from farthing.proxy.gating import GateRuns
 from farthing.proxy.held import State, open_state
 from farthing.proxy.lanes import Lanes
 from farthing.proxy.rollouts import Gate, Rollouts
+from farthing.proxy.rollouts_crew import FollowedExperiments, FollowedRollouts, ReadBook
 from farthing.proxy.server_tls import ServerTls
 from farthing.proxy.tasks import TaskGroup
 from farthing.proxy.versions import Book, Standing, policy_version, with_sections
@@ -93,7 +94,8 @@ async def running(
         held = await open_state(config, clock or SystemClock(), randomness or SystemRandomness(), stack, crew)
         runs = GateRuns(config.state_dir, held.clock)
         policies = await open_policies(config, held, stack, gate or runs.blocks)
-        experiments = Experiments(policies.lanes, policies, config.state_dir / "experiments")
+        kind = Experiments if held.keeper else FollowedExperiments
+        experiments = kind(policies.lanes, policies, config.state_dir / "experiments")
         await experiments.open()
         server = config.server
         tls = ServerTls(server.tls_cert, server.tls_key) if server.tls_cert and server.tls_key else None
@@ -164,7 +166,7 @@ def watched(proxy: Running, held: State) -> asyncio.Task[None]:
 async def open_policies(config: Config, held: State, stack: AsyncExitStack, gate: Gate | None) -> Rollouts:
     """The policy that was active last, and the roll-out that was under way: where the file has not been given another
     policy since; else the file's, which ends a roll-out."""
-    book = Book(config.state_dir / "policies")
+    book = (Book if held.keeper else ReadBook)(config.state_dir / "policies")
     now_s, version = held.clock.now_s(), policy_version(config)
     standing = book.standing()
     book.keep(config, now_s, "from the file")
@@ -190,7 +192,7 @@ async def open_policies(config: Config, held: State, stack: AsyncExitStack, gate
     lanes = Lanes(await build(config, held, stack), stack)
     for one in lanes.active.upstreams:
         one.probes.start()
-    policies = Rollouts(lanes, book, standing, gate)
+    policies = (Rollouts if held.keeper else FollowedRollouts)(lanes, book, standing, gate)
     if standing.rollout is not None:
         await policies.resume(standing.rollout)
     book.save_now(standing)

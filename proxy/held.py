@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
@@ -26,6 +26,7 @@ from farthing.proxy.compress_counts import CompressCounts
 from farthing.proxy.compress_state import RECODED, SQUEEZED
 from farthing.proxy.config import Config, Semantic
 from farthing.proxy.config_compress import Compress
+from farthing.proxy.config_section import Section
 from farthing.proxy.crew import Crew, day_totals
 from farthing.proxy.deferring import Desk
 from farthing.proxy.implicit_rows import ImplicitRows, Nearest
@@ -33,7 +34,8 @@ from farthing.proxy.incidents import Incidents
 from farthing.proxy.judge import Verdicts
 from farthing.proxy.keys import KeyRing
 from farthing.proxy.lately import Lately
-from farthing.proxy.learnt import Learnt
+from farthing.proxy.learnt import Learnt, Recipe
+from farthing.proxy.learnt_crew import Copied, Kept
 from farthing.proxy.ledger import Ledger
 from farthing.proxy.ledger_file import LOCK_WAIT_S
 from farthing.proxy.ledger_follow import LedgerFollower
@@ -61,6 +63,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("farthing")
 
+S = TypeVar("S", bound=Section)
 _OTHERS_WAIT_S = 5.0  # for the other workers' locks, in threads that no request waits for
 
 __all__ = ["State", "open_state", "open_store"]
@@ -179,8 +182,8 @@ async def open_state(
     stack.push_async_callback(store.close)
     barred = Refused(config.state_dir / "refused", None if crew is None else crew.peers)
     stack.callback(barred.close)
-    learnt = Learnt(config.state_dir, tasks.spawn, REUSE)
-    recoded, squeezed = (Learnt(config.state_dir, tasks.spawn, recipe) for recipe in (RECODED, SQUEEZED))
+    learnt = open_learnt(config, tasks, REUSE, crew)
+    recoded, squeezed = (open_learnt(config, tasks, recipe, crew) for recipe in (RECODED, SQUEEZED))
     for one in (learnt, recoded, squeezed):
         stack.push_async_callback(one.close)
     held = State(
@@ -211,7 +214,12 @@ async def open_state(
         compressed=CompressCounts(),
         drift=Drift(),
         provider_reads=ProviderReads(),
-        incidents=Incidents(config.state_dir / "incidents.jsonl", clock, lambda work: tasks.spawn(work, "incident")),
+        incidents=Incidents(
+            config.state_dir / "incidents.jsonl",
+            clock,
+            lambda work: tasks.spawn(work, "incident"),
+            shared=crew is not None,
+        ),
         listeners=listeners,
         outcomes=outcomes,
         implicit=implicit,
@@ -222,6 +230,15 @@ async def open_state(
     )
     stack.callback(held.close_capture)
     return held
+
+
+def open_learnt(config: Config, tasks: TaskGroup, recipe: Recipe[S], crew: Crew | None) -> Learnt[S]:
+    """What is learnt by this recipe: here, or by the keeper from all workers."""
+    if crew is None:
+        return Learnt(config.state_dir, tasks.spawn, recipe)
+    if crew.keeper:
+        return Kept(config.state_dir, tasks.spawn, recipe, crew)
+    return Copied(config.state_dir, tasks, recipe, crew)
 
 
 def open_otlp(config: Config, clock: Clock) -> Otlp | None:
