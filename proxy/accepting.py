@@ -4,7 +4,9 @@ Rules of this file:
 1. One connection a turn: a burst is shared by all who are awake, and whoever is busy takes less.
 2. Who has more open than another one leaves the next to others for a moment (`WAIT_S`), and then takes it all the same:
    nothing waits for a process that hangs.
-3. Who drains takes none any more; those that wait are the others'. What it has open ends with the next answer, so that
+3. Who has far more open than another one (that one was started anew, say) ends some with their next answer, and their
+   clients come again.
+4. Who drains takes none any more; those that wait are the others'. What it has open ends with the next answer, so that
    no client writes into a connection that is being closed, unless it has been idle for `LINGER_S`.
 """
 
@@ -18,6 +20,7 @@ from collections.abc import Sequence
 import structlog
 
 from farthing.proxy.crew import Crew
+from farthing.proxy.every import Every
 from farthing.proxy.front import FrontServer
 from farthing.proxy.tasks import TaskGroup
 
@@ -29,6 +32,8 @@ WAIT_S = 0.001
 LINGER_S = 2.0
 _PAUSE_S = 0.1  # where there is no descriptor left, say
 _LOOK_AGAIN_S = 0.02
+_SHED_EVERY_S = 0.5
+_FEW = 2
 
 
 class Accepting:
@@ -41,7 +46,7 @@ class Accepting:
         self._context = context
         self._loop = asyncio.get_running_loop()
         self._waiting: dict[socket.socket, asyncio.TimerHandle] = {}
-        self._open = 0
+        self._open = self._coming = 0
         front.counted = self._count
 
     @property
@@ -51,12 +56,14 @@ class Accepting:
 
     def start(self) -> None:
         """Take connections from now on."""
+        self._sheds = Every(_SHED_EVERY_S, self._tasks, self._shed, "shed")
         self._crew.board.takes(self._crew.cell, takes=True)
         for one in self.sockets:
             self._loop.add_reader(one.fileno(), self._there, one)
 
     async def stop(self) -> None:
         """Take none any more, and wait a while for those that are open to end with an answer."""
+        self._sheds.stop()
         self._crew.board.takes(self._crew.cell, takes=False)
         for one in self.sockets:
             self._loop.remove_reader(one.fileno())
@@ -72,12 +79,20 @@ class Accepting:
 
     def _count(self, connections: int) -> None:
         self._open = connections
-        self._crew.board.opened(self._crew.cell, connections)
+        self._tell()
+
+    def _tell(self) -> None:
+        self._crew.board.opened(self._crew.cell, self._open + self._coming)
+
+    async def _shed(self) -> None:
+        fewest = self._crew.board.fewest(self._crew.cell)
+        more = 0 if fewest is None else self._open - fewest
+        self._front.sheds = more // 2 if more > max(_FEW, self._open // 10) else 0
 
     def _there(self, one: socket.socket) -> None:
         """Somebody waits to be accepted."""
         fewest = self._crew.board.fewest(self._crew.cell)
-        if fewest is not None and self._open > fewest:
+        if fewest is not None and self._open + self._coming > fewest:
             self._later(one, WAIT_S)
         else:
             self._take(one)
@@ -102,6 +117,8 @@ class Accepting:
                 self._later(one, _PAUSE_S)
             return
         connection.setblocking(False)
+        self._coming += 1
+        self._tell()
         self._tasks.spawn(self._connect(connection), "accept")
 
     async def _connect(self, connection: socket.socket) -> None:
@@ -109,3 +126,6 @@ class Accepting:
             await self._loop.connect_accepted_socket(self._front, connection, ssl=self._context)
         except (OSError, ssl.SSLError):
             connection.close()  # it has gone, or speaks no TLS
+        finally:
+            self._coming -= 1
+            self._tell()

@@ -62,10 +62,11 @@ def _last(status: int, body: bytes) -> web.Response:
 
 
 class FrontServer(web.Server):
-    """aiohttp's low-level server with connections of ours. `leaving`: each connection ends with its next answer.
-    `counted`: told how many are open whenever that changes."""
+    """aiohttp's low-level server with connections of ours. `leaving`: each connection ends with its next answer;
+    `sheds`: so many of them do. `counted`: told how many are open whenever that changes."""
 
     leaving = False
+    sheds = 0
     counted: Callable[[int], None] | None = None
 
     def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
@@ -79,7 +80,8 @@ class FrontServer(web.Server):
         self._count()
 
     def _make_request(self, message: RawRequestMessage, *rest: Any) -> web.BaseRequest:
-        if self.leaving:
+        if self.leaving or self.sheds > 0:
+            self.sheds -= 1
             message = message._replace(should_close=True)
         return super()._make_request(message, *rest)
 
