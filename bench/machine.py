@@ -87,8 +87,8 @@ def settle(pid: int, longest_s: float = 5.0) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a run happens: a folder of its own, a core for load and upstream, a core for the measured server; or several
-    for either, as taskset lists them."""
+    """Where a run happens: a folder of its own, a core for load and upstream, a core for the measured server; or
+    several for either, as taskset lists them."""
 
     folder: Path
     load: int | str

@@ -1,8 +1,8 @@
 """One worker against several: `python -m bench.workers [--workers 2] [--rounds 5] [--seconds 2]`.
 
-Throughput, latency and processor time of hits and of misses, by windows in turns, so that whatever else the machine does
-falls on all of them. The load generator and the upstream are not bound to cores of their own: on a machine of two cores
-they share them with the workers, and what a second worker gains is bounded by what they leave. Needs wrk and nginx.
+Throughput, latency and processor time of hits and of misses, by windows in turns, so that whatever else the machine
+does falls on all of them. The load generator and the upstream are not bound to cores of their own: on a machine of two
+cores they share them with the workers, and what a second worker gains is bounded by what they leave. Needs wrk, nginx.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ import pytest
 
 from tests.fakes.crew import Crew, ask, crew_of
 from tests.fakes.upstream import scripted
+from tests.scenario.test_serve import serving
 
 PRICES = "[prices.models.m]\ninput_usd_per_mtok = 2\ncached_usd_per_mtok = 1\noutput_usd_per_mtok = 8\n"
 
@@ -265,3 +266,53 @@ async def test_sigterm_drains_all_and_nobody_outlives_the_supervisor(tmp_path: P
         pids = crew.workers().values()
         crew.child.kill()
         await until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
+
+
+async def test_admin_calls_do_the_same_whichever_worker_takes_them(tmp_path: Path) -> None:
+    config = tmp_path / "farthing.toml"
+    async with scripted() as up, scripted() as other:
+        config.write_text(f'[upstream]\nreplicas = ["{up.url}", "{other.url}"]\n')
+        async with crew_of(2, up, tmp_path, "--config", str(config), FARTHING_UPSTREAM="") as crew:
+            clients = [crew.fresh() for _ in range(6)]
+            asked = [await ask(one, f"{at}", user="u-1") for at, one in enumerate(clients)]
+            assert len({slot for slot, count in crew.connections().items() if count}) == 2
+            for path in ("policy", "experiments", "watch", "levels", "budgets", "replicas", "incidents"):
+                found = [await one.get(f"/farthing/api/{path}") for one in clients]
+                assert {one.status_code for one in found} == {200}, path
+                if path in ("policy", "watch", "levels", "budgets"):
+                    assert len({one.text for one in found}) == 1, path
+
+            await until(lambda: crew.rows() == 6)
+            rated = [
+                await one.post(
+                    "/farthing/api/feedback",
+                    json={"id": asked[at].headers["x-farthing-id"], "rating": "bad"},
+                    headers={"x-farthing-admin": "1"},
+                )
+                for at, one in enumerate(clients)
+            ]
+            assert [one.json() for one in rated] == [{"kept": True, "known": True, "purged": 1}] * 6, rated[0].text
+            nonsense = await crew.admin("policy/promote", version="p-nothing")
+            assert (nonsense.status_code, nonsense.json()["error"]["code"]) == (404, "unknown_version")
+
+            name = (await crew.client.get("/farthing/api/replicas")).json()["replicas"][0]["name"]
+            drained = await crew.admin("replicas/drain", replica=name)
+            assert drained.status_code == 200, drained.text
+            crew.child.send_signal(signal.SIGHUP)
+            await crew.logged("workers are replaced")
+            for one in clients:
+                await one.aclose()
+            up.calls.clear(), other.calls.clear()
+            clients = [crew.fresh() for _ in range(6)]
+            for at, one in enumerate(clients):
+                await ask(one, f"after {at}")
+                await one.aclose()
+            assert sorted([len(up.calls), len(other.calls)]) == [0, 6], "also in those that came after it was drained"
+
+
+async def test_told_to_stop_while_it_starts_it_stops(tmp_path: Path) -> None:
+    async with scripted() as up, serving(up, tmp_path, "--workers", "3") as (child, client):
+        child.send_signal(signal.SIGTERM)
+        assert await child.wait() == 0
+        with pytest.raises(httpx.ConnectError):
+            await client.get("/healthz")
