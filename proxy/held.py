@@ -28,8 +28,9 @@ from farthing.proxy.config import Config, Semantic
 from farthing.proxy.config_compress import Compress
 from farthing.proxy.config_section import Section
 from farthing.proxy.crew import Crew, day_totals
+from farthing.proxy.crew_words import nearest_of, share_outcomes
 from farthing.proxy.deferring import Desk
-from farthing.proxy.implicit_rows import ImplicitRows, Nearest
+from farthing.proxy.implicit_rows import ImplicitRows
 from farthing.proxy.incidents import Incidents
 from farthing.proxy.judge import Verdicts
 from farthing.proxy.keys import KeyRing
@@ -149,7 +150,9 @@ async def open_state(
         stack.push_async_callback(asyncio.to_thread, otlp.close)  # after the ledger, whose last rows it takes
     outcomes = Outcomes(config.state_dir / FILE, config.ledger.keep_days)
     stack.callback(outcomes.close)
-    implicit = ImplicitRows(outcomes, Nearest(), clock)
+    implicit = ImplicitRows(outcomes, nearest_of(crew), clock)
+    if crew is not None:
+        share_outcomes(outcomes, crew)
     own: list[Callable[[list[Row]], None]] = [metrics.observe, *([] if otlp is None else [otlp.observe])]
     listeners: list[Callable[[list[Row]], None]] = [implicit.observe]
     watch = None

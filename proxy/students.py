@@ -86,8 +86,9 @@ class Watched:
 
 @dataclass(slots=True)
 class Students:
-    """`known`: by the variant's name. `audit_share`: of its answers; `teach_share`: of the requests that it may answer.
-    `errands`: audits, None until they are there. `note`: of an incident, where there is a log of them."""
+    """`known`: by the variant's name; `all`: those of every policy, by their hashes. `audit_share`: of its answers;
+    `teach_share`: of the requests that it may answer. `errands`: audits, None until they are there. `note`: of an
+    incident, where there is a log of them."""
 
     known: Mapping[str, Known]
     embeds: Embeds
@@ -103,6 +104,7 @@ class Students:
     errands: Errands | None = None
     note: Callable[[str, str, Mapping[str, Any]], None] = lambda what, why, evidence: None
     vouched: OrderedDict[str, None] = field(default_factory=OrderedDict)
+    all: Mapping[str, Known] = field(default_factory=dict)
     crew: Crew | None = None
 
     def __post_init__(self) -> None:
@@ -287,15 +289,14 @@ class Students:
         self._counted(known, wrong=wrong)
 
     def _told_by_another(self, said: Any) -> None:
-        for known in self.known.values():
-            if known.student.hash == said[0]:
-                self._counted(known, wrong=said[1])
-                return
+        known = self.all.get(said[0])
+        if known is not None:
+            self._counted(known, wrong=said[1])
 
     def _told_by_keeper(self, said: Any) -> None:
-        for known in self.known.values():
-            if known.student.hash == said[0]:
-                known.standing = known.standing.with_plain(said[1])
+        known = self.all.get(said[0])
+        if known is not None:
+            known.standing = known.standing.with_plain(said[1])
 
     def _counted(self, known: Known, *, wrong: bool) -> None:
         """One comparison more: here, or the keeper's to count."""

@@ -11,17 +11,20 @@ from typing import Any
 
 import pytest
 
+from farthing.policies.outcome import Outcome
 from farthing.policies.reuse import Action, Bound, Candidate, Label, RouteKey, Source, Verdict
 from farthing.policies.verified import Settings, Verified
 from farthing.proxy.board import Board, SharedTotal
 from farthing.proxy.config import Semantic
 from farthing.proxy.crew import Crew
+from farthing.proxy.crew_words import nearest_of, share_outcomes
 from farthing.proxy.hub import LONGEST_LINE, Hub
 from farthing.proxy.learnt_crew import Copied, Copy, Kept
 from farthing.proxy.ledger import Ledger
 from farthing.proxy.ledger_follow import LedgerFollower
 from farthing.proxy.metrics import Metrics, rendered
 from farthing.proxy.metrics_merge import Families, added, merged
+from farthing.proxy.outcomes import Change, Outcomes
 from farthing.proxy.peers import Peers
 from farthing.proxy.reuse_state import REUSE
 from farthing.proxy.supervise import bound, pause_s
@@ -250,6 +253,25 @@ def test_a_verdict_survives_being_sent() -> None:
     verdict = policy.decide(RouteKey("t", "r"), Candidate("k", 0.5, 0.9), 0.3)
     assert Verdict(Action.OBSERVE, verdict.reason, epoch=verdict.epoch) == verdict
     assert Source("comparison") is Source.COMPARISON
+
+
+async def test_what_another_one_puts_the_keepers_listeners_hear_once(join: Join, tmp_path: Path) -> None:
+    crews = [Crew(slot, 2 * slot, await join(slot), Board.make(2)) for slot in (0, 1)]
+    kept, other = Outcomes(tmp_path / "outcomes.db"), Outcomes(tmp_path / "outcomes.db")
+    heard: list[Change] = []
+    kept.listeners.append(heard.extend)
+    for outcomes, crew in zip((kept, other), crews, strict=True):
+        share_outcomes(outcomes, crew)
+    nearest, told = nearest_of(crews[0]), nearest_of(crews[1])
+    said = Outcome("r1", "rating", 0.0, 5.0, 5.0)
+    await asyncio.to_thread(other.put, [said])
+    await asyncio.to_thread(kept.put, [said])
+    told.note("r1", "key")
+    await soon(lambda: "r1" in nearest.keys)
+    kept.close(), other.close()
+
+    assert heard == [Change("r1", "rating", (), (0.0,))]
+    assert nearest.keys == {"r1": "key"}
 
 
 # -- rows
