@@ -22,6 +22,7 @@ from farthing.proxy.attribute import (
 )
 from farthing.proxy.budgets import Spending
 from farthing.proxy.capture import Capture
+from farthing.proxy.capture_record import Said
 from farthing.proxy.clock import Clock
 from farthing.proxy.compress_counts import CompressCounts
 from farthing.proxy.counterfactual import Counterfactual
@@ -29,6 +30,7 @@ from farthing.proxy.counting import Counting, changed, must_count_prompt, needs_
 from farthing.proxy.drift_sample import DriftSample
 from farthing.proxy.exchange import CacheStatus, Endpoint, Exchange, Outcome, Quiet
 from farthing.proxy.ledger import Ledger
+from farthing.proxy.otlp_contents import Contents
 from farthing.proxy.prices import RateCard
 from farthing.proxy.provider_reads import ProviderReads
 from farthing.proxy.row import LONGEST_NAME, Row
@@ -77,6 +79,7 @@ class Account:
     patience_s: float = 0.05
     counterfactual: Counterfactual = field(default_factory=lambda: Counterfactual(ProviderReads()))
     capture: Capture | None = None
+    contents: Contents | None = None
     compressed: CompressCounts = field(default_factory=CompressCounts)
     counting: Counting = field(init=False)
     drift: DriftSample | None = None
@@ -251,10 +254,17 @@ class Account:
         if self.watch is not None and self.watch.wants(ex):
             self.watch.take(ex)
         row = self.row(ex, usage, money)
+        if self.contents is not None:
+            self.contents.take(ex, row)
         if self.ledger is not None:
             self.ledger.append(row)
         if self.capture is not None:
             self.capture.take(ex, row)
+
+    def said_in(self, ex: Exchange) -> Said | None:
+        """What may be kept or told of its texts: None where nothing may, or nobody wants it."""
+        keeper = self.capture or self.contents  # both go by the same settings
+        return None if keeper is None else keeper.said_in(ex)
 
     def end_hold(self, ex: Exchange, pico: int | None, usage: Usage | None = None) -> None:
         """Settle what the exchange reserved, once. `pico`: what it cost; None: nobody knows."""

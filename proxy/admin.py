@@ -40,6 +40,7 @@ from farthing.proxy.gates_by_themselves import shown
 from farthing.proxy.gauges import gauges
 from farthing.proxy.health import health
 from farthing.proxy.metrics_push import of_all
+from farthing.proxy.openapi import document
 from farthing.proxy.purge import purge
 from farthing.proxy.version import version
 from farthing.proxy.wire import host_of
@@ -258,6 +259,8 @@ class Admin:
                 return await policy_admin.told(self._proxy)
             case "experiments":
                 return experiment_admin.told(self._proxy)
+            case "openapi.json":
+                return document(version())
             case "incidents":
                 return policy_admin.incidents(self._proxy, query)
         return await _TOLD[path](services, query) if path in _TOLD else None

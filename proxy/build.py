@@ -121,6 +121,9 @@ async def build(
     if held.otlp is not None:
         held.otlp.target = target_of(config.upstream.url, config.upstream.provider)
     traces = None if held.otlp is None or not config.otlp.spans else held.otlp.traces
+    contents = None if held.otlp is None else held.otlp.contents
+    if contents is not None:
+        contents.chosen = config.capture
     rates = card_of(config)
     semantic = SemanticStage(
         thread=thread,
@@ -164,6 +167,7 @@ async def build(
         ),
         compressed=held.compressed,
         capture=in_force(config, held),
+        contents=contents,
         spending=open_spending(config, held, rates, stack),
         watch=held.watch,
     )

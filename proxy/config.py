@@ -330,7 +330,9 @@ def load(path: Path | None, env: Mapping[str, str] = os.environ, flags: Mapping[
     for dotted, value in (flags or {}).items():
         if value is not None:
             put(raw, dotted.split("."), value, f"flag --{dotted.split('.')[-1]}")
-    if not {"url", "replicas"} & set(raw.get("upstream", {})) and env.get("OPENAI_BASE_URL"):
+    upstream = raw.get("upstream", {})
+    unsaid = isinstance(upstream, dict) and not {"url", "replicas"} & upstream.keys()
+    if unsaid and env.get("OPENAI_BASE_URL"):
         put(raw, ["upstream", "url"], env["OPENAI_BASE_URL"], "OPENAI_BASE_URL")
     try:
         return Config.model_validate(raw)

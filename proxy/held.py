@@ -145,7 +145,8 @@ async def open_state(
         stack.callback(state.claim(config.state_dir).close)
     keeper = crew is None or crew.keeper
     metrics = Metrics()
-    otlp = open_otlp(config, clock)
+    secret = state.local_secret(config.state_dir, randomness)
+    otlp = open_otlp(config, clock, secret)
     if otlp is not None:
         stack.push_async_callback(asyncio.to_thread, otlp.close)  # after the ledger, whose last rows it takes
     outcomes = Outcomes(config.state_dir / FILE, config.ledger.keep_days)
@@ -192,7 +193,7 @@ async def open_state(
     held = State(
         clock=clock,
         randomness=randomness,
-        secret=state.local_secret(config.state_dir, randomness),
+        secret=secret,
         switch=state.Switch(config.state_dir, clock),
         store=store,
         ledger=ledger,
@@ -244,12 +245,13 @@ def open_learnt(config: Config, tasks: TaskGroup, recipe: Recipe[S], crew: Crew 
     return Copied(config.state_dir, tasks, recipe, crew)
 
 
-def open_otlp(config: Config, clock: Clock) -> Otlp | None:
+def open_otlp(config: Config, clock: Clock, secret: bytes) -> Otlp | None:
     """What sends telemetry, running; None where it is off. Raises ConfigFault: its libraries aren't installed."""
     if not config.otlp.on:
         return None
     require(config.otlp)
-    return Otlp(config.otlp, target_of(config.upstream.url, config.upstream.provider), clock)
+    target = target_of(config.upstream.url, config.upstream.provider)
+    return Otlp(config.otlp, target, clock, config.capture, secret)
 
 
 def begin_totals(totals: Sequence[DayTotal], ledger: Ledger, now_s: float) -> None:

@@ -74,7 +74,7 @@ COUNTERS: Mapping[str, str] = {
     "policy_rollbacks": "Policies that were taken back, by an operator or by the guard.",
     "incidents": "What the program did of its own accord to keep its promises (/farthing/api/incidents).",
     "drift_alarms": "Alarms about drift that were raised.",
-    "otlp_dropped": "Spans that never reached the OpenTelemetry collector.",
+    "otlp_dropped": "Spans, or texts of spans, that never reached the OpenTelemetry collector.",
 }
 LABELLED: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "compress_tokens_saved": (
