@@ -234,34 +234,34 @@ class Admin:
         """What is told at this path; None where it isn't one of these. Raises ClientFault."""
         services = self._proxy.services
         query = dict(URL(raw_path, encoded=True).query)
-        match path.removeprefix("/farthing/api/"):
-            case "semantic":
+        match path:
+            case "/farthing/api/semantic":
                 return await semantic_admin.routes(services)
-            case "replicas":
+            case "/farthing/api/replicas":
                 return {"replicas": pool_admin.told(services)}
-            case "gates":
+            case "/farthing/api/gates":
                 return shown(self._proxy.gates)
-            case "capture":
+            case "/farthing/api/capture":
                 return await capture_admin.told(services)
-            case "compress":
+            case "/farthing/api/compress":
                 return await compress_admin.told(services, self._dashboard)
-            case "budgets":
+            case "/farthing/api/budgets":
                 return await spend_admin.budgets(services)
-            case "keys":
+            case "/farthing/api/keys":
                 return spend_admin.keys(services)
-            case "watch":
+            case "/farthing/api/watch":
                 return await watch_admin.told(services)
-            case "levels":
+            case "/farthing/api/levels":
                 return self._held.levels.told()
-            case "health":
+            case "/farthing/api/health":
                 return await health(services)
-            case "policy":
+            case "/farthing/api/policy":
                 return await policy_admin.told(self._proxy)
-            case "experiments":
+            case "/farthing/api/experiments":
                 return experiment_admin.told(self._proxy)
-            case "openapi.json":
+            case "/farthing/api/openapi.json":
                 return document(version())
-            case "incidents":
+            case "/farthing/api/incidents":
                 return policy_admin.incidents(self._proxy, query)
         return await _TOLD[path](services, query) if path in _TOLD else None
 
