@@ -28,6 +28,7 @@ from farthing.proxy import (
     pool_admin,
     semantic_admin,
     spend_admin,
+    student_admin,
     watch_admin,
 )
 from farthing.proxy.admin_crew import EVERYWHERE, CrewAdmin
@@ -129,6 +130,7 @@ class Admin:
             "upstream": host_of(config.upstream.url),
             "upstream_name": config.upstream.name,
             "replicas": pool_admin.told(services),
+            "deferred": None if self._held.deferred is None else self._held.deferred.standing(),
             "simulated": config.upstream.name == "simulated",
             "exact": config.cache.mode,
             "semantic": config.semantic.shown,
@@ -163,7 +165,8 @@ class Admin:
 
     def gauges(self) -> dict[str, float]:
         """Values of this moment for /metrics, by metric name without prefix."""
-        return gauges(self._proxy.services, self._store) | policy_admin.gauges(self._proxy)
+        found = gauges(self._proxy.services, self._store) | policy_admin.gauges(self._proxy)
+        return found | student_admin.gauges(self._proxy) | experiment_admin.gauges(self._proxy)
 
     async def _metrics(self) -> web.Response:
         try:
@@ -177,6 +180,7 @@ class Admin:
     async def _ready(self) -> web.Response:
         """Whether requests should come here. The upstream's state does not fail it: hits can still be served."""
         body = self.state()
+        del body["deferred"]  # sums of money: for who may see the ledger
         try:
             stats = await self._held.store.stats()
             body["store"] = {"kind": stats.kind, "entries": stats.entries, "healthy": stats.healthy}
@@ -259,6 +263,8 @@ class Admin:
                 return await policy_admin.told(self._proxy)
             case "/farthing/api/experiments":
                 return experiment_admin.told(self._proxy)
+            case "/farthing/api/students":
+                return student_admin.told(self._proxy)
             case "/farthing/api/openapi.json":
                 return document(version())
             case "/farthing/api/incidents":

@@ -283,7 +283,7 @@ def test_rows_of_all_writers_are_seen_once_each_and_after_a_death_from_there_on(
     ledgers[0].append(row(id="before"))
     ledgers[0].flush()
     seen: list[str] = []
-    follower = LedgerFollower(path, lambda rows: seen.extend(one.id for one in rows), anew=True)
+    follower = LedgerFollower(path, lambda rows: seen.extend(one.id for one in rows))
     for number in range(300):
         ledgers[number % 3].append(row(id=f"{number}"))
     for one in ledgers:
@@ -291,7 +291,7 @@ def test_rows_of_all_writers_are_seen_once_each_and_after_a_death_from_there_on(
     follower.close()
     ledgers[1].append(row(id="while it was dead"))
     ledgers[1].flush()
-    again = LedgerFollower(path, lambda rows: seen.extend(one.id for one in rows), anew=False)
+    again = LedgerFollower(path, lambda rows: seen.extend(one.id for one in rows))
     again.close()
     for one in ledgers:
         one.close()
