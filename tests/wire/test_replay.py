@@ -199,7 +199,7 @@ async def test_a_ledger_alone_gives_the_same_exact_hits(tmp_path: Path) -> None:
 async def test_streams_and_whole_answers_serve_each_other_where_the_proxy_lets_them(tmp_path: Path) -> None:
     completion = {"model": "m", "prompt": "once upon a time"}
     async with scripted() as upstream, proxied(upstream.url, tmp_path / "state") as proxy:
-        upstream.by_text["slow please"] = Script(wait_s=0.4)
+        upstream.by_text["slow please"] = Script(wait_s=1.5)
         seen = Capturing(proxy)
         for text, streams in (("a", (True, True, False)), ("b", (False, True)), ("c", (True, True))):
             for stream in streams:
