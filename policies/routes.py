@@ -117,6 +117,7 @@ class Route:
     hedge_after_s: float = 0.0
     hedge_share: float = 0.0
     signature: str = ""
+    max_worse: float | None = None
 
 
 class RouteTable:

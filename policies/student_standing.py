@@ -40,7 +40,9 @@ class Turned:
 @dataclass(frozen=True, slots=True)
 class Standing:
     """What is known of a student. `turn`: how often it fell back. `bets`: the capital of each bet that it is worse than
-    its bound, since it began to serve."""
+    its bound, since it began to serve. `whose`: the answers that its own are compared with, for `Turned.why`.
+
+    A route that serves on its operator's word is judged by the same rule, and begins with `serves`."""
 
     bound: float
     level: float = 0.05
@@ -49,26 +51,32 @@ class Standing:
     turn: int = 0
     evidence: Evidence = NOTHING
     bets: tuple[float, ...] = field(default=tuple(1.0 for _ in OVER.odds))
+    whose: str = "the teacher's"
 
     @property
     def upper(self) -> float:
         """The share of answers that aren't the teacher's is at most that; 1: nothing is known."""
         return upper(self.evidence, self.level / 2 ** (self.turn + 1))
 
+    @property
+    def seen(self) -> str:
+        """The evidence, for people."""
+        return f"{self.evidence.bad:.0f} of {self.evidence.seen:.0f} answers were not {self.whose}"
+
     def learned(self, wrong: bool) -> tuple[Standing, Turned | None]:
         """One comparison more."""
         known = replace(self, evidence=self.evidence.add(float(wrong)))
         if not self.serves:
             if known.upper <= self.bound:
-                said = f"{_seen(known.evidence)}: at most {known.upper:.2%}, the bound is {self.bound:.2%}"
+                said = f"{known.seen}: at most {known.upper:.2%}, the bound is {self.bound:.2%}"
                 return replace(known, serves=True, bets=tuple(1.0 for _ in OVER.odds)), Turned(True, said)
             return known, None
         bets = tuple(self._bet(one, odds, wrong) for one, odds in zip(self.bets, OVER.odds, strict=True))
         if sum(share * one for share, one in zip(OVER.shares, bets, strict=True)) < self.alarm_every:
             return replace(known, bets=bets), None
-        anew = Standing(self.bound, self.level, self.alarm_every, turn=self.turn + 1)
-        why = f"its latest answers differ from the teacher's more often than {self.bound:.2%}"
-        return anew, Turned(False, f"{why}; in all {_seen(known.evidence)}")
+        anew = Standing(self.bound, self.level, self.alarm_every, turn=self.turn + 1, whose=self.whose)
+        why = f"its latest answers differ from {self.whose} more often than {self.bound:.2%}"
+        return anew, Turned(False, f"{why}; in all {known.seen}")
 
     def _bet(self, capital: float, odds: float, wrong: bool) -> float:
         return max(capital, 1.0) * (odds if wrong else 1.0) / (1.0 + (odds - 1.0) * self.bound)
@@ -87,7 +95,3 @@ class Standing:
             raise ValueError("other bets")
         evidence = Evidence(float(plain["seen"]), float(plain["bad"]))
         return replace(self, serves=bool(plain["serves"]), turn=int(plain["turn"]), evidence=evidence, bets=bets)
-
-
-def _seen(evidence: Evidence) -> str:
-    return f"{evidence.bad:.0f} of {evidence.seen:.0f} answers were not the teacher's"

@@ -162,7 +162,9 @@ class Admin:
         """The routes and variants in force."""
         config = self._proxy.services.config
         routes = tuple((one.name, one.mode, one.strategy) for one in config.routes)
-        return Declared(routes, tuple(one.name for one in config.variants))
+        routing = self._proxy.services.routing
+        bounds = {} if routing is None else routing.bounds()
+        return Declared(routes, tuple(one.name for one in config.variants), bounds)
 
     def gauges(self) -> dict[str, float]:
         """Values of this moment for /metrics, by metric name without prefix."""

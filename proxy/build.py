@@ -213,8 +213,8 @@ async def build(
     if config.shadow.share and isinstance(on_the_way_route, RoutingStage):
         shadows = shadows_of(config.shadow.daily_usd, held, audits, thread)
         on_the_way_route.shadow = RouteShadow(
-            shadows, config.shadow.share, held.outcomes, held.clock, held.randomness,
-            lambda call: held.tasks.spawn(call, "shadow"),
+            shadows, config.shadow.share, on_the_way_route.routing, held.outcomes, held.clock, held.randomness,
+            lambda call: held.tasks.spawn(call, "shadow"), held.watch,
         )  # fmt: skip
     if not beside:
         open_watch(config, held)

@@ -85,6 +85,7 @@ def open_routing(
         speeds={} if old is None else old.speeds,
         stays=Stays() if old is None else old.stays,
         providers=providers,
+        standings=held.route_standings,
     )
 
 

@@ -128,6 +128,9 @@ class RouteSection(Section):
     accept: AcceptSection = AcceptSection()
     hedge_after_ms: float = Field(0.0, ge=0, description="0: never")
     hedge_share: float = Field(0.05, gt=0, le=0.5, description="of the route's requests, at most")
+    max_worse: float | None = Field(
+        None, gt=0, lt=1, description="of its answers, not the asked-for model's; beyond it observes. None: no bound"
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> RouteSection:
@@ -280,6 +283,7 @@ def _route(one: RouteSection, variants: Mapping[str, Variant], tenants: Mapping[
         hedge_after_s=one.hedge_after_ms / 1000,
         hedge_share=one.hedge_share,
         signature=signature,
+        max_worse=one.max_worse,
     )  # fmt: skip
 
 

@@ -339,6 +339,7 @@ class Exchange:
     deferred: bool = False  # it is kept for later: its row comes with its answer
     # route
     plan: Any = None  # routing.Plan: the route that the request takes, while it hasn't been taken
+    led: Any = None  # policies.routes.Route: that led it elsewhere, once it has
     student: Any = None  # students.Watched: a student is compared with whoever answers
     variant: Any = None  # policies.variant.Variant: who is asked instead of whom the request names
     # compress

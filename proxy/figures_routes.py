@@ -10,8 +10,9 @@ from __future__ import annotations
 import math
 import re
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import orjson
@@ -30,10 +31,12 @@ _COLUMNS = "ts, status, outcome, cost_usd, baseline_usd, saved_route_usd, latenc
 
 
 class Declared(NamedTuple):
-    """What the configuration in force names. `routes`: name, mode and strategy of each, in their order."""
+    """What the configuration in force names. `routes`: name, mode and strategy of each, in their order. `bounds`: of
+    those with `max_worse`, what is known."""
 
     routes: tuple[tuple[str, str, str], ...] = ()
     variants: tuple[str, ...] = ()
+    bounds: Mapping[str, dict[str, Any]] = MappingProxyType({})
 
 
 @dataclass(slots=True)

@@ -44,7 +44,18 @@ def gauges(services: Services, store: StoreStats | None) -> dict[str, float]:
     found |= {} if held.watch is None else held.watch.gauges()
     found |= held.levels.gauges()
     found |= capture_gauges(held.capture) | _drift(held) | replica_gauges(services)
+    found |= _routes(services)
     return found | _spend(services) | _near_duplicates(services) | _telemetry(held.otlp)
+
+
+def _routes(services: Services) -> dict[str, float]:
+    """Of routes with a bound, whether they serve, and what their shadows prove."""
+    found: dict[str, float] = {}
+    for name, one in ({} if services.routing is None else services.routing.bounds()).items():
+        found[f"route_serving:{name}"] = float(one["state"] == "serves")
+        found[f"route_max_worse_ratio:{name}"] = one["max_worse"]
+        found[f"route_upper_ratio:{name}"] = one["at_most"]
+    return found
 
 
 def _drift(held: State) -> dict[str, float]:

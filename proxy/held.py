@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import structlog
@@ -49,6 +50,8 @@ from farthing.proxy.prompt_memory import PromptMemory
 from farthing.proxy.provider_reads import ProviderReads
 from farthing.proxy.refused import Refused
 from farthing.proxy.reuse_state import REUSE
+from farthing.proxy.route_standing import FILE as ROUTES_FILE
+from farthing.proxy.route_standing import RouteStandings
 from farthing.proxy.row import ERRANDS, Row
 from farthing.proxy.sealing import sealer
 from farthing.proxy.stage_semantic import Case
@@ -112,6 +115,7 @@ class State:
     implicit: ImplicitRows
     levels: Levels
     prompts: PromptMemory
+    route_standings: RouteStandings
     in_flight: InFlight = field(default_factory=InFlight)
     rated: Callable[[str, bool], None] | None = None
     watch: Watching | None = None
@@ -195,6 +199,19 @@ async def open_state(
     recoded, squeezed = (open_learnt(config, tasks, recipe, crew) for recipe in (RECODED, SQUEEZED))
     for one in (learnt, recoded, squeezed):
         stack.push_async_callback(one.close)
+    incidents = Incidents(
+        config.state_dir / "incidents.jsonl",
+        clock,
+        lambda work: tasks.spawn(work, "incident"),
+        shared=crew is not None,
+    )
+    route_standings = RouteStandings(
+        config.state_dir / ROUTES_FILE,
+        lambda work: tasks.spawn(work, "route"),
+        partial(incidents.note, "observe"),
+        crew,
+    )
+    stack.push_async_callback(route_standings.close)
     held = State(
         clock=clock,
         randomness=randomness,
@@ -223,18 +240,14 @@ async def open_state(
         compressed=CompressCounts(),
         drift=Drift(),
         provider_reads=ProviderReads(),
-        incidents=Incidents(
-            config.state_dir / "incidents.jsonl",
-            clock,
-            lambda work: tasks.spawn(work, "incident"),
-            shared=crew is not None,
-        ),
+        incidents=incidents,
         listeners=listeners,
         outcomes=outcomes,
         implicit=implicit,
         levels=levels,
         watch=watch,
         prompts=PromptMemory.of(config.prompt_cache.most_prefixes),
+        route_standings=route_standings,
         crew=crew,
     )
     stack.callback(held.close_capture)

@@ -150,6 +150,9 @@ LABELLED_GAUGES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "student_serving": ("1 while a student answers, 0 while it observes.", ("student",)),
     "student_bound_ratio": ("Of a student's answers, the share that may not be its teacher's.", ("student",)),
     "student_upper_ratio": ("The share that live comparisons prove it to be at most; 1: nothing yet.", ("student",)),
+    "route_serving": ("Of a route with max_worse: 1 while it serves, 0 while it observes.", ("route",)),
+    "route_max_worse_ratio": ("Of a route's answers, the share that may not be the asked-for model's.", ("route",)),
+    "route_upper_ratio": ("The share that its shadows prove it to be at most; 1: nothing yet.", ("route",)),
     "policy_active": ("Always 1; the active policy's version is the label.", ("version",)),
     "policy_guard_evidence_ratio": (
         "Evidence that a candidate is worse than the active policy; at 1 it is rolled back. Absent without a roll-out.",

@@ -76,13 +76,15 @@ def plain(figures: Figures) -> dict[str, Any]:
 
 def plain_routes(routed: Routed, declared: Declared) -> dict[str, Any]:
     """What routes did, and those in force that did nothing; amounts are decimal texts of dollars, None where no price
-    is known of any request. `mode`: serve or observe, as the rows have it; `off` only where there are none."""
+    is known of any request. `mode`: serve or observe, as the rows have it; `off` only where there are none. `bound`: of
+    a route with `max_worse`, what its shadows say, else None."""
     strategies = {name: strategy for name, _, strategy in declared.routes}
     told = [
         {
             "route": each.route,
             "mode": "serve" if each.serves else "observe",
             "strategy": strategies.get(each.route, ""),
+            "bound": declared.bounds.get(each.route),
             "requests": each.requests,
             "variants": [
                 _plain_variant(one, each) for one in sorted(each.variants.values(), key=lambda v: -v.requests)
@@ -92,7 +94,14 @@ def plain_routes(routed: Routed, declared: Declared) -> dict[str, Any]:
     ]
     seen = {each.route for each in routed.routes}
     told += [
-        {"route": name, "mode": mode, "strategy": strategy, "requests": 0, "variants": []}
+        {
+            "route": name,
+            "mode": mode,
+            "strategy": strategy,
+            "bound": declared.bounds.get(name),
+            "requests": 0,
+            "variants": [],
+        }
         for name, mode, strategy in declared.routes
         if name not in seen
     ]

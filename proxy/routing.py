@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from statistics import median
+from typing import Any
 
 import orjson
 
@@ -21,12 +22,13 @@ from farthing.policies.cascade import Allowance
 from farthing.policies.choose import FAILED_S, STICKY, Choice, Standing, choose, stickiness
 from farthing.policies.routes import Facts, Route, RouteTable, facts_of
 from farthing.policies.stays import Stay, Stays
-from farthing.policies.variant import Needs, Variant, put_in
+from farthing.policies.variant import DEFAULT_UPSTREAM, Needs, Variant, put_in
 from farthing.proxy.attribute import same_model
 from farthing.proxy.clock import Clock, Randomness
 from farthing.proxy.config_routes import target_of
-from farthing.proxy.exchange import Endpoint, Exchange
+from farthing.proxy.exchange import Call, Endpoint, Exchange
 from farthing.proxy.prices import RateCard
+from farthing.proxy.route_standing import RouteStandings
 from farthing.proxy.usage import Usage
 
 __all__ = ["Plan", "Routing", "Speed"]
@@ -63,13 +65,15 @@ class Speed:
 @dataclass(slots=True)
 class Plan:
     """The way of one request. `route` None: the client named the variant. `choice`: once it has been chosen.
-    `conversation`: its number, where it is to be remembered where it was."""
+    `conversation`: its number, where it is to be remembered where it was. `held_back`: the route that would serve, had
+    it not gone back to observe; `route` is then the same as one that observes."""
 
     facts: Facts
     route: Route | None = None
     named: Variant | None = None
     choice: Choice | None = None
     conversation: float | None = None
+    held_back: Route | None = None
 
     @property
     def serves(self) -> bool:
@@ -80,7 +84,7 @@ class Plan:
 @dataclass(slots=True)
 class Routing:
     """The routes of one configuration. `never_chained`: see config.Cache. `providers`: whose cache is behind each
-    upstream, where that is known."""
+    upstream, where that is known. `standings`: of routes with a bound."""
 
     variants: Mapping[str, Variant]
     routes: RouteTable
@@ -93,6 +97,7 @@ class Routing:
     allowances: dict[str, Allowance] = field(default_factory=dict)
     stays: Stays = field(default_factory=Stays)
     providers: Mapping[str, str] = field(default_factory=dict)
+    standings: RouteStandings | None = None
 
     def find(self, ex: Exchange, *, names_only: bool = False) -> None:
         """Find the request's way. What of it can change the answer goes into `ex.lossy`, and so into the cache's key.
@@ -128,6 +133,10 @@ class Routing:
             return
         route = self.routes.match(facts)
         if route is None:
+            return
+        if self.standings is not None and self.standings.observes(route):
+            ex.plan = Plan(facts, replace(route, serves=False), held_back=route)
+            ex.decide("route", "held back", f"{route.name}: more of its answers are worse than its bound")
             return
         ex.plan = Plan(facts, route)
         if route.serves:
@@ -180,6 +189,16 @@ class Routing:
             tokens = 0
         until_s = self.clock.now_s() + (cache.kept_s or _ENGINE_S)
         self.stays.put(plan.conversation, Stay(variant.name, tokens, until_s))
+
+    def elsewhere(self, model: str, call: Call | None) -> bool:
+        """Whether another than that model, at the default upstream, gave the call's answer."""
+        variant = self.variants.get(call.attempts[-1].variant) if call is not None and call.attempts else None
+        return variant is not None and (variant.model, variant.upstream) != (model, DEFAULT_UPSTREAM)
+
+    def bounds(self) -> dict[str, dict[str, Any]]:
+        """What is known of the routes that have a bound, by their names."""
+        told = {} if self.standings is None else {one.name: self.standings.told(one) for one in self.routes.routes}
+        return {name: one for name, one in told.items() if one is not None}
 
     def plain(self, model: str) -> Variant | None:
         """The variant that is nothing but that model at the default upstream, where there is one."""

@@ -10,6 +10,7 @@ from farthing.policies.opinion import Opinion
 from farthing.proxy.branch import CARRIED
 from farthing.proxy.errand import Errands
 from farthing.proxy.exchange import Call, Controls, Exchange
+from farthing.proxy.routing import Plan
 
 __all__ = ["Shadows"]
 
@@ -30,16 +31,20 @@ class Shadows:
         """Whether one more may be sent, and paid for."""
         return self.under_way < _AT_ONCE and self.errands.may(ex.model)
 
-    async def ask(self, ex: Exchange, body: bytes, form: str, unrouted: Controls | None = None) -> Call:
+    async def ask(
+        self, ex: Exchange, body: bytes, form: str, *, unrouted: Controls | None = None, plan: Plan | None = None
+    ) -> Call:
         """Send `body` in the name of `ex`, and write the row. `form`: '' for the request as it came. `unrouted`: to the
-        model that was asked for, whoever answered the client, under these controls."""
+        model that was asked for, whoever answered the client, under these controls. `plan`: that way, whoever did."""
         shadow = self.errands.begin(ex.original)
         for name in CARRIED:
             setattr(shadow, name, getattr(ex, name))
         if unrouted is not None:
             shadow.plan = shadow.variant = None
             shadow.controls = unrouted
-        shadow.body_out, shadow.compress = body, "" if unrouted is not None else form
+        if plan is not None:
+            shadow.plan = plan
+        shadow.body_out, shadow.compress = body, "" if unrouted is not None or plan is not None else form
         self.under_way += 1
         try:
             return await self.errands.run(shadow, f"{form or 'whole'} shadow of {ex.id}")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from farthing.policies.variant import DEFAULT_UPSTREAM, Variant
+from farthing.policies.variant import Variant
 from farthing.proxy.account import dollars
 from farthing.proxy.config_routes import target_of
 from farthing.proxy.errors import ClientFault
@@ -68,6 +68,7 @@ class RoutingStage(RouteStage):
             ex.decide(self.name, "error", type(error).__name__)
             return GO_ON
         if plan.serves:
+            ex.led = plan.route if plan.choice.order else None
             ex.decide(self.name, "routed" if plan.choice.order else "not routed", told(plan))
         return GO_ON
 
@@ -75,9 +76,11 @@ class RoutingStage(RouteStage):
         """What an observing route would have done, and what the model that was asked for would have said."""
         if self.students is not None:
             self.students.ended(ex)
+        plan: Plan | None = ex.plan
         if self.shadow is not None and self._elsewhere(ex):
             self.shadow.ended(ex)
-        plan: Plan | None = ex.plan
+        elif self.shadow is not None and plan is not None and plan.held_back is not None:
+            self.shadow.held_back(ex, replace(plan, route=plan.held_back, held_back=None, choice=None))
         if plan is None or plan.serves or plan.choice is None or ex.call is None or ex.call.served is not None:
             return
         if not plan.choice.order:
@@ -91,12 +94,11 @@ class RoutingStage(RouteStage):
     def _elsewhere(self, ex: Exchange) -> bool:
         """Whether a route, and not the client, had another model answer than the one that was asked for."""
         routing = self.routing
-        if ex.call is None or ex.call.served is not None or not ex.call.attempts:
+        if ex.call is None or ex.call.served is not None:
             return False
         if ex.controls.route or ex.model in routing.aliases or ex.model in routing.variants:
             return False
-        variant = routing.variants.get(ex.call.attempts[-1].variant)
-        return variant is not None and (variant.model, variant.upstream) != (ex.model, DEFAULT_UPSTREAM)
+        return routing.elsewhere(ex.model, ex.call)
 
 
 def refuse_uncached(ex: Exchange) -> None:

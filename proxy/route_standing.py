@@ -1,0 +1,146 @@
+"""May a route that was declared to serve still do so? What its shadows say decides, for routes with `max_worse`.
+
+A route serves on its operator's word, so it begins by serving, and goes back to observe where its shadows speak for
+more answers than `max_worse` being worse than the asked-for model's. From then on the asked-for model answers; a share
+of the requests are sent the route's way in the background, and it serves again once these prove the bound. The rule is
+the students' (policies/student_standing.py). What is known outlives a restart; a route that was changed, or has another
+bound, is another promise and begins anew.
+
+The mutable state is `_known`; it changes on the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping
+from pathlib import Path
+from typing import Any
+
+import orjson
+import structlog
+
+from farthing.policies.routes import Route
+from farthing.policies.student_standing import Standing
+from farthing.proxy.crew import Crew
+from farthing.proxy.whole_file import write_whole
+
+__all__ = ["FILE", "RouteStandings"]
+
+log = structlog.get_logger("farthing.route")
+
+FILE = "route-standings.json"
+_SAVE_EVERY = 50  # comparisons
+_MOST_KEPT = 1_000
+_WHOSE = "the asked-for model's"
+
+
+class RouteStandings:
+    """What is known of routes with a bound, kept in the file at `path`. `note`: of an incident (what, why, evidence).
+
+    Opening never fails: of a file that can't be read nothing is known. With several workers the keeper counts.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        spawn: Callable[[Coroutine[Any, Any, None]], object],
+        note: Callable[[str, str, Mapping[str, Any]], None],
+        crew: Crew | None = None,
+    ) -> None:
+        self._path = path
+        self._spawn = spawn
+        self._note = note
+        self._crew = crew
+        self._unsaved = 0
+        self._writing = asyncio.Lock()
+        self._known: dict[str, Standing] = _read(path)
+        if crew is not None and crew.keeper:
+            crew.peers.when_told("route compared", lambda said: self._counted(*said))
+        elif crew is not None:
+            crew.peers.when_told("route stands", self._told_by_keeper)
+
+    def of(self, route: Route) -> Standing | None:
+        """What is known of it; None: it has no bound, or it doesn't serve anyway."""
+        if route.max_worse is None or not route.serves:
+            return None
+        return self._known.get(_key(route)) or _fresh(route.max_worse)
+
+    def observes(self, route: Route) -> bool:
+        """Whether it went back to observe by itself."""
+        standing = self.of(route)
+        return standing is not None and not standing.serves
+
+    def learned(self, route: Route, *, worse: bool) -> None:
+        """One comparison more of its answer with the asked-for model's."""
+        if self.of(route) is None or route.max_worse is None:
+            return
+        if self._crew is not None and not self._crew.keeper:
+            self._crew.peers.tell("route compared", [_key(route), route.name, route.max_worse, worse])
+        else:
+            self._counted(_key(route), route.name, route.max_worse, worse)
+
+    def told(self, route: Route) -> dict[str, Any] | None:
+        """What is known of it as JSON values; None where `of` knows nothing."""
+        one = self.of(route)
+        if one is None:
+            return None
+        return {
+            "max_worse": one.bound, "state": "serves" if one.serves else "observes", "fell_back": one.turn,
+            "compared": one.evidence.seen, "worse": one.evidence.bad, "at_most": one.upper,
+        }  # fmt: skip
+
+    async def close(self) -> None:
+        """Write what is known."""
+        if self._unsaved:
+            await self._save()
+
+    def _counted(self, key: str, name: str, bound: float, worse: bool) -> None:
+        standing, turned = (self._known.get(key) or _fresh(bound)).learned(worse)
+        self._known.pop(key, None)
+        self._known[key] = standing  # the latest last
+        while len(self._known) > _MOST_KEPT:
+            del self._known[next(iter(self._known))]
+        if self._crew is not None:
+            self._crew.peers.tell("route stands", [key, bound, standing.plain()])
+        self._unsaved += 1
+        if turned is not None:
+            what = f"route {name} {'serves again' if turned.serves else 'goes back to observe'}"
+            (log.info if turned.serves else log.warning)(what, why=turned.why)
+            if not turned.serves:
+                self._note(what, turned.why, {"route": name, "max_worse": bound, "turn": standing.turn})
+        if turned is not None or self._unsaved >= _SAVE_EVERY:
+            self._spawn(self._save())
+
+    def _told_by_keeper(self, said: Any) -> None:
+        key, bound, plain = said
+        self._known[key] = _fresh(bound).with_plain(plain)
+
+    async def _save(self) -> None:
+        if self._crew is not None and not self._crew.keeper:
+            return
+        async with self._writing:
+            self._unsaved = 0
+            content = orjson.dumps({key: {"bound": one.bound} | one.plain() for key, one in self._known.items()})
+            try:
+                await asyncio.to_thread(write_whole, self._path, (content,))
+            except OSError as error:
+                log.warning("what is known of routes can't be written", error=error.strerror)
+
+
+def _key(route: Route) -> str:
+    return f"{route.name}|{route.signature}|{route.max_worse}"
+
+
+def _fresh(bound: float) -> Standing:
+    return Standing(bound, serves=True, whose=_WHOSE)
+
+
+def _read(path: Path) -> dict[str, Standing]:
+    try:
+        kept = orjson.loads(path.read_bytes())
+        return {key: _fresh(float(plain["bound"])).with_plain(plain) for key, plain in kept.items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        log.warning("what is known of routes can't be read; they serve", error=str(error) or type(error).__name__)
+        return {}
