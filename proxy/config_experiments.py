@@ -22,7 +22,7 @@ __all__ = [
 HOLDOUT = "holdout"
 _RESERVED = (HOLDOUT, "rollout")
 _DOWN = ("cost_usd", "latency_ms", "error")
-_SHARES = ("error", "rating", "shadow")
+_SHARES = ("error", "rating", "shadow", "audit")
 _METRIC = r"^[a-z][a-z0-9_.:-]{0,63}$"
 
 
@@ -127,9 +127,10 @@ class HoldoutSection(Section):
     """A random share of traffic that goes without optimisers, so that what they do is known by comparison."""
 
     share: float = Field(0.0, ge=0, le=0.5, description="of units, for all its arms together")
-    arms: tuple[Literal["all-off", "no-semantic", "no-compress", "no-route"], ...] = (
-        "all-off", "no-semantic", "no-compress", "no-route",
-    )  # fmt: skip
+    arms: tuple[
+        Literal["all-off", "no-exact", "no-semantic", "no-compress", "no-route", "no-student", "no-prompt-cache"],
+        ...,
+    ] = ("all-off", "no-exact", "no-semantic", "no-compress", "no-route", "no-student", "no-prompt-cache")
     unit: Literal["request", "user", "tenant"] = "request"
     most_units: int = Field(50_000, ge=100)
 

@@ -14,7 +14,11 @@ if TYPE_CHECKING:
     from farthing.policies.estimate import Interval
     from farthing.policies.experiment import Effect, Measure
 
-__all__ = ["Plan", "Verdict", "plan_of", "power", "reading", "verdict_of"]
+__all__ = ["QUALITIES", "Plan", "Verdict", "plan_of", "power", "reading", "verdict_of"]
+
+
+QUALITIES = ("shadow", "audit")
+"""Metrics by which farthing itself says how good answers were: 1 where the model that was asked for says the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +91,7 @@ def reading(plan: Plan, data: Data, now_s: float, least_p: float) -> dict[str, A
             words = said.read(measure, seen, days, plan.days, arm["lasts"])
             arm |= {"word": words.word, "final": words.final, "why": words.why, "needed": words.needed}
             found[name] = arm
-        return told | {"control": data.arms[0], "candidates": found}
+        return told | {"control": data.arms[0], "candidates": found, "quality": _qualities(plan, data)}
 
 
 def verdict_of(plan: Plan, told: dict[str, Any]) -> Verdict:
@@ -156,6 +160,34 @@ def _metric(plan: Plan, data: Data, one: MetricSection, number: int, count: int)
         strict = effect(measure, tracker.sums[0], tracker.sums[number], level)
         said = guard(one.metric, measure, strict, plan.limits[one.metric])
         found["guardrail"] = {"at_most": said.at_most, "least": _number(said.worse.low), "broken": said.broken}
+    return found
+
+
+def _qualities(plan: Plan, data: Data) -> list[dict[str, Any]]:
+    """How good the answers of each arm were, by each of `QUALITIES` that is followed and has said something: a share
+    with a confidence sequence. All of them hold together, at all times, but for the plan's level.
+
+    An arm in which the optimiser is off has nothing to be compared, so this stands by itself: what is short of 1 is
+    what the optimisers cost in quality, of the answers that are compared.
+    """
+    from farthing.policies.confidence import Sums, evidence, mean
+    from farthing.policies.sequence import interval
+
+    followed = [one.metric for one in plan.metrics if one.metric in QUALITIES]
+    level = plan.level / max(1, len(followed) * len(data.arms))
+    found: list[dict[str, Any]] = []
+    for metric in followed:
+        for name, sums in zip(data.arms, data.trackers[metric].sums, strict=True):
+            if not sums.units:
+                continue
+            share = sums.a / sums.units
+            arm = Sums(sums.units, share, max(0.0, sums.aa - sums.units * share * share))
+            if data.alone:
+                low, high = interval(evidence(arm), level)
+            else:
+                value = mean(arm, level)
+                low, high = max(0.0, value.low), min(1.0, value.high)
+            found.append({"metric": metric, "arm": name, "units": sums.units, "share": share, "low": low, "high": high})
     return found
 
 

@@ -12,6 +12,7 @@ from farthing.proxy.experiment_book import Record
 __all__ = ["ARM_HEAD", "SLICE_HEAD", "arm_rows", "headline", "moment", "record_text", "slice_rows"]
 
 ARM_HEAD = ("arm", "metric", "units", "control", "arm's", "difference", "interval", "")
+_COMPARED = {"shadow": "shadowed answers", "audit": "audited near-duplicates"}
 SLICE_HEAD = ("arm", "slice", "units", "difference", "interval", "p", "")
 
 
@@ -33,7 +34,16 @@ def headline(record: Record) -> str:
             continue
         needed = "" if not arm["needed"] else f"; about {arm['needed']:,} more units in each arm for a verdict"
         said.append(f"{name}: {arm['word']} ({arm['why']}{needed})")
-    return "; ".join(said)
+    return "; ".join([*said, *(quality_lines(record) if record.name == HOLDOUT else ())])
+
+
+def quality_lines(record: Record) -> list[str]:
+    """How good each arm's answers were, in farthing's own word; nothing where none was compared."""
+    return [
+        f"{one['arm']}: {one['share']:.1%} of {one['units']:,} {_COMPARED[one['metric']]} say the same as the model "
+        f"that was asked for ({one['low']:.1%} to {one['high']:.1%})"
+        for one in (record.reading or {}).get("quality", ())
+    ]
 
 
 def arm_rows(record: Record) -> list[Sequence[str]]:
@@ -85,6 +95,7 @@ def record_text(record: Record) -> str:
         for head, rows in ((ARM_HEAD, arm_rows(record)), (SLICE_HEAD, slice_rows(record))):
             if rows:
                 lines += ["", *_columns(head, rows)]
+        lines += quality_lines(record)
         for name, arm in reading.get("candidates", {}).items():
             if arm["lasts"]:
                 lines.append(f"{name}, effect over time: {arm['lasts']}")

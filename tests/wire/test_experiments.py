@@ -14,7 +14,7 @@ import pytest
 from farthing.proxy.clock import FakeClock
 from farthing.proxy.config import load
 from farthing.proxy.errors import ConfigFault
-from tests.fakes.proxying import Proxied, chat, proxied
+from tests.fakes.proxying import Proxied, chat, proxied, quiet
 from tests.fakes.upstream import Script, ScriptedUpstream
 
 ADMIN = {"x-farthing-admin": "1"}
@@ -316,10 +316,10 @@ async def test_a_new_active_policy_ends_an_experiment_about_the_old_one(
 
 
 async def test_a_hold_out_tells_what_the_cache_saves(up: ScriptedUpstream, tmp_path: Path) -> None:
-    settings: dict[str, Any] = {"holdout__share": 0.4, "compress__tidy": True, "compress__recode": "off"}
+    settings: dict[str, Any] = {"holdout__share": 0.5, "compress__tidy": True, "compress__recode": "off"}
     async with proxied(up.url, tmp_path, **settings) as proxy:
         arms = [one["name"] for one in (await told(proxy))["experiments"][0]["arms"]]
-        assert arms == ["on", "all-off", "no-compress"]
+        assert arms == ["on", "all-off", "no-exact", "no-compress"]
         for _ in range(200):
             await proxy.post(chat("the same", model="gpt-4o-mini"))
         rows = await proxy.rows(200)
@@ -332,6 +332,28 @@ async def test_a_hold_out_tells_what_the_cache_saves(up: ScriptedUpstream, tmp_p
         cost = one["reading"]["candidates"]["all-off"]["metrics"]["cost_usd"]
         assert cost["candidate"] > cost["control"]
         assert "all-off: a request costs +" in one["headline"]
+
+
+async def test_a_hold_out_tells_how_good_routed_answers_are_by_their_shadows(
+    up: ScriptedUpstream, tmp_path: Path
+) -> None:
+    settings: dict[str, Any] = {
+        "holdout__share": 0.2,
+        "holdout__arms": ["no-route"],
+        "shadow__share": 1.0,
+        "variants": [{"name": "small", "model": "gpt-4o-mini"}],
+        "routes": [{"name": "r", "mode": "serve", "model": "gpt-4o", "variants": ["small"]}],
+    }
+    async with proxied(up.url, tmp_path, **settings) as proxy:
+        for number in range(60):
+            await proxy.post(chat(f"question {number}", model="gpt-4o"))
+            await quiet(proxy)
+        one = await until(proxy, lambda one: sum(units(one).values()) == 60)
+        (quality,) = one["reading"]["quality"]  # the arm without routes is what the others are compared with
+        assert (quality["metric"], quality["arm"], quality["share"]) == ("shadow", "on", 1.0)
+        assert quality["units"] == units(one)["on"] < 60
+        assert 0.7 < quality["low"] < quality["high"] == 1.0
+        assert "on: 100.0% of" in one["headline"]
 
 
 async def test_the_emergency_switch_takes_everybody_out(up: ScriptedUpstream, tmp_path: Path, shorter: str) -> None:
