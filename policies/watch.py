@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from farthing.policies.association import gamma
 from farthing.policies.mmd import Distance
 from farthing.policies.shares import Moved, Reference, Shares, height
 from farthing.policies.topics import Topics
@@ -261,6 +262,13 @@ def _told(series: str, where: str, one: Shares, patience: float, rules: Rules) -
         "psi_by_chance": None if index is None else index[1],
         "alarm": None if one.moved is None else _alarm(series, where, one.since_s or 0.0, one.moved).what,
     }
+    if about.of == "association":
+        now = one.now
+        fading = sum(now)
+        told["gamma"] = {
+            "was": gamma(one.reference[1] / one.n) if one.n else None,
+            "now": gamma(now[1] / fading) if one.ready and fading else None,
+        }
     if where == ALL or one.moved is not None:
         told["bins"] = list(_bins(series, one))
     return told

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from farthing.policies.association import PAIRS, series_of
 from farthing.policies.features import LANGUAGES
 from farthing.policies.shares import Kind
 
@@ -70,6 +71,8 @@ def _share(name: str, of: str, meaning: str, *warns: str) -> Series:
     return Series(name, of, meaning, Kind.ORDERED, _SHARE_BINS, unit="share", warns=warns)
 
 
+_WARNED = {pair: ("cache", "semantic") if "hit" in pair else ("semantic", "compress", "routes") for pair in PAIRS}
+
 _ALL = (
     _log("input_tokens", "input", "length of requests", "tokens", "semantic", "compress", "routes"),
     Series(
@@ -94,5 +97,13 @@ _ALL = (
     _share("judged", "judge", "judges' scores of answers", "routes", "compress", "semantic", "distill"),
     _log("upstream_ms", "upstream", "time of the upstream", "ms", "routes", "upstream"),
     binary("failed", "upstream", "requests that failed at the upstream", "answered", "failed", "routes", "upstream"),
+    *(
+        binary(
+            series_of(one, other), "association",
+            f"{one} and {other}: of two requests that differ in both, those where both go the same way",
+            "against each other", "the same way", *_WARNED[one, other],
+        )
+        for one, other in PAIRS
+    ),
 )  # fmt: skip
 SERIES: Mapping[str, Series] = {one.name: one for one in _ALL}

@@ -22,6 +22,7 @@ import orjson
 import structlog
 
 from farthing.cache.semantic_thread import step_back
+from farthing.policies.association import Pairing, Traits
 from farthing.policies.calibration import Calibration
 from farthing.policies.features import LANGUAGES, Answered, Asked, answered, asked
 from farthing.policies.watch import ALL, Alarm, Board
@@ -101,6 +102,7 @@ class Watching:
         self._made_with = made_with
         self._lock = threading.Lock()
         self._board = Board(settings.rules, made_with)
+        self._pairing = Pairing()
         self._calibrations = {name: Calibration() for name in CALIBRATIONS}
         self._confidences: OrderedDict[str, float] = OrderedDict()
         self._texts, self._rows, self._vectors = (_Bucket(settings.per_s, settings.per_s) for _ in range(3))
@@ -291,6 +293,8 @@ class Watching:
         slices = [ALL, *_slices(row), *own]
         for series, place in _of_texts(request, answer):
             self._add(series, place, slices, row.ts)
+        for series, place in self._pairing.add(_traits(row, request)):
+            self._add(series, place, (ALL,), row.ts)
         if answer is not None and answer.confidence is not None:
             self._confidences[row.id] = answer.confidence
             if len(self._confidences) > _CONFIDENCES:
@@ -388,6 +392,12 @@ def _of_texts(request: Asked, answer: Answered | None) -> Iterator[tuple[str, in
     yield "cut", int(answer.cut)
     if request.wants_json:
         yield "broken_json", int(answer.broken_json)
+
+
+def _traits(row: Row, request: Asked) -> Traits:
+    could_hit = row.cache in _HITS or row.cache == "miss"
+    language = LANGUAGES.index(request.language)
+    return Traits(row.tokens_in_original, int(request.tools), language, int(row.cache in _HITS) if could_hit else None)
 
 
 def _plain(one: Calibration) -> dict[str, Any]:

@@ -71,6 +71,20 @@ def test_other_rules_go_on_with_what_was_learnt(watch: Watching) -> None:
     assert watch.told()["tolerance"] == 2.0
 
 
+def test_how_features_hang_together_is_watched(watch: Watching) -> None:
+    for number in range(40):
+        ex = asked(number)
+        if number % 2:
+            ex.payload = {**(ex.payload or {}), "tools": [{"type": "function", "function": {"name": "f"}}]}
+        watch.take(ex)
+        cache = "miss" if number % 2 else "hit-semantic"
+        watch.on_rows([row(id=ex.id, cache=cache, tokens_in_original=100 + 50 * (number % 2))])
+    found = shown(watch)
+    assert (found["length_with_tools"]["reference"], found["length_with_tools"]["gamma"]["was"]) == (20, 1.0)
+    assert found["tools_with_hit"]["gamma"]["was"] == -1.0
+    assert "tools_with_language" not in found  # they all speak one language
+
+
 @pytest.mark.parametrize(("tokens", "name"), [(0, "short"), (250, "medium"), (15_999, "long"), (16_000, "huge")])
 def test_length_classes(tokens: int, name: str) -> None:
     assert length_class(tokens) == name
