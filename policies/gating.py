@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-__all__ = ["Standing", "Trigger", "due"]
+__all__ = ["ON_TIME", "Standing", "Trigger", "due"]
 
 Trigger = str
+ON_TIME = "its time has come"
 _SETTLE_S = 30.0  # several changes that come together are one
 
 
@@ -28,5 +29,5 @@ def due(last: Standing | None, now_s: float, seen: Mapping[str, str], every_s: f
     if changes and now_s - changed_s >= _SETTLE_S:
         return f"changed: {', '.join(changes)}"
     if every_s and now_s - last.at_s >= every_s:
-        return "its time has come"
+        return ON_TIME
     return ""

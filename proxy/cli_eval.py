@@ -270,6 +270,8 @@ def _say(broken: list[tuple[int, str]]) -> None:
 
 
 def _load(config: Path | None, state: Path | None) -> Config:
-    from farthing.proxy.config import load
+    from farthing.proxy.config import load, piped
 
+    if config == Path("-") and state is not None:  # of a running farthing, for its child
+        return piped(sys.stdin.buffer.read()).model_copy(update={"state_dir": state})
     return load(config, flags={"state_dir": state})

@@ -16,6 +16,9 @@ class Gates(Section):
 
     suites: tuple[Path, ...] = ()
     every_hours: float = Field(24.0, ge=0, description="0: no schedule")
+    refresh_days: float = Field(
+        0.0, ge=0, description="how old a suite's cases become before a scheduled run draws them anew; 0: they stay"
+    )
     on_change: bool = Field(True, description="of the policy, of prices, of the model that a provider serves")
     roll_back: bool = Field(False, description="go back to the policy before where a suite blocks the one in force")
     max_usd: float = Field(5.0, gt=0, description="what each arm of a run may spend")

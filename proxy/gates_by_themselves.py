@@ -12,8 +12,9 @@ from typing import Any
 
 import structlog
 
-from farthing.policies.gating import Standing, due
+from farthing.policies.gating import ON_TIME, Standing, due
 from farthing.proxy.config import Config
+from farthing.proxy.gate_refresh import Refresh
 from farthing.proxy.gating import GateRuns
 from farthing.proxy.incidents import Incidents
 from farthing.proxy.row import ERRANDS, Row
@@ -63,6 +64,7 @@ class GateWatch:
     incidents: Incidents
     standings: dict[str, Standing] = field(default_factory=dict)
     changed_s: float = 0.0
+    refresh: Refresh = field(default_factory=Refresh)
     _before: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -88,6 +90,8 @@ class GateWatch:
         for suite in config.gates.suites:
             last = self.standings.get(str(suite))
             why = due(last, now_s, seen if config.gates.on_change else {}, every_s, self.changed_s)
+            if why == ON_TIME:
+                await self.refresh.before(config, suite, now_s)
             if why:
                 await self._run(config, suite, why, seen)
 

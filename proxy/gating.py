@@ -11,7 +11,7 @@ import asyncio
 import os
 import sys
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from farthing.proxy.config import Config
 from farthing.proxy.incidents import append, tail
 from farthing.proxy.versions import policy_version
 
-__all__ = ["FILE", "GateRuns", "given_of"]
+__all__ = ["FILE", "GateRuns", "child_of", "given_of"]
 
 FILE = "gates.jsonl"
 _KEPT = 100
@@ -46,6 +46,28 @@ def given_of(value: Any) -> Any:
     if isinstance(value, tuple | list | set | frozenset):
         return [given_of(inner) for inner in value]
     return value if isinstance(value, bool | int | float | str) or value is None else str(value)
+
+
+async def child_of(command: Sequence[str], config: Config) -> tuple[int, bytes, str]:
+    """Run a command that reads `config` from its standard input: exit status, output, the end of what it complained of.
+
+    Raises TimeoutError: it took longer than `gates.timeout_s`, and was ended.
+    """
+    child = await asyncio.create_subprocess_exec(
+        *tied.command(command),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={name: value for name, value in os.environ.items() if not name.startswith("FARTHING_")},
+    )
+    try:
+        async with asyncio.timeout(config.gates.timeout_s):
+            out, err = await child.communicate(orjson.dumps(given_of(config)))
+    finally:
+        if child.returncode is None:
+            child.kill()
+            await child.wait()
+    return child.returncode or 0, out, err.decode("utf-8", "replace").strip()[-_SAID_CHARS:]
 
 
 @dataclass(slots=True)
@@ -104,24 +126,12 @@ class GateRuns:
         gates = config.gates
         command = [sys.executable, "-m", "farthing.proxy.cli", "gate", str(suite), "--config", "-", "--json"]
         command += ["--key-env", gates.key_env, "--max-usd", str(gates.max_usd), "--learnt", str(self.folder)]
-        child = await asyncio.create_subprocess_exec(
-            *tied.command(command),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env={name: value for name, value in os.environ.items() if not name.startswith("FARTHING_")},
-        )
         try:
-            async with asyncio.timeout(gates.timeout_s):
-                out, err = await child.communicate(orjson.dumps(given_of(config)))
+            status, out, err = await child_of(command, config)
         except TimeoutError:
             return "failed", f"it took longer than {gates.timeout_s:g} s", []
-        finally:
-            if child.returncode is None:
-                child.kill()
-                await child.wait()
-        if child.returncode not in (0, 1):
-            return "failed", err.decode("utf-8", "replace").strip()[-_SAID_CHARS:], []
+        if status not in (0, 1):
+            return "failed", err, []
         try:
             told = orjson.loads(out)
             bad = [f"{one['rule']} ({one['found']})" for one in told["rules"] if one["verdict"] != "ship"]

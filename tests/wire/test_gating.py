@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from farthing.policies.dataset import EvalCase
+from farthing.policies.gating import Standing
 from farthing.proxy.config import Config, load
+from farthing.proxy.eval_run import load_cases
+from farthing.proxy.eval_sample import write
+from farthing.proxy.gate_refresh import Refresh
 from farthing.proxy.gates_by_themselves import GateWatch, ModelsServed
 from farthing.proxy.gating import GateRuns, given_of
 from farthing.proxy.versions import policy_version
@@ -117,3 +123,49 @@ async def test_it_runs_by_itself_and_takes_a_policy_back_that_it_blocks(
     assert any(one["kind"] == "gate" for one in incidents["incidents"])
     again = GateRuns(tmp_path / "state", proxy.services.state.clock)
     assert [one["verdict"] for one in again.latest] == ["ship", "block"]
+
+
+async def test_a_scheduled_run_draws_old_cases_anew_from_captured_traffic(
+    up: ScriptedUpstream, tmp_path: Path, suite: Path
+) -> None:
+    cases, now = tmp_path / "cases.jsonl", 0.0
+    settings: dict[str, Any] = {"gates__suites": [str(suite)], "gates__refresh_days": 7, "capture__enabled": True}
+    async with proxied(up.url, tmp_path / "state", **settings) as proxy:
+        refresh, config = Refresh(), proxy.running.lanes.active.config
+        now = proxy.services.state.clock.now_s()
+        for number in range(12):
+            await proxy.post(chat(f"asked of late {number}?"))
+        capture = proxy.services.state.capture
+        assert capture is not None and await asyncio.to_thread(capture.flush)
+        drawn(cases, 8, at_s=now)
+        assert not await refresh.before(config, suite, now)  # they aren't old yet
+        drawn(cases, 8, at_s=now - 8 * 86_400)
+        before = cases.read_bytes()
+        watch = watch_of(proxy)
+        watch.standings[str(suite)] = Standing(now - 25 * 3600, watch.seen(config))
+        await watch.tick()
+        assert [one["trigger"] for one in proxy.running.gates.latest] == ["its time has come"]
+    found = [case for case in load_cases(cases)[0] if case.source == "traffic"]
+    assert len(found) == 8 and all("asked of late" in json.dumps(dict(case.request)) for case in found)
+    assert (tmp_path / "cases.jsonl.previous").read_bytes() == before
+    assert not (tmp_path / "cases.jsonl.fresh").exists()
+
+
+def drawn(path: Path, count: int, at_s: float) -> None:
+    """Cases as `farthing eval sample` writes them, from then."""
+    write(path, [EvalCase(str(n), {"model": "m", "messages": [{"role": "user", "content": f"old {n}"}]}, ts=1.0 + n)
+                 for n in range(count)])  # fmt: skip
+    os.utime(path, (at_s, at_s))
+
+
+@pytest.mark.parametrize("captures", [True, False])
+async def test_what_can_not_be_drawn_stays_and_is_said_once(tmp_path: Path, suite: Path, captures: bool) -> None:
+    cases = tmp_path / "cases.jsonl"
+    before = cases.read_bytes()  # written by hand, for one; and nothing was captured, for the other
+    os.utime(cases, (0, 0))
+    config = load(None, {}, {"gates.refresh_days": 1, "capture.enabled": captures, "state_dir": tmp_path / "state"})
+    refresh = Refresh()
+    assert not await refresh.before(config, suite, 1e9) and not await refresh.before(config, suite, 2e9)
+    assert cases.read_bytes() == before
+    (said,) = refresh.said
+    assert ("was not drawn from traffic" if captures else "capture is off") in said
