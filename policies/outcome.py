@@ -3,7 +3,8 @@
 Rules of this file:
 1. A rating is the metric `rating`, 1 for good and 0 for bad. Below a half is bad.
 2. One word a request, metric and event: what is said again replaces what was said, so that sending twice counts once.
-3. Of many items the bad ones are named by their place, and the others are taken.
+3. What farthing itself says of answers (`OWN`) nobody else may say.
+4. Of many items the bad ones are named by their place, and the others are taken.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from typing import Any, NamedTuple
 
 from farthing.proxy.errors import ClientFault
 
-__all__ = ["MOST_ITEMS", "RATING", "Outcome", "Refusal", "outcome_of", "outcomes_of"]
+__all__ = ["MOST_ITEMS", "OWN", "RATING", "Outcome", "Refusal", "outcome_of", "outcomes_of"]
 
 RATING = "rating"
+OWN = frozenset(("audit", "shadow", "reask", "regenerate", "abandoned", "cost_usd", "latency_ms", "error"))
+"""Metrics that farthing measures itself. Policies are judged by them, so whoever could send them could judge."""
 MOST_ITEMS = 10_000
 _FIELDS = ("id", "rating", "metric", "value", "comment", "at", "event")
 _NAME = re.compile(r"[a-z][a-z0-9_.:-]{0,63}")
@@ -110,6 +113,8 @@ def _measured(item: Mapping[str, Any]) -> tuple[str, float]:
     metric, value = item.get("metric"), item.get("value")
     if not isinstance(metric, str) or not _NAME.fullmatch(metric):
         raise _fault("say a rating, or a metric: small letters, digits and _.:- beginning with a letter", "metric")
+    if metric in OWN:
+        raise _fault(f"{metric} is farthing's own: call yours something else", "metric")
     if not isinstance(value, bool | int | float) or not _finite(value):
         raise _fault("value must be a finite number, true or false", "value")
     if abs(value) > _LARGEST:

@@ -74,6 +74,17 @@ def test_what_is_wrong_is_named(item: dict[str, Any], field: str) -> None:
     assert caught.value.param == field
 
 
+@pytest.mark.parametrize(
+    "metric", ["audit", "shadow", "reask", "regenerate", "abandoned", "cost_usd", "latency_ms", "error"]
+)
+def test_what_farthing_itself_says_nobody_else_may_say(metric: str) -> None:
+    with pytest.raises(ClientFault, match=f"{metric} is farthing's own") as caught:
+        outcome_of({"id": "a", "metric": metric, "value": 1}, NOW_S)
+    assert (caught.value.param, caught.value.status) == ("metric", 400)
+    kept, refused = outcomes_of({"items": [{"id": "a", "metric": metric, "value": 1}]}, NOW_S)
+    assert kept == [] and metric in refused[0].message
+
+
 def test_of_many_items_only_the_bad_ones_are_refused() -> None:
     items = [{"id": "a", "rating": "good"}, 7, {"id": "b"}, {"id": "c", "metric": "click", "value": 0}]
     taken, refused = outcomes_of({"items": items}, NOW_S)
