@@ -1,4 +1,4 @@
-"""The trade-off as SVG: cost to the right, quality (or else latency) upwards, intervals as bars, the front as a line.
+"""The trade-off as SVG: cost to the right, quality and below it latency upwards, intervals as bars, the front a line.
 
 Pure. Ways are told apart by a number in their mark, which stands in the list below too, and by the mark's form: a
 filled circle on the front, a hollow one beaten within the intervals, a cross beaten for sure, a square unknown.
@@ -27,7 +27,7 @@ TRADE_STYLE = """
 .trade ol { margin: .3rem 0 .3rem 1.2rem; padding: 0 1rem; font-size: .88rem; }
 th:first-child, td:first-child { min-width: 6rem; }
 """
-_HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 300, 66, 30, 26, 40
+_HEIGHT, _SMALL, _LEFT, _RIGHT, _TOP, _BOTTOM = 300, 200, 66, 30, 26, 40
 _PICO = 10**12
 _WORDS = {"front": "on the front", "unknown": "quality unknown"}
 
@@ -40,21 +40,32 @@ def tradeoff_chart(found: Tradeoff | None) -> str:
     drawn = [point for point in found.points if point.cost_usd and (point.quality if quality else point.latency_ms)]
     if len(drawn) < 2:
         return ""
-    upward = "quality" if quality else "latency_ms"
-    pictures = "".join(
-        f'<svg class="{kind}" viewBox="0 0 {width} {_HEIGHT}" role="img" aria-label="Cost against '
-        f'{"quality" if quality else "latency"} of each way">{_picture(drawn, upward, width)}</svg>'
-        for kind, width in (("wide", 920), ("narrow", 390))
-    )
+    numbered = list(enumerate(drawn, 1))
+    pictures = _pictures(numbered, "quality") if quality else ""
+    pictures += _pictures([one for one in numbered if one[1].latency_ms], "latency_ms", beside=quality)
     items = "".join(f"<li><b>{escape(disarmed(point.name))}</b>: {escape(_told(point))}</li>" for point in drawn)
     key = "filled: on the front (the dashed line); hollow: beaten, but intervals overlap; cross: surely beaten"
     return f'<div class="chart trade"><p class="legend"><span>{key}</span></p>{pictures}<ol>{items}</ol></div>'
 
 
-def _picture(points: Sequence[TradePoint], upward: str, width: int) -> str:
+def _pictures(numbered: Sequence[tuple[int, TradePoint]], upward: str, *, beside: bool = False) -> str:
+    """For wide and narrow screens. `beside`: it stands below another one, and is smaller."""
+    if not numbered:
+        return ""
+    height, what = (_SMALL if beside else _HEIGHT), ("quality" if upward == "quality" else "latency")
+    return "".join(
+        f'<svg class="{kind}" viewBox="0 0 {width} {height}" role="img" aria-label="Cost against {what} of each way">'
+        f"{_picture(numbered, upward, width, height, front=not beside)}</svg>"
+        for kind, width in (("wide", 920), ("narrow", 390))
+    )
+
+
+def _picture(numbered: Sequence[tuple[int, TradePoint]], upward: str, width: int, height: int, *, front: bool) -> str:
+    """`front`: with the line of the front, which is one of all three counts, so that it is drawn once."""
+    points = [point for _, point in numbered]
     costs = [measure for point in points if (measure := point.cost_usd) is not None]
     heights = [measure for point in points if (measure := getattr(point, upward)) is not None]
-    across, up = _Scale(costs, _LEFT, width - _RIGHT), _Scale(heights, _HEIGHT - _BOTTOM, _TOP)
+    across, up = _Scale(costs, _LEFT, width - _RIGHT), _Scale(heights, height - _BOTTOM, _TOP)
     parts = []
     for tick in up.ticks:
         y = up.at(tick)
@@ -64,18 +75,18 @@ def _picture(points: Sequence[TradePoint], upward: str, width: int) -> str:
     every = 1 if width > 500 else 2
     for tick in across.ticks[::every]:
         x = across.at(tick)
-        parts.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{_HEIGHT - _BOTTOM}"/>')
-        parts.append(f'<text x="{x:.1f}" y="{_HEIGHT - _BOTTOM + 16}" text-anchor="middle">{_dollars(tick)}</text>')
-    parts.append(f'<text x="{width - _RIGHT}" y="{_HEIGHT - 6}" text-anchor="end">cost per request</text>')
+        parts.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{height - _BOTTOM}"/>')
+        parts.append(f'<text x="{x:.1f}" y="{height - _BOTTOM + 16}" text-anchor="middle">{_dollars(tick)}</text>')
+    parts.append(f'<text x="{width - _RIGHT}" y="{height - 6}" text-anchor="end">cost per request</text>')
     parts.append(f'<text x="4" y="{_TOP - 13}">{"good answers" if upward == "quality" else "median latency"}</text>')
-    front = sorted(
+    edge = sorted(
         (across.at(point.cost_usd.value), up.at(getattr(point, upward).value))
         for point in points
         if point.verdict == "front" and point.source == "traffic" and point.cost_usd is not None
     )
-    if len(front) > 1:
-        parts.append(f'<polyline class="edge" points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in front)}"/>')
-    for number, point in enumerate(points, 1):
+    if front and len(edge) > 1:
+        parts.append(f'<polyline class="edge" points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in edge)}"/>')
+    for number, point in numbered:
         assert point.cost_usd is not None
         parts.append(_mark(number, point, across, up, point.cost_usd, getattr(point, upward)))
     return "".join(parts)

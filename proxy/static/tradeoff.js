@@ -4,7 +4,7 @@ import { cell, fill } from './table.js';
 
 const $ = (id) => document.getElementById(id);
 const NAMES = ['way', 'requests', 'cost a request', 'median', 'p95', 'good', ''];
-const HEIGHT = 300, LEFT = 62, RIGHT = 26, TOP = 22, BOTTOM = 42;
+const HEIGHT = 300, SMALL = 200, LEFT = 62, RIGHT = 26, TOP = 22, BOTTOM = 42;
 
 /** The query of GET api/tradeoff beside the span. */
 export const wanted = () => ({ by: $('tradeoff-by').value });
@@ -26,7 +26,9 @@ export function show(told, empty) {
   $('tradeoff-none').textContent = told.points.length > 1 ? 'Nothing to draw: of two ways at least, cost and quality must be known (ratings: POST /farthing/api/feedback).'
     : 'There is nothing to compare: all requests were answered in one way. Choose another, or another time.';
   $('tradeoff-plot').hidden = $('tradeoff-key').hidden = !enough;
-  $('tradeoff-plot').replaceChildren(...(enough ? [plot(drawn, quality ? 'quality' : 'latency_ms')] : []));
+  const numbered = drawn.map((each, i) => [i + 1, each]), timed = numbered.filter(([, each]) => each.latency_ms);
+  const pictures = quality ? [plot(numbered, 'quality'), ...(timed.length ? [plot(timed, 'latency_ms', SMALL)] : [])] : [plot(numbered, 'latency_ms')];
+  $('tradeoff-plot').replaceChildren(...(enough ? pictures : []));
   $('tradeoff-note').textContent = [
     told.reaches_s === null ? '' : `Of the latest ${counted(told.rows, 'request')} only, back to ${clock(told.reaches_s)}.`,
     'Bars are 95% intervals. Beaten for sure: another is as good on every count, and the intervals are apart.',
@@ -73,20 +75,21 @@ function scale(measures, first, last) {
   return { ticks, at: (x, otherwise) => at(x === null ? otherwise : x) };
 }
 
-function plot(points, upward) {
-  const width = Math.max(280, $('tradeoff-plot').parentElement.clientWidth - 40), right = width - RIGHT, floor = HEIGHT - BOTTOM;
+/** `numbered`: [number, way]. A picture of `height` SMALL stands below another one, which has the line of the front: that is one of all three counts. */
+function plot(numbered, upward, height = HEIGHT) {
+  const points = numbered.map(([, each]) => each), width = Math.max(280, $('tradeoff-plot').parentElement.clientWidth - 40), right = width - RIGHT, floor = height - BOTTOM;
   const across = scale(points.map((each) => each.cost_usd), LEFT, right), up = scale(points.map((each) => each[upward]), floor, TOP);
   const label = upward === 'quality' ? (x) => `${Number((100 * x).toFixed(2))}%` : (x) => `${count(Number(x.toPrecision(6)))} ms`;
   const every = width < 500 ? 2 : 1;
   const grid = [
     ...up.ticks.flatMap((tick) => [svg('line', { class: 'grid', x1: LEFT, x2: right, y1: up.at(tick), y2: up.at(tick) }), words(LEFT - 6, up.at(tick) + 4, label(tick), 'end')]),
     ...across.ticks.filter((_, i) => i % every === 0).flatMap((tick) => [svg('line', { class: 'grid', y1: TOP, y2: floor, x1: across.at(tick), x2: across.at(tick) }), words(across.at(tick), floor + 16, `$${Number(tick.toPrecision(6))}`)]),
-    words(right, HEIGHT - 6, 'cost a request', 'end'), words(4, 11, upward === 'quality' ? 'good answers' : 'median latency', 'start'),
+    words(right, height - 6, 'cost a request', 'end'), words(4, 11, upward === 'quality' ? 'good answers' : 'median latency', 'start'),
   ];
   const front = points.filter((each) => each.verdict === 'front' && each.source === 'traffic').map((each) => [across.at(each.cost_usd.value), up.at(each[upward].value)]).sort((a, b) => a[0] - b[0]);
-  const edge = front.length > 1 ? [svg('polyline', { class: 'edge', points: front.map((each) => each.join()).join(' ') })] : [];
-  return svg('svg', { viewBox: `0 0 ${width} ${HEIGHT}`, width, height: HEIGHT, role: 'img', 'aria-label': `Cost against ${upward === 'quality' ? 'quality' : 'latency'} of ${points.length} ways; the table has the figures` },
-    ...grid, ...edge, ...points.map((each, i) => mark(each, i + 1, across, up, upward, right)));
+  const edge = front.length > 1 && height === HEIGHT ? [svg('polyline', { class: 'edge', points: front.map((each) => each.join()).join(' ') })] : [];
+  return svg('svg', { viewBox: `0 0 ${width} ${height}`, width, height, role: 'img', 'aria-label': `Cost against ${upward === 'quality' ? 'quality' : 'latency'} of ${points.length} ways; the table has the figures` },
+    ...grid, ...edge, ...numbered.map(([number, each]) => mark(each, number, across, up, upward, right)));
 }
 
 function mark(point, number, across, up, upward, right) {

@@ -120,18 +120,25 @@ async def test_the_trade_off_shows_what_the_api_says(opened: Opener, tmp_path: P
     assert told["new"][2].endswith("too few for an interval") and told["new"][5] == "unknown"
     assert told["<i>old</i>"][6] == "beaten for sure by small" and told["small"][6] == "on the front"
     assert told["new"][6].startswith("not compared")
-    plot = page.locator("#tradeoff-plot svg")
+    plot, times = page.locator("#tradeoff-plot svg").first, page.locator("#tradeoff-plot svg").nth(1)
     assert (await plot.locator("circle.on").count(), await plot.locator("path.cross").count()) == (2, 1)
     assert await plot.locator("polyline.edge").count() == 1 and await plot.locator("line.whisker").count() == 6
-    assert "1 small" in await plot.text_content()
+    assert "1 small" in (await plot.text_content() or "")
+    # Latency has its own picture, of the same ways at the same costs.
+    assert "median latency" in (await times.text_content() or "") and "ms" in (await times.text_content() or "")
+    across = "(all) => all.map((at) => at.getAttribute('cx'))"
+    dots = [await one.locator("circle.on").evaluate_all(across) for one in (plot, times)]
+    assert dots[0] == dots[1] and await times.locator("polyline").count() == 0
 
 
 async def test_marks_stand_where_their_figures_are(opened: Opener, tmp_path: Path) -> None:
     rated(tmp_path)
     page = await opened(ROWS)
     points = await api(tmp_path)
-    dots = await page.locator("#tradeoff-plot circle.on").evaluate_all(
-        "(all) => all.map((at) => [Number(at.getAttribute('cx')), Number(at.getAttribute('cy'))])"
+    dots = (
+        await page.locator("#tradeoff-plot svg")
+        .first.locator("circle.on")
+        .evaluate_all("(all) => all.map((at) => [Number(at.getAttribute('cx')), Number(at.getAttribute('cy'))])")
     )
     (small_x, small_y), (large_x, large_y) = dots
     assert points["small"]["cost_usd"]["value"] < points["large"]["cost_usd"]["value"] and small_x < large_x

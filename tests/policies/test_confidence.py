@@ -89,6 +89,23 @@ def test_bounded_differences_hold_with_few_and_with_many() -> None:
     assert confidence.bounded_difference(Evidence(), Evidence())[1:] == (-1.0, 1.0)
 
 
+@pytest.mark.parametrize("rate", [0.5, 0.1, 0.03, 0.01])
+@pytest.mark.parametrize("n", [300, 1_000, 3_000, 10_000])
+def test_bounded_differences_are_no_wider_than_they_need_be(n: int, rate: float) -> None:
+    """Three times as wide as an interval for one look at most: what looking always, and any distribution, cost."""
+    seen = Evidence(n, round(n * rate))
+    one_look = 2 * 1.96 * math.sqrt(2 * rate * (1 - rate) / n)
+    found = confidence.bounded_difference(seen, seen)
+    assert one_look < found.high - found.low < 3.0 * one_look
+
+
+@pytest.mark.parametrize(("better", "worse"), [(0.5, 0.6), (0.05, 0.10), (0.02, 0.06)])
+def test_a_bounded_difference_is_found(better: float, worse: float) -> None:
+    dice, n = np.random.default_rng(7), 3_000
+    pairs = zip(dice.binomial(n, worse, 50).tolist(), dice.binomial(n, better, 50).tolist(), strict=True)
+    assert all(confidence.bounded_difference(Evidence(n, a), Evidence(n, b)).low > 0 for a, b in pairs)
+
+
 def test_too_little_says_nothing() -> None:
     few = Sums.of([1.0] * 10)
     assert confidence.mean(few)[1:] == (-math.inf, math.inf)

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from farthing.policies.estimate import (
     adjusted,
@@ -151,3 +152,24 @@ def test_values_that_are_all_alike_have_no_interval_but_what_bounds_give(count: 
     assert mean(alike, rng()) == (0.25, -math.inf, math.inf)
     found = mean(alike, rng(), bounds=(0.0, 1.0))
     assert 0.0 <= found.low < 0.25 < found.high <= 1.0
+
+
+@pytest.mark.parametrize("shared", [0.0, 0.5])
+@pytest.mark.parametrize("worse", [0, 10])
+def test_of_the_slices_that_are_called_few_are_called_wrongly(worse: int, shared: float) -> None:
+    """Forty slices, of which `worse` are; `shared`: of their noise, as where all are answers of one bad hour."""
+    dice, runs, slices = rng(11), 2_000, 40
+    truth = np.arange(slices) < worse
+    noise = np.sqrt(shared) * dice.normal(size=(runs, 1)) + np.sqrt(1 - shared) * dice.normal(size=(runs, slices))
+    ps = stats.norm.sf(noise + 3.0 * truth)
+
+    def false_share(called: np.ndarray) -> np.ndarray:
+        return (called & ~truth).sum(axis=1) / np.maximum(1, called.sum(axis=1))
+
+    kept = false_share(np.array([adjusted(list(row)) for row in ps]) < 0.05)
+    promised = 0.05 * (slices - worse) / slices
+    error = float(kept.std()) / math.sqrt(runs)
+    assert kept.mean() <= promised + 3.1 * error
+    assert false_share(ps < 0.05).mean() > 2 * promised  # which is what the adjustment is for
+    if not shared:  # then the promise is met exactly, and more caution would be waste
+        assert kept.mean() >= promised - 3.1 * error

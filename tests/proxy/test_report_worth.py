@@ -132,6 +132,8 @@ def test_the_trade_off_is_drawn_and_told(tmp_path: Path) -> None:
     page = render(found, "html")
     assert page.count('<div class="chart trade">') == 1 and page.count('<polyline class="edge"') == 2
     assert "$0.1000 a request, 100 ms, 90.0% good; on the front" in page
+    # Below it the same ways by their latency, for wide screens and narrow ones.
+    assert page.count('aria-label="Cost against quality') == page.count('aria-label="Cost against latency') == 2
     assert "Cost, latency and quality of each way" in render(found, "table", width=160)
     points = {point["name"]: point for point in orjson.loads(render(found, "json"))["tradeoff"]["points"]}
     assert points["small"]["quality"]["value"] == 0.6 and points["big"]["verdict"] == "front"
