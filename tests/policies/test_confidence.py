@@ -100,10 +100,10 @@ def test_bounded_differences_are_no_wider_than_they_need_be(n: int, rate: float)
 
 
 @pytest.mark.parametrize(("better", "worse"), [(0.5, 0.6), (0.05, 0.10), (0.02, 0.06)])
-def test_a_bounded_difference_is_found(better: float, worse: float) -> None:
+def test_a_bounded_difference_is_found_nine_times_in_ten(better: float, worse: float) -> None:
     dice, n = np.random.default_rng(7), 3_000
     pairs = zip(dice.binomial(n, worse, 50).tolist(), dice.binomial(n, better, 50).tolist(), strict=True)
-    assert all(confidence.bounded_difference(Evidence(n, a), Evidence(n, b)).low > 0 for a, b in pairs)
+    assert sum(confidence.bounded_difference(Evidence(n, a), Evidence(n, b)).low > 0 for a, b in pairs) >= 45
 
 
 def test_too_little_says_nothing() -> None:
