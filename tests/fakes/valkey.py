@@ -93,6 +93,11 @@ class ValkeyProcess:
             self._signal(signal.SIGKILL)
             self._process.wait()
 
+    def close(self) -> None:
+        """Kill it, and leave nothing behind."""
+        self.kill()
+        shutil.rmtree(self._home, ignore_errors=True)
+
     def _signal(self, number: int) -> None:
         assert self._process is not None
         os.kill(self._process.pid, number)
@@ -104,8 +109,7 @@ class ValkeyProcess:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.kill()
-        shutil.rmtree(self._home, ignore_errors=True)
+        self.close()
 
 
 @contextlib.contextmanager

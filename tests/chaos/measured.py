@@ -1,0 +1,129 @@
+"""From what was asked and what stands in the ledgers to one line of the table. Pure, but for `row_ids`.
+
+A ledger row is lost when a client has an answer whose `x-farthing-id` is in no ledger. Rows answered within
+WINDOW_S before their replica was killed may be lost: that is documented. Recovery is how long after the fault's end
+the last replica gave its first answer from the cache again; added latency is against the same run's calm beginning.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import quantiles
+from typing import Any
+
+from tests.chaos.load import Asked
+
+__all__ = ["RECOVERY_S", "WINDOW_S", "Line", "Moments", "line_of", "row_ids"]
+
+WINDOW_S = 0.1
+RECOVERY_S = 5.0
+
+
+@dataclass(slots=True)
+class Moments:
+    """When the fault began and ended, and when each replica was killed (time.monotonic, seconds)."""
+
+    began: float
+    ended: float
+    killed: dict[int, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One fault's line. `failed`: not served though a direct call was. `again`: had to be asked of another replica,
+    since the one asked died. `in_window`: rows lost, but within the documented window. `twice`: ids with two rows.
+    Latencies are medians and 99th percentiles in milliseconds, before the fault and during it."""
+
+    fault: str
+    promise: str
+    requests: int
+    failed: int
+    wrong: int
+    again: int
+    lost_rows: int
+    in_window: int
+    twice: int
+    recovery_s: float
+    calm_ms: tuple[float, float]
+    fault_ms: tuple[float, float]
+    notes: dict[str, Any]
+
+    @property
+    def broken(self) -> list[str]:
+        """The claims that did not hold."""
+        claims = {
+            f"{self.failed} requests failed that a direct call would have served": self.failed,
+            f"{self.wrong} wrong answers": self.wrong,
+            f"{self.lost_rows} ledger rows lost beyond the window": self.lost_rows,
+            f"{self.twice} requests have two rows": self.twice,
+            f"recovery took {self.recovery_s:.1f} s": self.recovery_s > RECOVERY_S,
+        }
+        return [claim for claim, holds_not in claims.items() if holds_not]
+
+    def told(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self) | {"broken": self.broken}
+
+
+def line_of(
+    fault: str,
+    promise: str,
+    asked: Sequence[Asked],
+    ids: Counter[str],
+    moments: Moments,
+    replicas: Collection[int],
+    notes: dict[str, Any] | None = None,
+) -> Line:
+    """The line of one fault. `ids`: of the rows of all ledgers; `replicas`: those that must serve hits again."""
+    lost = [one for one in asked if one.row_id and one.row_id not in ids]
+    excused = [one for one in lost if 0 <= moments.killed.get(one.replica, 0.0) - one.ended <= WINDOW_S]
+    during = [one for one in asked if moments.began <= one.began < moments.ended]
+    return Line(
+        fault=fault,
+        promise=promise,
+        requests=len(asked),
+        failed=sum(one.failed for one in asked),
+        wrong=sum(one.wrong for one in asked),
+        again=sum(one.again > 0 for one in asked),
+        lost_rows=len(lost) - len(excused),
+        in_window=len(excused),
+        twice=sum(ids[one.row_id] > 1 for one in asked if one.row_id),
+        recovery_s=round(_recovery_s(asked, moments, replicas), 2),
+        calm_ms=_latency_ms(one for one in asked if one.ended < moments.began),
+        fault_ms=_latency_ms(during),
+        notes=(notes or {}) | {"during": len(during), "answers": dict(Counter(one.cache or "none" for one in during))},
+    )
+
+
+def row_ids(states: Iterable[Path]) -> Counter[str]:
+    """The ids of all rows of the ledgers of these state directories, those moved aside included."""
+    found: Counter[str] = Counter()
+    for state in states:
+        for path in state.glob("ledger*.db"):
+            with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as ledger:
+                found.update(row_id for (row_id,) in ledger.execute("select id from requests"))
+    return found
+
+
+def _recovery_s(asked: Sequence[Asked], moments: Moments, replicas: Collection[int]) -> float:
+    first: dict[int, float] = {}
+    for one in asked:
+        if one.began >= moments.ended and one.right and one.cache == "hit-exact":
+            first[one.replica] = min(one.ended, first.get(one.replica, one.ended))
+    if not {*replicas} <= {*first}:
+        return 99.0
+    failed = [one.ended for one in asked if one.failed and one.ended > moments.ended]
+    return max([first[replica] for replica in replicas] + failed) - moments.ended
+
+
+def _latency_ms(asked: Iterable[Asked]) -> tuple[float, float]:
+    times_ms = [(one.ended - one.began) * 1000 for one in asked]
+    if len(times_ms) < 2:
+        return 0.0, 0.0
+    cuts = quantiles(times_ms, n=100, method="inclusive")
+    return round(cuts[49], 1), round(cuts[98], 1)
