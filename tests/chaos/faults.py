@@ -1,98 +1,43 @@
-"""The faults of three farthings over one Valkey, each injected while clients go on asking."""
+"""The faults of three farthings over one Valkey, each injected while clients go on asking (scene.py)."""
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 import signal
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
-from tests.chaos.load import Load, loading
-from tests.chaos.measured import Line, Moments, line_of, row_ids
 from tests.chaos.places import Cluster
+from tests.chaos.scene import Fault, On
 
-__all__ = ["FAULTS", "Fault", "measure"]
+__all__ = ["FAULTS"]
 
-CALM_S, AFTER_S = 1.5, 2.5
-
-
-@dataclass(slots=True)
-class Scene:
-    """A fault while it is on. `killed`: tell when a replica was killed; `ended`: tell when the fault is over, where
-    that isn't when the function returns; `notes`: what else was seen."""
-
-    cluster: Cluster
-    hold_s: float
-    killed: dict[int, float] = field(default_factory=dict)
-    ended: float = 0.0
-    notes: dict[str, Any] = field(default_factory=dict)
-
-    async def hold(self) -> None:
-        """Let the fault last."""
-        await asyncio.sleep(self.hold_s)
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """What is done, and what is promised. `paired`: each request is sent past the proxy too, to compare; `hold_s`: how
-    long it lasts."""
-
-    name: str
-    promise: str
-    inject: Callable[[Scene], Awaitable[None]]
-    hold_s: float = 1.5
-    paired: bool = False
-
-
-_SEEDS = itertools.count(int(time.time()) % 100_000 * 1000)
-
-
-async def measure(cluster: Cluster, fault: Fault, *, longer: float = 1.0) -> Line:
-    """Calm, the fault, and calm again, under load all the while. `longer`: times as long as in the short form."""
-    load = Load(cluster.urls, next(_SEEDS), direct=cluster.direct if fault.paired else "")
-    async with loading(load):
-        await asyncio.sleep(CALM_S * longer)
-        scene = Scene(cluster, fault.hold_s * longer)
-        began = time.monotonic()
-        await fault.inject(scene)
-        moments = Moments(began, scene.ended or time.monotonic(), scene.killed)
-        await asyncio.sleep(AFTER_S * longer)
-    await asyncio.sleep(0.5)  # ten times ledger.flush_ms
-    ids = await asyncio.to_thread(row_ids, [replica.state for replica in cluster.replicas])
-    line = line_of(fault.name, fault.promise, load.asked, ids, moments, range(3), scene.notes)
-    for one in load.asked:
-        if one.failed or one.wrong:
-            line.notes.setdefault("examples", []).append(f"{one.prompt!r} {one.status} {one.errors[-1:]}")
-    return line
+Scene = On[Cluster]
 
 
 async def _valkey_killed(scene: Scene) -> None:
-    scene.cluster.valkey.kill()
+    scene.on.valkey.kill()
     await scene.hold()
-    await asyncio.to_thread(scene.cluster.valkey.start)
+    await asyncio.to_thread(scene.on.valkey.start)
 
 
 async def _valkey_stopped(scene: Scene) -> None:
-    scene.cluster.valkey.freeze()
+    scene.on.valkey.freeze()
     await scene.hold()
-    scene.cluster.valkey.thaw()
+    scene.on.valkey.thaw()
 
 
 async def _valkey_restarted(scene: Scene) -> None:
-    scene.cluster.valkey.kill()
-    await asyncio.to_thread(scene.cluster.valkey.start)
+    scene.on.valkey.kill()
+    await asyncio.to_thread(scene.on.valkey.start)
 
 
 async def _flushed(scene: Scene) -> None:
-    scene.cluster.valkey.command("FLUSHALL")
+    scene.on.valkey.command("FLUSHALL")
 
 
 async def _full(scene: Scene) -> None:
-    valkey = scene.cluster.valkey
+    valkey = scene.on.valkey
     valkey.command("CONFIG SET maxmemory-policy noeviction")
     valkey.command("CONFIG SET maxmemory 1")
     await scene.hold()
@@ -104,14 +49,19 @@ async def _garbled(scene: Scene) -> None:
     from redis.asyncio import Redis
 
     end, changed = time.monotonic() + scene.hold_s, 0
-    async with Redis.from_url(scene.cluster.valkey.url) as raw:
+    async with Redis.from_url(scene.on.valkey.url) as raw:
         while time.monotonic() < end:
             names = [name async for name in raw.scan_iter(match="farthing:e:*", count=500)]
             values = [value for value in [await raw.get(name) for name in names] if value]
-            for at, name in enumerate(names):
+            for at, name in enumerate(names if values else []):
                 value = values[at % len(values)]
                 middle = len(value) // 2
-                bad = (value[:middle], value[:middle] + b"\0" + value[middle + 1 :], values[at - 1], b"")[at % 4]
+                bad = (
+                    value[:middle],
+                    value[:middle] + b"\0" + value[middle + 1 :],
+                    values[(at + 1) % len(values)],
+                    b"",
+                )[at % 4]
                 await raw.set(name, bad, px=60_000)
                 changed += 1
             await asyncio.sleep(0.05)
@@ -119,47 +69,47 @@ async def _garbled(scene: Scene) -> None:
 
 
 async def _linked(mode: str, which: tuple[int, ...], scene: Scene) -> None:
-    links = scene.cluster.links
+    links = scene.on.links
     await asyncio.to_thread(links.become, mode, which)
     await scene.hold()
     await asyncio.to_thread(links.become, "pass", which)
 
 
 async def _replica_killed(scene: Scene) -> None:
-    replica = scene.cluster.replicas[0]
-    scene.killed[0] = time.monotonic()
+    replica = scene.on.replicas[0]
+    scene.kills.append((0, time.monotonic()))
     replica.kill()
     await scene.hold()
     scene.notes["ready_after_s"] = round(await asyncio.to_thread(replica.start), 2)
 
 
 async def _replica_stopped(scene: Scene) -> None:
-    replica = scene.cluster.replicas[0]
+    replica = scene.on.replicas[0]
     replica.signal(signal.SIGSTOP)
     await scene.hold()
     replica.signal(signal.SIGCONT)
 
 
 async def _replica_restarted(scene: Scene) -> None:
-    replica = scene.cluster.replicas[0]
+    replica = scene.on.replicas[0]
     scene.notes["exit_status"] = await asyncio.to_thread(replica.stop)
     scene.notes["ready_after_s"] = round(await asyncio.to_thread(replica.start), 2)
 
 
 async def _upstream_killed(scene: Scene) -> None:
-    scene.cluster.upstream.kill()
+    scene.on.upstream.kill()
     await scene.hold()
-    await asyncio.to_thread(scene.cluster.upstream.start)
+    await asyncio.to_thread(scene.on.upstream.start)
 
 
 async def _upstream_stopped(scene: Scene) -> None:
-    scene.cluster.upstream.signal(signal.SIGSTOP)
+    scene.on.upstream.signal(signal.SIGSTOP)
     await scene.hold()
-    scene.cluster.upstream.signal(signal.SIGCONT)
+    scene.on.upstream.signal(signal.SIGCONT)
 
 
 async def _upstream_slow(scene: Scene) -> None:
-    upstream = scene.cluster.upstream
+    upstream = scene.on.upstream
     await asyncio.to_thread(upstream.wait_s, 0.5)
     await scene.hold()
     await asyncio.to_thread(upstream.wait_s, 0.01)

@@ -28,7 +28,8 @@ _PATIENCE_S = 20.0
 @dataclass(slots=True)
 class Asked:
     """What one request got. Ticks are of time.monotonic, in seconds. `direct_ok`: whether the same request, sent past
-    the proxy at the same moment, was served; None where none was sent. `errors`: what broke, in order."""
+    the proxy at the same moment, was served; None where none was sent. `down`: nobody listened, where there is only one
+    to ask. `errors`: what broke, in order."""
 
     prompt: str
     stream: bool
@@ -41,6 +42,7 @@ class Asked:
     right: bool = False
     again: int = 0
     direct_ok: bool | None = None
+    down: bool = False
     errors: list[str] = field(default_factory=list)
 
     @property
@@ -51,7 +53,7 @@ class Asked:
     @property
     def failed(self) -> bool:
         """Whether no answer came, though a direct call would have been served."""
-        return self.status != 200 and self.direct_ok is not False
+        return self.status != 200 and self.direct_ok is not False and not self.down
 
 
 class Load:
@@ -113,6 +115,7 @@ class Load:
                 return await self._once(session, self._urls[one.replica], one)
             except aiohttp.ClientConnectorError:
                 refused += 1
+                one.down = len(self._urls) == 1
             except (aiohttp.ClientError, ConnectionError) as error:
                 one.errors.append(repr(error))
                 one.again += 1

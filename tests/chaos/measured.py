@@ -26,11 +26,15 @@ RECOVERY_S = 5.0
 
 @dataclass(slots=True)
 class Moments:
-    """When the fault began and ended, and when each replica was killed (time.monotonic, seconds)."""
+    """When the fault began and ended, and which replicas were killed when (time.monotonic, seconds)."""
 
     began: float
     ended: float
-    killed: dict[int, float] = field(default_factory=dict)
+    kills: list[tuple[int, float]] = field(default_factory=list)
+
+    def excuses(self, one: Asked) -> bool:
+        """Whether the request's row may be lost: its replica was killed within the window."""
+        return any(one.replica == replica and 0 <= at - one.ended <= WINDOW_S for replica, at in self.kills)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +85,7 @@ def line_of(
 ) -> Line:
     """The line of one fault. `ids`: of the rows of all ledgers; `replicas`: those that must serve hits again."""
     lost = [one for one in asked if one.row_id and one.row_id not in ids]
-    excused = [one for one in lost if 0 <= moments.killed.get(one.replica, 0.0) - one.ended <= WINDOW_S]
+    excused = [one for one in lost if moments.excuses(one)]
     during = [one for one in asked if moments.began <= one.began < moments.ended]
     return Line(
         fault=fault,

@@ -19,7 +19,7 @@ from types import TracebackType
 
 from tests.fakes.valkey import ValkeyProcess, free_port
 
-__all__ = ["Cluster", "Farthing", "Links", "Process", "UpstreamProcess"]
+__all__ = ["Alone", "Cluster", "Farthing", "Links", "Process", "UpstreamProcess"]
 
 ROOT = Path(__file__).parents[2]
 SECRET = "5a" * 32
@@ -227,3 +227,41 @@ class Cluster:
         self.links.close()
         self.upstream.kill()
         self.valkey.close()
+
+
+class Alone:
+    """One farthing with everything in its own state directory, and its upstream. `more`: settings."""
+
+    def __init__(self, home: Path, state: Path | None = None, **more: str) -> None:
+        self.home = home
+        self.upstream = UpstreamProcess(home)
+        self.replicas = [Farthing(state or home / "alone", f"http://127.0.0.1:{self.upstream.port}/v1", **more)]
+
+    @property
+    def farthing(self) -> Farthing:
+        """The one."""
+        return self.replicas[0]
+
+    @property
+    def direct(self) -> str:
+        """Where the upstream answers, past farthing."""
+        return f"http://127.0.0.1:{self.upstream.port}"
+
+    def __enter__(self) -> Alone:
+        try:
+            self.upstream.start()
+            self.farthing.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End both."""
+        self.farthing.kill()
+        self.upstream.kill()

@@ -5,35 +5,70 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
+import platform
 import sys
 import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
 
-from tests.chaos.faults import FAULTS, measure
+from bench.machine import processor
+from tests.chaos.alone import ALONE
+from tests.chaos.faults import FAULTS
 from tests.chaos.measured import Line
 from tests.chaos.places import Cluster
+from tests.chaos.scene import measure
+
+LONGER = 4.0  # times the short form
 
 
-async def over_the_cluster(longer: float, only: str) -> list[Line]:
-    lines = []
-    faults = [fault for fault in FAULTS if only in fault.name]
-    with tempfile.TemporaryDirectory(prefix="farthing-chaos-") as home, Cluster(Path(home)) as cluster:
-        for fault in faults:
-            line = await measure(cluster, fault, longer=longer)
-            lines.append(line)
-            print(line.fault, json.dumps(line.told()), flush=True)
-    return lines
+async def lines(longer: float, only: str) -> list[Line]:
+    """Every fault whose name holds `only`, in turn."""
+    found: list[Line] = []
+    with tempfile.TemporaryDirectory(prefix="farthing-chaos-") as home:
+        shared = [fault for fault in FAULTS if only in fault.name]
+        if shared:
+            with Cluster(Path(home)) as cluster:
+                for fault in shared:
+                    found.append(told(await measure(cluster, fault, longer=longer)))
+        for at, setting in enumerate(setting for setting in ALONE if only in setting.fault.name):
+            own = Path(home) / f"alone{at}"
+            own.mkdir()
+            with setting.place(own) as place:
+                found.append(told(await measure(place, setting.fault, longer=longer)))
+    return found
+
+
+def told(line: Line) -> Line:
+    """The line, after a word about it."""
+    print(
+        f"{line.fault}: {line.requests} requests, recovered in {line.recovery_s} s", *line.broken, sep="; ", flush=True
+    )
+    for example in line.notes.get("examples", ()):
+        print(f"  {example}", flush=True)
+    return line
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--short", action="store_true")
-    parser.add_argument("--only", default="")
-    parser.add_argument("--out", type=Path)
+    """0 where every claim held."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--short", action="store_true", help="a quarter of the time, and 20 kills for 200")
+    parser.add_argument("--only", default="", metavar="TEXT", help="faults whose name holds this")
+    parser.add_argument("--out", type=Path, help="where the lines go, as JSON")
     given = parser.parse_args()
-    longer = 1.0 if given.short else 4.0
-    lines = asyncio.run(over_the_cluster(longer, given.only))
-    return 1 if any(line.broken for line in lines) else 0
+    load_before = os.getloadavg()[0]
+    found = asyncio.run(lines(1.0 if given.short else LONGER, given.only))
+    if given.out:
+        about = {
+            "command": "python -m tests.chaos.run" + (" --short" if given.short else ""),
+            "machine": f"{processor()}, {os.cpu_count()} cores",
+            "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
+            "load_average": [round(load_before, 1), round(os.getloadavg()[0], 1)],
+            "date": datetime.now(UTC).date().isoformat(),
+        }
+        told_lines = [line.told() for line in found]
+        given.out.write_text(json.dumps({"about": about, "lines": told_lines}, indent=1) + "\n", "utf-8")
+    return 1 if any(line.broken for line in found) else 0
 
 
 if __name__ == "__main__":

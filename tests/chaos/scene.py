@@ -1,0 +1,87 @@
+"""A fault under load: calm, the fault, calm again, and what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, Generic, Protocol, TypeVar
+
+from tests.chaos.load import Load, loading
+from tests.chaos.measured import Line, Moments, line_of, row_ids
+from tests.chaos.places import Farthing
+
+__all__ = ["Fault", "On", "Place", "measure"]
+
+_CALM_S, _AFTER_S = 1.5, 2.5
+_FLUSHED_S = 0.5  # ten times ledger.flush_ms
+
+
+class Place(Protocol):
+    """Where a fault happens: some farthings before one upstream."""
+
+    replicas: list[Farthing]
+
+    @property
+    def direct(self) -> str:
+        """Where the upstream answers, past every farthing."""
+        ...
+
+
+P = TypeVar("P", bound=Place)
+
+
+@dataclass(slots=True)
+class On(Generic[P]):
+    """A fault while it is on. A fault tells here which replicas it killed when (`kills`), what else was seen (`notes`),
+    and rows that stood in a ledger before it was damaged (`rows`)."""
+
+    on: P
+    hold_s: float
+    longer: float
+    kills: list[tuple[int, float]] = field(default_factory=list)
+    rows: Counter[str] = field(default_factory=Counter)
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    async def hold(self) -> None:
+        """Let the fault last."""
+        await asyncio.sleep(self.hold_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault(Generic[P]):
+    """What is done, and what is promised. `paired`: each request is sent past the proxy too, to compare; `hold_s`: how
+    long it lasts."""
+
+    name: str
+    promise: str
+    inject: Callable[[On[P]], Awaitable[None]]
+    hold_s: float = 1.5
+    paired: bool = False
+
+
+_SEEDS = itertools.count(time.time_ns() // 10**6 % 10**9)
+
+
+async def measure(place: P, fault: Fault[P], *, longer: float = 1.0) -> Line:
+    """Calm, the fault, and calm again, under load all the while. `longer`: times as long as in the short form."""
+    load = Load([one.url for one in place.replicas], next(_SEEDS), direct=place.direct if fault.paired else "")
+    async with loading(load):
+        await asyncio.sleep(_CALM_S * longer)
+        scene = On(place, fault.hold_s * longer, longer)
+        began = time.monotonic()
+        await fault.inject(scene)
+        moments = Moments(began, time.monotonic(), scene.kills)
+        await asyncio.sleep(_AFTER_S * longer)
+    await asyncio.sleep(_FLUSHED_S)
+    ids = await asyncio.to_thread(row_ids, [replica.state for replica in place.replicas])
+    line = line_of(
+        fault.name, fault.promise, load.asked, ids | scene.rows, moments, range(len(place.replicas)), scene.notes
+    )
+    told = [f"{one.prompt!r} {one.status} {one.errors[-1:]}" for one in load.asked if one.failed or one.wrong]
+    if told:
+        line.notes["examples"] = told[:5]
+    return line
