@@ -74,7 +74,7 @@ class Breaker:
             self._unforeseen(stage, error)
             return
         if isinstance(error, StoreFault):
-            return  # a store has a breaker of its own, which probes: leaving its stage out would only keep it away longer
+            return  # a store has its own breaker, which probes: leaving its stage out would only keep it away longer
         count = self.failures[stage] = self.failures.get(stage, 0) + 1
         if count >= self.failures_to_open:
             self.open_until[stage] = self.clock.tick_s() + self.pause_s

@@ -9,18 +9,16 @@ import random
 import resource
 import sqlite3
 import subprocess
-import sys
-import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.chaos.measured import row_ids
-from tests.chaos.places import ROOT, Alone
+from tests.chaos.places import Alone
 from tests.chaos.scene import Fault, On
 
 __all__ = ["ALONE", "Setting", "faketime_here"]

@@ -56,12 +56,8 @@ async def _garbled(scene: Scene) -> None:
             for at, name in enumerate(names if values else []):
                 value = values[at % len(values)]
                 middle = len(value) // 2
-                bad = (
-                    value[:middle],
-                    value[:middle] + b"\0" + value[middle + 1 :],
-                    values[(at + 1) % len(values)],
-                    b"",
-                )[at % 4]
+                other = values[(at + 1) % len(values)]
+                bad = (value[:middle], value[:middle] + b"\0" + value[middle + 1 :], other, b"")[at % 4]
                 await raw.set(name, bad, px=60_000)
                 changed += 1
             await asyncio.sleep(0.05)
@@ -70,6 +66,8 @@ async def _garbled(scene: Scene) -> None:
 
 async def _linked(mode: str, which: tuple[int, ...], scene: Scene) -> None:
     links = scene.on.links
+    if mode == "cut" and which == _UPSTREAM:
+        scene.cuts.append(time.monotonic())
     await asyncio.to_thread(links.become, mode, which)
     await scene.hold()
     await asyncio.to_thread(links.become, "pass", which)
@@ -97,6 +95,7 @@ async def _replica_restarted(scene: Scene) -> None:
 
 
 async def _upstream_killed(scene: Scene) -> None:
+    scene.cuts.append(time.monotonic())
     scene.on.upstream.kill()
     await scene.hold()
     await asyncio.to_thread(scene.on.upstream.start)
@@ -129,7 +128,7 @@ FAULTS = (
     Fault("network to Valkey cut (resets)", _PLAIN, partial(_linked, "cut", _VALKEY)),
     Fault("partition from Valkey (nothing arrives)", _PLAIN, partial(_linked, "hole", _VALKEY)),
     Fault("one replica partitioned from Valkey", _PLAIN, partial(_linked, "hole", (0,))),
-    Fault("a replica killed (SIGKILL), later started", "costs what it had under way; the others serve", _replica_killed),
+    Fault("a replica killed (SIGKILL), later started", "the others serve; what it had is asked again", _replica_killed),
     Fault("a replica stopped (SIGSTOP)", "what it has waits; the others serve", _replica_stopped),
     Fault("a replica restarted (SIGTERM)", "what it has is answered; the others serve", _replica_restarted),
     Fault("upstream killed, later started", "hits are served; else as direct", _upstream_killed, paired=True),

@@ -91,10 +91,12 @@ async def main(places: list[str]) -> None:
         await links[port].listen()
     lines = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
-    print("ok", flush=True)
+    sys.stdout.write("ok\n")
+    sys.stdout.flush()
     while line := (await lines.readline()).decode().split():
         await links[line[0]].become(line[1], float(line[2]) if len(line) > 2 else 0.0)
-        print("ok", flush=True)
+        sys.stdout.write("ok\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":

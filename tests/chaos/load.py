@@ -112,7 +112,8 @@ class Load:
         while refused < len(self._urls) and one.again < 2:
             one.replica = (start + refused + one.again) % len(self._urls)
             try:
-                return await self._once(session, self._urls[one.replica], one)
+                await self._once(session, self._urls[one.replica], one)
+                return
             except aiohttp.ClientConnectorError:
                 refused += 1
                 one.down = len(self._urls) == 1

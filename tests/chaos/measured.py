@@ -18,19 +18,27 @@ from typing import Any
 
 from tests.chaos.load import Asked
 
-__all__ = ["RECOVERY_S", "WINDOW_S", "Line", "Moments", "line_of", "row_ids"]
+__all__ = ["NEVER_S", "RECOVERY_S", "WINDOW_S", "Line", "Moments", "line_of", "recovery_s", "row_ids"]
 
 WINDOW_S = 0.1
 RECOVERY_S = 5.0
+NEVER_S = 99.0
 
 
 @dataclass(slots=True)
 class Moments:
-    """When the fault began and ended, and which replicas were killed when (time.monotonic, seconds)."""
+    """When the fault began and ended, which replicas were killed when, and when all calls that were under way at the
+    upstream were broken (time.monotonic, seconds)."""
 
     began: float
     ended: float
     kills: list[tuple[int, float]] = field(default_factory=list)
+    cuts: list[float] = field(default_factory=list)
+
+    def fails(self, one: Asked) -> bool:
+        """Whether a direct call would have been served and this one was not. A call that was under way when the
+        upstream died fails either way, even where its twin had just ended."""
+        return one.failed and not any(one.began <= cut <= one.ended for cut in self.cuts)
 
     def excuses(self, one: Asked) -> bool:
         """Whether the request's row may be lost: its replica was killed within the window."""
@@ -91,16 +99,21 @@ def line_of(
         fault=fault,
         promise=promise,
         requests=len(asked),
-        failed=sum(one.failed for one in asked),
+        failed=sum(map(moments.fails, asked)),
         wrong=sum(one.wrong for one in asked),
         again=sum(one.again > 0 for one in asked),
         lost_rows=len(lost) - len(excused),
         in_window=len(excused),
         twice=sum(ids[one.row_id] > 1 for one in asked if one.row_id),
-        recovery_s=round(_recovery_s(asked, moments, replicas), 2),
+        recovery_s=round(recovery_s(asked, moments, replicas), 2),
         calm_ms=_latency_ms(one for one in asked if one.ended < moments.began),
         fault_ms=_latency_ms(during),
-        notes=(notes or {}) | {"during": len(during), "answers": dict(Counter(one.cache or "none" for one in during))},
+        notes=(notes or {})
+        | {
+            "with_the_upstream": sum(one.failed and not moments.fails(one) for one in asked),
+            "down": sum(one.down and one.status != 200 for one in asked),
+        }
+        | {"during": len(during), "answers": dict(Counter(one.cache or "none" for one in during))},
     )
 
 
@@ -114,14 +127,15 @@ def row_ids(states: Iterable[Path]) -> Counter[str]:
     return found
 
 
-def _recovery_s(asked: Sequence[Asked], moments: Moments, replicas: Collection[int]) -> float:
+def recovery_s(asked: Sequence[Asked], moments: Moments, replicas: Collection[int]) -> float:
+    """Seconds from the fault's end until each replica has served a hit again and nothing fails; NEVER_S: not yet."""
     first: dict[int, float] = {}
     for one in asked:
         if one.began >= moments.ended and one.right and one.cache == "hit-exact":
             first[one.replica] = min(one.ended, first.get(one.replica, one.ended))
     if not {*replicas} <= {*first}:
-        return 99.0
-    failed = [one.ended for one in asked if one.failed and one.ended > moments.ended]
+        return NEVER_S
+    failed = [one.ended for one in asked if moments.fails(one) and one.ended > moments.ended]
     return max([first[replica] for replica in replicas] + failed) - moments.ended
 
 

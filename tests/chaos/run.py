@@ -29,8 +29,7 @@ async def lines(longer: float, only: str) -> list[Line]:
         shared = [fault for fault in FAULTS if only in fault.name]
         if shared:
             with Cluster(Path(home)) as cluster:
-                for fault in shared:
-                    found.append(told(await measure(cluster, fault, longer=longer)))
+                found += [told(await measure(cluster, fault, longer=longer)) for fault in shared]
         for at, setting in enumerate(setting for setting in ALONE if only in setting.fault.name):
             own = Path(home) / f"alone{at}"
             own.mkdir()
@@ -41,11 +40,9 @@ async def lines(longer: float, only: str) -> list[Line]:
 
 def told(line: Line) -> Line:
     """The line, after a word about it."""
-    print(
-        f"{line.fault}: {line.requests} requests, recovered in {line.recovery_s} s", *line.broken, sep="; ", flush=True
-    )
-    for example in line.notes.get("examples", ()):
-        print(f"  {example}", flush=True)
+    about = [f"{line.fault}: {line.requests} requests, recovered in {line.recovery_s} s", *line.broken]
+    sys.stdout.write("\n  ".join([*about, *line.notes.get("examples", ())]) + "\n")
+    sys.stdout.flush()
     return line
 
 

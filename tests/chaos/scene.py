@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
 from tests.chaos.load import Load, loading
-from tests.chaos.measured import Line, Moments, line_of, row_ids
+from tests.chaos.measured import NEVER_S, RECOVERY_S, Line, Moments, line_of, recovery_s, row_ids
 from tests.chaos.places import Farthing
 
 __all__ = ["Fault", "On", "Place", "measure"]
@@ -36,13 +36,14 @@ P = TypeVar("P", bound=Place)
 
 @dataclass(slots=True)
 class On(Generic[P]):
-    """A fault while it is on. A fault tells here which replicas it killed when (`kills`), what else was seen (`notes`),
-    and rows that stood in a ledger before it was damaged (`rows`)."""
+    """A fault while it is on. A fault tells here which replicas it killed when (`kills`), when it broke what was under way at
+    the upstream (`cuts`), what else was seen (`notes`), and rows that stood in a ledger before it was damaged (`rows`)."""
 
     on: P
     hold_s: float
     longer: float
     kills: list[tuple[int, float]] = field(default_factory=list)
+    cuts: list[float] = field(default_factory=list)
     rows: Counter[str] = field(default_factory=Counter)
     notes: dict[str, Any] = field(default_factory=dict)
 
@@ -68,20 +69,22 @@ _SEEDS = itertools.count(time.time_ns() // 10**6 % 10**9)
 
 async def measure(place: P, fault: Fault[P], *, longer: float = 1.0) -> Line:
     """Calm, the fault, and calm again, under load all the while. `longer`: times as long as in the short form."""
+    those = range(len(place.replicas))
     load = Load([one.url for one in place.replicas], next(_SEEDS), direct=place.direct if fault.paired else "")
     async with loading(load):
         await asyncio.sleep(_CALM_S * longer)
         scene = On(place, fault.hold_s * longer, longer)
         began = time.monotonic()
         await fault.inject(scene)
-        moments = Moments(began, time.monotonic(), scene.kills)
+        moments = Moments(began, time.monotonic(), scene.kills, scene.cuts)
         await asyncio.sleep(_AFTER_S * longer)
+        late = moments.ended + 2 * RECOVERY_S
+        while recovery_s(load.asked, moments, those) == NEVER_S and time.monotonic() < late:
+            await asyncio.sleep(0.1)
     await asyncio.sleep(_FLUSHED_S)
     ids = await asyncio.to_thread(row_ids, [replica.state for replica in place.replicas])
-    line = line_of(
-        fault.name, fault.promise, load.asked, ids | scene.rows, moments, range(len(place.replicas)), scene.notes
-    )
-    told = [f"{one.prompt!r} {one.status} {one.errors[-1:]}" for one in load.asked if one.failed or one.wrong]
+    line = line_of(fault.name, fault.promise, load.asked, ids | scene.rows, moments, those, scene.notes)
+    told = [f"{one.prompt!r} {one.status} {one.errors[-1:]}" for one in load.asked if moments.fails(one) or one.wrong]
     if told:
         line.notes["examples"] = told[:5]
     return line
