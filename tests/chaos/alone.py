@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import random
 import resource
 import sqlite3
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -18,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.chaos.measured import row_ids
-from tests.chaos.places import Alone
+from tests.chaos.places import CLEAN, Alone
 from tests.chaos.scene import Fault, On
 
 __all__ = ["ALONE", "Setting", "faketime_here"]
@@ -77,9 +79,9 @@ async def _disk_full(scene: Scene) -> None:
 def _ready(url: str) -> str:
     try:
         with urllib.request.urlopen(f"{url}/readyz", timeout=5) as told:
-            return str(told.status)
+            return f"{told.status}, ledger {json.load(told)['ledger']}"
     except urllib.error.HTTPError as refused:
-        return str(refused.code)
+        return f"{refused.code}, ledger {json.load(refused)['ledger']}"
 
 
 # -- its files
@@ -102,13 +104,15 @@ async def _rows_garbled(scene: Scene) -> None:
 
 
 async def _pages_garbled(scene: Scene) -> None:
-    """While it runs, every third page of its databases is overwritten with noise, the first one among them."""
+    """While it runs, every third page of its databases is overwritten with noise; later what is left is salvaged."""
     farthing, rng = scene.on.farthing, random.Random(3)
     scene.rows |= row_ids([farthing.state])
     for name in ("answers.db", "ledger.db"):
         path = farthing.state / name
+        with closing(sqlite3.connect(path)) as db:  # what is only in the log so far is out of reach of the noise
+            db.execute("pragma wal_checkpoint(truncate)")
         with path.open("r+b") as out:
-            for at in range(0, path.stat().st_size, 3 * _PAGE_BYTES):
+            for at in range(3 * _PAGE_BYTES, path.stat().st_size, 3 * _PAGE_BYTES):
                 out.seek(at)
                 out.write(rng.randbytes(_PAGE_BYTES))
     await scene.hold()
@@ -116,6 +120,12 @@ async def _pages_garbled(scene: Scene) -> None:
     scene.notes["ready_after_s"] = round(await asyncio.to_thread(farthing.start), 2)
     aside = [path for path in farthing.state.glob("*corrupt*") if path.suffix in (".db", ".corrupt")]
     scene.notes["moved_aside"] = sorted(path.name.split("-")[0] for path in aside)
+    for path in farthing.state.glob("ledger.corrupt-*.db"):
+        command = [sys.executable, "-m", "farthing.proxy.cli", "ledger", "salvage", str(path), "--json"]
+        ran = await asyncio.to_thread(
+            subprocess.run, [*command, "--state", str(farthing.state)], env=CLEAN, capture_output=True, text=True
+        )
+        scene.notes["salvaged"] = (ran.stdout or ran.stderr).strip()
 
 
 # -- its clock

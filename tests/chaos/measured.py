@@ -42,7 +42,12 @@ class Moments:
 
     def excuses(self, one: Asked) -> bool:
         """Whether the request's row may be lost: its replica was killed within the window."""
-        return any(one.replica == replica and 0 <= at - one.ended <= WINDOW_S for replica, at in self.kills)
+        return self.age_s(one) <= WINDOW_S
+
+    def age_s(self, one: Asked) -> float:
+        """How long the client had had its answer when the replica was killed next; NEVER_S: it never was."""
+        later = [at - one.ended for replica, at in self.kills if replica == one.replica and at >= one.ended]
+        return min(later, default=NEVER_S)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +116,7 @@ def line_of(
         notes=(notes or {})
         | {
             "with_the_upstream": sum(one.failed and not moments.fails(one) for one in asked),
+            "oldest_lost_ms": max((round(moments.age_s(one) * 1000) for one in lost), default=0),
             "down": sum(one.down and one.status != 200 for one in asked),
         }
         | {"during": len(during), "answers": dict(Counter(one.cache or "none" for one in during))},
@@ -118,12 +124,12 @@ def line_of(
 
 
 def row_ids(states: Iterable[Path]) -> Counter[str]:
-    """The ids of all rows of the ledgers of these state directories, those moved aside included."""
+    """The ids of all rows of the ledgers of these state directories. What was moved aside doesn't count until it is
+    salvaged."""
     found: Counter[str] = Counter()
     for state in states:
-        for path in state.glob("ledger*.db"):
-            with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as ledger:
-                found.update(row_id for (row_id,) in ledger.execute("select id from requests"))
+        with closing(sqlite3.connect(f"{(state / 'ledger.db').as_uri()}?mode=ro", uri=True)) as ledger:
+            found.update(row_id for (row_id,) in ledger.execute("select id from requests"))
     return found
 
 

@@ -19,7 +19,7 @@ from types import TracebackType
 
 from tests.fakes.valkey import ValkeyProcess, free_port
 
-__all__ = ["Alone", "Cluster", "Farthing", "Links", "Process", "UpstreamProcess"]
+__all__ = ["CLEAN", "Alone", "Cluster", "Farthing", "Links", "Process", "UpstreamProcess"]
 
 ROOT = Path(__file__).parents[2]
 SECRET = "5a" * 32

@@ -36,8 +36,9 @@ P = TypeVar("P", bound=Place)
 
 @dataclass(slots=True)
 class On(Generic[P]):
-    """A fault while it is on. A fault tells here which replicas it killed when (`kills`), when it broke what was under way at
-    the upstream (`cuts`), what else was seen (`notes`), and rows that stood in a ledger before it was damaged (`rows`)."""
+    """A fault while it is on. It tells here which replicas it killed when (`kills`), when it broke what was under way
+    at the upstream (`cuts`), what else was seen (`notes`), and which rows stood in a ledger before it was damaged
+    (`rows`)."""
 
     on: P
     hold_s: float
