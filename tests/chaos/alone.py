@@ -8,6 +8,7 @@ import json
 import os
 import random
 import resource
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -106,15 +107,20 @@ async def _rows_garbled(scene: Scene) -> None:
 async def _pages_garbled(scene: Scene) -> None:
     """While it runs, every third page of its databases is overwritten with noise; later what is left is salvaged."""
     farthing, rng = scene.on.farthing, random.Random(3)
+    paths = [farthing.state / name for name in ("answers.db", "ledger.db")]
+    while True:  # what is only in the logs so far is out of reach of the noise
+        farthing.signal(signal.SIGSTOP)
+        if all(_checkpointed(path) for path in paths):
+            break
+        farthing.signal(signal.SIGCONT)
+        await asyncio.sleep(0.01)
     scene.rows |= row_ids([farthing.state])
-    for name in ("answers.db", "ledger.db"):
-        path = farthing.state / name
-        with closing(sqlite3.connect(path)) as db:  # what is only in the log so far is out of reach of the noise
-            db.execute("pragma wal_checkpoint(truncate)")
+    for path in paths:
         with path.open("r+b") as out:
             for at in range(3 * _PAGE_BYTES, path.stat().st_size, 3 * _PAGE_BYTES):
                 out.seek(at)
                 out.write(rng.randbytes(_PAGE_BYTES))
+    farthing.signal(signal.SIGCONT)
     await scene.hold()
     _kill(scene)
     scene.notes["ready_after_s"] = round(await asyncio.to_thread(farthing.start), 2)
@@ -126,6 +132,11 @@ async def _pages_garbled(scene: Scene) -> None:
             subprocess.run, [*command, "--state", str(farthing.state)], env=CLEAN, capture_output=True, text=True
         )
         scene.notes["salvaged"] = (ran.stdout or ran.stderr).strip()
+
+
+def _checkpointed(path: Path) -> bool:
+    with closing(sqlite3.connect(path, timeout=0)) as db:
+        return bool(db.execute("pragma wal_checkpoint(truncate)").fetchone()[0] == 0)
 
 
 # -- its clock

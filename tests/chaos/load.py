@@ -46,6 +46,11 @@ class Asked:
     errors: list[str] = field(default_factory=list)
 
     @property
+    def unheard(self) -> bool:
+        """Whether there was nobody to ask."""
+        return self.down and self.status != 200
+
+    @property
     def wrong(self) -> bool:
         """Whether it was told something that the upstream never said to that prompt."""
         return self.status == 200 and not self.right
@@ -53,7 +58,7 @@ class Asked:
     @property
     def failed(self) -> bool:
         """Whether no answer came, though a direct call would have been served."""
-        return self.status != 200 and self.direct_ok is not False and not self.down
+        return self.status != 200 and self.direct_ok is not False and not self.unheard
 
 
 class Load:

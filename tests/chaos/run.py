@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import json
 import os
-import platform
 import sys
 import tempfile
 from datetime import UTC, datetime
@@ -46,6 +45,21 @@ def told(line: Line) -> Line:
     return line
 
 
+def keep(path: Path, found: list[Line], command: str) -> None:
+    """Write the lines to a file, in the faults' order; lines that it has of other faults stay."""
+    about = {
+        "command": command,
+        "machine": f"{processor()}, {os.cpu_count()} cores",
+        "load_average": round(os.getloadavg()[1], 1),
+        "date": datetime.now(UTC).date().isoformat(),
+    }
+    kept = {line["fault"]: line for line in json.loads(path.read_text("utf-8"))} if path.exists() else {}
+    kept |= {line.fault: line.told() | about for line in found}
+    order = [fault.name for fault in FAULTS] + [setting.fault.name for setting in ALONE]
+    lines = [kept[name] for name in order if name in kept]
+    path.write_text(json.dumps(lines, indent=1) + "\n", "utf-8")
+
+
 def main() -> int:
     """0 where every claim held."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -53,18 +67,9 @@ def main() -> int:
     parser.add_argument("--only", default="", metavar="TEXT", help="faults whose name holds this")
     parser.add_argument("--out", type=Path, help="where the lines go, as JSON")
     given = parser.parse_args()
-    load_before = os.getloadavg()[0]
     found = asyncio.run(lines(1.0 if given.short else LONGER, given.only))
     if given.out:
-        about = {
-            "command": "python -m tests.chaos.run" + (" --short" if given.short else ""),
-            "machine": f"{processor()}, {os.cpu_count()} cores",
-            "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
-            "load_average": [round(load_before, 1), round(os.getloadavg()[0], 1)],
-            "date": datetime.now(UTC).date().isoformat(),
-        }
-        told_lines = [line.told() for line in found]
-        given.out.write_text(json.dumps({"about": about, "lines": told_lines}, indent=1) + "\n", "utf-8")
+        keep(given.out, found, "make chaos" if not given.short else "make chaos ARGS=--short")
     return 1 if any(line.broken for line in found) else 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import threading
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -17,7 +18,8 @@ from tests.chaos.places import Farthing
 __all__ = ["Fault", "On", "Place", "measure"]
 
 _CALM_S, _AFTER_S = 1.5, 2.5
-_FLUSHED_S = 0.5  # ten times ledger.flush_ms
+_FLUSH_S = 0.05  # ledger.flush_ms
+_FLUSHED_S = 10 * _FLUSH_S
 
 
 class Place(Protocol):
@@ -65,6 +67,28 @@ class Fault(Generic[P]):
     paired: bool = False
 
 
+class Stall:
+    """How much too late a thread that sleeps as the ledger's writer does wakes at most: the machine's doing."""
+
+    def __init__(self) -> None:
+        self._longest_s = 0.0
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> float:
+        """End it; the longest, in seconds."""
+        self._over.set()
+        self._thread.join()
+        return self._longest_s
+
+    def _run(self) -> None:
+        while not self._over.is_set():
+            began = time.monotonic()
+            self._over.wait(_FLUSH_S)
+            self._longest_s = max(self._longest_s, time.monotonic() - began - _FLUSH_S)
+
+
 _SEEDS = itertools.count(time.time_ns() // 10**6 % 10**9)
 
 
@@ -72,16 +96,18 @@ async def measure(place: P, fault: Fault[P], *, longer: float = 1.0) -> Line:
     """Calm, the fault, and calm again, under load all the while. `longer`: times as long as in the short form."""
     those = range(len(place.replicas))
     load = Load([one.url for one in place.replicas], next(_SEEDS), direct=place.direct if fault.paired else "")
+    stall = Stall()
     async with loading(load):
         await asyncio.sleep(_CALM_S * longer)
         scene = On(place, fault.hold_s * longer, longer)
         began = time.monotonic()
         await fault.inject(scene)
-        moments = Moments(began, time.monotonic(), scene.kills, scene.cuts)
+        moments = Moments(began, time.monotonic(), 0.0, scene.kills, scene.cuts)
         await asyncio.sleep(_AFTER_S * longer)
         late = moments.ended + 2 * RECOVERY_S
         while recovery_s(load.asked, moments, those) == NEVER_S and time.monotonic() < late:
             await asyncio.sleep(0.1)
+    moments.stall_s = stall.stop()
     await asyncio.sleep(_FLUSHED_S)
     ids = await asyncio.to_thread(row_ids, [replica.state for replica in place.replicas])
     line = line_of(fault.name, fault.promise, load.asked, ids | scene.rows, moments, those, scene.notes)
