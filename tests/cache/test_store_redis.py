@@ -104,6 +104,42 @@ async def test_many_at_once_against_a_frozen_server(store: RedisStore, server: V
     await recovers(store)
 
 
+async def test_more_at_once_than_connections_wait_and_are_no_outage(server: ValkeyProcess) -> None:
+    store = RedisStore(server.url, deadline_ms=5000, clock=SystemClock(), threshold=1, max_connections=2)
+    await store.put(entry())
+    with capture_logs() as logs:
+        found = await asyncio.gather(*(store.get(KEY, time.time()) for _ in range(50)))
+    assert all(one is not None for one in found)
+    assert logs == []
+    await store.close()
+
+
+async def test_who_finds_no_connection_in_time_fails_alone(server: ValkeyProcess) -> None:
+    """The server answers: what has no connection is no reason to call it away."""
+    store = RedisStore(server.url, deadline_ms=100, clock=SystemClock(), threshold=1, max_connections=1)
+    await store.put(entry())
+    slow = asyncio.gather(store.run("purge", lambda client: client.blpop("nothing", timeout=1)))
+    await asyncio.sleep(0.05)
+    with capture_logs() as logs:
+        with pytest.raises(StoreFault, match="all of our connections"):
+            await store.get(KEY, time.time())
+        await slow
+        assert await store.get(KEY, time.time()) is not None
+    assert logs == []
+    await store.close()
+
+
+async def test_what_uvloop_says_of_a_lost_connection_is_an_outage(store: RedisStore) -> None:
+    async def write(client: object) -> None:
+        raise RuntimeError("unable to perform operation on <TCPTransport closed=True>; the handler is closed")
+
+    with capture_logs() as logs:
+        for _ in range(3):
+            with pytest.raises(StoreFault):
+                await store.run("write", write)
+    assert [line["event"] for line in logs] == ["the store is away: answers pass it by"]
+
+
 async def test_a_restart_between_two_calls_is_not_even_seen(store: RedisStore, server: ValkeyProcess) -> None:
     await store.put(entry())
     server.kill()
