@@ -24,7 +24,7 @@ from tests.chaos.measured import row_ids
 from tests.chaos.places import CLEAN, Alone
 from tests.chaos.scene import Fault, On
 
-__all__ = ["ALONE", "Setting", "faketime_here"]
+__all__ = ["ALONE", "Setting"]
 
 Scene = On[Alone]
 _PAGE_BYTES = 4096
@@ -34,10 +34,11 @@ _DAY_S = 86_400
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A fault and the farthing that it needs."""
+    """A fault and the farthing that it needs. `needs`: what isn't here and would have to be, or ''."""
 
     fault: Fault[Alone]
     place: Callable[[Path], AbstractContextManager[Alone]]
+    needs: Callable[[], str] = str
 
 
 # -- the disk
@@ -142,7 +143,7 @@ def _checkpointed(path: Path) -> bool:
 # -- its clock
 
 
-def faketime_here() -> str:
+def _faketime() -> str:
     """libfaketime's path, or '' where it isn't installed (Debian: faketime)."""
     return next((str(path) for path in Path("/usr/lib").glob("*/faketime/libfaketime.so.1")), "")
 
@@ -152,8 +153,8 @@ def _with_own_clock(home: Path) -> Iterator[Alone]:
     """A farthing whose wall clock is what a file says; its monotonic clock is the kernel's, which can't jump."""
     clock = home / "clock"
     clock.write_text("+0\n", "ascii")
-    fake = {"LD_PRELOAD": faketime_here(), "FAKETIME_TIMESTAMP_FILE": str(clock), "FAKETIME_NO_CACHE": "1"}
-    with Alone(home, **fake, FAKETIME_DONT_FAKE_MONOTONIC="1", DONT_FAKE_MONOTONIC="1") as alone:
+    fake = {"LD_PRELOAD": _faketime(), "FAKETIME_TIMESTAMP_FILE": str(clock), "FAKETIME_NO_CACHE": "1"}
+    with Alone(home, **fake, FAKETIME_DONT_FAKE_MONOTONIC="1") as alone:
         yield alone
 
 
@@ -218,6 +219,7 @@ ALONE = (
     Setting(
         Fault("clock jumps 25 h ahead, then 2 days back", "what has expired is a miss; nothing else", _clock_jumps, 3),
         _with_own_clock,
+        lambda: "" if _faketime() else "libfaketime is not installed (Debian: apt install faketime)",
     ),
     Setting(
         Fault("killed (SIGKILL) while it writes, again and again", "all opens; no half entry", _killed_again_and_again),

@@ -10,6 +10,7 @@ import sys
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from bench.machine import processor
 from tests.chaos.alone import ALONE
@@ -30,6 +31,9 @@ async def lines(longer: float, only: str) -> list[Line]:
             with Cluster(Path(home)) as cluster:
                 found += [told(await measure(cluster, fault, longer=longer)) for fault in shared]
         for at, setting in enumerate(setting for setting in ALONE if only in setting.fault.name):
+            if setting.needs():
+                sys.stdout.write(f"{setting.fault.name}: left out: {setting.needs()}\n")
+                continue
             own = Path(home) / f"alone{at}"
             own.mkdir()
             with setting.place(own) as place:
@@ -39,22 +43,26 @@ async def lines(longer: float, only: str) -> list[Line]:
 
 def told(line: Line) -> Line:
     """The line, after a word about it."""
-    about = [f"{line.fault}: {line.requests} requests, recovered in {line.recovery_s} s", *line.broken]
-    sys.stdout.write("\n  ".join([*about, *line.notes.get("examples", ())]) + "\n")
+    said = [f"{line.fault}: {line.requests} requests, recovered in {line.recovery_s} s", *line.broken]
+    sys.stdout.write("\n  ".join([*said, *line.notes.get("examples", ())]) + "\n")
     sys.stdout.flush()
     return line
 
 
-def keep(path: Path, found: list[Line], command: str) -> None:
-    """Write the lines to a file, in the faults' order; lines that it has of other faults stay."""
-    about = {
+def about(command: str) -> dict[str, Any]:
+    """What a figure needs beside it."""
+    return {
         "command": command,
         "machine": f"{processor()}, {os.cpu_count()} cores",
         "load_average": round(os.getloadavg()[1], 1),
         "date": datetime.now(UTC).date().isoformat(),
     }
+
+
+def keep(path: Path, found: list[Line], command: str) -> None:
+    """Write the lines to a file, in the faults' order; lines that it has of other faults stay."""
     kept = {line["fault"]: line for line in json.loads(path.read_text("utf-8"))} if path.exists() else {}
-    kept |= {line.fault: line.told() | about for line in found}
+    kept |= {line.fault: line.told() | about(command) for line in found}
     order = [fault.name for fault in FAULTS] + [setting.fault.name for setting in ALONE]
     lines = [kept[name] for name in order if name in kept]
     path.write_text(json.dumps(lines, indent=1) + "\n", "utf-8")
