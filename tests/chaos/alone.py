@@ -41,6 +41,27 @@ class Setting:
     needs: Callable[[], str] = str
 
 
+# -- its upstream
+
+
+def _with_two_addresses(home: Path) -> Alone:
+    """A farthing that knows its upstream by two addresses, so that each has a circuit."""
+    alone = Alone(home)
+    there = alone.upstream.port
+    alone.farthing.env["FARTHING_UPSTREAM__REPLICAS"] = json.dumps(
+        [f"http://127.0.0.1:{there}/v1", f"http://localhost:{there}/v1"]
+    )
+    return alone
+
+
+async def _all_replicas_down(scene: Scene) -> None:
+    """All that farthing knows of the upstream is gone, long enough for every circuit to open."""
+    scene.cuts.append(time.monotonic())
+    scene.on.upstream.kill()
+    await scene.hold()
+    await asyncio.to_thread(scene.on.upstream.start)
+
+
 # -- the disk
 
 
@@ -207,6 +228,16 @@ def _kill(scene: Scene) -> None:
 _MISS = "such an answer is a miss; everything opens"
 
 ALONE = (
+    Setting(
+        Fault(
+            "all of the upstream's replicas killed, later started",
+            "hits are served; else as direct, but for a second's wait",
+            _all_replicas_down,
+            hold_s=2,
+            paired=True,
+        ),
+        _with_two_addresses,
+    ),
     Setting(
         Fault("disk full", "answers go on; rows wait in memory and are written later", _disk_full, hold_s=2),
         _on_small_disk,
