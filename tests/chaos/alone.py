@@ -15,30 +15,20 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 from tests.chaos.measured import row_ids
 from tests.chaos.places import CLEAN, Alone
-from tests.chaos.scene import Fault, On
+from tests.chaos.scene import Fault, On, Setting
 
-__all__ = ["ALONE", "Setting"]
+__all__ = ["ALONE"]
 
 Scene = On[Alone]
 _PAGE_BYTES = 4096
 _DISK = "12m"
 _DAY_S = 86_400
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """A fault and the farthing that it needs. `needs`: what isn't here and would have to be, or ''."""
-
-    fault: Fault[Alone]
-    place: Callable[[Path], AbstractContextManager[Alone]]
-    needs: Callable[[], str] = str
 
 
 # -- its upstream

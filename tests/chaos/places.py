@@ -171,14 +171,17 @@ class Links(Process):
 
 
 class Cluster:
-    """Three farthings over one Valkey and one upstream. Links 0 to 2: a replica's to Valkey; 3: all's upstream."""
+    """Three farthings over one Valkey and one upstream. Links 0 to 2: a replica's to Valkey; 3: all's upstream.
+
+    `valkey`: another server than one on loopback; then its URL must be among `more`, the replicas' settings.
+    """
 
     TO_VALKEY = (0, 1, 2)
     TO_UPSTREAM = (3,)
 
-    def __init__(self, home: Path, **more: str) -> None:
+    def __init__(self, home: Path, valkey: ValkeyProcess | None = None, **more: str) -> None:
         self.home = home
-        self.valkey = ValkeyProcess()
+        self.valkey = valkey or ValkeyProcess()
         self.upstream = UpstreamProcess(home)
         self.links = Links(home, [self.valkey.port] * 3 + [self.upstream.port])
         to_upstream = f"http://127.0.0.1:{self.links.ports[3]}/v1"

@@ -16,9 +16,11 @@ from bench.machine import processor
 from tests.chaos.alone import ALONE
 from tests.chaos.faults import FAULTS
 from tests.chaos.measured import Line
+from tests.chaos.namespace import NAMESPACED
 from tests.chaos.places import Cluster
-from tests.chaos.scene import measure
+from tests.chaos.scene import Setting, measure
 
+SETTINGS: tuple[Setting[Any], ...] = (NAMESPACED, *ALONE)
 LONGER = 4.0  # times the short form
 
 
@@ -30,7 +32,7 @@ async def lines(longer: float, only: str) -> list[Line]:
         if shared:
             with Cluster(Path(home)) as cluster:
                 found += [told(await measure(cluster, fault, longer=longer)) for fault in shared]
-        for at, setting in enumerate(setting for setting in ALONE if only in setting.fault.name):
+        for at, setting in enumerate(setting for setting in SETTINGS if only in setting.fault.name):
             if setting.needs():
                 sys.stdout.write(f"{setting.fault.name}: left out: {setting.needs()}\n")
                 continue
@@ -63,7 +65,7 @@ def keep(path: Path, found: list[Line], command: str) -> None:
     """Write the lines to a file, in the faults' order; lines that it has of other faults stay."""
     kept = {line["fault"]: line for line in json.loads(path.read_text("utf-8"))} if path.exists() else {}
     kept |= {line.fault: line.told() | about(command) for line in found}
-    order = [fault.name for fault in FAULTS] + [setting.fault.name for setting in ALONE]
+    order = [fault.name for fault in FAULTS] + [setting.fault.name for setting in SETTINGS]
     lines = [kept[name] for name in order if name in kept]
     path.write_text(json.dumps(lines, indent=1) + "\n", "utf-8")
 

@@ -8,14 +8,16 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from tests.chaos.load import Load, loading
 from tests.chaos.measured import NEVER_S, RECOVERY_S, Line, Moments, line_of, recovery_s, row_ids
 from tests.chaos.places import Farthing
 
-__all__ = ["Fault", "On", "Place", "measure"]
+__all__ = ["Fault", "On", "Place", "Setting", "measure"]
 
 _CALM_S, _AFTER_S = 1.5, 2.5
 _FLUSH_S = 0.05  # ledger.flush_ms
@@ -65,6 +67,15 @@ class Fault(Generic[P]):
     inject: Callable[[On[P]], Awaitable[None]]
     hold_s: float = 1.5
     paired: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Setting(Generic[P]):
+    """A fault, and a place of its own for it. `needs`: what isn't here and would have to be, or ''."""
+
+    fault: Fault[P]
+    place: Callable[[Path], AbstractContextManager[P]]
+    needs: Callable[[], str] = str
 
 
 class Stall:

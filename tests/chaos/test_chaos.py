@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.chaos.alone import ALONE, Setting
 from tests.chaos.faults import FAULTS
 from tests.chaos.places import Cluster
-from tests.chaos.scene import Fault, measure
+from tests.chaos.run import SETTINGS
+from tests.chaos.scene import Fault, Setting, measure
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(300)]
 
@@ -29,8 +30,8 @@ async def test_three_over_one_valkey(cluster: Cluster, fault: Fault[Cluster]) ->
     assert line.requests > 50
 
 
-@pytest.mark.parametrize("setting", ALONE, ids=lambda setting: setting.fault.name)
-async def test_one_alone(tmp_path: Path, setting: Setting) -> None:
+@pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.fault.name)
+async def test_in_a_place_of_its_own(tmp_path: Path, setting: Setting[Any]) -> None:
     if setting.needs():
         pytest.skip(setting.needs())
     with setting.place(tmp_path) as place:
