@@ -181,7 +181,7 @@ async def _clock_jumps(scene: Scene) -> None:
 
 def _off_s(state: Path) -> int:
     with closing(sqlite3.connect(f"{(state / 'ledger.db').as_uri()}?mode=ro", uri=True)) as ledger:
-        at_s = ledger.execute("select ts from requests order by rowid desc limit 1").fetchone()[0]
+        at_s: float = ledger.execute("select ts from requests order by rowid desc limit 1").fetchone()[0]
     return round((at_s - time.time()) / 3600) * 3600
 
 

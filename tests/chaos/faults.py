@@ -107,6 +107,13 @@ async def _upstream_stopped(scene: Scene) -> None:
     scene.on.upstream.signal(signal.SIGCONT)
 
 
+async def _upstream_errs(scene: Scene) -> None:
+    upstream = scene.on.upstream
+    await asyncio.to_thread(upstream.status, 500)
+    await scene.hold()
+    await asyncio.to_thread(upstream.status, 200)
+
+
 async def _upstream_slow(scene: Scene) -> None:
     upstream = scene.on.upstream
     await asyncio.to_thread(upstream.wait_s, 0.5)
@@ -133,6 +140,7 @@ FAULTS = (
     Fault("a replica restarted (SIGTERM)", "what it has is answered; the others serve", _replica_restarted),
     Fault("upstream killed, later started", "hits are served; else as direct", _upstream_killed, paired=True),
     Fault("upstream stopped (SIGSTOP)", "hits are served; else as direct", _upstream_stopped, paired=True),
+    Fault("upstream answers 500", "hits are served; errors are passed on, never stored", _upstream_errs, paired=True),
     Fault("upstream slow (0.5 s)", "hits are not slower; else as direct", _upstream_slow, paired=True),
     Fault(
         "network to the upstream cut (resets)",

@@ -20,7 +20,8 @@ from tests.chaos.answers import answer, asked, said
 __all__ = ["KNOWN", "Asked", "Load", "loading"]
 
 KNOWN = [f"known {number}" for number in range(40)] + ["long known 0", "long known 1"]
-_KNOWN_SHARE = 0.7
+_KNOWN_SHARE, _AGAIN_SHARE = 0.7, 0.1
+_LATELY = 50
 _PAUSE_S = 0.02
 _PATIENCE_S = 20.0
 
@@ -98,12 +99,7 @@ class Load:
     async def _client(self, session: aiohttp.ClientSession, number: int) -> None:
         while self._going:
             number += 1
-            if self._rng.random() < _KNOWN_SHARE:
-                prompt = self._rng.choice(KNOWN)
-            else:
-                self._fresh += 1
-                prompt = f"fresh {self._seed} {self._fresh}"
-            one = Asked(prompt, self._rng.random() < 0.3, time.monotonic())
+            one = Asked(self._prompt(), self._rng.random() < 0.3, time.monotonic())
             if self._direct:
                 _, one.direct_ok = await asyncio.gather(self._ask(session, one, number), self._past(session, one))
             else:
@@ -111,6 +107,16 @@ class Load:
             one.ended = time.monotonic()
             self.asked.append(one)
             await asyncio.sleep(_PAUSE_S)
+
+    def _prompt(self) -> str:
+        """One that is known, a new one, or one that was new lately: what came of it then must not come back."""
+        share = self._rng.random()
+        if share < _KNOWN_SHARE:
+            return self._rng.choice(KNOWN)
+        if share > 1 - _AGAIN_SHARE and self._fresh:
+            return f"fresh {self._seed} {self._rng.randint(max(1, self._fresh - _LATELY), self._fresh)}"
+        self._fresh += 1
+        return f"fresh {self._seed} {self._fresh}"
 
     async def _ask(self, session: aiohttp.ClientSession, one: Asked, start: int) -> None:
         refused = 0

@@ -20,11 +20,13 @@ from typing import Any
 
 from tests.chaos.load import Asked
 
-__all__ = ["NEVER_S", "RECOVERY_S", "WINDOW_S", "Line", "Moments", "line_of", "recovery_s", "row_ids"]
+__all__ = ["LOG_LINES", "NEVER_S", "RECOVERY_S", "WINDOW_S", "Line", "Moments", "line_of", "recovery_s", "row_ids"]
 
 WINDOW_S = 0.1
 RECOVERY_S = 5.0
 NEVER_S = 99.0
+LOG_LINES = 25
+"""So many may all farthings write in a run, and for each kill: lines for changes, none for each request."""
 
 
 @dataclass(slots=True)
@@ -69,6 +71,7 @@ class Line:
     in_window: int
     twice: int
     recovery_s: float
+    log_lines: int
     calm_ms: tuple[float, float]
     fault_ms: tuple[float, float]
     notes: dict[str, Any]
@@ -81,6 +84,7 @@ class Line:
             f"{self.wrong} wrong answers": self.wrong,
             f"{self.lost_rows} ledger rows lost beyond the window": self.lost_rows,
             f"{self.twice} requests have two rows": self.twice,
+            f"{self.log_lines} log lines": self.log_lines > LOG_LINES * (1 + self.notes.get("kills", 1)),
             f"recovery took {self.recovery_s:.1f} s": self.recovery_s > RECOVERY_S,
         }
         return [claim for claim, holds_not in claims.items() if holds_not]
@@ -98,6 +102,7 @@ def line_of(
     moments: Moments,
     replicas: Collection[int],
     notes: dict[str, Any] | None = None,
+    log_lines: int = 0,
 ) -> Line:
     """The line of one fault. `ids`: of the rows of all ledgers; `replicas`: those that must serve hits again."""
     down = sum(one.unheard for one in asked)
@@ -116,6 +121,7 @@ def line_of(
         in_window=len(excused),
         twice=sum(ids[one.row_id] > 1 for one in asked if one.row_id),
         recovery_s=round(recovery_s(asked, moments, replicas), 2),
+        log_lines=log_lines,
         calm_ms=_latency_ms(one for one in asked if one.ended < moments.began),
         fault_ms=_latency_ms(during),
         notes=(notes or {})

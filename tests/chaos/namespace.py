@@ -35,7 +35,7 @@ class Apart(Cluster):
 
 
 @contextlib.contextmanager
-def _apart(home: Path) -> Iterator[Cluster]:
+def _apart(home: Path) -> Iterator[Apart]:
     number = os.getpid() % 250
     name, near = f"fchaos{number}", f"fnear{number}"
     here, there = (f"10.213.{number}.{end}" for end in (1, 2))

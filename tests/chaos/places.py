@@ -131,7 +131,14 @@ class UpstreamProcess(Process):
 
     def wait_s(self, seconds: float) -> None:
         """How long each answer takes to begin from now on."""
-        told = urllib.request.Request(f"http://127.0.0.1:{self.port}/wait", data=str(seconds).encode())
+        self._tell("wait", seconds)
+
+    def status(self, status: int) -> None:
+        """What status each answer has from now on."""
+        self._tell("status", status)
+
+    def _tell(self, what: str, value: float) -> None:
+        told = urllib.request.Request(f"http://127.0.0.1:{self.port}/{what}", data=str(value).encode())
         urllib.request.urlopen(told, timeout=2).close()
 
 

@@ -100,6 +100,10 @@ class Stall:
             self._longest_s = max(self._longest_s, time.monotonic() - began - _FLUSH_S)
 
 
+def _log_lines(place: Place) -> int:
+    return sum(replica.said().count("\n") for replica in place.replicas)
+
+
 _SEEDS = itertools.count(time.time_ns() // 10**6 % 10**9)
 
 
@@ -107,7 +111,7 @@ async def measure(place: P, fault: Fault[P], *, longer: float = 1.0) -> Line:
     """Calm, the fault, and calm again, under load all the while. `longer`: times as long as in the short form."""
     those = range(len(place.replicas))
     load = Load([one.url for one in place.replicas], next(_SEEDS), direct=place.direct if fault.paired else "")
-    stall = Stall()
+    stall, said = Stall(), _log_lines(place)
     async with loading(load):
         await asyncio.sleep(_CALM_S * longer)
         scene = On(place, fault.hold_s * longer, longer)
@@ -120,8 +124,9 @@ async def measure(place: P, fault: Fault[P], *, longer: float = 1.0) -> Line:
             await asyncio.sleep(0.1)
     moments.stall_s = stall.stop()
     await asyncio.sleep(_FLUSHED_S)
+    said = _log_lines(place) - said
     ids = await asyncio.to_thread(row_ids, [replica.state for replica in place.replicas])
-    line = line_of(fault.name, fault.promise, load.asked, ids | scene.rows, moments, those, scene.notes)
+    line = line_of(fault.name, fault.promise, load.asked, ids | scene.rows, moments, those, scene.notes, said)
     told = [f"{one.prompt!r} {one.status} {one.errors[-1:]}" for one in load.asked if moments.fails(one) or one.wrong]
     if told:
         line.notes["examples"] = told[:5]

@@ -17,7 +17,14 @@ from tests.fakes.valkey import free_port
 
 
 def one(began: float, row_id: str = "a", **more: Any) -> Asked:
-    given = {"ended": began + 0.01, "replica": 0, "status": 200, "row_id": row_id, "right": True, "cache": "hit-exact"}
+    given: dict[str, Any] = {
+        "ended": began + 0.01,
+        "replica": 0,
+        "status": 200,
+        "row_id": row_id,
+        "right": True,
+        "cache": "hit-exact",
+    }
     return Asked("known 1", False, began, **given | more)
 
 
@@ -45,6 +52,12 @@ def test_nothing_is_broken_where_all_is_well() -> None:
 )
 def test_each_claim_can_break(asked: Asked, broken: str) -> None:
     assert broken in line(one(1), one(4.1), asked).broken
+
+
+def test_a_log_line_for_each_request_is_seen() -> None:
+    found = line_of("f", "p", [one(4.1)], Counter("a"), Moments(2, 4), range(1), log_lines=51)
+
+    assert found.broken == ["51 log lines"]
 
 
 def test_a_row_written_twice_is_seen() -> None:
