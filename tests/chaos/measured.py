@@ -2,9 +2,9 @@
 
 A ledger row is lost when a client has an answer whose `x-farthing-id` is in no ledger. Rows answered within
 WINDOW_S before their replica was killed may be lost: that is documented, for a machine that runs the writer when it is
-due. On a busy one the window is longer by what a thread beside it had to wait at most (`stall_s`). Recovery is how long
-after the fault's end the last replica gave its first answer from the cache again; latencies are compared with the same
-run's calm beginning.
+due. On a busy one the window is longer by what a thread beside it had to wait in the second before the kill
+(`stalls`). Recovery is how long after the fault's end the last replica gave its first answer from the cache again;
+latencies are compared with the same run's calm beginning.
 """
 
 from __future__ import annotations
@@ -20,25 +20,36 @@ from typing import Any
 
 from tests.chaos.load import Asked
 
-__all__ = ["LOG_LINES", "NEVER_S", "RECOVERY_S", "WINDOW_S", "Line", "Moments", "line_of", "recovery_s", "row_ids"]
+__all__ = [
+    "LOG_LINES",
+    "NEVER_S",
+    "RECOVERY_S",
+    "WINDOW_S",
+    "Line",
+    "Moments",
+    "line_of",
+    "recovery_s",
+    "row_ids",
+    "shown_s",
+]
 
 WINDOW_S = 0.1
 RECOVERY_S = 5.0
-NEVER_S = 99.0
+NEVER_S = 1e9
 LOG_LINES = 25
 """So many may all farthings write in a run, and for each kill: lines for changes, none for each request."""
 
 
 @dataclass(slots=True)
 class Moments:
-    """When the fault began and ended, and how much too late a thread woke at most; which replicas were killed when,
-    and when all calls that were under way at the upstream were broken (time.monotonic, seconds)."""
+    """When the fault began and ended, which replicas were killed when, and when all calls that were under way at the
+    upstream were broken. `stalls`: when a thread woke, and how much too late. Of time.monotonic, in seconds."""
 
     began: float
     ended: float
-    stall_s: float = 0.0
     kills: list[tuple[int, float]] = field(default_factory=list)
     cuts: list[float] = field(default_factory=list)
+    stalls: list[tuple[float, float]] = field(default_factory=list)
 
     def fails(self, one: Asked) -> bool:
         """Whether a direct call would have been served and this one was not. A call that was under way when the
@@ -47,12 +58,18 @@ class Moments:
 
     def excuses(self, one: Asked) -> bool:
         """Whether the request's row may be lost: its replica was killed within the window."""
-        return self.age_s(one) <= WINDOW_S + self.stall_s
+        kill = self.killed_at(one)
+        late_s = max((late_s for woke, late_s in self.stalls if kill - 1 <= woke <= kill + late_s), default=0.0)
+        return self.age_s(one) <= WINDOW_S + late_s
+
+    def killed_at(self, one: Asked) -> float:
+        """When the replica was killed next after the request began; its answer may still be read after that."""
+        return min((at for replica, at in self.kills if replica == one.replica and at >= one.began), default=NEVER_S)
 
     def age_s(self, one: Asked) -> float:
-        """How long the client had had its answer when the replica was killed next; NEVER_S: it never was."""
-        later = [at - one.ended for replica, at in self.kills if replica == one.replica and at >= one.ended]
-        return min(later, default=NEVER_S)
+        """How long the client had had its answer when the replica was killed; NEVER_S: it never was."""
+        kill = self.killed_at(one)
+        return NEVER_S if kill == NEVER_S else max(0.0, kill - one.ended)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +102,7 @@ class Line:
             f"{self.lost_rows} ledger rows lost beyond the window": self.lost_rows,
             f"{self.twice} requests have two rows": self.twice,
             f"{self.log_lines} log lines": self.log_lines > LOG_LINES * (1 + self.notes.get("kills", 1)),
-            f"recovery took {self.recovery_s:.1f} s": self.recovery_s > RECOVERY_S,
+            f"recovery took {shown_s(self.recovery_s)} s": self.recovery_s > RECOVERY_S,
         }
         return [claim for claim, holds_not in claims.items() if holds_not]
 
@@ -127,12 +144,17 @@ def line_of(
         notes=(notes or {})
         | {
             "with_the_upstream": sum(one.failed and not moments.fails(one) for one in asked),
-            "stall_ms": round(moments.stall_s * 1000),
-            "oldest_lost_ms": max((round(moments.age_s(one) * 1000) for one in lost), default=0),
+            "longest_stall_ms": round(max((late_s for _, late_s in moments.stalls), default=0.0) * 1000),
+            "lost_after_ms": sorted(round(moments.age_s(one) * 1000) for one in lost),
             "down": down,
         }
         | {"during": len(during), "answers": dict(Counter(one.cache or "none" for one in during))},
     )
+
+
+def shown_s(seconds: float) -> str:
+    """The seconds of a recovery as they are shown."""
+    return "for ever" if seconds == NEVER_S else f"{seconds:.1f}"
 
 
 def row_ids(states: Iterable[Path]) -> Counter[str]:

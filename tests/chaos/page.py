@@ -10,6 +10,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from tests.chaos.measured import shown_s
+
 __all__ = ["LINES", "SOAK", "filled"]
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -28,7 +30,7 @@ def faults_table(lines: list[dict[str, Any]]) -> str:
     for line in lines:
         cells = [line["fault"], line["promise"]]
         cells += [f"{line[name]:,}" for name in ("requests", "failed", "wrong", "again")]
-        cells += [f"{line['lost_rows']} ({line['in_window']})", f"{line['recovery_s']:.1f}"]
+        cells += [f"{line['lost_rows']} ({line['in_window']})", shown_s(line["recovery_s"])]
         cells += [", ".join(f"{ms:.0f}" for ms in line[name]) if any(line[name]) else "–" for name in _LATENCIES]
         rows.append("| " + " | ".join(cells) + " |")
     found = [f"{line['fault']}: {claim}" for line in lines for claim in line["broken"]]

@@ -15,7 +15,7 @@ from typing import Any
 from bench.machine import processor
 from tests.chaos.alone import ALONE
 from tests.chaos.faults import FAULTS
-from tests.chaos.measured import Line
+from tests.chaos.measured import Line, shown_s
 from tests.chaos.namespace import NAMESPACED
 from tests.chaos.places import Cluster
 from tests.chaos.scene import Setting, measure
@@ -45,7 +45,7 @@ async def lines(longer: float, only: str) -> list[Line]:
 
 def told(line: Line) -> Line:
     """The line, after a word about it."""
-    said = [f"{line.fault}: {line.requests} requests, recovered in {line.recovery_s} s", *line.broken]
+    said = [f"{line.fault}: {line.requests} requests, recovered in {shown_s(line.recovery_s)} s", *line.broken]
     sys.stdout.write("\n  ".join([*said, *line.notes.get("examples", ())]) + "\n")
     sys.stdout.flush()
     return line

@@ -79,25 +79,26 @@ class Setting(Generic[P]):
 
 
 class Stall:
-    """How much too late a thread that sleeps as the ledger's writer does wakes at most: the machine's doing."""
+    """When a thread that sleeps as the ledger's writer does wakes, and how much too late: the machine's doing."""
 
     def __init__(self) -> None:
-        self._longest_s = 0.0
+        self._woke: list[tuple[float, float]] = []
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
-    def stop(self) -> float:
-        """End it; the longest, in seconds."""
+    def stop(self) -> list[tuple[float, float]]:
+        """End it; what it noted, as `Moments.stalls`."""
         self._over.set()
         self._thread.join()
-        return self._longest_s
+        return self._woke
 
     def _run(self) -> None:
         while not self._over.is_set():
             began = time.monotonic()
             self._over.wait(_FLUSH_S)
-            self._longest_s = max(self._longest_s, time.monotonic() - began - _FLUSH_S)
+            woke = time.monotonic()
+            self._woke.append((woke, max(0.0, woke - began - _FLUSH_S)))
 
 
 def _log_lines(place: Place) -> int:
@@ -117,12 +118,12 @@ async def measure(place: P, fault: Fault[P], *, longer: float = 1.0) -> Line:
         scene = On(place, fault.hold_s * longer, longer)
         began = time.monotonic()
         await fault.inject(scene)
-        moments = Moments(began, time.monotonic(), 0.0, scene.kills, scene.cuts)
+        moments = Moments(began, time.monotonic(), scene.kills, scene.cuts)
         await asyncio.sleep(_AFTER_S * longer)
         late = moments.ended + 2 * RECOVERY_S
         while recovery_s(load.asked, moments, those) == NEVER_S and time.monotonic() < late:
             await asyncio.sleep(0.1)
-    moments.stall_s = stall.stop()
+    moments.stalls = stall.stop()
     await asyncio.sleep(_FLUSHED_S)
     said = _log_lines(place) - said
     ids = await asyncio.to_thread(row_ids, [replica.state for replica in place.replicas])

@@ -76,12 +76,25 @@ def test_what_a_direct_call_would_not_have_got_either_is_no_failure(asked: Asked
     assert line(one(4.1), asked, moments=Moments(2, 4, cuts=[2.0])).broken == []
 
 
-@pytest.mark.parametrize(("ended", "lost", "excused"), [(1.95, 0, 1), (1.8, 1, 0), (2.01, 1, 0)])
-def test_only_rows_within_the_window_before_a_kill_may_be_lost(ended: float, lost: int, excused: int) -> None:
-    gone = one(1, "gone", ended=ended)
+@pytest.mark.parametrize(
+    ("began", "ended", "replica", "lost"),
+    [(1, 1.95, 0, 0), (1, 1.8, 0, 1), (1, 2.01, 0, 0), (2.001, 2.01, 0, 1), (1, 1.95, 1, 1)],
+)
+def test_only_rows_within_the_window_before_a_kill_may_be_lost(
+    began: float, ended: float, replica: int, lost: int
+) -> None:
+    gone = one(began, "gone", ended=ended, replica=replica)
     found = line(one(4.1), gone, moments=Moments(2, 4, kills=[(0, 2.0)]))
 
-    assert (found.lost_rows, found.in_window) == (lost, excused)
+    assert (found.lost_rows, found.in_window) == (lost, 1 - lost)
+
+
+@pytest.mark.parametrize(("woke", "lost"), [(1.9, 0), (2.15, 0), (0.9, 1), (2.3, 1)])
+def test_the_window_is_longer_by_what_the_machine_kept_a_thread_waiting_just_then(woke: float, lost: int) -> None:
+    gone = one(1, "gone", ended=1.75)
+    found = line(one(4.1), gone, moments=Moments(2, 4, kills=[(0, 2.0)], stalls=[(woke, 0.2)]))
+
+    assert found.lost_rows == lost
 
 
 def test_recovery_is_the_last_replicas_first_hit_after_the_fault() -> None:
