@@ -104,7 +104,6 @@ class Load:
                 _, one.direct_ok = await asyncio.gather(self._ask(session, one, number), self._past(session, one))
             else:
                 await self._ask(session, one, number)
-            one.ended = time.monotonic()
             self.asked.append(one)
             await asyncio.sleep(_PAUSE_S)
 
@@ -119,6 +118,10 @@ class Load:
         return f"fresh {self._seed} {self._fresh}"
 
     async def _ask(self, session: aiohttp.ClientSession, one: Asked, start: int) -> None:
+        await self._try(session, one, start)
+        one.ended = time.monotonic()
+
+    async def _try(self, session: aiohttp.ClientSession, one: Asked, start: int) -> None:
         refused = 0
         while refused < len(self._urls) and one.again < 2:
             one.replica = (start + refused + one.again) % len(self._urls)
