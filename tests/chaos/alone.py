@@ -46,8 +46,9 @@ def _with_two_addresses(home: Path) -> Alone:
 
 async def _all_replicas_down(scene: Scene) -> None:
     """All that farthing knows of the upstream is gone, long enough for every circuit to open."""
-    scene.cuts.append(time.monotonic())
+    began = time.monotonic()
     scene.on.upstream.kill()
+    scene.cuts.append((began, time.monotonic()))
     await scene.hold()
     await asyncio.to_thread(scene.on.upstream.start)
 

@@ -66,9 +66,10 @@ async def _garbled(scene: Scene) -> None:
 
 async def _linked(mode: str, which: tuple[int, ...], scene: Scene) -> None:
     links = scene.on.links
-    if mode == "cut" and which == _UPSTREAM:
-        scene.cuts.append(time.monotonic())
+    began = time.monotonic()
     await asyncio.to_thread(links.become, mode, which)
+    if mode == "cut" and which == _UPSTREAM:
+        scene.cuts.append((began, time.monotonic()))
     await scene.hold()
     await asyncio.to_thread(links.become, "pass", which)
 
@@ -95,8 +96,9 @@ async def _replica_restarted(scene: Scene) -> None:
 
 
 async def _upstream_killed(scene: Scene) -> None:
-    scene.cuts.append(time.monotonic())
+    began = time.monotonic()
     scene.on.upstream.kill()
+    scene.cuts.append((began, time.monotonic()))
     await scene.hold()
     await asyncio.to_thread(scene.on.upstream.start)
 
@@ -109,7 +111,9 @@ async def _upstream_stopped(scene: Scene) -> None:
 
 async def _upstream_errs(scene: Scene) -> None:
     upstream = scene.on.upstream
+    began = time.monotonic()
     await asyncio.to_thread(upstream.status, 500)
+    scene.cuts.append((began, time.monotonic()))
     await scene.hold()
     await asyncio.to_thread(upstream.status, 200)
 

@@ -42,19 +42,19 @@ LOG_LINES = 25
 
 @dataclass(slots=True)
 class Moments:
-    """When the fault began and ended, which replicas were killed when, and when all calls that were under way at the
-    upstream were broken. `stalls`: when a thread woke, and how much too late. Of time.monotonic, in seconds."""
+    """When the fault began and ended, which replicas were killed when, and from when to when all calls that were under
+    way at the upstream were broken. `stalls`: when a thread woke, and how much too late. Of time.monotonic, in seconds."""
 
     began: float
     ended: float
     kills: list[tuple[int, float]] = field(default_factory=list)
-    cuts: list[float] = field(default_factory=list)
+    cuts: list[tuple[float, float]] = field(default_factory=list)
     stalls: list[tuple[float, float]] = field(default_factory=list)
 
     def fails(self, one: Asked) -> bool:
         """Whether a direct call would have been served and this one was not. A call that was under way when the
         upstream died fails either way, even where its twin had just ended."""
-        return one.failed and not any(one.began <= cut <= one.ended for cut in self.cuts)
+        return one.failed and not any(one.began <= end and begin <= one.ended for begin, end in self.cuts)
 
     def excuses(self, one: Asked) -> bool:
         """Whether the request's row may be lost: its replica was killed within the window."""

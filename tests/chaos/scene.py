@@ -48,7 +48,7 @@ class On(Generic[P]):
     hold_s: float
     longer: float
     kills: list[tuple[int, float]] = field(default_factory=list)
-    cuts: list[float] = field(default_factory=list)
+    cuts: list[tuple[float, float]] = field(default_factory=list)
     rows: Counter[str] = field(default_factory=Counter)
     notes: dict[str, Any] = field(default_factory=dict)
 

@@ -73,7 +73,7 @@ def test_a_row_written_twice_is_seen() -> None:
     ],
 )
 def test_what_a_direct_call_would_not_have_got_either_is_no_failure(asked: Asked) -> None:
-    assert line(one(4.1), asked, moments=Moments(2, 4, cuts=[2.0])).broken == []
+    assert line(one(4.1), asked, moments=Moments(2, 4, cuts=[(2.0, 2.001)])).broken == []
 
 
 @pytest.mark.parametrize(
