@@ -43,7 +43,7 @@ LOG_LINES = 25
 @dataclass(slots=True)
 class Moments:
     """When the fault began and ended, which replicas were killed when, and from when to when all calls that were under
-    way at the upstream were broken. `stalls`: when a thread woke, and how much too late. Of time.monotonic, in seconds."""
+    way at the upstream were broken. `stalls`: when a thread woke, and how much too late. Seconds of time.monotonic."""
 
     began: float
     ended: float
