@@ -22,6 +22,7 @@ from pathlib import Path
 import structlog
 
 from farthing.cache.codec import decode, encode, peek
+from farthing.cache.damage import Damage
 from farthing.cache.entry import Entry
 from farthing.cache.seal import MissingKeys, Seal, SealedElsewhere
 from farthing.proxy.errors import StoreFault
@@ -194,6 +195,7 @@ class Disk:
         self._corrupt = False
         self._failing: set[str] = set()
         self._missing_keys = MissingKeys()
+        self._damage = Damage()
 
     @property
     def healthy(self) -> bool:
@@ -434,7 +436,7 @@ class Disk:
         if entry is not None and entry.key == record.key:
             return entry
         if record.row:
-            log.warning("an entry was lost or fails its checksum: dropped", key=record.key)
+            self._damage.met(record.key)
         return None
 
     def _start_anew(self, reason: str) -> None:

@@ -23,6 +23,7 @@ import structlog
 
 from farthing.cache.breaker import Breaker, Gate
 from farthing.cache.codec import Labels, decode, encode, peek
+from farthing.cache.damage import Damage
 from farthing.cache.entry import Entry
 from farthing.cache.seal import MissingKeys, Seal, SealedElsewhere
 from farthing.cache.store import Selector, StoreStats
@@ -84,6 +85,7 @@ class RedisStore:
         self._refused: set[str] = set()
         self._seal = seal
         self._missing_keys = MissingKeys()
+        self._damage = Damage()
         self._stats = StoreStats("redis", 0, 0, 0, 0, 0, False)
         self._closed = False
 
@@ -103,7 +105,7 @@ class RedisStore:
             return None
         # The key is compared since a connection that was cut off in mid-answer must never serve another's.
         if entry is None or entry.key != key:
-            log.warning("an entry fails its checksum: passed by", key=key)
+            self._damage.met(key)
             return None
         return entry if entry.expires_s > now_s else None
 
