@@ -21,7 +21,6 @@ from typing import Any
 from tests.chaos.load import Asked
 
 __all__ = [
-    "LOG_LINES",
     "NEVER_S",
     "RECOVERY_S",
     "WINDOW_S",
@@ -36,8 +35,9 @@ __all__ = [
 WINDOW_S = 0.1
 RECOVERY_S = 5.0
 NEVER_S = 1e9
-LOG_LINES = 25
-"""So many may all farthings write in a run, and for each kill: lines for changes, none for each request."""
+LOG_LINES, LOG_LINES_PER_S = 25, 2
+"""So many may be written in a run and for each kill, and by each farthing in a second: a store that goes and comes back.
+They are lines for changes, none for each request."""
 
 
 @dataclass(slots=True)
@@ -101,7 +101,7 @@ class Line:
             f"{self.wrong} wrong answers": self.wrong,
             f"{self.lost_rows} ledger rows lost beyond the window": self.lost_rows,
             f"{self.twice} requests have two rows": self.twice,
-            f"{self.log_lines} log lines": self.log_lines > LOG_LINES * (1 + self.notes.get("kills", 1)),
+            f"{self.log_lines} log lines": self.log_lines > self.notes["log_lines_at_most"],
             f"recovery took {shown_s(self.recovery_s)} s": self.recovery_s > RECOVERY_S,
         }
         return [claim for claim, holds_not in claims.items() if holds_not]
@@ -126,6 +126,7 @@ def line_of(
     asked = [one for one in asked if not one.unheard]
     lost = [one for one in asked if one.row_id and one.row_id not in ids]
     excused = [one for one in lost if moments.excuses(one)]
+    lasted_s = max((one.ended for one in asked), default=0.0) - min((one.began for one in asked), default=0.0)
     during = [one for one in asked if moments.began <= one.began < moments.ended]
     return Line(
         fault=fault,
@@ -144,6 +145,8 @@ def line_of(
         notes=(notes or {})
         | {
             "with_the_upstream": sum(one.failed and not moments.fails(one) for one in asked),
+            "log_lines_at_most": LOG_LINES * (1 + len(moments.kills))
+            + round(LOG_LINES_PER_S * len(replicas) * lasted_s),
             "longest_stall_ms": round(max((late_s for _, late_s in moments.stalls), default=0.0) * 1000),
             "lost_after_ms": sorted(round(moments.age_s(one) * 1000) for one in lost),
             "down": down,
