@@ -36,7 +36,7 @@ WINDOW_S = 0.1
 RECOVERY_S = 5.0
 NEVER_S = 1e9
 LOG_LINES, LOG_LINES_PER_S = 25, 2
-"""So many may be written in a run and for each kill, and by each farthing in a second: a store that goes and comes back.
+"""So many may be written in a run and for each kill, and by each farthing in a second, whose store goes and comes back.
 They are lines for changes, none for each request."""
 
 
