@@ -78,7 +78,10 @@ def _quoted(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """What one server did in one short window of load. `requests`: all that it worked on, also those cut off."""
+    """What one server did in one short window of load. `requests`: all that it worked on, also those cut off.
+
+    `from_s`, `upto_s`: the server's processor seconds by then, at rest before and after it.
+    """
 
     server: str
     concurrency: int
@@ -87,7 +90,18 @@ class Window:
     per_s: float
     p50_ms: float
     p99_ms: float
-    cpu_us: float
+    from_s: float
+    upto_s: float
+
+    @property
+    def used_s(self) -> float:
+        """Processor seconds in the window."""
+        return self.upto_s - self.from_s
+
+    @property
+    def cpu_us(self) -> float:
+        """A request's share of it."""
+        return self.used_s * 1e6 / max(1, self.requests)
 
 
 def window(
@@ -117,7 +131,7 @@ def window(
     if not lines:
         raise RuntimeError(f"wrk failed on {server.name}: {ran.stdout[-300:]}{ran.stderr[-300:]}")
     told = json.loads(lines[0].removeprefix("RESULT "))
-    used_s = settle(server.pid) - before
+    upto_s = settle(server.pid)
     requests = max(told["requests"], seen() - seen_before if seen else 0)
     return Window(
         server=server.name,
@@ -127,7 +141,8 @@ def window(
         per_s=told["requests"] / (told["us"] / 1e6),
         p50_ms=told["p50_us"] / 1000,
         p99_ms=told["p99_us"] / 1000,
-        cpu_us=used_s * 1e6 / max(1, requests),
+        from_s=before,
+        upto_s=upto_s,
     )
 
 

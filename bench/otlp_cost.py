@@ -115,6 +115,7 @@ def main() -> None:
         upstream = stack.enter_context(fast(here))
         on = off | {"OTLP__ENDPOINT": collector}
         kinds = {"off": off, "metrics": on | {"OTLP__SPANS": "false"}, "spans and metrics": on}
+        kinds["and content"] = on | {"OTLP__CONTENT": "true"}
         servers = [stack.enter_context(farthing(name, upstream.port, here, env)) for name, env in kinds.items()]
         if asked.baseline is not None:
             servers.append(stack.enter_context(another(asked.baseline, upstream.port, here, on)))

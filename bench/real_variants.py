@@ -41,7 +41,7 @@ from farthing.policies.opinion import Embed
 
 WORKLOAD = Path(__file__).parent.parent / "proxy" / "workload" / "banking.jsonl"
 TOPICS = ("card", "transfer", "top-up", "exchange", "cash", "account", "other")
-WANTED = (0.90, 0.95, 0.99)
+WANTED = (0.80, 0.90, 0.95, 0.99)
 
 
 @dataclass(frozen=True, slots=True)

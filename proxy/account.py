@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Awaitable
 from dataclasses import dataclass, field
 
+from farthing.policies.free import surely_free
 from farthing.policies.spend import DayTotal
 from farthing.proxy.attribute import (
     UNKNOWN,
@@ -22,6 +23,7 @@ from farthing.proxy.attribute import (
 )
 from farthing.proxy.budgets import Spending
 from farthing.proxy.capture import Capture
+from farthing.proxy.capture_record import Said
 from farthing.proxy.clock import Clock
 from farthing.proxy.compress_counts import CompressCounts
 from farthing.proxy.counterfactual import Counterfactual
@@ -29,6 +31,7 @@ from farthing.proxy.counting import Counting, changed, must_count_prompt, needs_
 from farthing.proxy.drift_sample import DriftSample
 from farthing.proxy.exchange import CacheStatus, Endpoint, Exchange, Outcome, Quiet
 from farthing.proxy.ledger import Ledger
+from farthing.proxy.otlp_contents import Contents
 from farthing.proxy.prices import RateCard
 from farthing.proxy.provider_reads import ProviderReads
 from farthing.proxy.row import LONGEST_NAME, Row
@@ -40,7 +43,6 @@ from farthing.proxy.would import AS_BILLED, Would
 
 __all__ = ["Account", "AccountStage", "cache_status", "dollars"]
 
-_FREE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
 _CACHE_STATUS = {  # RFC 9211
     CacheStatus.HIT_EXACT: "farthing; hit",
     CacheStatus.HIT_SEMANTIC: "farthing; hit; detail=semantic",
@@ -77,6 +79,7 @@ class Account:
     patience_s: float = 0.05
     counterfactual: Counterfactual = field(default_factory=lambda: Counterfactual(ProviderReads()))
     capture: Capture | None = None
+    contents: Contents | None = None
     compressed: CompressCounts = field(default_factory=CompressCounts)
     counting: Counting = field(init=False)
     drift: DriftSample | None = None
@@ -164,8 +167,10 @@ class Account:
                 would_write=would.writes,
                 shortened=bool(served.tokens_saved),
             )
-        if ex.endpoint is Endpoint.OTHER and ex.original.method not in _FREE_METHODS and call is not None:
-            return attribute_failure(self.rates, "", at_s) if call.status >= 400 else UNKNOWN
+        free = surely_free(ex.original.method, ex.original.path)
+        if ex.endpoint is Endpoint.OTHER and not free and call is not None:
+            asked = call.attempts and call.status < 400
+            return UNKNOWN if asked else attribute_failure(self.rates, "", at_s)
         if call is None or not 200 <= call.status < 300 or ex.endpoint is Endpoint.OTHER:
             if call is None or not ex.leads:
                 return attribute_failure(self.rates, ex.model, at_s)
@@ -251,10 +256,17 @@ class Account:
         if self.watch is not None and self.watch.wants(ex):
             self.watch.take(ex)
         row = self.row(ex, usage, money)
+        if self.contents is not None:
+            self.contents.take(ex, row)
         if self.ledger is not None:
             self.ledger.append(row)
         if self.capture is not None:
             self.capture.take(ex, row)
+
+    def said_in(self, ex: Exchange) -> Said | None:
+        """What may be kept or told of its texts: None where nothing may, or nobody wants it."""
+        keeper = self.capture or self.contents  # both go by the same settings
+        return None if keeper is None else keeper.said_in(ex)
 
     def end_hold(self, ex: Exchange, pico: int | None, usage: Usage | None = None) -> None:
         """Settle what the exchange reserved, once. `pico`: what it cost; None: nobody knows."""

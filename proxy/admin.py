@@ -28,6 +28,7 @@ from farthing.proxy import (
     pool_admin,
     semantic_admin,
     spend_admin,
+    student_admin,
     watch_admin,
 )
 from farthing.proxy.admin_log import FILE, AdminLog
@@ -38,6 +39,7 @@ from farthing.proxy.forwarded import Trusted
 from farthing.proxy.gates_by_themselves import shown
 from farthing.proxy.gauges import gauges
 from farthing.proxy.health import health
+from farthing.proxy.openapi import document
 from farthing.proxy.purge import purge
 from farthing.proxy.version import version
 from farthing.proxy.wire import host_of
@@ -124,6 +126,7 @@ class Admin:
             "upstream": host_of(config.upstream.url),
             "upstream_name": config.upstream.name,
             "replicas": pool_admin.told(services),
+            "deferred": None if self._held.deferred is None else self._held.deferred.standing(),
             "simulated": config.upstream.name == "simulated",
             "exact": config.cache.mode,
             "semantic": config.semantic.shown,
@@ -158,7 +161,8 @@ class Admin:
 
     def gauges(self) -> dict[str, float]:
         """Values of this moment for /metrics, by metric name without prefix."""
-        return gauges(self._proxy.services, self._store) | policy_admin.gauges(self._proxy)
+        found = gauges(self._proxy.services, self._store) | policy_admin.gauges(self._proxy)
+        return found | student_admin.gauges(self._proxy) | experiment_admin.gauges(self._proxy)
 
     async def _metrics(self) -> web.Response:
         try:
@@ -171,6 +175,7 @@ class Admin:
     async def _ready(self) -> web.Response:
         """Whether requests should come here. The upstream's state does not fail it: hits can still be served."""
         body = self.state()
+        del body["deferred"]  # sums of money: for who may see the ledger
         try:
             stats = await self._held.store.stats()
             body["store"] = {"kind": stats.kind, "entries": stats.entries, "healthy": stats.healthy}
@@ -233,6 +238,10 @@ class Admin:
             return _json(200, await policy_admin.told(self._proxy))
         if path == "/farthing/api/experiments":
             return _json(200, experiment_admin.told(self._proxy))
+        if path == "/farthing/api/students":
+            return _json(200, student_admin.told(self._proxy))
+        if path == "/farthing/api/openapi.json":
+            return _json(200, document(version()))
         query = dict(URL(request.raw_path, encoded=True).query)
         if path == "/farthing/api/incidents":
             try:

@@ -19,7 +19,7 @@ from farthing.proxy.exchange import Endpoint, Exchange
 from farthing.proxy.redact import Redactor
 from farthing.proxy.row import Row
 
-__all__ = ["Captured", "Line", "Said", "answer_of", "is_chosen", "line_of", "said_in"]
+__all__ = ["Captured", "Line", "Said", "answer_of", "is_chosen", "line_of", "said_in", "whole"]
 
 
 class Said(NamedTuple):
@@ -95,7 +95,7 @@ def line_of(captured: Captured, share: float, redactor: Redactor) -> Line | None
     if not is_chosen(row.tenant, request, share):
         return None
     user = row.user or _user_in(request)
-    request, response = redactor.clean(request, _whole(answer, row.endpoint))
+    request, response = redactor.clean(request, whole(answer, row.endpoint))
     text = dumps(
         {
             "id": row.id,
@@ -145,7 +145,7 @@ def _user_in(request: dict[str, Any]) -> str:
     return named if isinstance(named, str) else ""
 
 
-def _whole(answer: bytes | None, endpoint: str) -> Any:
+def whole(answer: bytes | None, endpoint: str) -> Any:
     """The answer as one JSON value; None where it is none, or a stream that can't be put together."""
     if answer is None:
         return None

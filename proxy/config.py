@@ -42,14 +42,14 @@ from farthing.proxy.config_routes import Misplaced, RouteSection, VariantSection
 from farthing.proxy.config_section import Section
 from farthing.proxy.config_server import Server
 from farthing.proxy.config_shadow import Shadow
-from farthing.proxy.config_spend import Alerts, Budgets, RateLimits, Spend
+from farthing.proxy.config_spend import Alerts, Budgets, RateLimits, Spend, impossible
 from farthing.proxy.config_store import Store
 from farthing.proxy.config_upstream import Upstream
 from farthing.proxy.config_watch import Watch
 from farthing.proxy.errors import ConfigFault
 from farthing.proxy.exchange import Endpoint
 
-__all__ = ["Config", "Upstream", "effective", "load"]
+__all__ = ["Config", "Upstream", "effective", "load", "piped"]
 
 
 class FreshnessRule(Section):
@@ -237,6 +237,13 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _limits_can_be_reached(self) -> Config:
+        named = bool(self.auth.virtual_keys or self.auth.client_keys)
+        if faults := impossible(self.budgets, self.rate_limits, keys_have_names=named):
+            raise Misplaced(faults)
+        return self
+
+    @model_validator(mode="after")
     def _experiments_are_apart(self) -> Config:
         if faults := overlaps(self.experiments):
             raise Misplaced(faults)
@@ -330,13 +337,23 @@ def load(path: Path | None, env: Mapping[str, str] = os.environ, flags: Mapping[
     for dotted, value in (flags or {}).items():
         if value is not None:
             put(raw, dotted.split("."), value, f"flag --{dotted.split('.')[-1]}")
-    if not {"url", "replicas"} & set(raw.get("upstream", {})) and env.get("OPENAI_BASE_URL"):
+    upstream = raw.get("upstream", {})
+    unsaid = isinstance(upstream, dict) and not {"url", "replicas"} & upstream.keys()
+    if unsaid and env.get("OPENAI_BASE_URL"):
         put(raw, ["upstream", "url"], env["OPENAI_BASE_URL"], "OPENAI_BASE_URL")
     try:
         return Config.model_validate(raw)
     except ValidationError as error:
         where = str(path) if path else "the configuration"
         raise ConfigFault("\n".join([f"{where} is not valid:", *explain(error)])) from None
+
+
+def piped(body: bytes) -> Config:
+    """What a running farthing hands its child: values that were set, as JSON. Raises ConfigFault."""
+    try:
+        return Config.model_validate_json(body)
+    except ValidationError as error:
+        raise ConfigFault("\n".join(["the configuration on standard input is not valid:", *explain(error)])) from None
 
 
 def read_toml(path: Path) -> dict[str, Any]:

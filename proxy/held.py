@@ -47,7 +47,7 @@ from farthing.proxy.row import Row
 from farthing.proxy.sealing import sealer
 from farthing.proxy.stage_semantic import Case
 from farthing.proxy.stages import InFlight
-from farthing.proxy.students import Known
+from farthing.proxy.students import Embeds, Known
 from farthing.proxy.tasks import TaskGroup
 from farthing.proxy.tokens import Tokenizer
 from farthing.proxy.usage_drift import Drift
@@ -66,7 +66,8 @@ class State:
     """All of it. `decisions`, `removed`, `capture`, `accounts`, `ring`, `limits_server`: None until a configuration
     needs them; `otlp`: None where it is off. `refusals`: by budget or rate limit; `note`: takes incidents (kind, what,
     why, evidence). `listeners`: told of every ledger row, in the ledger's thread; `rated`: told of ratings (a request's
-    id, whether it is bad), while a policy is rolled out. `students`: by their hashes; `vouched`: the credentials that
+    id, whether it is bad), while a policy is rolled out. `students`: by their hashes; `heirs`: by their names, those
+    that were trained beside them; `embeds`: for students alone; `vouched`: the credentials that
     their teachers have answered."""
 
     clock: Clock
@@ -114,6 +115,8 @@ class State:
     deferred: Desk | None = None
     refusals: dict[str, int] = field(default_factory=dict)
     students: dict[str, Known] = field(default_factory=dict)
+    heirs: dict[str, Known] = field(default_factory=dict)
+    embeds: Embeds | None = None
     vouched: OrderedDict[str, None] = field(default_factory=OrderedDict)
 
     def close_capture(self) -> None:
@@ -126,7 +129,8 @@ async def open_state(config: Config, clock: Clock, randomness: Randomness, stack
     """Open what lasts; it is pushed on `stack`, so that it closes in reverse order."""
     stack.callback(state.claim(config.state_dir).close)
     metrics = Metrics()
-    otlp = open_otlp(config, clock)
+    secret = state.local_secret(config.state_dir, randomness)
+    otlp = open_otlp(config, clock, secret)
     if otlp is not None:
         stack.push_async_callback(asyncio.to_thread, otlp.close)  # after the ledger, whose last rows it takes
     outcomes = Outcomes(config.state_dir / FILE, config.ledger.keep_days)
@@ -175,7 +179,7 @@ async def open_state(config: Config, clock: Clock, randomness: Randomness, stack
     held = State(
         clock=clock,
         randomness=randomness,
-        secret=state.local_secret(config.state_dir, randomness),
+        secret=secret,
         switch=state.Switch(config.state_dir, clock),
         store=store,
         ledger=ledger,
@@ -212,12 +216,13 @@ async def open_state(config: Config, clock: Clock, randomness: Randomness, stack
     return held
 
 
-def open_otlp(config: Config, clock: Clock) -> Otlp | None:
+def open_otlp(config: Config, clock: Clock, secret: bytes) -> Otlp | None:
     """What sends telemetry, running; None where it is off. Raises ConfigFault: its libraries aren't installed."""
     if not config.otlp.on:
         return None
     require(config.otlp)
-    return Otlp(config.otlp, target_of(config.upstream.url, config.upstream.provider), clock)
+    target = target_of(config.upstream.url, config.upstream.provider)
+    return Otlp(config.otlp, target, clock, config.capture, secret)
 
 
 def told(listeners: Sequence[Callable[[list[Row]], None]]) -> Callable[[list[Row]], None]:

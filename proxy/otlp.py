@@ -17,17 +17,20 @@ from contextlib import suppress
 import structlog
 
 from farthing.proxy.clock import Clock
+from farthing.proxy.config_capture import Capture
 from farthing.proxy.config_otlp import Otlp as Settings
 from farthing.proxy.errors import ConfigFault
+from farthing.proxy.otlp_contents import Contents, size_of
 from farthing.proxy.otlp_names import Target
-from farthing.proxy.otlp_wire import Batch, Status, frame
+from farthing.proxy.otlp_wire import Batch, Start, Status, Told
 from farthing.proxy.row import Row
 from farthing.proxy.tied import command
-from farthing.proxy.traces import Parent, Traces
+from farthing.proxy.traces import Traces
 
 __all__ = ["Otlp", "require"]
 
 _BATCH_ROWS = 500
+_BATCH_BYTES = 8 * 2**20  # of texts, beyond which a batch takes no further row
 _LEAST_ROWS = 1000  # metrics need each row: the bound on spans is the sender's, which has counted them by then
 _CLOSE_S = 5.0  # the sender itself takes three at most
 _SOON_S = 0.05
@@ -50,20 +53,24 @@ def _installed(module: str) -> bool:
 class Otlp:
     """Takes rows from the ledger's thread. `target`: the upstream that they went to; it changes with a reload.
 
-    `traces`: what clients said of theirs. Effects: a child process, two threads.
+    `traces`: what clients said of theirs. `contents`: what they and models said; None where it isn't told.
+    `secret`: what redaction's digests are made with. Effects: a child process, two threads.
     """
 
-    def __init__(self, settings: Settings, target: Target, clock: Clock) -> None:
+    def __init__(self, settings: Settings, target: Target, clock: Clock, chosen: Capture, secret: bytes) -> None:
         self.target = target
         self.traces = Traces()
+        self.contents = Contents(chosen) if settings.content else None
         self._settings = settings
+        self._secret = secret
         self._clock = clock
         self._log = structlog.get_logger("farthing.otlp")
-        self._waiting: deque[tuple[tuple[object, ...], Parent | None]] = deque()
+        self._waiting: deque[Told] = deque()
         self._overflowed = self._lost = self._handed = self._deaths = 0
+        self._content_lost = self._content_handed = 0  # texts; bytes of them, since this sender was started
         self._status = Status()
         self._told = Status()  # what was logged last
-        self._books = threading.Lock()  # round the two lines above: both threads write them
+        self._books = threading.Lock()  # round the lines above: both threads write them
         self._wake = threading.Event()
         self._closing = self._closed = False
         self._child = self._started()
@@ -77,8 +84,11 @@ class Otlp:
 
     @property
     def dropped(self) -> int:
-        """Spans that no collector will see."""
-        return self._overflowed + self._lost + self._status.dropped
+        """Spans, and texts of spans, that no collector will see."""
+        texts = self._content_lost + self._status.content_dropped
+        if self.contents is not None:
+            texts += self.contents.dropped
+        return self._overflowed + self._lost + self._status.dropped + texts
 
     @property
     def pending(self) -> int:
@@ -92,12 +102,15 @@ class Otlp:
 
     def observe(self, rows: list[Row]) -> None:
         """Take a batch of rows. Called by one thread: the ledger's writer."""
-        take, waiting = self.traces.take, self._waiting
-        waiting.extend([(tuple(row), take(row.id)) for row in rows])
+        take, waiting, contents = self.traces.take, self._waiting, self.contents
+        if contents is None:
+            waiting.extend([Told(row, take(row.id), None) for row in rows])
+        else:
+            waiting.extend([Told(row, take(row.id), contents.pop(row.id)) for row in rows])
         most = max(self._settings.queue_rows, _LEAST_ROWS)
         while len(waiting) > most:
             with suppress(IndexError):  # the other thread may have taken it
-                waiting.popleft()
+                self._let_go_of(waiting.popleft())
                 self._overflowed += 1
         self._wake.set()
 
@@ -127,7 +140,7 @@ class Otlp:
             self._wake.wait()
             self._wake.clear()
             ending = self._closing
-            while self._waiting and self._hand_some():
+            while self._waiting and self._child.poll() is None and self._hand_some():
                 pass
             if ending:
                 with suppress(OSError):
@@ -139,18 +152,23 @@ class Otlp:
 
     def _hand_some(self) -> bool:
         """Hand on the oldest; whether to go on."""
-        waiting, batch = self._waiting, list[tuple[tuple[object, ...], Parent | None]]()
-        while waiting and len(batch) < _BATCH_ROWS:
+        waiting, batch, size = self._waiting, list[Told](), 0
+        while waiting and len(batch) < _BATCH_ROWS and size < _BATCH_BYTES:
             with suppress(IndexError):  # the ledger's thread may have dropped it
                 batch.append(waiting.popleft())
+                said = batch[-1].said
+                size += 0 if said is None else size_of(said)
         with self._books:
             self._handed += len(batch)
+            self._content_handed += size
         try:
-            self._stdin.write(frame(Batch(batch, self.target)))
+            chosen = None if self.contents is None else self.contents.chosen
+            self._stdin.write(Batch(batch, self.target, chosen).frame())
             self._stdin.flush()
         except OSError:
             with self._books:
                 self._handed -= len(batch)
+                self._content_handed -= size
             waiting.extendleft(reversed(batch))
             return False
         return True
@@ -162,7 +180,11 @@ class Otlp:
         self._let_go()
         with self._books:
             self._lost += self._status.dropped + (self._handed - self._status.done if self._settings.spans else 0)
-            self._handed, self._status = 0, Status()
+            self._content_lost += self._status.content_dropped
+            gone = self._content_handed - self._status.content_bytes
+            self._handed, self._content_handed, self._status = 0, 0, Status()
+        if self.contents is not None:
+            self.contents.let_go(gone)
         until_tick = self._clock.tick_s() + pause_s
         while not self._closing and self._clock.tick_s() < until_tick:
             self._wake.wait(_SOON_S)
@@ -183,11 +205,15 @@ class Otlp:
         assert child.stdin is not None
         self._stdin = child.stdin
         with suppress(OSError):
-            child.stdin.write(frame(self._settings))
+            child.stdin.write(Start(self._settings, self._secret).frame())
             child.stdin.flush()
         self._hearing = threading.Thread(target=self._hear, args=(child,), name="otlp-told", daemon=True)
         self._hearing.start()
         return child
+
+    def _let_go_of(self, told: Told) -> None:
+        if told.said is not None and self.contents is not None:
+            self.contents.let_go(size_of(told.said))
 
     def _let_go(self) -> None:
         """The child has ended: hear its last words, and close what led to it."""
@@ -205,7 +231,9 @@ class Otlp:
                 except ValueError:
                     continue
                 with self._books:
-                    self._status = status
+                    gone, self._status = status.content_bytes - self._status.content_bytes, status
+                if self.contents is not None:
+                    self.contents.let_go(gone)
                 self._tell_changes(status)
         child.wait()
         self._wake.set()

@@ -15,39 +15,59 @@ import sys
 import threading
 import traceback
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
 from farthing.proxy.clock import Clock, SystemClock, SystemRandomness
+from farthing.proxy.config_capture import Capture
 from farthing.proxy.config_otlp import Otlp as Settings
+from farthing.proxy.otlp_contents import size_of
 from farthing.proxy.otlp_names import Target
-from farthing.proxy.otlp_wire import Batch, Status, read_frame
-from farthing.proxy.row import Row
-from farthing.proxy.traces import Parent
+from farthing.proxy.otlp_wire import Batch, Status, Told, batch_in, read_frame, start_in
 
 if TYPE_CHECKING:
+    from farthing.proxy.otlp_content import Content, Value
     from farthing.proxy.otlp_sdk import Sdk, Sent
 
 __all__ = ["Sender", "main"]
 
 _BATCH_SPANS = 100
+_BATCH_CONTENT_BYTES = 4 * 2**20  # of one call: a collector refuses a body that is too large, for good
 _CLOSE_S = 3.0
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A span that is to be sent. `content`: what its texts became, which takes time and so is done once."""
+
+    told: Told
+    content: Mapping[str, Value] | None = None
 
 
 class Sender:
     """Takes batches from one thread and sends them from another. Effects: a thread, calls to the collector.
 
-    `tell`: is given the state whenever it may have changed.
+    `content`: makes attributes of texts; None where none are told. `tell`: is given the state whenever it may have
+    changed.
     """
 
-    def __init__(self, settings: Settings, sdk: Sdk, clock: Clock, tell: Callable[[Status], None]) -> None:
+    def __init__(
+        self, settings: Settings, sdk: Sdk, clock: Clock, tell: Callable[[Status], None], content: Content | None = None
+    ) -> None:
         self._settings = settings
+        self._content = content
+        most = _BATCH_CONTENT_BYTES // settings.content_bytes if settings.content else _BATCH_SPANS
+        self._batch_spans = min(most, _BATCH_SPANS)
+        self._chosen = Capture()
         self._sdk = sdk
         self._clock = clock
         self._tell = tell
         self._target = Target("", "", 0)
-        self._waiting: deque[tuple[Row, Parent | None]] = deque()
+        self._waiting: deque[_Waiting] = deque()
         self._sent = self._overflowed = self._refused = 0  # the second one is the taking thread's
+        self._content_bytes = self._content_dropped = 0
+        self._books = threading.Lock()  # round the first of them
         self._answers = {"spans": "ok", "metrics": "ok"}
         self._wake = threading.Event()
         self._telling = threading.Lock()
@@ -58,14 +78,15 @@ class Sender:
     def take(self, batch: Batch) -> None:
         """Count the rows, and keep them to be sent."""
         self._target = batch.target
-        rows = [(Row._make(row), parent) for row, parent in batch.rows]
+        if batch.chosen is not None:
+            self._chosen = batch.chosen
         if self._settings.spans:
-            self._waiting.extend(rows)
+            self._waiting.extend([_Waiting(one) for one in batch.rows])
             self._overflowed += self._trimmed()
-            if len(self._waiting) >= _BATCH_SPANS and self._answers["spans"] == "ok":
+            if len(self._waiting) >= self._batch_spans and self._answers["spans"] == "ok":
                 self._wake.set()
         if self._settings.metrics:
-            self._sdk.measure([row for row, _ in rows], batch.target)
+            self._sdk.measure([one.row for one in batch.rows], batch.target)
         self._say()
 
     def close(self) -> None:
@@ -94,8 +115,8 @@ class Sender:
 
     def _send_some(self) -> bool:
         """Send the oldest; whether to go on."""
-        batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), _BATCH_SPANS))]
-        answer = self._answers["spans"] = self._tried(lambda: self._sdk.send_spans(batch, self._target))
+        batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), self._batch_spans))]
+        answer = self._answers["spans"] = self._tried(lambda: self._sent_of(batch))
         if answer == "away":
             self._waiting.extendleft(reversed(batch))
             self._refused += self._trimmed()
@@ -103,13 +124,42 @@ class Sender:
             self._refused += len(batch)
         else:
             self._sent += len(batch)
+        if answer != "away":
+            for one in batch:
+                self._let_go_of(one)
         return answer != "away"
+
+    def _sent_of(self, batch: list[_Waiting]) -> Sent:
+        if self._content is not None:
+            self._content.use(self._chosen)
+            for one in batch:
+                if one.content is None:
+                    one.content = self._content_of(self._content, one.told)
+        spans = [(one.told.row, one.told.parent, one.content or {}) for one in batch]
+        return self._sdk.send_spans(spans, self._target)
+
+    def _content_of(self, content: Content, told: Told) -> Mapping[str, Value]:
+        row, parent, said = told
+        if said is None or (parent is not None and not parent.flags & 1):  # whose client records nothing, nor do we
+            return {}
+        try:
+            found = content.of(said, row)
+        except Exception as error:  # noqa: BLE001 - a text must not cost its batch of spans
+            self._complain(error)
+            found = {"farthing.content.left_out": "unreadable"}
+        self._content_dropped += "gen_ai.input.messages" not in found and bool(found)
+        return found
+
+    def _let_go_of(self, one: _Waiting) -> None:
+        if one.told.said is not None:
+            with self._books:
+                self._content_bytes += size_of(one.told.said)
 
     def _trimmed(self) -> int:
         """How many of the oldest had to go to keep the bound."""
         gone = 0
         while len(self._waiting) > self._settings.queue_rows:
-            self._waiting.popleft()
+            self._let_go_of(self._waiting.popleft())
             gone += 1
         return gone
 
@@ -117,14 +167,20 @@ class Sender:
         try:
             return str(send())
         except Exception as error:  # noqa: BLE001 - a row that can't be told must not end the thread
-            where = traceback.extract_tb(error.__traceback__)[-1]  # what it says may hold what the row does
-            sys.stderr.write(f"otlp: {type(error).__name__} at {where.name}:{where.lineno}\n")
+            self._complain(error)
             return "refused"
+
+    @staticmethod
+    def _complain(error: Exception) -> None:
+        where = traceback.extract_tb(error.__traceback__)[-1]  # what it says may hold what the row does
+        sys.stderr.write(f"otlp: {type(error).__name__} at {where.name}:{where.lineno}\n")
 
     def _say(self) -> None:
         with self._telling:
             dropped = self._overflowed + self._refused
-            self._tell(Status(self._sent + dropped, dropped, self._answers["spans"], self._answers["metrics"]))
+            spans, metrics = self._answers["spans"], self._answers["metrics"]
+            done = self._sent + dropped
+            self._tell(Status(done, dropped, spans, metrics, self._content_bytes, self._content_dropped))
 
 
 def main(given: BinaryIO, told: BinaryIO) -> None:
@@ -137,12 +193,18 @@ def main(given: BinaryIO, told: BinaryIO) -> None:
         told.write(status.line())
         told.flush()
 
-    settings = read_frame(given)
-    if not isinstance(settings, Settings):
+    frame = read_frame(given)
+    if frame is None:
         raise EOFError("no settings came")
-    sender = Sender(settings, Sdk(settings, SystemRandomness()), SystemClock(), tell)
-    while (batch := read_frame(given)) is not None:
-        sender.take(batch)
+    settings, secret = start_in(frame)
+    clock, content = SystemClock(), None
+    if settings.content:
+        from farthing.proxy.otlp_content import Content
+
+        content = Content(settings.content_bytes, secret, clock)
+    sender = Sender(settings, Sdk(settings, SystemRandomness()), clock, tell, content)
+    while (frame := read_frame(given)) is not None:
+        sender.take(batch_in(frame))
     sender.close()
 
 

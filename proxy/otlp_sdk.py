@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.http import Compression
@@ -33,6 +33,9 @@ from farthing.proxy.otlp_names import EDITIONS, Target, attributes_of, error_of,
 from farthing.proxy.row import Row
 from farthing.proxy.traces import Parent
 from farthing.proxy.version import version
+
+if TYPE_CHECKING:
+    from farthing.proxy.otlp_content import Value
 
 __all__ = ["Sdk", "Sent"]
 
@@ -97,10 +100,13 @@ class Sdk:
         """Add rows to the metrics."""
         self._measures.add(rows, target)
 
-    def send_spans(self, rows: Sequence[tuple[Row, Parent | None]], target: Target) -> Sent:
-        """Send rows as spans; those whose client doesn't record its trace are left out. Blocks."""
-        for row, parent in rows:
-            self._span(row, parent, target)
+    def send_spans(self, rows: Sequence[tuple[Row, Parent | None, Mapping[str, Value]]], target: Target) -> Sent:
+        """Send rows as spans; those whose client doesn't record its trace are left out. Blocks.
+
+        With each row its client's span, and further attributes.
+        """
+        for row, parent, more in rows:
+            self._span(row, parent, more, target)
         spans = self._ended.taken()
         self._status = 0
         if not spans or self._spans.export(spans) is SpanExportResult.SUCCESS:
@@ -118,7 +124,7 @@ class Sdk:
         self._spans.shutdown()  # type: ignore[no-untyped-call]
         self._metrics.shutdown()
 
-    def _span(self, row: Row, parent: Parent | None, target: Target) -> None:
+    def _span(self, row: Row, parent: Parent | None, more: Mapping[str, Value], target: Target) -> None:
         begun_ns = int(row.ts * 1e9)
         context = None
         if parent is not None:
@@ -129,7 +135,7 @@ class Sdk:
             span_name(row),
             context,
             kind=SpanKind.CLIENT if is_billed(row) else SpanKind.INTERNAL,
-            attributes=attributes_of(row, target, self._edition),
+            attributes={**attributes_of(row, target, self._edition), **more},
             start_time=begun_ns,
         )
         if error_of(row):

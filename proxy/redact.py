@@ -91,9 +91,7 @@ _FOUND: Mapping[Kind, Finding] = {
         _always,
         hints=_KEY_HINTS,
     ),
-    "email": Finding(
-        r"(?<![\w.%+-])[\w.%+-]{1,64}+@(?:[\w-]{1,63}+\.){1,8}+(?<=\.)[^\W\d_]{2,24}", _always, hints=("@",)
-    ),
+    "email": Finding(r"(?<![\w.%+-])[\w.%+-]{1,64}+@(?:[\w-]{1,63}+\.){1,8}[^\W\d_]{2,24}", _always, hints=("@",)),
     "card": Finding(r"(?<![\d])\d(?:[ -]?\d){12,18}(?!\d)", _is_card, hint=r"\d[ -]?\d\d?[ -]?\d\d?[ -]?\d"),
     "ip": Finding(
         r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?![\w.]*\d)|(?<![\w:.])(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![\w:])",

@@ -51,7 +51,7 @@ _EACH_TIME = frozenset({"age", "cache-status", "x-farthing-id", "x-farthing-over
 class Repeat:
     """What stays the same. `row`: the ledger row's values, in order. `head`: the header lines that don't change.
     `again`: what a long prompt saves, which the provider's own cache makes another amount each time. `said`: what may
-    be captured of it.
+    be captured or told of it.
     """
 
     entry: Entry
@@ -155,6 +155,8 @@ class Repeats:
         made = Row._make(row)
         if self._traces is not None:
             self._traces.note(name, request.headers.get("traceparent"))
+        if known.said is not None and self._account.contents is not None:
+            self._account.contents.append(known.said, made)
         if self._account.ledger is not None:
             self._account.ledger.append(made)
         if known.said is not None and self._account.capture is not None:
@@ -197,7 +199,7 @@ class Repeats:
             until_s=now_s + _PRICES_HOLD_S,
             size=size if again is None else size + again.size,
             again=again,
-            said=None if self._account.capture is None else self._account.capture.said_in(ex),
+            said=self._account.said_in(ex),
         )
         self._bytes += self._known[place].size
         while self._bytes > self._limit:

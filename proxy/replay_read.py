@@ -7,6 +7,7 @@ keeps its number in the file, whichever way the file is read.
 from __future__ import annotations
 
 import gzip
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -73,7 +74,7 @@ class Trace:
                 yield from self._backwards(begin)
             else:
                 yield from self._forwards(begin)
-        except (OSError, EOFError, gzip.BadGzipFile) as error:
+        except (OSError, EOFError, zlib.error) as error:
             raise ConfigFault(f"can't read {self.path}: {error}") from None
 
     def _forwards(self, begin: tuple[int, int]) -> Iterator[Block]:
@@ -109,7 +110,10 @@ class Trace:
         """Items in the place of lines, so that they are numbered from 1."""
         with self.path.open("rb") as raw:
             text = (gzip.GzipFile(fileobj=raw) if self.zipped else raw).read()
-        value = decoded(text)
+        try:
+            value = decoded(text)
+        except ValueError as error:
+            raise ConfigFault(f"{self.path} looks like one JSON value and is none: {error}") from None
         rows = value.get("data") if isinstance(value, dict) else value
         items = rows if isinstance(rows, list) else [value]
         numbers = list(range(1, len(items) + 1))
@@ -131,8 +135,9 @@ def open_trace(path: Path) -> Trace:
             zipped = raw.read(2) == b"\x1f\x8b"
             raw.seek(0)
             head = (gzip.GzipFile(fileobj=raw) if zipped else raw).read(_HEAD_BYTES)
-    except (OSError, EOFError) as error:
-        raise ConfigFault(f"can't read {path}: {error.strerror if isinstance(error, OSError) else error}") from None
+    except (OSError, EOFError, zlib.error) as error:
+        told = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise ConfigFault(f"can't read {path}: {told}") from None
     if not head.strip():
         raise ConfigFault(f"{path} is empty")
     array = _is_array(head)

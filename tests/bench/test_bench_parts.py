@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from bench import litellm
 from bench import report as reports
 from bench.baselines import hit_app, pass_app
-from bench.hot import against_peer, cell, paired
+from bench.hot import against_peer, cell, cost_us, ratio
 from bench.http1 import Framer, Part, status_of
 from bench.load import Window, chat_body, closed_loop, http_request, lua, percentile
 from bench.machine import Stat, cpu_s, parse_stat, rss_bytes, settle
@@ -137,24 +137,31 @@ def test_the_script_for_wrk_makes_a_whole_request() -> None:
     assert f"{head}{'x' * 12}{tail}".encode() == http_request(chat_body("x" * 12))
 
 
-def a_window(server: str, cpu_us: float, concurrency: int = 1) -> Window:
-    return Window(server, concurrency, 100, 0, 1.0, 1.0, 2.0, cpu_us)
+def a_window(server: str, cpu_us: float, concurrency: int = 1, from_s: float = 0.0) -> Window:
+    return Window(server, concurrency, 100, 0, 1.0, 1.0, 2.0, from_s, from_s + cpu_us * 100 / 1e6)
 
 
-def test_ratios_are_taken_within_a_round() -> None:
-    """The machine is slow in the second round, for both: the ratio doesn't see it."""
-    windows = [a_window("a", 100), a_window("b", 50), a_window("a", 900), a_window("b", 450), a_window("a", 1, 16)]
+def test_what_was_put_off_is_on_every_requests_bill() -> None:
+    windows = [
+        a_window("a", 100, 1, 0.0),
+        a_window("b", 50, 1, 0.0),
+        a_window("a", 300, 16, 0.01 + 0.04),  # 0.04 s between the two: 200 microseconds for each of 200 requests
+        a_window("b", 50, 1, 0.005),
+    ]
 
-    assert paired(windows, "a", "b", 1) == 2.0
-    assert [w.cpu_us for w in cell(windows, "a", 1)] == [100, 900]
+    assert [round(w.cpu_us) for w in cell(windows, "a", 1)] == [100]
+    assert cost_us(windows, "a", 1) == pytest.approx(300)
+    assert cost_us(windows, "a", 16) == pytest.approx(500)
+    assert cost_us(windows, "b", 1) == pytest.approx(50)
+    assert ratio(windows, "a", "b", 1) == pytest.approx(6)
 
 
 def test_the_peer_is_judged_where_it_does_best_and_only_where_it_was_measured() -> None:
     windows = [
         a_window("peer", 3000),
         a_window("farthing", 100),
-        a_window("peer", 2000, 64),
-        a_window("farthing", 100, 64),
+        a_window("peer", 2000, 64, 0.3),
+        a_window("farthing", 100, 64, 0.01),
     ]
 
     judged = against_peer(windows, "peer", (1, 64))

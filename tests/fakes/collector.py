@@ -137,7 +137,12 @@ class Collector:
 
 
 def _plain(attributes: Any) -> dict[str, Any]:
-    return {one.key: getattr(one.value, one.value.WhichOneof("value")) for one in attributes}
+    return {one.key: _value(one.value) for one in attributes}
+
+
+def _value(held: Any) -> Any:
+    value = getattr(held, held.WhichOneof("value"))
+    return [_value(one) for one in value.values] if held.HasField("array_value") else value
 
 
 @asynccontextmanager

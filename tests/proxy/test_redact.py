@@ -31,6 +31,7 @@ def found(text: str) -> str:
     [
         ("write to ada@example.com, or Ada <ada.l+x@mail.example.co.uk>.", "write to [email], or Ada <[email]>."),
         ("Zoë: zoë@exämple.de", "Zoë: [email]"),
+        ("It is ada@example.com. Or ada@mail.example.co.uk...", "It is [email]. Or [email]..."),
         ('{"to": "a.b@c.org"}', '{"to": "[email]"}'),
         ("call +49 170 1234567 or (030) 123-4567", "call [phone] or [phone]"),
         ("555-123-4567, +14155552671, 0044 20 7946 0958", "[phone], [phone], [phone]"),

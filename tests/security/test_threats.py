@@ -322,8 +322,8 @@ async def test_no_path_leads_out_of_the_dashboard_s_folder(
 
 
 def test_pickle_reads_nothing_that_a_stranger_could_have_written() -> None:
-    """Stored answers, index, ledger, captures and traces are JSON, SQLite and arrays of numbers. Pickle is in two
-    files: a replay's own stopped state, signed with the local secret; and the pipe to farthing's own child."""
+    """Stored answers, index, ledger, captures, traces and what goes to farthing's own child are JSON, SQLite and arrays
+    of numbers. Pickle is in one file: a replay's own stopped state, signed with the local secret."""
     users = set()
     for room in ("proxy", "cache", "compress", "policies"):
         for path in (ROOT / room).glob("*.py"):
@@ -335,7 +335,7 @@ def test_pickle_reads_nothing_that_a_stranger_could_have_written() -> None:
             }
             if names & {"pickle", "cPickle", "dill", "joblib", "marshal", "shelve", "cloudpickle"}:
                 users.add(path.name)
-    assert users == {"replay_state.py", "otlp_wire.py"}
+    assert users == {"replay_state.py"}
 
 
 def test_a_stored_answer_s_bytes_can_only_be_read(tmp_path: Path) -> None:
