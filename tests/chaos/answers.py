@@ -8,6 +8,7 @@ from typing import Any
 
 __all__ = ["answer", "asked", "events", "prompt_of", "said", "whole"]
 
+_USAGE = {"prompt_tokens": 9, "completion_tokens": 40, "total_tokens": 49}
 _LONG_WORDS = 9_000  # some 80 KB: beyond what the proxy and its store do on the event loop
 
 
@@ -21,7 +22,7 @@ def answer(prompt: str) -> str:
 def asked(prompt: str, *, stream: bool) -> bytes:
     """The request's body."""
     body: dict[str, Any] = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": prompt}]}
-    return json.dumps(body | ({"stream": True} if stream else {})).encode()
+    return json.dumps(body | ({"stream": True, "stream_options": {"include_usage": True}} if stream else {})).encode()
 
 
 def prompt_of(body: bytes) -> tuple[str, bool]:
@@ -38,7 +39,7 @@ def whole(prompt: str) -> bytes:
         _base("chat.completion")
         | {
             "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}],
-            "usage": {"prompt_tokens": 9, "completion_tokens": 40, "total_tokens": 49},
+            "usage": _USAGE,
         }
     ).encode()
 
@@ -58,6 +59,7 @@ def events(prompt: str) -> list[bytes]:
         )
         for delta, reason in deltas
     ]
+    lines.append(json.dumps(_base("chat.completion.chunk") | {"choices": [], "usage": _USAGE}))
     return [f"data: {line}\n\n".encode() for line in [*lines, "[DONE]"]]
 
 
