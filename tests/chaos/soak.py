@@ -1,8 +1,8 @@
 """`make soak`: two million requests through one farthing, with its memory, descriptors and latency sampled.
 
-Nineteen in twenty are hits among 2,000 answers; the rest are new, so that every bound is reached and eviction is at
-work for most of the run (the store is bounded at 16 MiB in memory and 20,000 entries). Every answer is compared with
-the right one.
+Nineteen in twenty are hits among 2,000 answers; the rest are new, so that every bound is reached after a fifth of the
+run and eviction is at work from then on (the store is bounded at 16 MiB in memory and 20,000 entries). Every answer is
+compared with the right one.
 """
 
 from __future__ import annotations
