@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,16 @@ __all__ = ["Report", "Target", "markdown", "publish", "replace_section", "save",
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A figure that must be reached. `passed` None: it couldn't be measured, and `measured` says why."""
+    """A figure that must be reached. `passed` None: it couldn't be measured, and `measured` says why.
+
+    `baseline`: what it was measured against, in the same run; empty: nothing, the goal is absolute.
+    """
 
     what: str
     goal: str
     measured: str
     passed: bool | None
+    baseline: str = ""
 
     @property
     def verdict(self) -> str:
@@ -55,10 +59,10 @@ def show(report: Report, console: Console) -> None:
     for row in report.rows:
         table.add_row(*(escape(cell) for cell in row))
     console.print(table)
-    goals = Table("target", "goal", "measured", "verdict", title_justify="left")
+    goals = Table("target", "goal", "measured", "baseline", "verdict", title_justify="left")
     for target in report.targets:
         style = {True: "green", False: "bold red", None: "yellow"}[target.passed]
-        cells = [escape(cell) for cell in (target.what, target.goal, target.measured)]
+        cells = [escape(cell) for cell in (target.what, target.goal, target.measured, target.baseline)]
         goals.add_row(*cells, f"[{style}]{target.verdict}[/{style}]")
     if report.targets:
         console.print(goals)
@@ -77,9 +81,7 @@ def save(report: Report, folder: Path, facts: dict[str, str], command: str, when
         "machine": facts,
         "columns": report.columns,
         "rows": report.rows,
-        "targets": [
-            {"what": t.what, "goal": t.goal, "measured": t.measured, "passed": t.passed} for t in report.targets
-        ],
+        "targets": [asdict(target) for target in report.targets],
         "notes": report.notes,
         "windows": report.raw,
     }
@@ -94,8 +96,8 @@ def markdown(report: Report, facts: dict[str, str], command: str, when: str) -> 
     if report.targets:
         lines += [""]
         lines += _table(
-            ["target", "goal", "measured", "verdict"],
-            [[target.what, target.goal, target.measured, target.verdict] for target in report.targets],
+            ["target", "goal", "measured", "baseline", "verdict"],
+            [[t.what, t.goal, t.measured, t.baseline, t.verdict] for t in report.targets],
         )
     lines += ["", *(f"- {note}" for note in report.notes)] if report.notes else []
     return "\n".join(lines)
