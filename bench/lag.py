@@ -190,6 +190,6 @@ def lag(here: Place, effort: Effort, tell: Tell) -> Report:
     report.notes.append(
         "A beat is due every millisecond. The buckets count, for each beat, the processor time in ms that the loop's "
         "thread used since the one before, so that other programs don't count; 'late' is by the clock, and does count "
-        "them. 'Who held it': the innermost frames most often seen when a beat was 5 ms late."
+        "them. 'Who held it': the innermost frames most often seen when the thread had been busy for 5 ms without a beat."
     )
     return report

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from statistics import median
 
 from bench.hot import (
@@ -65,9 +65,19 @@ def open_load(here: Place, effort: Effort, tell: Tell) -> Report:
     return report
 
 
+def unique(name: str) -> Iterator[bytes]:
+    """Requests whose prompts all differ."""
+    return (one_request(f"{name}{number:08d}") for number in itertools.count())
+
+
+def again(repeated: str) -> Iterator[bytes]:
+    """The bodies that every server has learnt, round and round."""
+    return itertools.cycle([one_request(f"{repeated}{number:08d}") for number in range(DISTINCT_HITS)])
+
+
 def at_most_per_s(server: Running, here: Place, name: str, distinct: int, effort: Effort) -> float:
     """The rate at which the server is saturated."""
-    each = [window(server, AT_ONCE, effort.seconds, here, f"{name}", distinct) for _ in range(min(3, effort.rounds))]
+    each = [window(server, AT_ONCE, effort.seconds, here, name, distinct) for _ in range(min(3, effort.rounds))]
     return median(one.per_s for one in each)
 
 
@@ -76,7 +86,7 @@ def rounds(
     what: str,
     servers: list[Running],
     full: dict[str, float],
-    requests: "Requests",
+    requests: Callable[[], Iterator[bytes]],
     effort: Effort,
     tell: Tell,
 ) -> None:
