@@ -2,7 +2,8 @@
 
 `pass`: an aiohttp application and an aiohttp client, nothing between them. `hit`: an aiohttp application that reads the
 body, parses it with orjson, keys it by the SHA-256 of its sorted form and answers from a dict. `low`: the same on
-aiohttp's low-level server, without an application's routes, middlewares and signals. All on uvloop, without access log. Run alone: `python -m bench.baselines pass --port 9001 --upstream http://127.0.0.1:9000`.
+aiohttp's low-level server, without an application's routes, middlewares and signals. All on uvloop, without access log.
+Run alone: `python -m bench.baselines pass --port 9001 --upstream http://127.0.0.1:9000`.
 """
 
 from __future__ import annotations

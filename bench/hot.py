@@ -37,7 +37,8 @@ DISTINCT_HITS = 64
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How long to measure. `peer_rounds` 0: no other gateways. `installs`: fetch them where they are missing."""
+    """How long to measure. `peer_rounds` 0: no other gateways. `installs`: fetch them where they are missing.
+    `memory_requests`: how many a run over memory sends."""
 
     rounds: int
     seconds: int
@@ -45,6 +46,7 @@ class Effort:
     peer_seconds: int
     installs: bool = True
     concurrencies: tuple[int, ...] = CONCURRENCIES
+    memory_requests: int = 100_000
 
 
 def cell(windows: list[Window], server: str, concurrency: int) -> list[Window]:

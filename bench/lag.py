@@ -1,4 +1,4 @@
-"""Does anything stall the event loop? A heart-beat inside farthing (bench/lag_server.py) under one kind of load after another."""
+"""Does anything stall the event loop? A heart-beat inside farthing (bench/lag_server.py) under many kinds of load."""
 
 from __future__ import annotations
 
@@ -161,7 +161,9 @@ def beats(running: Running, out: Path, number: int) -> dict[str, Any]:
 def lag(here: Place, effort: Effort, tell: Tell) -> Report:
     """Every kind of load in turn, on one proxy; what came while it ran, and for half a second after it."""
     bounds = [f"≤ {bound:g}" for bound in BUCKETS_MS]
-    report = Report("lag", "How late the event loop is", ["load", "beats", *bounds, "more", "most busy ms", "most late ms"])
+    report = Report(
+        "lag", "How late the event loop is", ["load", "beats", *bounds, "more", "most busy ms", "most late ms"]
+    )
     report.columns.append("who held it")
     worst: dict[str, float] = {}
     with (
@@ -185,11 +187,13 @@ def lag(here: Place, effort: Effort, tell: Tell) -> Report:
             report.raw.append({"load": kind.name, "beats": len(busy), **figures, "stalls": told["stalls"]})
     name, most_ms = max(worst.items(), key=lambda one: one[1])
     report.targets.append(
-        Target("longest that anything holds the loop", f"≤ {MOST_MS:g} ms", f"{most_ms:.1f} ms: {name}", most_ms <= MOST_MS)
+        Target(
+            "longest that anything holds the loop", f"≤ {MOST_MS:g} ms", f"{most_ms:.1f} ms: {name}", most_ms <= MOST_MS
+        )
     )
     report.notes.append(
         "A beat is due every millisecond. The buckets count, for each beat, the processor time in ms that the loop's "
         "thread used since the one before, so that other programs don't count; 'late' is by the clock, and does count "
-        "them. 'Who held it': the innermost frames most often seen when the thread had been busy for 5 ms without a beat."
+        "them. 'Who held it': the innermost frames most often seen when it had been busy for 5 ms without a beat."
     )
     return report

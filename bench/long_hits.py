@@ -24,7 +24,7 @@ DISTINCT = 8
 
 
 def long_hits(here: Place, effort: Effort, tell: Tell) -> Report:
-    """Byte-identical repeats of short and of long bodies; a process of its own for each, so that the bills stay apart."""
+    """Byte-identical repeats of short and of long bodies; a process for each, so that the bills stay apart."""
     report = Report("long", "An exact hit of a long conversation", ["path", "body", "c", "CPU µs/request"])
     report.columns += ["× 2.3 KB", "requests/s", "p50 ms", "p99 ms"]
     repeated = next(series())
@@ -41,9 +41,7 @@ def long_hits(here: Place, effort: Effort, tell: Tell) -> Report:
         for number, concurrency in itertools.product(range(effort.rounds), AT_ONCE):
             for _, size, server in servers:
                 tell(f"long: round {number + 1} of {effort.rounds}, {concurrency} at a time, {server.name}")
-                windows.append(
-                    window(server, concurrency, effort.seconds, here, repeated, DISTINCT, body=BODIES[size])
-                )
+                windows.append(window(server, concurrency, effort.seconds, here, repeated, DISTINCT, body=BODIES[size]))
     report.raw += [asdict(w) for w in windows]
     failed = sum(w.errors for w in windows)
     if failed:

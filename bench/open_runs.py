@@ -1,4 +1,4 @@
-"""Latency at half and at four fifths of what each server can do, hits and misses, each request timed from when it was due."""
+"""Latency at half and at four fifths of what each server can do, each request timed from when it was due."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ def open_load(here: Place, effort: Effort, tell: Tell) -> Report:
             rounds(report, "hit", [low, ours], full, lambda: again(repeated), effort, tell)
     report.notes.append(
         f"Requests leave evenly, over at most {CONNECTIONS} connections; one that finds none free waits, and its wait "
-        "counts. 100 % is what the server did in a closed loop, 64 at a time, in the same run; 'direct' is asked at the "
-        "pass-through's rates. 'Sent late' is the client's own fault and part of every figure beside it. Medians over "
+        "counts. 100 % is what the server did in a closed loop, 64 at a time, in the same run; 'direct' is asked at "
+        "the pass-through's rates. 'Sent late' is the client's own fault and part of every figure beside it. Medians over "
         "the rounds; 'most' is the slowest of all."
     )
     return report

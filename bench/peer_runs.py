@@ -11,8 +11,8 @@ from statistics import median
 
 from bench import litellm
 from bench.gateways import cachellm, gptcache_us, headroom, portkey
-from bench.hot import OURS, PASS, Effort, Tell, cell, cost_us, from_dict, learn, no_errors, passing, series, warm
 from bench.hot import LOW as BARE
+from bench.hot import OURS, PASS, Effort, Tell, cell, cost_us, from_dict, learn, no_errors, passing, series, warm
 from bench.load import Window, chat_body, window
 from bench.machine import Place
 from bench.peers import NotInstalled
@@ -52,9 +52,10 @@ def peers(here: Place, effort: Effort, tell: Tell) -> Report:
     gptcache(report, effort, here, tell)
     report.targets.append(no_errors(misses + hits))
     report.notes.append(
-        f"A hit: {DISTINCT} bodies again and again, the upstream stopped. LiteLLM, Headroom and CacheLLM as installed from "
-        "PyPI, Portkey from npm, one process each, logs down to errors; Headroom with its optimiser off, CacheLLM with "
-        "its memory back end and told to cache conversations. Peers are judged at the concurrency that is kindest to them."
+        f"A hit: {DISTINCT} bodies again and again, the upstream stopped. LiteLLM, Headroom and CacheLLM as installed "
+        "from PyPI, Portkey from npm, one process each, logs down to errors; Headroom with its optimiser off, CacheLLM with "
+        "its memory back end and told to cache conversations. Peers are judged at the "
+        "concurrency that is kindest to them."
     )
     return report
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-__all__ = ["Report", "Target", "markdown", "publish", "replace_section", "save", "show"]
+__all__ = ["Report", "Target", "markdown", "publish", "replace_section", "save", "show", "table"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +53,12 @@ class Report:
 
 def show(report: Report, console: Console) -> None:
     """Print the figures, then the targets."""
-    table = Table(title=report.title, title_justify="left", title_style="bold")
+    figures = Table(title=report.title, title_justify="left", title_style="bold")
     for number, column in enumerate(report.columns):
-        table.add_column(escape(column), justify="right" if number else "left")
+        figures.add_column(escape(column), justify="right" if number else "left")
     for row in report.rows:
-        table.add_row(*(escape(cell) for cell in row))
-    console.print(table)
+        figures.add_row(*(escape(cell) for cell in row))
+    console.print(figures)
     goals = Table("target", "goal", "measured", "baseline", "verdict", title_justify="left")
     for target in report.targets:
         style = {True: "green", False: "bold red", None: "yellow"}[target.passed]
@@ -92,10 +92,10 @@ def save(report: Report, folder: Path, facts: dict[str, str], command: str, when
 def markdown(report: Report, facts: dict[str, str], command: str, when: str) -> str:
     """The section of docs/benchmarks.md: figures, targets, and how they came about."""
     lines = [f"`{command}`, {when}. " + "; ".join(f"{name}: {value}" for name, value in facts.items()) + ".", ""]
-    lines += _table(report.columns, report.rows)
+    lines += table(report.columns, report.rows)
     if report.targets:
         lines += [""]
-        lines += _table(
+        lines += table(
             ["target", "goal", "measured", "baseline", "verdict"],
             [[t.what, t.goal, t.measured, t.baseline, t.verdict] for t in report.targets],
         )
@@ -103,7 +103,7 @@ def markdown(report: Report, facts: dict[str, str], command: str, when: str) -> 
     return "\n".join(lines)
 
 
-def _table(columns: list[str], rows: list[list[str]]) -> list[str]:
+def table(columns: list[str], rows: list[list[str]]) -> list[str]:
     """A Markdown table that reads as a table in its source too."""
     cells = [[cell.replace("|", "\\|") for cell in row] for row in [columns, *rows]]
     widths = [max(3, *(len(row[number]) for row in cells)) for number in range(len(columns))]

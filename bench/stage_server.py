@@ -1,6 +1,6 @@
 """farthing with a meter round each stage: `python -m bench.stage_server OUT time|memory serve ...`.
 
-SIGUSR1 writes what came since the last time to OUT.0, OUT.1, ... as JSON: by name, a list with a figure for each call. In
+SIGUSR1 writes what came since the last time to OUT.0, OUT.1, ... as JSON: by name, a figure for each call. In
 `time`: microseconds of the clock, of which medians are taken, so that what interrupts a few calls doesn't count; the
 meter's own are taken off. In `memory`: [blocks kept, most bytes at once] by the interpreter's own count, which a clock
 couldn't be run beside. What waits is metered step by step: waiting isn't on the bill. `BENCH_SHORT=off` keeps
@@ -24,8 +24,6 @@ from typing import Any
 
 __all__ = ["Meter", "Metered", "stepped"]
 
-Figure = float | tuple[int, int]
-
 
 class Meter:
     """Figures by name. `enter` and `leave` go round a call or a step of one."""
@@ -33,12 +31,14 @@ class Meter:
     def __init__(self, *, memory: bool) -> None:
         self.calls: dict[str, list[Any]] = {}
         self._memory = memory
-        self._own_us = 0.0
+        self._own_us, self._own_memory = 0.0, (0, 0)
         if memory:
             tracemalloc.start(1)
+        own = [self.leave(self.enter()) for _ in range(1000)]
+        if memory:
+            self._own_memory = (int(median(one[0] for one in own)), int(median(one[1] for one in own)))
         else:
-            empty = [self._us(time.perf_counter_ns()) for _ in range(1000)]
-            self._own_us = median(empty)
+            self._own_us = median(own)
 
     def enter(self) -> Any:
         """The state before."""
@@ -51,8 +51,8 @@ class Meter:
         """What came since."""
         if not self._memory:
             return self._us(before)
-        peak = tracemalloc.get_traced_memory()[1]
-        return sys.getallocatedblocks() - before[0], peak - before[1]
+        peak, blocks = tracemalloc.get_traced_memory()[1], sys.getallocatedblocks()
+        return blocks - before[0] - self._own_memory[0], peak - before[1] - self._own_memory[1]
 
     def _us(self, before_ns: int) -> float:
         return (time.perf_counter_ns() - before_ns) / 1000 - self._own_us

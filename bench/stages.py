@@ -112,7 +112,7 @@ def budget_rows(
 
 
 def _memory(calls: list[tuple[int, int]]) -> tuple[str, str]:
-    """Medians: blocks that are still there after the call, and the most bytes that it had at once."""
+    """Medians: blocks that are there after the call, and the most bytes that it had at once."""
     if not calls:
         return "", ""
     return f"{median(one[0] for one in calls):,.0f}", f"{median(one[1] for one in calls):,.0f}"
@@ -138,9 +138,9 @@ def stages(here: Place, effort: Effort, tell: Tell) -> Report:
         passed = appended_us <= MOST_APPEND_US
         report.targets.append(Target(what, f"≤ {MOST_APPEND_US:g} µs", f"{appended_us:.1f} µs", passed))
     report.notes.append(
-        "One request at a time, so nothing is amortised over a busy loop; a part's figure is the median of its calls by "
-        "the clock, the meter's own taken off, waiting not counted; the whole process is its processor time, with the "
-        "meter's. 'Ledger, append' is within 'account, out'. Parts of 0.05 µs and less are left out. Memory, in a run of "
-        "its own: blocks of the interpreter that are still there after the call, and the most bytes that it had at once."
+        "One request at a time, so nothing is amortised over a busy loop; a part's figure is the median of its calls "
+        "by the clock, the meter's own taken off, waiting not counted; the whole process is its processor time, "
+        "with the meter's. 'Ledger, append' is within 'account, out'. Parts of 0.05 µs and less are left out. Memory, in a run "
+        "of its own: blocks of the interpreter that are there after the call, and the most bytes that it had at once."
     )
     return report

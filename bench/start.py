@@ -31,7 +31,7 @@ GOALS_S: Mapping[str, float] = {"off": 1.0, "observe": 3.0}
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """One start, in seconds from the command: to the first answer, and to `/readyz`; processor seconds by the answer."""
+    """One start, in seconds from the command: to the first answer and to `/readyz`; processor seconds by the answer."""
 
     answered_s: float
     ready_s: float
@@ -97,7 +97,9 @@ def imported_s(here: Place, what: str) -> float:
 
 def start(here: Place, effort: Effort, tell: Tell) -> Report:
     """Starts without and with the semantic stage in turns; the first of each writes the bytecode and isn't counted."""
-    report = Report("start", "Start-up", ["semantic stage", "first answer s", "slowest s", "CPU s", "ready s", "RSS MiB"])
+    report = Report(
+        "start", "Start-up", ["semantic stage", "first answer s", "slowest s", "CPU s", "ready s", "RSS MiB"]
+    )
     found: dict[str, list[Start]] = {mode: [] for mode in GOALS_S}
     rounds = max(2, min(5, effort.rounds)) if effort.rounds > 1 else 1
     with fast(here) as upstream:
@@ -125,7 +127,7 @@ def start(here: Place, effort: Effort, tell: Tell) -> Report:
     listed = ", ".join(f"{what} {ms:.0f} ms" for what, ms in imports_ms.items())
     report.notes.append(f"Imports, processor time: {listed}. `python -m bench.guard` fails where ours grow by a fifth.")
     report.notes.append(
-        "The clock begins with the command. The first request is tried every 5 ms and goes through to the upstream; the "
-        "state directory is there from the start before. With the stage, its model is warmed beside the traffic."
+        "The clock begins with the command. The first request is tried every 5 ms and goes through to the upstream; "
+        "the state directory is there from the start before. With the stage, its model is warmed beside the traffic."
     )
     return report

@@ -1,4 +1,4 @@
-"""What things weigh in memory: an exact entry, a semantic one, an idle connection, an open stream; and what bounds each.
+"""What things weigh in memory: an exact entry, a semantic one, an idle connection, an open stream.
 
 RSS of a real farthing before and after many of them, the difference over their number. RSS grows in steps of what the
 allocator takes, so many are needed; what a request leaves behind for other reasons is measured with the cache off, and
@@ -139,10 +139,12 @@ def weights(here: Place, effort: Effort, tell: Tell) -> Report:
     if "idle" in found:
         count = found["idle"].count
         lines.append(("idle connection of a client", found["idle"].each, count, "server.keepalive_s"))
-        lines.append(("open stream, with its connection upstream", found["stream"].each, count, "limits.buffer_bytes each"))
+        lines.append(
+            ("open stream, with its connection upstream", found["stream"].each, count, "limits.buffer_bytes each")
+        )
     report.rows += [[what, f"{each:,.0f}", f"{count:,}", bound] for what, each, count, bound in lines]
     report.notes.append(
-        "RSS of the whole process at rest, before and after; prompts of 2.3 KB, all different. An open stream is looked "
-        "at two seconds after it began; its buffer grows with the answer to limits.buffer_bytes at most."
+        "RSS of the whole process at rest, before and after; prompts of 2.3 KB, all different. An open stream is "
+        "looked at two seconds after it began; its buffer grows with the answer to limits.buffer_bytes at most."
     )
     return report
