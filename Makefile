@@ -17,7 +17,7 @@ help:
 	@echo "make test-clients the official OpenAI clients 2 and 3, each in an environment of its own"
 	@echo "make lock         deploy/requirements.lock; make audit: known vulnerabilities of it; make sbom: sbom.json"
 	@echo "make guard        does the hot path cost more processor time than it did? (a minute)"
-	@echo "make bench        the benchmarks of docs/benchmarks.md (bench-quick: two minutes)"
+	@echo "make bench        the benchmarks of docs/benchmarks.md (bench-quick: three minutes)"
 
 $(VENV)/.made: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -184,12 +184,15 @@ def learn(
     *,
     distinct: int = DISTINCT_HITS,
     seconds: int = 1,
-) -> None:
-    """Have every body of `repeated` asked, and asked again. Raises RuntimeError: not all were answered, or badly."""
+) -> Window:
+    """Have every body of `repeated` asked, and asked again; the window of the last ones.
+
+    Raises RuntimeError: not all were answered, or badly.
+    """
     for _ in range(5):  # a busy machine may not get round in the first window
         learnt = window(server, 1, seconds, here, repeated, distinct, body=body)
         if learnt.requests >= 2 * distinct and not learnt.errors:
-            return
+            return learnt
     raise RuntimeError(
         f"{server.name} answered {learnt.requests} requests in {seconds} s, {learnt.errors} of them with errors"
     )

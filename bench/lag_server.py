@@ -1,10 +1,10 @@
 """farthing with a heart-beat in its event loop: how late the loop is, and what it was doing when it was.
 
-`python -m bench.lag_server OUT serve ...` runs `farthing serve ...`; SIGUSR1 writes the lags to OUT.0, OUT.1, ... as JSON. A beat
-is due every millisecond. Its lag is how late it came by the clock; 'busy' is how much processor time the loop's thread used
-since the beat before, so that what other programs took isn't on the bill. A second thread looks 2,000 times a second
-and, where the loop has been busy for `STALL_MS` without a beat, notes the innermost frames: who holds the loop. It sees
-nothing of what lasts shorter, nor inside of what is compiled and keeps the interpreter's lock.
+`python -m bench.lag_server OUT serve ...` runs `farthing serve ...`; SIGUSR1 writes the lags to OUT.0, OUT.1, ... as
+JSON. A beat is due every millisecond. Its lag is how late it came by the clock; 'busy' is how much processor time the
+loop's thread used since the beat before, so that what other programs took isn't on the bill. A second thread looks
+2,000 times a second and, where the loop has been busy for `STALL_MS` without a beat, notes the innermost frames: who
+holds the loop. It sees nothing of what lasts shorter, nor inside of what is compiled and keeps the interpreter's lock.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ def micro(here: Place, effort: Effort, tell: Tell) -> Report:
         tell(f"micro: tokens and key, {name}")
         of_body(report, name, body, rounds)
     tell("micro: ledger")
-    row = Row(**dict.fromkeys(COLUMNS, 0))
+    row = Row._make(0 for _ in COLUMNS)
     ledger = Ledger(here.folder / "micro.db", buffer_rows=10_000_000, flush_ms=60_000)
     try:
         append_us = each_us(lambda: ledger.append(row), 2_000, rounds)

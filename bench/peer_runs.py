@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import asdict
@@ -12,9 +13,23 @@ from statistics import median
 from bench import litellm
 from bench.gateways import cachellm, gptcache_us, headroom, portkey
 from bench.hot import LOW as BARE
-from bench.hot import OURS, PASS, Effort, Tell, cell, cost_us, from_dict, learn, no_errors, passing, series, warm
-from bench.load import Window, chat_body, window
-from bench.machine import Place
+from bench.hot import (
+    OURS,
+    PASS,
+    Effort,
+    Tell,
+    cell,
+    cost_us,
+    from_dict,
+    learn,
+    no_errors,
+    one_request,
+    passing,
+    series,
+    warm,
+)
+from bench.load import Window, chat_body, closed_loop, percentile, window
+from bench.machine import Place, rss_bytes, settle
 from bench.peers import NotInstalled
 from bench.report import Report, Target
 from bench.servers import DidNotStart, Running, farthing
@@ -52,9 +67,10 @@ def peers(here: Place, effort: Effort, tell: Tell) -> Report:
     gptcache(report, effort, here, tell)
     report.targets.append(no_errors(misses + hits))
     report.notes.append(
-        f"A hit: {DISTINCT} bodies again and again, the upstream stopped. LiteLLM, Headroom and CacheLLM as installed "
-        "from PyPI, Portkey from npm, one process each, logs down to errors; Headroom with its optimiser off, CacheLLM with "
-        "its memory back end and told to cache conversations. Peers are judged at the "
+        f"A hit: {DISTINCT} bodies again and again, the upstream stopped, load by a client in Python (its rates and "
+        "latencies aren't those of wrk). LiteLLM, Headroom and CacheLLM as installed "
+        "from PyPI, Portkey from npm, one process each, logs down to errors; Headroom with its optimiser off, CacheLLM "
+        "with its memory back end and told to cache conversations. Peers are judged at the "
         "concurrency that is kindest to them."
     )
     return report
@@ -90,8 +106,10 @@ def measured(report: Report, here: Place, effort: Effort, tell: Tell) -> tuple[l
                 "CacheLLM": lambda: cachellm(direct.port, here, install=install),
             }
 
+            per_s: dict[str, float] = {}
+
             def fill(one: Running) -> None:
-                learn(one, here, repeated, distinct=DISTINCT, seconds=3)
+                per_s[one.name] = learn(one, here, repeated, distinct=DISTINCT, seconds=3).per_s
 
             for one in caching:
                 fill(one)
@@ -99,9 +117,34 @@ def measured(report: Report, here: Place, effort: Effort, tell: Tell) -> tuple[l
         for number, concurrency in itertools.product(range(effort.peer_rounds), AT_ONCE):
             for server in caching:
                 tell(f"peers: hit, round {number + 1}, {concurrency} at a time, {server.name}")
-                seconds = effort.seconds if server.name in (BARE, OURS) else effort.peer_seconds
-                hits.append(window(server, concurrency, seconds, here, repeated, DISTINCT))
+                count = max(2 * concurrency, int(per_s[server.name] * effort.seconds))
+                hits.append(exactly(server, concurrency, count, repeated))
     return misses, hits
+
+
+def exactly(server: Running, concurrency: int, count: int, repeated: str) -> Window:
+    """So many hits, all of them answered: of a slow server's, a window by the clock would cut many off."""
+    import uvloop
+
+    requests = (one_request(f"{repeated}{number % DISTINCT:08d}") for number in range(count))
+    before_s, begun_s = settle(server.pid), time.perf_counter()
+    timings = uvloop.run(closed_loop(server.port, requests, concurrency, lambda _: 0.0))
+    per_s = count / (time.perf_counter() - begun_s)
+    upto_s = settle(server.pid)
+    p50_ms, p99_ms, p999_ms = (percentile([one.whole_s for one in timings], p) * 1000 for p in (50, 99, 99.9))
+    return Window(
+        server=server.name,
+        concurrency=concurrency,
+        requests=count,
+        errors=sum(one.status != 200 for one in timings),
+        per_s=per_s,
+        p50_ms=p50_ms,
+        p99_ms=p99_ms,
+        from_s=before_s,
+        upto_s=upto_s,
+        p999_ms=p999_ms,
+        rss_bytes=rss_bytes(server.pid),
+    )
 
 
 def started_peers(

@@ -26,6 +26,7 @@ WHOLE = "all of the handler"
 APPEND = "ledger, append"
 MOST_APPEND_US = 10.0
 DISTINCT = 16
+LEAST_US = 0.05
 BACK = ("store", "semantic", "compress", "route", "prompt_cache", "spend", "upstream")
 WAYS = ("hit, short way", "hit, through the stages", "miss")
 
@@ -93,22 +94,19 @@ def budget_rows(
 
     A part's time is its median call's, times its calls for each request. 'The rest of the handler' is what no part has.
     """
-    whole_us = median(figures[WHOLE])
-    rows, inside_us = [], 0.0
-    for name, each in figures.items():
-        if name == WHOLE:
-            continue
-        us = median(each) * len(each) / count
-        if name.partition(",")[0] not in BACK and name != APPEND:
-            inside_us += us  # the ledger's row is within the account's way out; stages of BACK are in another task
-        if us < 0.05:
-            continue
-        rows.append([name, us, *_memory(memory.get(name, []))])
-    rows.append(["the rest of the handler", max(0.0, whole_us - inside_us), "", ""])
-    back_us = sum(row[1] for row in rows if str(row[0]).partition(",")[0] in BACK)
-    rows.append(["the rest: HTTP, loop, ledger's thread", max(0.0, process_us - whole_us - back_us), "", ""])
-    rows.append(["whole process", process_us, "", ""])
-    return [[str(name), f"{us:,.1f}", f"{us / process_us:.0%}", str(a), str(b)] for name, us, a, b in rows]
+    parts = {name: median(each) * len(each) / count for name, each in figures.items()}
+    whole_us = parts.pop(WHOLE)
+    # The ledger's row is within the account's way out; the stages of BACK run in a task of the flight's own.
+    back_us = sum(us for name, us in parts.items() if name.partition(",")[0] in BACK)
+    inside_us = sum(us for name, us in parts.items() if name.partition(",")[0] not in BACK and name != APPEND)
+    parts["the rest of the handler"] = max(0.0, whole_us - inside_us)
+    parts["the rest: HTTP, loop, ledger's thread"] = max(0.0, process_us - whole_us - back_us)
+    parts["whole process"] = process_us
+    return [
+        [name, f"{us:,.1f}", f"{us / process_us:.0%}", *_memory(memory.get(name, []))]
+        for name, us in parts.items()
+        if us >= LEAST_US
+    ]
 
 
 def _memory(calls: list[tuple[int, int]]) -> tuple[str, str]:
@@ -140,7 +138,8 @@ def stages(here: Place, effort: Effort, tell: Tell) -> Report:
     report.notes.append(
         "One request at a time, so nothing is amortised over a busy loop; a part's figure is the median of its calls "
         "by the clock, the meter's own taken off, waiting not counted; the whole process is its processor time, "
-        "with the meter's. 'Ledger, append' is within 'account, out'. Parts of 0.05 µs and less are left out. Memory, in a run "
-        "of its own: blocks of the interpreter that are there after the call, and the most bytes that it had at once."
+        "with the meter's. 'Ledger, append' is within 'account, out'. Parts of 0.05 µs and less are left out. "
+        "Memory, in a run of its own: blocks of the interpreter that are there after the call, and the most bytes that "
+        "it had at once."
     )
     return report

@@ -24,7 +24,7 @@ from bench.upstream import fast, streaming
 
 __all__ = ["Weight", "weights"]
 
-NO_BOUND: Mapping[str, str] = {"STORE__MAX_ENTRIES": "1000000", "STORE__MEMORY_BYTES": str(2**30)}
+NO_BOUND = {"STORE__MAX_ENTRIES": "1000000", "STORE__MEMORY_BYTES": str(2**30)}
 
 
 @dataclass(frozen=True, slots=True)
