@@ -82,7 +82,7 @@ def hit_app() -> web.Application:
     return app
 
 
-def low_server() -> web.Server[web.BaseRequest]:
+def low_server() -> web.Server:
     """The same cache on the low-level server: one handler for everything."""
     kept: dict[str, bytes] = {}
 

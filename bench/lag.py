@@ -179,21 +179,23 @@ def lag(here: Place, effort: Effort, tell: Tell) -> Report:
             time.sleep(0.5)  # what is put off until after the answer
             told = beats(ours, out, number)
             busy, late = told["busy_ms"], told["lag_ms"]
-            worst[kind.name] = max(busy)
+            worst[kind.name] = max(late)
             held = next(iter(told["stalls"]), "") if max(busy) > MOST_MS else ""
             counts = [f"{count:,}" for count in histogram(busy)]
             report.rows.append([kind.name, f"{len(busy):,}", *counts, f"{max(busy):.1f}", f"{max(late):.1f}", held])
             figures = {f"p{p:g}_busy_ms": percentile(busy, p) for p in (50, 99, 99.9, 100)}
             report.raw.append({"load": kind.name, "beats": len(busy), **figures, "stalls": told["stalls"]})
     name, most_ms = max(worst.items(), key=lambda one: one[1])
-    report.targets.append(
-        Target(
-            "longest that anything holds the loop", f"≤ {MOST_MS:g} ms", f"{most_ms:.1f} ms: {name}", most_ms <= MOST_MS
-        )
-    )
+    most_busy_ms = max(float(one["p100_busy_ms"]) for one in report.raw)
+    for what, ms in (
+        (f"latest beat of the event loop: {name}", most_ms),
+        ("most that its own thread held it", most_busy_ms),
+    ):
+        report.targets.append(Target(what, f"≤ {MOST_MS:g} ms", f"{ms:.1f} ms", ms <= MOST_MS))
     report.notes.append(
         "A beat is due every millisecond. The buckets count, for each beat, the processor time in ms that the loop's "
         "thread used since the one before, so that other programs don't count; 'late' is by the clock, and does count "
-        "them. 'Who held it': the innermost frames most often seen when it had been busy for 5 ms without a beat."
+        "them, and what held the interpreter's lock in another thread. 'Who held it': the innermost frames most often "
+        "seen when it had been busy for 5 ms without a beat."
     )
     return report

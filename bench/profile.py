@@ -1,14 +1,14 @@
 """Where the time goes: `python -m bench.profile hit|miss|stream`. Needs py-spy (`pip install py-spy`), wrk and nginx.
 
 farthing by its real command line under load, looked at 500 times a second from outside; nothing is put into it. Writes
-a profile for speedscope and a flame graph into bench/results, and prints which functions the samples were in. py-spy
-starts farthing as its child, since a process may look into its own children everywhere.
+a profile for speedscope and a flame graph into bench/results, and prints which functions the samples were in.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import os
 import shutil
@@ -25,11 +25,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bench.hot import DISTINCT_HITS, learn
+from bench.hot import DISTINCT_HITS, learn, warm
 from bench.load import window
 from bench.machine import Place, on_core, place
-from bench.servers import ROOT, DidNotStart, Running, free_port, get
-from bench.streams import drive, fresh, spread
+from bench.servers import ROOT, DidNotStart, Running, farthing
+from bench.streams import drive, spread, until
 from bench.upstream import fast, streaming
 
 __all__ = ["busiest"]
@@ -56,65 +56,50 @@ def busiest(profile: Mapping[str, Any]) -> list[tuple[str, float, float]]:
 
 
 @contextlib.contextmanager
-def watched(upstream_port: int, here: Place, out: Path, kind: str) -> Iterator[Running]:
-    """farthing under py-spy, whose profile is in `out` when the block has ended. Raises DidNotStart."""
-    spy = shutil.which("py-spy", path=f"{Path(sys.executable).parent}:{_path()}")
+def watched(server: Running, here: Place, out: Path, kind: str) -> Iterator[None]:
+    """py-spy looks at the server while the block runs, and writes `out` at its end. Raises DidNotStart: it can't."""
+    spy = shutil.which("py-spy", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
     if spy is None:
         raise DidNotStart("py-spy isn't installed: pip install py-spy")
-    port = free_port()
-    command = [spy, "record", "--rate", "500", "--format", kind, "--output", str(out), "--"]
-    command += [sys.executable, "-m", "farthing.proxy.cli", "serve", "--port", str(port)]
-    command += ["--upstream", f"http://127.0.0.1:{upstream_port}/v1", "--state", str(here.folder / f"spied-{kind}")]
-    log = here.folder / f"spied-{kind}.log"
+    log = here.folder / f"spy-{kind}.log"
+    command = [spy, "record", "--rate", "500", "--format", kind, "--output", str(out), "--pid", str(server.pid)]
     with log.open("wb") as output:
-        spied = subprocess.Popen(
-            on_core(here.measured, command),
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            cwd=ROOT,
-            env={"PATH": _path(), "FARTHING_SEMANTIC__MODE": "off", "FARTHING_LOG__LEVEL": "warning"},
-        )
+        looking = subprocess.Popen(on_core(here.load, command), stdout=output, stderr=subprocess.STDOUT)
     try:
-        end = time.monotonic() + 60
-        while True:
-            with contextlib.suppress(OSError):
-                get(f"http://127.0.0.1:{port}/readyz")
-                break
-            if spied.poll() is not None or time.monotonic() > end:
-                raise DidNotStart("\n".join(log.read_text("utf-8", "replace").splitlines()[-15:]))
-            time.sleep(0.1)
-        yield Running("farthing", spied.pid, port)
+        time.sleep(0.5)  # it looks up where everything is
+        yield
     finally:
-        spied.send_signal(signal.SIGINT)  # it stops looking, writes, and ends its child
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            spied.wait(60)
-        if spied.poll() is None:
-            spied.kill()
-            spied.wait()
+        looking.send_signal(signal.SIGINT)
+        try:
+            status = looking.wait(60)
+        except subprocess.TimeoutExpired:
+            looking.kill()
+            status = looking.wait()
+    if status:
+        raise DidNotStart(
+            f"py-spy can't look (it must be root, or kernel.yama.ptrace_scope 0): {log.read_text()[-300:]}"
+        )
 
 
-def _path() -> str:
-
-    return os.environ.get("PATH", "/usr/local/bin:/usr/bin:/bin")
-
-
-def loaded(what: str, here: Place, seconds: int, out: Path, kind: str) -> None:
-    """One kind of load on a farthing that is watched."""
-    if what == "stream":
-        with (
-            streaming(here, chunks=100, first_ms=10, gap_ms=10) as upstream,
-            watched(upstream.port, here, out, kind) as ours,
-        ):
-            drive(ours.port, fresh(iter(range(10**9)), 20 * seconds), 50, spread)
-        return
-    with fast(here) as upstream, watched(upstream.port, here, out, kind) as ours:
+def loaded(what: str, here: Place, seconds: int, outs: Mapping[str, Path]) -> None:
+    """One kind of load on one farthing, watched once for each form of profile. Raises DidNotStart, RuntimeError."""
+    off = {"SEMANTIC__MODE": "off"}
+    slow = streaming(here, chunks=100, first_ms=10, gap_ms=10) if what == "stream" else fast(here)
+    serials = itertools.count()
+    with slow as upstream, farthing("farthing watched", upstream.port, here, off) as ours:
         if what == "hit":
             learn(ours, here, "prof")
-        told = window(
-            ours, 64, seconds, here, "prof" if what == "hit" else "spy0", DISTINCT_HITS if what == "hit" else 0
-        )
-        if told.errors:
-            raise RuntimeError(f"{told.errors} of {told.requests} requests failed")
+        elif what == "miss":
+            warm(ours, here, "spyw", 1)
+        for number, (kind, out) in enumerate(outs.items()):
+            with watched(ours, here, out, kind):
+                if what == "stream":
+                    drive(ours.port, until(serials, seconds), 50, spread)
+                    continue
+                name, distinct = ("prof", DISTINCT_HITS) if what == "hit" else (f"spy{number}", 0)
+                told = window(ours, 64, seconds, here, name, distinct)
+                if told.errors:
+                    raise RuntimeError(f"{told.errors} of {told.requests} requests failed")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -129,8 +114,7 @@ def main(arguments: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="farthing-bench-") as folder:
         here = place(Path(folder))
         try:
-            loaded(given.what, here, given.seconds, scope, "speedscope")
-            loaded(given.what, here, given.seconds, flames, "flamegraph")
+            loaded(given.what, here, given.seconds, {"speedscope": scope, "flamegraph": flames})
         except (DidNotStart, RuntimeError, OSError) as error:
             console.print(str(error), markup=False)
             return 2
