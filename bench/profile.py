@@ -36,17 +36,21 @@ __all__ = ["busiest"]
 
 RESULTS = ROOT / "bench" / "results"
 SHOWN = 25
+WAITING = ("Condition.wait (threading.py)", "wait (threading.py)", "_worker (thread.py)")
 
 
 def busiest(profile: Mapping[str, Any]) -> list[tuple[str, float, float]]:
-    """(function, its own share, its share with what it called) of a speedscope file's samples, busiest first."""
+    """(function, its own share, its share with what it called) of a speedscope file's samples, busiest first.
+
+    Threads that only wait for work don't count.
+    """
     frames = [f"{one['name']} ({Path(one.get('file') or '').name})" for one in profile["shared"]["frames"]]
     own: Counter[str] = Counter()
     below: Counter[str] = Counter()
     whole = 0.0
     for thread in profile["profiles"]:
         for stack, weight in zip(thread["samples"], thread["weights"], strict=True):
-            if not stack:
+            if not stack or frames[stack[-1]] in WAITING:
                 continue
             whole += weight
             own[frames[stack[-1]]] += weight
@@ -76,9 +80,7 @@ def watched(server: Running, here: Place, out: Path, kind: str) -> Iterator[None
             looking.kill()
             status = looking.wait()
     if status:
-        raise DidNotStart(
-            f"py-spy can't look (it must be root, or kernel.yama.ptrace_scope 0): {log.read_text()[-300:]}"
-        )
+        raise DidNotStart(f"py-spy can't look (as root, or with kernel.yama.ptrace_scope 0): {log.read_text()[-300:]}")
 
 
 def loaded(what: str, here: Place, seconds: int, outs: Mapping[str, Path]) -> None:

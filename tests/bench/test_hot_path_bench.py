@@ -292,8 +292,14 @@ def test_a_chart_takes_a_servers_own_report_before_that_of_its_peers(tmp_path: P
 
 def test_a_profile_says_who_was_busy_and_for_whom() -> None:
     profile = {
-        "shared": {"frames": [{"name": "main", "file": "/x/a.py"}, {"name": "work", "file": "/x/b.py"}]},
-        "profiles": [{"samples": [[0, 1], [0, 1, 1], [0], []], "weights": [1.0, 2.0, 1.0, 5.0]}],
+        "shared": {
+            "frames": [
+                {"name": "main", "file": "/x/a.py"},
+                {"name": "work", "file": "/x/b.py"},
+                {"name": "_worker", "file": "/x/thread.py"},
+            ]
+        },
+        "profiles": [{"samples": [[0, 1], [0, 1, 1], [0], [], [0, 2]], "weights": [1.0, 2.0, 1.0, 5.0, 9.0]}],
     }
 
     assert busiest(profile) == [("work (b.py)", 0.75, 0.75), ("main (a.py)", 0.25, 1.0)]
