@@ -19,7 +19,7 @@ from bench.hot import Effort, Tell, one_request
 from bench.load import Connection, closed_loop
 from bench.machine import Place, rss_bytes, settle
 from bench.report import Report
-from bench.servers import Running, farthing
+from bench.servers import Running, farthing, get
 from bench.upstream import fast, streaming
 
 __all__ = ["Weight", "weights"]
@@ -50,14 +50,27 @@ def sent(port: int, serials: Iterator[int], count: int) -> None:
         raise RuntimeError("requests failed")
 
 
-def entries(here: Place, settings: Mapping[str, str], name: str, count: int) -> Weight:
-    """Misses, kept or not as `settings` say; the first tenth and 500 only warm up."""
+def entries(here: Place, settings: Mapping[str, str], name: str, count: int, gauge: str) -> Weight:
+    """Misses, kept or not as `settings` say; the first tenth and 500 only warm up. `gauge`: that counts what is kept.
+
+    Raises RuntimeError: less than half of it was.
+    """
     serials = itertools.count()
     with fast(here) as upstream, farthing(name, upstream.port, here, settings) as ours:
         sent(ours.port, serials, 500 + count // 10)
-        before = at_rest(ours)
+        before, known = at_rest(ours), kept(ours, gauge)
         sent(ours.port, serials, count)
-        return Weight(count, before, at_rest(ours))
+        after = at_rest(ours)
+        more = kept(ours, gauge) - known if gauge else count
+        if more < count // 2:
+            raise RuntimeError(f"{name}: of {count} answers only {more} were kept")
+        return Weight(more, before, after)
+
+
+def kept(server: Running, gauge: str) -> int:
+    """How many entries a gauge of /metrics tells of; 0 without one."""
+    lines = get(f"http://127.0.0.1:{server.port}/metrics").splitlines() if gauge else []
+    return next((int(float(line.split()[1])) for line in lines if line.startswith(f"farthing_{gauge} ")), 0)
 
 
 def at_rest(server: Running) -> int:
@@ -117,13 +130,13 @@ def weights(here: Place, effort: Effort, tell: Tell) -> Report:
     many, some = (8_000, 3_000) if full else (1_000, 300)
     off = {"SEMANTIC__MODE": "off"}
     found: dict[str, Weight] = {}
-    for name, settings, count in (
-        ("no cache", off | {"CACHE__MODE": "off"}, many),
-        ("exact", off | NO_BOUND, many),
-        ("semantic", {"SEMANTIC__MODE": "observe", **NO_BOUND}, some),
+    for name, settings, count, gauge in (
+        ("no cache", off | {"CACHE__MODE": "off"}, many, ""),
+        ("exact", off | NO_BOUND, many, "store_entries"),
+        ("semantic", {"SEMANTIC__MODE": "observe", **NO_BOUND}, some, "semantic_entries"),
     ):
         tell(f"weights: {count:,} misses, {name}")
-        found[name] = entries(here, settings, f"farthing, {name}", count)
+        found[name] = entries(here, settings, f"farthing, {name}", count, gauge)
     tell("weights: connections and streams")
     with contextlib.suppress(OSError):
         found["idle"], found["stream"] = connections(here, 500 if full else 100)
@@ -131,9 +144,10 @@ def weights(here: Place, effort: Effort, tell: Tell) -> Report:
         report.raw.append({"what": name, "count": one.count, "before": one.before, "after": one.after})
     left = found["no cache"].each
     exact = found["exact"].each - left
+    near = found["semantic"].each - exact - left
     lines = [
-        ("exact entry, an answer of 0.7 KB", exact, many, "store.memory_bytes, store.max_entries"),
-        ("semantic entry beside it", found["semantic"].each - exact - left, some, "semantic.max_entries"),
+        ("exact entry, an answer of 0.7 KB", exact, found["exact"].count, "store.memory_bytes, store.max_entries"),
+        ("semantic entry beside it", near, found["semantic"].count, "semantic.max_entries, semantic.max_bytes"),
         ("what a miss leaves behind, cache off", left, many, "nothing kept: the allocator, and bounded caches filling"),
     ]
     if "idle" in found:
