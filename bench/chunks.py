@@ -126,7 +126,7 @@ def chunks(here: Place, effort: Effort, tell: Tell) -> Report:
         probe = at(PROBE_PER_S)
         full_per_s = chunk_rate(probe[PASS].cost_us)
         loads = {"probe": (PROBE_PER_S, probe)}
-        for share in (0.5, LEAST_SHARE):
+        for share in (0.5,) if effort.quick else (0.5, LEAST_SHARE):
             loads[f"{share:.0%}"] = share * full_per_s, at(share * full_per_s)
     for name, (per_s, found) in loads.items():
         tabulate(report, name, per_s, found)

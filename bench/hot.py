@@ -48,6 +48,11 @@ class Effort:
     concurrencies: tuple[int, ...] = CONCURRENCIES
     memory_requests: int = 100_000
 
+    @property
+    def quick(self) -> bool:
+        """Whether it only shows that all of it works."""
+        return self.rounds < 3
+
 
 def cell(windows: list[Window], server: str, concurrency: int) -> list[Window]:
     """The windows of one server at one concurrency, in the order of the rounds."""

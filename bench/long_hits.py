@@ -19,8 +19,8 @@ __all__ = ["long_hits"]
 
 MOST_RATIO = 3.0
 BODIES: dict[str, Callable[[str], bytes]] = {"2.3 KB": chat_body, "112 KB": long_chat_body}
-AT_ONCE = (1, 64)
 DISTINCT = 8
+MOST_ROUNDS = 4
 
 
 def long_hits(here: Place, effort: Effort, tell: Tell) -> Report:
@@ -29,6 +29,8 @@ def long_hits(here: Place, effort: Effort, tell: Tell) -> Report:
     report.columns += ["× 2.3 KB", "requests/s", "p50 ms", "p99 ms"]
     repeated = next(series())
     windows: list[Window] = []
+    at_once = (64,) if effort.quick else (1, 64)
+    rounds = min(MOST_ROUNDS, effort.rounds)
     with contextlib.ExitStack() as stack:
         servers: list[tuple[str, str, Running]] = []
         with fast(here) as direct:
@@ -38,15 +40,15 @@ def long_hits(here: Place, effort: Effort, tell: Tell) -> Report:
                 servers.append((OURS, size, stack.enter_context(own)))
             for _, size, server in servers:
                 learn(server, here, repeated, BODIES[size], distinct=DISTINCT)
-        for number, concurrency in itertools.product(range(effort.rounds), AT_ONCE):
+        for number, concurrency in itertools.product(range(rounds), at_once):
             for _, size, server in servers:
-                tell(f"long: round {number + 1} of {effort.rounds}, {concurrency} at a time, {server.name}")
+                tell(f"long: round {number + 1} of {rounds}, {concurrency} at a time, {server.name}")
                 windows.append(window(server, concurrency, effort.seconds, here, repeated, DISTINCT, body=BODIES[size]))
     report.raw += [asdict(w) for w in windows]
     failed = sum(w.errors for w in windows)
     if failed:
         raise RuntimeError(f"{failed} of {sum(w.requests for w in windows)} requests failed")
-    for path, concurrency, size in itertools.product((LOW, OURS), AT_ONCE, BODIES):
+    for path, concurrency, size in itertools.product((LOW, OURS), at_once, BODIES):
         name = f"{path}, {size}"
         short_us, own_us = (cost_us(windows, one, concurrency) for one in (f"{path}, 2.3 KB", name))
         mine = cell(windows, name, concurrency)

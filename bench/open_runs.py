@@ -98,11 +98,13 @@ def rounds(
 ) -> None:
     """Every server at every load in turns; rows and raw figures into the report."""
     found: dict[tuple[str, float], list[dict[str, float]]] = {}
-    for number, share in itertools.product(range(min(4, effort.rounds)), SHARES):
+    for number, share in itertools.product(range(min(3, effort.rounds)), SHARES[:1] if effort.quick else SHARES):
         for server in servers:
             tell(f"open: {what}, round {number + 1}, {share:.0%} of {full[server.name]:,.0f}/s, {server.name}")
             before = settle(server.pid)
-            told = open_loop(server.port, requests(), share * full[server.name], effort.seconds + 1, CONNECTIONS)
+            told = open_loop(
+                server.port, requests(), share * full[server.name], effort.seconds + (not effort.quick), CONNECTIONS
+            )
             used_s = settle(server.pid) - before
             one = summed(told) | {"cpu_us": used_s * 1e6 / len(told.latency_s), "rate": share * full[server.name]}
             if told.errors:

@@ -126,8 +126,7 @@ def connections(here: Place, count: int) -> tuple[Weight, Weight]:
 def weights(here: Place, effort: Effort, tell: Tell) -> Report:
     """A row for each kind of thing."""
     report = Report("weights", "What things weigh", ["one", "bytes", "measured over", "bounded by"])
-    full = effort.rounds > 2
-    many, some = (8_000, 3_000) if full else (1_000, 300)
+    many, some, held_open = (800, 200, 100) if effort.quick else (8_000, 3_000, 500)
     off = {"SEMANTIC__MODE": "off"}
     found: dict[str, Weight] = {}
     for name, settings, count, gauge in (
@@ -139,7 +138,7 @@ def weights(here: Place, effort: Effort, tell: Tell) -> Report:
         found[name] = entries(here, settings, f"farthing, {name}", count, gauge)
     tell("weights: connections and streams")
     with contextlib.suppress(OSError):
-        found["idle"], found["stream"] = connections(here, 500 if full else 100)
+        found["idle"], found["stream"] = connections(here, held_open)
     for name, one in found.items():
         report.raw.append({"what": name, "count": one.count, "before": one.before, "after": one.after})
     left = found["no cache"].each
