@@ -18,10 +18,12 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
+from typing import ClassVar
 
 import structlog
 
 from farthing.cache.codec import decode, encode, peek
+from farthing.cache.damage import Damage
 from farthing.cache.entry import Entry
 from farthing.cache.seal import MissingKeys, Seal, SealedElsewhere
 from farthing.proxy.errors import StoreFault
@@ -158,6 +160,8 @@ def _tags(text: str) -> Tags:
 class Disk:
     """Rows of encoded entries behind a bounded queue. `seal`: what their bodies are sealed with, if they are."""
 
+    _others: ClassVar[bool] = False  # whether other processes remove rows too
+
     def __init__(
         self,
         path: Path,
@@ -194,6 +198,7 @@ class Disk:
         self._corrupt = False
         self._failing: set[str] = set()
         self._missing_keys = MissingKeys()
+        self._damage = Damage()
 
     @property
     def healthy(self) -> bool:
@@ -347,6 +352,7 @@ class Disk:
             gone = [record.row for record in removals if record.row]
             for at in range(0, len(gone), _ROWS_PER_DELETE):
                 part = gone[at : at + _ROWS_PER_DELETE]
+                self._removing(db, part)
                 marks = ",".join("?" * len(part))
                 db.execute(f"DELETE FROM entries WHERE id IN ({marks})", part)
                 db.execute(f"DELETE FROM bodies WHERE id IN ({marks})", part)
@@ -364,9 +370,16 @@ class Disk:
                 entries.append((row, *labels, record.size, record.expires_s, record.stored_s, tags, record.namespace))
                 bodies.append((row, raw))
                 rows.append((record, row))
+            self._adding(rows)
             db.executemany(_INSERT, entries)
             db.executemany("INSERT INTO bodies VALUES (?, ?)", bodies)
         return rows
+
+    def _removing(self, db: sqlite3.Connection, rows: list[int]) -> None:
+        """These rows are about to be removed, in this transaction."""
+
+    def _adding(self, rows: list[tuple[Record, int]]) -> None:
+        """These are about to be added, in this transaction."""
 
     # Either thread, at its own connection.
 
@@ -433,8 +446,8 @@ class Disk:
             return None
         if entry is not None and entry.key == record.key:
             return entry
-        if record.row:
-            log.warning("an entry was lost or fails its checksum: dropped", key=record.key)
+        if record.row and (row is not None or not self._others):
+            self._damage.met(record.key)
         return None
 
     def _start_anew(self, reason: str) -> None:

@@ -28,6 +28,7 @@ from farthing.proxy.build_prompt_cache import on_their_keys, open_marker, open_w
 from farthing.proxy.build_routes import Opened, Ways, open_routing, open_upstream
 from farthing.proxy.build_semantic import (
     a_hits_worth_usd,
+    follow,
     freshness,
     near_until_s,
     open_second,
@@ -40,6 +41,7 @@ from farthing.proxy.build_watch import keep_audit, open_watch, tell_when_taken_b
 from farthing.proxy.capture_admin import in_force
 from farthing.proxy.config import Config
 from farthing.proxy.counterfactual import Counterfactual
+from farthing.proxy.defer_shelf import Works
 from farthing.proxy.drift_sample import DriftSample
 from farthing.proxy.errand import Errands
 from farthing.proxy.exchange import Stage
@@ -49,6 +51,7 @@ from farthing.proxy.otlp_names import target_of
 from farthing.proxy.pipeline import Pipeline
 from farthing.proxy.pool import Pool
 from farthing.proxy.pool_open import Probes
+from farthing.proxy.prompt_marking import cache_behind
 from farthing.proxy.rate_cards import card_of
 from farthing.proxy.repeat import Repeats
 from farthing.proxy.retrieving import RetrievingStage
@@ -86,6 +89,7 @@ class Services:
     assign: AssignStage
     spending: Spending | None = None
     students: Students | None = None
+    deferring: Works | None = None
 
     @property
     def default(self) -> Opened:
@@ -113,8 +117,10 @@ async def build(
     if config.semantic.mode == "off" or config.cache.mode == "off":
         thread = None
     elif thread is None:
-        thread = open_semantic(config, held.tasks)
+        thread = open_semantic(config, held)
         stack.push_async_callback(thread.close)
+        if held.crew is not None:
+            stack.callback(follow(thread, held).stop)
     if held.otlp is not None:
         held.otlp.target = target_of(config.upstream.url, config.upstream.provider)
     traces = None if held.otlp is None or not config.otlp.spans else held.otlp.traces
@@ -159,8 +165,9 @@ async def build(
         patience_s=config.semantic.deadline_ms / 1000,
         counterfactual=Counterfactual(
             held.provider_reads,
-            config.compress.provider_cache,
+            cache_behind(config.upstream, config.compress.provider_cache),
             one_account=bool(config.upstream.keys),
+            others={one.name: cache_behind(one, "auto") for one in config.upstreams},
         ),
         compressed=held.compressed,
         capture=in_force(config, held),
@@ -179,7 +186,7 @@ async def build(
     ways = Ways(config, held, pool, others, account.spending)
     await open_desk(config, held, stack)
     prompt_cache = PromptCacheStage(open_marker(config, held, rates))
-    pipeline, admit, assign, on_the_way = lay_out(
+    pipeline, admit, assign, on_the_way, deferring = lay_out(
         config, held, semantic, compress, ways, account, tenants, routing, prompt_cache, students
     )
     audits = Errands(
@@ -257,6 +264,7 @@ async def build(
         assign,
         account.spending,
         students,
+        deferring,
     )
 
 
@@ -271,7 +279,7 @@ def lay_out(
     routing: Routing | None,
     prompt_cache: PromptCacheStage,
     students: Students | None,
-) -> tuple[Pipeline, AdmitStage, AssignStage, tuple[Stage, ...]]:
+) -> tuple[Pipeline, AdmitStage, AssignStage, tuple[Stage, ...], Works | None]:
     """The stages, in the order of pipeline.FRONT and pipeline.BACK."""
     cache, clock, randomness = config.cache, held.clock, held.randomness
     spending = account.spending
@@ -301,6 +309,7 @@ def lay_out(
         clock,
         None if spending is None else spending.reserve,
     )
+    defer = open_stage(config, held, account, ways, routing, keep, spend)
     front = (
         AccountStage(account),
         admit,
@@ -310,7 +319,7 @@ def lay_out(
         ExactStage(
             held.store, config.upstream.identity, cache.variants, held.barred, clock, randomness, held.renderer, items
         ),
-        open_stage(config, held, account, ways, routing, keep, spend),
+        defer,
         flight,
     )
     carrier = ways.default()
@@ -336,4 +345,5 @@ def lay_out(
         admit,
         assign,
         (CompressStage(config.compress.tidy), route, ways.routed(carrier, routing, lambda own: own) or carrier),
+        defer.works,
     )

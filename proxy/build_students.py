@@ -146,6 +146,8 @@ async def open_students(
         deadline_s=config.distill.deadline_ms / 1000,
         note=partial(held.incidents.note, "observe"),
         vouched=held.vouched,
+        all=held.students,
+        crew=held.crew,
         heirs=held.heirs,
     )
     stack.push_async_callback(opened.close)
