@@ -37,7 +37,8 @@ def proxy(upstream_port: int, here: Place, *, install: bool = True, cache: bool 
         f"      api_base: http://127.0.0.1:{upstream_port}/v1\n"
         "      api_key: sk-bench\n"
         "litellm_settings:\n"
-        "  telemetry: false\n" + ("  cache: true\n  cache_params:\n    type: local\n" if cache else ""),
+        "  telemetry: false\n"
+        + ("  cache: true\n  cache_params:\n    type: local\n    max_messages: 1000\n" if cache else ""),
         "utf-8",
     )
     port = free_port()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import itertools
 import time
 from collections.abc import Callable
@@ -70,7 +71,7 @@ def peers(here: Place, effort: Effort, tell: Tell) -> Report:
         f"A hit: {DISTINCT} bodies again and again, the upstream stopped, load by a client in Python (its rates and "
         "latencies aren't those of wrk). LiteLLM, Headroom and CacheLLM as installed "
         "from PyPI, Portkey from npm, one process each, logs down to errors; Headroom with its optimiser off, CacheLLM "
-        "with its memory back end and told to cache conversations. Peers are judged at the "
+        "with its memory back end, and both it and LiteLLM told to cache conversations. Peers are judged at the "
         "concurrency that is kindest to them."
     )
     return report
@@ -114,12 +115,26 @@ def measured(report: Report, here: Place, effort: Effort, tell: Tell) -> tuple[l
             for one in caching:
                 fill(one)
             caching += started_peers(opened, outer, report, tell, fill)
+        for server in [one for one in caching if not from_cache(one, repeated)]:
+            report.notes.append(f"{server.name}: it doesn't answer from its cache, and is left out of the hits")
+            caching.remove(server)
         for number, concurrency in itertools.product(range(effort.peer_rounds), AT_ONCE):
             for server in caching:
                 tell(f"peers: hit, round {number + 1}, {concurrency} at a time, {server.name}")
                 count = max(2 * concurrency, int(per_s[server.name] * effort.seconds))
                 hits.append(exactly(server, concurrency, count, repeated))
     return misses, hits
+
+
+def from_cache(server: Running, repeated: str) -> bool:
+    """Whether it answers what it has learnt, now that there is no upstream, within five seconds."""
+    headers = {"Content-Type": "application/json", "Authorization": "Bearer sk-bench"}
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)) as line:
+        try:
+            line.request("POST", server.path, chat_body(f"{repeated}{0:08d}"), headers)
+            return line.getresponse().status == 200
+        except OSError:
+            return False
 
 
 def exactly(server: Running, concurrency: int, count: int, repeated: str) -> Window:
