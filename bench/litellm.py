@@ -16,6 +16,8 @@ from bench.servers import Running, free_port, started
 
 __all__ = ["NotInstalled", "installed", "proxy"]
 
+# By itself it keeps no conversation of more than four messages.
+CACHE = "  cache: true\n  cache_params:\n    type: local\n    max_messages: 1000\n"
 REQUIREMENT = "litellm[proxy]!=1.82.7,!=1.82.8"
 
 
