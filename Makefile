@@ -18,7 +18,7 @@ help:
 	@echo "make chaos        every fault of docs/reliability.md, in full (chaos-short: under five minutes); make soak: two million requests"
 	@echo "make lock         deploy/requirements.lock; make audit: known vulnerabilities of it; make sbom: sbom.json"
 	@echo "make guard        does the hot path cost more processor time than it did? (a minute)"
-	@echo "make bench        the benchmarks of docs/benchmarks.md (bench-quick: two minutes)"
+	@echo "make bench        the benchmarks of docs/benchmarks.md (bench-quick: three minutes)"
 
 $(VENV)/.made: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
