@@ -347,6 +347,7 @@ class Disk:
             gone = [record.row for record in removals if record.row]
             for at in range(0, len(gone), _ROWS_PER_DELETE):
                 part = gone[at : at + _ROWS_PER_DELETE]
+                self._removing(db, part)
                 marks = ",".join("?" * len(part))
                 db.execute(f"DELETE FROM entries WHERE id IN ({marks})", part)
                 db.execute(f"DELETE FROM bodies WHERE id IN ({marks})", part)
@@ -364,9 +365,16 @@ class Disk:
                 entries.append((row, *labels, record.size, record.expires_s, record.stored_s, tags, record.namespace))
                 bodies.append((row, raw))
                 rows.append((record, row))
+            self._adding(rows)
             db.executemany(_INSERT, entries)
             db.executemany("INSERT INTO bodies VALUES (?, ?)", bodies)
         return rows
+
+    def _removing(self, db: sqlite3.Connection, rows: list[int]) -> None:
+        """These rows are about to be removed, in this transaction."""
+
+    def _adding(self, rows: list[tuple[Record, int]]) -> None:
+        """These are about to be added, in this transaction."""
 
     # Either thread, at its own connection.
 

@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 from farthing.cache.embedder import Embedder
 from farthing.cache.index_growing import GrowingIndex
+from farthing.cache.index_log import IndexLog
 from farthing.cache.rarity import RouteWords
 from farthing.cache.scorer import GuardScorer, Scorer
 from farthing.cache.semantic_disk import Row, SemanticDisk
+from farthing.cache.semantic_log import SemanticLog
 from farthing.cache.unmatchable import unmatchable
 from farthing.cache.vectors import Vectors
 from farthing.cache.worth import Worth
@@ -94,7 +96,13 @@ class SemanticCache:
     """
 
     def __init__(
-        self, embedder: Embedder, scorer: Scorer[Any], max_entries: int, max_bytes: int, disk: SemanticDisk | None
+        self,
+        embedder: Embedder,
+        scorer: Scorer[Any],
+        max_entries: int,
+        max_bytes: int,
+        disk: SemanticDisk | None,
+        log: IndexLog | None = None,
     ) -> None:
         self._embedder = embedder
         self._scorer = scorer
@@ -102,6 +110,7 @@ class SemanticCache:
         self._max = max_entries
         self._max_bytes = max_bytes
         self._disk = disk
+        self._log = log
         self._items: dict[int, _Item] = {}
         self._by_key: dict[str, int] = {}
         self._scopes: dict[str, GrowingIndex] = {}
@@ -111,6 +120,7 @@ class SemanticCache:
         self._worth = Worth()
         self._used: dict[str, int] = {}  # uses that the file doesn't know yet, by entry key
         self._next = 1
+        self._offset = 0  # of the log, until where others were followed
 
     @classmethod
     def open(
@@ -121,12 +131,24 @@ class SemanticCache:
         max_entries: int,
         max_bytes: int = MAX_BYTES,
         scorer: Scorer[Any] | None = None,
+        writer: str = "",
     ) -> SemanticCache:
-        """Load what `path` holds (None: nothing is kept). A file that can't be read is moved aside, never raised."""
-        disk = SemanticDisk(path, embedder=embedder.name, dim=embedder.dim) if path is not None else None
-        cache = cls(embedder, scorer or GuardScorer(), max_entries, max_bytes, disk)
-        for row in disk.load() if disk is not None else ():
-            cache._insert(row)
+        """Load what `path` holds (None: nothing is kept). A file that can't be read is moved aside, never raised.
+
+        `writer`: this process's name, where others have the file open too; then `follow` takes over what they change.
+        """
+        disk: SemanticDisk | None = None
+        log: SemanticLog | None = None
+        if path is not None and writer:
+            disk = log = SemanticLog(path, embedder=embedder.name, dim=embedder.dim, writer=writer)
+        elif path is not None:
+            disk = SemanticDisk(path, embedder=embedder.name, dim=embedder.dim)
+        cache = cls(embedder, scorer or GuardScorer(), max_entries, max_bytes, disk, log)
+        if log is not None:
+            cache._again(log)
+        else:
+            for row in disk.load() if disk is not None else ():
+                cache._insert(row)
         cache._shrink()
         return cache
 
@@ -281,8 +303,47 @@ class SemanticCache:
         self._shrink()
         return True
 
+    def follow(self) -> int:
+        """Take over what other processes changed; how many entries that were. Evicts nothing: whoever adds does."""
+        if self._log is None:
+            return 0
+        changes = self._log.since(self._offset)
+        if changes.lost:
+            return self._again(self._log)
+        self._offset = changes.offset
+        self._drop([*changes.gone, *(row.entry_key for row in changes.put)])
+        for row in changes.put:
+            self._insert(row)
+        return len(changes.gone) + len(changes.put)
+
+    def keys(self) -> frozenset[str]:
+        """Every entry's key: two processes that have caught up hold the same."""
+        return frozenset(self._by_key)
+
+    def _again(self, log: IndexLog) -> int:
+        """Be what the log says: how many entries changed."""
+        rows, self._offset = log.snapshot()
+        kept = {row.entry_key: row for row in rows}
+        same = {key for key, row in kept.items() if self._is(row)}
+        gone = self._drop([key for key in self._by_key if key not in same])
+        for row in rows:
+            if row.entry_key not in same:
+                self._insert(row)
+        return len(gone) + len(kept) - len(same)
+
+    def _is(self, row: Row) -> bool:
+        item = self._items.get(self._by_key.get(row.entry_key, 0))
+        return item is not None and (item.scope, item.text, item.expires_s) == (row.scope, row.text, row.expires_s)
+
     def remove(self, entry_keys: Iterable[str]) -> int:
         """Forget these entries; how many were there."""
+        gone = self._drop(entry_keys)
+        if self._disk is not None and gone:
+            self._disk.delete(item.entry_key for item in gone)
+        return len(gone)
+
+    def _drop(self, entry_keys: Iterable[str]) -> list[_Item]:
+        """Let these go, but not from the file."""
         numbers = [number for key in set(entry_keys) if (number := self._by_key.pop(key, None)) is not None]
         leaving: dict[str, list[int]] = {}
         gone = [self._items.pop(number) for number in numbers]
@@ -298,9 +359,7 @@ class SemanticCache:
                 self._restless.pop(scope, None)
             elif index.restless:
                 self._restless[scope] = None
-        if self._disk is not None and gone:
-            self._disk.delete(item.entry_key for item in gone)
-        return len(gone)
+        return gone
 
     def clear(self) -> None:
         """Forget everything."""

@@ -12,7 +12,7 @@ import hashlib
 import os
 import sqlite3
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +24,13 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Row", "SemanticDisk", "forget_in"]
+__all__ = ["FIELDS", "Change", "Row", "SemanticDisk", "forget_in"]
 
 log = structlog.get_logger("farthing.semantic")
+
+Change = tuple[str, Iterable[tuple[object, ...]]]
+"""A statement, and what it is done with."""
+FIELDS = "entry_key, scope, text, expires_s, embedder, vector, worth_usd, checksum, uses"
 
 _VERSION = "2"
 _BUSY_S = 0.25
@@ -58,10 +62,13 @@ class Row:
 
 
 class SemanticDisk:
-    """The file at `path`, opened for one thread. Errors of the disk are told once, and never raised."""
+    """The file at `path`, opened for one thread. Errors of the disk are told once, and never raised. `busy_s`: how long
+    another process's lock is waited for; `schema`: of what lies beside the texts."""
 
-    def __init__(self, path: Path, *, embedder: str, dim: int) -> None:
+    def __init__(self, path: Path, *, embedder: str, dim: int, busy_s: float = _BUSY_S, schema: str = "") -> None:
         self._path = path
+        self._busy_s = busy_s
+        self._schema = _SCHEMA + schema
         self._embedder = embedder
         self._dim = dim
         self._db: sqlite3.Connection | None = None
@@ -70,10 +77,23 @@ class SemanticDisk:
     def load(self) -> list[Row]:
         """Open the file and give every good row, oldest first. Another model's rows and damaged ones are deleted,
         told in one line; a file that is no database of ours is moved aside, told in one line, and begun anew."""
+        self.open()
+        return self.rows()
+
+    def open(self) -> None:
+        """Open the file, or begin it anew."""
+        self._trying(lambda db: [])
+
+    def rows(self) -> list[Row]:
+        """`load`, of a file that is open."""
+        return self._trying(self._read)
+
+    def _trying(self, read: Callable[[sqlite3.Connection], list[Row]]) -> list[Row]:
         for _ in range(2):
             try:
-                self._db = self._connect()
-                return self._read(self._db)
+                if self._db is None:
+                    self._db = self._connect()
+                return read(self._db)
             except (sqlite3.Error, OSError) as error:
                 self.close()
                 if not _is_corrupt(error) or not self._move_aside(error):
@@ -85,23 +105,25 @@ class SemanticDisk:
         """Write one row, in place of the one under its entry key."""
         worth_usd = _UNKNOWN_WORTH if row.worth_usd is None else row.worth_usd
         values = (row.scope, row.text, row.expires_s, self._embedder, row.vector.astype("<f4").tobytes(), worth_usd)
-        self._change(
+        statement = (
             "INSERT OR REPLACE INTO texts (entry_key, scope, text, expires_s, embedder, vector, worth_usd, checksum) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            [(row.entry_key, *values, _checksum(row.entry_key, *values))],
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
         )
+        added = [(row.entry_key, *values, _checksum(row.entry_key, *values))]
+        self._change((statement, added), *self._noting([row.entry_key]))
 
     def delete(self, entry_keys: Iterable[str]) -> None:
         """Delete these rows, in one transaction."""
-        self._change("DELETE FROM texts WHERE entry_key = ?", [(key,) for key in entry_keys])
+        keys = list(entry_keys)
+        self._change(("DELETE FROM texts WHERE entry_key = ?", [(key,) for key in keys]), *self._noting(keys))
 
     def used(self, counts: Iterable[tuple[str, int]]) -> None:
         """Write how often these entries were hit, in one transaction."""
-        self._change("UPDATE texts SET uses = ? WHERE entry_key = ?", [(uses, key) for key, uses in counts])
+        self._change(("UPDATE texts SET uses = ? WHERE entry_key = ?", [(uses, key) for key, uses in counts]))
 
     def clear(self) -> None:
         """Delete every row."""
-        self._change("DELETE FROM texts", [()])
+        self._change(("DELETE FROM texts", [()]), *self._noting(None))
 
     def close(self) -> None:
         """Let the file go; idempotent."""
@@ -113,11 +135,11 @@ class SemanticDisk:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         # It holds prompts: nobody else on this machine may read it.
         os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
-        db = sqlite3.connect(self._path, timeout=_BUSY_S, isolation_level=None)
+        db = sqlite3.connect(self._path, timeout=self._busy_s, isolation_level=None)
         try:
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = NORMAL")
-            db.executescript(_SCHEMA)
+            db.executescript(self._schema)
             version = db.execute("SELECT value FROM meta WHERE name = 'version'").fetchone()
             if version is None:
                 db.execute("INSERT INTO meta VALUES ('version', ?)", (_VERSION,))
@@ -131,10 +153,7 @@ class SemanticDisk:
     def _read(self, db: sqlite3.Connection) -> list[Row]:
         rows: list[Row] = []
         dropped: list[tuple[int]] = []
-        for number, *fields in db.execute(
-            "SELECT id, entry_key, scope, text, expires_s, embedder, vector, worth_usd, checksum, uses FROM texts "
-            "ORDER BY id"
-        ):
+        for number, *fields in db.execute(f"SELECT id, {FIELDS} FROM texts ORDER BY id"):
             row = self._believed(*fields)
             if row is None:
                 dropped.append((number,))
@@ -142,7 +161,7 @@ class SemanticDisk:
                 rows.append(row)
         if dropped:
             log.warning("semantic cache: rows of another model or damaged ones dropped", rows=len(dropped))
-            self._change("DELETE FROM texts WHERE id = ?", dropped)
+            self._change(("DELETE FROM texts WHERE id = ?", dropped))
         return rows
 
     def _believed(self, key: str, *fields: object) -> Row | None:
@@ -161,13 +180,19 @@ class SemanticDisk:
                         return Row(scope, key, text, expires_s, vector, known, hits)
         return None
 
-    def _change(self, statement: str, rows: Iterable[tuple[object, ...]]) -> None:
+    def _noting(self, entry_keys: Iterable[str] | None) -> tuple[Change, ...]:
+        """What else is written where these entries change; None: all of them."""
+        return ()
+
+    def _change(self, *changes: Change) -> None:
+        """All of it in one transaction."""
         if self._db is None:
             return
         try:
             self._db.execute("BEGIN IMMEDIATE")
             try:
-                self._db.executemany(statement, rows)
+                for statement, rows in changes:
+                    self._db.executemany(statement, rows)
                 self._db.execute("COMMIT")
             finally:
                 if self._db.in_transaction:

@@ -15,6 +15,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 from farthing.cache.disk import Connect, Disk, Record, connect
 from farthing.cache.entry import Entry
@@ -41,8 +42,11 @@ class LocalStore:
     bookkeeping. `flush_ms`: how long a write may wait for others to share its transaction; a crash loses no more.
     `seal`: what bodies on the disk are sealed with.
     Where the disk fails the store goes on from memory, `stats().healthy` is False, and it recovers by itself.
-    One process's store doesn't see what another one's puts or purges in the same file until it is opened anew.
+    One process's store doesn't see what another one's puts or purges in the same file until it is opened anew: several
+    at once need store_shared.
     """
+
+    _opens: ClassVar[type[Disk]] = Disk
 
     def __init__(
         self,
@@ -61,8 +65,8 @@ class LocalStore:
         self._memory_limit = memory_bytes
         self._max_bytes = max_bytes if path else min(max_bytes, memory_bytes)
         self._max_entries = max_entries
-        self._disk = (
-            Disk(path, flush_ms=flush_ms, pending_bytes=pending_bytes, connect=connect, seal=seal)
+        self._disk: Disk | None = (
+            self._opens(path, flush_ms=flush_ms, pending_bytes=pending_bytes, connect=connect, seal=seal)
             if path is not None
             else None
         )
@@ -204,7 +208,7 @@ class LocalStore:
             self._warm(record, entry)
         return entry
 
-    def _insert(self, record: Record) -> None:
+    def _insert(self, record: Record, *, evict: bool = True) -> None:
         """Put the record in the index, and evict what no longer fits."""
         if (old := self._index.get(record.key)) is not None:
             self._drop(old)
@@ -214,7 +218,7 @@ class LocalStore:
         base, dot, _ = record.key.partition(".")
         if dot:
             self._variants.setdefault(base, set()).add(record.key)
-        while len(self._index) > self._max_entries or self._bytes > self._max_bytes:
+        while evict and (len(self._index) > self._max_entries or self._bytes > self._max_bytes):
             self._evicted += 1
             self._drop(next(iter(self._index.values())))
 

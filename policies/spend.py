@@ -21,6 +21,10 @@ class DayTotal:
     day: int = 0
     spent_pico: int = 0
 
+    def begin(self, pico: int, now_s: float) -> None:
+        """What was spent before this process began."""
+        self.add(pico, now_s)
+
     def add(self, pico: int, now_s: float) -> None:
         """Settle an amount."""
         self._turn(now_s)

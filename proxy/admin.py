@@ -30,6 +30,7 @@ from farthing.proxy import (
     spend_admin,
     watch_admin,
 )
+from farthing.proxy.admin_crew import EVERYWHERE, CrewAdmin
 from farthing.proxy.admin_log import FILE, AdminLog
 from farthing.proxy.dashboard import Dashboard
 from farthing.proxy.errors import ClientFault, FarthingError, error_body
@@ -38,6 +39,7 @@ from farthing.proxy.forwarded import Trusted
 from farthing.proxy.gates_by_themselves import shown
 from farthing.proxy.gauges import gauges
 from farthing.proxy.health import health
+from farthing.proxy.metrics_push import of_all
 from farthing.proxy.openapi import document
 from farthing.proxy.purge import purge
 from farthing.proxy.version import version
@@ -95,6 +97,8 @@ class Admin:
         self._trusted = Trusted(services.config.server.trusted_proxies)
         self._log = AdminLog(services.config.state_dir / FILE, self._held.clock, self._held.secret)
         self._held.metrics.watch(self.gauges)
+        crew = self._held.crew
+        self.crew = None if crew is None else CrewAdmin(crew, lambda: proxy.services, self._here)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse | None:
         """The answer, or None where the path is not ours."""
@@ -166,8 +170,9 @@ class Admin:
             self._store = await self._held.store.stats()
         except FarthingError:
             self._store = None
-        kind = self._held.metrics.content_type
-        return web.Response(body=self._held.metrics.render(), headers={"Content-Type": kind})
+        metrics, crew = self._held.metrics, self._held.crew
+        body = metrics.render() if crew is None else await of_all(metrics, crew.peers, keeper=crew.keeper)
+        return web.Response(body=body, headers={"Content-Type": metrics.content_type})
 
     async def _ready(self) -> web.Response:
         """Whether requests should come here. The upstream's state does not fail it: hits can still be served."""
@@ -210,48 +215,55 @@ class Admin:
             return await self._change(request, path)
         if request.method not in ("GET", "HEAD"):
             return _refusal(405, "only GET, HEAD and POST are understood here", "method_not_allowed")
-        if path == "/farthing/api/semantic":
-            return _json(200, await semantic_admin.routes(self._proxy.services))
-        if path == "/farthing/api/replicas":
-            return _json(200, {"replicas": pool_admin.told(self._proxy.services)})
-        if path == "/farthing/api/gates":
-            return _json(200, shown(self._proxy.gates))
-        if path == "/farthing/api/capture":
-            return _json(200, await capture_admin.told(self._proxy.services))
-        if path == "/farthing/api/compress":
-            return _json(200, await compress_admin.told(self._proxy.services, self._dashboard))
-        if path == "/farthing/api/budgets":
-            return _json(200, await spend_admin.budgets(self._proxy.services))
-        if path == "/farthing/api/keys":
-            return _json(200, spend_admin.keys(self._proxy.services))
-        if path == "/farthing/api/watch":
-            return _json(200, await watch_admin.told(self._proxy.services))
-        if path == "/farthing/api/levels":
-            return _json(200, self._held.levels.told())
-        if path == "/farthing/api/health":
-            return _json(200, await health(self._proxy.services))
-        if path == "/farthing/api/policy":
-            return _json(200, await policy_admin.told(self._proxy))
-        if path == "/farthing/api/experiments":
-            return _json(200, experiment_admin.told(self._proxy))
-        if path == "/farthing/api/openapi.json":
-            return _json(200, document(version()))
+        try:
+            if self.crew is not None and self.crew.elsewhere(path):
+                return _answered(*await self.crew.of_keeper(("GET", request.raw_path, {})))
+            found = await self._told(path, request.raw_path)
+        except ClientFault as fault:
+            return _refusal(fault.status, fault.message, fault.code)
+        if found is not None:
+            return _json(200, found)
         query = dict(URL(request.raw_path, encoded=True).query)
-        if path == "/farthing/api/incidents":
-            try:
-                return _json(200, policy_admin.incidents(self._proxy, query))
-            except ClientFault as fault:
-                return _refusal(fault.status, fault.message, fault.code)
-        if path in _TOLD:
-            try:
-                return _json(200, await _TOLD[path](self._proxy.services, query))
-            except ClientFault as fault:
-                return _refusal(fault.status, fault.message, fault.code)
-        found = await self._dashboard.handle(request.method, path, query)
-        if found is None:
+        page = await self._dashboard.handle(request.method, path, query)
+        if page is None:
             return _refusal(404, f"there is no {path}", "not_found")
-        status, kind, body = found
+        status, kind, body = page
         return web.Response(status=status, body=body, headers={**_SECURITY, "Content-Type": kind})
+
+    async def _told(self, path: str, raw_path: str) -> Any:
+        """What is told at this path; None where it isn't one of these. Raises ClientFault."""
+        services = self._proxy.services
+        query = dict(URL(raw_path, encoded=True).query)
+        match path.removeprefix("/farthing/api/"):
+            case "semantic":
+                return await semantic_admin.routes(services)
+            case "replicas":
+                return {"replicas": pool_admin.told(services)}
+            case "gates":
+                return shown(self._proxy.gates)
+            case "capture":
+                return await capture_admin.told(services)
+            case "compress":
+                return await compress_admin.told(services, self._dashboard)
+            case "budgets":
+                return await spend_admin.budgets(services)
+            case "keys":
+                return spend_admin.keys(services)
+            case "watch":
+                return await watch_admin.told(services)
+            case "levels":
+                return self._held.levels.told()
+            case "health":
+                return await health(services)
+            case "policy":
+                return await policy_admin.told(self._proxy)
+            case "experiments":
+                return experiment_admin.told(self._proxy)
+            case "openapi.json":
+                return document(version())
+            case "incidents":
+                return policy_admin.incidents(self._proxy, query)
+        return await _TOLD[path](services, query) if path in _TOLD else None
 
     async def _change(self, request: web.BaseRequest, path: str) -> web.Response:
         if request.headers.get("x-farthing-admin") != "1":
@@ -274,16 +286,37 @@ class Admin:
         return answer
 
     async def _changed(self, path: str, asked: dict[str, Any]) -> web.Response:
+        if self.crew is not None and self.crew.elsewhere(path):
+            return _answered(*await self.crew.of_keeper(("POST", path, asked)))
+        if self.crew is not None and path in EVERYWHERE:
+            return _json(200, await self.crew.everywhere(path, asked))
+        return _answered(*await self._done(path, asked))
+
+    async def _done(self, path: str, asked: dict[str, Any]) -> tuple[int, Any]:
+        """Do it in this process. Raises FarthingError, and ValueError or TypeError where it can't be understood."""
         if path in _SWITCHES:
-            return _json(200, await policy_admin.switched(self._proxy, off=path.endswith("off")))
+            return 200, await policy_admin.switched(self._proxy, off=path.endswith("off"))
         if path in _ASKED_OF_ALL:
-            return _json(200, await _ASKED_OF_ALL[path](self._proxy, asked))
+            return 200, await _ASKED_OF_ALL[path](self._proxy, asked)
         if path in _ASKED:
-            return _json(200, await _ASKED[path](self._proxy.services, asked))
+            return 200, await _ASKED[path](self._proxy.services, asked)
         if path == "/farthing/api/cache/stats":
             stats = await self._held.store.stats()
-            return _json(200, {name: getattr(stats, name) for name in stats.__slots__})
-        return _refusal(404, f"there is no {path}", "not_found")
+            return 200, {name: getattr(stats, name) for name in stats.__slots__}
+        return 404, {"fault": f"there is no {path}", "code": "not_found"}
+
+    async def _here(self, method: str, raw_path: str, asked: dict[str, Any]) -> tuple[int, Any]:
+        """What another worker was asked, and this one answers."""
+        path = raw_path.partition("?")[0]
+        try:
+            return (200, await self._told(path, raw_path)) if method == "GET" else await self._done(path, asked)
+        except (ValueError, TypeError):
+            raise ClientFault("the body must be a JSON object") from None
+
+
+def _answered(status: int, told: Any) -> web.Response:
+    """What was told; of a refusal in another process, the words and the code."""
+    return _json(status, told) if status == 200 else _refusal(status, told["fault"], told["code"])
 
 
 def _object(value: Any) -> dict[str, Any]:

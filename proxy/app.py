@@ -13,10 +13,12 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import structlog
 from aiohttp import web
 
+from farthing.proxy.accepting import Accepting
 from farthing.proxy.admin import Admin
 from farthing.proxy.build import Services, build
 from farthing.proxy.clock import Clock, Randomness, SystemClock, SystemRandomness
 from farthing.proxy.config import Config
+from farthing.proxy.crew import Crew
 from farthing.proxy.errors import ConfigFault
 from farthing.proxy.experiments import Experiments
 from farthing.proxy.front import FrontServer, not_http
@@ -25,6 +27,7 @@ from farthing.proxy.gating import GateRuns
 from farthing.proxy.held import State, open_state
 from farthing.proxy.lanes import Lanes
 from farthing.proxy.rollouts import Gate, Rollouts
+from farthing.proxy.rollouts_crew import FollowedExperiments, FollowedRollouts, ReadBook
 from farthing.proxy.server_tls import ServerTls
 from farthing.proxy.tasks import TaskGroup
 from farthing.proxy.versions import Book, Standing, policy_version, with_sections
@@ -74,18 +77,25 @@ _FIXED = ("state_dir", "server", "store", "ledger", "otlp", "log")
 
 @asynccontextmanager
 async def running(
-    config: Config, *, clock: Clock | None = None, randomness: Randomness | None = None, gate: Gate | None = None
+    config: Config,
+    *,
+    clock: Clock | None = None,
+    randomness: Randomness | None = None,
+    gate: Gate | None = None,
+    crew: Crew | None = None,
 ) -> AsyncIterator[Running]:
-    """Build, listen, and on leaving drain and close. `gate`: runs the suites that may block a promotion.
+    """Build, listen, and on leaving drain and close. `gate`: runs the suites that may block a promotion. `crew`: of the
+    workers that this is one of.
 
     Raises ConfigFault: the state directory is in use or unusable, the certificate can't be read; OSError: the address
     can't be bound.
     """
     async with AsyncExitStack() as stack:
-        held = await open_state(config, clock or SystemClock(), randomness or SystemRandomness(), stack)
+        held = await open_state(config, clock or SystemClock(), randomness or SystemRandomness(), stack, crew)
         runs = GateRuns(config.state_dir, held.clock)
         policies = await open_policies(config, held, stack, gate or runs.blocks)
-        experiments = Experiments(policies.lanes, policies, config.state_dir / "experiments")
+        kind = Experiments if held.keeper else FollowedExperiments
+        experiments = kind(policies.lanes, policies, config.state_dir / "experiments")
         await experiments.open()
         server = config.server
         tls = ServerTls(server.tls_cert, server.tls_key) if server.tls_cert and server.tls_key else None
@@ -123,12 +133,21 @@ async def running(
         stack.push_async_callback(experiments.close)
         stack.push_async_callback(runner.cleanup)
         context = None if tls is None else tls.context
-        site = web.TCPSite(runner, server.host, server.port, backlog=1024, reuse_address=True, ssl_context=context)
-        await site.start()
-        host, port = runner.addresses[0][:2]
+        if crew is None:
+            site = web.TCPSite(runner, server.host, server.port, backlog=1024, reuse_address=True, ssl_context=context)
+            await site.start()
+            host, port = runner.addresses[0][:2]
+        else:
+            accepting = Accepting(crew, front, held.tasks, context)
+            stack.push_async_callback(accepting.stop)
+            accepting.start()
+            host, port = crew.sockets[0].getsockname()[:2]
         scheme = "http" if tls is None else "https"
         proxy.url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
-        stack.callback(watched(proxy, held).cancel)
+        if held.keeper:
+            stack.callback(watched(proxy, held).cancel)
+        if admin.crew is not None:
+            await admin.crew.join()
         yield proxy
 
 
@@ -147,7 +166,7 @@ def watched(proxy: Running, held: State) -> asyncio.Task[None]:
 async def open_policies(config: Config, held: State, stack: AsyncExitStack, gate: Gate | None) -> Rollouts:
     """The policy that was active last, and the roll-out that was under way: where the file has not been given another
     policy since; else the file's, which ends a roll-out."""
-    book = Book(config.state_dir / "policies")
+    book = (Book if held.keeper else ReadBook)(config.state_dir / "policies")
     now_s, version = held.clock.now_s(), policy_version(config)
     standing = book.standing()
     book.keep(config, now_s, "from the file")
@@ -173,7 +192,7 @@ async def open_policies(config: Config, held: State, stack: AsyncExitStack, gate
     lanes = Lanes(await build(config, held, stack), stack)
     for one in lanes.active.upstreams:
         one.probes.start()
-    policies = Rollouts(lanes, book, standing, gate)
+    policies = (Rollouts if held.keeper else FollowedRollouts)(lanes, book, standing, gate)
     if standing.rollout is not None:
         await policies.resume(standing.rollout)
     book.save_now(standing)

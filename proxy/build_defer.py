@@ -28,6 +28,10 @@ async def open_desk(config: Config, held: State, stack: AsyncExitStack) -> None:
     """Open `held.deferred` where requests may be deferred now, or were before; a file that can't be read is told, and
     then nothing is deferred."""
     path = config.state_dir / _FILE
+    if held.crew is not None:
+        if held.keeper and held.crew.first and (_defers(config) or path.exists()):
+            log.warning("with several workers nothing is deferred, and what was waits until there is one again")
+        return
     if held.deferred is not None or not (_defers(config) or path.exists()):
         return
     desk = Desk(DeferStore(path), held.clock, held.randomness, held.secret)

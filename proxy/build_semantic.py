@@ -14,15 +14,17 @@ from farthing.policies.freshness import Freshness, Rule
 from farthing.proxy.config import Cache as CacheConfig
 from farthing.proxy.config import Config
 from farthing.proxy.errand import Errands
+from farthing.proxy.every import Every
 from farthing.proxy.held import State
 from farthing.proxy.judge import Judge
 from farthing.proxy.prices import RateCard
 from farthing.proxy.second_stage import CrossEncoderStage, SecondStage
-from farthing.proxy.tasks import TaskGroup
 
-__all__ = ["a_hits_worth_usd", "freshness", "near_until_s", "open_second", "open_semantic", "same_thread"]
+__all__ = ["a_hits_worth_usd", "follow", "freshness", "near_until_s", "open_second", "open_semantic", "same_thread"]
 
 log = structlog.get_logger("farthing")
+
+_FOLLOW_EVERY_S = 0.25
 
 
 def a_hits_worth_usd(rates: RateCard, entry: Entry) -> float | None:
@@ -52,7 +54,7 @@ def same_thread(old: Config, new: Config, *, beside: bool = False) -> bool:
     return all(getattr(old.semantic, name) == getattr(new.semantic, name) for name in kept)
 
 
-def open_semantic(config: Config, tasks: TaskGroup) -> SemanticThread:
+def open_semantic(config: Config, held: State) -> SemanticThread:
     """The semantic cache's thread, loading in the background; a missing model turns the stage off with one line."""
 
     def load() -> SemanticCache:
@@ -65,7 +67,12 @@ def open_semantic(config: Config, tasks: TaskGroup) -> SemanticThread:
         scorer = GuardScorer() if config.semantic.unproven else VerifierScorer(Verifier.open())
         limits = config.semantic
         return SemanticCache.open(
-            path, embedder, max_entries=limits.max_entries, max_bytes=limits.max_bytes, scorer=scorer
+            path,
+            embedder,
+            max_entries=limits.max_entries,
+            max_bytes=limits.max_bytes,
+            scorer=scorer,
+            writer="" if held.crew is None else held.randomness.token(8),
         )
 
     thread = SemanticThread(load, patient=config.semantic.mode == "observe")
@@ -75,9 +82,20 @@ def open_semantic(config: Config, tasks: TaskGroup) -> SemanticThread:
             await thread.open()
         except Exception as error:  # noqa: BLE001 - whatever is missing, the proxy serves without this stage
             log.warning("semantic cache is off", reason=str(error) or type(error).__name__)
+            return
 
-    tasks.spawn(open_it(), "load semantic")
+    held.tasks.spawn(open_it(), "load semantic")
     return thread
+
+
+def follow(thread: SemanticThread, held: State) -> Every:
+    """Take over what the other workers change, until it is stopped."""
+
+    async def look() -> None:
+        if thread.loaded:
+            await thread.run(lambda cache: cache.follow())
+
+    return Every(_FOLLOW_EVERY_S, held.tasks, look, "follow semantic")
 
 
 def open_second(

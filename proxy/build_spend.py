@@ -82,6 +82,16 @@ def open_accounts(config: Config, held: State, stack: AsyncExitStack) -> Account
             spawn=lambda work: held.tasks.spawn(work, "settle"),
             hold_s=config.upstream.total_timeout_s + 60,
         )
+    if held.crew is not None:
+        from farthing.proxy.budgets_shared import SharedAccounts
+
+        return SharedAccounts(
+            config.state_dir / "spend.db",
+            held.clock,
+            lambda work: held.tasks.spawn(work, "budgets"),
+            first=held.crew.first and held.crew.keeper,
+            hold_s=config.upstream.total_timeout_s + 60,
+        )
     from farthing.proxy.budgets_local import LocalAccounts
 
     return LocalAccounts(config.state_dir / "spend.db", held.clock, lambda work: held.tasks.spawn(work, "budgets"))

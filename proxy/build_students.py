@@ -143,6 +143,7 @@ async def open_students(
         deadline_s=config.distill.deadline_ms / 1000,
         note=partial(held.incidents.note, "observe"),
         vouched=held.vouched,
+        crew=held.crew,
     )
     stack.push_async_callback(opened.close)
     return opened

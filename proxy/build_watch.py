@@ -31,7 +31,7 @@ def open_watch(config: Config, held: State) -> None:
     webhook = Webhook(config.alerts, held.clock, lambda call: held.tasks.spawn(call, "alert"), config.upstream.name)
 
     held.levels.on_burn = threadsafe(asyncio.get_running_loop(), partial(_burns, held, webhook))
-    held.levels.use(config.service_levels)
+    held.levels.use(config.service_levels if held.keeper else ())
     if held.watch is None:
         return
     held.watch.use(config.watch, config.semantic.model)

@@ -112,20 +112,26 @@ def serve(
     port: Annotated[int | None, typer.Option(help="Port (default 8080; 0: any free one).")] = None,
     upstream: Annotated[str | None, typer.Option(help="The provider's API base, as an SDK would have it.")] = None,
     state: StateOption = None,
-    workers: Annotated[int, typer.Option(help="Processes; more than one is not available yet.")] = 1,
+    workers: Annotated[int | None, typer.Option(help="Processes that answer (default 1).")] = None,
 ) -> None:
     """Run the proxy."""
     from farthing.proxy.logs import set_up
-    from farthing.proxy.serve import serve as run
 
-    if workers != 1:
-        raise ConfigFault("--workers: only 1 is available in this version; run it without the flag")
+    flags = {"server.host": host, "server.port": port, "server.workers": workers, "upstream.url": upstream}
+    flags["state_dir"] = None if state is None else str(state)
 
     def load() -> Config:
-        return _load(config, server__host=host, server__port=port, upstream__url=upstream, state_dir=state)
+        return load_config(config, flags=flags)
 
     os.umask(0o077)  # answers and prompts lie in the state directory: they are the operator's alone
-    set_up(load().log)
+    loaded = load()
+    set_up(loaded.log)
+    if loaded.server.workers > 1:
+        from farthing.proxy.supervise import supervise
+
+        raise typer.Exit(supervise(load, config, flags, Console(stderr=True)))
+    from farthing.proxy.serve import serve as run
+
     raise typer.Exit(run(load, Console(stderr=True)))
 
 

@@ -15,12 +15,14 @@ __all__ = ["Server"]
 class Server(Section):
     """Where farthing listens. `tls_cert`, `tls_key`: PEM files; with them it speaks HTTPS, and SIGHUP reads them anew.
 
-    `trusted_proxies`: addresses or networks whose X-Forwarded-For counts; nobody else's does.
+    `workers`: processes that answer. `trusted_proxies`: addresses or networks whose X-Forwarded-For counts; nobody
+    else's does.
     """
 
     host: str = "127.0.0.1"
     port: int = Field(8080, ge=0, le=65535)
     admin_token: Secret = None
+    workers: int = Field(1, ge=1, le=64)
     drain_s: float = Field(30.0, ge=0)
     keepalive_s: float = Field(75.0, gt=0)
     tls_cert: Path | None = None

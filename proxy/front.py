@@ -5,10 +5,13 @@ aiohttp would answer in plain text and log the offending line, which may hold a 
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import structlog
 from aiohttp import web
+from aiohttp.http_parser import RawRequestMessage
 from aiohttp.web_protocol import RequestHandler
 
 from farthing.proxy.errors import error_body
@@ -59,7 +62,32 @@ def _last(status: int, body: bytes) -> web.Response:
 
 
 class FrontServer(web.Server):
-    """aiohttp's low-level server with connections of ours."""
+    """aiohttp's low-level server with connections of ours. `leaving`: each connection ends with its next answer;
+    `sheds`: so many of them do. `counted`: told how many are open whenever that changes."""
+
+    leaving = False
+    sheds = 0
+    counted: Callable[[int], None] | None = None
+
+    def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
+        """One more."""
+        super().connection_made(handler, transport)
+        self._count()
+
+    def connection_lost(self, handler: RequestHandler, exc: BaseException | None = None) -> None:
+        """One fewer, if it isn't still being answered."""
+        super().connection_lost(handler, exc)
+        self._count()
+
+    def _make_request(self, message: RawRequestMessage, *rest: Any) -> web.BaseRequest:
+        if self.leaving or self.sheds > 0:
+            self.sheds -= 1
+            message = message._replace(should_close=True)
+        return super()._make_request(message, *rest)
+
+    def _count(self) -> None:
+        if self.counted is not None:
+            self.counted(len(self._connections))
 
     def __call__(self) -> RequestHandler:
         return _Connection(self, loop=self._loop, **self._kwargs)

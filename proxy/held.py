@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
@@ -26,14 +26,19 @@ from farthing.proxy.compress_counts import CompressCounts
 from farthing.proxy.compress_state import RECODED, SQUEEZED
 from farthing.proxy.config import Config, Semantic
 from farthing.proxy.config_compress import Compress
+from farthing.proxy.config_section import Section
+from farthing.proxy.crew import Crew, day_totals
 from farthing.proxy.deferring import Desk
 from farthing.proxy.implicit_rows import ImplicitRows, Nearest
 from farthing.proxy.incidents import Incidents
 from farthing.proxy.judge import Verdicts
 from farthing.proxy.keys import KeyRing
 from farthing.proxy.lately import Lately
-from farthing.proxy.learnt import Learnt
+from farthing.proxy.learnt import Learnt, Recipe
+from farthing.proxy.learnt_crew import Copied, Kept
 from farthing.proxy.ledger import Ledger
+from farthing.proxy.ledger_file import LOCK_WAIT_S
+from farthing.proxy.ledger_follow import LedgerFollower
 from farthing.proxy.levels import Levels
 from farthing.proxy.metrics import Metrics
 from farthing.proxy.otlp import Otlp, require
@@ -43,7 +48,7 @@ from farthing.proxy.prompt_memory import PromptMemory
 from farthing.proxy.provider_reads import ProviderReads
 from farthing.proxy.refused import Refused
 from farthing.proxy.reuse_state import REUSE
-from farthing.proxy.row import Row
+from farthing.proxy.row import ERRANDS, Row
 from farthing.proxy.sealing import sealer
 from farthing.proxy.stage_semantic import Case
 from farthing.proxy.stages import InFlight
@@ -58,6 +63,9 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("farthing")
 
+S = TypeVar("S", bound=Section)
+_OTHERS_WAIT_S = 5.0  # for the other workers' locks, in threads that no request waits for
+
 __all__ = ["State", "open_state", "open_store"]
 
 
@@ -67,7 +75,7 @@ class State:
     needs them; `otlp`: None where it is off. `refusals`: by budget or rate limit; `note`: takes incidents (kind, what,
     why, evidence). `listeners`: told of every ledger row, in the ledger's thread; `rated`: told of ratings (a request's
     id, whether it is bad), while a policy is rolled out. `students`: by their hashes; `vouched`: the credentials that
-    their teachers have answered."""
+    their teachers have answered; `crew`: None where farthing is one process."""
 
     clock: Clock
     randomness: Randomness
@@ -115,6 +123,12 @@ class State:
     refusals: dict[str, int] = field(default_factory=dict)
     students: dict[str, Known] = field(default_factory=dict)
     vouched: OrderedDict[str, None] = field(default_factory=OrderedDict)
+    crew: Crew | None = None
+
+    @property
+    def keeper(self) -> bool:
+        """Whether this process learns, sweeps and decides for all: always, where it is the only one."""
+        return self.crew is None or self.crew.keeper
 
     def close_capture(self) -> None:
         """Write what waits, if there is such a store."""
@@ -122,9 +136,13 @@ class State:
             self.capture.close()
 
 
-async def open_state(config: Config, clock: Clock, randomness: Randomness, stack: AsyncExitStack) -> State:
+async def open_state(
+    config: Config, clock: Clock, randomness: Randomness, stack: AsyncExitStack, crew: Crew | None = None
+) -> State:
     """Open what lasts; it is pushed on `stack`, so that it closes in reverse order."""
-    stack.callback(state.claim(config.state_dir).close)
+    if crew is None:  # else the supervisor holds it for all
+        stack.callback(state.claim(config.state_dir).close)
+    keeper = crew is None or crew.keeper
     metrics = Metrics()
     secret = state.local_secret(config.state_dir, randomness)
     otlp = open_otlp(config, clock, secret)
@@ -133,17 +151,14 @@ async def open_state(config: Config, clock: Clock, randomness: Randomness, stack
     outcomes = Outcomes(config.state_dir / FILE, config.ledger.keep_days)
     stack.callback(outcomes.close)
     implicit = ImplicitRows(outcomes, Nearest(), clock)
-    listeners: list[Callable[[list[Row]], None]] = [
-        metrics.observe,
-        implicit.observe,
-        *([] if otlp is None else [otlp.observe]),
-    ]
+    own: list[Callable[[list[Row]], None]] = [metrics.observe, *([] if otlp is None else [otlp.observe])]
+    listeners: list[Callable[[list[Row]], None]] = [implicit.observe]
     watch = None
-    if config.ledger.enabled:
+    if config.ledger.enabled and keeper:
         watch = Watching(config.state_dir / "watch.json", config.watch, clock, config.semantic.model)
         stack.callback(watch.close)  # after the ledger, whose last rows it takes
         listeners.append(watch.on_rows)
-    total, audited, judged, shadowed, warmed = (DayTotal() for _ in range(5))
+    totals = total, audited, judged, shadowed, warmed = day_totals(crew)
     ledger = None
     if config.ledger.enabled:
         ledger = Ledger(
@@ -152,25 +167,24 @@ async def open_state(config: Config, clock: Clock, randomness: Randomness, stack
             buffer_rows=config.ledger.buffer_rows,
             jsonl=config.ledger.jsonl,
             keep_days=config.ledger.keep_days,
-            on_rows=told(listeners),
+            on_rows=told(own, listeners if crew is None else []),
+            lock_wait_s=LOCK_WAIT_S if crew is None else _OTHERS_WAIT_S,
+            upkeep=keeper,
         )
         stack.callback(ledger.close)
-        midnight_s = clock.now_s() // 86_400 * 86_400
-        audited.add(ledger.spent_since(midnight_s, overhead_of="audit"), clock.now_s())
-        judged.add(ledger.spent_since(midnight_s, overhead_of="judge"), clock.now_s())
-        shadowed.add(ledger.spent_since(midnight_s, overhead_of="shadow"), clock.now_s())
-        warmed.add(ledger.spent_since(midnight_s, overhead_of="warm"), clock.now_s())
-        errands = audited.spent_pico + judged.spent_pico + shadowed.spent_pico + warmed.spent_pico
-        total.add(ledger.spent_since(midnight_s) + errands, clock.now_s())
+        begin_totals(totals, ledger, clock.now_s())
+        if crew is not None and keeper:
+            follower = LedgerFollower(ledger.path, told(listeners), anew=crew.first)
+            stack.callback(follower.close)
     levels = Levels(config.state_dir, clock)
     stack.callback(levels.close)
-    store = await open_store(config, clock, randomness)
-    stack.push_async_callback(store.close)
-    barred = Refused(config.state_dir / "refused")
-    stack.callback(barred.close)
     tasks = TaskGroup()
-    learnt = Learnt(config.state_dir, tasks.spawn, REUSE)
-    recoded, squeezed = (Learnt(config.state_dir, tasks.spawn, recipe) for recipe in (RECODED, SQUEEZED))
+    store = await open_store(config, clock, randomness, None if crew is None else tasks)
+    stack.push_async_callback(store.close)
+    barred = Refused(config.state_dir / "refused", None if crew is None else crew.peers)
+    stack.callback(barred.close)
+    learnt = open_learnt(config, tasks, REUSE, crew)
+    recoded, squeezed = (open_learnt(config, tasks, recipe, crew) for recipe in (RECODED, SQUEEZED))
     for one in (learnt, recoded, squeezed):
         stack.push_async_callback(one.close)
     held = State(
@@ -201,16 +215,31 @@ async def open_state(config: Config, clock: Clock, randomness: Randomness, stack
         compressed=CompressCounts(),
         drift=Drift(),
         provider_reads=ProviderReads(),
-        incidents=Incidents(config.state_dir / "incidents.jsonl", clock, lambda work: tasks.spawn(work, "incident")),
+        incidents=Incidents(
+            config.state_dir / "incidents.jsonl",
+            clock,
+            lambda work: tasks.spawn(work, "incident"),
+            shared=crew is not None,
+        ),
         listeners=listeners,
         outcomes=outcomes,
         implicit=implicit,
         levels=levels,
         watch=watch,
         prompts=PromptMemory.of(config.prompt_cache.most_prefixes),
+        crew=crew,
     )
     stack.callback(held.close_capture)
     return held
+
+
+def open_learnt(config: Config, tasks: TaskGroup, recipe: Recipe[S], crew: Crew | None) -> Learnt[S]:
+    """What is learnt by this recipe: here, or by the keeper from all workers."""
+    if crew is None:
+        return Learnt(config.state_dir, tasks.spawn, recipe)
+    if crew.keeper:
+        return Kept(config.state_dir, tasks.spawn, recipe, crew)
+    return Copied(config.state_dir, tasks, recipe, crew)
 
 
 def open_otlp(config: Config, clock: Clock, secret: bytes) -> Otlp | None:
@@ -222,11 +251,19 @@ def open_otlp(config: Config, clock: Clock, secret: bytes) -> Otlp | None:
     return Otlp(config.otlp, target, clock, config.capture, secret)
 
 
-def told(listeners: Sequence[Callable[[list[Row]], None]]) -> Callable[[list[Row]], None]:
+def begin_totals(totals: Sequence[DayTotal], ledger: Ledger, now_s: float) -> None:
+    """What the ledger says was spent today, in the order of board.TOTALS; once for all workers."""
+    midnight_s = now_s // 86_400 * 86_400
+    errands = [ledger.spent_since(midnight_s, overhead_of=kind) for kind in ERRANDS]
+    for total, pico in zip(totals, [ledger.spent_since(midnight_s) + sum(errands), *errands], strict=True):
+        total.begin(pico, now_s)
+
+
+def told(*lists: Sequence[Callable[[list[Row]], None]]) -> Callable[[list[Row]], None]:
     """One listener of the ledger that stands for several, in that order. One that fails costs the others nothing."""
 
     def tell(rows: list[Row]) -> None:
-        for listener in tuple(listeners):  # the event loop adds and removes some meanwhile
+        for listener in [one for some in lists for one in some]:  # the event loop adds and removes some meanwhile
             try:
                 listener(rows)
             except Exception:
@@ -235,8 +272,11 @@ def told(listeners: Sequence[Callable[[list[Row]], None]]) -> Callable[[list[Row
     return tell
 
 
-async def open_store(config: Config, clock: Clock, randomness: Randomness) -> Store:
-    """The store that the configuration names, ready. Raises ConfigFault: its keys can't be had."""
+async def open_store(config: Config, clock: Clock, randomness: Randomness, shared: TaskGroup | None = None) -> Store:
+    """The store that the configuration names, ready. `shared`: other processes have the same files; it follows them.
+
+    Raises ConfigFault: its keys can't be had.
+    """
     seal = sealer(config.store, randomness)
     url = config.store.url.get_secret_value()
     if url:
@@ -244,14 +284,14 @@ async def open_store(config: Config, clock: Clock, randomness: Randomness) -> St
 
         return RedisStore(url, deadline_ms=config.store.deadline_ms, clock=clock, seal=seal)
     from farthing.cache.store_local import LocalStore
+    from farthing.cache.store_shared import SharedStore
 
-    store = LocalStore(
-        config.state_dir / "answers.db",
-        clock=clock,
-        memory_bytes=config.store.memory_bytes,
-        max_bytes=config.store.max_bytes,
-        max_entries=config.store.max_entries,
-        seal=seal,
+    limits = {name: getattr(config.store, name) for name in ("memory_bytes", "max_bytes", "max_entries")}
+    path = config.state_dir / "answers.db"
+    store = (
+        LocalStore(path, clock=clock, seal=seal, **limits)
+        if shared is None
+        else SharedStore(path, clock=clock, seal=seal, spawn=shared.spawn, **limits)
     )
     await store.open()
     return store

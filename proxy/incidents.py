@@ -27,9 +27,13 @@ _WHOLE_BYTES = 16 * 2**20  # then the file is turned over: one of the past is ke
 
 
 class Incidents:
-    """The log. `tell`: of the webhook, for each one. `count`: noted since the start."""
+    """The log. `tell`: of the webhook, for each one. `count`: noted since the start. `shared`: other processes write
+    the same file."""
 
-    def __init__(self, path: Path, clock: Clock, spawn: Callable[[Coroutine[Any, Any, None]], object]) -> None:
+    def __init__(
+        self, path: Path, clock: Clock, spawn: Callable[[Coroutine[Any, Any, None]], object], *, shared: bool = False
+    ) -> None:
+        self._shared = shared
         self.path = path
         self.count = 0
         self.tell: Callable[[dict[str, Any]], None] | None = None
@@ -62,6 +66,8 @@ class Incidents:
 
     def latest(self, limit: int = 100) -> list[dict[str, Any]]:
         """The latest, newest first."""
+        if self._shared:
+            self._latest = deque(tail(self.path), maxlen=_IN_MEMORY)
         return list(self._latest)[::-1][: max(0, limit)]
 
     async def _write(self, line: bytes) -> None:

@@ -7,6 +7,7 @@ nothing, so a file made with others is turned aside, as is a damaged one, and th
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass
@@ -43,8 +44,11 @@ class Recipe(Generic[S]):
     off: Callable[[S], bool]
 
 
-def load(path: Path, recipe: Recipe[S], settings: S, held: dict[str, Any] | None = None) -> Policy:
-    """The policy with what was learnt: from `held` (a dump of the running one), else from the file."""
+def load(
+    path: Path, recipe: Recipe[S], settings: S, held: dict[str, Any] | None = None, *, aside: bool = True
+) -> Policy:
+    """The policy with what was learnt: from `held` (a dump of the running one), else from the file. `aside`: a file
+    that can't be used is turned aside; else it is another process's, and left alone."""
     policy = recipe.new(settings)
     reason = ""
     try:
@@ -60,14 +64,14 @@ def load(path: Path, recipe: Recipe[S], settings: S, held: dict[str, Any] | None
         return policy
     except (OSError, ValueError, KeyError, TypeError, ArithmeticError) as error:
         reason = str(error) or type(error).__name__
-    if held is None:
-        aside = path.with_suffix(".other.json")
+    if held is None and aside:
+        other = path.with_suffix(".other.json")
         try:
-            path.replace(aside)
+            path.replace(other)
         except OSError:
-            aside = path
+            other = path
         said = f"what was learnt of {recipe.about} can't be used; all routes observe"
-        log.warning(said, reason=reason, file=str(aside))
+        log.warning(said, reason=reason, file=str(other))
     return recipe.new(settings)
 
 
@@ -99,7 +103,12 @@ async def _between_others(steps: Iterable[T]) -> list[T]:
 
 class Learnt(Generic[S]):
     """The one policy in use, written to its file in `folder` now and then, before it changes, and once more at the
-    end. Others may be in use beside it, for a share of the traffic; they aren't written while they are."""
+    end. Others may be in use beside it, for a share of the traffic; they aren't written while they are.
+
+    `every_s`: how often; where writing takes long, more seldom.
+    """
+
+    every_s: float = _EVERY_S
 
     def __init__(self, folder: Path, spawn: Callable[[Coroutine[Any, Any, None]], object], recipe: Recipe[S]) -> None:
         self._folder = folder
@@ -108,6 +117,8 @@ class Learnt(Generic[S]):
         self._now: tuple[S, Policy] | None = None
         self._beside: list[tuple[S, Policy]] = []
         self._timer: asyncio.TimerHandle | None = None
+        self._took_s = 0.0
+        self._written = b""
 
     async def use(self, settings: S) -> Policy:
         """The policy under this configuration; what the one before has learnt stays where it still speaks."""
@@ -155,7 +166,7 @@ class Learnt(Generic[S]):
         return self._recipe.made_with(settings), self._recipe.kind(settings)
 
     def _later(self) -> None:
-        self._timer = asyncio.get_running_loop().call_later(_EVERY_S, self._tick)
+        self._timer = asyncio.get_running_loop().call_later(max(self.every_s, 50 * self._took_s), self._tick)
 
     def _tick(self) -> None:
         self._spawn(self._write())
@@ -165,8 +176,14 @@ class Learnt(Generic[S]):
         if self._now is None or self._recipe.off(self._now[0]):
             return
         settings, policy = self._now
+        begun_s = asyncio.get_running_loop().time()
         content = await _between_others(lines(self._recipe, settings, policy))
+        digest = hashlib.sha256(b"".join([self._recipe.file(settings).encode(), *content])).digest()
+        if digest == self._written:
+            return
         try:
             await asyncio.to_thread(save, self._folder / self._recipe.file(settings), content)
+            self._written = digest
         except OSError as error:
             log.warning(f"what is learnt of {self._recipe.about} can't be written", error=error.strerror)
+        self._took_s = asyncio.get_running_loop().time() - begun_s

@@ -22,6 +22,7 @@ import structlog
 from farthing.proxy.clock import Clock, SystemClock
 from farthing.proxy.ledger_file import (
     INSERT,
+    LOCK_WAIT_S,
     POISON,
     Lines,
     OtherSchema,
@@ -48,7 +49,8 @@ class Ledger:
     between two flushes; beyond it rows are dropped (the oldest, or the new one) and counted. `jsonl`: a file to which
     each row is appended as well; what it doesn't take is not tried again. `keep_days`: how long rows are kept, beside
     roll-ups that stay (ledger_upkeep.py); 0: for ever. `on_rows`: called from the writer's thread
-    with each batch, once for every row that got into the buffer, whether or not the disk works.
+    with each batch, once for every row that got into the buffer, whether or not the disk works. Several processes may
+    write one ledger: each waits up to `lock_wait_s` for the others, and `upkeep` (rolling up, removing) is one's alone.
 
     Opening never fails: a damaged file is moved aside (`NAME.corrupt-MILLISECONDS.db`), one of another schema likewise
     (`NAME.other-...`), and where nothing can be opened the ledger is unhealthy and tries again.
@@ -64,6 +66,8 @@ class Ledger:
         jsonl: Path | None = None,
         keep_days: int = 0,
         on_rows: Callable[[list[Row]], None] | None = None,
+        lock_wait_s: float = LOCK_WAIT_S,
+        upkeep: bool = True,
         clock: Clock | None = None,
     ) -> None:
         self.path = path
@@ -72,6 +76,8 @@ class Ledger:
         self._lines = Lines(jsonl) if jsonl is not None else None
         self._on_rows = on_rows
         self._clock = clock or SystemClock()
+        self._lock_wait_s = lock_wait_s
+        self._keeps_up = upkeep
         self._upkeep = Upkeep(keep_days, self._clock)
         self._log = structlog.get_logger("farthing.ledger")
         self._conn: sqlite3.Connection | None = None
@@ -164,7 +170,7 @@ class Ledger:
             with self._round:
                 self._done = asked
                 self._round.notify_all()
-            if self._works and self._conn is not None and not self._closing:
+            if self._keeps_up and self._works and self._conn is not None and not self._closing:
                 self._keep_up(self._conn, waiting=len(self._fresh))
             tries += ending
             if ending and not self._fresh and (not self._kept or tries > _LAST_TRIES):
@@ -259,7 +265,7 @@ class Ledger:
         """Open the file, after moving aside one that isn't a sound ledger. Raises sqlite3.Error, OSError."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            self._conn, lost = connect(self.path, whole=self._suspect)
+            self._conn, lost = connect(self.path, whole=self._suspect, wait_s=self._lock_wait_s)
         except sqlite3.DatabaseError as error:
             if not is_corrupt(error):
                 raise
@@ -272,7 +278,7 @@ class Ledger:
                 error=str(error),
                 meaning="a new ledger is begun; reports and budgets no longer see what the old one holds",
             )
-            self._conn, lost = connect(self.path, whole=False)
+            self._conn, lost = connect(self.path, whole=False, wait_s=self._lock_wait_s)
         self._suspect = False
         if lost:
             self._log.error(

@@ -20,6 +20,7 @@ from farthing.proxy.row import COLUMNS, Row
 
 __all__ = [
     "INSERT",
+    "LOCK_WAIT_S",
     "POISON",
     "SCHEMA_VERSION",
     "Lines",
@@ -46,7 +47,7 @@ POISON = (
 )
 
 _KINDS = {int: "integer", float: "real", str: "text"}
-_LOCK_WAIT_S = 0.05
+LOCK_WAIT_S = 0.05
 _CHECKED_BYTES = 64 * 2**20  # a ledger up to here is checked whole when it is opened
 
 
@@ -54,13 +55,14 @@ class OtherSchema(sqlite3.DatabaseError):
     """A sound database that isn't this version's ledger."""
 
 
-def connect(path: Path, *, whole: bool) -> tuple[sqlite3.Connection, bool]:
-    """A connection to a sound ledger, made where there is none; `whole`: check all of it, however large.
+def connect(path: Path, *, whole: bool, wait_s: float = LOCK_WAIT_S) -> tuple[sqlite3.Connection, bool]:
+    """A connection to a sound ledger, made where there is none; `whole`: check all of it, however large. `wait_s`: for
+    another process's lock.
 
     Second: whether roll-ups that had been made are gone, and are made anew from the rows. Raises sqlite3.Error.
     """
     size_bytes = path.stat().st_size if path.exists() else 0
-    conn = sqlite3.connect(path, timeout=_LOCK_WAIT_S, isolation_level=None, check_same_thread=False)
+    conn = sqlite3.connect(path, timeout=wait_s, isolation_level=None, check_same_thread=False)
     try:
         if not size_bytes:
             conn.execute("pragma auto_vacuum=incremental")  # so that removed rows give their space back

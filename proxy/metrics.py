@@ -22,10 +22,11 @@ from prometheus_client.registry import Collector
 from farthing.proxy.exchange import CacheStatus, Endpoint, Outcome
 from farthing.proxy.figures_values import CAUSES
 from farthing.proxy.histogram import BatchHistogram
+from farthing.proxy.metrics_merge import Families
 from farthing.proxy.row import ERRANDS, Row
 from farthing.proxy.version import version
 
-__all__ = ["Metrics", "Names"]
+__all__ = ["Metrics", "Names", "rendered"]
 
 log = structlog.get_logger("farthing.metrics")
 
@@ -158,13 +159,17 @@ class _Registry(CollectorRegistry):
 
 
 class Metrics:
-    """Counters, histograms and gauges of one farthing; a cap keeps the set of model and stage names finite."""
+    """Counters, histograms and gauges of one farthing; a cap keeps the set of model and stage names finite.
+
+    `rows`: how many were counted.
+    """
 
     content_type = CONTENT_TYPE_LATEST
 
     def __init__(self, max_names: int = MAX_NAMES) -> None:
         self._registry = registry = _Registry(auto_describe=False)
         self._models = Names(max_names)
+        self.rows = 0
         self._requests = Counter(
             "farthing_requests", "Finished requests.", ["endpoint", "model", "cache", "outcome", "status_class"],
             registry=registry,
@@ -218,6 +223,7 @@ class Metrics:
 
     def observe(self, rows: Sequence[Row]) -> None:
         """Count finished rows. Called by one thread at a time: the ledger's writer."""
+        self.rows += len(rows)
         requests: dict[tuple[str, str, str, str, int], int] = {}
         tokens: dict[str, list[int]] = {}
         attempts: Tally[str] = Tally()
@@ -276,9 +282,40 @@ class Metrics:
         """Count a configuration that was refused while running."""
         self._reload_failures.inc()
 
+    def families(self) -> Families:
+        """Everything as plain values (metrics_merge.py), to be sent to another process."""
+        return {
+            family.name: {
+                "type": family.type,
+                "help": family.documentation,
+                "samples": [[one.name, [*map(list, one.labels.items())], one.value] for one in family.samples],
+            }
+            for family in self._registry.collect()
+        }
+
     def render(self) -> bytes:
         """Everything in Prometheus' text format; see `content_type`."""
         return generate_latest(self._registry)
+
+
+class _Given(CollectorRegistry):
+    """Families that were counted elsewhere."""
+
+    def __init__(self, families: Families) -> None:
+        super().__init__(auto_describe=False)
+        self._given = families
+
+    def collect(self) -> Iterator[Metric]:
+        for name, family in self._given.items():
+            found = Metric(name, family["help"], family["type"])
+            for sample, labels, value in family["samples"]:
+                found.add_sample(sample, dict(labels), value)
+            yield found
+
+
+def rendered(families: Families) -> bytes:
+    """Families in Prometheus' text format."""
+    return generate_latest(_Given(families))
 
 
 class Names:

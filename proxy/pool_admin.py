@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from farthing.proxy.errors import ClientFault
@@ -9,7 +10,7 @@ from farthing.proxy.errors import ClientFault
 if TYPE_CHECKING:
     from farthing.proxy.build import Services
 
-__all__ = ["drain", "gauges", "told"]
+__all__ = ["drain", "drain_these", "draining", "gauges", "told"]
 
 
 def told(services: Services) -> list[dict[str, Any]]:
@@ -31,6 +32,18 @@ async def drain(services: Services, asked: dict[str, Any]) -> dict[str, Any]:
         raise ClientFault(f"there is no replica {name!r}; there are: {known}", status=404, code="not_found")
     replica.draining = wanted
     return {"replicas": told(services)}
+
+
+def draining(services: Services) -> list[str]:
+    """The replicas that get no more requests on purpose."""
+    return [replica.name for one in services.upstreams for replica in one.pool.replicas if replica.draining]
+
+
+def drain_these(services: Services, names: Collection[str]) -> None:
+    """Give these no more requests, as far as they are there."""
+    for one in services.upstreams:
+        for replica in one.pool.replicas:
+            replica.draining = replica.draining or replica.name in names
 
 
 def gauges(services: Services) -> dict[str, float]:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import structlog
 
+from farthing.proxy.peers import Peers
+
 __all__ = ["Refused"]
 
 log = structlog.get_logger("farthing")
@@ -20,20 +22,27 @@ _MOST = 100_000
 
 
 class Refused(MutableSet[str]):
-    """A set of credentials that outlives the process. Where the file can't be written it goes on from memory."""
+    """A set of credentials that outlives the process. Where the file can't be written it goes on from memory.
 
-    def __init__(self, path: Path) -> None:
+    `peers`: other processes that write the same file, and are told of every change; then it is not written anew.
+    """
+
+    def __init__(self, path: Path, peers: Peers | None = None) -> None:
         self._path = path
         self._known: dict[str, None] = {}
         self._writer = ThreadPoolExecutor(1, "refused")
         self._works = True
+        self._peers = peers
+        if peers is not None:
+            peers.when_told("refused", self._hear)
         try:
             for line in path.read_text("ascii").splitlines() if path.exists() else ():
                 sign, credential = line[:1], line[1:]
                 self._known.pop(credential, None)
                 if sign == "+" and credential:
                     self._known[credential] = None
-            self._rewrite()
+            if peers is None:
+                self._rewrite()
         except (OSError, UnicodeDecodeError) as error:
             self._fail(error)
 
@@ -65,7 +74,16 @@ class Refused(MutableSet[str]):
         """Write what waits."""
         self._writer.shutdown()
 
+    def _hear(self, line: str) -> None:
+        """Another process has noted it, and written it down."""
+        if line[:1] == "+":
+            self._known[line[1:]] = None
+        else:
+            self._known.pop(line[1:], None)
+
     def _note(self, line: str) -> None:
+        if self._peers is not None:
+            self._peers.tell("refused", line.rstrip("\n"))
         self._writer.submit(self._append, line)
 
     def _append(self, line: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -15,11 +16,17 @@ from rich.table import Table
 
 from farthing.proxy import state
 from farthing.proxy.app import Running, running
+from farthing.proxy.board import Board
 from farthing.proxy.config import Config, is_loopback, mask_url
 from farthing.proxy.config_spend import budgets_of, rates_of
+from farthing.proxy.crew import Crew
+from farthing.proxy.metrics_push import push
+from farthing.proxy.peers import Peers
+from farthing.proxy.place import Place
 from farthing.proxy.spend_admin import limits_in_words
+from farthing.proxy.tasks import TaskGroup
 
-__all__ = ["serve"]
+__all__ = ["serve", "work"]
 
 log = structlog.get_logger("farthing")
 
@@ -42,12 +49,8 @@ async def _serve(load: Callable[[], Config], console: Console) -> int:
     loop.set_exception_handler(_told_by_kind)
     try:
         async with running(config) as proxy:
-            # What is there now stays; and looking for garbage after every 700 new objects, as is the default, takes
-            # a tenth of the time of a cache hit.
-            gc.collect()
-            gc.freeze()
-            gc.set_threshold(20_000, 20, 50)
-            state.announce(config.state_dir, from_here(proxy.url))
+            collect_seldom()
+            state.announce(config.state_dir, state.from_here(proxy.url))
             banner(config, proxy.url, console)
             while await _told(stop, reload):
                 reload.clear()
@@ -58,6 +61,48 @@ async def _serve(load: Callable[[], Config], console: Console) -> int:
         console.print(f"can't listen on {config.server.host}:{config.server.port}: {said}; choose another with --port")
         return 2
     return 0
+
+
+def work(config: Config, place: Place, console: Console) -> int:
+    """Be one of several workers, until told to stop or the supervisor has gone. Returns the exit status."""
+    import uvloop
+
+    return uvloop.run(_work(config, place, console))
+
+
+async def _work(config: Config, place: Place, console: Console) -> int:
+    stop, tasks = asyncio.Event(), TaskGroup()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, lambda: None)  # the supervisor's
+    loop.set_exception_handler(_told_by_kind)
+    peers, board = Peers(tasks, stop.set), Board(place.board, place.count)
+    await peers.open(socket.socket(fileno=place.line))
+    sockets = [socket.socket(fileno=fd) for fd in place.listeners]
+    crew = Crew(place.slot, place.cell, peers, board, place.first, sockets)
+    async with running(config, crew=crew) as proxy:
+        metrics = proxy.services.state.metrics
+        collect_seldom()
+        if place.first and crew.keeper:
+            banner(config, proxy.url, console)
+        pushed = push(metrics, peers, tasks)
+        peers.ready()
+        await stop.wait()
+        pushed.stop()
+        log.info("draining", in_flight=proxy.lanes.state.in_flight.count)
+    peers.counted(metrics.families())
+    await peers.close()
+    await tasks.drain(0)
+    return 0
+
+
+def collect_seldom() -> None:
+    """What is there now stays; and looking for garbage after every 700 new objects, as is the default, takes a tenth of
+    the time of a cache hit."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
 
 
 def _told_by_kind(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -90,11 +135,6 @@ async def _reload(proxy: Running, load: Callable[[], Config]) -> None:
         log.warning("some sections change only with a restart", sections=left)
 
 
-def from_here(url: str) -> str:
-    """The URL as this machine reaches it: a server on every address answers on loopback, under a name it trusts."""
-    return url.replace("://0.0.0.0:", "://127.0.0.1:").replace("://[::]:", "://[::1]:")
-
-
 def banner(config: Config, url: str, console: Console) -> None:
     """What an operator wants to see first: where, whereto, and what is on."""
     semantic = {
@@ -113,6 +153,7 @@ def banner(config: Config, url: str, console: Console) -> None:
     lines = Table.grid(padding=(0, 2))
     for name, value in (
         ("listening", f"[bold]{url}/v1[/]   (set your client's base_url to this)"),
+        *([("workers", str(config.server.workers))] if config.server.workers > 1 else []),
         (
             "upstream",
             escape(", ".join(map(mask_url, config.upstream.bases)))

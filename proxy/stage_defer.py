@@ -57,6 +57,8 @@ class DeferStage(Quiet):
     def _obstacle(self, ex: Exchange, desk: Desk | None, wait_s: int) -> str:
         """Why it can't wait; ''."""
         config = self.config.defer
+        if desk is None and self.config.server.workers > 1:
+            return "with several workers nothing is deferred"
         if desk is None:
             return "the upstream has no batch API" if config.enabled else "defer.enabled is false"
         if not ex.optimise:

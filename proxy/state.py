@@ -10,7 +10,7 @@ from typing import IO
 from farthing.proxy.clock import Clock, Randomness
 from farthing.proxy.errors import ConfigFault
 
-__all__ = ["Held", "Switch", "announce", "announced", "claim", "local_secret"]
+__all__ = ["Held", "Switch", "announce", "announced", "claim", "from_here", "local_secret"]
 
 _LOOK_AGAIN_S = 0.25
 
@@ -60,6 +60,11 @@ def claim(state_dir: Path) -> IO[str]:
 def announce(state_dir: Path, url: str) -> None:
     """Write into the claimed lock where its holder listens, for the commands that must ask it."""
     (state_dir / "lock").write_text(url + "\n", "utf-8")
+
+
+def from_here(url: str) -> str:
+    """The URL as this machine reaches it: a server on every address answers on loopback, under a name it trusts."""
+    return url.replace("://0.0.0.0:", "://127.0.0.1:").replace("://[::]:", "://[::1]:")
 
 
 def announced(state_dir: Path) -> str:

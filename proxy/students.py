@@ -34,6 +34,7 @@ from farthing.policies.variant import Variant
 from farthing.proxy import student_files
 from farthing.proxy.branch import CARRIED
 from farthing.proxy.clock import Clock, Randomness
+from farthing.proxy.crew import Crew
 from farthing.proxy.distill_template import divided
 from farthing.proxy.errand import Errands
 from farthing.proxy.exchange import Attempt, Call, Exchange, Head
@@ -102,6 +103,14 @@ class Students:
     errands: Errands | None = None
     note: Callable[[str, str, Mapping[str, Any]], None] = lambda what, why, evidence: None
     vouched: OrderedDict[str, None] = field(default_factory=OrderedDict)
+    crew: Crew | None = None
+
+    def __post_init__(self) -> None:
+        """The keeper learns from all workers' comparisons; they hear what it knows."""
+        if self.crew is not None and self.crew.keeper:
+            self.crew.peers.when_told("student compared", self._told_by_another)
+        elif self.crew is not None:
+            self.crew.peers.when_told("student stands", self._told_by_keeper)
 
     async def answered(self, ex: Exchange, variant: Variant, teacher: Variant | None) -> bool:
         """Whether the student's answer has gone to the client. `teacher` None: the asked-for model.
@@ -275,7 +284,27 @@ class Students:
             return  # an upstream's bad hour says nothing about the student
         first = choices[0]
         wrong = len(choices) > 1 or bool(first.calls) or refuses(first) or sense(first.text) != sense(said.label)
+        self._counted(known, wrong=wrong)
+
+    def _told_by_another(self, said: Any) -> None:
+        for known in self.known.values():
+            if known.student.hash == said[0]:
+                self._counted(known, wrong=said[1])
+                return
+
+    def _told_by_keeper(self, said: Any) -> None:
+        for known in self.known.values():
+            if known.student.hash == said[0]:
+                known.standing = known.standing.with_plain(said[1])
+
+    def _counted(self, known: Known, *, wrong: bool) -> None:
+        """One comparison more: here, or the keeper's to count."""
+        if self.crew is not None and not self.crew.keeper:
+            self.crew.peers.tell("student compared", [known.student.hash, wrong])
+            return
         known.standing, turned = known.standing.learned(wrong)
+        if self.crew is not None:
+            self.crew.peers.tell("student stands", [known.student.hash, known.standing.plain()])
         known.unsaved += 1
         if turned is not None:
             name, evidence = known.student.name, known.standing.plain() | {"hash": known.student.hash}

@@ -1,11 +1,12 @@
-"""One promise about money and rates, kept in this process and over a real Valkey."""
+"""One promise about money and rates, kept in this process, over a file that several have open and a real Valkey."""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,6 +18,7 @@ from farthing.policies.budget import Budget, Moved, Subject, Want
 from farthing.proxy.budgets import Accounts, Reserved
 from farthing.proxy.budgets_local import LocalAccounts
 from farthing.proxy.budgets_redis import RedisAccounts
+from farthing.proxy.budgets_shared import SharedAccounts
 from farthing.proxy.clock import FakeClock
 from farthing.proxy.errors import StoreFault
 from farthing.proxy.tasks import TaskGroup
@@ -43,6 +45,9 @@ class Bench:
     async def another(self) -> Accounts:
         if self.kind == "local":
             accounts: Accounts = LocalAccounts(self.path, self.clock, self.tasks.spawn)
+        elif self.kind == "shared":
+            spawn = self.tasks.spawn
+            accounts = SharedAccounts(self.path, self.clock, spawn, first=False, hold_s=100.0, pauses_s=(0.01,))
         else:
             server = RedisStore(self.valkey.url, deadline_ms=5000, clock=self.clock)
             self.stack.push_async_callback(server.close)
@@ -71,7 +76,7 @@ class Bench:
         return {one.account: (one.spent, one.held) for one in await accounts.standing(self.clock.now_s())}
 
 
-@pytest.fixture(params=["local", "redis"])
+@pytest.fixture(params=["local", "shared", "redis"])
 async def bench(
     request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock, valkey: ValkeyProcess
 ) -> AsyncIterator[Bench]:
@@ -196,6 +201,41 @@ async def test_rates_are_taken_from_all_buckets_or_none_and_come_back(bench: Ben
     assert await now(one.take(takes(30), now_s + 6)) == (-1, 0.0)
     assert await now(one.take(takes(100), now_s + 66)) == (-1, 0.0)
     assert (await now(one.take(takes(1), now_s + 66)))[1] == pytest.approx(41.0, abs=1e-3)
+
+
+async def test_what_processes_reserved_that_all_died_counts_as_spent_at_once(clock: FakeClock, tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        tasks = TaskGroup()
+        want = Want("a", "", int(clock.now_s()) + 86_400, Budget("a", DOLLAR, "day", ALL, True))
+        for turn in range(2):
+            one = SharedAccounts(tmp_path / "spend.db", clock, tasks.spawn, first=True)
+            stack.push_async_callback(one.close)
+            await one.reserve(f"lost {turn}", (want,), 5, clock.now_s())
+        local = LocalAccounts(tmp_path / "spend.db", clock, tasks.spawn)  # the same file, for one process again
+        stack.push_async_callback(local.close)
+
+        assert [(one.spent, one.held) for one in await local.standing(clock.now_s())] == [(10, 0)]
+
+
+async def test_a_file_that_fails_is_told_and_settled_when_it_works_again(clock: FakeClock, tmp_path: Path) -> None:
+    tasks, moved = TaskGroup(), list[Moved]()
+    want = Want("a", "", int(clock.now_s()) + 86_400, Budget("a", DOLLAR, "day", ALL, True))
+    one = SharedAccounts(tmp_path / "spend.db", clock, tasks.spawn, first=True, pauses_s=(0.05,) * 100)
+    await one.reserve("h", (want,), 5, clock.now_s())
+    with closing(sqlite3.connect(tmp_path / "spend.db", isolation_level=None)) as other:
+        other.execute("alter table holds rename to elsewhere")
+        with pytest.raises(StoreFault):
+            await one.reserve("h2", (want,), 5, clock.now_s())
+        one.settle("h", (want,), 3, moved.extend, reserved=True)
+        await asyncio.sleep(0.1)
+        other.execute("alter table elsewhere rename to holds")
+    await tasks.drain(10)
+
+    assert [(one.spent, one.held) for one in await one.standing(clock.now_s())] == [(3, 0)]
+    assert moved == [Moved("a", 0, 3)]
+    await one.close()
+    with pytest.raises(StoreFault):
+        await one.reserve("h3", (want,), 5, clock.now_s())
 
 
 async def test_a_server_that_is_away_is_told_and_settles_when_it_is_back(clock: FakeClock, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""One promise, three stores: memory alone, memory over SQLite, and a real Valkey."""
+"""One promise, four stores: memory alone, memory over SQLite (alone, or with others), and a real Valkey."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from farthing.cache.seal import Sealer
 from farthing.cache.store import Selector, Store
 from farthing.cache.store_local import LocalStore
 from farthing.cache.store_redis import RedisStore
+from farthing.cache.store_shared import SharedStore
 from farthing.proxy.clock import FakeClock
 from farthing.proxy.errors import StoreFault
+from farthing.proxy.tasks import TaskGroup
 from farthing.proxy.usage import Usage
 from tests.fakes.valkey import ValkeyProcess
 
@@ -22,7 +24,17 @@ KEY = "a" * 32
 OTHER = "b" * 32
 
 
-@pytest.fixture(params=["memory", "file", "file, nothing hot", "redis", "file, nothing hot, sealed", "redis, sealed"])
+@pytest.fixture(
+    params=[
+        "memory",
+        "file",
+        "file, shared",
+        "file, nothing hot",
+        "redis",
+        "file, nothing hot, sealed",
+        "redis, sealed",
+    ]
+)
 async def store(
     request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock, valkey: ValkeyProcess
 ) -> AsyncIterator[Store]:
@@ -31,6 +43,16 @@ async def store(
     if request.param.startswith("redis"):
         valkey.command("FLUSHALL")
         made = RedisStore(valkey.url, deadline_ms=2000, clock=clock, seal=seal)
+    elif "shared" in request.param:
+        made = SharedStore(
+            tmp_path / "state" / "cache.db",
+            clock=clock,
+            memory_bytes=10**7,
+            max_bytes=10**8,
+            max_entries=1000,
+            flush_ms=1,
+            spawn=TaskGroup().spawn,
+        )
     else:
         made = LocalStore(
             None if request.param == "memory" else tmp_path / "state" / "cache.db",
