@@ -87,11 +87,12 @@ def settle(pid: int, longest_s: float = 5.0) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a run happens: a folder of its own, a core for load and upstream, a core for the measured server."""
+    """Where a run happens: a folder of its own, a core for load and upstream, a core for the measured server; or
+    several for either, as taskset lists them."""
 
     folder: Path
-    load: int
-    measured: int
+    load: int | str
+    measured: int | str
 
 
 def place(folder: Path) -> Place:
@@ -101,7 +102,7 @@ def place(folder: Path) -> Place:
     return Place(folder, mine[0], mine[-1])
 
 
-def on_core(core: int, command: list[str]) -> list[str]:
+def on_core(core: int | str, command: list[str]) -> list[str]:
     """The command, bound to a core where `taskset` is there to bind it."""
     return ["taskset", "-c", str(core), *command] if shutil.which("taskset") else command
 

@@ -61,7 +61,7 @@ def started(
     port: int,
     folder: Path,
     *,
-    core: int,
+    core: int | str,
     ready: str = "/status",
     env: Mapping[str, str] | None = None,
     timeout_s: float = 30.0,

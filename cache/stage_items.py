@@ -21,7 +21,7 @@ from farthing.proxy.exchange import CacheStatus, Call, Endpoint, Exchange, Local
 from farthing.proxy.jsontext import find, splice
 from farthing.proxy.tokens import Tokenizer
 
-__all__ = ["ItemCache"]
+__all__ = ["ItemCache", "reduced"]
 
 T = TypeVar("T")
 
@@ -60,7 +60,7 @@ class ItemCache:
             if not case.missing and (reply := await self._all_known(ex, case)) is not None:
                 return reply
         if case.reduced:
-            ex.body_out = await _aside(_size(ex), partial(_reduced, ex.body, case))
+            ex.body_out = await _aside(_size(ex), partial(reduced, ex.body, case))
             if ex.body_out is None:
                 return None
         ex.items = case
@@ -160,7 +160,7 @@ class ItemCache:
         )
 
 
-def _reduced(body: bytes | None, case: Case) -> bytes | None:
+def reduced(body: bytes | None, case: Case) -> bytes | None:
     """The client's body with nothing but the missing inputs in it, every other byte as it was."""
     place = None if body is None else find(body, ("input",))
     return None if body is None or place is None else splice(body, [(*place, case.to_send())])

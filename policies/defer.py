@@ -1,18 +1,16 @@
 """Requests that may wait: which go together into a batch, and when. Pure.
 
-Sources of the bounds: OpenAI API reference, Batch (one endpoint and one model a batch, at most 50,000 requests and
-200 MB, done within 24 hours).
+A batch has one endpoint and one model (OpenAI API reference, Batch); how many requests and bytes it may have is its
+provider's to say (proxy/batch_ways.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 __all__ = ["Group", "Rules", "Waiting", "ready"]
-
-_DAY_S = 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +25,16 @@ class Rules:
 
 
 class Group(NamedTuple):
-    """What may share a batch. `account`: whose the provider's batch will be. `hurried`: they may wait for less than a
-    day, so that their batch may have to be broken off, which the others' must not be."""
+    """What may share a batch. `account`: whose the provider's batch will be. `kind`: of batch API; `path`, `model`: as
+    the upstream is called. `hurried`: they may wait for less than the provider may take, so that their batch may have
+    to be broken off, which the others' must not be."""
 
     account: str
     upstream: str
     path: str
     model: str
     hurried: bool = False
+    kind: str = "openai"
 
 
 class Waiting(NamedTuple):
@@ -47,13 +47,14 @@ class Waiting(NamedTuple):
     deadline_s: float
 
 
-def ready(waiting: Iterable[Waiting], rules: Rules, now_s: float) -> list[list[Waiting]]:
-    """The batches to be sent now, each oldest first. Cost: linear in what waits."""
+def ready(waiting: Iterable[Waiting], rules_of: Callable[[Group], Rules], now_s: float) -> list[list[Waiting]]:
+    """The batches to be sent now, each oldest first. Cost: n log n in what waits."""
     groups: dict[Group, list[Waiting]] = {}
     for one in waiting:
         groups.setdefault(one.group, []).append(one)
     found: list[list[Waiting]] = []
-    for members in groups.values():
+    for group, members in groups.items():
+        rules = rules_of(group)
         members.sort(key=lambda one: one.since_s)
         batch: list[Waiting] = []
         size = 0
@@ -67,8 +68,3 @@ def ready(waiting: Iterable[Waiting], rules: Rules, now_s: float) -> list[list[W
         if batch and (full or now_s - batch[0].since_s >= rules.flush_s):
             found.append(batch)
     return found
-
-
-def hurried(wait_s: float) -> bool:
-    """Whether a request may wait for less than the provider may take."""
-    return wait_s < _DAY_S

@@ -62,7 +62,8 @@ def mean(
     bounds: tuple[float, float] | None = None,
 ) -> Interval:
     """A weighted mean with its interval: BCa bootstrap, or where the values hardly vary and `bounds` hold them, a bound
-    that holds for every distribution within these."""
+    that holds for every distribution within these. Without bounds, values that are all alike say nothing of what others
+    are like: the interval is open."""
     x, w = _columns(values, weights)
     if x.size == 0:
         return Interval(math.nan, -math.inf if bounds is None else bounds[0], math.inf if bounds is None else bounds[1])
@@ -70,8 +71,8 @@ def mean(
     usual = np.unique(x, return_counts=True)[1].max()
     if bounds is not None and x.size - usual < _FEW_APART:
         return _bounded(x, w, value, bounds, level)
-    if x.size < 2 or usual == x.size:
-        return Interval(value, -math.inf, math.inf) if x.size < 2 else Interval(value, value, value)
+    if usual == x.size:
+        return Interval(value, -math.inf, math.inf)
     return Interval(value, *_bca((x, w), _weighted_mean, rng, level))
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 __all__ = ["ArmSums", "Kind", "Seen", "Tracker"]
 
@@ -114,6 +114,25 @@ class Tracker:
             return (seen.total, float(seen.requests)) if seen.requests > 0 else None
         return (seen.total / seen.words, self.before.get(unit, 0.0)) if seen.words > 0 else None
 
+    def plain(self) -> dict[str, Any]:
+        """All that was seen, as plain values."""
+        return {
+            "sums": [_listed(one) for one in self.sums],
+            "left_out": self.left_out,
+            "days": [[day, [_listed(one) for one in sums]] for day, sums in self.days.items()],
+            "units": [[*key, *seen] for key, seen in self._units.items()],
+            "today": [[*key, *seen] for key, seen in self._today.items()],
+            "day": self._day,
+        }
+
+    def put_plain(self, plain: Mapping[str, Any]) -> None:
+        """See what `plain` gave."""
+        self.sums = [ArmSums(*one) for one in plain["sums"]]
+        self.left_out, self._day = plain["left_out"], plain["day"]
+        self.days = {day: [ArmSums(*one) for one in sums] for day, sums in plain["days"]}
+        self._units = {(arm, unit): Seen(*seen) for arm, unit, *seen in plain["units"]}
+        self._today = {(arm, unit): Seen(*seen) for arm, unit, *seen in plain["today"]}
+
     def _of_day(self, key: tuple[int, str], day: int, total: float, words: int) -> None:
         """A day's effect counts each unit once, by its mean of that day; the latest day is still open."""
         if day > self._day:
@@ -135,3 +154,7 @@ class Tracker:
         now = (before or Seen()).plus(total, words, 0)
         sums.put(now.total / now.words, 0.0, 1)
         self._today[key] = now
+
+
+def _listed(sums: ArmSums) -> list[float]:
+    return [sums.units, sums.a, sums.b, sums.aa, sums.bb, sums.ab]

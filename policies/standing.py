@@ -105,7 +105,8 @@ class Standing:
 
     `taken_back`: how many of its epochs ended that had served something; `served_before`: what all of them served.
     `account`: of what this epoch served. `near`: the rung that lacks the fewest good labels to be proved, and how many.
-    `pilot`: while it chooses thresholds of its own, the comparisons so far; None: it has thresholds.
+    `pilot`: while it chooses thresholds of its own, the comparisons so far; None: it has thresholds. `serving`: it has
+    served since this process began, and nobody has been told of its end.
     """
 
     rules: Rules
@@ -125,6 +126,7 @@ class Standing:
     own: Place | None = None
     lacking: str = ""
     near: tuple[int, int] = (0, 1)
+    serving: bool = False
 
     @classmethod
     def begin(cls, ladder: Ladder, rules: Rules) -> Standing:
@@ -208,7 +210,7 @@ class Standing:
         longer count."""
         fresh = Standing.begin(ladder or self.book.ladder, self.rules)
         self.book, self.rise, self.fall, self.account = fresh.book, fresh.rise, fresh.fall, fresh.account
-        self.note, self.unaudited, self.pilot = note, 0, None
+        self.note, self.unaudited, self.pilot, self.serving = note, 0, None, False
         self.epoch += 1
         self.taken_back += self.served > self.served_before
         self.served_before = self.served

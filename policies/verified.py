@@ -103,6 +103,8 @@ class Verified:
         family, standing = self._at(route)
         if standing is None or family.ladder is None:
             return Verdict(Action.OBSERVE, self._choosing(family), epoch=_PILOT_EPOCH)
+        if standing.serving and (standing.pilot is not None or standing.place(family.place) is None):
+            self._lapsed(route, standing)
         if standing.pilot is not None:
             return Verdict(Action.OBSERVE, standing.lacking, epoch=standing.epoch)
         ladder = standing.book.ladder
@@ -128,6 +130,7 @@ class Verified:
             audit = chance < chance_of_label
             weight, pool_weight = (1.0, floor / chance_of_label) if audit else (0.0, 0.0)
             standing.served += 1
+            standing.serving = True
             standing.unaudited += 1
             if chance_of_label:
                 standing.account.serve(chance_of_label)
@@ -268,6 +271,14 @@ class Verified:
         served, evidence = standing.served - standing.served_before, standing.book.evidence[-1]
         standing.reset(why)
         if served and self.on_taken_back is not None:
+            self.on_taken_back(route, why, {"served": served, "labels": evidence.seen, "wrong": evidence.bad})
+
+    def _lapsed(self, route: RouteKey, standing: Standing) -> None:
+        """What is known proves its bound no more, though nothing was dropped: by complaints, or without the pool."""
+        standing.serving = False
+        if self.on_taken_back is not None:
+            served, evidence = standing.served - standing.served_before, standing.book.evidence[-1]
+            why = f"its bound isn't proved any more: {standing.lacking}"
             self.on_taken_back(route, why, {"served": served, "labels": evidence.seen, "wrong": evidence.bad})
 
     def _shrink(self) -> None:

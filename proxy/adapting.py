@@ -27,7 +27,7 @@ from farthing.proxy.styles import STYLES, StyleName, credential_of, shown_as, su
 if TYPE_CHECKING:
     from farthing.proxy.config import Upstream
 
-__all__ = ["OFF_LOOP_BYTES", "Adapted", "Outgoing", "adapter_of", "outgoing", "styled_headers"]
+__all__ = ["OFF_LOOP_BYTES", "Adapted", "Outgoing", "adapter_between", "adapter_of", "outgoing", "styled_headers"]
 
 OFF_LOOP_BYTES = 262_144
 """Turning more than this takes milliseconds, so it leaves the event loop."""
@@ -41,14 +41,19 @@ class Outgoing(NamedTuple):
     body: Any  # bytes, pieces, or None
 
 
-def adapter_of(ex: Exchange, upstream: Upstream) -> Adapter | None:
-    """What stands between this request and this upstream, if anything. Raises ClientFault: the body can't be read."""
+def adapter_between(ex: Exchange, upstream: Upstream) -> Adapter | None:
+    """What would stand between this request and this upstream, if anything."""
     options = STYLES[upstream.style].options._replace(
         max_tokens=upstream.max_tokens_default,
         budgets=upstream.thinking == "budget",
         stream_usage=upstream.stream_usage,
     )
-    adapter = adapter_for(ex.endpoint, upstream.style, created_s=int(ex.received_s), options=options)
+    return adapter_for(ex.endpoint, upstream.style, created_s=int(ex.received_s), options=options)
+
+
+def adapter_of(ex: Exchange, upstream: Upstream) -> Adapter | None:
+    """What stands between this request and this upstream, if anything. Raises ClientFault: the body can't be read."""
+    adapter = adapter_between(ex, upstream)
     if adapter is not None and ex.body is None:
         why = ex.cache_reason or "its body can't be read"
         raise ClientFault(f"the upstream speaks another API, and the request can't be turned: {why}")

@@ -28,6 +28,7 @@ from farthing.proxy import (
     pool_admin,
     semantic_admin,
     spend_admin,
+    student_admin,
     watch_admin,
 )
 from farthing.proxy.admin_crew import EVERYWHERE, CrewAdmin
@@ -129,6 +130,7 @@ class Admin:
             "upstream": host_of(config.upstream.url),
             "upstream_name": config.upstream.name,
             "replicas": pool_admin.told(services),
+            "deferred": None if self._held.deferred is None else self._held.deferred.standing(),
             "simulated": config.upstream.name == "simulated",
             "exact": config.cache.mode,
             "semantic": config.semantic.shown,
@@ -163,7 +165,8 @@ class Admin:
 
     def gauges(self) -> dict[str, float]:
         """Values of this moment for /metrics, by metric name without prefix."""
-        return gauges(self._proxy.services, self._store) | policy_admin.gauges(self._proxy)
+        found = gauges(self._proxy.services, self._store) | policy_admin.gauges(self._proxy)
+        return found | student_admin.gauges(self._proxy) | experiment_admin.gauges(self._proxy)
 
     async def _metrics(self) -> web.Response:
         try:
@@ -177,6 +180,7 @@ class Admin:
     async def _ready(self) -> web.Response:
         """Whether requests should come here. The upstream's state does not fail it: hits can still be served."""
         body = self.state()
+        del body["deferred"]  # sums of money: for who may see the ledger
         try:
             stats = await self._held.store.stats()
             body["store"] = {"kind": stats.kind, "entries": stats.entries, "healthy": stats.healthy}
@@ -234,34 +238,36 @@ class Admin:
         """What is told at this path; None where it isn't one of these. Raises ClientFault."""
         services = self._proxy.services
         query = dict(URL(raw_path, encoded=True).query)
-        match path.removeprefix("/farthing/api/"):
-            case "semantic":
+        match path:
+            case "/farthing/api/semantic":
                 return await semantic_admin.routes(services)
-            case "replicas":
+            case "/farthing/api/replicas":
                 return {"replicas": pool_admin.told(services)}
-            case "gates":
+            case "/farthing/api/gates":
                 return shown(self._proxy.gates)
-            case "capture":
+            case "/farthing/api/capture":
                 return await capture_admin.told(services)
-            case "compress":
+            case "/farthing/api/compress":
                 return await compress_admin.told(services, self._dashboard)
-            case "budgets":
+            case "/farthing/api/budgets":
                 return await spend_admin.budgets(services)
-            case "keys":
+            case "/farthing/api/keys":
                 return spend_admin.keys(services)
-            case "watch":
+            case "/farthing/api/watch":
                 return await watch_admin.told(services)
-            case "levels":
+            case "/farthing/api/levels":
                 return self._held.levels.told()
-            case "health":
+            case "/farthing/api/health":
                 return await health(services)
-            case "policy":
+            case "/farthing/api/policy":
                 return await policy_admin.told(self._proxy)
-            case "experiments":
+            case "/farthing/api/experiments":
                 return experiment_admin.told(self._proxy)
-            case "openapi.json":
+            case "/farthing/api/students":
+                return student_admin.told(self._proxy)
+            case "/farthing/api/openapi.json":
                 return document(version())
-            case "incidents":
+            case "/farthing/api/incidents":
                 return policy_admin.incidents(self._proxy, query)
         return await _TOLD[path](services, query) if path in _TOLD else None
 

@@ -36,6 +36,7 @@ KEEPERS = frozenset(
         "/farthing/api/policy",
         "/farthing/api/policy/promote",
         "/farthing/api/policy/rollback",
+        "/farthing/api/students",
         "/farthing/api/watch",
         "/farthing/api/watch/rebase",
     }

@@ -29,6 +29,8 @@ from farthing.proxy.lanes import Lanes
 from farthing.proxy.rollouts import Gate, Rollouts
 from farthing.proxy.rollouts_crew import FollowedExperiments, FollowedRollouts, ReadBook
 from farthing.proxy.server_tls import ServerTls
+from farthing.proxy.student_pins import pinned, unpinned
+from farthing.proxy.student_training import StudentTraining
 from farthing.proxy.tasks import TaskGroup
 from farthing.proxy.versions import Book, Standing, policy_version, with_sections
 
@@ -50,6 +52,7 @@ class Running:
         self.gates = gates
         self.experiments = experiments
         self.lanes = policies.lanes
+        self.training = StudentTraining(policies, policies.lanes.state)
 
     @property
     def services(self) -> Services:
@@ -110,11 +113,17 @@ async def running(
             own = await admin.handle(request)
             return own if own is not None else await lanes.lane(request).relay.handle(request)
 
+        async def asked_by_model(request: web.BaseRequest) -> web.StreamResponse:
+            lane, source = await lanes.lane_by_model(request)
+            return await lane.relay.handle(request, source)
+
         def handle(request: web.BaseRequest) -> Awaitable[web.StreamResponse]:
             if request.version.major != 1:  # aiohttp takes HTTP/0.9, which ends no request as others would
                 return refused()
             if not request.raw_path.startswith("/v1/"):
                 return own_or_relayed(request)
+            if lanes.by_model:
+                return asked_by_model(request)
             return (lanes.lane(request) if lanes.divided else lanes.active).relay.handle(request)
 
         front = FrontServer(
@@ -145,14 +154,15 @@ async def running(
         scheme = "http" if tls is None else "https"
         proxy.url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
         if held.keeper:
-            stack.callback(watched(proxy, held).cancel)
+            for watch in watched(proxy, held):
+                stack.callback(watch.cancel)
         if admin.crew is not None:
             await admin.crew.join()
         yield proxy
 
 
-def watched(proxy: Running, held: State) -> asyncio.Task[None]:
-    """Gates run by themselves from now on."""
+def watched(proxy: Running, held: State) -> tuple[asyncio.Task[None], ...]:
+    """Gates run by themselves from now on, and students are trained anew."""
     models = ModelsServed()
     held.listeners.append(models.observe)
 
@@ -160,24 +170,26 @@ def watched(proxy: Running, held: State) -> asyncio.Task[None]:
         await proxy.policies.roll_back(why=why)
 
     watch = GateWatch(proxy.gates, models, lambda: proxy.lanes.active.config, back, held.incidents)
-    return TaskGroup().spawn(watch.watch(), "gates by themselves")
+    tasks = TaskGroup()
+    return tasks.spawn(watch.watch(), "gates by themselves"), tasks.spawn(proxy.training.watch(), "student training")
 
 
 async def open_policies(config: Config, held: State, stack: AsyncExitStack, gate: Gate | None) -> Rollouts:
     """The policy that was active last, and the roll-out that was under way: where the file has not been given another
     policy since; else the file's, which ends a roll-out."""
     book = (Book if held.keeper else ReadBook)(config.state_dir / "policies")
+    declared, config = policy_version(unpinned(config)), await asyncio.to_thread(pinned, config)
     now_s, version = held.clock.now_s(), policy_version(config)
     standing = book.standing()
     book.keep(config, now_s, "from the file")
     if standing is None:
         standing = Standing(version, now_s, version)
         book.note(now_s, "started", version)
-    elif standing.file != version:
-        standing.file, standing.rollout = version, None
+    elif why := standing.changed(declared, version):
+        standing.rollout = None
         if standing.active != version:
-            book.note(now_s, "started", version, standing.active, "the configuration file has it")
-            standing.take(version, now_s, "the configuration file has it")
+            book.note(now_s, "started", version, standing.active, why)
+            standing.take(version, now_s, why)
     elif standing.active != version:
         stored = book.find(standing.active)
         try:
@@ -189,6 +201,7 @@ async def open_policies(config: Config, held: State, stack: AsyncExitStack, gate
         except ConfigFault as fault:
             log.error("the active policy can't be had; the file's is", active=standing.active, fault=str(fault))
             standing.take(version, now_s, "the one before can't be had any more")
+    standing.file, standing.declared = version, declared
     lanes = Lanes(await build(config, held, stack), stack)
     for one in lanes.active.upstreams:
         one.probes.start()

@@ -149,17 +149,20 @@ def attribute_deferred(
     at_s: float,
     tier: str,
     times: float,
+    upstream: str = "",
 ) -> Money:
     """`money` of an answer at once, for one that came through the provider's batch API: what that saves is routing's.
 
     Billed at the rates of `tier`; where the prices don't know it, `times` what it would have cost, and `modelled`.
+    `upstream`: who served (`attribute_upstream`).
     """
     if money.cost is None or money.baseline is None or money.saved_route is None:
         return UNKNOWN
-    if same_model(model_requested, model_served):
+    there = card.at(upstream)
+    if there is card and same_model(model_requested, model_served):
         rates = rates_of_one(card, model_requested, model_served, at_s)
     else:
-        rates = card.rates(model_served, at_s)
+        rates = there.rates(model_served, at_s)
     own = covering(rates, usage._replace(tier=tier))
     cost = own.pico(usage) if own is not None else round(money.cost * times)
     return money._replace(

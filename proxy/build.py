@@ -313,7 +313,7 @@ def lay_out(
         ExactStage(
             held.store, config.upstream.identity, cache.variants, held.barred, clock, randomness, held.renderer, items
         ),
-        open_stage(config, held, account, ways, keep, spend),
+        open_stage(config, held, account, ways, routing, keep, spend),
         flight,
     )
     carrier = ways.default()

@@ -6,15 +6,21 @@ from contextlib import AsyncExitStack
 
 import structlog
 
+from farthing.policies.variant import DEFAULT_UPSTREAM
 from farthing.proxy.account import Account
+from farthing.proxy.batch_ways import Target, kind_of
 from farthing.proxy.build_routes import Ways
 from farthing.proxy.config import Config
 from farthing.proxy.defer_books import Books
+from farthing.proxy.defer_shelf import Works
 from farthing.proxy.defer_store import DeferStore
-from farthing.proxy.deferring import Desk, Works
+from farthing.proxy.deferring import Desk
 from farthing.proxy.errors import StoreFault
-from farthing.proxy.exchange import Stage
+from farthing.proxy.exchange import Endpoint, Stage
+from farthing.proxy.filling import FillingStage
 from farthing.proxy.held import State
+from farthing.proxy.routing import Routing
+from farthing.proxy.sealing import sealer
 from farthing.proxy.stage_defer import DeferStage
 
 __all__ = ["open_desk", "open_stage"]
@@ -26,7 +32,7 @@ _FILE = "deferred.db"
 
 async def open_desk(config: Config, held: State, stack: AsyncExitStack) -> None:
     """Open `held.deferred` where requests may be deferred now, or were before; a file that can't be read is told, and
-    then nothing is deferred."""
+    then nothing is deferred. Raises ConfigFault: the keys that seal can't be had."""
     path = config.state_dir / _FILE
     if held.crew is not None:
         if held.keeper and held.crew.first and (_defers(config) or path.exists()):
@@ -34,7 +40,8 @@ async def open_desk(config: Config, held: State, stack: AsyncExitStack) -> None:
         return
     if held.deferred is not None or not (_defers(config) or path.exists()):
         return
-    desk = Desk(DeferStore(path), held.clock, held.randomness, held.secret)
+    seal = sealer(config.store, held.randomness)
+    desk = Desk(DeferStore(path, seal), held.clock, held.randomness, held.secret)
     try:
         await desk.open()
     except StoreFault as fault:
@@ -44,17 +51,25 @@ async def open_desk(config: Config, held: State, stack: AsyncExitStack) -> None:
     stack.push_async_callback(desk.close)
 
 
-def open_stage(config: Config, held: State, account: Account, ways: Ways, keep: Stage, spend: Stage) -> DeferStage:
+def open_stage(
+    config: Config, held: State, account: Account, ways: Ways, routing: Routing | None, keep: Stage, spend: Stage
+) -> DeferStage:
     """The stage; what waits already is worked on with this configuration from now on."""
     desk = held.deferred
     if desk is not None:
-        books = Books(account, keep, held.clock, config.defer.price_times)
-        limit_bytes = config.limits.buffer_bytes
         own_keys = config.auth.virtual_keys
-        desk.use(Works(config.defer, config.upstream, ways.pool, ways.default(), books, own_keys, limit_bytes))
+        targets = {DEFAULT_UPSTREAM: Target(config.upstream, ways.pool, config.defer, own_keys=own_keys)}
+        for one in config.upstreams:
+            targets[one.name] = Target(one, ways.others[one.name].pool, config.defer, foreign=True)
+        default, limit_bytes = ways.default(), config.limits.buffer_bytes
+        asked = ways.routed(default, routing, lambda own: own) or default
+        carrier = FillingStage(asked, held.tokenizer, 8 * limit_bytes)
+        books = Books(account, keep, held.clock)
+        desk.use(Works(config.defer, targets, carrier, books, routing, limit_bytes))
         desk.start()
-    return DeferStage(desk if _defers(config) else None, config, spend, account)
+    return DeferStage(desk if _defers(config) else None, config, routing, spend, account)
 
 
 def _defers(config: Config) -> bool:
-    return config.defer.enabled and config.upstream.batches
+    upstreams = (config.upstream, *config.upstreams)
+    return config.defer.enabled and any(kind_of(one, endpoint) for one in upstreams for endpoint in Endpoint)

@@ -80,7 +80,8 @@ class Own:
 
 
 def found(config: Config) -> dict[str, Student]:
-    """The students that variants name, as far as they are there; others are told of in the log. Blocks."""
+    """The students that variants name, by what these call them, as far as they are there; others are told of in the
+    log. Blocks."""
     students = {}
     for variant in config.variants:
         if not variant.student or variant.student in students:
@@ -93,7 +94,7 @@ def found(config: Config) -> dict[str, Student]:
         if student is not None and student.embedder != MiniLmOnnx.name:
             log.error("a student was taught on another embedder: its teacher answers", student=variant.student)
         elif student is None:
-            hint = f"farthing distill train --name {variant.student}"
+            hint = f"farthing distill train --name {variant.student_name}"
             log.warning("a student isn't there: its teacher answers", student=variant.student, hint=hint)
         else:
             students[variant.student] = student
@@ -125,8 +126,10 @@ async def open_students(
     embeds: Embeds
     if thread is not None and config.semantic.model == MODEL:
         embeds = Shared(thread, MODEL)
+    elif held.embeds is not None:
+        embeds = held.embeds  # loaded once, whatever becomes of the configuration
     else:
-        embeds = own = Own(MODEL)
+        held.embeds = embeds = own = Own(MODEL)
         stack.push_async_callback(own.close)
         held.tasks.spawn(own.open(), "load the students' model")
     opened = Students(
@@ -143,7 +146,9 @@ async def open_students(
         deadline_s=config.distill.deadline_ms / 1000,
         note=partial(held.incidents.note, "observe"),
         vouched=held.vouched,
+        all=held.students,
         crew=held.crew,
+        heirs=held.heirs,
     )
     stack.push_async_callback(opened.close)
     return opened

@@ -40,11 +40,19 @@ class Capture:
     """Keeps exchanges. `said_in`, `take` and `append` belong to the event loop, everything else to any thread.
 
     `waiting_bytes`: the most that waits to be looked at, and the most that waits for the disk. `written`, `dropped`:
-    records since the start. Opening never fails. Effects: a thread, files beside `path`.
+    records since the start. `others_wait_s`: how long other processes that write the file are waited for. Opening never
+    fails. Effects: a thread, files beside `path`.
     """
 
     def __init__(
-        self, path: Path, settings: Settings, secret: bytes, clock: Clock, *, waiting_bytes: int = 64 * 2**20
+        self,
+        path: Path,
+        settings: Settings,
+        secret: bytes,
+        clock: Clock,
+        *,
+        waiting_bytes: int = 64 * 2**20,
+        others_wait_s: float = 0.0,
     ) -> None:
         self.path = path
         self.settings = settings
@@ -52,6 +60,7 @@ class Capture:
         self._secret = secret
         self._clock = clock
         self._most = waiting_bytes
+        self._others_wait_s = others_wait_s
         self._redactor = redactor_of(settings, self._secret, self._clock)
         self._log = structlog.get_logger("farthing.capture")
         self._conn: sqlite3.Connection | None = None
@@ -266,6 +275,8 @@ class Capture:
     def _open(self) -> sqlite3.Connection:
         """Open the file, after moving aside one that isn't sound. Raises sqlite3.Error, OSError."""
         self._conn, aside = file.connect_anew(self.path, self._clock.now_s(), whole=self._suspect)
+        if self._others_wait_s:
+            self._conn.execute(f"pragma busy_timeout = {int(self._others_wait_s * 1000)}")
         if aside is not None:
             self._log.error(
                 "capture_corrupt",

@@ -26,6 +26,7 @@ __all__ = ["OFF", "erase", "gauges", "in_force", "selection_of", "shown", "texts
 OFF: dict[str, Any] = {"enabled": False, "rows": 0, "bytes": 0, "oldest_s": None, "newest_s": None, "damaged_files": 0}
 """What is told where nothing is captured and nothing was."""
 FILE = "capture.db"
+_OTHERS_WAIT_S = 5.0
 _TEXTS = ("user", "tenant", "older_than")
 _MOST_CHARS = 1000  # of a prompt in a list
 
@@ -39,7 +40,8 @@ def in_force(config: Config, held: State) -> Capture | None:
     if held.capture is not None:
         held.capture.use(config.capture)
     elif config.capture.enabled or path.exists():
-        held.capture = Capture(path, config.capture, held.secret, held.clock)
+        wait_s = 0.0 if held.crew is None else _OTHERS_WAIT_S
+        held.capture = Capture(path, config.capture, held.secret, held.clock, others_wait_s=wait_s)
     return held.capture if config.capture.enabled else None
 
 

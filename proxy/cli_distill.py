@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,8 +13,6 @@ from farthing.proxy.errors import ConfigFault
 
 if TYPE_CHECKING:
     from farthing.proxy.config import Config
-    from farthing.proxy.distill_rows import Wanted
-    from farthing.proxy.replay_values import Recorded
 
 __all__ = ["app"]
 
@@ -24,6 +21,7 @@ app = typer.Typer(
     epilog="Example: farthing distill train --name intents --route support --max-disagree 0.02",
     no_args_is_help=True,
 )
+_PIPED = Path("-")
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="Configuration file (default: ./farthing.toml).")]
 StateOption = Annotated[Path | None, typer.Option("--state", help="State directory (default: .farthing).")]
 JsonOption = Annotated[bool, typer.Option("--json", help="For a machine to read.")]
@@ -64,6 +62,7 @@ def export(
     from farthing.proxy.distill_export import export as exported
     from farthing.proxy.distill_formats import FORMATS
     from farthing.proxy.distill_rows import gather
+    from farthing.proxy.distill_source import lines_of, wanted_of
     from farthing.proxy.progress import Steps
     from farthing.proxy.redact import KINDS, Redactor
     from farthing.proxy.state import local_secret
@@ -73,10 +72,10 @@ def export(
         raise ConfigFault(f"--format: there is no {format!r}; there are {', '.join(FORMATS)}")
     shares = parts_of(splits)
     loaded, clock = _load(config, state), SystemClock()
-    wanted = _wanted(loaded, route, model, since, clock.now_s(), refusals=False)
+    wanted = wanted_of(loaded, route, model, since, clock.now_s(), refusals=False)
     own = [(one.name, one.pattern) for one in loaded.capture.patterns]
     redactor = Redactor(KINDS, own, local_secret(loaded.state_dir, SystemRandomness()), clock)
-    found = gather(_lines(loaded, trace, wanted.since_s), wanted, redactor)
+    found = gather(lines_of(loaded, trace, wanted.since_s), wanted, redactor)
     if not found.rows:
         raise ConfigFault(f"there is nothing to export{_why(found.dropped)}")
     about = {
@@ -127,6 +126,7 @@ def train(
     from farthing.proxy.clock import SystemClock
     from farthing.proxy.config_routes import STUDENT_NAME
     from farthing.proxy.distill_rows import gather
+    from farthing.proxy.distill_source import lines_of, wanted_of
     from farthing.proxy.distill_train import Recipe, cases_of
     from farthing.proxy.distill_train import train as trained
     from farthing.proxy.progress import Steps
@@ -134,14 +134,15 @@ def train(
     if not name or not re.fullmatch(STUDENT_NAME, name):
         raise ConfigFault(f"--name: lower case letters, digits, and . _ -, not {name!r}")
     loaded, clock = _load(config, state), SystemClock()
-    wanted = _wanted(loaded, route, model, since, clock.now_s(), refusals=True)
-    found = gather(_lines(loaded, trace, wanted.since_s), wanted)
+    wanted = wanted_of(loaded, route, model, since, clock.now_s(), refusals=True)
+    found = gather(lines_of(loaded, trace, wanted.since_s), wanted)
     if not found.rows:
         raise ConfigFault(f"there is nothing to learn from{_why(found.dropped)}")
     recipe = Recipe(name, max_disagree, level, cosine=near or 2.0)
     with Steps(sys.stderr.isatty()) as steps:
         made = trained(cases_of(found.rows, loaded.aliases), recipe, open_embedder(MODEL), steps.tell)
-    facts = made.facts | {"dropped": dict(found.dropped), "made_s": clock.now_s()}
+    asked = {"route": route, "model": model, "near": near}
+    facts = made.facts | {"dropped": dict(found.dropped), "made_s": clock.now_s(), "asked": asked}
     if made.student is not None:
         student_files.save(loaded.state_dir, replace(made.student, about=facts))
     if as_json:
@@ -150,6 +151,47 @@ def train(
     else:
         _print_trained(name, made.student, made.why, facts)
     if made.student is None:
+        raise typer.Exit(1)
+
+
+@app.command(epilog="Example: farthing distill retrain intents")
+def retrain(
+    name: Annotated[str, typer.Argument(help="The student's.")],
+    trace: TraceOption = None,
+    background: Annotated[bool, typer.Option("--background", help="At the lowest priority of a processor.")] = False,
+    config: ConfigOption = None,
+    state: StateOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a student anew, by what it was trained by; the one that is there stays.
+
+    A running farthing does this by itself (distill.retrain_days), and lets the new one answer once it has proved itself
+    on live requests. Exit status 1: it isn't good enough to stand beside the old one.
+    """
+    import os
+
+    from farthing.cache.embedder import open_embedder
+    from farthing.policies.student import Unfit
+    from farthing.proxy.build_students import MODEL
+    from farthing.proxy.clock import SystemClock
+    from farthing.proxy.config import piped
+    from farthing.proxy.distill_again import again
+    from farthing.proxy.progress import Steps
+
+    if background:
+        os.nice(19)
+    loaded = piped(sys.stdin.buffer.read()) if config == _PIPED else _load(config, state)
+    try:
+        with Steps(sys.stderr.isatty()) as steps:
+            made = again(loaded, name, trace, open_embedder(MODEL), SystemClock().now_s(), steps.tell)
+    except Unfit as error:
+        raise ConfigFault(f"the student {name} can't be read: {error}") from None
+    if as_json:
+        typer.echo(json.dumps({"name": name, "hash": made.hash, "why": made.why, **made.facts}, indent=2))
+    else:
+        typer.echo(made.why)
+        typer.echo(f"{name} ({made.hash}) proves itself beside the old one now" if made.hash else "the old one stays")
+    if not made.hash:
         raise typer.Exit(1)
 
 
@@ -195,54 +237,6 @@ def _load(config: Path | None, state: Path | None) -> Config:
     from farthing.proxy.config import load
 
     return load(config, flags={"state_dir": state})
-
-
-def _lines(config: Config, trace: Path | None, since_s: float) -> Iterator[tuple[int, Any]]:
-    from farthing.proxy.eval_sample import from_capture, from_trace
-
-    return from_capture(config.state_dir, since_s) if trace is None else from_trace(trace)
-
-
-def _wanted(config: Config, route: str, model: str, since: str, now_s: float, *, refusals: bool) -> Wanted:
-    from farthing.proxy.distill_rows import Wanted
-    from farthing.proxy.eval_sample import bad_ratings
-    from farthing.proxy.figures import farthing_since
-    from farthing.proxy.outcomes import read_only
-
-    try:
-        since_s = farthing_since(since, now_s) if since else 0.0
-    except ValueError as error:
-        raise ConfigFault(f"--since: {error}") from None
-    bad = bad_ratings(read_only(config.state_dir))
-    return Wanted(model, _of_route(config, route), bad, since_s, refusals)
-
-
-def _of_route(config: Config, name: str) -> Callable[[Recorded], bool]:
-    """Whether a recorded request takes the route of that name. Raises ConfigFault: there is none."""
-    if not name:
-        return lambda found: True
-    from farthing.policies.routes import RouteTable, facts_of
-    from farthing.proxy.build_routes import scopes_of
-    from farthing.proxy.clock import SystemRandomness
-    from farthing.proxy.config_routes import routes_of, target_of, variants_of
-    from farthing.proxy.state import local_secret
-    from farthing.proxy.tenants import Tenants
-
-    if name not in {route.name for route in config.routes if route.mode != "off"}:
-        raise ConfigFault(f"--route: the configuration has no route {name!r} that is on")
-    tenants = Tenants(local_secret(config.state_dir, SystemRandomness()), config.auth, None)
-    variants = variants_of(config.variants, config.upstream.name)
-    table = RouteTable(routes_of(config.routes, variants, scopes_of(config, tenants)))
-    never_chained = config.cache.responses_never_chained
-
-    def accepts(found: Recorded) -> bool:
-        body = dict(found.body or {})
-        if isinstance(body.get("model"), str):
-            body["model"] = target_of(config.aliases, body["model"])
-        route = table.match(facts_of(found.endpoint, body, found.tags, found.tenant, never_chained=never_chained))
-        return route is not None and route.name == name
-
-    return accepts
 
 
 def _why(dropped: dict[str, int]) -> str:

@@ -19,7 +19,6 @@ from farthing.proxy.cli_judge import judging_of
 from farthing.proxy.errors import ConfigFault
 
 if TYPE_CHECKING:
-    from farthing.proxy.config import Config
     from farthing.proxy.eval_run import Judging
 
 __all__ = ["gate", "read_gate"]
@@ -68,7 +67,7 @@ def gate(
     from farthing.policies.gate import decide
     from farthing.proxy import gate_report
     from farthing.proxy.clock import SystemClock
-    from farthing.proxy.config import load
+    from farthing.proxy.config import load, piped
     from farthing.proxy.eval_arm import Arm, plain
     from farthing.proxy.eval_run import Run, load_cases, run, save_run
     from farthing.proxy.logs import set_up
@@ -77,7 +76,7 @@ def gate(
     declared = read_gate(suite)
     beside = suite.parent
     candidate = (
-        _candidate()
+        piped(sys.stdin.buffer.read())
         if config == _PIPED
         else load(beside / declared.candidate if declared.candidate and config is None else config)
     )
@@ -122,18 +121,6 @@ def gate(
         width = None if sys.stdout.isatty() else 130
         Console(width=width).print(gate_report.terminal(declared, word, verdicts, whole))
     return 0 if word == "ship" else 1
-
-
-def _candidate() -> Config:
-    """What a running farthing hands its child: values that were set, as JSON on standard input. Raises ConfigFault."""
-    from pydantic import ValidationError
-
-    from farthing.proxy.config import Config, explain
-
-    try:
-        return Config.model_validate_json(sys.stdin.buffer.read())
-    except ValidationError as error:
-        raise ConfigFault("\n".join(["the configuration on standard input is not valid:", *explain(error)])) from None
 
 
 def _write(path: Path, content: bytes) -> None:

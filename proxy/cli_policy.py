@@ -223,10 +223,11 @@ def _version(book: Book, name: str) -> Stored:
 
 def _sections(config: Config, book: Book, name: str) -> tuple[dict[str, Any], str]:
     """The settings of a version, or of a file, and what to call them."""
+    from farthing.proxy.student_pins import pinned
     from farthing.proxy.versions import policy_version, sections_of, with_sections
 
     if name.endswith(".toml") or Path(name).is_file():
-        made = with_sections(config, _file(Path(name))[0])
+        made = pinned(with_sections(config, _file(Path(name))[0]))
         return sections_of(made), f"{name} ({policy_version(made)})"
     found = _version(book, name)
     return found.sections, found.version

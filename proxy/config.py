@@ -49,7 +49,7 @@ from farthing.proxy.config_watch import Watch
 from farthing.proxy.errors import ConfigFault
 from farthing.proxy.exchange import Endpoint
 
-__all__ = ["Config", "Upstream", "effective", "load"]
+__all__ = ["Config", "Upstream", "effective", "load", "piped"]
 
 
 class FreshnessRule(Section):
@@ -339,6 +339,14 @@ def load(path: Path | None, env: Mapping[str, str] = os.environ, flags: Mapping[
     except ValidationError as error:
         where = str(path) if path else "the configuration"
         raise ConfigFault("\n".join([f"{where} is not valid:", *explain(error)])) from None
+
+
+def piped(body: bytes) -> Config:
+    """What a running farthing hands its child: values that were set, as JSON. Raises ConfigFault."""
+    try:
+        return Config.model_validate_json(body)
+    except ValidationError as error:
+        raise ConfigFault("\n".join(["the configuration on standard input is not valid:", *explain(error)])) from None
 
 
 def read_toml(path: Path) -> dict[str, Any]:

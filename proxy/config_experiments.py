@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -34,11 +35,12 @@ class ArmSection(Section):
 
 
 class WhereSection(Section):
-    """Which requests take part: all conditions hold. All of it is known before the body is read."""
+    """Which requests take part: all conditions hold. For `model` the body has to be read before the arm is known."""
 
     tag: str = Field("", pattern="^$|^[^=]+=", description="NAME=VALUE")
     tenant: str = Field("", description="how the ledger's tenant begins")
     endpoint: Endpoint | Literal[""] = ""
+    model: str = Field("", max_length=256, description="shell pattern of the model that is asked for")
 
     def apart(self, other: WhereSection) -> bool:
         """Whether no request can match both."""
@@ -49,7 +51,19 @@ class WhereSection(Section):
             (tags and self.tag != other.tag)
             or (tenants and not begins)
             or (self.endpoint and other.endpoint and self.endpoint != other.endpoint)
+            or _no_model_of_both(self.model, other.model)
         )
+
+
+def _no_model_of_both(one: str, other: str) -> bool:
+    """Whether surely no name fits both patterns; of two with wild cards nothing is sure."""
+    if not one or not other or (_is_pattern(one) and _is_pattern(other)):
+        return False
+    return not (fnmatchcase(one, other) or fnmatchcase(other, one))
+
+
+def _is_pattern(text: str) -> bool:
+    return any(sign in text for sign in "*?[")
 
 
 class MetricSection(Section):

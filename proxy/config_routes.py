@@ -37,6 +37,7 @@ __all__ = [
 ]
 
 STUDENT_NAME = "^$|^[a-z0-9][a-z0-9._-]{0,63}$"
+_STUDENT = "^$|^[a-z0-9][a-z0-9._-]{0,63}(@[0-9a-f]{16})?$"
 _OURS = frozenset({"model", "messages", "input", "prompt", "stream", "stream_options", "tools", "n"})
 
 
@@ -54,7 +55,7 @@ class VariantSection(Section):
     name: str = Field(min_length=1, max_length=256)
     upstream: str = DEFAULT_UPSTREAM
     model: str = ""
-    student: str = Field("", pattern=STUDENT_NAME, description="of `farthing distill train`, in place of a model")
+    student: str = Field("", pattern=_STUDENT, description="of `farthing distill train`; NAME@HASH: that very one")
     params: dict[str, Any] = Field(default_factory=dict)
     kind: Kind = "full"
     context_tokens: int = Field(0, ge=0, description="0: unknown, taken to be enough")
@@ -64,6 +65,11 @@ class VariantSection(Section):
     logprobs: bool = True
     quality: float | None = Field(None, ge=0, le=1)
     quality_source: str = Field("", description="where the quality was measured")
+
+    @property
+    def student_name(self) -> str:
+        """Its student's name, whichever of that name it is."""
+        return self.student.partition("@")[0]
 
     @model_validator(mode="after")
     def _params_fit(self) -> VariantSection:
@@ -204,12 +210,12 @@ def variants_of(
 ) -> dict[str, Variant]:
     """The variants by name, as policies know them. `default`: the name of `[upstream]`. `identities`: of the others.
 
-    `students`: the hashes of those that are there, by name.
+    `students`: the hashes of those that are there, by what sections call them.
     """
     return {
         one.name: Variant(
             name=one.name,
-            model=one.model or f"{STUDENT}{one.student}",
+            model=one.model or f"{STUDENT}{one.student_name}",
             upstream=DEFAULT_UPSTREAM if one.upstream == default else one.upstream,
             params=tuple((name, orjson.dumps(value)) for name, value in one.params.items()),
             kind=one.kind,
@@ -220,7 +226,7 @@ def variants_of(
             logprobs=one.logprobs,
             quality=one.quality,
             identity=students.get(one.student, "") if one.student else identities.get(one.upstream, ""),
-            student=one.student,
+            student=one.student_name,
         )
         for one in sections
     }

@@ -65,7 +65,11 @@ class Upstream(Section):
     retry_base_s: float = Field(0.25, gt=0)
     retry_max_s: float = Field(8.0, gt=0)
     retry_after_send: bool = False
-    batch: bool | None = Field(None, description="it has OpenAI's batch API; None: api.openai.com alone has it")
+    batch: bool | None = Field(None, description="it has a batch API; None: OpenAI's and Anthropic's own hosts have it")
+    batch_price_times: float | None = Field(None, gt=0, le=1, description="None: defer.price_times")
+    batch_max_items: int = Field(0, ge=0, description="requests in a batch; 0: what the provider takes")
+    batch_max_bytes: int = Field(0, ge=0, description="of a batch; 0: what the provider takes")
+    batch_window_s: float = Field(86_400.0, gt=0, description="within which the provider means to answer a batch")
 
     @field_validator("url")
     @classmethod
@@ -102,13 +106,6 @@ class Upstream(Section):
         if self.style == "any":
             return self.url
         return f"{self.url} {self.style} {self.api_version} {self.max_tokens_default} {self.thinking}"
-
-    @property
-    def batches(self) -> bool:
-        """Whether requests that may wait go through its batch API."""
-        if self.batch is not None:
-            return self.batch and self.style == "any"
-        return self.style == "any" and urlsplit(self.url).hostname == "api.openai.com"
 
     @property
     def bases(self) -> tuple[str, ...]:

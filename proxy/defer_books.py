@@ -12,38 +12,37 @@ from typing import Any
 import orjson
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from farthing.cache.items import Case, asked_of
+from farthing.cache.entry import Entry
+from farthing.cache.items import Case, Vector, asked_of
+from farthing.cache.stage_items import reduced
 from farthing.policies.budget import wanted
+from farthing.policies.choose import Choice
+from farthing.policies.routes import facts_of
+from farthing.policies.variant import Variant
 from farthing.proxy import wire
 from farthing.proxy.account import Account
 from farthing.proxy.attribute import attribute_deferred
+from farthing.proxy.batch_ways import Target
 from farthing.proxy.body import NoBody
 from farthing.proxy.budgets import Hold, who_asks
 from farthing.proxy.clock import Clock
-from farthing.proxy.defer_store import Kept, Result
-from farthing.proxy.exchange import (
-    Attempt,
-    CacheStatus,
-    Call,
-    Controls,
-    Endpoint,
-    Exchange,
-    Head,
-    Original,
-    Outcome,
-    Stage,
-)
+from farthing.proxy.defer_lines import as_value, as_variant
+from farthing.proxy.defer_store import Kept, Texts
+from farthing.proxy.exchange import Billed, CacheStatus, Controls, Endpoint, Exchange, Original, Outcome, Stage
 from farthing.proxy.header_facts import HeaderFacts
-from farthing.proxy.observe import loads, read_whole
+from farthing.proxy.routing import Plan, Routing
 from farthing.proxy.tenants import Caller
+from farthing.proxy.usage import Usage, UsageSource
 
-__all__ = ["BATCH_TIER", "Books", "meta_of", "restored"]
+__all__ = ["BATCH_TIER", "Books", "as_billed", "known_of", "meta_of", "paid_of", "planned", "restored"]
 
 BATCH_TIER = "batch"
+_JSON = (("Content-Type", "application/json"),)
 
 
-def meta_of(ex: Exchange) -> bytes:
-    """What is to be known later of the request; no text of it, no credential."""
+def meta_of(ex: Exchange, variant: Variant | None = None, route: str = "") -> bytes:
+    """What is to be known later of the request; no text of it, no credential. `variant`: who is asked, where a route or
+    the client names another than the model asked for."""
     caller, controls = ex.caller, ex.controls
     return orjson.dumps(
         {
@@ -59,15 +58,66 @@ def meta_of(ex: Exchange) -> bytes:
             "key": ex.key,
             "stores": ex.may_store,
             "items": None if ex.items is None else ex.items.keys,
+            "variant": None if variant is None else as_value(variant),
+            "route": route,
             "decisions": [[one.stage, one.action, one.reason] for one in ex.decisions],
         }
     )
 
 
-def restored(kept: Kept, meta: bytes, body: bytes, clock: Clock, headers: Sequence[tuple[str, str]] = ()) -> Exchange:
+def known_of(ex: Exchange) -> bytes:
+    """What of its answer was stored already (embeddings, item by item); b'' where nothing."""
+    case: Case | None = ex.items
+    if case is None or not case.known:
+        return b""
+    return b"".join(
+        len(one).to_bytes(4, "big") + one
+        for place, (_, entry) in case.known.items()
+        for one in (orjson.dumps([place, *_plain(entry)]), entry.body)
+    )
+
+
+def _plain(entry: Entry) -> list[Any]:
+    """All of it but its body, as JSON can say it."""
+    usage = None if entry.usage is None else list(entry.usage)
+    return [*entry[:7], "", usage, *entry[9:]]
+
+
+def _known_again(known: bytes) -> dict[int, tuple[Vector, Entry]]:
+    pieces, at = [], 0
+    while at < len(known):
+        end = at + 4 + int.from_bytes(known[at : at + 4], "big")
+        pieces.append(known[at + 4 : end])
+        at = end
+    found = {}
+    for told, body in zip(pieces[::2], pieces[1::2], strict=True):
+        place, *values = orjson.loads(told)
+        entry = Entry(*values)
+        usage = None if entry.usage is None else _usage(entry.usage)
+        entry = entry._replace(body=body, usage=usage, tags=tuple((name, value) for name, value in entry.tags))
+        found[place] = (Vector.stored(body), entry)
+    return found
+
+
+def _usage(values: Sequence[Any]) -> Usage:
+    return Usage(*values)._replace(source=UsageSource(values[5]))
+
+
+def paid_of(billed: Billed) -> bytes:
+    """What was paid for an answer that can't be used, for `as_billed`."""
+    return orjson.dumps([billed.model, list(billed.usage), billed.upstream])
+
+
+def as_billed(paid: bytes) -> Billed:
+    """What `paid_of` gave."""
+    model, values, upstream = orjson.loads(paid)
+    return Billed(model, _usage(values), upstream)
+
+
+def restored(kept: Kept, texts: Texts, clock: Clock, headers: Sequence[tuple[str, str]] = ()) -> Exchange:
     """The request as an exchange. `headers`: who asks, where it is to be sent."""
-    known: dict[str, Any] = orjson.loads(meta)
-    pairs = (*headers, ("Content-Type", "application/json"))
+    known: dict[str, Any] = orjson.loads(texts.meta)
+    pairs = (*headers, *_JSON)
     original = Original("POST", kept.path, CIMultiDictProxy(CIMultiDict(pairs)), NoBody(), HeaderFacts(tuple(pairs)))
     ex = Exchange(kept.id, original, kept.created_s, clock.tick_s() - max(0.0, clock.now_s() - kept.created_s))
     ex.credential, ex.tenant, ex.endpoint = kept.credential, known["tenant"], Endpoint(known["endpoint"])
@@ -75,44 +125,55 @@ def restored(kept: Kept, meta: bytes, body: bytes, clock: Clock, headers: Sequen
     ex.controls = Controls(user=known["user"], tags=tags, scope=known["scope"], ttl_s=known["ttl_s"])
     ex.caller = None if known["caller"] is None else Caller(*known["caller"])
     ex.policy, ex.config_id, ex.key, ex.may_store = known["policy"], known["config_id"], known["key"], known["stores"]
-    read = wire.read_body(body)
+    read = wire.read_body(texts.body)
     if not isinstance(read, str):
         ex.payload, ex.exact = read.payload, read.exact
-    ex.body, ex.model = body, kept.model
+    ex.body, ex.model = texts.body, kept.model
     ex.cache, ex.cache_reason = CacheStatus.BYPASS, "deferred"
+    ex.variant = None if known.get("variant") is None else as_variant(known["variant"])
     asked = None if known["items"] is None or ex.exact is None else asked_of(ex.exact)
-    ex.items = None if asked is None else Case(asked, known["items"])
+    if asked is not None:
+        ex.items = Case(asked, known["items"], _known_again(texts.known))
+        if ex.items.reduced:
+            ex.body_out = reduced(ex.body, ex.items)
     for stage, action, reason in known["decisions"]:
         ex.decide(stage, action, reason)
     return ex
 
 
+def planned(own: Exchange, meta: bytes, routing: Routing | None) -> None:
+    """Lead a request that is sent directly the way that it was given when it came, its route's fallbacks with it."""
+    variant = own.variant
+    if routing is None or variant is None or variant.name not in routing.variants or own.payload is None:
+        return  # the client named a model, or the variant is no more: it goes where it was led, without a route
+    name = orjson.loads(meta).get("route")
+    route = next((one for one in routing.routes.routes if one.name == name), None)
+    facts = facts_of(own.endpoint, own.payload, own.controls.tags, own.tenant, never_chained=routing.never_chained)
+    own.plan = Plan(facts, route, named=variant, choice=Choice((variant,), "chosen when it came"))
+    own.variant = None
+
+
 @dataclass(slots=True)
 class Books:
-    """Prices answers, keeps them in the cache, and writes their rows. `keep`: the pipeline's store stage. `times`: of
-    the standard price, where the prices know no tier `batch`."""
+    """Prices answers, keeps them in the cache, and writes their rows. `keep`: the pipeline's store stage."""
 
     account: Account
     keep: Stage
     clock: Clock
-    times: float
 
-    async def batched(self, own: Exchange, result: Result | None, name: str, batch: str, *, dropped: bool) -> None:
-        """Book an answer that came with a batch. `dropped`: its client had cancelled it by then; None: without one."""
-        call = own.call = Call(id=own.id, upstream=name, started_tick=own.received_tick)  # all of it is waiting
-        if result is not None:
-            call.head = Head(result.status, CIMultiDict({"Content-Type": result.kind}))
-            call.answer, call.value, call.complete = result.body, loads(result.body), True
-            call.attempts.append(Attempt(name, status=result.status))
-            usage, call.model_served = read_whole(own.endpoint, call.value)
-            call.usage = None if usage is None else usage._replace(tier="")  # its tier is the batch's
-            own.status = result.status
-        own.outcome = Outcome.ABANDONED if dropped else Outcome.COMPLETED
+    async def batched(self, own: Exchange, target: Target, batch: str, *, dropped: bool) -> int:
+        """Book an answer that came with a batch and stands in `own.call`; the pico-dollars that this saved.
+
+        `dropped`: its client had cancelled it by then.
+        """
+        call = own.call
+        assert call is not None
+        own.outcome = Outcome.ABANDONED if dropped else own.outcome or Outcome.COMPLETED
         own.decide("defer", "batch", batch)
         own.ended_tick = call.ended_tick = self.clock.tick_s()
-        usage = None if result is None else await self.account.usage_of(own)
-        money = self.account.money(own, usage)
-        if usage is not None and result is not None and 200 <= result.status < 300:
+        usage = await self.account.usage_of(own)
+        money = at_once = self.account.money(own, usage)
+        if usage is not None and 200 <= call.status < 300:
             money = attribute_deferred(
                 self.account.rates,
                 money,
@@ -121,12 +182,14 @@ class Books:
                 usage=usage,
                 at_s=own.received_s,
                 tier=BATCH_TIER,
-                times=self.times,
+                times=target.price_times,
+                upstream=call.upstream,
             )
             usage = usage._replace(tier=BATCH_TIER)
             await self._keep(own)
             call.usage = usage
         self._write(own, usage, money)
+        return 0 if money.cost is None or at_once.cost is None else at_once.cost - money.cost
 
     async def direct(self, own: Exchange, why: str) -> None:
         """Book one that was asked for by itself after all."""
@@ -145,6 +208,17 @@ class Books:
         own.decide("defer", outcome.value, why)
         own.ended_tick = self.clock.tick_s()
         self._write(own, None, self.account.money(own, None))
+
+    def unused(self, own: Exchange, target: Target, usage: Usage) -> Billed:
+        """What a batch's answer to a part cost that can't be used. Where no price of the tier is known, it counts as
+        one at once: more than it was, never less."""
+        assert own.call is not None
+        model = own.call.model_served or own.model
+        rates = self.account.rates.at(target.upstream.name).rates(model, own.received_s)
+        batched = usage._replace(tier=BATCH_TIER)
+        priced = rates is not None and rates.covering(batched) is not None
+        one = batched if priced else usage._replace(source=UsageSource.COUNTED)
+        return Billed(model, one, target.upstream.name)
 
     def _write(self, own: Exchange, usage: Any, money: Any) -> None:
         if own.hold is None and self.account.spending is not None:  # a restart lost what was reserved

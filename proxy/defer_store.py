@@ -4,6 +4,8 @@ Rules of this file:
 1. A body is kept until there is an answer, and an answer until it expires; what is removed is overwritten
    (`secure_delete`). No credential is ever written.
 2. A request is on disk before its client hears that it was accepted, and so is every step from there on.
+3. Where stored answers are sealed (`store.encryption_key`), all texts here are too; to each is bound whose it is. What
+   can't be opened, since its key isn't here, is as if it had no text.
 """
 
 from __future__ import annotations
@@ -13,9 +15,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import structlog
+
+from farthing.cache.seal import MissingKeys, Seal, SealedElsewhere
+from farthing.proxy.errors import StoreFault
 from farthing.proxy.small_db import SmallDb
 
-__all__ = ["Batch", "DeferStore", "Kept", "Result"]
+__all__ = ["Batch", "DeferStore", "Kept", "Result", "Texts"]
+
+log = structlog.get_logger("farthing.defer")
 
 _SCHEMA = """
 create table if not exists requests (
@@ -30,8 +38,20 @@ create table if not exists batches (
   cancelled_s real not null
 );
 """
+_ADDED = {  # since the first version of the file
+    "api": "text not null default 'openai'",
+    "sent_path": "text not null default ''",
+    "sent_model": "text not null default ''",
+    "saved_pico": "integer not null default 0",
+    "sealed": "integer not null default 0",
+    "sent": "blob",
+    "known": "blob",
+    "said": "blob",
+    "paid": "blob",
+}
 _LIGHT = "id, account, credential, upstream, path, model, state, created_s, deadline_s, size, tries, batch, ended_s"
-_LIGHT += ", booked, error, status"
+_LIGHT += ", booked, error, status, api, sent_path, sent_model, saved_pico"
+_TEXTS = ("body", "sent", "known", "said", "paid")
 
 
 class Kept(NamedTuple):
@@ -39,7 +59,8 @@ class Kept(NamedTuple):
 
     `state`: queued, sending (a batch of that name is being made), sent, direct (it is asked for by itself), completed,
     failed or cancelled. `tries`: batches that it was in. `ended_s`: 0 while it isn't over. `booked`: the ledger has its
-    row. `status`: of its answer.
+    row. `status`: of its answer. `api`: the kind of batch API; `sent_path`, `sent_model`: as it is called there, '' as
+    the client did. `saved_pico`: by having waited.
     """
 
     id: str
@@ -58,6 +79,10 @@ class Kept(NamedTuple):
     booked: int = 0
     error: str = ""
     status: int = 0
+    api: str = "openai"
+    sent_path: str = ""
+    sent_model: str = ""
+    saved_pico: int = 0
 
     @property
     def over(self) -> bool:
@@ -66,7 +91,8 @@ class Kept(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """A batch of the provider's. `name`: ours; `file`, `id`: theirs, '' until they are known."""
+    """A batch of the provider's. `name`: ours; `file`: what must be known to make it (BatchApi.prepare); `id`: theirs;
+    '' until they are known."""
 
     name: str
     account: str
@@ -74,6 +100,7 @@ class Batch(NamedTuple):
     file: str = ""
     id: str = ""
     cancelled_s: float = 0.0
+    api: str = "openai"
 
 
 class Result(NamedTuple):
@@ -84,76 +111,132 @@ class Result(NamedTuple):
     body: bytes
 
 
-class DeferStore:
-    """Over `path`, which is made where it isn't. Every method raises StoreFault."""
+class Texts(NamedTuple):
+    """What a request says. `body`: the client's own; `sent`: what goes into the batch, where that is another; `known`:
+    what of its answer was stored already; `said`: what the batch answered, where its client gets something else;
+    `paid`: what an answer cost that couldn't be used. b'' where there is none, or it can't be opened."""
 
-    def __init__(self, path: Path) -> None:
+    meta: bytes
+    body: bytes = b""
+    sent: bytes = b""
+    known: bytes = b""
+    said: bytes = b""
+    paid: bytes = b""
+
+
+class DeferStore:
+    """Over `path`, which is made where it isn't. `seal`: None: texts are kept as they are. Every method raises
+    StoreFault."""
+
+    def __init__(self, path: Path, seal: Seal | None = None) -> None:
         self._db = SmallDb(path, _SCHEMA, ("synchronous = full", "secure_delete = on"))
+        self._seal = seal
+        self._missing = MissingKeys()
 
     async def load(self) -> tuple[list[Kept], list[Batch]]:
-        """All that is there."""
+        """All that is there; first of all, so that an older file is brought up to date."""
 
         def loaded(conn: sqlite3.Connection) -> tuple[list[Kept], list[Batch]]:
+            for table, added in (("requests", _ADDED), ("batches", {"api": _ADDED["api"]})):
+                there = {row[1] for row in conn.execute(f"pragma table_info({table})")}
+                for name, kind in added.items():
+                    if name not in there:
+                        conn.execute(f"alter table {table} add column {name} {kind}")
             requests = conn.execute(f"select {_LIGHT} from requests order by created_s, id").fetchall()
             return [Kept(*row) for row in requests], [Batch(*row) for row in conn.execute("select * from batches")]
 
         return await self._db.run(loaded)
 
-    async def add(self, kept: Kept, meta: bytes, body: bytes) -> None:
+    async def add(self, kept: Kept, texts: Texts) -> None:
         """A new one; on disk when this returns."""
-        await self._db.run(
-            lambda conn: conn.execute(
-                f"insert into requests ({_LIGHT}, meta, body, kind) values ({', '.join('?' * (len(kept) + 3))})",
-                (*kept, meta, body, ""),
+
+        def added(conn: sqlite3.Connection) -> None:
+            names = f"{_LIGHT}, kind, sealed, meta, {', '.join(_TEXTS)}"
+            closed = [self._closed(kept.id, name, getattr(texts, name)) for name in _TEXTS]
+            conn.execute(
+                f"insert into requests ({names}) values ({', '.join('?' * (len(kept) + 3 + len(_TEXTS)))})",
+                (*kept, "", int(self._seal is not None), texts.meta, *closed),
             )
-        )
+
+        await self._db.run(added)
 
     async def write(self, changed: Sequence[Kept], batch: Batch | None = None) -> None:
         """What became of some, and of a batch, in one transaction."""
 
         def written(conn: sqlite3.Connection) -> None:
             conn.executemany(
-                "update requests set state = ?, tries = ?, batch = ?, ended_s = ?, booked = ?, error = ?, status = ?"
-                " where id = ?",
-                [(o.state, o.tries, o.batch, o.ended_s, o.booked, o.error, o.status, o.id) for o in changed],
+                "update requests set state = ?, tries = ?, batch = ?, ended_s = ?, booked = ?, error = ?, status = ?,"
+                " saved_pico = ? where id = ?",
+                [
+                    (o.state, o.tries, o.batch, o.ended_s, o.booked, o.error, o.status, o.saved_pico, o.id)
+                    for o in changed
+                ],
             )
             over = [(one.id,) for one in changed if one.over and one.booked]
-            conn.executemany("update requests set body = null where id = ?", over)
+            gone = ", ".join(f"{name} = null" for name in _TEXTS)
+            conn.executemany(f"update requests set {gone} where id = ?", over)
             if batch is not None:
-                conn.execute("insert or replace into batches values (?, ?, ?, ?, ?, ?)", batch)
+                conn.execute("insert or replace into batches values (?, ?, ?, ?, ?, ?, ?)", batch)
 
         await self._db.run(written)
 
-    async def answer(self, kept: Kept, result: Result) -> None:
-        """One has its answer; its body stays until the books have it (`write`)."""
+    async def answer(self, kept: Kept, result: Result, said: bytes = b"") -> None:
+        """One has its answer; its texts stay until the books have it (`write`). `said`: see Texts."""
 
         def answered(conn: sqlite3.Connection) -> None:
+            self._reseal(conn, kept.id)
             conn.execute(
-                "update requests set state = ?, ended_s = ?, error = ?, status = ?, kind = ?, answer = ? where id = ?",
-                (kept.state, kept.ended_s, kept.error, result.status, result.kind, result.body, kept.id),
+                "update requests set state = ?, ended_s = ?, error = ?, status = ?, kind = ?, answer = ?, said = ?"
+                " where id = ?",
+                (
+                    *(kept.state, kept.ended_s, kept.error, result.status, result.kind),
+                    self._closed(kept.id, "answer", result.body),
+                    self._closed(kept.id, "said", said),
+                    kept.id,
+                ),
             )
 
         await self._db.run(answered)
 
-    async def texts(self, ids: Sequence[str]) -> dict[str, tuple[bytes, bytes]]:
-        """Meta and body of those that still have one."""
+    async def unused(self, kept: Kept, paid: bytes) -> None:
+        """A part's answer can't be used, and was paid for: all of it is to be asked for."""
 
-        def found(conn: sqlite3.Connection) -> dict[str, tuple[bytes, bytes]]:
+        def noted(conn: sqlite3.Connection) -> None:
+            self._reseal(conn, kept.id)
+            conn.execute(
+                "update requests set state = ?, batch = ?, error = ?, known = null, sent = null, paid = ? where id = ?",
+                (kept.state, kept.batch, kept.error, self._closed(kept.id, "paid", paid), kept.id),
+            )
+
+        await self._db.run(noted)
+
+    async def texts(self, ids: Sequence[str]) -> dict[str, Texts]:
+        """Of those that still have one."""
+
+        def found(conn: sqlite3.Connection) -> dict[str, Texts]:
             texts = {}
             for id in ids:
-                row = conn.execute("select meta, body from requests where id = ?", (id,)).fetchone()
-                if row is not None and row[1] is not None:
-                    texts[id] = (row[0], row[1])
+                names = f"meta, sealed, {', '.join(_TEXTS)}"
+                row = conn.execute(f"select {names} from requests where id = ?", (id,)).fetchone()
+                if row is not None and row[2] is not None:
+                    opened = [
+                        self._opened(id, name, value, row[1]) for name, value in zip(_TEXTS, row[2:], strict=True)
+                    ]
+                    texts[id] = Texts(row[0], *opened)
             return texts
 
         return await self._db.run(found)
 
     async def result(self, id: str) -> Result | None:
         """The answer, if it is there."""
-        row = await self._db.run(
-            lambda conn: conn.execute("select status, kind, answer from requests where id = ?", (id,)).fetchone()
-        )
-        return None if row is None or row[2] is None else Result(*row)
+        asked = "select status, kind, answer, sealed from requests where id = ?"
+        row = await self._db.run(lambda conn: conn.execute(asked, (id,)).fetchone())
+        if row is None or row[2] is None:
+            return None
+        body = self._opened(id, "answer", row[2], row[3])
+        if row[3] and not body:
+            raise StoreFault("the answer is sealed under a key that is not here")
+        return Result(row[0], row[1], body)
 
     async def ids_of(self, user: str) -> list[str]:
         """The requests that named this user. Cost: a look at each that is kept."""
@@ -176,3 +259,41 @@ class DeferStore:
     async def close(self) -> None:
         """Let go; idempotent."""
         await self._db.close()
+
+    # -- sealing
+
+    def _closed(self, id: str, name: str, text: bytes) -> bytes | None:
+        if not text and name not in ("body", "answer"):
+            return None
+        return text if self._seal is None else self._seal.close(text, _bound(id, name))
+
+    def _opened(self, id: str, name: str, text: bytes | None, sealed: int) -> bytes:
+        if text is None or not sealed:
+            return text or b""
+        try:
+            if self._seal is None:
+                raise SealedElsewhere(bytes(text[:8]).hex())
+            return self._seal.open(text, _bound(id, name))
+        except SealedElsewhere as elsewhere:
+            self._missing.tell(elsewhere)
+        except ValueError:
+            log.error("a deferred request's text was changed after it had been sealed", request=id, text=name)
+        return b""
+
+    def _reseal(self, conn: sqlite3.Connection, id: str) -> None:
+        """All texts of a request are sealed, or none: as it is configured now."""
+        want = int(self._seal is not None)
+        names = (*_TEXTS, "answer")
+        row = conn.execute(f"select sealed, {', '.join(names)} from requests where id = ?", (id,)).fetchone()
+        if row is None or row[0] == want:
+            return
+        texts = [self._closed(id, name, self._opened(id, name, text, row[0])) if text is not None else None
+                 for name, text in zip(names, row[1:], strict=True)]  # fmt: skip
+        conn.execute(
+            f"update requests set sealed = ?, {', '.join(f'{name} = ?' for name in names)} where id = ?",
+            (want, *texts, id),
+        )
+
+
+def _bound(id: str, name: str) -> bytes:
+    return f"deferred {id} {name}".encode()

@@ -2,80 +2,66 @@
 
 Rules of this file:
 1. Whatever becomes of a batch, each of its requests gets an answer by its own deadline or soon after: what isn't done
-   then is sent directly. Only a request whose credential nobody has any more fails.
+   then is sent directly. Only a request whose credential nobody has any more fails, or one whose text can't be opened.
 2. Credentials are held in memory alone. After a restart a client that asks for its requests brings its own back.
-3. Each step is on disk before the next one: a batch has its name before it is made, and is looked for by that name
-   after a crash, so that none is paid for twice.
-4. One row in the ledger for each request, when it is over.
+3. One row in the ledger for each request, when it is over.
+
+What it works on is proxy/defer_shelf.py, what becomes of batches proxy/defer_batches.py.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hmac
-from collections.abc import Awaitable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Awaitable
+from typing import Any, NamedTuple
 
-import orjson
 import structlog
-from multidict import CIMultiDict
+from multidict import CIMultiDict, MultiMapping
 
 from farthing.cache.flight import Flight
-from farthing.policies.defer import Group, Waiting, hurried, ready
-from farthing.proxy.batch_api import BatchApi, Line, Refused, lines_in, request_line
+from farthing.policies.defer import Group, Rules, Waiting, ready
+from farthing.policies.variant import Variant
+from farthing.proxy.account import dollars
+from farthing.proxy.batch_ways import Kind, Target
 from farthing.proxy.clock import Clock, Randomness
-from farthing.proxy.config import Upstream
-from farthing.proxy.config_defer import Defer
-from farthing.proxy.defer_books import Books, meta_of, restored
-from farthing.proxy.defer_store import Batch, DeferStore, Kept, Result
-from farthing.proxy.errors import ClientFault, StoreFault, UpstreamFault, error_body
-from farthing.proxy.exchange import Call, Exchange, Outcome, Stage
-from farthing.proxy.pool import Pool
+from farthing.proxy.defer_batches import Batches, line_of
+from farthing.proxy.defer_books import as_billed, known_of, meta_of, planned, restored
+from farthing.proxy.defer_lines import Sent, answered, failed_body
+from farthing.proxy.defer_shelf import Shelf, Works, survive
+from farthing.proxy.defer_store import DeferStore, Kept, Result, Texts
+from farthing.proxy.errors import ClientFault, UpstreamFault
+from farthing.proxy.exchange import Attempt, Call, Exchange, Outcome
+from farthing.proxy.styles import STYLES
 from farthing.proxy.tasks import TaskGroup
-from farthing.proxy.wire import callers
 
-__all__ = ["Desk", "Works"]
+__all__ = ["Desk", "Placed"]
 
 log = structlog.get_logger("farthing.defer")
 
 _JSON = "application/json"
-_MOST_FILE_BYTES = 512 * 2**20
 _CANCELLING_S = 600.0  # how long a provider may take to break a batch off (OpenAI API reference: up to 10 minutes)
-_TRIES = 2
-_AT_ONCE = 256
-_ENDED = ("completed", "expired", "cancelled", "failed")
 
 
-@dataclass(frozen=True, slots=True)
-class Works:
-    """What the configuration in force works with. `carrier`: who asks the upstream directly. `own_keys`: what clients
-    show is farthing's own."""
+class Placed(NamedTuple):
+    """Where a request is to wait. `variant`: who is asked, where not the model asked for at the default upstream;
+    `route`: the route that chose it."""
 
-    config: Defer
-    upstream: Upstream
-    pool: Pool
-    carrier: Stage
-    books: Books
-    own_keys: bool
-    buffer_bytes: int
+    target: Target
+    kind: Kind
+    variant: Variant | None = None
+    route: str = ""
 
 
 class Desk:
     """All deferred requests of this process. `open`, `use`, then `start`; `close` leaves all as it stands."""
 
     def __init__(self, store: DeferStore, clock: Clock, randomness: Randomness, secret: bytes) -> None:
-        self._store = store
+        self._shelf = Shelf(store, clock)
         self._clock = clock
-        self._randomness = randomness
         self._secret = secret
         self._works: Works | None = None
-        self._all: dict[str, Kept] = {}
-        self._batches: dict[str, Batch] = {}
-        self._next_look_s: dict[str, float] = {}
-        self._callers: dict[str, list[tuple[str, str]]] = {}
-        self._holds: dict[str, Any] = {}
-        self._asking: set[str] = set()
+        self._batches = Batches(self._shelf, randomness)
         self._tasks = TaskGroup()
         self._few = asyncio.Semaphore(8)
 
@@ -83,15 +69,15 @@ class Desk:
 
     async def open(self) -> None:
         """Read what is there. Raises StoreFault."""
-        requests, batches = await self._store.load()
-        self._all = {one.id: one for one in requests}
-        self._batches = {one.name: one for one in batches}
+        await self._shelf.open()
 
     def use(self, works: Works) -> None:
         """Work with this configuration from now on."""
         self._works = works
-        if works.upstream.keys:
-            self.account_of(CIMultiDict(), works.upstream, own_keys=works.own_keys)
+        for one in self._shelf.all.values():
+            target = works.by_key.get(one.upstream)
+            if target is not None and target.operators and one.account.startswith("operator"):
+                self._shelf.callers[one.account] = target.operators_pairs(one.account)
 
     def start(self) -> None:
         """Begin to work; once."""
@@ -101,88 +87,117 @@ class Desk:
     async def close(self) -> None:
         """Stop at once; what is under way is found again."""
         await self._tasks.drain(0)
-        await self._store.close()
+        await self._shelf.store.close()
 
     @property
     def waiting(self) -> int:
         """Requests that aren't over."""
-        return sum(not one.over for one in self._all.values())
+        return sum(not one.over for one in self._shelf.all.values())
+
+    @property
+    def works(self) -> Works | None:
+        """The configuration in force."""
+        return self._works
+
+    def standing(self) -> dict[str, Any]:
+        """How many wait, are with a provider, done, failed and cancelled, of those that are kept; and by upstream."""
+        counts = dict.fromkeys(("waiting", "running", "done", "failed", "cancelled"), 0)
+        states = {"queued": "waiting", "completed": "done", "failed": "failed", "cancelled": "cancelled"}
+        by_key = {} if self._works is None else self._works.by_key
+        upstreams: dict[str, dict[str, int]] = {}
+        saved_of: dict[str, int] = {}
+        for one in self._shelf.all.values():
+            state = states.get(one.state, "running")
+            counts[state] += 1
+            name = by_key[one.upstream].upstream.name if one.upstream in by_key else "no longer configured"
+            of = upstreams.setdefault(name, dict.fromkeys(counts, 0))
+            of[state] += 1
+            saved_of[name] = saved_of.get(name, 0) + one.saved_pico
+        oldest_s = min((one.created_s for one in self._shelf.all.values() if not one.over), default=None)
+        return {
+            **counts,
+            "saved_usd": dollars(sum(saved_of.values())),
+            "batches": len(self._shelf.batches),
+            "oldest_s": None if oldest_s is None else max(0.0, self._clock.now_s() - oldest_s),
+            "keep_s": self._keep_s,
+            "upstreams": [
+                {"upstream": name, **of, "saved_usd": dollars(saved_of[name])} for name, of in sorted(upstreams.items())
+            ],
+        }
 
     # -- what clients ask
 
-    def account_of(self, headers: CIMultiDict[str], upstream: Upstream, *, own_keys: bool) -> str:
-        """On whose account such a request is sent, with its headers remembered; '' where there is none."""
-        if upstream.keys:
-            pairs, named = [("Authorization", f"Bearer {upstream.keys[0]}")], "operator"
-        else:
-            pairs = [] if own_keys else list(callers(headers).items())
-            named = hmac.new(self._secret, orjson.dumps(pairs), "sha256").hexdigest()[:32]
-        if not pairs:
+    def account_of(self, headers: MultiMapping[str], target: Target) -> str:
+        """On whose account such a request is sent, with what shows that remembered; '' where there is none."""
+        found = target.account(headers, self._secret)
+        if found is None:
             return ""
-        self._callers[named] = pairs
-        return named
+        self._shelf.callers[found[0]] = found[1]
+        return found[0]
 
     def meet(self, headers: CIMultiDict[str]) -> None:
         """A client is there: what it shows may be what its requests wait for."""
-        works = self._works
-        if works is not None:
-            self.account_of(headers, works.upstream, own_keys=works.own_keys)
+        for target in () if self._works is None else self._works.targets.values():
+            if not target.operators:
+                self.account_of(headers, target)
 
-    async def accept(self, ex: Exchange, account: str, body: bytes, wait_s: float) -> Kept:
+    async def accept(self, ex: Exchange, account: str, placed: Placed, sent: Sent, wait_s: float) -> Kept:
         """Keep it; it is on disk when this returns. Raises StoreFault."""
-        assert self._works is not None
+        assert ex.body is not None
         now_s = self._clock.now_s()
-        kept = Kept(ex.id, account, ex.credential, self._works.upstream.identity, ex.original.path, ex.model, "queued",
-                    now_s, now_s + wait_s, len(body))  # fmt: skip
-        await self._store.add(kept, meta_of(ex), body)
-        self._all[kept.id] = kept
+        kept = Kept(ex.id, account, ex.credential, placed.target.key, ex.original.path, ex.model, "queued",
+                    now_s, now_s + wait_s, len(sent.body),
+                    api=placed.kind, sent_path=sent.path, sent_model=sent.model)  # fmt: skip
+        same = sent.body == ex.body
+        texts = Texts(meta_of(ex, placed.variant, placed.route), ex.body, b"" if same else sent.body, known_of(ex))
+        await self._shelf.store.add(kept, texts)
+        self._shelf.all[kept.id] = kept
         if ex.hold is not None:
-            self._holds[kept.id], ex.hold = ex.hold, None
+            self._shelf.holds[kept.id], ex.hold = ex.hold, None
         return kept
 
     def of(self, credential: str) -> list[Kept]:
         """A credential's own, latest first."""
-        mine = [one for one in self._all.values() if one.credential == credential]
+        mine = [one for one in self._shelf.all.values() if one.credential == credential]
         return sorted(mine, key=lambda one: (one.created_s, one.id), reverse=True)
 
     def find(self, id: str, credential: str) -> Kept | None:
         """It, if it is that credential's."""
-        kept = self._all.get(id)
+        kept = self._shelf.all.get(id)
         return kept if kept is not None and hmac.compare_digest(kept.credential, credential) else None
 
     async def result(self, id: str) -> Result | None:
         """Its answer. Raises StoreFault."""
-        return await self._store.result(id)
+        return await self._shelf.store.result(id)
 
     async def cancel(self, kept: Kept) -> Kept:
         """Forget about it. What the provider has begun is paid for, and booked when it is known."""
-        kept = self._all[kept.id]
+        shelf = self._shelf
+        kept = shelf.all[kept.id]
         if kept.over or kept.state == "direct":
             return kept
         unsent = kept.state == "queued"
         now = kept._replace(state="cancelled", ended_s=self._clock.now_s())
-        self._asking.add(kept.id)
+        shelf.asking.add(kept.id)
         try:
-            await self._write([now])
+            await shelf.write([now])
             if unsent:
-                await self._book_never(now, Outcome.ABANDONED, "cancelled by the client")
+                await shelf.book_never(self._works, now, Outcome.ABANDONED, "cancelled by the client")
         finally:
-            self._asking.discard(kept.id)
-        return self._all[kept.id]
+            shelf.asking.discard(kept.id)
+        return shelf.all[kept.id]
 
     async def erase(self, user: str) -> int:
         """Cancel and forget all of a user's; how many there were. One whose bill is to come stays until it has come."""
-        mine = [self._all[id] for id in await self._store.ids_of(user) if id in self._all]
-        over = [one.id for one in [await self.cancel(kept) for kept in mine] if one.over and one.booked]
-        await self._store.forget(over)
-        for id in over:
-            self._all.pop(id, None)
+        shelf = self._shelf
+        mine = [shelf.all[id] for id in await shelf.store.ids_of(user) if id in shelf.all]
+        await shelf.forget([one.id for one in [await self.cancel(kept) for kept in mine] if one.over and one.booked])
         return len(mine)
 
     def status(self, kept: Kept) -> dict[str, Any]:
         """It as a client sees it."""
-        batch = self._batches.get(kept.batch)
-        known = kept.account in self._callers
+        batch = self._shelf.batches.get(kept.batch)
+        known = kept.account in self._shelf.callers
         state = {"queued": "queued", "completed": "completed", "failed": "failed", "cancelled": "cancelled"}
         return {
             "id": kept.id,
@@ -211,219 +226,115 @@ class Desk:
         while True:
             works = self._works
             if works is not None:
-                await self._survive("deferred requests can't be worked on", self._tick(works))
+                await survive("deferred requests can't be worked on", self._tick(works))
             pause_s = 1.0 if works is None else min(1.0, works.config.poll_s, works.config.flush_s)
             await asyncio.sleep(pause_s)
 
-    async def _survive(self, what: str, work: Awaitable[None]) -> None:
-        """A fault is told, and it is tried again at the next turn."""
-        try:
-            await work
-        except (StoreFault, UpstreamFault, Refused) as fault:
-            log.warning(what, error=str(fault))
-        except Exception as error:
-            log.error(what, error=type(error).__name__, exc_info=error)
-
     async def _tick(self, works: Works) -> None:
-        now_s = self._clock.now_s()
-        old = [one.id for one in self._all.values() if one.over and one.booked and now_s >= one.ended_s + self._keep_s]
+        shelf, now_s = self._shelf, self._clock.now_s()
+        old = [one.id for one in shelf.all.values() if one.over and one.booked and now_s >= one.ended_s + self._keep_s]
         if old:
-            await self._store.forget(old)
-            for id in old:
-                del self._all[id]
-        for one in [one for one in self._all.values() if one.over and not one.booked]:
-            await self._survive("a deferred request can't be booked", self._book_again(works, one))
+            await shelf.forget(old)
+        for one in [one for one in shelf.all.values() if one.over and not one.booked]:
+            await survive("a deferred request can't be booked", self._book_again(works, one))
         waiting = [
-            Waiting(one.id, _group(one), one.size, one.created_s, one.deadline_s)
-            for one in self._all.values()
-            if one.state == "queued" and self._can_send(works, one) and now_s < one.deadline_s
+            Waiting(one.id, _group(one, works.by_key[one.upstream]), one.size, one.created_s, one.deadline_s)
+            for one in shelf.all.values()
+            if one.state == "queued" and shelf.can_send(works, one) and now_s < one.deadline_s
         ]
-        for batch in ready(waiting, works.config.rules, now_s):
-            members = [self._all[one.id] for one in batch]
-            await self._begin([one for one in members if one.state == "queued"])
-        for name in list(self._batches):
-            if now_s >= self._next_look_s.get(name, 0.0):
-                self._next_look_s[name] = now_s + works.config.poll_s
-                await self._survive("a batch can't be looked after", self._advance(works, self._batches[name]))
+        for batch in ready(waiting, lambda group: _rules(works, group), now_s):
+            members = [shelf.all[one.id] for one in batch]
+            await self._batches.begin([one for one in members if one.state == "queued"])
+        await self._batches.look(works, now_s)
         await self._late(works, self._clock.now_s())
-        for one in self._all.values():
-            if one.state == "direct" and one.id not in self._asking and self._can_send(works, one):
-                self._asking.add(one.id)
-                self._tasks.spawn(self._survive("a deferred request can't be sent", self._directly(works, one)))
-
-    def _can_send(self, works: Works, kept: Kept) -> bool:
-        return kept.account in self._callers and kept.upstream == works.upstream.identity
+        for one in shelf.all.values():
+            if one.state == "direct" and one.id not in shelf.asking and shelf.can_send(works, one):
+                shelf.asking.add(one.id)
+                self._tasks.spawn(survive("a deferred request can't be sent", self._directly(works, one)))
 
     async def _late(self, works: Works, now_s: float) -> None:
         """Whose deadline has passed: sent directly, where no batch may still bring it."""
-        late = []
-        for one in self._all.values():
+        shelf, late = self._shelf, []
+        for one in shelf.all.values():
             if one.over or now_s < one.deadline_s:
                 continue
-            if not self._can_send(works, one) and one.id not in self._asking:
+            if not shelf.can_send(works, one) and one.id not in shelf.asking:
                 late.append(one._replace(state="failed", ended_s=now_s, error="credential_lost"))
                 continue
-            batch = self._batches.get(one.batch)
+            batch = shelf.batches.get(one.batch)
             given_up = (
                 batch is None or not batch.id or (batch.cancelled_s and now_s > batch.cancelled_s + _CANCELLING_S)
             )
             if one.state != "direct" and given_up:
                 late.append(one._replace(state="direct", error="deadline"))
         if late:
-            await self._write(late)
+            await shelf.write(late)
             for one in late:
                 if one.over:
-                    await self._book_never(one, Outcome.FAILED, "credential lost")
+                    await shelf.book_never(works, one, Outcome.FAILED, "credential lost")
 
-    # -- batches
-
-    async def _begin(self, members: Sequence[Kept]) -> None:
-        """Give a batch its name; `_advance` makes it."""
-        if not members:
+    async def _book_again(self, works: Works, kept: Kept) -> None:
+        """It was over, and a crash came before its row was surely written: the ledger takes a row's id but once."""
+        shelf = self._shelf
+        if (kept.state == "cancelled" and kept.batch in shelf.batches) or kept.id in shelf.asking:
             return
-        name = f"fb-{self._randomness.token(12)}"
-        batch = Batch(name, members[0].account, members[0].upstream)
-        await self._write([o._replace(state="sending", batch=name, tries=o.tries + 1) for o in members], batch)
-        self._next_look_s.pop(name, None)
-
-    def _members(self, name: str) -> list[Kept]:
-        return [
-            one for one in self._all.values() if one.batch == name and one.state in ("sending", "sent", "cancelled")
-        ]
-
-    async def _advance(self, works: Works, batch: Batch) -> None:
-        pairs = self._callers.get(batch.account)
-        if pairs is None or batch.upstream != works.upstream.identity:
+        result = await shelf.store.result(kept.id)
+        found = (await shelf.store.texts([kept.id])).get(kept.id)
+        target = works.by_key.get(kept.upstream) or next(iter(works.targets.values()))
+        if result is None or found is None:
+            await shelf.book_never(works, kept, Outcome.ABANDONED, kept.error or "cancelled by the client")
             return
-        replica = works.pool.replicas[0]
-        api = BatchApi(replica.connections, replica.base, pairs, self._randomness)
-        try:
-            if not batch.id:
-                batch = await self._make(works, api, batch)
-                return
-            found = await api.get(batch.id)
-            status = found.get("status")
-            if status in _ENDED:
-                await self._collect(works, api, batch, found)
-                return
-            members = [one for one in self._members(batch.name) if not one.over]
-            past = any(self._clock.now_s() >= one.deadline_s for one in members)
-            if (past or not members) and not batch.cancelled_s and status != "cancelling":
-                await api.cancel(batch.id)
-                await self._note(batch._replace(cancelled_s=self._clock.now_s()))
-        except Refused as refusal:
-            if not refusal.lasting:
-                raise
-            log.warning("the upstream takes no batch: its requests are sent one by one", error=str(refusal))
-            await self._dissolve(batch, "batch_refused")
-
-    async def _make(self, works: Works, api: BatchApi, batch: Batch) -> Batch:
-        """Upload and create; a batch that a crash left half made is looked for first."""
-        members = [one for one in self._members(batch.name) if one.state == "sending"]
-        if not members:
-            await self._forget(batch)
-            return batch
-        found = await api.named(batch.name) if batch.file else None
-        if found is None:
-            if not batch.file:
-                texts = await self._store.texts([one.id for one in members])
-                lines = [request_line(one.id, one.path, texts[one.id][1]) for one in members if one.id in texts]
-                batch = batch._replace(file=await api.upload(batch.name, lines))
-                await self._note(batch)
-            found = await api.create(batch.file, members[0].path, batch.name)
-        batch = batch._replace(id=str(found["id"]))
-        await self._write([one._replace(state="sent") for one in self._members(batch.name) if not one.over], batch)
-        self._batches[batch.name] = batch
-        log.info("batch sent", batch=batch.id, requests=len(members))
-        return batch
-
-    async def _collect(self, works: Works, api: BatchApi, batch: Batch, found: dict[str, Any]) -> None:
-        """The batch has ended: take its answers; what has none is asked for in another way."""
-        answered: set[str] = set()
-        files = [file for name in ("output_file_id", "error_file_id") if isinstance(file := found.get(name), str)]
-        for file in files:
-            raw = await api.content(file, _MOST_FILE_BYTES)
-            lines = await asyncio.to_thread(lines_in, raw)
-            good = [line for line in lines if line.status and line.status != 429 and line.status < 500]
-            for start in range(0, len(good), _AT_ONCE):
-                answered |= await self._take(works, batch, good[start : start + _AT_ONCE])
-        for one in self._members(batch.name):
-            if one.state == "cancelled" and not one.booked and one.id not in answered:
-                await self._book_never(one, Outcome.ABANDONED, "cancelled by the client")
-        await self._dissolve(batch, f"batch_{found.get('status')}")
-        for file in (batch.file, *files):
-            await self._survive("a file can't be removed", api.remove(file))
-
-    async def _take(self, works: Works, batch: Batch, lines: Sequence[Line]) -> set[str]:
-        """Keep and book these answers; whose they are."""
-        texts = await self._store.texts([line.id for line in lines])
-        members = {one.id: one for one in self._members(batch.name)}
-        taken: set[str] = set()
-        booked: list[Kept] = []
-        for line in lines:
-            one = members.get(line.id)
-            if one is None or one.booked:
-                continue
-            one = self._all[line.id]  # its client may have cancelled it meanwhile
-            result, dropped = Result(line.status, _JSON, line.body), one.state == "cancelled"
-            if not dropped:
-                one = one._replace(state="completed", ended_s=self._clock.now_s(), error="", status=line.status)
-                self._all[one.id] = one
-                await self._store.answer(one, result)
-            taken.add(one.id)
-            if one.id in texts:
-                own = restored(one, *texts[one.id], self._clock)
-                own.hold = self._holds.pop(one.id, None)
-                await works.books.batched(own, result, works.upstream.name, batch.id, dropped=dropped)
-            booked.append(one._replace(booked=1))
-        await self._flushed(works)
-        await self._write(booked)
-        return taken
-
-    async def _dissolve(self, batch: Batch, why: str) -> None:
-        """The batch is no more; its requests that have no answer go on in another way."""
-        now_s = self._clock.now_s()
-        left = [one for one in self._members(batch.name) if one.state in ("sending", "sent")]
-        again = [
-            one._replace(state="queued", batch="")
-            if why in ("batch_expired", "batch_cancelled") and one.tries < _TRIES and now_s < one.deadline_s
-            else one._replace(state="direct", batch="", error=why)
-            for one in left
-        ]
-        await self._write(again)
-        await self._forget(batch)
-
-    async def _forget(self, batch: Batch) -> None:
-        await self._store.forget(batch=batch.name)
-        self._batches.pop(batch.name, None)
-        self._next_look_s.pop(batch.name, None)
+        own = restored(kept, found, self._clock)
+        await answered(own, target, line_of(found.said, result, kept.id), works.carrier, works.routing)
+        saved = await works.books.batched(own, target, kept.batch, dropped=False)
+        await shelf.flushed(works)
+        await shelf.write([kept._replace(booked=1, saved_pico=saved)])
 
     # -- one by one
 
     async def _directly(self, works: Works, kept: Kept) -> None:
         """Ask for it as any request is asked for."""
+        shelf = self._shelf
         async with self._few:
             try:
-                texts = await self._store.texts([kept.id])
-                if kept.id not in texts:
+                texts = (await shelf.store.texts([kept.id])).get(kept.id)
+                if texts is None:
+                    return
+                if not texts.body:
+                    lost = kept._replace(state="failed", ended_s=self._clock.now_s(), error="unreadable")
+                    await shelf.write([lost])
+                    await shelf.book_never(works, lost, Outcome.FAILED, "sealed under a key that is not here")
                     return
                 why = kept.error
-                own = restored(kept, *texts[kept.id], self._clock, self._callers[kept.account])
-                own.hold = self._holds.pop(kept.id, None)
-                result = await self._asked(works, own)
+                own = restored(kept, texts, self._clock, self._shown(works, kept))
+                own.hold = shelf.holds.pop(kept.id, None)
+                planned(own, texts.meta, works.routing)
+                result = await self._asked(works, own, texts.paid)
                 done = kept._replace(state="completed", ended_s=self._clock.now_s(), error="", status=result.status)
-                self._all[kept.id] = done
-                await self._store.answer(done, result)
+                shelf.all[kept.id] = done
+                await shelf.store.answer(done, result)
                 await works.books.direct(own, why)
-                await self._flushed(works)
-                await self._write([done._replace(booked=1)])
+                await shelf.flushed(works)
+                await shelf.write([done._replace(booked=1)])
             finally:
-                self._asking.discard(kept.id)
+                shelf.asking.discard(kept.id)
 
-    async def _asked(self, works: Works, own: Exchange) -> Result:
+    def _shown(self, works: Works, kept: Kept) -> list[tuple[str, str]]:
+        """What the client showed, where that means something; for messages as Anthropic's clients show it."""
+        shown = CIMultiDict(self._shelf.callers[kept.account])
+        if kept.path == "/v1/messages":
+            shown.setdefault(*STYLES["anthropic"].headers[0])
+            if works.by_key[kept.upstream].operators:
+                shown.setdefault("x-api-key", "")  # where the operator's key is to be shown
+        return list(shown.items())
+
+    async def _asked(self, works: Works, own: Exchange, paid: bytes) -> Result:
         call = own.call = Call(id=own.id)
+        if paid:
+            billed = as_billed(paid)
+            call.others.append(billed)
+            call.attempts.append(Attempt(billed.upstream, status=200, billed=billed))
         flight = own.sink = Flight(call, stream=False, limit_bytes=works.buffer_bytes)
-        items, own.items = own.items, None
         try:
             waits = works.carrier.on_request(own)
             if isinstance(waits, Awaitable):
@@ -431,63 +342,25 @@ class Desk:
             own.status = call.status
         except (UpstreamFault, ClientFault) as fault:
             own.status, own.outcome, own.error = fault.status, Outcome.FAILED, fault.message
-            return Result(fault.status, _JSON, error_body(fault.message, kind="upstream_error", code="upstream"))
+            return Result(fault.status, _JSON, failed_body(own, fault.status, fault.message))
         finally:
-            own.items = items
             call.ended_tick = self._clock.tick_s()
         body = call.answer if call.answer is not None else flight.body() or b""
         kind = call.head.headers.get("Content-Type", _JSON) if call.head is not None else _JSON
         return Result(call.status, kind, body)
 
-    # -- books
 
-    async def _book_never(self, kept: Kept, outcome: Outcome, why: str) -> None:
-        works = self._works
-        texts = await self._store.texts([kept.id])
-        if works is not None and kept.id in texts:
-            own = restored(kept, *texts[kept.id], self._clock)
-            own.hold = self._holds.pop(kept.id, None)
-            works.books.never(own, outcome, why)
-            await self._flushed(works)
-        await self._write([self._all[kept.id]._replace(booked=1)])
-
-    async def _book_again(self, works: Works, kept: Kept) -> None:
-        """It was over, and a crash came before its row was surely written: the ledger takes a row's id but once."""
-        if kept.state == "cancelled" and kept.batch in self._batches:
-            return
-        if kept.id in self._asking:
-            return
-        result = await self._store.result(kept.id)
-        texts = await self._store.texts([kept.id])
-        if result is not None and kept.id in texts:
-            own = restored(kept, *texts[kept.id], self._clock)
-            await works.books.batched(own, result, works.upstream.name, kept.batch, dropped=False)
-            await self._flushed(works)
-            await self._write([kept._replace(booked=1)])
-        else:
-            await self._book_never(kept, Outcome.ABANDONED, kept.error or "cancelled by the client")
-
-    async def _flushed(self, works: Works) -> None:
-        ledger = works.books.account.ledger
-        if ledger is not None:
-            await asyncio.to_thread(ledger.flush)
-
-    async def _write(self, changed: Sequence[Kept], batch: Batch | None = None) -> None:
-        """Nothing is awaited between what was read of `_all` and this, so that no step undoes another; the disk follows
-        in the same order."""
-        self._all |= {one.id: one for one in changed}
-        if batch is not None:
-            self._batches[batch.name] = batch
-        await self._store.write(changed, batch)
-
-    async def _note(self, batch: Batch) -> None:
-        await self._write([], batch)
+def _group(kept: Kept, target: Target) -> Group:
+    hurried = kept.deadline_s - kept.created_s < target.upstream.batch_window_s
+    path, model = kept.sent_path or kept.path, kept.sent_model or kept.model
+    return Group(kept.account, kept.upstream, path, model, hurried, kept.api)
 
 
-def _group(kept: Kept) -> Group:
-    return Group(kept.account, kept.upstream, kept.path, kept.model, hurried=hurried(kept.deadline_s - kept.created_s))
+def _rules(works: Works, group: Group) -> Rules:
+    return works.by_key[group.upstream].rules("anthropic" if group.kind == "anthropic" else "openai")
 
 
 _WORDS = {
     "credential_lost": "farthing was started anew, and nobody has shown the credential since: it can't be sent",
+    "unreadable": "it is sealed under a key that farthing doesn't have any more",
 }

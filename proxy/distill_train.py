@@ -26,7 +26,7 @@ from farthing.proxy.distill_template import divided
 from farthing.proxy.errors import ConfigFault
 from farthing.proxy.exchange import Endpoint
 
-__all__ = ["Cases", "Recipe", "Trained", "cases_of", "train"]
+__all__ = ["Cases", "Held", "Recipe", "Trained", "cases_of", "scored", "train"]
 
 _SERVED = (Endpoint.CHAT, Endpoint.MESSAGES)
 _STRENGTHS = (3.0, 30.0)  # of the head's fit: the inverse of scikit-learn's regularisation
@@ -59,16 +59,26 @@ class Cases(NamedTuple):
     left_out: Counter[str]
 
 
+class Held(NamedTuple):
+    """Requests that the head wasn't fitted on: float32 [n, dim], and what the teacher said."""
+
+    vectors: NDArray[np.float32]
+    rows: tuple[TeacherRow, ...]
+
+
 class Trained(NamedTuple):
-    """`student` None: nothing may be answered, `why` says so. `facts`: counts and figures, as plain values."""
+    """`student` None: nothing may be answered, `why` says so. `facts`: counts and figures, as plain values. `held`:
+    what another student may be compared on."""
 
     student: Student | None
     why: str
     facts: dict[str, Any]
+    held: Held | None = None
 
 
-def cases_of(rows: Sequence[TeacherRow], aliases: Mapping[str, str]) -> Cases:
-    """The cases of the commonest template. `aliases`: what names of models stand for. Raises ConfigFault: none."""
+def cases_of(rows: Sequence[TeacherRow], aliases: Mapping[str, str], template: str = "") -> Cases:
+    """The cases of that template; where there are none, or it is '', of the commonest one. `aliases`: what names of
+    models stand for. Raises ConfigFault: none."""
     found: dict[tuple[str, str], list[tuple[TeacherRow, str]]] = {}
     left_out: Counter[str] = Counter()
     for row in rows:
@@ -87,7 +97,7 @@ def cases_of(rows: Sequence[TeacherRow], aliases: Mapping[str, str]) -> Cases:
     if not found:
         why = "; ".join(f"{count:,} {reason}" for reason, count in left_out.items())
         raise ConfigFault(f"there is nothing to learn from{': ' + why if why else ''}")
-    (template, endpoint), cases = max(found.items(), key=lambda one: len(one[1]))
+    (template, endpoint), cases = max(found.items(), key=lambda one: (one[0][0] == template, len(one[1])))
     left_out["of another template (system prompt, parameters or earlier turns differ)"] += sum(
         len(other) for place, other in found.items() if place != (template, endpoint)
     )
@@ -126,7 +136,7 @@ def train(
         recipe.name, cases.template, cases.endpoint, teacher, embedder.name, labels, weights, bias, 1.0, recipe.bound,
         recipe.level,
     )  # fmt: skip
-    proof = _scored(draft, vectors[proving], [rows[at] for at in proving])
+    proof = scored(draft, vectors[proving], [rows[at] for at in proving])
     passed = chosen(drafts[strength], proof, recipe.bound, recipe.level)
     facts: dict[str, Any] = {
         "requests": len(rows),
@@ -141,11 +151,13 @@ def train(
         return Trained(None, _hopeless(proof, recipe), facts)
     facts["proved"] = _told(passed)
     if telling:
-        last = _scored(draft, vectors[telling], [rows[at] for at in telling])
+        last = scored(draft, vectors[telling], [rows[at] for at in telling])
         facts["told"] = _told(outcome(last, passed.threshold, recipe.level)) | {
             "accuracy": 1 - float(last.wrong.mean())
         }
-    return Trained(replace(draft, threshold=passed.threshold, about=facts), "", facts)
+    unseen = [*proving, *telling]
+    held = Held(vectors[unseen], tuple(rows[at] for at in unseen))
+    return Trained(replace(draft, threshold=passed.threshold, about=facts), "", facts, held)
 
 
 def _parts(
@@ -223,7 +235,8 @@ def _unseen(
     return Scored(found.max(axis=1), found.argmax(axis=1) != labels)
 
 
-def _scored(student: Student, vectors: NDArray[np.float32], rows: Sequence[TeacherRow]) -> Scored:
+def scored(student: Student, vectors: NDArray[np.float32], rows: Sequence[TeacherRow]) -> Scored:
+    """What a student would say of requests, beside what the teacher said."""
     found = student.confidences(vectors)
     said = [student.labels[at] for at in found.argmax(axis=1)]
     refused = np.array([row.refused for row in rows], bool)

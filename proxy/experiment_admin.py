@@ -13,7 +13,7 @@ from farthing.proxy.experiment_text import headline
 if TYPE_CHECKING:
     from farthing.proxy.app import Running
 
-__all__ = ["listed", "stop", "told"]
+__all__ = ["gauges", "listed", "stop", "told"]
 
 
 def told(proxy: Running) -> dict[str, Any]:
@@ -25,6 +25,23 @@ def listed(records: Sequence[Record], waiting: Mapping[str, str]) -> dict[str, A
     """The same from the records alone."""
     shown = [asdict(one) | {"headline": headline(one)} for one in reversed(records)]
     return {"experiments": shown, "waiting": dict(waiting)}
+
+
+def gauges(proxy: Running) -> dict[str, float]:
+    """For /metrics; see metrics.LABELLED_GAUGES. Each experiment's latest run, with its latest reading."""
+    found: dict[str, float] = {}
+    for record in {one.name: one for one in proxy.experiments.records}.values():
+        found[f"experiment_running:{record.name}"] = float(record.state == "running")
+        told = record.reading
+        if told is None:
+            continue
+        shares = told["shares"]
+        found |= {f"experiment_units:{arm}:{record.name}": float(count) for arm, count in shares["units"].items()}
+        found[f"experiment_shares_p_value:{record.name}"] = shares["p"]
+        found[f"experiment_shares_broken:{record.name}"] = float(shares["broken"])
+        for arm, said in told.get("candidates", {}).items():
+            found[f"experiment_verdict:{said['word']}:{arm}:{record.name}"] = 1.0
+    return found
 
 
 async def stop(proxy: Running, asked: Mapping[str, Any]) -> dict[str, Any]:

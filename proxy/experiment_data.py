@@ -4,7 +4,7 @@ Rules of this file:
 1. Rows come from the ledger's thread and outcomes from any; one lock guards the sums.
 2. A row and what is said of it may come in either order, and a word may be replaced: all of it are differences, which
    add up the same.
-3. After a restart the sums are worked out again from the ledger and the outcomes.
+3. After a restart the sums are as they were (experiment_kept.py).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -29,10 +29,10 @@ from farthing.proxy.outcomes import FILE, Change
 from farthing.proxy.rollout_rows import refused, unit_in
 from farthing.proxy.row import ERRANDS, Row
 
-__all__ = ["Data", "Wanted", "before_start", "load"]
+__all__ = ["Data", "Wanted", "before_start"]
 
 ROW_METRICS = ("cost_usd", "latency_ms", "error")
-MOST_ROWS = 200_000  # read again after a restart; older ones are left out, of all arms alike
+MOST_ROWS = 200_000  # that a covariate is made of
 _PICO = 1e-12
 _REMEMBERED = 100_000
 _EARLY = 10_000
@@ -63,7 +63,8 @@ class _Known(NamedTuple):
 class Data:
     """The sums of one experiment. `arms`: their names, the control first; `wanted`: metrics, the deciding one first;
     `rest`: the control is all traffic that is in no other arm (hold-outs). `ledger`: where requests that are no longer
-    remembered are looked up. `before`: the covariate of the deciding metric, by unit."""
+    remembered are looked up. `before`: the covariate of the deciding metric, by unit. `last`: the id of the row that
+    came last, whoever's it was."""
 
     name: str
     arms: tuple[str, ...]
@@ -79,6 +80,7 @@ class Data:
     slices: dict[tuple[str, str], Tracker] = field(default_factory=dict, init=False)
     assigned: Tracker = field(init=False)
     lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+    last: str = field(default="", init=False)
     _known: OrderedDict[str, _Known] = field(default_factory=OrderedDict, init=False)
     _early: OrderedDict[str, list[Change]] = field(default_factory=OrderedDict, init=False)
 
@@ -105,6 +107,28 @@ class Data:
                     self._overhead(row)
                 else:
                     self._row(row)
+                self.last = row.id
+
+    def plain(self) -> dict[str, Any]:
+        """All sums as plain values; the lock is the caller's."""
+        return {
+            "last": self.last,
+            "before": dict(self.before),
+            "assigned": self.assigned.plain(),
+            "trackers": {name: tracker.plain() for name, tracker in self.trackers.items()},
+            "slices": [[*key, tracker.plain()] for key, tracker in self.slices.items()],
+        }
+
+    def put_plain(self, plain: Mapping[str, Any]) -> None:
+        """Go on from what `plain` gave. What units were like before the start stays what it was then."""
+        with self.lock:
+            self.last, self.before = plain["last"], plain["before"]
+            self.assigned.put_plain(plain["assigned"])
+            for name, tracker in self.trackers.items():
+                tracker.put_plain(plain["trackers"][name])
+            self.trackers[self.wanted[0].name].before = self.before
+            for name, value, held in plain["slices"]:
+                self._slice((name, value)).put_plain(held)
 
     def on_changes(self, changes: Iterable[Change]) -> None:
         """Take what was said of requests; those that nobody knows yet wait for their row."""
@@ -168,17 +192,17 @@ class Data:
     def _followed(self, known: _Known) -> list[tuple[str, Tracker]]:
         """All sums that a request belongs to, with the metric's name."""
         found = list(self.trackers.items())
-        decides = self.wanted[0]
-        for key in known.slices:
-            tracker = self.slices.get(key)
-            if tracker is None:
-                if len(self.slices) >= _MOST_SLICES:
-                    continue
-                most = min(self.most_units, _SLICE_UNITS)
-                tracker = Tracker(decides.kind, len(self.arms), self.alone, most, decides.bounds, self.before)
-                self.slices[key] = tracker
-            found.append((decides.name, tracker))
-        return found
+        decides = self.wanted[0].name
+        return found + [(decides, self._slice(key)) for key in known.slices if self._may_slice(key)]
+
+    def _may_slice(self, key: tuple[str, str]) -> bool:
+        return key in self.slices or len(self.slices) < _MOST_SLICES
+
+    def _slice(self, key: tuple[str, str]) -> Tracker:
+        if key not in self.slices:
+            decides, most = self.wanted[0], min(self.most_units, _SLICE_UNITS)
+            self.slices[key] = Tracker(decides.kind, len(self.arms), self.alone, most, decides.bounds, self.before)
+        return self.slices[key]
 
     def _place(self, row: Row) -> _Known | None:
         """Whose arm a row is in; None where it takes no part."""
@@ -235,30 +259,6 @@ def value_of(row: Row, metric: str) -> float | None:
     if row.outcome == Ended.ABANDONED or refused(row):
         return None
     return 0.0 if ended else 1.0
-
-
-def load(data: Data) -> None:
-    """Work the sums out again, from the latest `MOST_ROWS` rows. Blocks. Raises sqlite3.Error."""
-    if not data.ledger.is_file():
-        return
-    errands = ", ".join(f"'{one}'" for one in ERRANDS)
-    ours = "" if data.rest else f" and (experiment = ? or endpoint in ({errands}))"
-    given = [data.since_s] if data.rest else [data.since_s, data.name]
-    query = f"select {columns()} from requests where ts >= ?{ours} order by ts desc limit {MOST_ROWS}"
-    with closing(sqlite3.connect(f"{data.ledger.absolute().as_uri()}?mode=ro", uri=True)) as conn:
-        rows = [Row._make(row) for row in conn.execute(query, given)]
-    data.on_rows(sorted(rows, key=lambda row: (row.endpoint in ERRANDS, row.ts)))
-    outcomes = data.ledger.with_name(FILE)
-    if not outcomes.is_file():
-        return
-    said: dict[tuple[str, str], tuple[float, ...]] = {}
-    counted = {row.id for row in rows}
-    with closing(sqlite3.connect(f"{outcomes.absolute().as_uri()}?mode=ro", uri=True)) as conn:
-        query = "select request_id, metric, value from outcomes where received_s >= ? order by received_s"
-        for request_id, metric, value in conn.execute(query, [data.since_s]):
-            if request_id in counted:
-                said[request_id, metric] = (*said.get((request_id, metric), ()), value)
-    data.on_changes([Change(*key, (), values) for key, values in said.items()])
 
 
 def before_start(ledger: Path, metric: str, unit: Unit, since_s: float, days: float, most: int) -> dict[str, float]:

@@ -27,13 +27,15 @@ from farthing.proxy.config import Config, read_toml
 from farthing.proxy.config_experiments import HOLDOUT, ExperimentSection, bounds_of, kind_of
 from farthing.proxy.errors import FarthingError
 from farthing.proxy.experiment_book import Record, RecordArm, Records, hash_of
-from farthing.proxy.experiment_data import Data, Wanted, before_start, load
+from farthing.proxy.experiment_data import Data, Wanted, before_start
+from farthing.proxy.experiment_kept import forget, keep, restore
 from farthing.proxy.experiment_reading import Plan, plan_of, power, reading, verdict_of
 from farthing.proxy.experiment_text import record_text
 from farthing.proxy.header_facts import HeaderBook
 from farthing.proxy.holdout import arms_of, holdout_plan
 from farthing.proxy.lanes import Lanes, Part
 from farthing.proxy.rollouts import Rollouts
+from farthing.proxy.student_pins import pinned
 from farthing.proxy.versions import policy_version, with_sections
 
 __all__ = ["Experiments"]
@@ -42,6 +44,7 @@ log = structlog.get_logger("farthing.experiments")
 
 _LOOK_EVERY_S = 1.0
 _SAVE_EVERY_S = 30.0
+_KEEP_SUMS_EVERY_S = 300.0
 _POINT_EVERY_S = 900.0
 
 
@@ -55,6 +58,7 @@ class Going:
     part: Part
     configs: tuple[Config | None, ...]
     saved_s: float = float("-inf")
+    kept_s: float = float("-inf")
 
 
 class Experiments:
@@ -87,6 +91,7 @@ class Experiments:
             self._timer.cancel()
         for going in self.going.values():
             await asyncio.to_thread(self._book.save, going.record)
+            await asyncio.to_thread(keep, self._sums(going), going.data, self._now_s())
 
     async def apply(self, *, rebuild: bool = False) -> None:
         """Make what runs what the configuration declares. `rebuild`: other sections of it have changed."""
@@ -164,7 +169,7 @@ class Experiments:
         await self._go(Going(record, plan, data, Part(
             section.name, record.salt, section.unit, plan.shares, data.arms, (), self.lanes.state.randomness,
             HeaderBook(products=config.compat.aliases), (tag[0], tag[2]) if tag[0] else None, section.where.tenant,
-            section.where.endpoint,
+            section.where.endpoint, section.where.model,
         ), tuple(configs)), resumed=resumed is not None)  # fmt: skip
 
     async def _hold_out(self) -> None:
@@ -202,7 +207,7 @@ class Experiments:
                 await asyncio.to_thread(self._policies.book.keep, one, self._now_s(), f"experiment {going.part.name}")
         going.part.lanes = await self._lanes_of(going.configs)
         if resumed:
-            await asyncio.to_thread(load, going.data)
+            await asyncio.to_thread(restore, self._sums(going), going.data)
         else:
             self.records.append(going.record)
             await asyncio.to_thread(self._book.save, going.record)
@@ -253,7 +258,8 @@ class Experiments:
         if policy.startswith("p-") and not policy.endswith(".toml"):
             return await self._policies.config_of(policy)
         table = await asyncio.to_thread(read_toml, Path(policy))
-        return with_sections(config, {name: table[name] for name in table if name in SECTIONS})
+        made = with_sections(config, {name: table[name] for name in table if name in SECTIONS})
+        return await asyncio.to_thread(pinned, made)
 
     async def _end(self, going: Going, state: str, why: str) -> None:
         """From the next request on it gets none; then it is written down."""
@@ -263,6 +269,10 @@ class Experiments:
         held.listeners.remove(going.data.on_rows)
         held.outcomes.listeners.remove(going.data.on_changes)
         await self._lost(going.record, why, state)
+        await asyncio.to_thread(forget, self._sums(going))
+
+    def _sums(self, going: Going) -> Path:
+        return self._book.folder / f"{going.record.id}.sums"
 
     async def _lost(self, record: Record, why: str, state: str = "ended") -> None:
         record.state, record.why, record.ended_s = state, why, self._now_s()
@@ -307,6 +317,9 @@ class Experiments:
                     elif self._now_s() - going.saved_s >= _SAVE_EVERY_S:
                         going.saved_s = self._now_s()
                         await asyncio.to_thread(self._book.save, going.record)
+                    if going.kept_s + _KEEP_SUMS_EVERY_S <= self._now_s() and not verdict.state:
+                        going.kept_s = self._now_s()
+                        await asyncio.to_thread(keep, self._sums(going), going.data, going.kept_s)
             finally:
                 self._arrange()  # and look again, whatever happened
 

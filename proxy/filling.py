@@ -61,7 +61,7 @@ class FillingStage(Quiet):
         assert now is not None
         body = None
         if now.status == 200 and now.complete and now.answer is not None:
-            body = await self._together(ex, case, now)
+            body = await self.together(ex, case, now)
         elif now.status not in (200, *_OF_THE_BODY):
             _take(call, now)
             await held.release(sink)
@@ -75,7 +75,7 @@ class FillingStage(Quiet):
         await sink.write(body)
         return GO_ON
 
-    async def _together(self, ex: Exchange, case: Case, now: Call) -> bytes | None:
+    async def together(self, ex: Exchange, case: Case, now: Call) -> bytes | None:
         """The client's whole answer; None where this one can't be made a part of it."""
         answered = await self._read(now, len(case.missing))
         if answered is None or not case.fits(answered):
@@ -102,7 +102,7 @@ class FillingStage(Quiet):
             log.warning("an embeddings answer can't be taken apart: the whole request is sent", model=ex.model)
             usage = now.usage
             if usage is None:
-                usage = await asyncio.to_thread(self._counted, ex, case)
+                usage = await asyncio.to_thread(self.counted, ex, case)
             other = Billed(now.model_served or ex.model, usage, now.upstream)
             call.others.append(other)
             if now.attempts:
@@ -135,7 +135,8 @@ class FillingStage(Quiet):
         usages = apportioned(answered.tokens, counted)
         return usages, Usage(fresh=sum(one.fresh for one in usages), source=usages[0].source)
 
-    def _counted(self, ex: Exchange, case: Case) -> Usage:
+    def counted(self, ex: Exchange, case: Case) -> Usage:
+        """What the missing part used, by our own count."""
         tokens = sum(self._count(case.asked.unique[place], ex.model) for place in case.missing)
         return Usage(fresh=tokens, source=UsageSource.COUNTED)
 

@@ -28,8 +28,9 @@ from farthing.proxy.config import Config, Semantic
 from farthing.proxy.config_compress import Compress
 from farthing.proxy.config_section import Section
 from farthing.proxy.crew import Crew, day_totals
+from farthing.proxy.crew_words import nearest_of, share_outcomes
 from farthing.proxy.deferring import Desk
-from farthing.proxy.implicit_rows import ImplicitRows, Nearest
+from farthing.proxy.implicit_rows import ImplicitRows
 from farthing.proxy.incidents import Incidents
 from farthing.proxy.judge import Verdicts
 from farthing.proxy.keys import KeyRing
@@ -38,7 +39,7 @@ from farthing.proxy.learnt import Learnt, Recipe
 from farthing.proxy.learnt_crew import Copied, Kept
 from farthing.proxy.ledger import Ledger
 from farthing.proxy.ledger_file import LOCK_WAIT_S
-from farthing.proxy.ledger_follow import LedgerFollower
+from farthing.proxy.ledger_follow import LedgerFollower, place_of
 from farthing.proxy.levels import Levels
 from farthing.proxy.metrics import Metrics
 from farthing.proxy.otlp import Otlp, require
@@ -52,7 +53,7 @@ from farthing.proxy.row import ERRANDS, Row
 from farthing.proxy.sealing import sealer
 from farthing.proxy.stage_semantic import Case
 from farthing.proxy.stages import InFlight
-from farthing.proxy.students import Known
+from farthing.proxy.students import Embeds, Known
 from farthing.proxy.tasks import TaskGroup
 from farthing.proxy.tokens import Tokenizer
 from farthing.proxy.usage_drift import Drift
@@ -74,7 +75,8 @@ class State:
     """All of it. `decisions`, `removed`, `capture`, `accounts`, `ring`, `limits_server`: None until a configuration
     needs them; `otlp`: None where it is off. `refusals`: by budget or rate limit; `note`: takes incidents (kind, what,
     why, evidence). `listeners`: told of every ledger row, in the ledger's thread; `rated`: told of ratings (a request's
-    id, whether it is bad), while a policy is rolled out. `students`: by their hashes; `vouched`: the credentials that
+    id, whether it is bad), while a policy is rolled out. `students`: by their hashes; `heirs`: by their names, those
+    that were trained beside them; `embeds`: for students alone; `vouched`: the credentials that
     their teachers have answered; `crew`: None where farthing is one process."""
 
     clock: Clock
@@ -122,6 +124,8 @@ class State:
     deferred: Desk | None = None
     refusals: dict[str, int] = field(default_factory=dict)
     students: dict[str, Known] = field(default_factory=dict)
+    heirs: dict[str, Known] = field(default_factory=dict)
+    embeds: Embeds | None = None
     vouched: OrderedDict[str, None] = field(default_factory=OrderedDict)
     crew: Crew | None = None
 
@@ -150,7 +154,9 @@ async def open_state(
         stack.push_async_callback(asyncio.to_thread, otlp.close)  # after the ledger, whose last rows it takes
     outcomes = Outcomes(config.state_dir / FILE, config.ledger.keep_days)
     stack.callback(outcomes.close)
-    implicit = ImplicitRows(outcomes, Nearest(), clock)
+    implicit = ImplicitRows(outcomes, nearest_of(crew), clock)
+    if crew is not None:
+        share_outcomes(outcomes, crew)
     own: list[Callable[[list[Row]], None]] = [metrics.observe, *([] if otlp is None else [otlp.observe])]
     listeners: list[Callable[[list[Row]], None]] = [implicit.observe]
     watch = None
@@ -171,11 +177,13 @@ async def open_state(
             lock_wait_s=LOCK_WAIT_S if crew is None else _OTHERS_WAIT_S,
             upkeep=keeper,
         )
-        stack.callback(ledger.close)
         begin_totals(totals, ledger, clock.now_s())
-        if crew is not None and keeper:
-            follower = LedgerFollower(ledger.path, told(listeners), anew=crew.first)
-            stack.callback(follower.close)
+        if crew is None:
+            place_of(ledger.path).unlink(missing_ok=True)  # the listeners hear of every row by themselves
+        elif keeper:
+            follower = LedgerFollower(ledger.path, told(listeners))
+            stack.callback(follower.close)  # after the ledger, whose last rows it sees
+        stack.callback(ledger.close)
     levels = Levels(config.state_dir, clock)
     stack.callback(levels.close)
     tasks = TaskGroup()

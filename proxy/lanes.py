@@ -18,10 +18,12 @@ import hashlib
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 from aiohttp import web
 
 from farthing.policies.assign import Unit, arm_of, point_of
+from farthing.proxy.body import IncomingBody
 from farthing.proxy.build import Services, build
 from farthing.proxy.clock import Randomness
 from farthing.proxy.config import Config
@@ -29,6 +31,7 @@ from farthing.proxy.errors import FarthingError
 from farthing.proxy.exchange import Exchange
 from farthing.proxy.header_facts import HeaderBook, HeaderFacts
 from farthing.proxy.held import State
+from farthing.proxy.model_asked import model_asked
 from farthing.proxy.second_stage import CrossEncoderStage
 from farthing.proxy.wire import endpoint_of
 
@@ -63,7 +66,7 @@ class Split:
 @dataclass(slots=True)
 class Part:
     """A part of the traffic, divided among arms by `shares`. `lanes`: one for each, by number; None: whoever answers
-    what is left. `tag`: (name, value); '' and None match everything."""
+    what is left. `tag`: (name, value); `model`: a shell pattern; '' and None match everything."""
 
     name: str
     salt: str
@@ -76,9 +79,12 @@ class Part:
     tag: tuple[str, str] | None = None
     tenant: str = ""
     endpoint: str = ""
+    model: str = ""
 
-    def lane(self, request: web.BaseRequest, active: Services) -> Services | None:
-        """Who answers the request; None: it takes no part."""
+    def lane(self, request: web.BaseRequest, active: Services, model: str | None = None) -> Services | None:
+        """Who answers the request, that asks for `model` (None: nothing is known of it); None: it takes no part."""
+        if self.model and (model is None or not fnmatchcase(model, self.model)):
+            return None
         if self.endpoint and endpoint_of(request.method, request.raw_path.partition("?")[0]) != self.endpoint:
             return None
         try:
@@ -121,15 +127,16 @@ def session_of(ex: Exchange) -> str:
 
 
 class Lanes:
-    """The lanes. `divided` is false while there is only one: then finding it costs one attribute read. `changed`: told
-    whenever the active policy or the roll-out does."""
+    """The lanes. `divided` is false while there is only one: then finding it costs one attribute read. `by_model`: some
+    part asks for the model, which stands in the body. `changed`: told whenever the active policy or the roll-out
+    does."""
 
     def __init__(self, active: Services, stack: AsyncExitStack) -> None:
         self.active = active
         self.candidate: Services | None = None
         self.split: Split | None = None
         self.parts: tuple[Part, ...] = ()
-        self.divided = False
+        self.divided = self.by_model = False
         self.changed: Callable[[], None] | None = None
         self._stack = stack
 
@@ -138,16 +145,22 @@ class Lanes:
         """What all lanes share."""
         return self.active.state
 
-    def lane(self, request: web.BaseRequest) -> Services:
-        """Who answers the request."""
+    def lane(self, request: web.BaseRequest, model: str | None = None) -> Services:
+        """Who answers the request. `model`: that it asks for, where the body was read to know."""
         for part in self.parts:
-            lane = part.lane(request, self.active)
+            lane = part.lane(request, self.active, model)
             if lane is not None:
                 return lane
         split, candidate = self.split, self.candidate
         if split is None or candidate is None:
             return self.active
         return candidate if split.is_candidates(request, self.active) else self.active
+
+    async def lane_by_model(self, request: web.BaseRequest) -> tuple[Services, IncomingBody]:
+        """Who answers the request, and its body, of which as much was read as it took to know that."""
+        headers = next((part.headers for part in self.parts if part.model), HeaderBook())
+        model, source = await model_asked(request, self.active, headers)
+        return self.lane(request, model), source
 
     async def build(self, config: Config, *, beside: Services | None = None) -> Services:
         """A lane of this configuration, that answers nothing yet: to follow the active one, or to answer `beside` one.
@@ -204,6 +217,7 @@ class Lanes:
 
     def _divide(self) -> None:
         self.divided = self.split is not None or bool(self.parts)
+        self.by_model = any(part.model for part in self.parts)
 
     def _tell(self) -> None:
         if self.changed is not None:

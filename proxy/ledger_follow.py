@@ -2,8 +2,8 @@
 all of them.
 
 Rules of this file: rows are found by their number, which SQLite gives out in the order of commits; how far it got is
-written down now and then, so that a keeper that follows a dead one goes on from there (it may see the rows of the last
-second twice). A fault of the disk is tried again, and told once.
+written down now and then, so that whoever follows next goes on from there (of one that was killed it may see the rows
+of the last second twice). A fault of the disk is tried again, and told once.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import structlog
 from farthing.proxy.figures import columns
 from farthing.proxy.row import Row
 
-__all__ = ["LedgerFollower"]
+__all__ = ["LedgerFollower", "place_of"]
 
 log = structlog.get_logger("farthing.ledger")
 
@@ -28,15 +28,21 @@ _SAVE_EVERY_S = 1.0
 _AT_ONCE = 2_000
 
 
+def place_of(path: Path) -> Path:
+    """Where it is written down how far the ledger was followed."""
+    return path.with_suffix(".followed")
+
+
 class LedgerFollower:
-    """`on_rows` is called in a thread of this object's. `anew`: begin with the rows that are written from now on.
+    """`on_rows` is called in a thread of this object's. Where nobody followed before, it begins with the rows that are
+    written from now on.
 
     Effects: a thread, `PATH.followed`.
     """
 
-    def __init__(self, path: Path, on_rows: Callable[[list[Row]], None], *, anew: bool) -> None:
+    def __init__(self, path: Path, on_rows: Callable[[list[Row]], None]) -> None:
         self._path = path
-        self._place = path.with_suffix(".followed")
+        self._place = place_of(path)
         self._on_rows = on_rows
         self._conn: sqlite3.Connection | None = None
         self._last: int | None = None
@@ -44,9 +50,8 @@ class LedgerFollower:
         self._unsaved_s = 0.0
         self._failing = False
         self._end = threading.Event()
-        if not anew:
-            with suppress(OSError, ValueError):
-                self._last = int(self._place.read_text("ascii"))
+        with suppress(OSError, ValueError):
+            self._last = int(self._place.read_text("ascii"))
         self._step()
         self._thread = threading.Thread(target=self._go_on, name="ledger-follower", daemon=True)
         self._thread.start()

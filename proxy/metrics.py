@@ -101,6 +101,10 @@ LABELLED: Mapping[str, tuple[str, tuple[str, ...]]] = {
         ("budget",),
     ),
     "rate_limit_refused": ("Requests that a rate limit refused.", ("limit",)),
+    "student_answered": ("Requests that a student answered in its teacher's place.", ("student",)),
+    "student_abstained": ("Requests that a student wasn't sure enough of.", ("student",)),
+    "student_compared": ("What a student said, or would have said, compared with its teacher's answer.", ("student",)),
+    "student_differed": ("Of these, those where the teacher said something else.", ("student",)),
 }
 LABELLED_GAUGES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "usage_drift_ratio": (
@@ -131,6 +135,20 @@ LABELLED_GAUGES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "replica_circuit_open": ("1 while a replica is left out because it failed.", ("upstream", "replica")),
     "replica_draining": ("1 while a replica gets no more requests on purpose.", ("upstream", "replica")),
     "replica_in_flight": ("Requests under way at a replica.", ("upstream", "replica")),
+    "experiment_running": ("1 while an experiment runs, 0 once it has ended.", ("experiment",)),
+    "experiment_units": ("Units (users, sessions, requests) that were assigned to an arm.", ("arm", "experiment")),
+    "experiment_shares_p_value": (
+        "That the arms got their shares: the least value so far, under which looking often errs no more often.",
+        ("experiment",),
+    ),
+    "experiment_shares_broken": ("1 where the arms didn't get their shares: nothing else is said.", ("experiment",)),
+    "experiment_verdict": (
+        "Always 1; what may be said of an arm by now is the label.",
+        ("verdict", "arm", "experiment"),
+    ),
+    "student_serving": ("1 while a student answers, 0 while it observes.", ("student",)),
+    "student_bound_ratio": ("Of a student's answers, the share that may not be its teacher's.", ("student",)),
+    "student_upper_ratio": ("The share that live comparisons prove it to be at most; 1: nothing yet.", ("student",)),
     "policy_active": ("Always 1; the active policy's version is the label.", ("version",)),
     "policy_guard_evidence_ratio": (
         "Evidence that a candidate is worse than the active policy; at 1 it is rolled back. Absent without a roll-out.",

@@ -86,6 +86,7 @@ def _asked() -> dict[str, Any]:
             "Figures in slices of time.",
             {**_SPANNED, "buckets": {"type": "integer", "minimum": 1, "maximum": 500}},
         ),
+        "students": ("Students: who serves, their checks, what comes after them.", {}),
         "summary": ("Figures of a span, by groups.", {**_SPANNED, **by}),
         "tradeoff": ("Cost, latency and quality of each way, and the Pareto front.", {**_SPANNED, **by}),
         "watch": ("What is watched, and what drifts.", {}),

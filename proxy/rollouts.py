@@ -28,6 +28,7 @@ from farthing.proxy.header_facts import HeaderBook
 from farthing.proxy.lanes import Lanes, Split
 from farthing.proxy.rollout_rows import outcomes_of
 from farthing.proxy.row import Row
+from farthing.proxy.student_pins import pinned, unpinned, with_student
 from farthing.proxy.versions import Book, Standing, policy_version, with_policy_of, with_sections
 
 __all__ = ["Gate", "Rollout", "Rollouts", "Watch"]
@@ -143,6 +144,7 @@ class Rollouts:
 
         Raises ClientFault: it is active already, another roll-out is under way, or a gate blocks it (code `gate`).
         """
+        config = await asyncio.to_thread(pinned, config)
         version = policy_version(config)
         going = self.going
         if going is not None and going.version != version:
@@ -192,14 +194,17 @@ class Rollouts:
         """Take a changed configuration. A changed policy in it answers at once and ends a roll-out; an unchanged one
         leaves the active policy and the roll-out as they are."""
         async with self._lock:
+            declared, config = policy_version(unpinned(config)), await asyncio.to_thread(pinned, config)
             version = policy_version(config)
+            why = self.standing.changed(declared, version)
             if version != self.standing.file:
                 await asyncio.to_thread(self.book.keep, config, self._now_s(), "from the file")
-                self.standing.file = version
+            self.standing.file, self.standing.declared = version, declared
+            if why:
                 if self.going is not None:
                     await self._drop(self.going, "the configuration file has another policy", "candidate dropped")
                 if version != self.standing.active:
-                    await self._take(config, "reloaded", "the configuration file has it")
+                    await self._take(config, "reloaded", why)
                     return
             lane = await self.lanes.build(with_policy_of(config, self.lanes.active.config))
             going, candidate = self.going, self.lanes.candidate
@@ -212,6 +217,22 @@ class Rollouts:
             if self.standing.active != version:
                 log.warning("another policy than the file's is active", active=self.standing.active, file=version)
             await self._save()
+
+    async def take_student(self, name: str, hash: str, why: str) -> str:
+        """Let another student of that name answer in the active policy, which is another version by that. Returns why
+        it has to wait; '' where it is done."""
+        async with self._lock:
+            if self.going is not None:
+                return "a policy is being rolled out"
+            if self.hindered is not None and (hindered := self.hindered()):
+                return hindered
+            config = with_student(self.lanes.active.config, name, hash)
+            of_file = self.standing.active == self.standing.file
+            await self._take(config, "a student was retrained", why)
+            if of_file:
+                self.standing.file = self.standing.active
+                await self._save()
+            return ""
 
     async def resume(self, kept: Mapping[str, Any]) -> None:
         """Go on with a roll-out after a restart; one that can't go on is dropped, as an incident."""

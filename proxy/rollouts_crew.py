@@ -61,7 +61,7 @@ class FollowedRollouts(Rollouts):
             return
         self._seen = found
         async with self._lock:
-            if found.file == self.standing.file:
+            if found.declared == self.standing.declared:
                 try:
                     await self._be(found)
                 except FarthingError as error:

@@ -77,10 +77,10 @@ class Relay:
         self._products = products
         self._headers = HeaderBook(products=products)
 
-    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        """One exchange, from the client's head to the ledger."""
+    async def handle(self, request: web.BaseRequest, source: IncomingBody | None = None) -> web.StreamResponse:
+        """One exchange, from the client's head to the ledger. `source`: its body, where it was begun to be read."""
         begun_tick, now_s = self._clock.tick_s(), self._clock.now_s()
-        source = IncomingBody(
+        source = source or IncomingBody(
             request.content, hard_bytes=self._limits.max_body_bytes, timeout_s=self._limits.body_timeout_s
         )
         known = self.repeats.find(request, source, now_s)

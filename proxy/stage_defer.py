@@ -1,25 +1,32 @@
-"""May the request wait? Then it is kept for the provider's batch API, and its client hears so at once."""
+"""May the request wait? Then it is kept for its upstream's batch API, and its client hears so at once."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
 from dataclasses import dataclass, field
+from functools import partial
 
 import orjson
 from multidict import CIMultiDict
 
+from farthing.policies.variant import DEFAULT_UPSTREAM, Variant
 from farthing.proxy.account import Account
+from farthing.proxy.batch_ways import kind_of
 from farthing.proxy.config import Config
-from farthing.proxy.deferring import Desk
+from farthing.proxy.config_routes import target_of
+from farthing.proxy.defer_lines import Sent, to_send
+from farthing.proxy.deferring import Desk, Placed
+from farthing.proxy.errors import ClientFault
 from farthing.proxy.exchange import GO_ON, CacheStatus, Continue, Endpoint, Exchange, LocalReply, Quiet, Stage, Verdict
-from farthing.proxy.jsontext import minify
+from farthing.proxy.routing import Plan, Routing
+from farthing.proxy.styles import STYLES
 from farthing.proxy.wire import telling_who
 
 __all__ = ["DeferStage"]
 
 _OFF_LOOP_BYTES = 65_536
-_TAKEN = (Endpoint.CHAT, Endpoint.COMPLETIONS, Endpoint.EMBEDDINGS, Endpoint.RESPONSES)
+_TAKEN = frozenset({Endpoint.CHAT, Endpoint.COMPLETIONS, Endpoint.EMBEDDINGS, Endpoint.RESPONSES, Endpoint.MESSAGES})
 
 
 @dataclass(slots=True)
@@ -31,6 +38,7 @@ class DeferStage(Quiet):
 
     desk: Desk | None
     config: Config
+    routing: Routing | None
     spend: Stage
     account: Account
     name: str = field(default="defer", init=False)
@@ -42,20 +50,18 @@ class DeferStage(Quiet):
         if wait_s is None:
             return GO_ON
         desk = self.desk
-        reason = self._obstacle(ex, desk, wait_s)
-        if reason or desk is None:
-            ex.decide(self.name, "at once", reason)
+        placed = self._obstacle(ex, desk, wait_s) or self._placed(ex)
+        if isinstance(placed, str) or desk is None:
+            ex.decide(self.name, "at once", str(placed))
             return GO_ON
-        account = desk.account_of(
-            CIMultiDict(ex.original.headers), self.config.upstream, own_keys=self.config.auth.virtual_keys
-        )
+        account = desk.account_of(CIMultiDict(ex.original.headers), placed.target)
         if not account:
             ex.decide(self.name, "at once", "there is no credential to send it with")
             return GO_ON
-        return self._keep(ex, desk, account, wait_s)
+        return self._keep(ex, desk, account, placed, wait_s)
 
     def _obstacle(self, ex: Exchange, desk: Desk | None, wait_s: int) -> str:
-        """Why it can't wait; ''."""
+        """Why it can't wait, whoever would be asked; ''."""
         config = self.config.defer
         if desk is None and self.config.server.workers > 1:
             return "with several workers nothing is deferred"
@@ -73,12 +79,6 @@ class DeferStage(Quiet):
             return "it is answered in the background already"
         if ex.controls.only_if_cached:
             return "only what is cached was asked for"
-        if (ex.plan is not None and ex.plan.serves) or ex.controls.route:
-            return "a route leads it elsewhere"
-        headers = ex.original.headers
-        for name in ex.original.facts.vendor:
-            if name not in telling_who(tuple(headers)):
-                return f"a batch can't carry the header {name}"
         if wait_s < config.min_s:
             return f"it may wait for less than {config.min_s:g} s (defer.min_s)"
         if len(ex.body) > config.max_bytes:
@@ -87,13 +87,56 @@ class DeferStage(Quiet):
             return "too many wait (defer.max_waiting)"
         return ""
 
-    async def _keep(self, ex: Exchange, desk: Desk, account: str, wait_s: int) -> Verdict:
+    def _placed(self, ex: Exchange) -> Placed | str:
+        """Whose batch it goes into; or why into none."""
+        assert self.desk is not None
+        assert self.desk.works is not None
+        led = self._led(ex)
+        if isinstance(led, str):
+            return led
+        variant, route = led
+        target = self.desk.works.targets.get(DEFAULT_UPSTREAM if variant is None else variant.upstream)
+        kind = None if target is None else kind_of(target.upstream, ex.endpoint)
+        if target is None or kind is None:
+            return "the upstream has no batch API"
+        foreign = STYLES[target.upstream.style].foreign
+        for name in ex.original.facts.vendor:
+            version = name == "anthropic-version" and kind == "anthropic"
+            if name not in foreign and not version and name not in telling_who(tuple(ex.original.headers)):
+                return f"a batch can't carry the header {name}"
+        if len(ex.body or b"") > target.rules(kind).max_bytes:
+            return "it is longer than what a batch of this upstream takes"
+        return Placed(target, kind, variant, route)
+
+    def _led(self, ex: Exchange) -> tuple[Variant | None, str] | str:
+        """Who is asked, where not the model asked for, and by which route; or why it can't wait."""
+        plan: Plan | None = ex.plan
+        if plan is not None and plan.serves and self.routing is not None:
+            plan.choice = plan.choice or self.routing.choose(ex, plan)
+            order, route = plan.choice.order, plan.route
+            if not order:
+                return None, ""
+            if route is not None and route.strategy == "cascade":
+                return "a cascade asks one after the other"
+            if order[0].student:
+                return "a student may answer it"
+            ex.decide("route", "routed", f"{order[0].name}, {plan.choice.why}")
+            return (None if order[0].is_plainly(ex.model) else order[0]), "" if route is None else route.name
+        wanted = ex.controls.route
+        if wanted and self.routing is not None:
+            wanted = target_of(self.routing.aliases, wanted)
+        return (Variant(wanted, wanted) if wanted and wanted != ex.model else None), ""
+
+    async def _keep(self, ex: Exchange, desk: Desk, account: str, placed: Placed, wait_s: int) -> Verdict:
         assert ex.body is not None
-        body: bytes | None = ex.body
-        if b"\n" in ex.body or b"\r" in ex.body:
-            large = len(ex.body) > _OFF_LOOP_BYTES
-            body = await asyncio.to_thread(minify, ex.body) if large else minify(ex.body)
-        if body is None:
+        work = partial(to_send, ex, placed.target, placed.variant)
+        sent: Sent | None
+        try:
+            sent = await asyncio.to_thread(work) if len(ex.body) > _OFF_LOOP_BYTES else work()
+        except ClientFault as fault:
+            ex.decide(self.name, "at once", fault.code or "refused")  # it is refused in the same words there
+            return GO_ON
+        if sent is None:
             ex.decide(self.name, "at once", "the body doesn't go on one line")
             return GO_ON
         verdict = GO_ON if self.spend.idle else self.spend.on_request(ex)
@@ -101,7 +144,7 @@ class DeferStage(Quiet):
             await verdict
         ex.decide(self.name, "kept", f"for at most {wait_s} s")
         try:
-            kept = await desk.accept(ex, account, body, float(wait_s))
+            kept = await desk.accept(ex, account, placed, sent, float(wait_s))
         except BaseException:
             if ex.hold is not None:
                 self.account.end_hold(ex, 0)

@@ -8,6 +8,9 @@ Whom it is compared with: in observe, whoever answers; while it serves, the teac
 in the background (an errand of the kind `audit`) and a share of the requests in its place, which also are what it is
 taught by next time.
 
+An heir is a student that was trained beside the one that answers (student_training.py). It is only compared, on
+requests that are drawn alike: those drawn for teaching or for an audit, whether or not the other one answers them.
+
 Rules of this file: what decides is drawn before the student has said anything, so that those it is compared on are a
 fair sample of those that it answers. The mutable state is `standing` of each, and `vouched`; it changes on the loop.
 """
@@ -15,7 +18,7 @@ fair sample of those that it answers. The mutable state is `standing` of each, a
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,11 +72,13 @@ class Embeds(Protocol):
 
 @dataclass(slots=True)
 class Known:
-    """A student, and what is known of it. `unsaved`: comparisons since it was written."""
+    """A student, and what is known of it. `unsaved`: comparisons since it was written. `did`: since the process began:
+    answered, abstained, compared, differed."""
 
     student: Student
     standing: Standing
     unsaved: int = 0
+    did: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +91,9 @@ class Watched:
 
 @dataclass(slots=True)
 class Students:
-    """`known`: by the variant's name. `audit_share`: of its answers; `teach_share`: of the requests that it may answer.
-    `errands`: audits, None until they are there. `note`: of an incident, where there is a log of them."""
+    """`known`: by the variant's name; `all`: those of every policy, by their hashes. `audit_share`: of its answers;
+    `teach_share`: of the requests that it may answer. `errands`: audits, None until they are there. `note`: of an
+    incident, where there is a log of them."""
 
     known: Mapping[str, Known]
     embeds: Embeds
@@ -103,6 +109,8 @@ class Students:
     errands: Errands | None = None
     note: Callable[[str, str, Mapping[str, Any]], None] = lambda what, why, evidence: None
     vouched: OrderedDict[str, None] = field(default_factory=OrderedDict)
+    heirs: Mapping[str, Known] = field(default_factory=dict)
+    all: Mapping[str, Known] = field(default_factory=dict)
     crew: Crew | None = None
 
     def __post_init__(self) -> None:
@@ -137,11 +145,15 @@ class Students:
             return False
         if said.confidence < known.student.threshold:
             ex.decide("student", "abstained", f"{variant.student}: {said.confidence:.3f}")
+            known.did["abstained"] += 1
+            if audit and (heir := self._heir(known)) is not None:
+                ex.student = Watched(heir, text)
             return False
         if not await self._give(ex, variant, said):
             return False
+        known.did["answered"] += 1
         if audit:
-            self.spawn(self._audit(ex, teacher, known, said))
+            self.spawn(self._audit(ex, teacher, Watched(known, text)))
         return True
 
     def watch(self, ex: Exchange, order: Sequence[Variant]) -> None:
@@ -168,9 +180,13 @@ class Students:
 
     async def close(self) -> None:
         """Write what is known."""
-        for known in self.known.values():
+        for known in (*self.known.values(), *self.heirs.values()):
             if known.unsaved:
                 await self._save(known)
+
+    def _heir(self, known: Known) -> Known | None:
+        heir = self.heirs.get(known.student.name)
+        return None if heir is None or heir.student.template != known.student.template else heir
 
     def _known(self, ex: Exchange, variant: Variant) -> Known | None:
         known = self.known.get(variant.name)
@@ -259,7 +275,7 @@ class Students:
         whole = answer(ex.endpoint, said.label, variant.model, usage, id, now_s)
         return usage, whole, split(orjson.dumps(whole), ex.endpoint, include_usage=True) if ex.stream else None
 
-    async def _audit(self, ex: Exchange, teacher: Variant | None, known: Known, said: Said) -> None:
+    async def _audit(self, ex: Exchange, teacher: Variant | None, watched: Watched) -> None:
         assert self.errands is not None
         shadow = self.errands.begin(ex.original)
         for name in CARRIED:
@@ -267,16 +283,19 @@ class Students:
         shadow.plan, shadow.variant = None, teacher
         call = await self.errands.run(shadow, f"audit of {ex.id}")
         if call.status == 200:
-            self._learn(known, said, call)
+            await self._compare(watched, call)
 
     async def _compare(self, watched: Watched, call: Call) -> None:
-        """What would it have said?"""
+        """What would it have said, and its heir?"""
         try:
-            said = await self._say(watched.known, watched.text)
+            vector = await self.embeds(watched.text)
         except (ValueError, RuntimeError):
             return  # it wouldn't have answered
-        if said.confidence >= watched.known.student.threshold:
-            self._learn(watched.known, said, call)
+        heir = self._heir(watched.known)
+        for known in {id(one): one for one in (watched.known, heir) if one is not None}.values():
+            said = known.student.say(vector)
+            if said.confidence >= known.student.threshold:
+                self._learn(known, said, call)
 
     def _learn(self, known: Known, said: Said, call: Call) -> None:
         choices = None if call.answer is None or not call.complete else read(call.answer)
@@ -287,15 +306,14 @@ class Students:
         self._counted(known, wrong=wrong)
 
     def _told_by_another(self, said: Any) -> None:
-        for known in self.known.values():
-            if known.student.hash == said[0]:
-                self._counted(known, wrong=said[1])
-                return
+        known = self.all.get(said[0])
+        if known is not None:
+            self._counted(known, wrong=said[1])
 
     def _told_by_keeper(self, said: Any) -> None:
-        for known in self.known.values():
-            if known.student.hash == said[0]:
-                known.standing = known.standing.with_plain(said[1])
+        known = self.all.get(said[0])
+        if known is not None:
+            known.standing = known.standing.with_plain(said[1])
 
     def _counted(self, known: Known, *, wrong: bool) -> None:
         """One comparison more: here, or the keeper's to count."""
@@ -306,9 +324,10 @@ class Students:
         if self.crew is not None:
             self.crew.peers.tell("student stands", [known.student.hash, known.standing.plain()])
         known.unsaved += 1
+        known.did.update(compared=1, differed=int(wrong))
         if turned is not None:
             name, evidence = known.student.name, known.standing.plain() | {"hash": known.student.hash}
-            what = "a student serves" if turned.serves else "a student goes back to observe"
+            what = "a student may serve" if turned.serves else "a student goes back to observe"
             (log.info if turned.serves else log.warning)(what, student=name, why=turned.why)
             if not turned.serves:
                 self.note(f"student {name} goes back to observe", turned.why, evidence)

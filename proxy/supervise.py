@@ -18,10 +18,10 @@ import contextlib
 import signal
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 from rich.console import Console
@@ -39,6 +39,7 @@ __all__ = ["Supervisor", "bound", "pause_s", "supervise"]
 
 log = structlog.get_logger("farthing.workers")
 
+T = TypeVar("T")
 KEEPER = 0
 _READY_WITHIN_S = 120.0
 _BEYOND_DRAIN_S = 15.0  # for writing everything down, once what was under way has ended
@@ -73,29 +74,29 @@ async def _supervise(load: Callable[[], Config], path: Path | None, flags: dict[
         board = Board.make(server.workers)
         stack.callback(board.close)
         supervisor = Supervisor(config, sockets, board, None if path is None else str(path), flags)
-        status = await _started(supervisor, stop)
-        if status is not None:
+        status = await _unless(stop, supervisor.start())
+        if status is not None or stop.is_set():
             await supervisor.stop()
-            return status
+            return status or 0
         state.announce(config.state_dir, state.from_here(url_of(config, sockets)))
         log.info("workers are ready", workers=server.workers)
         while not stop.is_set():
             await _first(stop, reload)
             if reload.is_set() and not stop.is_set():
                 reload.clear()
-                await supervisor.replace(load, stop)
+                await _unless(stop, supervisor.replace(load))
         log.info("draining", workers=server.workers)
         await supervisor.stop()
     return 0
 
 
-async def _started(supervisor: Supervisor, stop: asyncio.Event) -> int | None:
-    """Start, unless told to stop meanwhile: then 0. The exit status where a worker can't start."""
-    starting = supervisor.tasks.spawn(supervisor.start(), "start")
+async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
+    """Do it; None where farthing is told to stop before it is done."""
     group = TaskGroup()
-    await asyncio.wait([starting, group.spawn(_wait(stop))], return_when=asyncio.FIRST_COMPLETED)
+    working = group.spawn(work)
+    await asyncio.wait([working, group.spawn(_wait(stop))], return_when=asyncio.FIRST_COMPLETED)
     await group.drain(0)
-    return 0 if stop.is_set() else starting.result()
+    return working.result() if working.done() and not working.cancelled() else None
 
 
 async def _first(*events: asyncio.Event) -> None:
@@ -189,7 +190,7 @@ class Supervisor:
         await asyncio.gather(*(self._end(one) for one in list(self.alive)))
         await self.tasks.drain(1.0)
 
-    async def replace(self, load: Callable[[], Config], stop: asyncio.Event) -> None:
+    async def replace(self, load: Callable[[], Config]) -> None:
         """One after the other: a new process under the configuration as it is now. A bad one changes nothing."""
         try:
             config = load()
@@ -210,14 +211,11 @@ class Supervisor:
             )
         slots = [slot for slot in sorted(self.now) if slot != KEEPER]
         for done, slot in enumerate(slots):
-            if stop.is_set():
-                return
             if not await self._followed(slot):
                 log.error("a new worker can't answer; the old ones stay", slot=slot, replaced=done)
                 return
-        if not stop.is_set():
-            await self._replace_keeper()
-            log.info("workers are replaced", workers=len(slots) + 1)
+        await self._replace_keeper()
+        log.info("workers are replaced", workers=len(slots) + 1)
 
     # -- one worker
 

@@ -78,8 +78,9 @@ class Stored:
 
 @dataclass(slots=True)
 class Standing:
-    """What is in force. `file`: the version that the configuration file had when it was last taken; `before`: the
-    versions that were active before, the latest last; `rollout`: the one under way, as plain values."""
+    """What is in force. `file`: the version that the configuration file had when it was last taken, with the students
+    of then; `declared`: the same whichever students its names stand for; `before`: the versions that were active
+    before, the latest last; `rollout`: the one under way, as plain values."""
 
     active: str
     since_s: float
@@ -87,6 +88,14 @@ class Standing:
     note: str = ""
     before: list[str] = field(default_factory=list)
     rollout: dict[str, Any] | None = None
+    declared: str = ""
+
+    def changed(self, declared: str, version: str) -> str:
+        """Why the file's policy, which is this now, is to answer; '' where what is active goes on."""
+        if declared != (self.declared or self.file):
+            return "the configuration file has it"
+        # A policy that an operator promoted, or went back to, isn't ended by a student.
+        return "a student is another one" if version != self.file and self.active == self.file else ""
 
     def take(self, version: str, now_s: float, note: str, *, back: bool = False) -> None:
         """Another version is active. `back`: to one before, which is then no longer among those."""

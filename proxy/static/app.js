@@ -14,7 +14,9 @@ import { badges, hero, tiles } from './overview.js';
 import { show as showPolicy, showIncidents, start as startPolicy } from './policy.js';
 import { show as showExperiments } from './experiments.js';
 import { show as showQuality } from './quality.js';
+import { show as showStudents } from './students.js';
 import * as range from './range.js';
+import { show as showDeferred } from './deferred.js';
 import { show as showReplicas } from './replicas.js';
 import * as requests from './requests.js';
 import { show as showReuse } from './reuse.js';
@@ -41,8 +43,8 @@ async function refresh() {
     ]);
     const { state } = summary, only = (has, path) => (has ? tryAsk(path) : null); // of what is off there is nothing to tell
     const whole = state.policy !== undefined; // a proxy that serves, and not a page on its ledger alone
-    const [capture, policy, incidents, watch, gates, experiments, feedback] = await Promise.all([only((state.capture ?? 'off') !== 'off', 'capture'),
-      ...['policy', 'incidents?limit=20', 'watch', 'gates', 'experiments', `feedback?since=${encodeURIComponent(span.since)}`].map((path) => only(whole, path))]);
+    const [capture, policy, incidents, watch, gates, experiments, students, feedback] = await Promise.all([only((state.capture ?? 'off') !== 'off', 'capture'),
+      ...['policy', 'incidents?limit=20', 'watch', 'gates', 'experiments', 'students', `feedback?since=${encodeURIComponent(span.since)}`].map((path) => only(whole, path))]);
     if (mine !== asked) return;
     $('trouble').hidden = $('token').hidden = true;
     const total = summary.total, empty = total.requests === 0;
@@ -67,10 +69,12 @@ async function refresh() {
     showRoutes(routes);
     showLevels(levels);
     showTradeoff(traded, empty);
+    showDeferred(state.deferred);
     showReplicas(state.replicas, refresh);
     showPolicy(state, policy);
     showIncidents(incidents);
     showExperiments(experiments);
+    showStudents(students);
     showQuality(watch, gates, feedback);
     showHealth(state, health, capture);
     shown = true;

@@ -61,6 +61,7 @@ QUIET: dict[str, Any] = {
     "watch": {"enabled": False, "alarms": 0, "series": []},
     "gates": {"running": "", "runs": []},
     "experiments": {"experiments": [], "waiting": {}},
+    "students": {"students": [], "training": "", "retrain_days": 0},
     "feedback": {"metrics": []},
 }
 

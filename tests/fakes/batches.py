@@ -1,6 +1,7 @@
 """A scripted upstream with files and batches, shaped as OpenAI's API reference says, and billed at half price.
 
-It shares no code with farthing. `polls`: how often a batch is asked for before it has ended. `ends`: as what.
+It shares no code with farthing. `AzureBatchUpstream` is the same in Azure's dated form. `polls`: how often a batch is
+asked for before it has ended. `ends`: as what.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeVar
 
 from aiohttp import web
 
 from tests.fakes.upstream import Call, Script, ScriptedUpstream
 
-__all__ = ["BatchUpstream", "batching"]
+__all__ = ["AzureBatchUpstream", "BatchUpstream", "batching", "listening", "said"]
 
 _ANSWERS = {
     "/v1/chat/completions": "_chat",
@@ -52,6 +53,9 @@ class BatchUpstream(ScriptedUpstream):
     """See the module. `refuses`: status of every call to files and batches, 0 for none. `statuses`: of lines, by a text
     that stands in them: such a line stands in the error file, with a response, or (status 0) without one."""
 
+    root = "/v1"
+    prefix = "/v1"  # of the endpoints that lines name
+
     def __init__(self) -> None:
         super().__init__()
         self.files: dict[str, File] = {}
@@ -76,18 +80,21 @@ class BatchUpstream(ScriptedUpstream):
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         path = request.raw_path.partition("?")[0]
-        if not path.startswith(("/v1/files", "/v1/batches")):
+        if not path.startswith((f"{self.root}/files", f"{self.root}/batches")):
             return await super().handle(request)
         self.asked.append(f"{request.method} {path}")
-        owner = request.headers.get("Authorization", "")
+        owner = self._owner(request)
         if not owner:
-            return _said(401, "no key")
+            return said(401, "no key")
         if self.refuses:
-            return _said(self.refuses, "scripted")
-        parts = path.removeprefix("/v1/").split("/")
+            return said(self.refuses, "scripted")
+        parts = path.removeprefix(f"{self.root}/").split("/")
         if parts[0] == "files":
             return await self._file(request, parts, owner)
         return await self._batch(request, parts, owner)
+
+    def _owner(self, request: web.BaseRequest) -> str:
+        return request.headers.get("Authorization", "")
 
     async def _file(self, request: web.BaseRequest, parts: list[str], owner: str) -> web.StreamResponse:
         if request.method == "POST" and len(parts) == 1:
@@ -99,18 +106,18 @@ class BatchUpstream(ScriptedUpstream):
                 head, _, body = part.strip(b"\r\n").partition(b"\r\n\r\n")
                 fields[head.split(b'name="')[1].split(b'"')[0].decode()] = body
             if fields.get("purpose") != b"batch" or "file" not in fields:
-                return _said(400, "purpose and file are required")
+                return said(400, "purpose and file are required")
             return web.json_response(self._kept(owner, fields["file"], "batch"))
         name = parts[1] if len(parts) > 1 else ""
         found = self.files.get(name)
         if found is None or found.owner != owner:
-            return _said(404, "no such file")
+            return said(404, "no such file")
         if request.method == "DELETE":
             del self.files[name]
             return web.json_response({"id": name, "object": "file", "deleted": True})
         if parts[2:] == ["content"]:
             return web.Response(body=found.body, content_type="application/octet-stream")
-        return _said(404, "no such call")
+        return said(404, "no such call")
 
     def _kept(self, owner: str, body: bytes, purpose: str) -> dict[str, Any]:
         self._numbered += 1
@@ -121,10 +128,10 @@ class BatchUpstream(ScriptedUpstream):
     async def _batch(self, request: web.BaseRequest, parts: list[str], owner: str) -> web.StreamResponse:
         if request.method == "POST" and len(parts) == 1:
             if self.refuse_create:
-                return _said(self.refuse_create, "scripted")
+                return said(self.refuse_create, "scripted")
             made = self._made(json.loads(await request.read()), owner)
             if isinstance(made, str):
-                return _said(400, made)
+                return said(400, made)
             if self.hang_up_after_create:
                 self.hang_up_after_create = False
                 assert request.transport is not None
@@ -136,7 +143,7 @@ class BatchUpstream(ScriptedUpstream):
             return web.json_response({"object": "list", "data": mine[::-1], "has_more": False})
         found = self.batches.get(parts[1])
         if found is None or found.owner != owner:
-            return _said(404, "no such batch")
+            return said(404, "no such batch")
         if parts[2:] == ["cancel"]:
             found.value["status"] = "cancelling"
             return web.json_response(found.value)
@@ -153,7 +160,10 @@ class BatchUpstream(ScriptedUpstream):
         file = self.files.get(asked.get("input_file_id", ""))
         if file is None or file.owner != owner or file.purpose != "batch":
             return "no such input file"
-        if asked.get("completion_window") != "24h" or asked.get("endpoint") not in _ANSWERS:
+        endpoint = str(asked.get("endpoint"))
+        if not endpoint.startswith(self.prefix):
+            return "wrong endpoint"
+        if asked.get("completion_window") != "24h" or "/v1" + endpoint.removeprefix(self.prefix) not in _ANSWERS:
             return "wrong window or endpoint"
         lines = [json.loads(line) for line in file.body.splitlines() if line.strip()]
         names = [line["custom_id"] for line in lines]
@@ -209,27 +219,62 @@ class BatchUpstream(ScriptedUpstream):
                 made.value[name] = self._kept(made.owner, body, "batch_output")["id"]
 
     def _run(self, line: dict[str, Any]) -> Any:
-        call = Call("POST", line["url"], {}, json.dumps(line["body"]).encode(), model=line["body"]["model"])
+        path = "/v1" + line["url"].removeprefix(self.prefix)
+        call = Call("POST", path, {}, json.dumps(line["body"]).encode(), model=line["body"]["model"])
         self.batched.append(call)
-        _, pieces = getattr(self, _ANSWERS[line["url"]])(call, line["body"], Script())
+        _, pieces = getattr(self, _ANSWERS[path])(call, line["body"], Script())
         call.status, call.finished = 200, True
         return json.loads(b"".join(pieces))
 
 
-def _said(status: int, message: str) -> web.Response:
+class AzureBatchUpstream(BatchUpstream):
+    """Under `/openai`, with `api-version` and `api-key`; a file is pending when it is first looked at."""
+
+    root = "/openai"
+    prefix = ""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read: set[str] = set()
+
+    def _owner(self, request: web.BaseRequest) -> str:
+        assert request.query.get("api-version") == "2024-10-21", request.raw_path
+        return request.headers.get("api-key", "")
+
+    async def _file(self, request: web.BaseRequest, parts: list[str], owner: str) -> web.StreamResponse:
+        if request.method == "GET" and len(parts) == 2:
+            status = "processed" if parts[1] in self.read else "pending"
+            self.read.add(parts[1])
+            return web.json_response({"id": parts[1], "object": "file", "status": status})
+        return await super()._file(request, parts, owner)
+
+    def _made(self, asked: dict[str, Any], owner: str) -> Made | str:
+        return super()._made(asked, owner) if asked.get("input_file_id") in self.read else "the file is pending"
+
+
+def said(status: int, message: str) -> web.Response:
     error = {"message": message, "type": "invalid_request_error", "param": None, "code": None}
     return web.json_response({"error": error}, status=status)
+
+
+U = TypeVar("U", bound=BatchUpstream)
 
 
 @asynccontextmanager
 async def batching() -> AsyncIterator[BatchUpstream]:
     """Such an upstream that listens; `up.url` ends in /v1."""
-    up = BatchUpstream()
+    async with listening(BatchUpstream()) as up:
+        yield up
+
+
+@asynccontextmanager
+async def listening(up: U) -> AsyncIterator[U]:
+    """It listens; `up.url` ends in where its API is."""
     server = web.Server(up.handle, handler_cancellation=True, auto_decompress=False, access_log=None)
     runner = web.ServerRunner(server, shutdown_timeout=0.2)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
-    up.url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+    up.url = f"http://127.0.0.1:{runner.addresses[0][1]}{up.root}"
     try:
         yield up
     finally:

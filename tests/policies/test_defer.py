@@ -5,10 +5,14 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farthing.policies.defer import Group, Rules, Waiting, hurried, ready
+from farthing.policies.defer import Group, Rules, Waiting, ready
 
 RULES = Rules(min_s=0, flush_s=60, max_items=3, max_bytes=100)
 A, B = Group("a", "u", "/v1/chat/completions", "m"), Group("b", "u", "/v1/chat/completions", "m")
+
+
+def rules(_: Group) -> Rules:
+    return RULES
 
 
 def waiting(id: str, group: Group = A, size: int = 10, since_s: float = 0.0) -> Waiting:
@@ -21,19 +25,19 @@ def ids(batches: list[list[Waiting]]) -> list[list[str]]:
 
 def test_waits_for_others_until_the_first_has_waited_long_enough() -> None:
     two = [waiting("2", since_s=50), waiting("1", since_s=10)]
-    assert ready(two, RULES, 69.9) == []
-    assert ids(ready(two, RULES, 70)) == [["1", "2"]]
+    assert ready(two, rules, 69.9) == []
+    assert ids(ready(two, rules, 70)) == [["1", "2"]]
 
 
 def test_a_full_batch_does_not_wait() -> None:
     four = [waiting(str(number), since_s=number) for number in range(4)]
-    assert ids(ready(four, RULES, 4)) == [["0", "1", "2"]]
-    assert ids(ready([waiting("1", size=60), waiting("2", size=60)], RULES, 0)) == [["1"]]
-    assert ids(ready([waiting("1", size=100)], RULES, 0)) == [["1"]]
+    assert ids(ready(four, rules, 4)) == [["0", "1", "2"]]
+    assert ids(ready([waiting("1", size=60), waiting("2", size=60)], rules, 0)) == [["1"]]
+    assert ids(ready([waiting("1", size=100)], rules, 0)) == [["1"]]
 
 
 def test_groups_are_apart() -> None:
-    assert ids(ready([waiting("1"), waiting("2", B), waiting("3", A._replace(hurried=True))], RULES, 60)) == [
+    assert ids(ready([waiting("1"), waiting("2", B), waiting("3", A._replace(hurried=True))], rules, 60)) == [
         ["1"],
         ["2"],
         ["3"],
@@ -46,7 +50,7 @@ def test_groups_are_apart() -> None:
 )
 def test_bounds_hold_and_nobody_is_in_two(given_all: list[tuple[Group, int, float]], now_s: float) -> None:
     all_of_them = [waiting(str(i), group, size, since) for i, (group, size, since) in enumerate(given_all)]
-    batches = ready(all_of_them, RULES, now_s)
+    batches = ready(all_of_them, rules, now_s)
     sent = [one.id for batch in batches for one in batch]
     assert len(sent) == len(set(sent))
     for batch in batches:
@@ -57,5 +61,7 @@ def test_bounds_hold_and_nobody_is_in_two(given_all: list[tuple[Group, int, floa
     assert all(now_s - one.since_s < RULES.flush_s for one in left)
 
 
-def test_less_than_a_day_is_hurried() -> None:
-    assert hurried(86_399) and not hurried(86_400)
+def test_each_group_has_its_providers_bounds() -> None:
+    many = [waiting(str(number), group) for group in (A, B._replace(kind="anthropic")) for number in range(2)]
+    found = ready(many, lambda group: Rules(max_items=1 if group.kind == "anthropic" else 2), 0)
+    assert sorted(map(len, found)) == [1, 1, 2]

@@ -133,3 +133,11 @@ def test_verdicts_and_what_they_need() -> None:
     assert few.word == "inconclusive" and few.needed is not None and few.needed > 100
     nothing = not_worse([], [], 0.02, dice)
     assert nothing.word == "inconclusive" and nothing.needed is not None
+
+
+@pytest.mark.parametrize("count", [1, 2, 500])
+def test_values_that_are_all_alike_have_no_interval_but_what_bounds_give(count: int) -> None:
+    alike = [0.25] * count
+    assert mean(alike, rng()) == (0.25, -math.inf, math.inf)
+    found = mean(alike, rng(), bounds=(0.0, 1.0))
+    assert 0.0 <= found.low < 0.25 < found.high <= 1.0

@@ -222,12 +222,22 @@ def test_it_goes_back_when_scores_fall() -> None:
 
 
 def test_evidence_that_speaks_against_it_stops_it_before_any_alarm() -> None:
-    policy = Verified(replace(QUICK, patience_wrong=1e9))
+    policy, told = Verified(replace(QUICK, patience_wrong=1e9)), []
+    policy.on_taken_back = lambda *about: told.append(about)
     until_served(policy)
+    assert ask(policy).action is Action.SERVE
     compare(policy, 3, outcome=1.0)
 
     assert ask(policy).action is Action.OBSERVE
     assert only(policy).epoch == 0
+    ask(policy)
+    ((route, why, evidence),) = told  # a bound that lapses is told like any other way back, and once
+    assert route == ROUTE and why.startswith("its bound isn't proved any more: not proved") and evidence["wrong"] == 2
+    until_served(policy)
+    ask(policy)
+    compare(policy, 9, outcome=1.0)
+    ask(policy)
+    assert len(told) == 2
 
 
 def test_a_bad_rating_counts_against_and_a_good_one_for_nothing() -> None:

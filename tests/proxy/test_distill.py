@@ -301,3 +301,28 @@ def test_what_is_known_of_another_student_is_not_this_ones(tmp_path: Path) -> No
     assert standing_of(tmp_path, student).evidence.seen == 1
     other = trained(traffic(1300)).student
     assert other is not None and standing_of(tmp_path, other).evidence.seen == 0
+
+
+def test_students_that_are_replaced_are_kept_and_found_by_their_hash(tmp_path: Path) -> None:
+    old, new = (trained(traffic(count)).student for count in (1200, 1300))
+    assert old is not None and new is not None
+    student_files.save(tmp_path, old)
+    (tmp_path / "students" / "kept" / f"s@{old.hash}.json").unlink()  # as an earlier farthing left it
+    plain = orjson.dumps({"hash": old.hash} | standing_of(tmp_path, old).learned(True)[0].plain())
+    (tmp_path / "students" / "s.standing.json").write_bytes(plain)
+    assert standing_of(tmp_path, old).evidence.bad == 1
+    assert [student_files.load(tmp_path, f"s@{one.hash}") is not None for one in (old, new)] == [True, False]
+    student_files.save_heir(tmp_path, new)
+    assert student_files.names(tmp_path) == ["s"] and student_files.load(tmp_path, "s").hash == old.hash  # type: ignore[union-attr]
+    student_files.take_heir(tmp_path, new)
+    found = [student_files.load(tmp_path, name) for name in ("s", f"s@{old.hash}", f"s@{new.hash}")]
+    assert [one.hash for one in found if one is not None] == [new.hash, old.hash, new.hash]
+    assert student_files.heir_of(tmp_path, "s") is None
+
+
+def test_a_student_stays_with_its_template_while_there_are_requests_of_it() -> None:
+    other = [line(at, f"x{at}", request={"model": "big", "messages": [{"role": "user", "content": "x"}]})
+             for at in range(5000, 5040)]  # fmt: skip
+    rows = gathered(*traffic(20), *other).rows
+    own = cases_of(gathered(*traffic(20)).rows, {}).template
+    assert [len(cases_of(rows, {}, template).rows) for template in ("", own, "gone")] == [40, 20, 40]

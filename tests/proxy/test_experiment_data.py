@@ -12,7 +12,8 @@ import pytest
 
 from farthing.policies.assign import Unit
 from farthing.policies.outcome import Outcome
-from farthing.proxy.experiment_data import Data, Wanted, before_start, load
+from farthing.proxy.experiment_data import Data, Wanted, before_start
+from farthing.proxy.experiment_kept import restore
 from farthing.proxy.outcomes import FILE, Change, Outcomes
 from farthing.proxy.row import Row
 from tests.fakes.rows import DOLLAR, NOW_S, ledger, row
@@ -82,7 +83,7 @@ def test_a_restart_finds_the_same(tmp_path: Path) -> None:
         outcomes.put([Outcome("far-3", "click", 1.0, NOW_S, NOW_S, event=event) for event in ("x", "y")])
         outcomes.put([Outcome("far-unknown", "rating", 1.0, NOW_S, NOW_S)])
     again = data(tmp_path)
-    load(again)
+    restore(tmp_path / "none.sums", again)
 
     assert sums(again) == sums(live)
     assert sum(one.a for one in live.trackers["click"].sums) == 2.0

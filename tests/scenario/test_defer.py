@@ -10,8 +10,10 @@ from contextlib import closing
 from pathlib import Path
 
 import httpx
+import pytest
 
-from tests.fakes.batches import batching
+from tests.fakes.batches import BatchUpstream, listening
+from tests.fakes.message_batches import MessageBatchUpstream
 from tests.fakes.proxying import chat
 from tests.scenario.test_serve import serving
 
@@ -35,13 +37,16 @@ async def statuses(client: httpx.AsyncClient) -> dict[str, str]:
     return {one["id"]: one["status"] for one in (await client.get(HERE)).json()["data"]}
 
 
-async def test_kill_9_in_the_middle_loses_none_and_pays_for_none_twice(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["openai", "anthropic"])
+async def test_kill_9_in_the_middle_loses_none_and_pays_for_none_twice(tmp_path: Path, kind: str) -> None:
+    fake = MessageBatchUpstream() if kind == "anthropic" else BatchUpstream()
+    settings = SETTINGS | ({"FARTHING_UPSTREAM__STYLE": kind} if kind == "anthropic" else {})
     chance = random.Random(6)
     ids: dict[str, str] = {}
-    async with batching() as up:
+    async with listening(fake) as up:
         up.polls = 3
         for turn in range(4):
-            async with serving(up, tmp_path, **SETTINGS) as (child, client):
+            async with serving(up, tmp_path, **settings) as (child, client):
                 client.headers["Authorization"] = "Bearer sk-one"
                 for number in range(5):
                     text = f"request {turn} {number}"
@@ -49,7 +54,7 @@ async def test_kill_9_in_the_middle_loses_none_and_pays_for_none_twice(tmp_path:
                 await asyncio.sleep(chance.uniform(0, 0.5))
                 child.send_signal(signal.SIGKILL)
                 await child.wait()
-        async with serving(up, tmp_path, **SETTINGS) as (_, client):
+        async with serving(up, tmp_path, **settings) as (_, client):
             client.headers["Authorization"] = "Bearer sk-one"
             for _turn in range(600):
                 told = await statuses(client)

@@ -165,7 +165,8 @@ async def test_no_key_and_no_prompt_is_ever_logged(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "status", "said"),
     [
-        (["serve", "--workers", "2"], 2, "only 1 is available"),
+        (["serve", "--workers", "0"], 2, "server.workers"),
+        (["serve", "--workers", "2", "--host", "203.0.113.7", "--port", "0"], 2, "can't listen on"),
         (["serve", "--upstream", "nonsense"], 2, "must begin with http"),
         (["serve", "--config", "none.toml"], 2, "can't read none.toml"),
         (["serve", "--host", "203.0.113.7", "--port", "0"], 2, "can't listen on"),

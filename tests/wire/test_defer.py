@@ -145,7 +145,6 @@ async def test_every_endpoint_that_a_batch_takes(up: BatchUpstream, tmp_path: Pa
         (chat(), {}, {"defer__enabled": False}, "defer.enabled is false"),
         (chat(), {}, {"defer__min_s": 100_000}, "it may wait for less than 100000 s (defer.min_s)"),
         (chat(), {"x_farthing_off": "1"}, {}, "x-farthing-off"),
-        (chat(), {"x_farthing_route": "other"}, {}, "a route leads it elsewhere"),
         (chat(), {"OpenAI_Beta": "assistants=v2"}, {}, "a batch can't carry the header openai-beta"),
         (chat(stream=True), {}, {}, "a stream can't wait"),
         (chat(), {"Authorization": ""}, {}, "there is no credential to send it with"),

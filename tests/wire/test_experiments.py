@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import hashlib
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from farthing.proxy.clock import FakeClock
@@ -64,7 +66,8 @@ async def rate(proxy: Proxied, answer: Any, rating: str) -> None:
 async def test_a_user_stays_in_an_arm_and_late_and_replaced_words_count(
     up: ScriptedUpstream, tmp_path: Path, shorter: str
 ) -> None:
-    async with proxied(up.url, tmp_path / "s", experiments=declared(shorter)) as proxy:
+    trial = declared(shorter, minimum_days=1)  # or it is decided before everybody has said something
+    async with proxied(up.url, tmp_path / "s", experiments=trial) as proxy:
         arms, last = {}, {}
         for number in range(40):
             answers = [await proxy.post(chat(f"q{n}"), x_farthing_user=f"u{number}") for n in range(2)]
@@ -91,6 +94,10 @@ async def test_a_user_stays_in_an_arm_and_late_and_replaced_words_count(
 
         seen = (await until(proxy, rated))["reading"]["candidates"]["new"]["metrics"]["rating"]
         assert (seen["control"], seen["candidate"]) == (0.0, 1.0)
+        metrics = (await proxy.client.get("/metrics")).text
+        assert f'farthing_experiment_units{{arm="new",experiment="trial"}} {float(n)}' in metrics
+        assert 'farthing_experiment_verdict{arm="new",experiment="trial",verdict="undecided"} 1.0' in metrics
+        assert 'farthing_experiment_running{experiment="trial"} 1.0' in metrics
 
 
 async def test_a_session_stays_in_an_arm_and_counts_once(up: ScriptedUpstream, tmp_path: Path, shorter: str) -> None:
@@ -164,6 +171,9 @@ async def test_arms_that_do_not_get_their_shares_say_nothing_else(
         assert "candidates" not in one["reading"]
         (incident,) = (await proxy.client.get("/farthing/api/incidents")).json()["incidents"]
         assert incident["kind"] == "experiment_shares"
+        metrics = (await proxy.client.get("/metrics")).text
+        assert 'farthing_experiment_shares_broken{experiment="trial"} 1.0' in metrics
+        assert 'farthing_experiment_running{experiment="trial"} 0.0' in metrics
 
 
 async def test_it_goes_on_after_a_restart_with_all_that_was_seen(
@@ -214,6 +224,57 @@ async def test_only_requests_that_match_take_part(up: ScriptedUpstream, tmp_path
     found = {(row["tags"], row["experiment"]) for row in rows}
     assert found == {('{"team":"red"}', "trial"), ('{"team":"blue"}', ""), ("{}", "")}
     assert {row["arm"] for row in rows if row["experiment"]} == {"as-is", "new"}
+
+
+async def test_requests_for_some_models_take_part_and_others_stay_where_they_were(
+    up: ScriptedUpstream, tmp_path: Path, shorter: str
+) -> None:
+    trial = declared(shorter, unit="request", where={"model": "small-*"})
+    named = {"aliases": {"little": "small-1"}, "server__port": 0}
+    async with proxied(up.url, tmp_path / "s", experiments=trial, limits__parse_bytes=200_000, **named) as proxy:
+        active = proxy.running.policies.standing.active
+        for number in range(12):
+            for model in ("small-1", "little", "m"):
+                await proxy.post(chat(f"q{number}") | {"model": model})
+        long = orjson.dumps(chat("x" * 150_000) | {"model": "small-2"})
+        pieces = (long[at : at + 9_000] for at in range(0, len(long), 9_000))
+        json = {"Content-Type": "application/json"}
+
+        async def slowly() -> AsyncIterator[bytes]:
+            for piece in pieces:
+                await asyncio.sleep(0)
+                yield piece
+
+        answers = [
+            await proxy.client.post("/v1/chat/completions", content=slowly(), headers=json),
+            await proxy.post(orjson.dumps(chat("x" * 300_000) | {"model": "small-2"})),  # too long to be read
+            await proxy.post(b"{no JSON"),
+            await proxy.post(chat("waits") | {"model": "small-1"}, Expect="100-continue"),
+            await proxy.client.get("/v1/models"),
+        ]
+        hits = [await proxy.post(chat("q3") | {"model": "m"}) for _ in range(3)]
+        rows = await proxy.rows(44)
+    of = [(row["model_requested"], row["experiment"]) for row in rows[:36]]
+    assert set(of) == {("small-1", "trial"), ("little", "trial"), ("m", "")}  # one of the policies has no alias
+    assert {row["arm"] for row in rows if row["experiment"]} == {"as-is", "new"}
+    assert {row["policy"] for row in rows if not row["experiment"]} == {active}
+    assert [row["experiment"] for row in rows[36:41]] == ["trial", "", "", "", ""]
+    assert [answer.status_code for answer in answers] == [200, 200, 400, 200, 200]  # the upstream's own 400
+    assert [hit.headers["x-farthing-cache"] for hit in hits] == ["hit-exact"] * 3
+    assert [sum(b"x" * length in call.body for call in up.calls) for length in (300_000, 150_000)] == [1, 2]
+
+
+async def test_who_may_not_call_is_refused_before_its_body_is_read(
+    up: ScriptedUpstream, tmp_path: Path, shorter: str
+) -> None:
+    keys = [{"name": "k", "sha256": hashlib.sha256(b"sk-one").hexdigest()}]
+    trial = declared(shorter, unit="request", where={"model": "*"})
+    async with proxied(up.url, tmp_path / "s", experiments=trial, auth__client_keys=keys) as proxy:
+        answer = await proxy.post(chat("q"), Authorization="Bearer sk-two")
+        mine = await proxy.post(chat("q"))
+        rows = await proxy.rows(2)
+    assert (answer.status_code, mine.status_code) == (401, 200)
+    assert [row["experiment"] for row in rows] == ["", "trial"]
 
 
 async def test_a_roll_out_and_an_experiment_wait_for_each_other(
@@ -293,7 +354,7 @@ async def test_the_emergency_switch_takes_everybody_out(up: ScriptedUpstream, tm
         ({"bounds": [1, 0]}, "smaller one first"),
         ({"slices": ["weather"]}, "weather"),
         ({"maximum_days": 1, "minimum_days": 7}, "maximum_days"),
-        ({"where": {"model": "m"}}, "unknown key"),
+        ({"where": {"colour": "m"}}, "unknown key"),
     ],
 )
 def test_what_cannot_be_an_experiment_is_refused_at_load(changes: dict[str, Any], said: str) -> None:
@@ -305,5 +366,11 @@ def test_a_request_may_be_in_one_experiment_only() -> None:
     one, other = declared("x.toml")[0], declared("x.toml", name="second")[0]
     with pytest.raises(ConfigFault, match=r"experiments\.1\.where"):
         load(None, {}, {"experiments": [one, other]})
-    apart = [one | {"where": {"tag": "team=red"}}, other | {"where": {"tag": "team=blue"}}]
-    assert len(load(None, {}, {"experiments": apart}).experiments) == 2
+    tags, models = [("tag", "team=red"), ("tag", "team=blue")], [("model", "a-*"), ("model", "b-1")]
+    for first, second in (tags, models):
+        apart = [one | {"where": dict([first])}, other | {"where": dict([second])}]
+        assert len(load(None, {}, {"experiments": apart}).experiments) == 2
+    for second in ("a-1", "*-1"):  # where two patterns might both fit, they may not stand side by side
+        with pytest.raises(ConfigFault, match=r"experiments\.1\.where"):
+            both = [one | {"where": {"model": "a-*"}}, other | {"where": {"model": second}}]
+            load(None, {}, {"experiments": both})

@@ -21,6 +21,7 @@ from farthing.proxy import student_files
 from farthing.proxy.distill_template import Divided, divided
 from farthing.proxy.exchange import Endpoint
 from farthing.proxy.row import SAVED_COLUMNS
+from farthing.proxy.student_pins import unpinned
 from farthing.proxy.students import Students
 from tests.fakes.proxying import PRICES, Proxied, chat, proxied, quiet
 from tests.fakes.students import ready
@@ -180,7 +181,8 @@ async def test_one_that_is_late_or_missing_costs_nothing_but_its_deadline(
         students.embeds, students.deadline_s = Slow(), 0.02
         late = await proxy.post(asked(REFUNDS[0].format(1)))
         student_files.place(tmp_path, "s").unlink()
-        await proxy.running.reload(proxy.services.config.model_copy(update={"log": proxy.services.config.log}))
+        student_files.place(tmp_path, f"s@{taught.hash}").unlink()
+        await proxy.running.reload(unpinned(proxy.services.config))
         missing = await proxy.post(asked(REFUNDS[0].format(2)))
         rows = await proxy.rows(3)
     assert said(late) == said(missing) == "refund" and len(up.calls) == 2
@@ -238,6 +240,27 @@ async def test_a_share_is_audited_in_the_background_and_a_worse_one_goes_back_to
     assert bill == up.bill(("2", "1", "8")) * 10**12
 
 
+async def test_what_it_does_is_told_to_operators(up: ScriptedUpstream, tmp_path: Path, taught: Student) -> None:
+    variants = [*ROUTED["variants"], {"name": "ghost", "student": "nobody"}]
+    async with school(up, tmp_path, taught, distill__audit_share=1.0, variants=variants) as (proxy, _):
+        for text in (REFUNDS[0].format(1), WEATHERS[0].format(2), "what is the capital of France?"):
+            await proxy.post(asked(text))
+        await quiet(proxy)
+        told = (await proxy.client.get("/farthing/api/students")).json()
+        metrics = (await proxy.client.get("/metrics")).text
+    one, ghost = told["students"]
+    assert ghost == {"name": "nobody", "state": "not there", "training": None}
+    assert [one[name] for name in ("name", "state", "answered", "abstained", "compared", "differed")] == [
+        "s", "serves", 2, 1, 2, 0,
+    ]  # fmt: skip
+    assert one["hash"] == taught.hash and one["now"]["compared"] == 2 and one["heir"] is None
+    for line in ("answered_total", "compared_total"):
+        assert f'farthing_student_{line}{{student="s"}} 2.0' in metrics
+    assert 'farthing_student_abstained_total{student="s"} 1.0' in metrics
+    assert 'farthing_student_serving{student="s"} 1.0' in metrics
+    assert 'farthing_student_bound_ratio{student="s"} 0.3' in metrics
+
+
 async def test_requests_drawn_for_teaching_are_the_teachers_and_are_compared(
     up: ScriptedUpstream, tmp_path: Path, taught: Student
 ) -> None:
@@ -280,7 +303,9 @@ async def test_a_student_trained_anew_begins_anew_after_a_reload(
         changed = proxy.services.config.model_copy(
             update={"distill": proxy.services.config.distill.model_copy(update={"deadline_ms": 60.0})}
         )
-        await proxy.running.reload(changed)
+        first = proxy.running.policies.standing.active
+        await proxy.running.reload(unpinned(changed))
+        assert proxy.running.policies.standing.active != first  # a policy's version names its students
         services = proxy.running.services
         assert services.students is not None and before is not None and services.routing is not None
         (known,) = services.students.known.values()

@@ -1,0 +1,85 @@
+"""Calls of a batch API: one at a time, over an upstream's own connections, whole answers in bounds."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from farthing.proxy.batch_api import Refused
+from farthing.proxy.connections import Connections
+from farthing.proxy.errors import UpstreamFault
+from farthing.proxy.header_facts import Lines
+
+__all__ = ["BatchHttp"]
+
+_MOST_JSON_BYTES = 4 * 2**20
+_MOST_FILE_BYTES = 512 * 2**20
+
+
+class BatchHttp:
+    """The API under `base` (its path) on the other side of `connections`, as `headers` (who asks) may use it.
+
+    `query`: added to every call (Azure's `api-version`).
+    """
+
+    def __init__(
+        self,
+        connections: Connections,
+        base: str,
+        headers: Sequence[tuple[str, str]],
+        query: str = "",
+        timeout_s: float = 120.0,
+    ) -> None:
+        self._connections = connections
+        self._base = base
+        self._headers = list(headers)
+        self._query = query
+        self._timeout_s = timeout_s
+
+    async def json(
+        self, method: str, path: str, body: bytes | None = None, kind: str = "application/json"
+    ) -> dict[str, Any]:
+        """The answer, which is about one thing or lists some. Raises UpstreamFault, Refused."""
+        raw = await self._ask(method, path, body, kind, _MOST_JSON_BYTES)
+        try:
+            value = orjson.loads(raw)
+        except ValueError:
+            value = None
+        if not isinstance(value, dict) or ("id" not in value and "data" not in value):
+            raise Refused(404, "this is no batch API")
+        return value
+
+    async def file(self, path: str) -> bytes:
+        """A file's bytes. Raises UpstreamFault, Refused: it is too long, too."""
+        return await self._ask("GET", path, None, "", _MOST_FILE_BYTES)
+
+    async def _ask(self, method: str, path: str, body: bytes | None, kind: str, limit_bytes: int) -> bytes:
+        headers = [*self._headers, ("Accept-Encoding", "identity")]
+        if body is not None:
+            headers.append(("Content-Type", kind))
+        target = self._base + path
+        if self._query:
+            target += f"{'&' if '?' in path else '?'}{self._query}"
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                answer = await self._connections.send(method, target, Lines(headers), body)
+                try:
+                    pieces, held = [], 0
+                    while not answer.ended and (piece := await answer.read()):
+                        pieces.append(piece)
+                        held += len(piece)
+                        if held > limit_bytes:
+                            raise Refused(413, "the answer is too long")
+                finally:
+                    if not answer.ended:
+                        answer.close()
+                    self._connections.done(answer)
+        except TimeoutError:
+            raise UpstreamFault("the upstream sent nothing in time", phase="body", status=504) from None
+        raw = b"".join(pieces)
+        if not 200 <= answer.status < 300:
+            raise Refused(answer.status, raw[:200].decode(errors="replace"))
+        return raw

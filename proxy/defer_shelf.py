@@ -1,0 +1,121 @@
+"""All deferred requests of this process and their batches, in memory and on disk: the state that the desk works on.
+
+Rules of this file:
+1. Nothing is awaited between what was read of `all` and `write`, so that no step undoes another; the disk follows in
+   the same order.
+2. Credentials are held in memory alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from farthing.proxy.batch_api import Refused, Unclear
+from farthing.proxy.batch_ways import Target
+from farthing.proxy.clock import Clock
+from farthing.proxy.config_defer import Defer
+from farthing.proxy.defer_books import Books, restored
+from farthing.proxy.defer_store import Batch, DeferStore, Kept
+from farthing.proxy.errors import StoreFault, UpstreamFault
+from farthing.proxy.exchange import Outcome
+from farthing.proxy.filling import FillingStage
+from farthing.proxy.routing import Routing
+
+__all__ = ["Shelf", "Works", "survive"]
+
+log = structlog.get_logger("farthing.defer")
+
+
+@dataclass(frozen=True, slots=True)
+class Works:
+    """What the configuration in force works with. `targets`: the upstreams, by the names that variants know them by.
+
+    `carrier`: who asks upstreams directly, and puts partly known answers together.
+    """
+
+    config: Defer
+    targets: Mapping[str, Target]
+    carrier: FillingStage
+    books: Books
+    routing: Routing | None
+    buffer_bytes: int
+    by_key: Mapping[str, Target] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "by_key", {one.key: one for one in self.targets.values()})
+
+
+@dataclass(slots=True)
+class Shelf:
+    """`callers`: what shows whose an account is. `holds`: what requests reserved. `asking`: who is being seen to."""
+
+    store: DeferStore
+    clock: Clock
+    all: dict[str, Kept] = field(default_factory=dict)
+    batches: dict[str, Batch] = field(default_factory=dict)
+    callers: dict[str, Sequence[tuple[str, str]]] = field(default_factory=dict)
+    holds: dict[str, Any] = field(default_factory=dict)
+    asking: set[str] = field(default_factory=set)
+
+    async def open(self) -> None:
+        """Read what is there. Raises StoreFault."""
+        requests, batches = await self.store.load()
+        self.all = {one.id: one for one in requests}
+        self.batches = {one.name: one for one in batches}
+
+    def can_send(self, works: Works, kept: Kept) -> bool:
+        """Whether its upstream is there, and somebody's credential for it."""
+        return kept.account in self.callers and kept.upstream in works.by_key
+
+    def members(self, name: str) -> list[Kept]:
+        """Of a batch, as far as it may still answer them."""
+        return [one for one in self.all.values() if one.batch == name and one.state in ("sending", "sent", "cancelled")]
+
+    async def write(self, changed: Sequence[Kept], batch: Batch | None = None) -> None:
+        """What became of some, and of a batch. Raises StoreFault."""
+        self.all |= {one.id: one for one in changed}
+        if batch is not None:
+            self.batches[batch.name] = batch
+        await self.store.write(changed, batch)
+
+    async def forget(self, ids: Sequence[str]) -> None:
+        """Remove requests. Raises StoreFault."""
+        await self.store.forget(ids)
+        for id in ids:
+            self.all.pop(id, None)
+
+    async def forget_batch(self, batch: Batch) -> None:
+        """Remove a batch. Raises StoreFault."""
+        await self.store.forget(batch=batch.name)
+        self.batches.pop(batch.name, None)
+
+    async def book_never(self, works: Works | None, kept: Kept, outcome: Outcome, why: str) -> None:
+        """Its row, where it was never sent. Raises StoreFault."""
+        texts = await self.store.texts([kept.id])
+        if works is not None and kept.id in texts:
+            own = restored(kept, texts[kept.id], self.clock)
+            own.hold = self.holds.pop(kept.id, None)
+            works.books.never(own, outcome, why)
+            await self.flushed(works)
+        await self.write([self.all[kept.id]._replace(booked=1)])
+
+    async def flushed(self, works: Works) -> None:
+        """The ledger has all rows on disk."""
+        ledger = works.books.account.ledger
+        if ledger is not None:
+            await asyncio.to_thread(ledger.flush)
+
+
+async def survive(what: str, work: Awaitable[None]) -> None:
+    """A fault is told, and it is tried again at the next turn."""
+    try:
+        await work
+    except (StoreFault, UpstreamFault, Refused, Unclear) as fault:
+        log.warning(what, error=str(fault))
+    except Exception as error:
+        log.error(what, error=type(error).__name__, exc_info=error)
