@@ -16,9 +16,20 @@ __all__ = ["SentAtOnce", "a_log"]
 T = TypeVar("T")
 
 
-def a_log(url: str, writer: str, *, prefix: str = "t", dim: int = 4, **settings: object) -> RedisLog:
+def a_log(
+    url: str, writer: str, *, prefix: str = "t", dim: int = 4, deadline_ms: float = 2_000, **settings: object
+) -> RedisLog:
     """One replica's log, with a connection of its own."""
-    store = RedisStore(url, deadline_ms=2_000, clock=SystemClock(), prefix=prefix, threshold=2, pause_s=0.05)
+    store = RedisStore(
+        url,
+        deadline_ms=deadline_ms,
+        clock=SystemClock(),
+        prefix=prefix,
+        threshold=2,
+        pause_s=0.05,
+        told_as="the replicas' log",
+        passed_by="it goes on without",
+    )
     defaults: dict[str, object] = {"embedder": "e", "mark_every_s": 0.02}
     return RedisLog(
         store, dim=dim, writer=writer, clock=SystemClock(), noise=writer, prefix=prefix, **(defaults | settings)
