@@ -137,6 +137,11 @@ class RedisLog:
         """How many changes may wait yet."""
         return max(_MOST_WAITING - len(self._waiting), 0)
 
+    @property
+    def waiting(self) -> int:
+        """How many changes wait to be sent."""
+        return len(self._waiting)
+
     def put(self, row: Row) -> None:
         """IndexLog.put. Where too much waits it is dropped: the others don't learn of it."""
         packed = pack(row, self._seal)

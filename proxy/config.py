@@ -111,6 +111,7 @@ class Semantic(Section):
     deadline_ms: float = Field(100.0, gt=0)
     max_entries: int = Field(100_000, ge=1)
     max_bytes: int = Field(512 * 2**20, ge=2**20, description="memory that entries may hold, estimated")
+    shared: bool = Field(True, description="with store.url: replicas share near-duplicates by a log in it")
     templates: bool = Field(True, description="match only what varies where a route's prompts share a long part")
     show_texts: bool = Field(False, description="whether the dashboard shows the texts of near misses and hits")
 

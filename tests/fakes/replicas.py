@@ -37,7 +37,8 @@ def a_log(
 
 
 class SentAtOnce:
-    """An IndexLog that sends and fetches in every call, as a file does. `make`: the log, made on the loop it lives on."""
+    """An IndexLog that sends and fetches in every call, as a file does. `make`: the log, made on the loop it lives
+    on."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, make: Callable[[], RedisLog]) -> None:
         self._loop = loop
