@@ -67,7 +67,7 @@ def rows(entries: int, scopes: int) -> Iterator[Row]:
 
 def a_log(url: str) -> RedisLog:
     """One replica's."""
-    store = RedisStore(url, deadline_ms=2_000, clock=SystemClock(), threshold=2, max_connections=4)
+    store = RedisStore(url, deadline_ms=60_000, clock=SystemClock(), threshold=2, max_connections=4)
     name = SystemRandomness().token(8)
     return RedisLog(store, embedder=Given.name, dim=DIM, writer=name, clock=SystemClock(), noise=name)
 

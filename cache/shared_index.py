@@ -13,7 +13,7 @@ from farthing.proxy.clock import Clock, Randomness
 
 __all__ = ["SharedIndex"]
 
-_DEADLINE_MS = 2_000.0  # no request waits for any of this
+_DEADLINE_MS = 5_000.0  # no request waits for any of this
 _NAME_BYTES = 8
 
 
