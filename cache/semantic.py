@@ -20,6 +20,7 @@ from farthing.cache.digest import Stamp, stamp_of
 from farthing.cache.embedder import Embedder
 from farthing.cache.following import Following, FollowingFile, FollowingReplicas
 from farthing.cache.index_growing import GrowingIndex
+from farthing.cache.index_pg import PgIndex, PgVectors
 from farthing.cache.log_redis import RedisLog
 from farthing.cache.rarity import RouteWords
 from farthing.cache.scorer import GuardScorer, Scorer
@@ -105,6 +106,7 @@ class SemanticCache:
         max_bytes: int,
         disk: SemanticDisk | None,
         following: Following | None = None,
+        elsewhere: PgVectors | None = None,
     ) -> None:
         self._embedder = embedder
         self._scorer = scorer
@@ -113,9 +115,10 @@ class SemanticCache:
         self._max_bytes = max_bytes
         self._disk = disk
         self._following = following
+        self._elsewhere = elsewhere
         self._items: dict[int, _Item] = {}
         self._by_key: dict[str, int] = {}
-        self._scopes: dict[str, GrowingIndex] = {}
+        self._scopes: dict[str, GrowingIndex | PgIndex] = {}
         self._restless: dict[str, None] = {}
         self._expiries: list[tuple[float, int]] = []
         self._vectors = Vectors(embedder)
@@ -134,11 +137,12 @@ class SemanticCache:
         scorer: Scorer[Any] | None = None,
         writer: str = "",
         replicas: RedisLog | None = None,
+        elsewhere: PgVectors | None = None,
     ) -> SemanticCache:
         """Load what `path` holds (None: nothing is kept). A file that can't be read is moved aside, never raised.
 
         `writer`: this process's name, where others have the file open too; then `follow` takes over what they change.
-        `replicas`: what is followed in place of a file.
+        `replicas`: what is followed in place of a file. `elsewhere`: where vectors are kept, if not in memory.
         """
         disk: SemanticDisk | None = None
         following: Following | None = None
@@ -149,7 +153,7 @@ class SemanticCache:
             following = FollowingFile(log)
         elif path is not None:
             disk = SemanticDisk(path, embedder=embedder.name, dim=embedder.dim)
-        cache = cls(embedder, scorer or GuardScorer(), max_entries, max_bytes, disk, following)
+        cache = cls(embedder, scorer or GuardScorer(), max_entries, max_bytes, disk, following, elsewhere)
         if following is not None:
             following.begin(cache)
         else:
@@ -324,7 +328,10 @@ class SemanticCache:
         item = self._items.get(self._by_key.get(entry_key, 0))
         if item is None:
             return None
-        vector = self._scopes[item.scope].vector(item.number)
+        try:
+            vector = self._scopes[item.scope].vector(item.number)
+        except KeyError:  # it is elsewhere, and can't be had
+            return None
         return Row(item.scope, entry_key, item.text, item.expires_s, vector, self._worth.usd(item.number))
 
     def stamp(self, entry_key: str) -> Stamp | None:
@@ -387,6 +394,8 @@ class SemanticCache:
         if self._disk is not None:
             self._write_uses()
             self._disk.close()
+        if self._elsewhere is not None:
+            self._elsewhere.close()
 
     def _use(self, entry_key: str) -> None:
         self._used[entry_key] = self._worth.use(self._by_key[entry_key])
@@ -399,17 +408,20 @@ class SemanticCache:
         self._used.clear()
 
     def _insert(self, row: Row, reading: Any = None) -> None:
-        number, self._next = self._next, self._next + 1
+        elsewhere = self._elsewhere
+        number, self._next = self._next if elsewhere is None else elsewhere.number(row.entry_key), self._next + 1
         index = self._scopes.get(row.scope)
         if index is None:
-            index = self._scopes[row.scope] = GrowingIndex(self._embedder.dim)
+            index = GrowingIndex(self._embedder.dim) if elsewhere is None else elsewhere.scope(row.scope)
+            self._scopes[row.scope] = index
         index.add(number, row.vector)
         if index.restless:
             self._restless[row.scope] = None
         self._items[number] = _Item(number, row.scope, row.entry_key, row.text, row.expires_s, reading)
         self._by_key[row.entry_key] = number
         reads = _READING_BYTES + _READING_BYTES_A_CHAR * len(row.text)
-        size = _ENTRY_BYTES + _VECTOR_BYTES * self._embedder.dim + sys.getsizeof(row.text) + reads
+        vector_bytes = _VECTOR_BYTES * self._embedder.dim if elsewhere is None else 0
+        size = _ENTRY_BYTES + vector_bytes + sys.getsizeof(row.text) + reads
         self._worth.add(number, size, row.worth_usd, row.uses)
         heapq.heappush(self._expiries, (row.expires_s, number))
         if self._following is not None:

@@ -8,12 +8,15 @@ from dataclasses import replace
 import structlog
 
 from farthing.cache.entry import Entry
+from farthing.cache.index_pg import PgVectors
 from farthing.cache.semantic import SemanticCache
 from farthing.cache.semantic_thread import SemanticThread
 from farthing.cache.shared_index import SharedIndex
 from farthing.policies.freshness import Freshness, Rule
+from farthing.proxy.clock import Clock
 from farthing.proxy.config import Cache as CacheConfig
 from farthing.proxy.config import Config
+from farthing.proxy.config import Semantic as SemanticConfig
 from farthing.proxy.errand import Errands
 from farthing.proxy.every import Every
 from farthing.proxy.held import State
@@ -52,8 +55,8 @@ def same_thread(old: Config, new: Config, *, beside: bool = False) -> bool:
 
     `beside`: for both at once; then its priority stays the old one's, since a second index would hold everything twice.
     """
-    kept = ("model", "unproven", "max_entries", "max_bytes", "shared", *(() if beside else ("mode",)))
-    return all(getattr(old.semantic, name) == getattr(new.semantic, name) for name in kept)
+    kept = ["model", "unproven", "max_entries", "max_bytes", "shared", "index", "index_url"]
+    return all(getattr(old.semantic, name) == getattr(new.semantic, name) for name in kept + ["mode"] * (not beside))
 
 
 def open_semantic(config: Config, held: State, stack: AsyncExitStack) -> SemanticThread:
@@ -83,6 +86,7 @@ def open_semantic(config: Config, held: State, stack: AsyncExitStack) -> Semanti
             scorer=scorer,
             writer="" if held.crew is None else held.randomness.token(8),
             replicas=None if shared is None else shared.open(embedder),
+            elsewhere=_elsewhere(limits, held.clock, embedder.name, embedder.dim),
         )
 
     thread = SemanticThread(load, patient=config.semantic.mode == "observe", shared=shared)
@@ -99,6 +103,14 @@ def open_semantic(config: Config, held: State, stack: AsyncExitStack) -> Semanti
     if shared is not None or held.crew is not None:
         stack.callback(_follow(thread, held).stop)
     return thread
+
+
+def _elsewhere(semantic: SemanticConfig, clock: Clock, model: str, dim: int) -> PgVectors | None:
+    """Where the configuration keeps vectors; None: in memory. Raises ConfigFault: its library isn't installed."""
+    if semantic.index == "memory":
+        return None
+    url, deadline_s = semantic.index_url.get_secret_value(), semantic.deadline_ms / 1000
+    return PgVectors(url, model=model, dim=dim, deadline_s=deadline_s, clock=clock)
 
 
 def _follow(thread: SemanticThread, held: State) -> Every:
