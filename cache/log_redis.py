@@ -8,7 +8,8 @@ Rules of this file:
 2. The log has a generation. Where it has none any more (the server was emptied, or began anew without its memory)
    whoever sees it first begins the next one, and every replica puts again what it holds. What had been deleted may come
    back by that: it is found, but its answer isn't, since an answer is looked up before it is served.
-3. A gap in the numbers, someone's `clear`, or a difference between replicas: the snapshot decides.
+3. Who has fallen behind what the stream is cut to, someone's `clear`, a difference between replicas: the snapshot
+   decides.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ __all__ = ["LogState", "RedisLog"]
 
 log = structlog.get_logger("farthing.semantic")
 
-LOGGED = 100_000  # of the stream: who has been away for longer takes the snapshot
+LOGGED = 100_000  # numbers: who has been away for more takes the snapshot
 _MOST_WAITING = 20_000
 _AT_ONCE = 256
 _READ_AT_ONCE = 500
@@ -44,6 +45,8 @@ _KEEP_MARKS = 8
 _TALK_EVERY_S = 2.0
 _MARK_EVERY_S, _LOOK_AHEAD_S, _BELIEVED_S = 10.0, 120.0, 30.0
 _MEND_EVERY_S = 300.0
+# An outdated entry is deleted so long after it was outdated; who reads it later says nothing of marks around it.
+_OUTDATED_S, _READ_WITHIN_S = 60.0, 30.0
 
 
 class _Change(NamedTuple):
@@ -64,7 +67,7 @@ class _Whole:
     """A snapshot as it came. `certain`: from this number on what is held is just what the log said; before it may be
     more."""
 
-    chunks: list[dict[bytes, bytes]]
+    chunks: list[dict[bytes, bytes]]  # by entry key: number, a space, row
     offset: int
     certain: int
     begun: bool
@@ -102,6 +105,7 @@ class RedisLog:
         prefix: str = "farthing",
         logged: int = LOGGED,
         mark_every_s: float = _MARK_EVERY_S,
+        outdated_s: float = _OUTDATED_S,
     ) -> None:
         self.store = store
         self._names = Names(prefix, embedder)
@@ -112,11 +116,14 @@ class RedisLog:
         self._seal = seal
         self._logged = logged
         self._mark_every_s = mark_every_s
+        self._outdated_s = outdated_s
         self.state = LogState()
         self._generation = ""
         # The event loop's: until where it has read, and when it last talked and mended.
         self._read_to = 0
         self._talked_s = self._mended_s = float("-inf")
+        self._current_s = float("-inf")  # when we last had all there was
+        self._outdated: deque[tuple[float, int]] = deque()
         # Both sides', under the lock.
         self._lock = threading.Lock()
         self._waiting: deque[_Change] = deque()
@@ -239,8 +246,8 @@ class RedisLog:
     def _rows(self, chunks: list[dict[bytes, bytes]]) -> Iterator[Row]:
         damaged = 0
         while chunks:
-            for name, packed in chunks.pop().items():
-                row = unpack(name.decode(), packed, self._dim, self._seal)
+            for name, numbered in chunks.pop().items():
+                row = unpack(name.decode(), numbered.partition(b" ")[2], self._dim, self._seal)
                 if row is None:
                     damaged += 1
                 else:
@@ -282,10 +289,11 @@ class RedisLog:
         tick_s = self._clock.tick_s()
         more = self._read_to < self.state.seq
         if not more and not self._wanted:
-            self.state.caught_up_tick_s = tick_s
+            self.state.caught_up_tick_s = self._current_s = tick_s
         if tick_s - self._talked_s >= min(_TALK_EVERY_S, self._mark_every_s):
             self._talked_s = tick_s
             await self._talk(tick_s)
+            await self._forget_outdated(tick_s)
         return more
 
     async def _eval(self, script: str, keys: Sequence[str], *values: object, kind: str = "write") -> Any:
@@ -307,6 +315,7 @@ class RedisLog:
                 self._arrived += [key for _, key in self._sent]
                 self._sent.clear()
                 self._certain = 0
+                self._outdated.clear()
             self._read.clear()
             self._read_to = before
             self._whole = _Whole(chunks, before, certain, begun)
@@ -343,9 +352,11 @@ class RedisLog:
             if answer[0].decode() != self._generation:
                 return False
             with self._lock:
-                for one, seq in zip(some, answer[1:], strict=True):
+                for one, seq, outdated in zip(some, answer[1::2], answer[2::2], strict=True):
                     self._waiting.popleft()
                     self._sent.append((int(seq), one.entry_key))
+                    if outdated:
+                        self._outdated.append((self._clock.tick_s(), int(outdated)))
 
     async def _fetch(self) -> bool:
         """Whether the log is the one that we know. Where it can't be followed any more, a snapshot is wanted."""
@@ -358,10 +369,12 @@ class RedisLog:
             self.state.seq = int(seq)
             entries = [_parsed(name, fields) for name, fields in found]
             cleared = any(one.mark is None and not one.entry_key for one in entries)
-            gap = entries[0].seq != self._read_to + 1 if entries else int(seq) != self._read_to
-            if cleared or gap:
+            behind = int(seq) - offset > self._logged or int(seq) < offset
+            if cleared or behind or (not entries and int(seq) != offset):
                 self._wanted = True
                 return True
+            if self._clock.tick_s() - self._current_s > _READ_WITHIN_S:
+                self._certain = int(seq)  # outdated entries may have been deleted before they were read here
             with self._lock:
                 self._read.extend(entries)
                 if entries:
@@ -369,6 +382,13 @@ class RedisLog:
                 full = len(self._read) >= _MOST_UNREAD
             if len(entries) < _READ_AT_ONCE or full:
                 return True
+
+    async def _forget_outdated(self, tick_s: float) -> None:
+        ids = []
+        while self._outdated and tick_s - self._outdated[0][0] > self._outdated_s and len(ids) < _READ_AT_ONCE:
+            ids.append(f"{self._outdated.popleft()[1]}-0")
+        if ids:
+            await self.store.run("write", lambda client: client.xdel(self._names.stream, *ids))
 
     async def _talk(self, tick_s: float) -> None:
         said = json.dumps({str(seq): list(held) for seq, held in self._held.items()})

@@ -4,11 +4,12 @@ All keys of one log have one hash tag, so that they are in one slot of a cluster
 
     {farthing:s:ID}:about     hash: generation, seq (the last number given out), marked_ms
     {farthing:s:ID}:log       stream; an entry's id is its number: seq-0
-    {farthing:s:ID}:rows:N    hash of packed rows by entry key, N of 0 to 255: the snapshot, changed with the stream
+    {farthing:s:ID}:rows:N    hash by entry key, N of 0 to 255: number and packed row; the snapshot
     {farthing:s:ID}:told      hash of what each replica says that it holds, by its name
 
 The rows are changed by the script that appends, so they are never behind the stream, and whatever the stream is
-trimmed to, a snapshot is at hand.
+trimmed to, a snapshot is at hand. Whoever appends a change is told the number of the one that it outdates, whose entry
+holds a text that nobody should find any more: it is deleted when all have had time to read it.
 
 Source: Redis, "Streams" (explicit ids grow) and "Scripting with Lua" (a script is atomic).
 """
@@ -80,7 +81,8 @@ def unpack(entry_key: str, packed: bytes, dim: int, seal: Seal | None) -> Row | 
 
 
 # KEYS: about, stream, then each change's rows. ARGV: generation, writer, length of the stream, then for each change the
-# entry key and the row, '' where it goes. Gives the generation, and the number by which each change stood in the log.
+# entry key and the row, '' where it goes. Gives the generation, and for each change the number by which it stood in the
+# log, and the number that it outdates, or 0.
 APPEND = """
 local generation = redis.call('HGET', KEYS[1], 'generation') or ''
 if generation ~= ARGV[1] then return {generation} end
@@ -88,13 +90,15 @@ local told = {generation}
 local seq = tonumber(redis.call('HGET', KEYS[1], 'seq'))
 for i = 3, #KEYS do
   local key, row = ARGV[2 * i - 2], ARGV[2 * i - 1]
-  local changed = 1
-  if row == '' then changed = redis.call('HDEL', KEYS[i], key) else redis.call('HSET', KEYS[i], key, row) end
-  if changed == 1 then
+  local old = redis.call('HGET', KEYS[i], key)
+  if row ~= '' or old then
     seq = redis.call('HINCRBY', KEYS[1], 'seq', 1)
-    redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[3], seq .. '-0', 'w', ARGV[2], 'k', key, 'r', row)
+    if row == '' then redis.call('HDEL', KEYS[i], key) else redis.call('HSET', KEYS[i], key, seq .. ' ' .. row) end
+    redis.call('XADD', KEYS[2], 'MINID', '~', math.max(seq - ARGV[3], 0) .. '-0', seq .. '-0',
+      'w', ARGV[2], 'k', key, 'r', row)
   end
-  told[i - 1] = seq
+  told[#told + 1] = seq
+  told[#told + 1] = old and tonumber(string.match(old, '^(%d+) ')) or 0
 end
 return told
 """
@@ -107,7 +111,7 @@ for i = 3, #KEYS do redis.call('UNLINK', KEYS[i]) end
 local seq = redis.call('HINCRBY', KEYS[1], 'seq', 1)
 redis.call('DEL', KEYS[2])
 redis.call('XADD', KEYS[2], seq .. '-0', 'w', ARGV[2], 'k', '', 'r', '')
-return {generation, seq}
+return {generation, seq, 0}
 """
 
 # KEYS: about, stream, told, all rows. ARGV: the generation to begin. Gives the one that stands then: whoever is first
@@ -138,7 +142,7 @@ if now_ms - marked_ms >= tonumber(ARGV[4]) then
   redis.call('HSET', KEYS[1], 'marked_ms', string.format('%.0f', now_ms))
   local seq = redis.call('HINCRBY', KEYS[1], 'seq', 1)
   local minute = math.floor((time[1] + ARGV[5]) / 60)
-  redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[7], seq .. '-0', 'm', minute)
+  redis.call('XADD', KEYS[2], 'MINID', '~', math.max(seq - ARGV[7], 0) .. '-0', seq .. '-0', 'm', minute)
 end
 redis.call('HSET', KEYS[3], ARGV[2], string.format('%.0f', now_ms) .. ' ' .. ARGV[3])
 local all, living = redis.call('HGETALL', KEYS[3]), {}

@@ -254,3 +254,29 @@ async def test_who_evicts_evicts_for_all(server: ValkeyProcess) -> None:
     assert agree(*replicas) and len(replicas[0].cache) <= 10
     for one in replicas:
         await one.log.store.close()
+
+
+async def test_what_was_removed_leaves_the_server_whole(server: ValkeyProcess) -> None:
+    """The text of an entry lies in the rows and in the stream, and in neither once it is gone."""
+    replicas = [Replica(server, name, outdated_s=0.05) for name in "xy"]
+    one = replicas[0]
+    one.add("France", "a secret of somebody's")
+    one.add("Spain", "of no account")
+    await settle(*replicas)
+    names = Names("t", "hashed")
+    assert b"secret" in server.command(f"XRANGE {names.stream} - +")
+
+    one.cache.remove(["France"])
+    one.add("Spain", "of much account")
+    await settle(*replicas)
+    await asyncio.sleep(0.1)
+    await settle(*replicas)
+    stream = server.command(f"XRANGE {names.stream} - +")
+    assert b"secret" not in stream and b"no account" not in stream and b"of much account" in stream
+    assert b"secret" not in server.command(f"HGETALL {names.chunk('France')}")
+    assert agree(*replicas)
+    late = Replica(server, "late")
+    await settle(*replicas, late)
+    assert agree(*replicas, late) and late.cache.keys() == {"Spain"}
+    for replica in (*replicas, late):
+        await replica.log.store.close()
