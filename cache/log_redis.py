@@ -14,6 +14,7 @@ Rules of this file:
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 from collections import deque
@@ -124,6 +125,7 @@ class RedisLog:
         self._talked_s = self._mended_s = float("-inf")
         self._current_s = float("-inf")  # when we last had all there was
         self._outdated: deque[tuple[float, int]] = deque()
+        self._at_it = asyncio.Lock()
         # Both sides', under the lock.
         self._lock = threading.Lock()
         self._waiting: deque[_Change] = deque()
@@ -267,13 +269,14 @@ class RedisLog:
     async def exchange(self) -> bool:
         """Send what waits and fetch what is new; whether there is more. A server that is away is told by `store`; then
         nothing has happened."""
-        try:
-            more = await self._exchange()
-            self.state.reached = True
-        except StoreFault:
-            self.state.reached = False
-            return False
-        return more
+        async with self._at_it:
+            try:
+                more = await self._exchange()
+                self.state.reached = True
+            except StoreFault:
+                self.state.reached = False
+                return False
+            return more
 
     async def _exchange(self) -> bool:
         if self._generation and not await self._send():

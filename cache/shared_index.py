@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from typing import Any
 
 from farthing.cache.embedder import Embedder
@@ -14,6 +16,7 @@ from farthing.proxy.clock import Clock, Randomness
 __all__ = ["SharedIndex"]
 
 _DEADLINE_MS = 5_000.0  # no request waits for any of this
+_LAST_S = 1.0
 _NAME_BYTES = 8
 
 
@@ -59,9 +62,11 @@ class SharedIndex:
                 return
 
     async def close(self) -> None:
-        """Send what waits, if the server takes it, and let go."""
+        """Send what waits, if the server takes it at once, and let go."""
         if self.log is not None:
-            await self.log.exchange()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LAST_S):
+                    await self.log.exchange()
         await self._store.close()
 
     def gauges(self) -> dict[str, float]:
