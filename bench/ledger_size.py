@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from farthing.proxy import figures
+from farthing.proxy.figures_lists import Filter, matching
 from farthing.proxy.figures_routes import Declared, by_route
 from farthing.proxy.ledger import Ledger
 from farthing.proxy.row import COLUMNS, Row
@@ -36,6 +37,14 @@ SPANS = {"24 h": 1, "7 d": 7, "30 d": 30}
 MODELS = ("gpt-4o-mini", "gpt-4o", "gpt-5-mini", "claude-sonnet-4-5", "text-embedding-3-small", "llama-internal-70b")
 STATUSES = ("hit-exact", "hit-semantic", "joined", "miss", "bypass")
 CHUNK = 50_000
+FILTERS = {
+    "model that is there": Filter(model=MODELS[1]),
+    "model that isn't": Filter(model="nobody"),
+    "tag that isn't": Filter(tag="team=nobody"),
+    "text that isn't": Filter(text="nobody"),
+    "all at once": Filter(model=MODELS[1], cache="miss", answer="4xx", tag="team=team-1", text="nobody", failed=True),
+}
+"""What lists of requests are filtered by: where nothing matches, a page looks at as much as it may."""
 
 
 def made(rows: int, seed: int = 1) -> Iterator[list[tuple[Any, ...]]]:
@@ -174,6 +183,12 @@ def questions(path: Path) -> dict[str, Callable[[sqlite3.Connection, float], Any
         "series of 200": lambda conn, ago_s: figures.series(conn, ASKED_S - ago_s, ASKED_S, 200),
         "saved by form": lambda conn, ago_s: figures.saved_by_form(conn, ASKED_S - ago_s, ASKED_S),
         "routes": lambda conn, ago_s: by_route(conn, ASKED_S - ago_s, ASKED_S, Declared()),
+        **{
+            f"requests, {name}": lambda conn, ago_s, wanted=wanted: matching(  # type: ignore[misc]
+                conn, wanted, (ASKED_S - ago_s, ASKED_S), 25
+            )
+            for name, wanted in FILTERS.items()
+        },
         "recent 50": lambda conn, ago_s: figures.recent(conn, 50),
         "one by id": lambda conn, ago_s: figures.one(conn, some_id),
     }
@@ -222,6 +237,7 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, help="the ledger's file: made if it isn't there, and left")
     parser.add_argument("--times", type=int, default=5, help="how often each question is asked")
     parser.add_argument("--without", default="nothing", help="leave out questions whose name holds this")
+    parser.add_argument("--only", default="", help="ask only questions whose name holds this")
     parser.add_argument("--no-writing", action="store_true", help="leave the writing out")
     given = parser.parse_args()
     console = Console(width=None if sys.stdout.isatty() else 110)
@@ -237,7 +253,7 @@ def main() -> int:
         for column in table.columns[1:]:
             column.justify = "right"
         for name, ask in questions(path).items():
-            if given.without in name:
+            if given.without in name or given.only not in name:
                 continue
             found = [timed(path, ask, days * DAY_S, given.times) for days in SPANS.values()]
             table.add_row(name, *(f"{ms:,.1f}" for pair in found for ms in pair))

@@ -12,7 +12,7 @@ import sqlite3
 from concurrent.futures import Executor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from farthing.cache.disk import Disk, Record, _tags
 
@@ -47,6 +47,8 @@ def patient(path: Path) -> sqlite3.Connection:
 
 class SharedDisk(Disk):
     """See the module."""
+
+    _others: ClassVar[bool] = True
 
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)

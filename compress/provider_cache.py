@@ -5,8 +5,11 @@ hours where `prompt_cache_retention` asks for it; from GPT-5.6 on 30 minutes, wr
 `prompt_cache_breakpoint` marks where); Anthropic API reference, "Prompt caching" (up to a `cache_control`, at most 20
 blocks before one, least length by model, 5 minutes or 1 hour after the last use, writes are charged); DeepSeek API
 docs, "Context caching" (units of 64 tokens, kept for hours); Gemini API docs, "Context caching" (implicit, least length
-by model, no lifetime is promised). Where sources disagree about a least length, the larger stands here: assuming one
-that is too large forgoes a saving, one that is too small loses reads.
+by model, no lifetime is promised); Mistral docs, "Prompt caching" (`prompt_cache_key` makes hits likelier; neither a
+least length nor a lifetime is told); xAI docs, "Prompt Caching" (automatic; each server has its own, and a chat's
+header `x-grok-conv-id` finds it again; entries may go at any time). Where nothing is told OpenAI's older rules stand,
+and what is learnt from answers corrects them. Where sources disagree about a least length, the larger stands here:
+assuming one that is too large forgoes a saving, one that is too small loses reads.
 """
 
 from __future__ import annotations
@@ -34,7 +37,8 @@ class ProviderCache(NamedTuple):
 
     What a request may say about it: `mark`: the field of a content block that marks where a prefix ends ('': none),
     `most_marks`: how many count, `hour`: whether a mark may be kept for an hour, at a price of its own; `keyed`: it may
-    name a `prompt_cache_key`, of which `key_per_minute` requests stay together. `source`: who says all this."""
+    name a `prompt_cache_key`, of which `key_per_minute` requests stay together (0: not told); `key_header`: where a
+    chat names it, if not in a field. `source`: who says all this."""
 
     kind: Kind = Kind.NONE
     minimum_tokens: int = 0
@@ -48,6 +52,7 @@ class ProviderCache(NamedTuple):
     hour: bool = False
     keyed: bool = False
     key_per_minute: int = 0
+    key_header: str = ""
     source: str = ""
 
     @property
@@ -75,6 +80,13 @@ _OPENAI_CHARGING = ProviderCache(
 _DEEPSEEK = ProviderCache(Kind.AUTOMATIC, 64, 64, 300.0, 10_800.0, source="DeepSeek API docs, Context caching")
 _GEMINI = ProviderCache(Kind.AUTOMATIC, 4096, 1, 300.0, 600.0, source="Gemini API docs, Context caching (implicit)")
 _GEMINI_FLASH = _GEMINI._replace(minimum_tokens=1024)
+_MISTRAL = ProviderCache(*(Kind.AUTOMATIC, 1024, 128, 300.0), keyed=True, source="Mistral docs, Prompt caching")
+_XAI = ProviderCache(
+    *(Kind.AUTOMATIC, 1024, 128, 300.0),
+    keyed=True,
+    key_header="x-grok-conv-id",
+    source="xAI docs, Prompt Caching: Maximizing Cache Hits",
+)
 _ANTHROPIC = ProviderCache(
     *(Kind.EXPLICIT, 1024, 1, 300.0),
     charges_writes=True,
@@ -96,28 +108,41 @@ _ANTHROPIC_MINIMUM = (
     ("mythos-5", 512),
     ("haiku", 2048),
 )
-_NAMES = {"openai": "gpt", "anthropic": "claude", "deepseek": "deepseek", "gemini": "gemini"}
+# Models whose name says who serves them. Open weights (Mistral's, gpt-oss) may be served by anybody.
+_NAMES = (
+    ("anthropic", re.compile("claude")),
+    ("deepseek", re.compile("deepseek")),
+    ("gemini", re.compile("gemini")),
+    ("xai", re.compile("grok")),
+    ("openai", re.compile(r"(?<![a-z])gpt-?[3-9]|chatgpt|codex|(?:^|[/:])o[1-9](?![0-9a-z])")),
+)
 _GPT_VERSION = re.compile(r"gpt-(\d{1,2})(?:-(\d{1,2}))?(?!\d)")
 _CHARGES_FROM = (5, 6)
 
 
 def provider_cache(model: str, provider: str = "auto") -> ProviderCache:
-    """The prompt cache before a model, by its name; for an unknown one OpenAI's, which is the most usual.
+    """The prompt cache before a model; none where nobody knows whose it is.
 
-    `provider`: whose it is, whatever the model's name: none, openai, anthropic, deepseek or gemini; auto: not said.
+    `provider`: whose it is, whatever the model's name: none, openai, anthropic, deepseek, gemini, mistral or xai; auto:
+    not said, so the model's name says it, if it does.
     """
-    if provider == "none":
-        return NO_CACHE
-    name = model.lower().replace(".", "-")
-    if provider != "auto" and _NAMES[provider] not in name:
-        name = _NAMES[provider]
-    if "claude" in name:
-        least = next((tokens for part, tokens in _ANTHROPIC_MINIMUM if part in name), _ANTHROPIC.minimum_tokens)
-        return _ANTHROPIC._replace(minimum_tokens=least)
-    if "deepseek" in name:
-        return _DEEPSEEK
-    if "gemini" in name:
-        return _GEMINI_FLASH if "flash" in name else _GEMINI
-    version = _GPT_VERSION.search(name)
-    charges = version is not None and (int(version[1]), int(version[2] or 0)) >= _CHARGES_FROM
-    return _OPENAI_CHARGING if charges else _OPENAI
+    name = model.lower().replace(".", "-").replace("gpt-35", "gpt-3-5")  # as Azure writes it
+    whose = next((one for one, named in _NAMES if named.search(name)), "") if provider == "auto" else provider
+    match whose:
+        case "openai":
+            version = _GPT_VERSION.search(name)
+            charges = version is not None and (int(version[1]), int(version[2] or 0)) >= _CHARGES_FROM
+            return _OPENAI_CHARGING if charges else _OPENAI
+        case "anthropic":
+            least = next((tokens for part, tokens in _ANTHROPIC_MINIMUM if part in name), _ANTHROPIC.minimum_tokens)
+            return _ANTHROPIC._replace(minimum_tokens=least)
+        case "deepseek":
+            return _DEEPSEEK
+        case "gemini":
+            return _GEMINI_FLASH if "flash" in name else _GEMINI
+        case "mistral":
+            return _MISTRAL
+        case "xai":
+            return _XAI
+        case _:
+            return NO_CACHE

@@ -210,15 +210,17 @@ def crossed(alerts: Iterable[float], limit: int, before: int, after: int) -> lis
 def refusal(want: Want, spent: int, held: int, pico: int, now_s: float) -> ClientFault:
     """The 402 for a request that a hard budget has no room for: which budget, its limit, when it begins anew.
 
-    `Retry-After`: the window's end; a moment, where only requests under way stand in the way.
+    `Retry-After`: the window's end; a moment, where only requests under way stand in the way; none, where the request
+    alone is more than the whole budget, since no waiting helps.
     """
     budget = want.budget
     of = f" for {budget.subject.of.removeprefix('tag:')} {want.subject!r}" if want.subject else ""
     limit = f"{usd(budget.limit)} a {budget.per}"
     resets = datetime.fromtimestamp(want.ends_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    retry_s = max(1.0, want.ends_s - now_s)
+    retry_s: float | None = max(1.0, want.ends_s - now_s)
     if pico > budget.limit:
-        why = f"this request alone may cost {usd(pico)}; ask for fewer tokens (max_tokens)"
+        why = f"this request alone may cost {usd(pico)}, and waiting doesn't help; ask for fewer tokens (max_tokens)"
+        retry_s = None
     elif spent + pico > budget.limit or spent >= budget.limit:
         why = f"{usd(spent)} is spent and this request may cost {usd(pico)}; it begins anew at {resets}"
     else:

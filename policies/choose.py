@@ -5,6 +5,8 @@ Rules of this file:
 2. What isn't known isn't chosen for its sake: without a price nothing is cheap, without a measured quality nothing is
    good enough.
 3. Chance comes in as a number.
+4. A conversation stays where its prompt is warm, and moves where another costs less even though it has to read all of
+   the prompt anew, or is faster by far. Nobody is tried out with it.
 """
 
 from __future__ import annotations
@@ -19,20 +21,27 @@ from typing import Any
 from farthing.policies.routes import Route
 from farthing.policies.variant import Needs, Variant, unfit
 
-__all__ = ["Choice", "Standing", "choose", "stickiness"]
+__all__ = ["FAILED_S", "STICKY", "Choice", "Standing", "choose", "stickiness"]
 
 _EXPLORED = 0.05  # of a fastest route's requests, while a variant's speed isn't known
-_FAILED_S = 10.0
+FAILED_S = 10.0
+"""For how long a variant that failed is left out, and no conversation stays with it."""
+STICKY = frozenset({"cheapest", "fastest", "balanced"})
+"""Strategies that choose anew each time, and so must know where a conversation is."""
+_SLOWER = 2.0  # than the fastest: what a prompt that must be read anew may well cost in time
+_NOISE = 1.1  # speeds are measured: a conversation doesn't move for less
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
     """What is known of a variant now. `usd`: what this request would cost there. `p50_s`: its latest answers' time to
-    the first byte. `failed_s`: seconds since its last failure. None: unknown, or never."""
+    the first byte. `failed_s`: seconds since its last failure. None: unknown, or never. `warm`: this conversation's
+    prompt is in its cache, and `usd` reckons with that."""
 
     usd: float | None = None
     p50_s: float | None = None
     failed_s: float | None = None
+    warm: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,16 +82,17 @@ def _ordered(
         return (_weighted(fitting, [weight_of.get(variant.name, 1.0) for variant in fitting], sticky),), "weighted"
     known = [(variant, standing(variant)) for variant in fitting]
     if route.strategy == "cheapest":
-        priced = [(found.usd, place) for place, (_, found) in enumerate(known) if found.usd is not None]
+        priced = [(found.usd, not found.warm, at) for at, (_, found) in enumerate(known) if found.usd is not None]
         if not priced:
             return (), "no price is known"
-        usd, place = min(priced)
-        return (fitting[place],), f"cheapest at ${usd:.6f}"
+        usd, cold, place = min(priced)
+        return (fitting[place],), f"cheapest at ${usd:.6f}{'' if cold else ', warm'}"
     well = [
-        (variant, found) for variant, found in known if found.failed_s is None or found.failed_s > _FAILED_S
+        (variant, found) for variant, found in known if found.failed_s is None or found.failed_s > FAILED_S
     ] or known
+    stays = next((one for one in well if one[1].warm), None)
     unknown = [variant for variant, found in well if found.p50_s is None]
-    if unknown and (len(unknown) == len(well) or chance < _EXPLORED):
+    if stays is None and unknown and (len(unknown) == len(well) or chance < _EXPLORED):
         return (unknown[int(chance / _EXPLORED * len(unknown)) % len(unknown)],), "its speed isn't known yet"
     timed = [(variant, found, found.p50_s) for variant, found in well if found.p50_s is not None]
     if route.strategy == "balanced":
@@ -91,11 +101,28 @@ def _ordered(
             for place, (_, found, p50_s) in enumerate(timed)
             if found.usd is not None
         ]
-        if not worth:
-            return (), "no price is known"
-        return (timed[min(worth)[1]][0],), "least of price and time"
+        least = min(worth, default=None)
+        if stays is not None and _balances(route, stays[1], None if least is None else least[0]):
+            return (stays[0],), "its prompt is warm"
+        return ((), "no price is known") if least is None else ((timed[least[1]][0],), "least of price and time")
+    if stays is not None and _fast(stays[1], [p50_s for _, _, p50_s in timed]):
+        return (stays[0],), "its prompt is warm"
     p50_s, place = min((p50_s, place) for place, (_, _, p50_s) in enumerate(timed))
     return (timed[place][0],), f"fastest at {p50_s * 1000:.0f} ms"
+
+
+def _balances(route: Route, warm: Standing, least: float | None) -> bool:
+    """Whether what is warm is worth about the least of price and time, as far as is known."""
+    if warm.usd is None:
+        return False
+    if warm.p50_s is None or least is None:
+        return True
+    return warm.usd + route.usd_per_s * warm.p50_s <= least * _NOISE
+
+
+def _fast(warm: Standing, p50s_s: Sequence[float]) -> bool:
+    """Whether what is warm is fast enough, as far as is known."""
+    return warm.p50_s is None or warm.p50_s <= _SLOWER * min(p50s_s)
 
 
 def _weighted(variants: Sequence[Variant], weights: Sequence[float], sticky: float) -> Variant:

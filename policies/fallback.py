@@ -44,7 +44,10 @@ def of_answer(status: int, body: bytes) -> str:
 
 
 def of_fault(fault: UpstreamFault) -> str:
-    """The class of no answer at all."""
-    if fault.phase == "connect":
+    """The class of no answer at all. Where no replica is up nobody could be reached; where none is free, farthing's own
+    limit refused as a provider's would."""
+    if fault.phase in ("connect", "down"):
         return "connect"
+    if fault.phase == "busy":
+        return "429"
     return "timeout" if fault.status == 504 else "reset"

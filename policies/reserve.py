@@ -24,7 +24,10 @@ _TOKENS_PER_BYTE = 0.7  # English has about 0.23, JSON 0.31, tables up to 0.63, 
 _TOKENS_PER_REQUEST = 16
 _IMAGE_TOKENS = 2_000
 _ENCODED = re.compile(rb"base64,[A-Za-z0-9+/=_-]{256,}")
-_BOUNDS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
+_BOUNDS = {  # what each API reads; another API's word bounds nothing there
+    "chat": ("max_completion_tokens", "max_tokens"),
+    "responses": ("max_output_tokens",),
+}
 _MOST_TOKENS = 10**8
 _QUANTILE = 0.95
 _ENOUGH = 20
@@ -77,7 +80,7 @@ def estimate(
     dearest that can happen to it.
     """
     tokens_in = _tokens_in(body)
-    output = 0 if endpoint == "embeddings" else _output(payload, model, learned)
+    output = 0 if endpoint == "embeddings" else _output(endpoint, payload, model, learned)
     tier = tier_of(payload.get("service_tier"))
     if writes or b'"cache_control"' in body:
         if writes == "1h" or b'"1h"' in body:
@@ -93,10 +96,15 @@ def _tokens_in(body: bytes) -> int:
     return int(len(bare) * _TOKENS_PER_BYTE) + images * _IMAGE_TOKENS + _TOKENS_PER_REQUEST
 
 
-def _output(payload: Mapping[str, Any], model: str, learned: Learned) -> int:
-    """Output tokens of all answers that are asked for."""
-    bound = next((payload[name] for name in _BOUNDS if _counts(payload.get(name))), None)
+def _output(endpoint: str, payload: Mapping[str, Any], model: str, learned: Learned) -> int:
+    """Output tokens of all answers that are asked for: to each prompt, where there are several. Of several bounds the
+    upstream may heed any."""
+    bounds = [payload[name] for name in _BOUNDS.get(endpoint, ("max_tokens",)) if _counts(payload.get(name))]
+    bound = max(bounds, default=None)
     answers = max([payload[name] for name in ("n", "best_of") if _counts(payload.get(name))], default=1)
+    prompts = payload.get("prompt")
+    if endpoint == "completions" and isinstance(prompts, list) and any(isinstance(one, str | list) for one in prompts):
+        answers *= len(prompts)
     return min(_MOST_TOKENS, (learned.output(model) if bound is None else bound) * answers)
 
 

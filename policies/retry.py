@@ -4,7 +4,8 @@ Rules: never after the first byte to the client (the caller asks only before it)
 may always be tried again. Once the body may have arrived, a reset or a time-out is tried again only where the client
 sent an `Idempotency-Key` or the operator allows it. An answer's own `x-should-retry` and `Retry-After` are honoured.
 Where another replica or key can be asked (`elsewhere`) there is nothing to wait for.
-Back-off: exponential with full jitter (Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015).
+Back-off: full jitter, so anything between nothing and an exponentially growing bound (Brooker, "Exponential Backoff And
+Jitter", AWS Architecture Blog, 2015).
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ def after_fault(
 
 
 def _backoff_s(attempt: int, rules: RetryRules, jitter: float) -> float:
-    return min(rules.longest_s, rules.base_s * 2.0 ** (attempt - 1)) * (0.5 + jitter / 2)
+    return min(rules.longest_s, rules.base_s * 2.0 ** (attempt - 1)) * jitter
 
 
 def retry_after_s(headers: Mapping[str, str], now_s: float) -> float | None:

@@ -20,8 +20,13 @@ __all__ = ["Conditions", "Facts", "Route", "RouteTable", "Strategy", "facts_of",
 
 Strategy = Literal["fixed", "weighted", "cheapest", "fastest", "balanced", "cascade"]
 _SPECIAL = frozenset("*?[")
+_ROUTED = tuple(one.value for one in Endpoint if one not in (Endpoint.OTHER, Endpoint.EMBEDDINGS))
+_ENDLESS = float("inf")
 _REMEMBERED = 1024  # names of models; clients choose them
 _IMAGES = frozenset({"image_url", "input_image", "image"})
+_AUDIO = frozenset({"input_audio", "audio"})
+_FILES = frozenset({"file", "input_file", "document"})
+_CLIENTS_TOOLS = frozenset({"function", "custom"})  # any other type is a tool that the provider made
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,17 +141,20 @@ class RouteTable:
         return None
 
 
-def never_matched(conditions: Sequence[Conditions]) -> list[tuple[int, int]]:
-    """(later, earlier) for each route that never gets a request, since an earlier one takes all that it would.
+def never_matched(conditions: Sequence[Conditions]) -> list[tuple[int, tuple[int, ...]]]:
+    """(later, those earlier) for each route that never gets a request, since earlier ones, together, take all that it
+    would.
 
     Sure ones only: two patterns that merely happen to meet the same names are not found.
     """
-    found = []
+    found: list[tuple[int, tuple[int, ...]]] = []
     for later, below in enumerate(conditions):
-        for earlier in range(later):
-            if _takes_all(conditions[earlier], below):
-                found.append((later, earlier))
-                break
+        wide = [place for place in range(later) if _takes_whom(conditions[place], below)]
+        alone = next((place for place in wide if _takes_all([conditions[place]], below)), None)
+        if alone is not None:
+            found.append((later, (alone,)))
+        elif _takes_all([conditions[place] for place in wide], below):
+            found.append((later, tuple(wide)))
     return found
 
 
@@ -158,21 +166,25 @@ def facts_of(
     Cost: one look at each message and each part of it.
     """
     get = payload.get
-    characters, images = _said(get("input") if endpoint == "responses" else get("messages") or get("prompt"))
+    characters, shown = _said(get("input") if endpoint == "responses" else get("messages") or get("prompt"))
     for name in ("system", "instructions"):
         if more := get(name):
             characters += _said(more)[0]
-    tools = bool(get("tools") or get("functions"))
+    tools = get("tools") or get("functions")
     if tools:
-        characters += len(str(get("tools") or get("functions")))
+        characters += len(str(tools))
+    modalities = get("modalities")
     most_out = get("max_completion_tokens") or get("max_tokens") or get("max_output_tokens") or 0
     needs = Needs(
         tokens_in=characters // CHARS_PER_TOKEN + 1,
         tokens_out=most_out if type(most_out) is int and most_out > 0 else 0,
-        tools=tools,
-        images=images,
+        tools=bool(tools),
+        images=not shown.isdisjoint(_IMAGES),
         json=_wants_json(payload),
         logprobs=bool(get("logprobs")),
+        audio=not shown.isdisjoint(_AUDIO) or (type(modalities) is list and "audio" in modalities),
+        files=not shown.isdisjoint(_FILES),
+        hosted=get("web_search_options") is not None or bool(get("mcp_servers")) or _hosted(tools),
     )
     stateful = endpoint == "responses" and (
         bool(get("previous_response_id") or get("conversation") or get("background"))
@@ -191,11 +203,20 @@ def _wants_json(payload: dict[str, Any]) -> bool:
     return type(wanted) is dict and wanted.get("type") in ("json_object", "json_schema")
 
 
-def _said(turns: Any) -> tuple[int, bool]:
-    """How many characters are said, and whether something is shown."""
+def _hosted(tools: Any) -> bool:
+    """Whether one of the tools is the provider's own."""
+    if type(tools) is not list:
+        return False
+    kinds = [tool.get("type") for tool in tools if type(tool) is dict]
+    return any(type(kind) is str and kind not in _CLIENTS_TOOLS for kind in kinds)
+
+
+def _said(turns: Any) -> tuple[int, set[str]]:
+    """How many characters are said, and the types of all parts: what is shown."""
+    shown: set[str] = set()
     if type(turns) is str:
-        return len(turns), False
-    characters, images = 0, False
+        return len(turns), shown
+    characters = 0
     for turn in turns if type(turns) is list else ():
         if type(turn) is str:
             characters += len(turn)
@@ -206,16 +227,30 @@ def _said(turns: Any) -> tuple[int, bool]:
         if type(content) is str:
             characters += len(content)
         elif type(content) is list:
-            for part in content:
-                if type(part) is dict:
-                    text = part.get("text") or part.get("content")
-                    characters += len(text) if type(text) is str else len(str(text)) if text else 0
-                    images = images or part.get("type") in _IMAGES
+            characters += _parts(content, shown)
         if (calls := turn.get("tool_calls")) or (calls := turn.get("output")) or (calls := turn.get("arguments")):
             characters += len(calls) if type(calls) is str else len(str(calls))
+            if type(calls) is list:
+                _parts(calls, shown)
         elif type(text := turn.get("text")) is str:  # a system prompt in blocks
             characters += len(text)
-    return characters, images
+        if turn.get("audio"):  # what the model said aloud before
+            shown.add("audio")
+    return characters, shown
+
+
+def _parts(parts: list[Any], shown: set[str]) -> int:
+    """How many characters the parts of a turn say. `shown`: their types are added; a tool's result has parts too."""
+    characters = 0
+    for part in parts:
+        if type(part) is dict:
+            text = part.get("text") or part.get("content")
+            characters += len(text) if type(text) is str else len(str(text)) if text else 0
+            if type(kind := part.get("type")) is str:
+                shown.add(kind)
+            if type(text) is list:
+                shown.update(one["type"] for one in text if type(one) is dict and type(one.get("type")) is str)
+    return characters
 
 
 def _pattern(pattern: str) -> Callable[[str], object]:
@@ -224,17 +259,42 @@ def _pattern(pattern: str) -> Callable[[str], object]:
     return re.compile(translate(pattern)).match
 
 
-def _takes_all(earlier: Conditions, later: Conditions) -> bool:
+def _takes_whom(earlier: Conditions, later: Conditions) -> bool:
+    """Whether it asks for no other model, tag or tenant."""
     return (
         _covers(earlier.model, later.model)
         and _covers(earlier.tag, later.tag)
         and later.tenant.startswith(earlier.tenant)
-        and (earlier.endpoint == later.endpoint or (not earlier.endpoint and later.endpoint != "embeddings"))
-        and earlier.min_tokens_in <= later.min_tokens_in
-        and (not earlier.max_tokens_in or 0 < later.max_tokens_in <= earlier.max_tokens_in)
-        and earlier.tools in (None, later.tools)
-        and earlier.images in (None, later.images)
     )
+
+
+def _takes_all(earlier: Sequence[Conditions], later: Conditions) -> bool:
+    """Whether these, together, leave no request of any kind and length for `later`. Their `_takes_whom` holds."""
+    for endpoint in [later.endpoint] if later.endpoint else _ROUTED:
+        for tools in (True, False) if later.tools is None else (later.tools,):
+            for images in (True, False) if later.images is None else (later.images,):
+                lengths = [
+                    (one.min_tokens_in, one.max_tokens_in or _ENDLESS)
+                    for one in earlier
+                    if (one.endpoint or (endpoint != "embeddings" and endpoint)) == endpoint
+                    and one.tools in (None, tools)
+                    and one.images in (None, images)
+                ]
+                if not _cover(lengths, max(1, later.min_tokens_in), later.max_tokens_in or _ENDLESS):
+                    return False
+    return True
+
+
+def _cover(lengths: Sequence[tuple[int, float]], least: int, most: float) -> bool:
+    """Whether every whole number from `least` to `most` lies in one of them."""
+    reached: float = least - 1
+    for begins, ends in sorted(lengths):
+        if begins > reached + 1:
+            return False
+        reached = max(reached, ends)
+        if reached >= most:
+            return True
+    return reached >= most
 
 
 def _covers(wide: str, narrow: str) -> bool:

@@ -28,7 +28,10 @@ _ROOM = 1.25  # an estimate by length is low for code and for what isn't English
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What a request needs of whoever serves it. `tokens_in`: estimated; `tokens_out`: the most it asks for, 0: any."""
+    """What a request needs of whoever serves it. `tokens_in`: estimated; `tokens_out`: the most it asks for, 0: any.
+
+    `audio`: it is heard, or asked for. `files`: documents are shown. `hosted`: tools that the provider itself has.
+    """
 
     tokens_in: int = 0
     tokens_out: int = 0
@@ -36,6 +39,9 @@ class Needs:
     images: bool = False
     json: bool = False
     logprobs: bool = False
+    audio: bool = False
+    files: bool = False
+    hosted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +62,9 @@ class Variant:
     images: bool = True
     json_mode: bool = True
     logprobs: bool = True
+    audio: bool = True
+    files: bool = True
+    hosted_tools: bool = True
     quality: float | None = None
     identity: str = ""
     student: str = ""
@@ -80,6 +89,12 @@ def unfit(variant: Variant, needs: Needs) -> str:
         return "no JSON mode"
     if needs.logprobs and not variant.logprobs:
         return "no log-probabilities"
+    if needs.audio and not variant.audio:
+        return "no audio"
+    if needs.files and not variant.files:
+        return "no files"
+    if needs.hosted and not variant.hosted_tools:
+        return "no hosted tools"
     if variant.context_tokens and needs.tokens_in * _ROOM + needs.tokens_out > variant.context_tokens:
         return "too long"
     return ""

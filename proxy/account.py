@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Awaitable
 from dataclasses import dataclass, field
 
+from farthing.policies.free import surely_free
 from farthing.policies.spend import DayTotal
 from farthing.proxy.attribute import (
     UNKNOWN,
@@ -36,13 +37,12 @@ from farthing.proxy.provider_reads import ProviderReads
 from farthing.proxy.row import LONGEST_NAME, Row
 from farthing.proxy.row_texts import attempts_text, decisions_text, stage_times, tags_text
 from farthing.proxy.tokens import Tokenizer
-from farthing.proxy.usage import Usage, total
+from farthing.proxy.usage import Usage, UsageSource, total
 from farthing.proxy.watching import Watching
 from farthing.proxy.would import AS_BILLED, Would
 
 __all__ = ["Account", "AccountStage", "cache_status", "dollars"]
 
-_FREE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
 _CACHE_STATUS = {  # RFC 9211
     CacheStatus.HIT_EXACT: "farthing; hit",
     CacheStatus.HIT_SEMANTIC: "farthing; hit; detail=semantic",
@@ -167,8 +167,10 @@ class Account:
                 would_write=would.writes,
                 shortened=bool(served.tokens_saved),
             )
-        if ex.endpoint is Endpoint.OTHER and ex.original.method not in _FREE_METHODS and call is not None:
-            return attribute_failure(self.rates, "", at_s) if call.status >= 400 else UNKNOWN
+        free = surely_free(ex.original.method, ex.original.path)
+        if ex.endpoint is Endpoint.OTHER and not free and call is not None:
+            asked = call.attempts and call.status < 400
+            return UNKNOWN if asked else attribute_failure(self.rates, "", at_s)
         if call is None or not 200 <= call.status < 300 or ex.endpoint is Endpoint.OTHER:
             if call is None or not ex.leads:
                 return attribute_failure(self.rates, ex.model, at_s)
@@ -306,6 +308,9 @@ class Account:
             sent = billed.tokens_in
             original = sent if usage is billed or usage is None else usage.tokens_in
             cached, written, usage_source = billed.tokens_read, billed.tokens_written, billed.source._value_
+            if billed.source is UsageSource.CONTRADICTED:
+                usage_source = UsageSource.UPSTREAM.value
+                ex.decide("usage", "total below its parts")
             tokens_out, reasoning = billed.tokens_out, billed.reasoning
             if free:
                 sent = cached = written = 0

@@ -149,6 +149,7 @@ class Admin:
             "usage_drift": [
                 model for model, ratio in self._held.drift.ratios(self._held.clock.now_s()).items() if ratio.alarm
             ],
+            "ledger_aside": [] if self._held.ledger is None else [*self._held.ledger.aside],
             "ledger_dropped": 0 if self._held.ledger is None else self._held.ledger.dropped,
         }
 
@@ -187,7 +188,7 @@ class Admin:
             body["store"] = {"kind": stats.kind, "entries": stats.entries, "healthy": stats.healthy}
         except FarthingError as error:
             body["store"] = {"healthy": False, "error": str(error)}
-        degraded = not body["store"]["healthy"] or body["ledger"] == "degraded"
+        degraded = not body["store"]["healthy"] or body["ledger"] == "degraded" or body["ledger_aside"]
         body["status"] = "degraded" if degraded else "ready"
         return _json(200, body)
 

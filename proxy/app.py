@@ -191,8 +191,8 @@ async def open_policies(config: Config, held: State, stack: AsyncExitStack, gate
             book.note(now_s, "started", version, standing.active, why)
             standing.take(version, now_s, why)
     elif standing.active != version:
-        stored = book.find(standing.active)
         try:
+            stored = book.find(standing.active)
             if stored is None:
                 raise ConfigFault("its file is gone")
             config = with_sections(config, stored.given)

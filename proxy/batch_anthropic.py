@@ -8,22 +8,20 @@ has; whose it is stands in its results, which are there only once it has ended: 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any, Literal
 
 import orjson
 
 from farthing.proxy.batch_api import Ask, Job, Line, Unclear
-from farthing.proxy.batch_http import BatchHttp
+from farthing.proxy.batch_http import BatchHttp, results_in
 from farthing.proxy.clock import Clock
 from farthing.proxy.jsontext import find
 
 __all__ = ["MessageBatches", "lines_in"]
 
 _HERE = "/messages/batches"
-_PAGE = 100
-_MOST_PAGES = 5
 _CLOCKS_DIFFER_S = 600.0
 _COUNTS = ("processing", "succeeded", "errored", "canceled", "expired")
 _STATUS = {
@@ -60,7 +58,9 @@ class MessageBatches:
         """The batch that holds one of these requests, of those of that size made since."""
         since, _, count = mark.partition("/")
         unclear = False
-        async for value in self._listed(float(since) - _CLOCKS_DIFFER_S):
+        async for value in self._http.listed(_HERE, "after_id"):
+            if _made_s(value) < float(since) - _CLOCKS_DIFFER_S:
+                break
             counts = value.get("request_counts") or {}
             if sum(int(counts.get(name) or 0) for name in _COUNTS) != int(count):
                 continue
@@ -91,21 +91,6 @@ class MessageBatches:
         """Delete the batch, which takes its prompts and answers along."""
         await self._http.json("DELETE", f"{_HERE}/{job.id}")
 
-    async def _listed(self, since_s: float) -> AsyncIterator[dict[str, Any]]:
-        """Latest first, as far back as that moment."""
-        after = ""
-        for _ in range(_MOST_PAGES):
-            page = await self._http.json("GET", f"{_HERE}?limit={_PAGE}{after}")
-            found = page.get("data")
-            batches = [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
-            for one in batches:
-                if _made_s(one) < since_s:
-                    return
-                yield one
-            if not page.get("has_more") or not batches:
-                return
-            after = f"&after_id={batches[-1].get('id')}"
-
 
 def _made_s(value: dict[str, Any]) -> float:
     try:
@@ -126,13 +111,7 @@ def _job(value: dict[str, Any]) -> Job:
 def lines_in(file: bytes) -> list[Line]:
     """The answers in a file of results; what isn't one is passed over."""
     found = []
-    for raw in file.splitlines():
-        try:
-            value = orjson.loads(raw)
-        except ValueError:
-            continue
-        if not isinstance(value, dict) or not isinstance(value.get("custom_id"), str):
-            continue
+    for raw, value in results_in(file):
         result = value.get("result")
         kind = result.get("type") if isinstance(result, dict) else None
         place = find(raw, ("result", "message" if kind == "succeeded" else "error"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
 import orjson
@@ -13,8 +13,9 @@ from farthing.proxy.connections import Connections
 from farthing.proxy.errors import UpstreamFault
 from farthing.proxy.header_facts import Lines
 
-__all__ = ["BatchHttp"]
+__all__ = ["BatchHttp", "results_in"]
 
+_PAGE, _MOST_PAGES = 100, 5
 _MOST_JSON_BYTES = 4 * 2**20
 _MOST_FILE_BYTES = 512 * 2**20
 
@@ -52,6 +53,20 @@ class BatchHttp:
             raise Refused(404, "this is no batch API")
         return value
 
+    async def listed(self, path: str, after: str) -> AsyncIterator[dict[str, Any]]:
+        """The latest few hundred things of a list, latest first. `after`: the parameter that says behind which one a
+        page begins. Raises UpstreamFault, Refused."""
+        behind = ""
+        for _ in range(_MOST_PAGES):
+            page = await self.json("GET", f"{path}?limit={_PAGE}{behind}")
+            found = page.get("data")
+            things = [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+            for one in things:
+                yield one
+            if not page.get("has_more") or not things:
+                return
+            behind = f"&{after}={things[-1].get('id')}"
+
     async def file(self, path: str) -> bytes:
         """A file's bytes. Raises UpstreamFault, Refused: it is too long, too."""
         return await self._ask("GET", path, None, "", _MOST_FILE_BYTES)
@@ -83,3 +98,14 @@ class BatchHttp:
         if not 200 <= answer.status < 300:
             raise Refused(answer.status, raw[:200].decode(errors="replace"))
         return raw
+
+
+def results_in(file: bytes) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    """The lines of a file of results, each with its value; what names no request of ours is passed over."""
+    for raw in file.splitlines():
+        try:
+            value = orjson.loads(raw)
+        except ValueError:
+            continue
+        if isinstance(value, dict) and isinstance(value.get("custom_id"), str):
+            yield raw, value

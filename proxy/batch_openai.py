@@ -14,15 +14,13 @@ from typing import Any, Literal
 import orjson
 
 from farthing.proxy.batch_api import Ask, Job, Line, Refused
-from farthing.proxy.batch_http import BatchHttp
+from farthing.proxy.batch_http import BatchHttp, results_in
 from farthing.proxy.clock import Randomness
 from farthing.proxy.errors import UpstreamFault
 from farthing.proxy.jsontext import find
 
-__all__ = ["OpenAIBatches", "lines_in"]
+__all__ = ["OpenAIBatches", "lines_in", "request_line"]
 
-_PAGE = 100
-_MOST_PAGES = 5
 _UNREAD = ("pending", "running", "notRunning")  # Azure's, of a file
 _ENDED: Mapping[Any, Literal["completed", "expired", "cancelled", "failed"]] = {
     "completed": "completed",
@@ -52,7 +50,7 @@ class OpenAIBatches:
                 f'--{edge}\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n'.encode(),
                 f'--{edge}\r\nContent-Disposition: form-data; name="file"; filename="{name}.jsonl"\r\n'.encode(),
                 b"Content-Type: application/jsonl\r\n\r\n",
-                b"\n".join(_line(ask.id, self._endpoint(ask.path), ask.body) for ask in asks),
+                b"\n".join(request_line(ask.id, self._endpoint(ask.path), ask.body) for ask in asks),
                 f"\n\r\n--{edge}--\r\n".encode(),
             )
         )
@@ -70,17 +68,9 @@ class OpenAIBatches:
 
     async def made(self, mark: str, name: str, ids: Collection[str]) -> Job | None:
         """The batch with that name, among the latest few hundred."""
-        after = ""
-        for _ in range(_MOST_PAGES):
-            page = await self._http.json("GET", f"/batches?limit={_PAGE}{after}")
-            found = page.get("data")
-            batches = [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
-            for one in batches:
-                if (one.get("metadata") or {}).get("farthing") == name:
-                    return _job(one)
-            if not page.get("has_more") or not batches:
-                return None
-            after = f"&after={batches[-1].get('id')}"
+        async for one in self._http.listed("/batches", "after"):
+            if (one.get("metadata") or {}).get("farthing") == name:
+                return _job(one)
         return None
 
     async def get(self, id: str) -> Job:
@@ -122,7 +112,7 @@ def _job(value: dict[str, Any]) -> Job:
     return Job(str(value["id"]), _ENDED.get(status, ""), status == "cancelling", files)
 
 
-def _line(id: str, path: str, body: bytes) -> bytes:
+def request_line(id: str, path: str, body: bytes) -> bytes:
     """One request of a batch's file; its body goes byte for byte, so it must stand on one line."""
     return b'{"custom_id":%s,"method":"POST","url":%s,"body":%s}' % (orjson.dumps(id), orjson.dumps(path), body)
 
@@ -130,13 +120,7 @@ def _line(id: str, path: str, body: bytes) -> bytes:
 def lines_in(file: bytes) -> list[Line]:
     """The answers in an output or an error file; what isn't one is passed over."""
     found = []
-    for raw in file.splitlines():
-        try:
-            value = orjson.loads(raw)
-        except ValueError:
-            continue
-        if not isinstance(value, dict) or not isinstance(value.get("custom_id"), str):
-            continue
+    for raw, value in results_in(file):
         response, error = value.get("response"), value.get("error")
         status = response.get("status_code") if isinstance(response, dict) else None
         place = find(raw, ("response", "body")) if type(status) is int else None

@@ -8,7 +8,7 @@ __all__ = ["CARRIED", "branch"]
 
 CARRIED = (
     *("credential", "tenant", "controls", "endpoint", "payload", "model", "stream", "asks_usage", "body", "exact"),
-    *("policy", "config_id", "plan", "variant", "caller", "hold"),
+    *("policy", "config_id", "optimise", "plan", "variant", "caller", "hold"),
 )
 
 

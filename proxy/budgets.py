@@ -19,6 +19,7 @@ import orjson
 
 from farthing.policies.bucket import Rate, Take, over_rate
 from farthing.policies.budget import Budget, Moved, Want, Who, crossed, refusal, short, wanted
+from farthing.policies.free import surely_free
 from farthing.policies.reserve import Learned, estimate
 from farthing.policies.variant import Variant
 from farthing.proxy.clock import Clock
@@ -106,7 +107,7 @@ class Hold:
 class Spending:
     """Budgets and rates of one configuration. `alert`: told of thresholds: the account, the share, what is spent.
 
-    `refusals`: by budget or rate limit, since the start.
+    `refusals`: by budget or rate limit, since the start. `key_alerts`: the thresholds of keys' own budgets.
     """
 
     budgets: tuple[Budget, ...]
@@ -118,6 +119,7 @@ class Spending:
     unpriced: Literal["pass", "refuse"] = "pass"
     alert: Callable[[Want, float, int], None] | None = None
     refusals: dict[str, int] = field(default_factory=dict)
+    key_alerts: tuple[float, ...] = ()
     at_admit: tuple[Rate, ...] = field(init=False)
     at_spend: tuple[Rate, ...] = field(init=False)
 
@@ -156,7 +158,9 @@ class Spending:
         """Reserve what the request may cost, and take its tokens. Raises ClientFault: 402, 429, 503."""
         who, now_s = who_asks(ex), self.clock.now_s()
         key = ex.caller.key if ex.caller is not None else None
-        budgets = self.budgets if key is None or not key.budgets else (*self.budgets, *key.own_budgets())
+        budgets = self.budgets if key is None or not key.budgets else (*self.budgets, *key.own_budgets(self.key_alerts))
+        if not who.model and not surely_free(ex.original.method, ex.original.path):
+            self._may_be_any_models(budgets)
         wants = wanted(budgets, who, now_s)
         takes: tuple[Take, ...] = ()
         if not wants and not self.at_spend:
@@ -167,6 +171,21 @@ class Spending:
         hold = Hold(ex.id, wants, self._first_price(ex, usage, wants) if wants else 0, False, takes)
         hold.tokens = 0 if usage is None else usage.tokens_in + usage.tokens_out
         return self._hold(ex, hold, now_s)
+
+    def _may_be_any_models(self, budgets: Sequence[Budget]) -> None:
+        """Raises ClientFault: 402, 400. What names no model may be a request for any, and so one that has no room."""
+        for one in budgets:
+            if one.hard and one.subject.of == "model" and self.unpriced == "refuse":
+                raise self._unknown(one.name, "")
+        for rate in self.rates:
+            if rate.subject.of == "model":
+                self._count(rate.name)
+                raise ClientFault(
+                    f"the rate limit {rate.name!r} is for each model, and the request names none that can be read",
+                    status=400,
+                    code="model_unknown",
+                    param="model",
+                )
 
     def _hold(self, ex: Exchange, hold: Hold, now_s: float) -> Verdict | Awaitable[Verdict]:
         if hold.takes:
@@ -294,23 +313,31 @@ class Spending:
         if usage is not None:
             rates = card.rates(model, self.clock.now_s())
             price = None if rates is None else (rates.covering(usage) or rates).pico(usage)
-        elif ex.original.method in ("GET", "HEAD", "OPTIONS", "DELETE"):
+        elif surely_free(ex.original.method, ex.original.path):
             price = 0
         if price is not None:
             return price
         hard = next((want.budget.name for want in wants if want.budget.hard), "")
         if hard and self.unpriced == "refuse":
-            self._count(hard)
-            raise ClientFault(
-                f"the budget {hard!r} is hard and nobody knows what this request costs "
-                f"({f'no price for {model!r}' if model else 'it names no model'}; spend.unpriced)",
-                status=402,
-                code="price_unknown",
-                kind="insufficient_quota",
-                param="model",
-            )
+            raise self._unknown(hard, model)
         ex.decide("spend", "unpriced", f"no price for {model!r}: no budget knows of it" if model else "names no model")
         return 0
+
+    def _unknown(self, budget: str, model: str) -> ClientFault:
+        self._count(budget)
+        return ClientFault(
+            f"the budget {budget!r} is hard and nobody knows what this request costs: "
+            + (
+                f"there is no price for {model!r}; give it one (prices.models)"
+                if model
+                else "it names no model that can be read; name one that has a price"
+            )
+            + ', or let such requests pass uncounted (spend.unpriced = "pass")',
+            status=402,
+            code="price_unknown",
+            kind="insufficient_quota",
+            param="model",
+        )
 
     # -- on the way back
 

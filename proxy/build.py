@@ -40,6 +40,7 @@ from farthing.proxy.build_watch import keep_audit, open_watch, tell_when_taken_b
 from farthing.proxy.capture_admin import in_force
 from farthing.proxy.config import Config
 from farthing.proxy.counterfactual import Counterfactual
+from farthing.proxy.defer_shelf import Works
 from farthing.proxy.drift_sample import DriftSample
 from farthing.proxy.errand import Errands
 from farthing.proxy.exchange import Stage
@@ -49,6 +50,7 @@ from farthing.proxy.otlp_names import target_of
 from farthing.proxy.pipeline import Pipeline
 from farthing.proxy.pool import Pool
 from farthing.proxy.pool_open import Probes
+from farthing.proxy.prompt_marking import cache_behind
 from farthing.proxy.rate_cards import card_of
 from farthing.proxy.repeat import Repeats
 from farthing.proxy.retrieving import RetrievingStage
@@ -86,6 +88,7 @@ class Services:
     assign: AssignStage
     spending: Spending | None = None
     students: Students | None = None
+    deferring: Works | None = None
 
     @property
     def default(self) -> Opened:
@@ -158,8 +161,9 @@ async def build(
         patience_s=config.semantic.deadline_ms / 1000,
         counterfactual=Counterfactual(
             held.provider_reads,
-            config.compress.provider_cache,
+            cache_behind(config.upstream, config.compress.provider_cache),
             one_account=bool(config.upstream.keys),
+            others={one.name: cache_behind(one, "auto") for one in config.upstreams},
         ),
         compressed=held.compressed,
         capture=in_force(config, held),
@@ -178,7 +182,7 @@ async def build(
     ways = Ways(config, held, pool, others, account.spending)
     await open_desk(config, held, stack)
     prompt_cache = PromptCacheStage(open_marker(config, held, rates))
-    pipeline, admit, assign, on_the_way = lay_out(
+    pipeline, admit, assign, on_the_way, deferring = lay_out(
         config, held, semantic, compress, ways, account, tenants, routing, prompt_cache, students
     )
     audits = Errands(
@@ -256,6 +260,7 @@ async def build(
         assign,
         account.spending,
         students,
+        deferring,
     )
 
 
@@ -270,7 +275,7 @@ def lay_out(
     routing: Routing | None,
     prompt_cache: PromptCacheStage,
     students: Students | None,
-) -> tuple[Pipeline, AdmitStage, AssignStage, tuple[Stage, ...]]:
+) -> tuple[Pipeline, AdmitStage, AssignStage, tuple[Stage, ...], Works | None]:
     """The stages, in the order of pipeline.FRONT and pipeline.BACK."""
     cache, clock, randomness = config.cache, held.clock, held.randomness
     spending = account.spending
@@ -300,6 +305,7 @@ def lay_out(
         clock,
         None if spending is None else spending.reserve,
     )
+    defer = open_stage(config, held, account, ways, routing, keep, spend)
     front = (
         AccountStage(account),
         admit,
@@ -309,7 +315,7 @@ def lay_out(
         ExactStage(
             held.store, config.upstream.identity, cache.variants, held.barred, clock, randomness, held.renderer, items
         ),
-        open_stage(config, held, account, ways, routing, keep, spend),
+        defer,
         flight,
     )
     carrier = ways.default()
@@ -335,4 +341,5 @@ def lay_out(
         admit,
         assign,
         (CompressStage(config.compress.tidy), route, ways.routed(carrier, routing, lambda own: own) or carrier),
+        defer.works,
     )

@@ -28,6 +28,7 @@ from farthing.proxy.held import State
 from farthing.proxy.keeping import Keeping
 from farthing.proxy.noted import Noted
 from farthing.proxy.prices import RateCard
+from farthing.proxy.prompt_marking import cache_behind
 from farthing.proxy.shadow import Shadows
 from farthing.proxy.worth import Worth
 
@@ -65,6 +66,7 @@ async def open_beyond(
         # The ranks take a second and 80 MiB to load: not while a request waits for its tokens to be counted.
         held.tasks.spawn(asyncio.to_thread(held.tokenizer.count, "farthing", "gpt-4o-mini"), "load ranks")
     marks = marks_of(compress)
+    provider = cache_behind(config.upstream, compress.provider_cache)
     return Compressing(
         tracks=tracks,
         decisions=held.decisions,
@@ -72,7 +74,7 @@ async def open_beyond(
         marks=marks,
         tidy=compress.tidy,
         tokenizer=held.tokenizer,
-        worth=Worth(rates, held.clock, compress.latency_usd_per_s, compress.provider_cache),
+        worth=Worth(rates, held.clock, compress.latency_usd_per_s, provider),
         clock=held.clock,
         spawn=lambda coro: held.tasks.spawn(coro, "compress"),
         randomness=held.randomness,

@@ -54,8 +54,8 @@ async def open_desk(config: Config, held: State, stack: AsyncExitStack) -> None:
 def open_stage(
     config: Config, held: State, account: Account, ways: Ways, routing: Routing | None, keep: Stage, spend: Stage
 ) -> DeferStage:
-    """The stage; what waits already is worked on with this configuration from now on."""
-    desk = held.deferred
+    """The stage, with what the desk works with where this policy answers."""
+    desk, works = held.deferred, None
     if desk is not None:
         own_keys = config.auth.virtual_keys
         targets = {DEFAULT_UPSTREAM: Target(config.upstream, ways.pool, config.defer, own_keys=own_keys)}
@@ -65,9 +65,10 @@ def open_stage(
         asked = ways.routed(default, routing, lambda own: own) or default
         carrier = FillingStage(asked, held.tokenizer, 8 * limit_bytes)
         books = Books(account, keep, held.clock)
-        desk.use(Works(config.defer, targets, carrier, books, routing, limit_bytes))
+        works = Works(config.defer, targets, carrier, books, routing, limit_bytes)
+        desk.use(works)
         desk.start()
-    return DeferStage(desk if _defers(config) else None, config, routing, spend, account)
+    return DeferStage(desk if _defers(config) else None, config, routing, spend, account, works)
 
 
 def _defers(config: Config) -> bool:

@@ -63,7 +63,7 @@ def open_warmer(config: Config, held: State, rates: RateCard, calls: Errands, st
         spent=held.warmed,
         barred=None,
     )
-    warmer = Warmer(errands, held.prompts, rates)
+    warmer = Warmer(errands, held.prompts, rates, held.switch)
     stack.push_async_callback(warmer.stop)
     warmer.start()
     return warmer

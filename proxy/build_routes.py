@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 from farthing.policies.retry import RetryRules
 from farthing.policies.routes import RouteTable
+from farthing.policies.stays import Stays
+from farthing.policies.variant import DEFAULT_UPSTREAM
 from farthing.proxy.budgets import Spending
 from farthing.proxy.config import Config, Upstream
 from farthing.proxy.config_routes import is_digest, routes_of, variants_of
@@ -20,6 +22,7 @@ from farthing.proxy.legs import Carriers, Legs
 from farthing.proxy.pool import Pool
 from farthing.proxy.pool_open import Probes, open_pool
 from farthing.proxy.prices import RateCard
+from farthing.proxy.prompt_marking import cache_behind
 from farthing.proxy.routing import Routing
 from farthing.proxy.stage_routed import RoutedStage
 from farthing.proxy.stage_upstream import UpstreamStage
@@ -67,6 +70,8 @@ def open_routing(
     """
     if not config.routed:
         return None
+    providers = {DEFAULT_UPSTREAM: cache_behind(config.upstream, config.compress.provider_cache)}
+    providers |= {one.name: cache_behind(one, "auto") for one in config.upstreams}
     identities = {one.name: one.identity for one in config.upstreams}
     variants = variants_of(config.variants, config.upstream.name, identities, students)
     return Routing(
@@ -78,6 +83,8 @@ def open_routing(
         randomness=held.randomness,
         never_chained=config.cache.responses_never_chained,
         speeds={} if old is None else old.speeds,
+        stays=Stays() if old is None else old.stays,
+        providers=providers,
     )
 
 

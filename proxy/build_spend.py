@@ -68,6 +68,7 @@ def open_spending(config: Config, held: State, card: RateCard, stack: AsyncExitS
         config.spend.unpriced,
         webhook.tell,
         held.refusals,
+        config.alerts.key_budgets,
     )
 
 

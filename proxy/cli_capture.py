@@ -50,6 +50,7 @@ def status(config: ConfigOption = None, state: StateOption = None, as_json: Json
 @app.command(epilog="Example: farthing capture export trace.jsonl --since 7d")
 def export(
     file: Annotated[str, typer.Argument(help="Where to; - for standard output. Readable by its owner only.")] = "-",
+    output: Annotated[str, typer.Option("--output", "-o", help="The same, as `farthing ledger export` has it.")] = "",
     since: Annotated[str, typer.Option(help="How far back: 90m, 24h, 7d, or a date (default: all that is kept).")] = "",
     config: ConfigOption = None,
     state: StateOption = None,
@@ -60,6 +61,9 @@ def export(
     from farthing.proxy.errors import ConfigFault
     from farthing.proxy.figures import farthing_since
 
+    if output and file not in ("-", output):
+        raise ConfigFault(f"two files are named, {file} and {output}: where to?")
+    file = output or file
     loaded = _load(config, state)
     now_s = SystemClock().now_s()
     since_s = now_s - loaded.capture.keep_days * 86_400

@@ -179,7 +179,7 @@ def _budget(text: str, *, hard: bool) -> KeyBudget:
     """PER=USD. Raises ConfigFault."""
     from decimal import Decimal, InvalidOperation
 
-    from farthing.proxy.config_spend import pico
+    from farthing.proxy.config_spend import LEAST_USD, pico
     from farthing.proxy.errors import ConfigFault
     from farthing.proxy.keys import KeyBudget
 
@@ -188,7 +188,7 @@ def _budget(text: str, *, hard: bool) -> KeyBudget:
         usd = Decimal(amount.strip().removeprefix("$"))
     except InvalidOperation:
         usd = Decimal(0)
-    if per not in ("day", "week", "month") or not usd.is_finite() or not 0 < usd <= 1_000_000:
+    if per not in ("day", "week", "month") or not usd.is_finite() or not LEAST_USD <= usd <= 1_000_000:
         raise ConfigFault(f"--budget: {text[:40]!r} must be day, week or month, =, and dollars: day=5")
     return KeyBudget(pico(usd), per, hard)  # type: ignore[arg-type]
 

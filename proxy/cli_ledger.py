@@ -36,8 +36,12 @@ def export(config: Config, form: str, since: str, until: str, to: Path | None, c
         total = conn.execute("select count(*) from requests where ts >= ? and ts < ?", (since_s, until_s)).fetchone()[0]
         with _progress(console, total) as told:
             count = write(conn, since_s, until_s, form, to, told)
+        left_out = conn.execute("select count(*) from requests where not (ts >= 0 and ts < ?)", (_FAR_S,)).fetchone()[0]
     if to is not None:
         console.print(f"{count:,} rows written to {to}", markup=False, highlight=False)
+    if left_out:
+        aside = f"{left_out:,} rows left out: their moment is before 1970, or later than any calendar has"
+        Console(stderr=True).print(aside, style="yellow", highlight=False)
     return 0
 
 
@@ -79,9 +83,11 @@ def salvage(config: Config, damaged: Path, emit: Callable[[Any], None] | None, c
     if emit is not None:
         emit(counts)
     else:
+        unsure = "; which pages were free couldn't be told: removed rows may be among them"
         console.print(
             f"{counts['read']:,} rows read, {counts['added']:,} of them new and added to {path}; "
-            f"{counts['unreadable']:,} row numbers unreadable",
+            f"{counts['from_leaves']:,} stood below damaged pages; "
+            f"{counts['unreadable']:,} row numbers between weren't found" + (unsure if counts["free_unknown"] else ""),
             markup=False,
             highlight=False,
         )

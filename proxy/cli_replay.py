@@ -50,7 +50,7 @@ def replay(config: Config, trace: Path, wanted: Wanted, emit: Callable[[Any], No
     from farthing.proxy.replay_formats import FORMATS
     from farthing.proxy.replay_read import open_trace
     from farthing.proxy.replay_run import play
-    from farthing.proxy.replay_table import as_json, rendered
+    from farthing.proxy.replay_table import as_json, rendered, without_requests
 
     if wanted.format and wanted.format not in FORMATS:
         raise ConfigFault(f"--format: {wanted.format!r} is not one of {', '.join(FORMATS)}")
@@ -81,8 +81,8 @@ def replay(config: Config, trace: Path, wanted: Wanted, emit: Callable[[Any], No
         Console(stderr=True).print(f"stopped; go on with --resume ({file})", markup=False, highlight=False)
     elif wanted.resume:
         file.unlink(missing_ok=True)
-    if not run.requests and not run.broken.count and not run.skipped:
-        raise ConfigFault(f"{trace} holds no requests")
+    if not run.requests and run.finished:
+        raise ConfigFault("\n".join([f"{trace} holds no request", *without_requests(run)]))
     for path, draw in drawn:
         _write(path, draw, run, settings, wanted.confidence)
     if emit is not None:

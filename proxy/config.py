@@ -43,7 +43,7 @@ from farthing.proxy.config_routes import Misplaced, RouteSection, VariantSection
 from farthing.proxy.config_section import Section
 from farthing.proxy.config_server import Server
 from farthing.proxy.config_shadow import Shadow
-from farthing.proxy.config_spend import Alerts, Budgets, RateLimits, Spend
+from farthing.proxy.config_spend import Alerts, Budgets, RateLimits, Spend, impossible
 from farthing.proxy.config_store import Store
 from farthing.proxy.config_upstream import Upstream
 from farthing.proxy.config_watch import Watch
@@ -244,6 +244,13 @@ class Config(Section):
         names, scopes = [one.name for one in self.upstreams], [scope.name for scope in self.auth.scopes]
         keyed = self.auth.virtual_keys
         check(self.upstream.name, names, self.variants, self.routes, self.aliases, scopes, any_tenant=keyed)
+        return self
+
+    @model_validator(mode="after")
+    def _limits_can_be_reached(self) -> Config:
+        named = bool(self.auth.virtual_keys or self.auth.client_keys)
+        if faults := impossible(self.budgets, self.rate_limits, keys_have_names=named):
+            raise Misplaced(faults)
         return self
 
     @model_validator(mode="after")

@@ -43,7 +43,7 @@ class Compress(Section):
     unproven: bool = False
     shadow_share: float = Field(0.1, gt=0, le=1, description="of requests sent in both forms, while their form matters")
     shadow_daily_usd: Decimal = Field(Decimal(0), ge=0, description="what that may cost a day (UTC); 0: none is sent")
-    provider_cache: Literal["auto", "none", "openai", "anthropic", "deepseek", "gemini"] = "auto"
+    provider_cache: Literal["auto", "none", "openai", "anthropic", "deepseek", "gemini", "mistral", "xai"] = "auto"
     latency_usd_per_s: Decimal = Field(Decimal("0.001"), ge=0, description="what a second of waiting is worth")
     decided_ttl_s: int = Field(86_400, ge=60, description="how long a message's form is remembered after its last use")
     retrieval: bool = Field(False, description="offer the model a tool to look at what was left out")

@@ -19,7 +19,7 @@ from pydantic import Field, model_validator
 from farthing.policies.accept import Accept
 from farthing.policies.fallback import DEFAULT_CLASSES, FailureClass
 from farthing.policies.routes import Conditions, Route, Strategy, never_matched
-from farthing.policies.variant import DEFAULT_UPSTREAM, STUDENT, Kind, Variant
+from farthing.policies.variant import DEFAULT_UPSTREAM, STUDENT, Kind, Needs, Variant, unfit
 from farthing.proxy.config_section import Section
 from farthing.proxy.exchange import Endpoint
 
@@ -63,6 +63,9 @@ class VariantSection(Section):
     images: bool = True
     json_mode: bool = True
     logprobs: bool = True
+    audio: bool = Field(True, description="is heard, and answered")
+    files: bool = Field(True, description="documents, as PDFs, in a request")
+    hosted_tools: bool = Field(True, description="the provider's own, as its search of the web")
     quality: float | None = Field(None, ge=0, le=1)
     quality_source: str = Field("", description="where the quality was measured")
 
@@ -192,11 +195,21 @@ def check(
             )
             faults.append((f"routes.{place}.tenant", message + _near(route.tenant, known)))
         faults += _circles(f"routes.{place}", route)
+        if route.mode != "off" and route.model in names:
+            message = f"never gets a request: one for {route.model!r} asks for the variant of that name"
+            faults.append((f"routes.{place}.model", message))
+        if route.mode != "off" and route.model in aliases:
+            message = f"never gets a request: {route.model!r} is an alias; name what it stands for"
+            faults.append((f"routes.{place}.model", message))
+        faults += _never_accepted(f"routes.{place}", route, {one.name: one for one in variants})
+        faults += _never_fits(f"routes.{place}", route, {one.name: one for one in variants})
         faults += _never_good_enough(f"routes.{place}", route, {one.name: one.quality for one in variants})
     alive = [(place, route) for place, route in enumerate(routes) if route.mode != "off"]
     for later, earlier in never_matched([route.conditions() for _, route in alive]):
-        (place, route), (_, above) = alive[later], alive[earlier]
-        message = f"{route.name!r} never gets a request: {above.name!r}, above it, takes all that it would"
+        place, route = alive[later]
+        above = " and ".join(repr(alive[one][1].name) for one in earlier)
+        takes = "takes" if len(earlier) == 1 else "together take"
+        message = f"{route.name!r} never gets a request: {above}, above it, {takes} all that it would"
         faults.append((f"routes.{place}", message))
     if faults:
         raise Misplaced(faults)
@@ -224,6 +237,9 @@ def variants_of(
             images=one.images,
             json_mode=one.json_mode,
             logprobs=one.logprobs,
+            audio=one.audio,
+            files=one.files,
+            hosted_tools=one.hosted_tools,
             quality=one.quality,
             identity=students.get(one.student, "") if one.student else identities.get(one.upstream, ""),
             student=one.student_name,
@@ -344,6 +360,28 @@ def _never_good_enough(
     if route.min_quality and max(known, default=-1.0) < route.min_quality and set(route.variants) <= qualities.keys():
         best = f"the best has {max(known):g}" if known else "none of them has a quality"
         yield f"{path}.min_quality", f"no variant of the route is measured to be so good: {best}"
+
+
+def _never_accepted(path: str, route: RouteSection, known: Mapping[str, VariantSection]) -> Iterator[tuple[str, str]]:
+    """A cascade's check that no answer of a variant can pass, or that asks the one who answered."""
+    tried = [known[name] for name in route.variants[:-1] if name in known and not known[name].student]
+    for variant in tried:
+        if route.accept.min_confidence is not None and not variant.logprobs:
+            message = f"{variant.name!r} has no log-probabilities (logprobs = false): none of its answers would pass"
+            yield f"{path}.accept.min_confidence", message
+        if route.accept.judge == variant.name:
+            yield f"{path}.accept.judge", f"{variant.name!r} would judge its own answers"
+
+
+def _never_fits(path: str, route: RouteSection, known: Mapping[str, VariantSection]) -> Iterator[tuple[str, str]]:
+    """A route whose conditions ask for what none of its variants can do: it would route nothing."""
+    if not all(name in known for name in route.variants):
+        return
+    needs = Needs(route.min_tokens_in, tools=bool(route.tools), images=bool(route.images))
+    reasons = {name: unfit(variant, needs) for name, variant in variants_of([known[n] for n in route.variants]).items()}
+    if all(reasons.values()):
+        told = "; ".join(f"{name!r}: {reason}" for name, reason in reasons.items())
+        yield f"{path}.variants", f"none of them can serve what the route asks for: {told}"
 
 
 def _is_json(value: Any) -> bool:

@@ -12,9 +12,20 @@ from farthing.policies import bucket, budget
 from farthing.policies.budget import Per
 from farthing.proxy.config_section import Section
 
-__all__ = ["Alerts", "Budget", "Budgets", "RateLimit", "RateLimits", "Spend", "budgets_of", "rates_of"]
+__all__ = [
+    "LEAST_USD",
+    "Alerts",
+    "Budget",
+    "Budgets",
+    "RateLimit",
+    "RateLimits",
+    "Spend",
+    "budgets_of",
+    "impossible",
+    "rates_of",
+]
 
-_LEAST_USD = Decimal("0.000001")  # less than any request costs
+LEAST_USD = Decimal("0.000001")  # less than any request costs
 _NAME = r"^[A-Za-z0-9_-]{1,64}$"
 
 
@@ -48,7 +59,7 @@ class Limited(Section):
 class Budget(Limited):
     """What may be spent in a day, a week from Monday on, or a month (UTC), by each subject."""
 
-    usd: Decimal = Field(ge=_LEAST_USD, le=1_000_000)
+    usd: Decimal = Field(ge=LEAST_USD, le=1_000_000)
     per: Per = "day"
     hard: bool = True
     alerts: tuple[Annotated[float, Field(gt=0, le=1)], ...] = ()
@@ -84,19 +95,21 @@ class Spend(Section):
 
     daily_usd: Decimal | None = Field(None, ge=0, description="402 beyond it, from midnight UTC on; None: no limit")
     unpriced: Literal["pass", "refuse"] = Field(
-        "pass", description="requests without a known price, under hard budgets"
+        "refuse", description="requests without a known price, under hard budgets"
     )
     output_tokens: int = Field(4096, ge=1, description="assumed of an answer without max_tokens until some were seen")
     deadline_ms: float = Field(500.0, gt=0, description="for keys, budgets and rates in Redis; late means away")
 
 
 class Alerts(Section):
-    """Where it is told that a budget's threshold is reached. `secret`: signs what is sent."""
+    """Where it is told that a budget's threshold is reached. `secret`: signs what is sent. `key_budgets`: the
+    thresholds of virtual keys' own budgets, which have none in their record."""
 
     webhook: SecretStr = SecretStr("")
     secret: SecretStr = SecretStr("")
     timeout_s: float = Field(10.0, gt=0)
     tries: int = Field(4, ge=1, le=10)
+    key_budgets: tuple[Annotated[float, Field(gt=0, le=1)], ...] = (0.8, 1.0)
 
     @model_validator(mode="after")
     def _is_a_url(self) -> Alerts:
@@ -104,6 +117,32 @@ class Alerts(Section):
         if url and not url.startswith(("http://", "https://")):
             raise ValueError("webhook must begin with http:// or https://")
         return self
+
+
+_WINDOWS = {"day": 1, "week": 7, "month": 31}
+
+
+def impossible(
+    budgets: Sequence[Budget], rate_limits: Sequence[RateLimit], *, keys_have_names: bool
+) -> list[tuple[str, str]]:
+    """(path, message) of what can never hold: a budget that another one of the same subject ends before, and names of
+    keys where these have none."""
+    faults = []
+    for name, listed in (("budgets", budgets), ("rate_limits", rate_limits)):
+        for place, one in enumerate(listed):
+            if one.of == "key" and one.only and not keys_have_names:
+                message = "keys have no names here: declare auth.client_keys, or set auth.virtual_keys"
+                faults.append((f"{name}.{place}.only", message))
+    for place, short in enumerate(budgets):
+        for long in budgets:
+            if long.hard and long.subject == short.subject and _WINDOWS[long.per] > _WINDOWS[short.per]:
+                # A week may lie in two months.
+                most = long.usd * 2 if (short.per, long.per) == ("week", "month") else long.usd
+                if short.usd > most:
+                    message = f"is never reached: {long.name!r} allows ${long.usd} a {long.per}"
+                    faults.append((f"budgets.{place}.usd", message))
+                    break
+    return faults
 
 
 def budgets_of(declared: Sequence[Budget]) -> tuple[budget.Budget, ...]:

@@ -7,7 +7,8 @@ Rules of this file: each exchange arrives in the simulation once, when its usage
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -26,20 +27,22 @@ _HOUR_S = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Counterfactual:
-    """`provider`: whose cache is behind the upstream (config `compress.provider_cache`). `one_account`: all tenants
-    use the operator's key, and so would have shared the provider's cache."""
+    """`provider`: whose cache is behind the default upstream (config `compress.provider_cache`). `one_account`: all
+    tenants use the operator's key, and so would have shared the provider's cache. `others`: the other upstreams'."""
 
     reads: ProviderReads
     provider: str = "auto"
     one_account: bool = False
+    others: Mapping[str, str] = field(default_factory=dict)
 
     def of(self, ex: Exchange, usage: Usage, *, free: bool) -> Would:
         """What this exchange's prompt would have read. `usage`: behind its answer. `free`: nothing was sent for it."""
         if ex.would is None:
             tokens_in = usage.tokens_in + (0 if free else ex.tokens_saved)
-            trail = self._trail(ex, ex.payload, ex.model, tokens_in)
-            if trail is None:
-                ex.would = AS_BILLED
+            trail = self._trail(ex, ex.payload, ex.model, tokens_in, self.provider)
+            if trail is None:  # what it reads or writes by our marks it wouldn't have
+                ours = ex.marked is not None and ex.marked.remarked
+                ex.would = Would(0, 0, writes=0) if ours else AS_BILLED
             elif free:
                 (direct,) = self.reads.arrive(trail, usage, ex.received_s, _ready_s(ex, ex.call), (World.DIRECT,))
                 ex.would = Would(self.reads.worth(ex.model, direct), None, trail.cache.charges_writes, trail)
@@ -52,9 +55,15 @@ class Counterfactual:
         would: Would = ex.would
         return would
 
-    def _trail(self, ex: Exchange, payload: dict[str, Any] | None, model: str, tokens_in: int) -> Trail | None:
+    def _trail(
+        self, ex: Exchange, payload: dict[str, Any] | None, model: str, tokens_in: int, provider: str
+    ) -> Trail | None:
         tenant = "" if self.one_account else ex.tenant
-        return self.reads.trail(ex.endpoint, payload, model, self.provider, tenant, tokens_in)
+        return self.reads.trail(ex.endpoint, payload, model, provider, tenant, tokens_in)
+
+    def _asked(self, ex: Exchange) -> str:
+        """Whose cache is behind the upstream that was asked."""
+        return self.provider if ex.variant is None else self.others.get(ex.variant.upstream, self.provider)
 
     def _sent(self, ex: Exchange, trail: Trail, usage: Usage) -> Would:
         """Of a prompt that went upstream as it was: what was billed is known, and what we did to those before it."""
@@ -72,7 +81,7 @@ class Counterfactual:
         whole = usage._replace(fresh=max(0, usage.fresh + ex.tokens_saved))
         (direct,) = self.reads.arrive(trail, whole, at_s, ready_s, (World.DIRECT,))
         payload = ex.payload if ex.body_out is None else loads(ex.body_out)
-        other = self._trail(ex, payload, model, usage.tokens_in)
+        other = self._trail(ex, payload, model, usage.tokens_in, self._asked(ex))
         sent = 0 if other is None else self.reads.arrive(other, usage, at_s, ready_s, (World.SENT,))[0]
         self.reads.note(model, sent, usage)
         if not direct or not _told(ex, usage):
@@ -89,7 +98,7 @@ class Counterfactual:
         (direct,) = self.reads.arrive(trail, whole, at_s, ready_s, (World.DIRECT,))
         tenant = "" if self.one_account else ex.tenant
         marked = ex.marked
-        other = self.reads.trail(marked.endpoint, loads(marked.body), model, self.provider, tenant, usage.tokens_in)
+        other = self.reads.trail(marked.endpoint, loads(marked.body), model, self._asked(ex), tenant, usage.tokens_in)
         sent = 0 if other is None else self.reads.arrive(other, usage, at_s, ready_s, (World.SENT,))[0]
         self.reads.note(model, sent, usage)
         if not _told(ex, usage):

@@ -30,7 +30,7 @@ from farthing.proxy.figures import (
     summary,
     top_repeated,
 )
-from farthing.proxy.figures_lists import filter_of, matching, names
+from farthing.proxy.figures_lists import MOST_LOOKED, filter_of, matching, names
 from farthing.proxy.figures_routes import Declared, by_route
 from farthing.proxy.report import dollars, plain, plain_sums
 from farthing.proxy.report_plain import plain_routes
@@ -64,9 +64,8 @@ AT_A_TIME = 2
 MOST_TRADED = 5_000
 STEPS_BETWEEN_LOOKS = 1_000_000
 TOO_SLOW = (
-    f"this took more than {MAX_QUERY_S:.0f} seconds and was given up. A user or a tag together with another group is "
-    "read from rows: ask for a shorter span or one group at a time, or export the rows "
-    "(farthing ledger export --format parquet)"
+    f"this took more than {MAX_QUERY_S:.0f} seconds and was given up: ask for a shorter span, or for fewer groups at a "
+    "time, or export the rows (farthing ledger export --format parquet)"
 )
 
 
@@ -74,7 +73,7 @@ class Dashboard:
     """Answers GET and HEAD under /farthing/.
 
     `ledger`: the SQLite file, which need not exist yet. `state`: what is on, shown as badges; never a secret. `texts`:
-    None: no prompts may be shown. `declared`: the routes and variants in force.
+    None: no prompts may be shown. `declared`: the routes and variants in force. `most_looked`: figures_lists.py.
     """
 
     def __init__(
@@ -84,8 +83,10 @@ class Dashboard:
         state: Callable[[], dict[str, Any]],
         texts: Texts | None = None,
         declared: Callable[[], Declared] = Declared,
+        most_looked: int = MOST_LOOKED,
     ) -> None:
         self._texts = texts
+        self._most_looked = most_looked
         self._declared = declared
         self._ledger = ledger
         self._clock = clock
@@ -150,12 +151,16 @@ class Dashboard:
         return {"buckets": [slice_of(each) for each in found]}
 
     def _requests(self, conn: sqlite3.Connection, query: Mapping[str, str], now_s: float) -> dict[str, Any]:
-        """A page of requests, and what to ask for as `before` to get the next one; None: that was the last."""
+        """A page of requests, how far back was looked where it isn't full for that, and the next page's `before`."""
         span = span_of(query, now_s) if "since" in query else (0.0, now_s + 1)
         limit = min(number(query, "limit", 50), MAX_PAGE)
-        found = matching(conn, filter_of(query), span, limit + 1, place_of(query.get("before", "")))
-        last = found[limit - 1] if len(found) > limit > 0 else None
-        return {"requests": [listed(row) for row in found[:limit]], "next": last and f"{last.ts!r},{last.id}"}
+        before = place_of(query.get("before", ""))
+        found = matching(conn, filter_of(query), span, limit, before, self._most_looked)
+        return {
+            "requests": [listed(row) for row in found.rows],
+            "next": found.next and f"{found.next[0]!r},{found.next[1]}",
+            "looked_to_s": found.looked_to_s,
+        }
 
     def _tradeoff(self, conn: sqlite3.Connection, query: Mapping[str, str], now_s: float) -> dict[str, Any]:
         beside = self._ledger.parent

@@ -155,6 +155,7 @@ class Batches:
         """One answer, kept and booked: what it saved, in pico-dollars; None: it can't be used, and is asked anew."""
         shelf = self.shelf
         own = restored(shelf.all[line.id], texts, shelf.clock)
+        works = shelf.lane(own, works)
         result = await answered(own, target, line, works.carrier, works.routing)
         one = shelf.all[line.id]  # its client may have cancelled it meanwhile
         dropped = one.state == "cancelled"

@@ -22,7 +22,7 @@ from farthing.proxy.config_defer import Defer
 from farthing.proxy.defer_books import Books, restored
 from farthing.proxy.defer_store import Batch, DeferStore, Kept
 from farthing.proxy.errors import StoreFault, UpstreamFault
-from farthing.proxy.exchange import Outcome
+from farthing.proxy.exchange import Exchange, Outcome
 from farthing.proxy.filling import FillingStage
 from farthing.proxy.routing import Routing
 
@@ -52,7 +52,8 @@ class Works:
 
 @dataclass(slots=True)
 class Shelf:
-    """`callers`: what shows whose an account is. `holds`: what requests reserved. `asking`: who is being seen to."""
+    """`callers`: what shows whose an account is. `holds`: what requests reserved. `asking`: who is being seen to.
+    `lanes`: what each policy works with that answers now, by its version."""
 
     store: DeferStore
     clock: Clock
@@ -61,6 +62,11 @@ class Shelf:
     callers: dict[str, Sequence[tuple[str, str]]] = field(default_factory=dict)
     holds: dict[str, Any] = field(default_factory=dict)
     asking: set[str] = field(default_factory=set)
+    lanes: Mapping[str, Works] = field(default_factory=dict)
+
+    def lane(self, own: Exchange, works: Works) -> Works:
+        """What the policy that it began under works with; `works`, where that one answers no more."""
+        return self.lanes.get(own.policy, works)
 
     async def open(self) -> None:
         """Read what is there. Raises StoreFault."""

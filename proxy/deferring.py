@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from typing import Any, NamedTuple
 
 import structlog
@@ -72,12 +72,17 @@ class Desk:
         await self._shelf.open()
 
     def use(self, works: Works) -> None:
-        """Work with this configuration from now on."""
-        self._works = works
+        """There is a configuration to work with; the first one is, until `follow` says which."""
+        self._works = self._works or works
         for one in self._shelf.all.values():
             target = works.by_key.get(one.upstream)
             if target is not None and target.operators and one.account.startswith("operator"):
                 self._shelf.callers[one.account] = target.operators_pairs(one.account)
+
+    def follow(self, active: Works, lanes: Mapping[str, Works]) -> None:
+        """Work with this configuration from now on. `lanes`: of every policy that answers now, by its version: what
+        began under one of them is worked on with its own."""
+        self._works, self._shelf.lanes = active, lanes
 
     def start(self) -> None:
         """Begin to work; once."""
@@ -285,6 +290,7 @@ class Desk:
             await shelf.book_never(works, kept, Outcome.ABANDONED, kept.error or "cancelled by the client")
             return
         own = restored(kept, found, self._clock)
+        works = shelf.lane(own, works)
         await answered(own, target, line_of(found.said, result, kept.id), works.carrier, works.routing)
         saved = await works.books.batched(own, target, kept.batch, dropped=False)
         await shelf.flushed(works)
@@ -308,6 +314,7 @@ class Desk:
                 why = kept.error
                 own = restored(kept, texts, self._clock, self._shown(works, kept))
                 own.hold = shelf.holds.pop(kept.id, None)
+                works = shelf.lane(own, works)
                 planned(own, texts.meta, works.routing)
                 result = await self._asked(works, own, texts.paid)
                 done = kept._replace(state="completed", ended_s=self._clock.now_s(), error="", status=result.status)

@@ -7,7 +7,7 @@ nor with a tokenizer whose ranks would have to be loaded first.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -23,6 +23,8 @@ log = structlog.get_logger("farthing.usage")
 
 _LONGEST_BYTES = 65_536  # some 15 ms of counting
 _BETWEEN_S = 1.0
+_EVERY_S = 90.0  # of one model: of a hundred misses an hour some thirty are counted, and an alarm needs twenty
+_MOST_MODELS = 50
 _ID_DIGITS = 4
 _COUNTED = frozenset({Endpoint.CHAT, Endpoint.COMPLETIONS, Endpoint.EMBEDDINGS})
 # What is billed beside the texts, by rules that only the provider knows.
@@ -31,7 +33,7 @@ _NOT_TEXT = ("tools", "functions", "response_format", "modalities", "audio", "pr
 
 @dataclass(slots=True)
 class DriftSample:
-    """`share`: of answered misses, by the random end of their ids."""
+    """`share`: of answered misses, by the random end of their ids; and of each model one every `_EVERY_S`."""
 
     drift: Drift
     share: float
@@ -40,6 +42,7 @@ class DriftSample:
     clock: Clock
     _below: str = ""
     _again_tick: float = float("-inf")
+    _due: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """The share as what the end of an id must be below; hexadecimal digits are below "g"."""
@@ -48,7 +51,7 @@ class DriftSample:
 
     def wants(self, ex: Exchange) -> bool:
         """Whether this exchange is to be counted; cheap, as it is asked of each."""
-        if ex.id[-_ID_DIGITS:] >= self._below:
+        if ex.id[-_ID_DIGITS:] >= self._below and not self._is_due(ex.model):
             return False
         call, body = ex.call, ex.body
         return (
@@ -74,12 +77,25 @@ class DriftSample:
             and self.tokenizer.ready(ex.model)
         )
 
+    def _is_due(self, model: str) -> bool:
+        due = self._due.get(model)
+        return self.share > 0 and (len(self._due) < _MOST_MODELS if due is None else self.clock.tick_s() >= due)
+
+    def _taken(self, model: str) -> None:
+        """One of the model is counted now; models that haven't come for an hour make room."""
+        now_tick = self.clock.tick_s()
+        self._again_tick = now_tick + _BETWEEN_S
+        if model not in self._due and len(self._due) >= _MOST_MODELS:
+            self._due = {name: due for name, due in self._due.items() if now_tick - due < self.drift.window_s}
+        if model in self._due or len(self._due) < _MOST_MODELS:
+            self._due[model] = now_tick + _EVERY_S
+
     async def compare(self, ex: Exchange) -> None:
         """Count it off the event loop; say so once where the counts have drifted apart."""
         call = ex.call
         if call is None or call.usage is None:
             return
-        self._again_tick = self.clock.tick_s() + _BETWEEN_S
+        self._taken(ex.model)
         async with self.slow:
             counted = await asyncio.to_thread(self._count, ex, call.usage, call.answer or b"")
         model = call.model_served or ex.model

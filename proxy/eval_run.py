@@ -22,6 +22,7 @@ from farthing.policies.dataset import EvalCase, read_cases
 from farthing.policies.judges import JudgeCase, Score
 from farthing.proxy.errors import ConfigFault
 from farthing.proxy.eval_arm import Answered, Arm, asked, isolated
+from farthing.proxy.whole_file import write_whole
 
 __all__ = ["Judging", "Run", "RunFile", "across", "load_cases", "load_run", "run", "save_run"]
 
@@ -195,10 +196,8 @@ def across(one: RunFile, other: RunFile) -> RunFile:
 def save_run(path: Path, found: RunFile) -> None:
     """As JSON, whole or not at all; it holds no prompt and no answer. Raises ConfigFault."""
     value = {"version": VERSION, **found._asdict(), "results": [_plain(one) for one in found.results]}
-    aside = path.with_name(f".{path.name}.new")
     try:
-        aside.write_bytes(orjson.dumps(value, option=orjson.OPT_INDENT_2))
-        aside.replace(path)
+        write_whole(path, (orjson.dumps(value, option=orjson.OPT_INDENT_2),))
     except OSError as error:
         raise ConfigFault(f"can't write {path}: {error.strerror}") from None
 

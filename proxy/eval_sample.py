@@ -7,7 +7,6 @@ looked through for personal data, by the capture store or here; the file is writ
 from __future__ import annotations
 
 import hashlib
-import os
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -32,6 +31,7 @@ from farthing.proxy.replay_formats import recorded
 from farthing.proxy.replay_read import Broken, open_trace
 from farthing.proxy.replay_values import NotARequest, Recorded
 from farthing.proxy.text import normalise
+from farthing.proxy.whole_file import write_whole
 
 __all__ = [
     "STRATA",
@@ -219,11 +219,7 @@ def _with_traps(cases: Sequence[EvalCase], wanted: Wanted, rng: random.Random) -
 
 def write(path: Path, cases: Iterable[EvalCase]) -> None:
     """All of it or nothing: readable by its owner only. Raises ConfigFault: the folder can't be written."""
-    aside = path.with_name(f".{path.name}.new")
     try:
-        handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(handle, "wb") as out:
-            out.writelines(map(dumped, cases))
-        aside.replace(path)
+        write_whole(path, map(dumped, cases))
     except OSError as error:
         raise ConfigFault(f"can't write {path}: {error.strerror}") from None

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,6 +15,8 @@ from typing import Any
 
 import orjson
 import structlog
+
+from farthing.proxy.whole_file import write_whole
 
 __all__ = ["Record", "RecordArm", "Records", "hash_of"]
 
@@ -103,13 +104,7 @@ class Records:
 
     def _put(self, name: str, body: bytes) -> None:
         path = self.folder / name
-        fresh = path.with_suffix(".new")
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with fresh.open("wb") as out:
-                out.write(body)
-                out.flush()
-                os.fsync(out.fileno())
-            fresh.replace(path)
+            write_whole(path, (body,))
         except OSError as error:
             log.warning("an experiment's record can't be written", file=str(path), error=error.strerror)

@@ -7,7 +7,6 @@ that moment from the outcomes. Without such a file, or where the ledger doesn't 
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -20,6 +19,7 @@ from farthing.proxy.experiment_data import Data
 from farthing.proxy.figures import columns
 from farthing.proxy.outcomes import FILE, Change
 from farthing.proxy.row import ERRANDS, Row
+from farthing.proxy.whole_file import write_whole
 
 __all__ = ["forget", "keep", "restore"]
 
@@ -36,14 +36,8 @@ def keep(path: Path, data: Data, now_s: float) -> None:
             {"form": _FORM, "at_s": now_s, **_about(data), **data.plain()},
             option=orjson.OPT_NON_STR_KEYS,
         )
-    fresh = path.with_suffix(".new")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with fresh.open("wb") as out:
-            out.write(body)
-            out.flush()
-            os.fsync(out.fileno())
-        fresh.replace(path)
+        write_whole(path, (body,))
     except OSError as error:
         log.warning("an experiment's sums can't be written", file=str(path), error=error.strerror)
 

@@ -1,7 +1,8 @@
 """Lists out of the ledger: requests that match a filter, and the names that one may filter by.
 
 Rules of this file: as in figures.py. Paging is by the last row's time and id, never by an offset, so that a page costs
-the same however far back it lies and no row is shown twice while new ones arrive.
+the same however far back it lies and no row is shown twice while new ones arrive. No filter but an id has an index of
+its own: a page looks at `MOST_LOOKED` rows at most, and says how far back it looked.
 """
 
 from __future__ import annotations
@@ -9,15 +10,21 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from farthing.proxy.figures import MAX_RECENT, columns
 from farthing.proxy.figures_sql import ENDED, group_expressions
 from farthing.proxy.figures_values import STATUSES
 from farthing.proxy.row import Row
 
-__all__ = ["ANSWERS", "Filter", "Span", "filter_of", "matching", "names"]
+__all__ = ["ANSWERS", "MOST_LOOKED", "Filter", "Page", "Span", "filter_of", "matching", "names"]
 
 Span = tuple[float, float]
+Place = tuple[float, str]
+"""The time and the id of a row."""
+
+MOST_LOOKED = 100_000
+"""Rows that one page of a filtered list looks at: a ninth of a second of a processor at most (docs/benchmarks.md)."""
 
 ANSWERS: Mapping[str, str] = {
     "2xx": f"status between 200 and 299 and {ENDED}",
@@ -64,20 +71,57 @@ def filter_of(query: Mapping[str, str]) -> Filter:
     return Filter(**texts, failed=query.get("failed", "") in ("1", "true"))
 
 
-def matching(
-    conn: sqlite3.Connection, wanted: Filter, span: Span, limit: int, before: tuple[float, str] | None = None
-) -> tuple[Row, ...]:
-    """The newest rows in [since, until) that match, newest first, at most MAX_RECENT.
+class Page(NamedTuple):
+    """Some rows of a list, newest first. `next`: the place that the next page begins after, None at the end.
 
-    `before`: time and id of the last row of the page before. Raises ValueError for a tag's odd name.
+    `looked_to_s`: how far back was looked, where that was as far as one page may and the page isn't full.
     """
+
+    rows: tuple[Row, ...]
+    next: Place | None = None
+    looked_to_s: float | None = None
+
+
+def matching(
+    conn: sqlite3.Connection,
+    wanted: Filter,
+    span: Span,
+    limit: int,
+    before: Place | None = None,
+    most_looked: int = MOST_LOOKED,
+) -> Page:
+    """The newest rows in [since, until) that match, at most MAX_RECENT, of the latest `most_looked`.
+
+    `before`: the `next` of the page before. A text that is a request's id is that request, however far back: there's an
+    index. Raises ValueError for a tag's odd name.
+    """
+    limit = max(0, min(limit, MAX_RECENT))
     where, parameters = _conditions(wanted)
-    where, parameters = ["ts >= ?", "ts < ?", *where], [*span, *parameters]
-    if before is not None:
-        where.append("(ts, id) < (?, ?)")
-        parameters += before
-    query = f"select {columns()} from requests where {' and '.join(where)} order by ts desc, id desc limit ?"
-    return tuple(Row(*values) for values in conn.execute(query, (*parameters, max(0, min(limit, MAX_RECENT)))))
+    place, of_place = _place(span, before)
+    by_id = bool(wanted.text) and conn.execute("select 1 from requests where id = ?", (wanted.text,)).fetchone()
+    looked_to_s = None
+    if by_id:
+        where, parameters = ["id = ?", *where], [wanted.text, *parameters]
+    elif where:
+        ts = f"select ts from requests where {place} order by ts desc limit 1 offset ?"
+        found = conn.execute(ts, (*of_place, most_looked - 1)).fetchone()
+        looked_to_s = found and found[0]
+        # Of rows of one moment all are looked at: then "before that moment" is a place to go on from.
+        place, of_place = _place((span[0] if looked_to_s is None else looked_to_s, span[1]), before)
+    query = f"select {columns()} from requests where {' and '.join([place, *where])} order by ts desc, id desc limit ?"
+    rows = [Row(*values) for values in conn.execute(query, (*of_place, *parameters, limit + 1))]
+    if len(rows) > limit > 0:
+        return Page(tuple(rows[:limit]), (rows[limit - 1].ts, rows[limit - 1].id))
+    if looked_to_s is None:
+        return Page(tuple(rows[:limit]))
+    return Page(tuple(rows), (looked_to_s, ""), looked_to_s)
+
+
+def _place(span: Span, before: Place | None) -> tuple[str, list[float | str]]:
+    """The rows of a span, before a place in it, as SQL that the index on `ts` bounds at both ends."""
+    if before is None or before[0] >= span[1]:
+        return "ts >= ? and ts < ?", [*span]
+    return "ts >= ? and ts <= ? and (ts < ? or id < ?)", [span[0], before[0], *before]
 
 
 def _conditions(wanted: Filter) -> tuple[list[str], list[float | str]]:

@@ -29,6 +29,7 @@ def gauges(services: Services, store: StoreStats | None) -> dict[str, float]:
         "in_flight_requests": held.in_flight.count,
         "ledger_pending_rows": ledger.pending if ledger else 0,
         "ledger_dropped_rows": ledger.dropped if ledger else 0,
+        "ledger_aside_files": len(ledger.aside) if ledger else 0,
         "ledger_healthy": ledger is None or ledger.healthy,
         "store_healthy": store is not None and store.healthy,
         "semantic_entries": services.thread.entries if services.thread else 0,

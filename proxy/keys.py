@@ -82,10 +82,11 @@ class VirtualKey:
                 param="model",
             )
 
-    def own_budgets(self) -> tuple[Budget, ...]:
-        """Its budgets as policies know them."""
+    def own_budgets(self, alerts: tuple[float, ...] = ()) -> tuple[Budget, ...]:
+        """Its budgets as policies know them. `alerts`: shares of each that are told of."""
         return tuple(
-            Budget(f"key.{self.id}.{one.per}", one.limit, one.per, Subject("key"), one.hard) for one in self.budgets
+            Budget(f"key.{self.id}.{one.per}", one.limit, one.per, Subject("key"), one.hard, alerts)
+            for one in self.budgets
         )
 
     def told(self, now_s: float) -> dict[str, Any]:

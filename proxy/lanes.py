@@ -194,6 +194,7 @@ class Lanes:
         if self.candidate is not None:
             self.close()
         old, self.active = self.active, services
+        self._divide()
         self._let_go(old)
         for one in services.upstreams:
             one.probes.start()
@@ -216,6 +217,9 @@ class Lanes:
                 self._retire(lane)
 
     def _divide(self) -> None:
+        desk, works = self.state.deferred, self.active.deferring
+        if desk is not None and works is not None:
+            desk.follow(works, {one.assign.policy: one.deferring for one in self._used() if one.deferring is not None})
         self.divided = self.split is not None or bool(self.parts)
         self.by_model = any(part.model for part in self.parts)
 

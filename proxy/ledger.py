@@ -20,6 +20,7 @@ from pathlib import Path
 import structlog
 
 from farthing.proxy.clock import Clock, SystemClock
+from farthing.proxy.ledger_aside import aside
 from farthing.proxy.ledger_file import (
     INSERT,
     LOCK_WAIT_S,
@@ -40,6 +41,7 @@ __all__ = ["Ledger"]
 _RETRY_S = 0.25  # between attempts on a disk that failed
 _LAST_TRY_S, _LAST_TRIES = 1.0, 20  # how long, and how often, `close` goes on trying
 _BATCH_ROWS = 5_000
+_LOOK_S = 5.0  # between looks at what lies beside the ledger
 
 
 class Ledger:
@@ -81,6 +83,9 @@ class Ledger:
         self._upkeep = Upkeep(keep_days, self._clock)
         self._log = structlog.get_logger("farthing.ledger")
         self._conn: sqlite3.Connection | None = None
+        self.aside: tuple[str, ...] = ()
+        """Names of damaged ledgers beside this one that nobody has salvaged (ledger_aside.py)."""
+        self._look_at_s = 0.0
         self._works = True
         self._suspect = False
         self._fresh: deque[Row] = deque()  # appended, not yet seen by the thread
@@ -94,6 +99,7 @@ class Ledger:
             self._open()
         except (sqlite3.Error, OSError) as error:
             self._fail(error)
+        self._look()
         self._thread = threading.Thread(target=self._write_on, name="ledger", daemon=True)
         self._thread.start()
 
@@ -172,12 +178,18 @@ class Ledger:
                 self._round.notify_all()
             if self._keeps_up and self._works and self._conn is not None and not self._closing:
                 self._keep_up(self._conn, waiting=len(self._fresh))
+            if self._clock.tick_s() >= self._look_at_s:
+                self._look()
             tries += ending
             if ending and not self._fresh and (not self._kept or tries > _LAST_TRIES):
                 break
         self._lost += len(self._kept)
         self._kept.clear()
         self._let_go()
+
+    def _look(self) -> None:
+        self._look_at_s = self._clock.tick_s() + _LOOK_S
+        self.aside = aside(self.path)
 
     def _take(self) -> None:
         """Move what has come to what is kept, tell others of it, and drop the oldest beyond the bound."""
@@ -277,8 +289,10 @@ class Ledger:
                 moved_to=str(aside),
                 error=str(error),
                 meaning="a new ledger is begun; reports and budgets no longer see what the old one holds",
+                remedy="farthing ledger salvage saves what can be read of it",
             )
             self._conn, lost = connect(self.path, whole=False, wait_s=self._lock_wait_s)
+            self._look()
         self._suspect = False
         if lost:
             self._log.error(

@@ -145,9 +145,10 @@ class Legs:
             tried.fault = fault
         if self.spending is not None and not 200 <= tried.call.status < 300 and not tried.call.earlier:
             self.spending.unbilled(own, before)
-        if tried.leg is None:
+        variant = tried.leg or self.routing.plain(own.model)
+        if variant is None:
             return
-        speed, call = self.routing.speed(tried.leg), tried.call
+        speed, call = self.routing.speed(variant), tried.call
         if 200 <= call.status < 300 and tried.fault is None:
             speed.answered((call.first_byte_tick or clock.tick_s()) - begun_tick, clock.tick_s())
             if call.usage is not None:
@@ -197,7 +198,7 @@ class Legs:
 
     def _model(self, tried: Tried) -> str:
         served = tried.call.model_served
-        return served if tried.leg is None else self.routing.priced_name(tried.leg, served)
+        return served or tried.own.model if tried.leg is None else self.routing.priced_name(tried.leg, served)
 
     @staticmethod
     def merge(ex: Exchange, tried: Tried) -> None:
@@ -210,17 +211,22 @@ class Legs:
         call.upstream = own.upstream
         call.started_tick = call.started_tick or own.started_tick
 
-    async def beside(self, ex: Exchange, tried: Tried) -> None:
-        """An attempt whose answer doesn't serve: what it was billed with is booked apart."""
+    async def beside(self, ex: Exchange, tried: Tried, *, hung_up: bool = False) -> None:
+        """An attempt whose answer doesn't serve: what it was billed with is booked apart.
+
+        `hung_up`: by us, and perhaps before its head had come. The provider had the prompt then, and no word of its own
+        will ever say what it charges: the prompt's price stands for that, and the row is modelled.
+        """
         self.merge(ex, tried)
         call, own = ex.call, tried.call
         assert call is not None
-        if not 200 <= own.status < 300 or not own.attempts:
+        silent = hung_up and own.status == 0
+        if not own.attempts or not (silent or 200 <= own.status < 300):
             return
         usage = own.usage if own.usage is not None else await asyncio.to_thread(self._counted, tried)
         others = [Billed(self._model(tried), one, own.upstream) for one in (*own.earlier, usage)]
         call.others += others
-        answered = [attempt for attempt in own.attempts if 200 <= attempt.status < 300]
+        answered = own.attempts[-1:] if silent else [one for one in own.attempts if 200 <= one.status < 300]
         for attempt, other in zip(answered[-len(others) :], others, strict=False):
             attempt.billed = other
 

@@ -45,6 +45,7 @@ GAUGES: Mapping[str, str] = {
     "in_flight_requests": "Requests that are being answered.",
     "ledger_pending_rows": "Rows that wait to be written.",
     "ledger_healthy": "1 while rows reach the ledger, 0 while they don't.",
+    "ledger_aside_files": "Damaged ledgers that were moved aside and that nobody has salvaged.",
     "store_entries": "Answers in the store.",
     "store_bytes": "Bytes in the store.",
     "store_healthy": "1 while the store answers, 0 while it doesn't.",

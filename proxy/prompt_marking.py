@@ -44,8 +44,19 @@ _LEAST_CHARS_PER_TOKEN = 2
 _LOST_SHARE = 0.1  # of promised reads: fewer are no reason for a key
 _READ_WELL = 0.8
 _HOURS = {"1h": 3600.0}
-_HOSTS = {"api.openai.com": "openai", "api.anthropic.com": "anthropic"}
-_PROVIDERS = {"openai": "openai", "azure": "openai", "anthropic": "anthropic"}
+_HOSTS = {
+    "api.openai.com": "openai",
+    "api.anthropic.com": "anthropic",
+    "api.deepseek.com": "deepseek",
+    "api.mistral.ai": "mistral",
+    "api.x.ai": "xai",
+    "generativelanguage.googleapis.com": "gemini",
+}
+_PROVIDERS = {name: name for name in ("openai", "anthropic", "deepseek", "gemini", "mistral")} | {
+    "azure": "openai",
+    "google": "gemini",
+    "x-ai": "xai",
+}
 
 
 def provider_of(upstream: Upstream, declared: str) -> str:
@@ -58,6 +69,11 @@ def provider_of(upstream: Upstream, declared: str) -> str:
     if host.endswith(".openai.azure.com"):
         return "openai"
     return _HOSTS.get(host, _PROVIDERS.get(upstream.style, "") if upstream.style != "openai" else "")
+
+
+def cache_behind(upstream: Upstream, declared: str) -> str:
+    """The same in the words of `provider_cache`: auto where nobody says it, so that a model's name may."""
+    return provider_of(upstream, declared) or declared
 
 
 @dataclass(slots=True)
@@ -88,6 +104,12 @@ class Marked:
     def changed(self) -> bool:
         """Whether another body is sent than came."""
         return self.body is not self.plain
+
+    @property
+    def headers(self) -> tuple[tuple[str, str], ...]:
+        """What goes with it besides, of those providers that read a key there."""
+        header = self.cache.key_header
+        return ((header, self.key),) if self.serves and self.key and header else ()
 
     @property
     def remarked(self) -> bool:
@@ -150,6 +172,8 @@ class Marker:
         if not spots.spots:
             return None
         marked = Marked(endpoint, model, body, ordered, spots, cache, self.serves, reordered=ordered is not body)
+        if cache.key_header and cache.key_header in ex.original.headers:
+            asked = asked | {"prompt_cache_key": ""}  # the client's own
         self._decide(marked, asked, others, scope, self._rates.at(upstream.name).rates(model, now_s), now_s)
         if self.serves and (marked.chosen or marked.key or marked.explicit):
             marked.body = await asyncio.to_thread(_written, marked) if large else _written(marked)
@@ -233,7 +257,8 @@ class Marker:
         group.keyed = wants and self.serves
         if not wants:
             return
-        while group.rate > marked.cache.key_per_minute * group.buckets:
+        most = marked.cache.key_per_minute
+        while most and group.rate > most * group.buckets:
             group.buckets *= 2  # never fewer again: a conversation that moves is cold
         marked.key = _key_of(payload, group.buckets)
 
@@ -301,7 +326,7 @@ def _read(
 def _written(marked: Marked) -> bytes:
     """The body with what was decided."""
     members: list[tuple[str, bytes]] = []
-    if marked.key:
+    if marked.key and not marked.cache.key_header:
         members.append(("prompt_cache_key", orjson.dumps(marked.key)))
     if marked.explicit:
         members.append(("prompt_cache_options", b'{"mode":"explicit"}'))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -51,11 +52,13 @@ class _Waiting:
 
 @dataclass(slots=True)
 class Warmer:
-    """`errands`: straight to the upstream. Nothing is sent until `start`, or a call of `tick`."""
+    """`errands`: straight to the upstream. Nothing is sent until `start`, or a call of `tick`, nor while
+    `switched_off`."""
 
     errands: Errands
     memory: PromptMemory
     rates: RateCard
+    switched_off: Callable[[], bool]
     waiting: OrderedDict[int, _Waiting] = field(default_factory=OrderedDict)
     tasks: TaskGroup = field(default_factory=TaskGroup)
 
@@ -93,6 +96,9 @@ class Warmer:
 
     async def tick(self) -> None:
         """Read again what is about to be forgotten and has not returned meanwhile."""
+        if self.switched_off():
+            self.waiting.clear()
+            return
         now_s = self.errands.clock.now_s()
         for key, one in list(self.waiting.items()):
             seen = self.memory.returns.get(key)

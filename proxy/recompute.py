@@ -72,7 +72,7 @@ def recompute(row: PricedRow, card: RateCard) -> Again:
         return Again(Verdict.UNPRICED, None, None)
     try:
         now, source = _now(row, card)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, ArithmeticError, OSError):  # the last two: a moment that no calendar has
         return Again(Verdict.UNREADABLE, then, None)
     if now == then:
         return Again(Verdict.SAME, then, now, source)

@@ -181,15 +181,31 @@ def _langfuse_answer(output: Any) -> dict[str, Any] | None:
 
 
 def _langfuse_usage(told: Mapping[str, Any] | None) -> Usage | None:
-    """Langfuse's buckets are disjoint: `input` without the `input_*` beside it."""
+    """Langfuse's buckets are disjoint: `input` without the `input_*` beside it. None where a count is none."""
     if told is None:
         return None
     if "prompt_tokens" in told:
         return from_payload(Endpoint.CHAT, told)
-    parts = {str(name): count for name, one in told.items() if (count := tokens_of(one)) is not None}
-    if "input" not in parts and "output" not in parts:
+    parts = {str(name): 0 if one is None else tokens_of(one) for name, one in told.items()}
+    if ("input" not in parts and "output" not in parts) or None in parts.values():
         return None
-    cached = sum(count for name, count in parts.items() if "cache" in name and "creation" not in name)
-    written = sum(count for name, count in parts.items() if "cache_creation" in name)
-    reasoning = sum(count for name, count in parts.items() if name.startswith("output_reasoning"))
-    return Usage(parts.get("input", 0), cached, written, parts.get("output", 0), reasoning)
+
+    def sums(*beginnings: str) -> int:
+        return sum(parts.pop(name) or 0 for name in [*parts] if name.startswith(beginnings))
+
+    made, thought = parts.pop("output", 0) or 0, sums("output_reasoning")
+    sound, picture = (sums(f"output_{kind}") for kind in ("audio", "image"))
+    heard, seen = (sums(f"input_{kind}") for kind in ("audio", "image"))
+    written = sum(count or 0 for name, count in parts.items() if "cache_creation" in name)
+    cached = sum(count or 0 for name, count in parts.items() if "cache" in name and "creation" not in name)
+    return Usage(
+        parts.get("input") or 0,
+        cached,
+        written,
+        made,
+        thought,
+        audio_in=heard,
+        audio_out=sound,
+        image_in=seen,
+        image_out=picture,
+    )

@@ -33,6 +33,7 @@ from farthing.proxy.build_compress import marks_of, rules_of
 from farthing.proxy.build_semantic import freshness
 from farthing.proxy.config import Config
 from farthing.proxy.exchange import CacheMode, CacheStatus, Controls, Endpoint
+from farthing.proxy.prompt_marking import cache_behind
 from farthing.proxy.replay_prompt import Prompt, prompt_of
 from farthing.proxy.replay_values import Recorded, number
 from farthing.proxy.row import MONEY_COLUMNS
@@ -175,7 +176,7 @@ def reading_of(config: Config, *, near: bool, beyond: bool) -> Reading:
         near,
         forms,
         marks_of(compress),
-        compress.provider_cache,
+        cache_behind(config.upstream, compress.provider_cache),
         bool(config.upstream.keys),
     )
 

@@ -39,7 +39,7 @@ from farthing.proxy.replay_values import (
     whole,
 )
 from farthing.proxy.row import ERRANDS
-from farthing.proxy.usage import Usage, UsageSource
+from farthing.proxy.usage import EXTRAS, Usage, UsageSource
 
 __all__ = ["FORMATS", "body_of", "detected", "recorded"]
 
@@ -155,23 +155,34 @@ def _row_usage(row: Mapping[str, Any]) -> Usage | None:
     written = min(taken - cached, tokens_of(row.get("tokens_in_cache_write")) or 0)
     reasoning = min(output, tokens_of(row.get("tokens_reasoning")) or 0)
     counted = row.get("usage_source") == UsageSource.COUNTED
-    return Usage(
+    plain = Usage(
         fresh=taken - cached - written,
         cached=cached,
         cache_write=written,
         output=output - reasoning,
         reasoning=reasoning,
         source=UsageSource.COUNTED if counted else UsageSource.UPSTREAM,
-        tier=_row_tier(row),
     )
+    return _with_detail(plain, row) if sent else plain
 
 
-def _row_tier(row: Mapping[str, Any]) -> str:
-    """The service tier that a row names beside its last attempt."""
+def _with_detail(plain: Usage, row: Mapping[str, Any]) -> Usage:
+    """With what the last attempt tells apart and the columns don't (usage_row.py); without it where they disagree."""
     try:
-        return str(orjson.loads(row["attempts_detail"])[-1]["usage"]["tier"])
-    except (ValueError, LookupError, TypeError):
-        return ""
+        told = orjson.loads(row["attempts_detail"])[-1]["usage"]
+        parts = {name: tokens_of(told.get(name)) or 0 for name in EXTRAS}
+        tier = str(told.get("tier", ""))
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return plain
+    apart = Usage(**parts, source=plain.source, tier=tier)
+    usage = apart._replace(
+        fresh=plain.fresh - apart.audio_in - apart.image_in,
+        cached=plain.cached - apart.audio_cached - apart.image_cached,
+        cache_write=plain.cache_write - apart.cache_write_1h,
+        output=plain.output - apart.audio_out - apart.image_out,
+        reasoning=plain.reasoning,
+    )
+    return usage if min(usage.fresh, usage.cached, usage.cache_write, usage.output) >= 0 else plain._replace(tier=tier)
 
 
 # -- OpenAI-style

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import io
-import os
 import pickle
 import threading
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from typing import Any
 
 from farthing.proxy.errors import ConfigFault
 from farthing.proxy.replay_run import Run
+from farthing.proxy.whole_file import write_whole
 
 __all__ = ["load", "save", "state_file"]
 
@@ -37,12 +37,8 @@ def save(path: Path, run: Run, fingerprint: str, secret: bytes, services: Mappin
     out = io.BytesIO()
     _Writer(out, services).dump((fingerprint, run))
     content = out.getvalue()
-    fresh = path.with_name(path.name + ".new")
     try:
-        handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(handle, "wb") as file:
-            file.write(_MAGIC + hmac.digest(secret, content, "sha256") + content)
-        fresh.replace(path)
+        write_whole(path, (_MAGIC, hmac.digest(secret, content, "sha256"), content))
     except OSError as error:
         raise ConfigFault(f"can't write {path}: {error.strerror}") from None
 

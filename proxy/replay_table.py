@@ -20,7 +20,7 @@ from farthing.proxy.replay_sweep import Settings
 from farthing.proxy.report import CAUSE_NAMES, disarmed, label, money, rate
 from farthing.proxy.report_text import counted
 
-__all__ = ["as_json", "headline", "notes", "rendered", "sweep_columns", "sweep_rows"]
+__all__ = ["as_json", "headline", "notes", "rendered", "sweep_columns", "sweep_rows", "without_requests"]
 
 _OWN_CALLS = "own calls (audits)"
 _MOST_ROWS = 40
@@ -37,6 +37,7 @@ def rendered(
     ]
     if len(run.lanes) > 1:
         parts.append(_sweep(run, settings, confidence))
+        parts += _best(run, settings, confidence)
     else:
         parts += _in_full(run, forms[0], confidence)
     parts += [Text(f"  {note}", style="yellow") for note in notes(run)]
@@ -51,11 +52,16 @@ def headline(run: Run, settings: Sequence[Settings], confidence: float) -> str:
     if not run.lanes[0].tally.total.requests:
         return "Stopped before any request was replayed."
     if len(run.lanes) > 1:
-        at = max(range(len(run.lanes)), key=lambda n: run.lanes[n].tally.total.net)
+        at = _saves_most(run)
         best, judged = run.lanes[at].tally.total, run.lanes[at].tally.all_wrong.estimate(confidence)
         if not best.has_prices:
             return f"No price is known for any of {best.requests:,} requests."
-        wrong = f"; {judged.share:.1%} of its near-duplicates are judged wrong" if judged is not None else ""
+        wrong = (
+            f"; of {judged.of:,} near-duplicates that could be compared {judged.share:.1%} are judged wrong "
+            f"({judged.low:.1%} – {judged.high:.1%}, {confidence:.0%} sure)"
+            if judged is not None
+            else ""
+        )
         return f"Saves most, {money(best.net)} ({rate(best.net_share)}), with {_named(settings[at])}{wrong}."
     total = run.lanes[0].tally.total
     if not total.has_prices:
@@ -118,6 +124,13 @@ def notes(run: Run) -> list[str]:
     return said
 
 
+def without_requests(run: Run) -> list[str]:
+    """Why a trace held none, a line each."""
+    left_out = [f"{count:,} {disarmed(kind)}: left out" for kind, count in sorted(run.skipped.items())]
+    lines = [f"{counted(run.broken.count, 'line')} could not be used"] if run.broken.count else []
+    return [*left_out, *lines, *(f"line {line:,}: {disarmed(reason)}" for line, reason in run.broken.told)]
+
+
 # -- one configuration
 
 
@@ -139,7 +152,7 @@ def _in_full(run: Run, forms: Sequence[str], confidence: float) -> list[Renderab
     if tally.all_wrong.count:
         parts.append(_wrong(tally, confidence))
     if tally.groups:
-        parts.append(_groups(run, tally))
+        parts.append(_groups(run, tally, ""))
     if tally.reasons:
         parts.append(_reasons(tally))
     return parts
@@ -167,9 +180,9 @@ def _money(sums: Sums, pico: int) -> str:
     return money(pico) if sums.has_prices else "unknown"
 
 
-def _wrong(tally: Tally, confidence: float) -> RenderableType:
+def _wrong(tally: Tally, confidence: float, which: str = "") -> RenderableType:
     """Estimated wrong near-duplicates, in all and by slice."""
-    shown = _table(f"Near-duplicates that were wrong, {confidence:.0%} sure")
+    shown = _table(f"Near-duplicates that were wrong{which}, {confidence:.0%} sure")
     for name in ("", "compared", "different", "in doubt", "wrong", "between"):
         shown.add_column(name, justify="left" if not name else "right", overflow="fold")
     shown.add_row("all", *_compared(tally.all_wrong, confidence))
@@ -191,8 +204,8 @@ def _compared(compared: Compared, confidence: float) -> tuple[str, ...]:
     )
 
 
-def _groups(run: Run, tally: Tally) -> RenderableType:
-    shown = _table(f"By {', '.join(run.by)}")
+def _groups(run: Run, tally: Tally, which: str) -> RenderableType:
+    shown = _table(f"By {', '.join(run.by)}{which}")
     names = [*run.by, "requests", "hit rate", "baseline", "net saved", "tokens cut", "unpriced"]
     for number, name in enumerate(names):
         shown.add_column(name, justify="left" if number < len(run.by) else "right", overflow="fold")
@@ -264,6 +277,21 @@ def _sweep(run: Run, settings: Sequence[Settings], confidence: float) -> Rendera
     for row in sweep_rows(run, settings, confidence):
         shown.add_row(*row)
     return shown
+
+
+def _saves_most(run: Run) -> int:
+    """Which configuration does; the first of several."""
+    return max(range(len(run.lanes)), key=lambda n: run.lanes[n].tally.total.net)
+
+
+def _best(run: Run, settings: Sequence[Settings], confidence: float) -> list[RenderableType]:
+    """The slices of the one that saves most, where slices were asked for."""
+    at = _saves_most(run)
+    tally, which = run.lanes[at].tally, f", with {_named(settings[at])}"
+    if not tally.groups:
+        return []
+    wrong = [_wrong(tally, confidence, which)] if tally.all_wrong.count else []
+    return [_groups(run, tally, which), *wrong]
 
 
 # -- both

@@ -9,11 +9,13 @@ import io
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 from farthing.proxy.clock import Clock
 from farthing.proxy.errors import ConfigFault
 from farthing.proxy.figures import farthing_since, open_ledger
+from farthing.proxy.ledger_aside import aside
 from farthing.proxy.report_plain import csv, json, plain, plain_sums
 from farthing.proxy.report_read import beside, read_report
 from farthing.proxy.report_sentence import headline, notes
@@ -99,7 +101,8 @@ def report_on(
         since_s = farthing_since(since, now_s)
         with closing(open_ledger(path)) as conn:
             # One second more: a row written within this very second belongs to the report.
-            return beside(conn, read_report(conn, since_s, now_s + 1, by), path.parent, by, ways, runs)
+            report = replace(read_report(conn, since_s, now_s + 1, by), aside=aside(path))
+            return beside(conn, report, path.parent, by, ways, runs)
     except ValueError as error:
         raise ConfigFault(str(error)) from None
     except sqlite3.Error as error:

@@ -27,14 +27,18 @@ _MOST_STRETCHES = 1000
 _SLACK = 0.02
 """The share of the span before that may lie before the ledger's first request, and it still compares."""
 
+_AHEAD_S = 300
+"""Clocks of machines that share a ledger differ by less."""
+
 
 def read_report(conn: sqlite3.Connection, since_s: float, until_s: float, by: Sequence[str] = ()) -> Report:
     """Everything there is to report on [since_s, until_s), by group as in figures.summary, whose errors it raises."""
     with snapshot(conn):
         figures = summary(conn, since_s, until_s, by)
         first_s = first_moment(conn)
+        later = conn.execute("select count(*) from requests where ts > ?", (until_s + _AHEAD_S,)).fetchone()[0]
         if first_s is None or first_s >= until_s:
-            return Report(figures)
+            return Report(figures, later=later)
         since_s = figures.since_s
         before_s = since_s - (until_s - since_s)
         reaches = first_s <= before_s + _SLACK * (until_s - since_s)
@@ -62,6 +66,7 @@ def read_report(conn: sqlite3.Connection, since_s: float, until_s: float, by: Se
                 Repeat(each.key_hash, each.model, each.requests, each.hits, each.saved_usd, each.at_least)
                 for each in top_repeated(conn, since_s, until_s, _MOST_REPEATED)
             ],
+            later=later,
         )
 
 

@@ -117,7 +117,18 @@ def notes(figures: Figures) -> list[str]:
 
 def report_notes(report: Report) -> list[str]:
     """The same for the whole report."""
-    return [*notes(report.figures), *([report.before_missing] if report.before_missing else [])]
+    later = counted(report.later, "request")
+    ahead = f"{later} dated after the end of this report, since a clock was ahead: in no figure above."
+    return [
+        *notes(report.figures),
+        *([report.before_missing] if report.before_missing else []),
+        *([ahead] if report.later else []),
+        *(
+            f"{name} is a damaged ledger that was moved aside: what it holds is in no figure above. "
+            f"farthing ledger salvage saves what can be read."
+            for name in report.aside
+        ),
+    ]
 
 
 def forecast_text(made: Forecast) -> str:

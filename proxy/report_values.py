@@ -54,6 +54,8 @@ class Report:
     `before`: the same of the span of the same length before, None where the ledger doesn't reach back as far;
     `before_missing` says so. `stretches`: the span by `unit`, for charts. `peaks`: by `requests` and `spent`; one
     that would be of nothing is missing. `worth`, `tradeoff`: None where only the ledger was at hand.
+    `later`: requests dated after the span, because a clock was ahead; they are in no figure.
+    `aside`: damaged ledgers that nobody has salvaged (ledger_aside.py).
     """
 
     figures: Figures
@@ -68,6 +70,8 @@ class Report:
     repeated: Sequence[Repeat] = ()
     worth: Worth | None = None
     tradeoff: Tradeoff | None = None
+    later: int = 0
+    aside: Sequence[str] = ()
 
     @property
     def sums_before(self) -> Mapping[Key, Sums]:

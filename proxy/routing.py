@@ -1,7 +1,8 @@
 """Which way a request takes: finds its route when it comes, chooses when it goes upstream, and knows how fast and how
 dear variants are.
 
-The mutable state is `speeds` and `allowances`: of the latest answers of each variant, and of each route; never kept.
+The mutable state is `speeds`, `allowances` and `stays`: of the latest answers of each variant, of each route, and of
+conversations; never kept.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from statistics import median
 
 import orjson
 
+from farthing.compress.provider_cache import Kind, provider_cache
 from farthing.policies.cascade import Allowance
-from farthing.policies.choose import Choice, Standing, choose, stickiness
+from farthing.policies.choose import FAILED_S, STICKY, Choice, Standing, choose, stickiness
 from farthing.policies.routes import Facts, Route, RouteTable, facts_of
+from farthing.policies.stays import Stay, Stays
 from farthing.policies.variant import Needs, Variant, put_in
 from farthing.proxy.attribute import same_model
 from farthing.proxy.clock import Clock, Randomness
@@ -32,6 +35,7 @@ _LATEST = 32
 _HOLDS_S = 120.0  # a speed that was seen longer ago isn't known any more
 _TOKENS_OUT = 300  # of an answer, while none of the variant's has been seen
 _SHARE_OF_NEW = 0.05
+_ENGINE_S = 300.0  # a prompt is warm, where no provider says how long: an engine keeps it while it has room
 
 
 @dataclass(slots=True)
@@ -58,12 +62,14 @@ class Speed:
 
 @dataclass(slots=True)
 class Plan:
-    """The way of one request. `route` None: the client named the variant. `choice`: once it has been chosen."""
+    """The way of one request. `route` None: the client named the variant. `choice`: once it has been chosen.
+    `conversation`: its number, where it is to be remembered where it was."""
 
     facts: Facts
     route: Route | None = None
     named: Variant | None = None
     choice: Choice | None = None
+    conversation: float | None = None
 
     @property
     def serves(self) -> bool:
@@ -73,7 +79,8 @@ class Plan:
 
 @dataclass(slots=True)
 class Routing:
-    """The routes of one configuration. `never_chained`: see config.Cache."""
+    """The routes of one configuration. `never_chained`: see config.Cache. `providers`: whose cache is behind each
+    upstream, where that is known."""
 
     variants: Mapping[str, Variant]
     routes: RouteTable
@@ -84,32 +91,35 @@ class Routing:
     never_chained: bool = False
     speeds: dict[str, Speed] = field(default_factory=dict)
     allowances: dict[str, Allowance] = field(default_factory=dict)
+    stays: Stays = field(default_factory=Stays)
+    providers: Mapping[str, str] = field(default_factory=dict)
 
-    def find(self, ex: Exchange) -> None:
+    def find(self, ex: Exchange, *, names_only: bool = False) -> None:
         """Find the request's way. What of it can change the answer goes into `ex.lossy`, and so into the cache's key.
 
-        Never raises: a request whose way can't be found goes where it was sent.
+        `names_only`: only say what its model's name stands for, where that is an alias or a variant; no route, and no
+        header of farthing's. Never raises: a request whose way can't be found goes where it was sent.
         """
         try:
-            self._find(ex)
+            self._find(ex, "" if names_only else ex.controls.route, names_only=names_only)
         except Exception as error:  # noqa: BLE001 - whatever a client sends, routing must not fail it
             ex.plan = None
             ex.decide("route", "error", type(error).__name__)
 
-    def _find(self, ex: Exchange) -> None:
+    def _find(self, ex: Exchange, wanted: str, *, names_only: bool) -> None:
         if ex.exact is None or ex.payload is None or ex.endpoint is Endpoint.OTHER:
             return
-        named = self.variants.get(target_of(self.aliases, ex.controls.route)) if ex.controls.route else None
+        named = self.variants.get(target_of(self.aliases, wanted)) if wanted else None
         if ex.model in self.aliases:
             aliased = self._stands_for(ex)
             named = named or aliased
-        elif named is None and not ex.controls.route:
+        elif named is None and not wanted:
             named = self.variants.get(ex.model)  # a variant's name is as good as a model's
             if named is not None:
                 self._asked_of(ex, named)
-        if ex.controls.route and named is None:
-            if ex.controls.route in self.aliases:
-                ex.lossy = f"{ex.lossy}|alias {target_of(self.aliases, ex.controls.route)}"
+        if named is None and (wanted or names_only):
+            if wanted in self.aliases:
+                ex.lossy = f"{ex.lossy}|alias {target_of(self.aliases, wanted)}"
             return
         facts = facts_of(ex.endpoint, ex.payload, ex.controls.tags, ex.tenant, never_chained=self.never_chained)
         if named is not None:
@@ -130,22 +140,50 @@ class Routing:
         route = plan.route
         assert route is not None
         assert ex.payload is not None
-        sticky = stickiness(ex.tenant, ex.payload, route.name) if route.strategy == "weighted" else 0.0
-        standing = partial(self.standing, needs=plan.facts.needs, at_s=ex.received_s)
+        sticky, stay = 0.0, None
+        if route.strategy == "weighted" or route.strategy in STICKY:
+            sticky = stickiness(ex.tenant, ex.payload, route.name)
+        if route.strategy in STICKY:
+            plan.conversation, stay = sticky, self.stays.get(sticky, ex.received_s)
+        standing = partial(self.standing, needs=plan.facts.needs, at_s=ex.received_s, stay=stay)
         return choose(route, plan.facts.needs, standing, sticky, self.randomness.uniform())
 
-    def standing(self, variant: Variant, needs: Needs, at_s: float) -> Standing:
-        """What is known of a variant, for such a request at that moment."""
+    def standing(self, variant: Variant, needs: Needs, at_s: float, stay: Stay | None = None) -> Standing:
+        """What is known of a variant, for such a request at that moment. `stay`: where the conversation is warm."""
         speed = self.speeds.get(variant.name)
         now_tick = self.clock.tick_s()
+        failed_s = now_tick - speed.failed_tick if speed is not None else None
+        warm = stay is not None and stay.variant == variant.name and (failed_s is None or failed_s > FAILED_S)
         expected = speed.tokens_out if speed is not None else _TOKENS_OUT
         tokens_out = int(min(expected, needs.tokens_out or expected))
-        price = self.rates.at(variant.upstream).price(variant.model, Usage(needs.tokens_in, output=tokens_out), at_s)
+        cached = min(stay.tokens, needs.tokens_in) if stay is not None and warm else 0
+        usage = Usage(needs.tokens_in - cached, cached, output=tokens_out)
+        price = self.rates.at(variant.upstream).price(variant.model, usage, at_s)
         return Standing(
             usd=None if price is None else price.pico / 1e12,
             p50_s=speed.p50_s if speed is not None and now_tick - speed.seen_tick <= _HOLDS_S else None,
-            failed_s=now_tick - speed.failed_tick if speed is not None else None,
+            failed_s=failed_s,
+            warm=warm,
         )
+
+    def answered(self, plan: Plan, ex: Exchange) -> None:
+        """The request was answered: its conversation is warm where it was, as long as that provider's cache lives."""
+        call, variant = ex.call, ex.variant or self.plain(ex.model)
+        if plan.conversation is None or variant is None or call is None or not 200 <= call.status < 300:
+            return
+        cache = provider_cache(variant.model, self.providers.get(variant.upstream, "auto"))
+        tokens = 0
+        if call.usage is not None:
+            explicit = cache.kind is Kind.EXPLICIT  # then only what was marked is there
+            tokens = call.usage.tokens_read + call.usage.tokens_written if explicit else call.usage.tokens_in
+        if cache.kind is Kind.NONE or tokens < cache.minimum_tokens:
+            tokens = 0
+        until_s = self.clock.now_s() + (cache.kept_s or _ENGINE_S)
+        self.stays.put(plan.conversation, Stay(variant.name, tokens, until_s))
+
+    def plain(self, model: str) -> Variant | None:
+        """The variant that is nothing but that model at the default upstream, where there is one."""
+        return next((one for one in self.variants.values() if one.is_plainly(model)), None)
 
     def speed(self, variant: Variant) -> Speed:
         """What is known of its answers; begun where nothing is."""

@@ -16,6 +16,7 @@ from farthing.proxy.batch_ways import kind_of
 from farthing.proxy.config import Config
 from farthing.proxy.config_routes import target_of
 from farthing.proxy.defer_lines import Sent, to_send
+from farthing.proxy.defer_shelf import Works
 from farthing.proxy.deferring import Desk, Placed
 from farthing.proxy.errors import ClientFault
 from farthing.proxy.exchange import GO_ON, CacheStatus, Continue, Endpoint, Exchange, LocalReply, Quiet, Stage, Verdict
@@ -34,6 +35,7 @@ class DeferStage(Quiet):
     """Keeps what `x-farthing-defer` allows to wait; what can't wait goes on, with the reason as a decision.
 
     `desk`: None where nothing is deferred. `spend`: the stage that reserves, since nothing comes after this one.
+    `works`: what the desk sees requests through with that began here.
     """
 
     desk: Desk | None
@@ -41,6 +43,7 @@ class DeferStage(Quiet):
     routing: Routing | None
     spend: Stage
     account: Account
+    works: Works | None = None
     name: str = field(default="defer", init=False)
     hard: bool = field(default=False, init=False)
 

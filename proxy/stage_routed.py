@@ -49,9 +49,10 @@ class RoutedStage(Quiet):
             return self.legs.carriers.carry(ex)
         ex.plan = None  # it is taken: whoever asks this again asks whom it led to
         way = course(plan.route, plan.choice.order, plan.facts.needs, ex.model, stream=ex.stream)
-        return self._take(ex, plan.route, way)
+        return self._take(ex, plan, way)
 
-    async def _take(self, ex: Exchange, route: Route | None, way: Course) -> Verdict:
+    async def _take(self, ex: Exchange, plan: Plan, way: Course) -> Verdict:
+        route = plan.route
         tries = Tries(self.legs)
         for variant in way.tries:
             if variant.student:
@@ -62,6 +63,7 @@ class RoutedStage(Quiet):
             if await tries.accepted(ex, variant, route.accept):
                 return GO_ON
         await self._chain(ex, route, way.chain)
+        self.legs.routing.answered(plan, ex)
         return GO_ON
 
     async def _chain(self, ex: Exchange, route: Route | None, chain: tuple[Leg, ...]) -> None:
@@ -132,8 +134,7 @@ class RoutedStage(Quiet):
             shown = next((leg for leg in legs if leg.sink is race.winner), legs[0])
             for leg in legs:
                 if leg is not shown:
-                    _cancelled(leg)
-                    await self.legs.beside(ex, leg)
+                    await self.legs.beside(ex, leg, hung_up=race.winner is not None and _cancelled(leg))
             await self._ended(ex, shown)
         return shown
 
@@ -161,6 +162,9 @@ def _name(leg: Leg) -> str:
     return "the asked-for model" if leg is None else leg.name
 
 
-def _cancelled(tried: Tried) -> None:
-    if tried.call.attempts and tried.fault is None and not tried.call.complete:
-        tried.call.attempts[-1].error = "hung up: another was faster"
+def _cancelled(tried: Tried) -> bool:
+    """Whether it was hung up while it was under way; then its attempt says so."""
+    if not tried.call.attempts or tried.fault is not None or tried.call.complete:
+        return False
+    tried.call.attempts[-1].error = "hung up: another was faster"
+    return True

@@ -33,6 +33,7 @@ from farthing.cache.semantic_thread import SemanticThread
 from farthing.cache.stage_exact import Renderer, scope_of, served, unfit
 from farthing.cache.store import Store
 from farthing.cache.unmatchable import UNLESS_DIVIDED, unmatchable_turn
+from farthing.cache.walls import Walls, parts_of
 from farthing.policies.agree import agree_bytes
 from farthing.policies.opinion import Agreement, Opinion
 from farthing.policies.reuse import Action, Candidate, Label, Policy, RouteKey, Source, Verdict
@@ -97,6 +98,7 @@ class SemanticStage(Quiet):
     semantic_until_s: Callable[[Entry], float] = lambda entry: entry.expires_s
     served_cases: OrderedDict[str, Case] = field(default_factory=OrderedDict)
     lately: Lately = field(default_factory=Lately)
+    walls: Walls = field(default_factory=Walls)
     nearest: Nearest = field(default_factory=Nearest)
     name: str = field(default="semantic", init=False)
     hard: bool = field(default=False, init=False)
@@ -155,6 +157,8 @@ class SemanticStage(Quiet):
         """A new answer is in the store: let its prompt be found."""
         if self.thread is None or ex.place is None or not self.thread.ready:
             return
+        if ex.exact is not None:
+            self.walls.note(ex.tenant, ex.place.origin.text, parts_of(ex.exact, ex.endpoint), ex.key)
         if self.reuse.entries == "misses":
             self._add(ex.place, entry)
         else:
@@ -213,13 +217,20 @@ class SemanticStage(Quiet):
             self.spawn(self._show(self.watch, thread, place.text))
         ex.similarity = found.similarity
         if found.entry_key is None or found.similarity is None:
-            ex.decide(self.name, "looked", found.verdict)
+            apart = self._apart(ex) if found.verdict == "empty scope" else ()
+            ex.decide(self.name, "looked", f"{found.verdict}: {', '.join(apart)}" if apart else found.verdict)
             return None
         entry, lacking = await self._entry(ex, found.entry_key)
         if entry is None:
             ex.decide(self.name, "looked", lacking)
             return None
         return found, entry
+
+    def _apart(self, ex: Exchange) -> tuple[str, ...]:
+        """Which parts keep it from the nearest that is stored."""
+        if ex.place is None or ex.exact is None:
+            return ()
+        return self.walls.differing(ex.tenant, ex.place.origin.text, parts_of(ex.exact, ex.endpoint), ex.key)
 
     async def _show(self, watch: Watching, thread: SemanticThread, text: str) -> None:
         """The vector of a text that was just looked up, so that it is known already."""

@@ -263,6 +263,8 @@ class UpstreamStage(Quiet):
         if plain:
             # A stream's events must be seen as they come; a whole answer may stay compressed on its way.
             own = _ZIPPED if facts.zips and not ex.stream else _PLAIN
+        if ex.marked is not None:
+            own += ex.marked.headers
         if self.upstream.style != "any":
             return styled_headers(ex, self.upstream.style, key, drop, own)
         if key:  # then all that the client showed is dropped

@@ -147,6 +147,8 @@ class ParseStage(Quiet):
         if taken is not None:
             self._take_over(ex, taken)
         model = body.payload.get("model")
+        if body.problem and ex.body is not None and wire.named_twice(ex.body):
+            model = None  # who reads the first one and who the last isn't ours to say
         ex.model = model if isinstance(model, str) else ""
         ex.stream = body.payload.get("stream") is True
         options = body.payload.get("stream_options")
@@ -194,16 +196,23 @@ class AssignStage(Quiet):
         ex.policy, ex.config_id, ex.lossy = self.policy, self.config_id, self.lossy[ex.controls.compress]
         if ex.controls.off:
             ex.optimise, ex.cache_reason = False, "x-farthing-off"
+            self._name(ex)
         elif self.all_off or self.switched_off():
             ex.optimise, ex.cache_reason, ex.policy = False, "switched off", "off"
             if self.experiment and not self.switched_off():
                 self._take_part(ex)
+            self._name(ex)
         else:
             if self.experiment:
                 self._take_part(ex)
             if self.routing is not None:
                 self.routing.find(ex)
         return GO_ON
+
+    def _name(self, ex: Exchange) -> None:
+        """A name that only farthing knows is no optimisation: unresolved, it would mean nothing upstream."""
+        if self.routing is not None:
+            self.routing.find(ex, names_only=True)
 
     def _take_part(self, ex: Exchange) -> None:
         ex.experiment, ex.arm = self.experiment, self.arm

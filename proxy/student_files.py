@@ -7,7 +7,6 @@ and has still to prove itself.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import orjson
@@ -16,6 +15,7 @@ import structlog
 from farthing.policies.student import Student, Unfit, dumped, loaded
 from farthing.policies.student_standing import Standing
 from farthing.proxy.errors import ConfigFault
+from farthing.proxy.whole_file import write_whole
 
 __all__ = [
     "drop_heir", "heir_of", "load", "names", "place", "save", "save_heir", "save_standing", "standing_of", "take_heir",
@@ -104,8 +104,7 @@ def standing_of(state_dir: Path, student: Student) -> Standing:
 def save_standing(state_dir: Path, student: Student, standing: Standing) -> None:
     """Keep what is known. Raises OSError. Blocks."""
     path = _beside(state_dir, student)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _write(path, orjson.dumps({"hash": student.hash} | standing.plain()))
+    write_whole(path, (orjson.dumps({"hash": student.hash} | standing.plain()),))
 
 
 def _heir(state_dir: Path, name: str) -> Path:
@@ -130,8 +129,7 @@ def _read(path: Path, name: str) -> Student | None:
 
 def _put(path: Path, student: Student) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _write(path, dumped(student))
+        write_whole(path, (dumped(student),))
     except OSError as error:
         raise ConfigFault(f"can't write {path}: {error.strerror}") from None
 
@@ -143,12 +141,3 @@ def _trim(state_dir: Path, name: str) -> None:
     for path in found[:-_MOST_KEPT]:
         path.unlink(missing_ok=True)
         path.with_suffix(".standing.json").unlink(missing_ok=True)
-
-
-def _write(path: Path, body: bytes) -> None:
-    aside = path.with_suffix(".new")
-    with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
-        out.write(body)
-        out.flush()
-        os.fsync(out.fileno())
-    aside.replace(path)

@@ -27,6 +27,8 @@ class UsageSource(StrEnum):
 
     UPSTREAM = "upstream"
     COUNTED = "counted"
+    CONTRADICTED = "contradicted"
+    """The upstream, whose total is less than its parts: the parts are taken, and nothing is learnt from them."""
 
 
 class Usage(NamedTuple):
@@ -124,7 +126,7 @@ def from_payload(endpoint: str, usage: Mapping[str, Any], tier: object = "") -> 
     `prompt_tokens`, or `total_tokens` alone. Responses: the same under `input_*` and `output_*`. Anthropic messages:
     `input_tokens` excludes `cache_read_input_tokens` and `cache_creation_input_tokens`; `cache_creation` tells the
     latter apart by TTL. A detail larger than its whole is cut to the whole; a count that is negative or no integer
-    makes the whole object unusable.
+    makes the whole object unusable; a total below its parts is marked in `source`.
     Sources: OpenAI API reference (usage objects), Anthropic API reference (Messages, `usage`), xAI's guides (reasoning,
     prompt caching), DeepSeek API reference (`usage`).
     """
@@ -160,11 +162,13 @@ def from_payload(endpoint: str, usage: Mapping[str, Any], tier: object = "") -> 
                 made_media = parts
     except ValueError:
         return None
-    if type(both) is int and whole_in + whole_out < both <= _MOST:
-        outside = both - whole_in - whole_out
-        if endpoint == "embeddings":
+    source = UsageSource.UPSTREAM
+    if type(both) is int and both and (outside := both - whole_in - whole_out):
+        if outside < 0:
+            source = UsageSource.CONTRADICTED
+        elif both <= _MOST and endpoint == "embeddings":
             whole_in += outside
-        else:
+        elif both <= _MOST:
             whole_out += outside
             thought = max(thought, outside)
     if reads > whole_in:
@@ -173,7 +177,7 @@ def from_payload(endpoint: str, usage: Mapping[str, Any], tier: object = "") -> 
         writes = whole_in - reads
     if thought > whole_out:
         thought = whole_out
-    plain = Usage(whole_in - reads - writes, reads, writes, whole_out - thought, thought)
+    plain = Usage(whole_in - reads - writes, reads, writes, whole_out - thought, thought, source)
     if media is None and made_media is None and not answered_at:
         return plain
     return _with_media(plain, media or {}, made_media or {})._replace(tier=answered_at)

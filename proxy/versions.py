@@ -4,13 +4,12 @@ Under STATE/policies: `p-….json` for each version, written once and never chan
 the roll-out under way; `log.jsonl`, every change, one JSON object a line {"at", "what", "version", "before", "why"}.
 
 Rules of this file: a reader sees an old file or a new one, never a part; a directory that can't be written costs the
-memory of a change, never a request.
+memory of a change, never a request. A file whose content isn't what its name says was edited: it is refused.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -21,9 +20,10 @@ import orjson
 import structlog
 from pydantic import ValidationError
 
-from farthing.policies.version import SECTIONS, version_of
+from farthing.policies.version import SECTIONS, differences, version_of
 from farthing.proxy.config import Config, explain
 from farthing.proxy.errors import ConfigFault
+from farthing.proxy.whole_file import write_whole
 
 __all__ = ["Book", "Standing", "Stored", "policy_version", "sections_of", "with_policy_of", "with_sections"]
 
@@ -120,7 +120,11 @@ class Book:
         """The version of this configuration's policy; written if it is new. Blocks."""
         sections = sections_of(config)
         version = version_of(sections)
-        known = self.find(version)
+        try:
+            known = self.find(version)
+        except ConfigFault as fault:
+            known = None
+            log.error("a policy version was edited; it is written anew", fault=str(fault))
         if known is not None:
             return known
         given = config.model_dump(mode="json", include=set(_SHOWN), by_alias=True, exclude_unset=True)
@@ -129,16 +133,25 @@ class Book:
         return made
 
     def find(self, version: str) -> Stored | None:
-        """The version of that name; None where there is none, or its file is damaged. Blocks."""
+        """The version of that name; None where there is none, or its file is damaged. Blocks.
+
+        Raises ConfigFault: its file was edited.
+        """
         if not _NAME.fullmatch(version):
             return None
         try:
-            return Stored(**orjson.loads((self.folder / f"{version}.json").read_bytes()))
+            stored = Stored(**orjson.loads((self.folder / f"{version}.json").read_bytes()))
         except FileNotFoundError:
             return None
         except (OSError, ValueError, TypeError) as error:
             log.warning("a policy version can't be read", version=version, error=str(error) or type(error).__name__)
             return None
+        if stored.version != version or not _is_itself(stored):
+            path = self.folder / f"{version}.json"
+            raise ConfigFault(
+                f"{path} was edited: its content is another version's; promote a file of your own instead"
+            )
+        return stored
 
     def named(self, text: str) -> list[str]:
         """The versions whose name begins so; the `p-` may be left out. Blocks."""
@@ -147,7 +160,15 @@ class Book:
 
     def all(self) -> list[Stored]:
         """Every version, oldest first. Blocks."""
-        found = [stored for name in self._names() if (stored := self.find(name)) is not None]
+        found = []
+        for name in self._names():
+            try:
+                stored = self.find(name)
+            except ConfigFault as fault:
+                log.error("a policy version is left out", fault=str(fault))
+                continue
+            if stored is not None:
+                found.append(stored)
         return sorted(found, key=lambda one: one.made_at)
 
     def _names(self) -> list[str]:
@@ -202,13 +223,16 @@ class Book:
 
     def _put(self, name: str, value: Any) -> None:
         path = self.folder / name
-        fresh = path.with_suffix(".new")
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with fresh.open("wb") as out:
-                out.write(orjson.dumps(value, option=orjson.OPT_INDENT_2) + b"\n")
-                out.flush()
-                os.fsync(out.fileno())
-            fresh.replace(path)
+            write_whole(path, (orjson.dumps(value, option=orjson.OPT_INDENT_2), b"\n"))
         except OSError as error:
             log.warning("policies can't be written", file=str(path), error=error.strerror)
+
+
+def _is_itself(stored: Stored) -> bool:
+    """Whether its values are those that name it, and what it is built from is a part of them."""
+    try:
+        parts = differences(stored.sections, stored.given)
+        return version_of(stored.sections) == stored.version and all(change.after is None for change in parts)
+    except (TypeError, AttributeError, ValueError):
+        return False

@@ -20,7 +20,7 @@ from multidict import CIMultiDict, CIMultiDictProxy, MultiMapping
 
 from farthing.proxy.errors import ClientFault
 from farthing.proxy.exchange import CacheMode, Controls, Endpoint
-from farthing.proxy.jsontext import too_deep
+from farthing.proxy.jsontext import members, too_deep
 
 __all__ = [
     "Body",
@@ -316,6 +316,15 @@ def read_body(body: bytes) -> Body | str:
         return Body(payload, payload, plain=is_plain(payload))
     exact = _exact(body)
     return Body(payload, None, exact) if isinstance(exact, str) else Body(payload, exact)
+
+
+def named_twice(body: bytes) -> bool:
+    """Whether an object names its model more than once, so that it depends on the reader which one is asked for; or is
+    nested so deep that we can't tell."""
+    try:
+        return sum(member.key == "model" for member in members(body)) > 1
+    except ValueError:
+        return True
 
 
 def _read_slowly(body: bytes) -> Body | str:

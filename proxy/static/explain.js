@@ -21,6 +21,8 @@ const NO_LOOK = {
   'mixed script': 'its text mixes scripts within words', 'hidden characters': 'its text holds hidden characters', 'written to mislead': 'its text looks written to mislead a comparison',
   'repeats itself': 'its text repeats itself', 'too short': 'its text is too short to compare', 'busy or not loaded yet': 'the index was busy or not loaded yet',
 };
+const PARTS = { model: 'the model', 'system prompt': 'the system prompt', tools: 'the tools', settings: 'the settings', 'earlier turns': 'the earlier turns' };
+const listed = (parts) => (parts.length === 1 ? `${parts[0]} ${parts[0].endsWith('s') ? 'differ' : 'differs'}` : `${parts.slice(0, -1).join(', ')} and ${parts.at(-1)} differ`);
 const WHOLE = {
   'costs more than it saves': 'sending it shorter would save less than it costs', 'loses reads': 'it would break a prefix that the provider has cached',
   "falls below the provider's minimum": 'the shorter prompt would fall below what the provider caches at the least', 'no more than rounding may take': 'the provider’s steps of caching might take more than it saves',
@@ -46,6 +48,7 @@ const DECIDED = {
   semantic: (action, reason) => {
     if (action === 'late') return `Near-duplicates were not waited for: ${reason}.`;
     if (action === 'passed by') return `Not compared with near-duplicates: ${NO_LOOK[reason] ?? reason}.`;
+    if (action === 'looked' && reason.startsWith('empty scope: ')) return `Missed the semantic cache: ${listed(reason.slice(13).split(', ').map((part) => PARTS[part] ?? part))} from the nearest entry’s, so it must not answer.`;
     if (action === 'looked') return `Missed the semantic cache: ${NO_LOOK[reason] ?? reason}.`;
     if (action === 'not judged') return `The second stage gave no judgement on the nearest entry (${reason}), so it was not served.`;
     const [score, why] = reason.split(/; (.*)/s);

@@ -11,6 +11,7 @@ export function alerts({ state, total, health, reuse, compress }) {
   if (state.switched_off) say('bad', 'All optimisation is off: requests pass at full price. It is switched on under Policy.');
   if (state.ledger === 'degraded') say('bad', 'The ledger can’t be written: rows wait in memory. Is the disk full?');
   if (state.ledger_dropped) say('bad', `${counted(state.ledger_dropped, 'ledger row')} lost: the figures lack them.`);
+  if (state.ledger_aside?.length) say('bad', `A damaged ledger was moved aside, and the figures lack what it holds: farthing ledger salvage ${state.ledger_aside.join(', ')} saves what can be read.`);
   if (health.error) say('warn', `How farthing’s parts are can’t be shown: ${health.error}.`);
   if (health.store && !health.store.healthy) say('bad', `The store of answers is down${health.store.error ? ` (${health.store.error})` : ''}: requests go upstream, nothing is stored.`);
   const { limit_usd: limit, spent_usd: spent } = health.budget ?? {};

@@ -65,12 +65,12 @@ export function offer(names) {
 
 /** `answer`: the API's page, or {error}. `open`: called with an id. `empty`: there is nothing in this time, whatever the filter. */
 export function show(answer, open, empty) {
-  const rows = answer.requests ?? [], page = pages.length;
+  const rows = answer.requests ?? [], page = pages.length, to = answer.looked_to_s ?? null;
   $('recent-card').hidden = empty && !filtered() && rows.length === 0;
   $('recent-card').dataset.state = answer.error ? 'error' : rows.length ? 'ready' : 'none';
   $('recent-said').hidden = !answer.error && rows.length > 0;
   $('recent-said').className = answer.error ? 'error' : 'none';
-  $('recent-words').textContent = answer.error ? `The list can’t be shown: ${answer.error}.` : filtered() ? 'No request in this time matches.' : 'No more requests in this time.';
+  $('recent-words').textContent = answer.error ? `The list can’t be shown: ${answer.error}.` : to !== null ? `No match back to ${clock(to)}. Older requests haven’t been looked at yet.` : filtered() ? (page > 1 ? 'No more requests in this time match.' : 'No request in this time matches.') : 'No more requests in this time.';
   $('recent-clear').hidden = $('filter-clear').hidden = !filtered();
   $('recent').hidden = rows.length === 0;
   $('asof').textContent = `as of ${clock(Date.now() / 1000)}`;
@@ -78,8 +78,9 @@ export function show(answer, open, empty) {
   $('page-newer').disabled = page === 1;
   $('page-older').disabled = !answer.next;
   $('page-older').dataset.before = answer.next ?? '';
+  $('page-older').textContent = to === null ? 'Older' : 'Look further back';
   $('pages').hidden = page === 1 && !answer.next;
-  $('page').textContent = rows.length ? `page ${count(page)}: ${clock(rows[0].ts)} back to ${clock(rows.at(-1).ts)}` : `page ${count(page)}`;
+  $('page').textContent = `page ${count(page)}${to !== null ? `: looked back to ${clock(to)}` : rows.length ? `: ${clock(rows[0].ts)} back to ${clock(rows.at(-1).ts)}` : ''}`;
   fill($('recent'), ['time', 'model', 'answered by', 'status', 'tokens in', 'out', 'cost', 'saved', 'latency', 'overhead'], 3, rows.map((row) => line(row, open)));
 }
 

@@ -13,6 +13,7 @@ from aiohttp import web
 
 from farthing.proxy.clock import FakeClock
 from farthing.proxy.dashboard import Dashboard
+from farthing.proxy.figures_lists import MOST_LOOKED
 from farthing.proxy.figures_routes import Declared
 from farthing.proxy.row import Row
 from tests.fakes.rows import NOW_S, ledger
@@ -151,11 +152,16 @@ async def opened(visit: Opener, tmp_path: Path) -> AsyncIterator[Opener]:
             width: int = 1280,
             scheme: str = "light",
             fault: int = 500,
+            most_looked: int = MOST_LOOKED,
             **state: Any,
         ) -> Any:
             ledger(tmp_path / "ledger.db", rows).close()
             dashboard = Dashboard(
-                tmp_path / "ledger.db", FakeClock(NOW_S), lambda: {**STATE, **state}, declared=lambda: declared
+                tmp_path / "ledger.db",
+                FakeClock(NOW_S),
+                lambda: {**STATE, **state},
+                declared=lambda: declared,
+                most_looked=most_looked,
             )
             told = {
                 "semantic": {**REUSE, **(reuse or {})},

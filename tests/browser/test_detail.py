@@ -44,6 +44,11 @@ SENTENCES: list[tuple[Row, list[str]]] = [
         decided(("semantic", "looked", "empty scope")),
         ["no identical request is stored", "the system prompt", "differs from the nearest entry"],
     ),
+    (decided(("semantic", "looked", "empty scope: tools")), ["the tools differ from the nearest entry’s"]),
+    (
+        decided(("semantic", "looked", "empty scope: system prompt, tools")),
+        ["Missed the semantic cache: the system prompt and the tools differ from the nearest entry’s"],
+    ),
     (decided(cache_reason="older than max-age"), ["older than the client’s max-age"]),
     (decided(cache="bypass", cache_reason="x-farthing-off"), ["Passed the caches by: the client sent x-farthing-off"]),
     (decided(cache="bypass", cache_reason="something new"), ["Passed the caches by: something new"]),

@@ -63,6 +63,30 @@ async def test_filters_combine_and_are_cleared(opened: Opener) -> None:
     assert await ids(page) == newest(rows)[:PAGE]
 
 
+async def test_a_list_says_how_far_back_it_looked_and_looks_further(opened: Opener) -> None:
+    rows = [row(id=f"r{i}", ts=NOW_S - 60 * i, user="someone" if i in (5, 130) else "") for i in range(150)]
+    page = await opened(rows, most_looked=50)
+    await page.fill("#filter-text", "someone")
+    await settled(page)
+    assert await ids(page) == ["r5"]
+    assert "looked back to" in await page.inner_text("#page")
+    assert await page.inner_text("#page-older") == "Look further back"
+    await page.focus("#page-older")
+    await page.keyboard.press("Enter")
+    await settled(page)
+    assert await ids(page) == []
+    assert "Older requests haven’t been looked at yet." in await page.inner_text("#recent-words")
+    assert await page.evaluate(FOCUSED) == ["page-older", True]
+    await page.keyboard.press("Enter")
+    await settled(page)
+    assert await ids(page) == ["r130"]
+    await page.keyboard.press("Enter")
+    await settled(page)
+    assert await page.inner_text("#recent-words") == "No more requests in this time match."
+    assert await page.is_disabled("#page-older")
+    assert await page.inner_text("#page-older") == "Older"
+
+
 async def test_pages_go_back_and_forth_without_a_gap(opened: Opener) -> None:
     rows = plausible(60)
     page = await opened(rows)

@@ -169,6 +169,7 @@ async def test_the_page_is_served_with_its_strict_policy_and_keeps_to_it(visit: 
     [
         ({"switched_off": True}, "bad", "All optimisation is off"),
         ({"ledger": "degraded"}, "bad", "The ledger can’t be written"),
+        ({"ledger_aside": ["ledger.corrupt-1.db"]}, "bad", "farthing ledger salvage ledger.corrupt-1.db saves"),
         ({"ledger_dropped": 3}, "bad", "3 ledger rows lost"),
         ({"health": {"store": {"healthy": False, "error": "no route"}}}, "bad", "store of answers is down (no route)"),
         ({"health": {"budget": {"limit_usd": "10", "spent_usd": "8.5"}}}, "warn", "85.0% of today’s budget"),

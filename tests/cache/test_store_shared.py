@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, closing
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from farthing.cache.entry import Entry
 from farthing.cache.store import Selector
@@ -87,6 +88,18 @@ async def test_a_purge_in_one_reaches_the_other_and_the_disk(another: Another, c
     assert await bodies(other, clock, "a" * 32, "b" * 32) == [None, None]
     assert (await other.stats()).entries == 0
     assert await bodies(await another(), clock, "a" * 32, "b" * 32) == [None, None]
+
+
+async def test_what_another_one_removed_is_a_miss_before_it_is_seen_and_no_fault(
+    another: Another, clock: FakeClock
+) -> None:
+    one, other = await another(), await another()
+    await one.put(entry(clock, "a" * 32))
+    await settled(one, other)
+    await one.purge(Selector())
+    with capture_logs() as told:
+        assert await bodies(other, clock, "a" * 32) == [None]
+    assert told == []
 
 
 async def test_what_waits_to_be_written_elsewhere_isnt_seen_again_after_its_purge(

@@ -137,13 +137,20 @@ def test_the_original_used_what_was_saved_more(fresh: int, cached: int, new: int
 
 
 def test_what_providers_cache() -> None:
-    def pays(model: str) -> tuple[object, ...]:
+    def pays(model: str, provider: str = "auto") -> tuple[object, ...]:
         """What compression reckons with."""
-        found = provider_cache(model)
+        found = provider_cache(model, provider)
         return (*found[:5], found.charges_writes, found.look_back_blocks)
 
     openai = (Kind.AUTOMATIC, 1024, 128, 300.0, 600.0, False, 0)
-    assert pays("gpt-5.1") == pays("something-else") == openai
+    assert pays("gpt-5.1") == pays("o4-mini") == pays("ft:gpt-4o-mini:us") == pays("gpt-35-turbo") == openai
+    assert (pays("something-else", "openai"), pays("something-else")) == (openai, pays("claude-opus-5", "none"))
+    for open_weights in ("mistral-7b", "gpt-oss-120b", "gpt2", "llama-3.1-8b", "olmo1-7b", ""):
+        assert provider_cache(open_weights) == NO_CACHE  # whoever serves them
+    mistral, xai = provider_cache("any", "mistral"), provider_cache("grok-4.6")
+    assert (mistral.keyed, mistral.key_header, mistral.charges_writes) == (True, "", False)
+    assert (xai.keyed, xai.key_header, xai.charges_writes) == (True, "x-grok-conv-id", False)
+    assert provider_cache("any", "xai") == xai
     assert pays("deepseek-chat") == (Kind.AUTOMATIC, 64, 64, 300.0, 10_800.0, False, 0)
     assert pays("claude-sonnet-4-5-20250929") == (*ANTHROPIC[:5], True, 20)
     assert provider_cache("anthropic/claude-haiku-4.5").minimum_tokens == 4096
@@ -165,7 +172,6 @@ def test_what_providers_cache() -> None:
         ("gpt-5-2025-08-07", False),
         ("gpt-4-1106-preview", False),
         ("gpt-4o", False),
-        ("gpt-oss-120b", False),
     ],
 )
 def test_openai_charges_for_writes_from_5_6_on(model: str, charges: bool) -> None:

@@ -31,7 +31,7 @@ class Marked:
     written: int = 0
     written_1h: int = 0
     output: int = 2
-    key: str = ""
+    key: str = ""  # shown as Anthropic's clients do; of chats: what xAI reads as a prompt_cache_key
 
     def billed(self, bill: Bill) -> None:
         """What the provider says."""
@@ -112,7 +112,7 @@ class MarkedCache:
     async def chat(self, request: web.Request) -> web.StreamResponse:
         """GPT-5.6's: by itself it reads what it can and writes the rest; in explicit mode up to each breakpoint."""
         body = await request.json()
-        call = Marked(body)
+        call = Marked(body, key=request.headers.get("x-grok-conv-id", ""))
         self.calls.append(call)
         if body["model"] in self.fails_models:
             call.status = 500

@@ -156,11 +156,11 @@ def test_thresholds_are_told_once_each() -> None:
     [
         (9 * 10**12, 0, 2 * 10**12, "$9.00 is spent and this request may cost $2.00", 3600),
         (3 * 10**12, 7 * 10**12, 2 * 10**12, "requests under way may use up what is left ($7.00)", 1),
-        (0, 0, 11 * 10**12, "this request alone may cost $11.00; ask for fewer tokens", 3600),
+        (0, 0, 11 * 10**12, "this request alone may cost $11.00, and waiting doesn't help; ask for fewer", None),
     ],
 )
 def test_a_refusal_says_which_budget_how_much_and_when(
-    spent: int, held: int, pico: int, says: str, retry_s: float
+    spent: int, held: int, pico: int, says: str, retry_s: float | None
 ) -> None:
     budget = Budget("team", 10 * 10**12, "day", Subject("tag:team"))
     fault = refusal(Want("x", "search", int(NOW_S) + 3600, budget), spent, held, pico, NOW_S)

@@ -19,20 +19,27 @@ def estimated(endpoint: str = "chat", learned: Learned | None = None, **payload:
 
 
 @pytest.mark.parametrize(
-    ("payload", "output"),
+    ("endpoint", "payload", "output"),
     [
-        ({"max_tokens": 10}, 10),
-        ({"max_completion_tokens": 20, "max_tokens": 10}, 20),
-        ({"max_output_tokens": 30, "n": 3}, 90),
-        ({"max_tokens": 7, "n": 2, "best_of": 5}, 35),
-        ({"max_tokens": True}, 4096),
-        ({"max_tokens": -1}, 4096),
-        ({"max_tokens": "many"}, 4096),
-        ({}, 4096),
+        ("chat", {"max_tokens": 10}, 10),
+        ("chat", {"max_completion_tokens": 20, "max_tokens": 10}, 20),
+        ("chat", {"max_completion_tokens": 1, "max_tokens": 5000}, 5000),
+        ("chat", {"max_output_tokens": 1}, 4096),
+        ("responses", {"max_output_tokens": 30, "max_tokens": 1}, 30),
+        ("responses", {"max_tokens": 1}, 4096),
+        ("messages", {"max_tokens": 30, "max_completion_tokens": 1}, 30),
+        ("completions", {"max_tokens": 7, "n": 2, "best_of": 5}, 35),
+        ("completions", {"max_tokens": 7, "n": 2, "prompt": ["a", "b", "c"]}, 42),
+        ("completions", {"max_tokens": 7, "prompt": [[1, 2], [3]]}, 14),
+        ("completions", {"max_tokens": 7, "prompt": [1, 2, 3]}, 7),
+        ("chat", {"max_tokens": True}, 4096),
+        ("chat", {"max_tokens": -1}, 4096),
+        ("chat", {"max_tokens": "many"}, 4096),
+        ("chat", {}, 4096),
     ],
 )
-def test_output_is_what_the_request_allows(payload: dict[str, Any], output: int) -> None:
-    assert estimated(**payload).output == output
+def test_output_is_what_the_request_allows(endpoint: str, payload: dict[str, Any], output: int) -> None:
+    assert estimated(endpoint, **payload).output == output
 
 
 def test_embeddings_write_nothing() -> None:

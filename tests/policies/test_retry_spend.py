@@ -12,7 +12,7 @@ RULES = RetryRules(retries=2, base_s=0.25, longest_s=8.0)
 NOW = 1_800_000_000.0
 
 
-def wait(status: int, attempt: int = 1, jitter: float = 0.0, **headers: str) -> float | None:
+def wait(status: int, attempt: int = 1, jitter: float = 0.5, **headers: str) -> float | None:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return after_status(status, named, attempt, RULES, jitter, NOW)
 
@@ -21,6 +21,7 @@ def wait(status: int, attempt: int = 1, jitter: float = 0.0, **headers: str) -> 
 def test_what_may_pass_is_tried_again(status: int) -> None:
     assert wait(status) == 0.125
     assert wait(status, jitter=0.999) == pytest.approx(0.25, abs=1e-3)
+    assert wait(status, jitter=0.0) == 0.0  # full jitter: at once, too
 
 
 @pytest.mark.parametrize("status", [200, 301, 400, 401, 403, 404, 413, 422])

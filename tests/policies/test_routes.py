@@ -43,6 +43,7 @@ STANDINGS = st.builds(
     usd=st.none() | st.floats(0, 10),
     p50_s=st.none() | st.floats(0, 10),
     failed_s=st.none() | st.floats(0, 100),
+    warm=st.booleans(),
 )
 MODELS = st.text("ab*?", max_size=4)
 CONDITIONS = st.builds(
@@ -142,8 +143,28 @@ def test_a_student_answers_streams_too_and_is_never_asked_for_its_teacher(stream
 @given(st.lists(CONDITIONS, max_size=4), FACTS)
 def test_a_route_that_is_refused_would_indeed_never_have_got_a_request(listed: list[Conditions], facts: Facts) -> None:
     for later, earlier in never_matched(listed):
-        assert earlier < later
-        assert not listed[later].holds(facts) or listed[earlier].holds(facts)
+        assert max(earlier) < later
+        assert not listed[later].holds(facts) or any(listed[one].holds(facts) for one in earlier)
+
+
+@pytest.mark.parametrize(
+    ("above", "below", "covered"),
+    [
+        ([{"tools": True}, {"tools": False}], {}, True),
+        ([{"tools": True, "images": True}, {"tools": False}], {}, False),
+        ([{"tools": True, "images": True}, {"tools": False}, {"images": False}], {}, True),
+        ([{"max_tokens_in": 9}, {"min_tokens_in": 10}], {"tools": True}, True),
+        ([{"max_tokens_in": 9}, {"min_tokens_in": 11}], {}, False),
+        ([{"max_tokens_in": 9}, {"min_tokens_in": 10, "max_tokens_in": 20}], {"max_tokens_in": 15}, True),
+        ([{"endpoint": one} for one in ("chat", "completions", "messages", "responses")], {}, True),
+        ([{"endpoint": one} for one in ("chat", "completions", "messages")], {}, False),
+        ([{}], {"endpoint": "embeddings"}, False),
+        ([{"tools": True, "model": "a*"}, {"tools": False, "model": "b*"}], {"model": "a1"}, False),
+    ],
+)
+def test_routes_that_together_take_all(above: list[dict[str, Any]], below: dict[str, Any], covered: bool) -> None:
+    listed = [Conditions(**one) for one in (*above, below)]
+    assert any(later == len(above) for later, _ in never_matched(listed)) is covered
 
 
 @pytest.mark.parametrize(
@@ -177,6 +198,24 @@ def test_a_models_pattern_is_the_shells(pattern: str, model: str) -> None:
     assert Conditions(model=pattern).holds(facts) == (not pattern or fnmatchcase(model, pattern))
 
 
+@pytest.mark.parametrize(
+    ("lacks", "needs", "why"),
+    [
+        ({"tools": False}, Needs(tools=True), "no tools"),
+        ({"images": False}, Needs(images=True), "no images"),
+        ({"json_mode": False}, Needs(json=True), "no JSON mode"),
+        ({"logprobs": False}, Needs(logprobs=True), "no log-probabilities"),
+        ({"audio": False}, Needs(audio=True), "no audio"),
+        ({"files": False}, Needs(files=True), "no files"),
+        ({"hosted_tools": False}, Needs(hosted=True), "no hosted tools"),
+        ({"context_tokens": 10}, Needs(9), "too long"),
+    ],
+)
+def test_what_a_variant_lacks_keeps_the_request_from_it(lacks: dict[str, Any], needs: Needs, why: str) -> None:
+    assert unfit(Variant("a", "m", **lacks), needs) == why
+    assert unfit(Variant("a", "m", **lacks), Needs()) == unfit(Variant("a", "m"), needs) == ""
+
+
 def test_the_first_route_that_fits_is_taken_and_what_is_stateful_takes_none() -> None:
     listed = (("x", "b*"), ("y", "a*"), ("z", ""))
     table = RouteTable([Route(name, Conditions(model=model), "fixed", ()) for name, model in listed])
@@ -190,6 +229,12 @@ def test_the_first_route_that_fits_is_taken_and_what_is_stateful_takes_none() ->
 
 
 CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "x" * 400}]}
+
+
+def parts(kind: str, **more: Any) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": [{"type": kind} | more]}]}
+
+
 SHOWN = {"role": "user", "content": [{"type": "text", "text": "hi"}, {"type": "image_url", "image_url": {"url": "y"}}]}
 
 
@@ -204,6 +249,28 @@ SHOWN = {"role": "user", "content": [{"type": "text", "text": "hi"}, {"type": "i
         ({"model": "m", "system": [{"type": "text", "text": "x" * 40}], "messages": []}, Endpoint.MESSAGES, Needs(11)),
         (CHAT | {"response_format": {"type": "json_object"}}, Endpoint.CHAT, Needs(tokens_in=101, json=True)),
         (CHAT | {"logprobs": True}, Endpoint.CHAT, Needs(tokens_in=101, logprobs=True)),
+        (parts("input_audio"), Endpoint.CHAT, Needs(1, audio=True)),
+        (CHAT | {"modalities": ["text", "audio"]}, Endpoint.CHAT, Needs(101, audio=True)),
+        (CHAT | {"modalities": ["text"]}, Endpoint.CHAT, Needs(101)),
+        ({"messages": [{"role": "assistant", "audio": {"id": "a"}}]}, Endpoint.CHAT, Needs(1, audio=True)),
+        (parts("file"), Endpoint.CHAT, Needs(1, files=True)),
+        (parts("document"), Endpoint.MESSAGES, Needs(1, files=True)),
+        ({"input": parts("input_file")["messages"]}, Endpoint.RESPONSES, Needs(1, files=True)),
+        (parts("tool_result", content=[{"type": "image"}]), Endpoint.MESSAGES, Needs(5, images=True)),
+        (
+            {"input": [{"type": "function_call_output", "output": [{"type": "input_file"}]}]},
+            Endpoint.RESPONSES,
+            Needs(7, files=True),
+        ),
+        (CHAT | {"web_search_options": {}}, Endpoint.CHAT, Needs(101, hosted=True)),
+        (CHAT | {"tools": [{"type": "web_search"}]}, Endpoint.RESPONSES, Needs(7, tools=True, hosted=True)),
+        (
+            CHAT | {"tools": [{"type": "web_search_20250305", "name": "s"}]},
+            Endpoint.MESSAGES,
+            Needs(112, tools=True, hosted=True),
+        ),
+        (CHAT | {"tools": [{"type": "function"}]}, Endpoint.CHAT, Needs(106, tools=True)),
+        (CHAT | {"tools": [{"name": "f"}]}, Endpoint.MESSAGES, Needs(104, tools=True)),
         ({"model": "m", "messages": [None, 3, {"content": [7]}], "max_tokens": "x"}, Endpoint.CHAT, Needs(1)),
     ],
 )
@@ -287,9 +354,9 @@ def test_classes_of_answers(status: int, body: bytes, expected: str) -> None:
 
 
 def test_classes_of_faults() -> None:
-    faults = [("connect", 502), ("head", 504), ("head", 502), ("connect", 504)]
+    faults = [("connect", 502), ("head", 504), ("head", 502), ("connect", 504), ("down", 503), ("busy", 429)]
     assert [of_fault(UpstreamFault("", phase=phase, status=status)) for phase, status in faults] == [
-        "connect", "timeout", "reset", "connect",
+        "connect", "timeout", "reset", "connect", "connect", "429",
     ]  # fmt: skip
 
 

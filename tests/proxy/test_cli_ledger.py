@@ -13,9 +13,13 @@ from pyarrow import parquet
 from typer.testing import CliRunner, Result
 
 from farthing.proxy.cli import app
+from farthing.proxy.clock import FakeClock
 from farthing.proxy.errors import ConfigFault
 from farthing.proxy.ledger import Ledger
+from farthing.proxy.ledger_aside import aside as unsalvaged
 from farthing.proxy.ledger_file import INSERT, connect
+from farthing.proxy.report import report_on
+from farthing.proxy.report_sentence import report_notes
 from farthing.proxy.rollup import Roller
 from farthing.proxy.row import COLUMNS, MONEY_COLUMNS, Row
 from tests.fakes.rows import NOW_S, plausible, row
@@ -32,6 +36,10 @@ def state(tmp_path: Path) -> Path:
         while roller.roll(1000):
             pass
     return tmp_path
+
+
+def notes_of(path: Path) -> list[str]:
+    return report_notes(report_on(path, "30d", (), FakeClock(NOW_S + 60)))
 
 
 def farthing(*arguments: str | Path) -> Result:
@@ -78,6 +86,15 @@ def test_a_span_is_a_span_and_nobody_is_shown_half_a_file(state: Path) -> None:
     assert farthing("export", "--state", state / "nowhere").exit_code == 3
 
 
+def test_an_export_says_what_it_left_out(state: Path) -> None:
+    assert "left out" not in farthing("export", "--state", state, "-o", state / "rows.jsonl").output
+    change(state, "update requests set ts = 1e300 where id = 'last'")
+    done = farthing("export", "--state", state, "-o", state / "rows.jsonl")
+    assert (done.exit_code, f"{len(ROWS) - 1:,} rows written" in done.output) == (0, True)
+    assert "1 rows left out" in done.output
+    assert len((state / "rows.jsonl").read_text("utf-8").splitlines()) == len(ROWS) - 1
+
+
 def test_a_sound_ledger_is_called_sound(state: Path) -> None:
     done = farthing("check", "--state", state, "--json")
     found = json.loads(done.stdout)
@@ -119,6 +136,8 @@ def test_a_damaged_ledger_gives_what_can_be_read(state: Path) -> None:
     ledger.close()
     (aside,) = state.glob("ledger.corrupt-*.db")
 
+    assert unsalvaged(path) == (aside.name,)
+    assert aside.name in str(notes_of(path))
     done = farthing("salvage", aside, "--state", state, "--json")
     found = json.loads(done.stdout)
     assert done.exit_code == 0
@@ -130,6 +149,8 @@ def test_a_damaged_ledger_gives_what_can_be_read(state: Path) -> None:
     assert len(ids) == found["added"] + 1
     assert json.loads(farthing("salvage", aside, "--state", state, "--json").stdout)["added"] == 0
     assert aside.read_bytes() == whole
+    assert unsalvaged(path) == ()
+    assert "damaged" not in str(notes_of(path))
 
 
 def test_only_a_damaged_ledger_is_salvaged(state: Path) -> None:

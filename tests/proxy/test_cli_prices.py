@@ -155,6 +155,14 @@ def test_a_ledger_priced_again_says_what_differs(tmp_path: Path) -> None:
     assert "differs" in said(on) and "0.000000000003" in said(on)
 
 
+def test_a_moment_that_no_calendar_has_is_said_with_its_row(tmp_path: Path) -> None:
+    plain = {"model_served": "gpt-4o", "tokens_in_sent": 1000, "attempts_detail": '[{"status":200}]', "cost_usd": 5}
+    ledger(tmp_path / "ledger.db", [row(id="far-off", ts=1e300, **plain), row(id="never", ts=-1e300, **plain)]).close()
+    out: list[Any] = []
+    assert recomputed(Config(state_dir=tmp_path), "7d", out.append, console()) == 1
+    assert [(each["id"], each["why"]) for each in out[0]["examples"]] == [("far-off", "unreadable")]
+
+
 def test_a_ledger_that_cannot_be_read_is_a_fault_and_no_traceback(tmp_path: Path) -> None:
     (tmp_path / "ledger.db").write_bytes(b"no database, but long enough for a header" * 40)
     config = Config(state_dir=tmp_path)

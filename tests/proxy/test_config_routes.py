@@ -82,6 +82,35 @@ def test_all_off_with_routes_is_not_all_off() -> None:
         (route(fallbacks='["big", "big"]'), "routes.0.fallbacks.1", "a cycle"),
         (route(tenant='"tem"'), "routes.0.tenant", "did you mean 'team'?"),
         (route(model='"a*"') + route(name='"s"', model='"ab"'), "routes.1", "never gets a request: 'r', above it"),
+        (
+            route(tools="true") + route(name='"s"', tools="false") + route(name='"t"', model='"x"'),
+            "routes.2",
+            "'t' never gets a request: 'r' and 's', above it, together take all that it would",
+        ),
+        (
+            route(max_tokens_in="9") + route(name='"s"', min_tokens_in="10") + route(name='"t"', images="true"),
+            "routes.2",
+            "'r' and 's'",
+        ),
+        (
+            '[[variants]]\nname = "bare"\nmodel = "b"\ntools = false\nlogprobs = false\n'
+            + route(variants='["bare"]', tools="true"),
+            "routes.0.variants",
+            "none of them can serve what the route asks for: 'bare': no tools",
+        ),
+        (
+            '[[variants]]\nname = "bare"\nmodel = "b"\nlogprobs = false\n'
+            + route(strategy='"cascade"', variants='["bare", "big"]', accept="{ min_confidence = 0.5 }"),
+            "routes.0.accept.min_confidence",
+            "'bare' has no log-probabilities",
+        ),
+        (
+            route(strategy='"cascade"', variants='["mini","big"]', accept='{ judge = "mini" }'),
+            "routes.0.accept.judge",
+            "would judge its own answers",
+        ),
+        (route(model='"big"'), "routes.0.model", "asks for the variant of that name"),
+        (route(model='"fast"'), "routes.0.model", "is an alias"),
         (route() + route(model='"x"'), "routes.1.name", "'r' is there already"),
         (route(weights="[1]"), "routes.0", "weights are for"),
         (route(strategy='"weighted"'), "routes.0", "needs weights"),

@@ -33,6 +33,19 @@ from farthing.proxy.errors import ConfigFault
         ({"budgets": [{"name": "a", "usd": 1, "hrad": True}]}, "budgets.0.hrad: unknown key; did you mean 'hard'?"),
         ({"budgets": [{"name": "a", "usd": 1}] * 2}, "budgets: there are two of the name 'a'"),
         ({"rate_limits": [{"name": "a"}]}, "rate_limits.0: a rate limit needs"),
+        ({"budgets": [{"name": "a", "usd": 1, "of": "key", "only": ["x"]}]}, "budgets.0.only: keys have no names here"),
+        (
+            {"rate_limits": [{"name": "a", "requests_per_min": 1, "of": "key", "only": ["x"]}]},
+            "rate_limits.0.only: keys have no names here",
+        ),
+        (
+            {"budgets": [{"name": "d", "usd": 11}, {"name": "m", "usd": 10, "per": "month"}]},
+            "budgets.0.usd: is never reached: 'm' allows $10 a month",
+        ),
+        (
+            {"budgets": [{"name": "m", "usd": 10, "per": "month"}, {"name": "w", "usd": 21, "per": "week"}]},
+            "budgets.1.usd: is never reached",
+        ),
         ({"rate_limits": [{"name": "a", "requests_per_min": 0}]}, "rate_limits.0.requests_per_min"),
         ({"alerts": {"webhook": "ftp://x"}}, "alerts: webhook must begin with http"),
     ],
@@ -44,6 +57,19 @@ def test_is_refused_with_its_path(flags: dict[str, Any], says: str) -> None:
     assert says in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    "budgets",
+    [
+        [{"name": "d", "usd": 10}, {"name": "m", "usd": 10, "per": "month"}],
+        [{"name": "d", "usd": 11}, {"name": "m", "usd": 10, "per": "month", "hard": False}],
+        [{"name": "d", "usd": 11}, {"name": "m", "usd": 10, "per": "month", "of": "tenant"}],
+        [{"name": "w", "usd": 19, "per": "week"}, {"name": "m", "usd": 10, "per": "month"}],  # it may lie in two
+    ],
+)
+def test_what_may_be_reached_is_taken(budgets: list[dict[str, Any]]) -> None:
+    assert len(load(None, {}, {"budgets": budgets}).budgets) == 2
+
+
 def test_is_read_as_policies_need_it_and_secrets_are_masked() -> None:
     config = load(
         None,
@@ -51,6 +77,7 @@ def test_is_read_as_policies_need_it_and_secrets_are_masked() -> None:
         {
             "rate_limits": [{"name": "r", "requests_per_min": 5, "tokens_per_min": 100, "of": "key", "only": ["a*"]}],
             "alerts": {"webhook": "https://hooks/secret", "secret": "s"},
+            "auth": {"virtual_keys": True},
         },
     )
 

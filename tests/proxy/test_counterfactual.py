@@ -53,7 +53,7 @@ def asked(at_s: float, payload: dict[str, Any], sent: dict[str, Any] | None = No
 
 def test_a_prompt_that_falls_below_the_least_length_loses_its_reads() -> None:
     """The original would have been read; what was sent in its place is too short to be cached at all."""
-    what = Counterfactual(ProviderReads())
+    what = Counterfactual(ProviderReads(), "openai")
     usage = Usage(fresh=800)
     for at_s, read in ((0.0, AS_BILLED), (10.0, Would(800, 3968))):
         ex = asked(at_s, body(LONG), body("brief"), compress="recode", tokens_saved=3200)
@@ -61,7 +61,7 @@ def test_a_prompt_that_falls_below_the_least_length_loses_its_reads() -> None:
 
 
 def test_what_a_shorter_prompt_read_says_what_the_longer_one_would_have() -> None:
-    what = Counterfactual(ProviderReads())
+    what = Counterfactual(ProviderReads(), "openai")
     of = [Usage(fresh=2000), Usage(fresh=80, cached=1920), Usage(fresh=1040, cached=960), Usage(fresh=2000)]
     would = [
         what.of(asked(10.0 * at, body(LONG), body(SHORT), compress="recode", tokens_saved=2000), usage, free=False)
@@ -74,7 +74,7 @@ def test_what_a_shorter_prompt_read_says_what_the_longer_one_would_have() -> Non
 
 
 def test_another_models_cache_tells_nothing_of_the_one_asked_for() -> None:
-    what = Counterfactual(ProviderReads())
+    what = Counterfactual(ProviderReads(), "openai")
     what.of(asked(0.0, body(LONG)), Usage(fresh=4000), free=False)
     routed = asked(5.0, body(LONG), body(LONG, model="small"), variant=Variant("small", "small"))
     assert what.of(routed, Usage(fresh=4000), free=False).read == 3968
@@ -84,7 +84,7 @@ def test_another_models_cache_tells_nothing_of_the_one_asked_for() -> None:
 
 def test_no_more_would_have_been_read_than_there_was_to_read() -> None:
     """The provider's cache is warm though the simulation knows of nobody who sent this: an audit did."""
-    what = Counterfactual(ProviderReads())
+    what = Counterfactual(ProviderReads(), "openai")
     hit = asked(0.0, body(LONG), served=Served("k", None, "m", "m", 0.0, 1e9))
     what.of(hit, Usage(fresh=4000), free=True)
     warm = what.of(asked(5.0, body(LONG)), Usage(fresh=32, cached=3968), free=False)
@@ -92,7 +92,7 @@ def test_no_more_would_have_been_read_than_there_was_to_read() -> None:
 
 
 def test_a_count_of_our_own_says_nothing_of_reads() -> None:
-    what = Counterfactual(ProviderReads())
+    what = Counterfactual(ProviderReads(), "openai")
     hit = asked(0.0, body(LONG), served=Served("k", None, "m", "m", 0.0, 1e9))
     what.of(hit, Usage(fresh=4000), free=True)
     counted = Usage(fresh=4000, source=UsageSource.COUNTED)
@@ -101,14 +101,14 @@ def test_a_count_of_our_own_says_nothing_of_reads() -> None:
 
 def test_tenants_share_a_cache_only_where_they_share_an_account() -> None:
     for one_account, read in ((True, 3968), (False, 0)):
-        what = Counterfactual(ProviderReads(), one_account=one_account)
+        what = Counterfactual(ProviderReads(), "openai", one_account=one_account)
         what.of(asked(0.0, body(LONG)), Usage(fresh=4000), free=False)
         hit = asked(5.0, body(LONG), tenant="another", served=Served("k", None, "m", "m", 0.0, 1e9))
         assert what.of(hit, Usage(fresh=4000), free=True).read == read
 
 
 def test_an_exchange_arrives_once() -> None:
-    what = Counterfactual(ProviderReads())
+    what = Counterfactual(ProviderReads(), "openai")
     ex = asked(0.0, body(LONG))
     assert what.of(ex, Usage(fresh=4000), free=False) is what.of(ex, Usage(fresh=1), free=True)
 

@@ -110,7 +110,11 @@ async def test_no_ledger_yet_is_an_empty_one(tmp_path: Path) -> None:
     for path in (tmp_path / "ledger.db", tmp_path / "empty.db"):
         (tmp_path / "empty.db").touch()
         assert (await got(made(path), "/farthing/api/summary"))[1]["total"]["requests"] == 0
-        assert (await got(made(path), "/farthing/api/requests"))[1] == {"requests": [], "next": None}
+        assert (await got(made(path), "/farthing/api/requests"))[1] == {
+            "requests": [],
+            "next": None,
+            "looked_to_s": None,
+        }
     assert not (tmp_path / "ledger.db").exists(), "looking must not make it"
 
 

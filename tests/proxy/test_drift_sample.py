@@ -68,6 +68,8 @@ def test_what_is_never_counted(changes: dict[str, Any]) -> None:
 
 def test_a_share_of_ids_and_one_a_second() -> None:
     on, clock = sample(0.25)
+    asyncio.run(on.compare(answered()))
+    clock.mono_s += 2.0
     ids = [f"far-0{n:04x}" for n in range(16**4)]
     taken = 0
     for one in ids[::16]:
@@ -82,6 +84,36 @@ def test_a_share_of_ids_and_one_a_second() -> None:
     assert every.wants(answered())
     none, _ = sample(0.0)
     assert not none.wants(answered())
+
+
+@pytest.mark.parametrize("misses_an_hour", [100, 2_000])
+def test_an_hour_of_a_small_model_is_enough_for_an_alarm(misses_an_hour: int) -> None:
+    """At the share that is the default a hundred answers would give one."""
+    on, clock = sample(0.01)
+    counted = 0
+    with capture_logs() as logs:
+        for n in range(misses_an_hour):
+            ex = answered(tokens_out=260)
+            ex.id = f"far-0000{n * 2654435761 % 16**4:04x}"
+            if on.wants(ex):
+                asyncio.run(on.compare(ex))
+                counted += 1
+            clock.mono_s += 3600 / misses_an_hour
+            clock.wall_s += 3600 / misses_an_hour
+    assert [entry["event"] for entry in logs] == ["the provider counts tokens otherwise than we do"]
+    assert 20 <= counted <= 3600 / 90 + misses_an_hour * 0.015
+
+
+def test_many_models_are_no_burden() -> None:
+    on, clock = sample(0.01)
+    for n in range(200):
+        on._taken(f"m{n}")
+        clock.mono_s += 1.0
+    assert len(on._due) == 50
+    assert not on._is_due("another")
+    clock.mono_s += 4000.0
+    on._taken("another")
+    assert [*on._due] == ["another"]
 
 
 def test_no_ranks_are_loaded_for_it() -> None:

@@ -51,7 +51,7 @@ def test_a_filter_finds_what_it_says_and_nothing_else(
 ) -> None:
     expected = {each.id for each in ROWS if holds(each)}
 
-    assert {each.id for each in matching(conn, wanted, SPAN, 1000)} == expected
+    assert {each.id for each in matching(conn, wanted, SPAN, 1000).rows} == expected
     assert 0 < len(expected) < len(ROWS)
 
 
@@ -61,18 +61,55 @@ def test_pages_join_without_a_gap_or_a_double(conn: sqlite3.Connection) -> None:
     )
     seen: list[Row] = []
     before = None
-    while page := matching(conn, Filter(), SPAN, 7, before):
-        seen += page
-        before = (page[-1].ts, page[-1].id)
+    while before is not None or not seen:
+        page = matching(conn, Filter(), SPAN, 7, before)
+        seen += page.rows
+        before = page.next
+        assert page.looked_to_s is None
 
-    assert [each.id for each in seen] == [each.id for each in matching(conn, Filter(), SPAN, 1000)]
+    assert [each.id for each in seen] == [each.id for each in matching(conn, Filter(), SPAN, 1000).rows]
     assert len({each.id for each in seen}) == len(ROWS) + 9
+
+
+@pytest.mark.parametrize("limit", [1, 7, 1000])
+@pytest.mark.parametrize(
+    "wanted", [Filter(model="gpt-4o"), Filter(tag="team=nobody"), Filter(text="u7"), Filter(failed=True)], ids=str
+)
+def test_a_filtered_page_looks_at_so_many_rows_and_the_next_goes_on_there(
+    conn: sqlite3.Connection, wanted: Filter, limit: int
+) -> None:
+    conn.executemany(
+        f"insert into requests values ({', '.join('?' * len(ROWS[0]))})", [row(id=f"same{i}") for i in range(90)]
+    )
+    moments = sorted(ts for (ts,) in conn.execute("select ts from requests where ts >= ? and ts < ?", SPAN))
+    seen: list[Row] = []
+    pages, before = 0, None
+    while before is not None or not pages:
+        page = matching(conn, wanted, SPAN, limit, before, 50)
+        if page.looked_to_s is not None:
+            begin_s = SPAN[1] if before is None else before[0]
+            looked = sum(page.looked_to_s <= ts < begin_s for ts in moments)
+            assert looked <= 50 + 90
+            assert len(page.rows) < limit or page.rows[-1].ts >= page.looked_to_s
+            assert page.next == (page.looked_to_s, "")
+        pages, seen, before = pages + 1, [*seen, *page.rows], page.next
+
+    assert seen == [*matching(conn, wanted, SPAN, 1000, most_looked=10**6).rows]
+    assert pages >= (len(ROWS) + 90) // 50 - 1
+
+
+def test_an_id_is_found_by_its_index_however_far_back(conn: sqlite3.Connection) -> None:
+    oldest = min(ROWS, key=lambda each: each.ts)
+
+    found = matching(conn, Filter(text=oldest.id), (0, SPAN[1]), 9, most_looked=5)
+    assert (found.rows, found.next, found.looked_to_s) == ((oldest,), None, None)
+    assert matching(conn, Filter(text=oldest.id, model="nobody"), SPAN, 9, most_looked=5).rows == ()
 
 
 def test_the_span_bounds_the_list(conn: sqlite3.Connection) -> None:
     span = (NOW_S - 3 * 86_400, NOW_S - 2 * 86_400)
 
-    assert {each.id for each in matching(conn, Filter(), span, 1000)} == {
+    assert {each.id for each in matching(conn, Filter(), span, 1000).rows} == {
         each.id for each in ROWS if span[0] <= each.ts < span[1]
     }
 
@@ -83,14 +120,16 @@ def test_a_tag_that_was_given_twice_is_found_by_each_value() -> None:
         [row(id="a", tags='{"team":"search|docs"}'), row(id="b", tags='{"team":"sea"}'), row(id="c", tags="x")],
     )
 
-    found = {tag: [each.id for each in matching(conn, Filter(tag=f"team={tag}"), SPAN, 9)] for tag in ("docs", "sea")}
+    found = {
+        tag: [each.id for each in matching(conn, Filter(tag=f"team={tag}"), SPAN, 9).rows] for tag in ("docs", "sea")
+    }
     assert found == {"docs": ["a"], "sea": ["b"]}
 
 
 def test_a_hostile_filter_is_a_value(conn: sqlite3.Connection) -> None:
     hostile = "x' or 1=1 --"
 
-    assert matching(conn, Filter(model=hostile, text=hostile, tag=f"team={hostile}", cache=hostile), SPAN, 9) == ()
+    assert matching(conn, Filter(model=hostile, text=hostile, tag=f"team={hostile}", cache=hostile), SPAN, 9).rows == ()
 
 
 def test_a_query_makes_a_filter() -> None:

@@ -19,6 +19,7 @@ from structlog.testing import capture_logs
 
 from farthing.proxy.clock import FakeClock
 from farthing.proxy.ledger import Ledger
+from farthing.proxy.ledger_aside import mark_salvaged
 from farthing.proxy.row import COLUMNS, Row
 from tests.fakes.rows import row
 
@@ -235,6 +236,10 @@ def test_a_corrupt_file_is_moved_aside_and_told(opened: Open, tmp_path: Path, da
     assert [(entry["event"], entry["log_level"], entry["moved_to"]) for entry in logs] == [
         ("ledger_corrupt", "error", str(aside))
     ]
+    assert ledger.aside == (aside.name,)
+    assert "salvage" in logs[0]["remedy"]
+    mark_salvaged(aside)
+    assert opened().aside == ()
 
 
 def test_damage_while_running_is_noticed_and_the_rows_survive(opened: Open, tmp_path: Path) -> None:

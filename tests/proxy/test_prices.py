@@ -205,7 +205,7 @@ def test_deepseek_chat_costs_what_the_table_says_by_the_hour_of_the_day() -> Non
 
 def test_past_the_cliff_every_bucket_and_tier_is_repriced() -> None:
     below, above = Usage(fresh=200_000, cached=72_000, output=10), Usage(fresh=200_001, cached=72_000, output=10)
-    for tier, times in (("", 1), ("flex", Decimal("0.5"))):
+    for tier, times in (("", 1), ("flex", Decimal("0.5")), ("batch", Decimal("0.5")), ("priority", 2)):
         for usage, rates in ((below, ("4", "0.4", "20")), (above, ("8", "0.8", "30"))):
             price = CARD.price("gpt-5.6", usage._replace(tier=tier), NOW)
             fresh, cached, output = map(Decimal, rates)

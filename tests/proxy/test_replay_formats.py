@@ -342,3 +342,25 @@ def test_the_answers_service_tier_prices_it() -> None:
         )
     ]
     assert [usage.tier for usage in found if usage is not None] == ["flex", "flex", "priority", "flex", ""]
+
+
+def test_audio_tells_itself_apart_in_a_row_and_in_langfuses_buckets() -> None:
+    """Else it would be priced as text, or as nothing, where the ledger says that its price is unknown."""
+    told = orjson.dumps([{"usage": {"audio_in": 30, "cache_write_1h": 5, "audio_out": 7, "tier": "flex"}}]).decode()
+    row = {**ROW, "tokens_in_original": 100, "tokens_in_sent": 100, "tokens_in_cached": 60, "tokens_in_cache_write": 5}
+    row |= {"tokens_out": 20, "tokens_reasoning": 5, "attempts_detail": told}
+    expected = Usage(5, 60, 0, 8, 5, UsageSource.COUNTED, cache_write_1h=5, audio_in=30, audio_out=7, tier="flex")
+    assert recorded(row).usage == expected
+    contradicted = recorded({**row, "tokens_in_sent": 65}).usage
+    assert contradicted is not None
+    assert contradicted.audio_in == 0
+
+    buckets = {"input": 10, "input_cached_tokens": 60, "input_audio_tokens": 30, "total": 120}
+    buckets |= {"output": 8, "output_reasoning_tokens": 5, "output_audio_tokens": 7}
+    one = recorded({**LANGFUSE_UI, "usageDetails": buckets}).usage
+    assert one == Usage(10, 60, 0, 8, 5, audio_in=30, audio_out=7)
+
+
+@pytest.mark.parametrize("bad", [{"input": -5}, {"output": 10**12}, {"input_cached_tokens": "many"}])
+def test_a_langfuse_usage_with_an_absurd_count_is_none(bad: dict[str, Any]) -> None:
+    assert recorded({**LANGFUSE_UI, "usageDetails": {"input": 10, "output": 8, **bad}}).usage is None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +174,28 @@ def test_prices_of_today_are_other_prices(tmp_path: Path) -> None:
     then, now = asked(path)["replayed"][0], asked(path, prices_at="now")["replayed"][0]
 
     assert then["baseline_usd"] > now["baseline_usd"] > 0
+
+
+def test_a_sweeps_best_setting_is_shown_by_slice_and_its_wrong_rate_with_its_interval(tmp_path: Path) -> None:
+    lines = [
+        line(BEGIN_S + n, f"How {word} I repair my {thing}?", said=f"Press the {thing} button.", latency_ms=500)
+        for n, (thing, word) in enumerate((a, b) for a in ("printer", "camera", "kettle") for b in ("do", "can", "may"))
+    ]
+    path = written(tmp_path / "t", lines)
+    screen = Console(record=True, width=200, file=io.StringIO())
+    wanted = Wanted(sweeps=["semantic.threshold=0.5,1"], by="model")
+    assert replay(config_with(state_dir=tmp_path / "state"), path, wanted, None, screen) == 0
+    shown = screen.export_text()
+    assert "By model, with semantic.threshold = 0.5" in shown
+    assert "Near-duplicates that were wrong, with semantic.threshold = 0.5" in shown
+    assert re.search(r"of \d+ near-duplicates that could be compared [0-9.]+% are judged wrong \([0-9.]+% – ", shown)
+
+
+@pytest.mark.parametrize("text", ["no request at all\n" * 30, "{}\n[]\n17\n", '{"a": 1}\n'])
+def test_a_trace_without_a_request_is_refused_with_what_is_wrong(tmp_path: Path, text: str) -> None:
+    (tmp_path / "t").write_text(text, "utf-8")
+    with pytest.raises(ConfigFault, match=r"(?s)holds no request.*could not be used.*line 1: "):
+        asked(tmp_path / "t")
 
 
 # -- estimates

@@ -258,3 +258,10 @@ def test_ticks_are_few_and_cover(low: float, more: float) -> None:
     assert 2 <= len(marks) <= 12
     assert marks[0] <= low
     assert marks[-1] >= low + more - abs(low + more) * 1e-9
+
+
+def test_requests_of_a_clock_that_was_ahead_are_told() -> None:
+    soon = [row(id="a", ts=NOW_S - 60), row(id="b", ts=NOW_S + 60)]
+    ahead = [row(id="c", ts=NOW_S + 90_000), row(id="d", ts=NOW_S + 9e8)]
+    assert any("2 requests dated after" in note for note in as_json(reported([*soon, *ahead]))["notes"])
+    assert not any("dated after" in note for note in as_json(reported(soon))["notes"])

@@ -117,6 +117,8 @@ def test_buckets_are_disjoint_and_their_sum_is_the_providers(endpoint: str, payl
     if type(whole) is int and told < whole <= 10**9:
         told = whole
     assert usage.tokens_in + usage.tokens_out == told
+    below = type(whole) is int and whole != 0 and whole < told
+    assert usage.source is (UsageSource.CONTRADICTED if below else UsageSource.UPSTREAM)
     if endpoint != "embeddings":
         assert usage.tokens_in == (payload.get(f"{given}_tokens") or 0)
 

@@ -93,6 +93,26 @@ def test_damaged_files_are_passed_by(tmp_path: Path) -> None:
     assert book.find("../../secret") is None
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [('"mode": "exact"', '"mode": "off"'), ('"tidy": false', '"tidy": true'), ('"version": "p-', '"version": "q-')],
+)
+def test_an_edited_file_is_refused(before: str, after: str, tmp_path: Path) -> None:
+    book = Book(tmp_path)
+    config = Config.model_validate({"compress": {"tidy": False}, "aliases": {"a": "b"}, "cache": {"mode": "exact"}})
+    kept, other = book.keep(config, 5.0), book.keep(Config(), 6.0)
+    path = tmp_path / f"{kept.version}.json"
+    text = path.read_text()
+    for edited in (text.replace(before, after, 1), after.join(text.rsplit(before, 1))):
+        assert edited != text
+        path.write_text(edited)
+        with pytest.raises(ConfigFault, match="was edited"):
+            book.find(kept.version)
+        assert [one.version for one in book.all()] == [other.version]
+    assert book.keep(config, 7.0).sections == kept.sections  # and is whole again
+    assert book.find(kept.version) == book.all()[-1]
+
+
 def test_going_back_forgets_what_came_after() -> None:
     standing = Standing("a", 0.0, "a")
     for version in "bcd":

@@ -44,6 +44,10 @@ async def test_status_export_erase_and_purge(tmp_path: Path) -> None:
         child.send_signal(signal.SIGTERM)
         await asyncio.wait_for(child.wait(), 20)
 
+    named = await run("export", "-o", "again.jsonl", cwd=tmp_path)
+    assert named.returncode == 0
+    assert json.loads((tmp_path / "again.jsonl").read_text("utf-8"))["user"] == "u2"
+    assert (await run("export", "-o", "again.jsonl", "other.jsonl", cwd=tmp_path)).returncode == 2
     piped = await run("export", cwd=tmp_path)
     assert [json.loads(line)["user"] for line in piped.stdout.splitlines()] == ["u2"]
     shown = (await run("status", cwd=tmp_path)).stdout

@@ -20,6 +20,8 @@ virtual_keys = true
 name = "each-key"
 usd = 1
 of = "key"
+[spend]
+unpriced = "pass"
 """
 
 
@@ -68,6 +70,7 @@ async def test_create_use_list_revoke(kind: str, tmp_path: Path) -> None:
     [
         (["--budget", "year=5"], "day, week or month"),
         (["--budget", "day=0"], "day, week or month"),
+        (["--budget", "day=1e-9"], "day, week or month"),
         (["--budget", "day=NaN"], "day, week or month"),
         (["--expires", "yesterday"], "no span of time"),
         (["--expires", "2020-01-01"], "in the past"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from decimal import Decimal
@@ -22,6 +23,7 @@ from tests.fakes.valkey import ValkeyProcess
 
 METER = ("2", "1", "8")
 KINDS = ("local", "redis")
+WAYS_OUT = re.compile(r'prices\.models|spend\.unpriced = "pass"')
 
 
 def budget(usd: str, **more: Any) -> dict[str, Any]:
@@ -102,8 +104,16 @@ async def test_a_refusal_is_an_openai_error_that_names_the_budget(up: ScriptedUp
     assert error.body["code"] == "budget_exceeded"  # type: ignore[index,call-overload]
     assert error.body["param"] == "budgets.all"  # type: ignore[index,call-overload]
     assert "this request alone may cost $0.80" in error.message
-    assert int(error.response.headers["Retry-After"]) == 86_400 - 1_800_000_000 % 86_400
+    assert "Retry-After" not in error.response.headers  # at no time is there room for it
     assert up.calls == []
+
+
+async def test_a_spent_budget_says_when_it_begins_anew(up: ScriptedUpstream, tmp_path: Path) -> None:
+    clock = FakeClock(1_800_000_000.0)
+    async with proxied(up.url, tmp_path, clock=clock, budgets=[budget("0.001")], cache__mode="off") as proxy:
+        answers = [await proxy.post(chat("hi", max_tokens=50)) for _ in range(20)]
+    assert (answers[0].status_code, answers[-1].status_code) == (200, 402)
+    assert int(answers[-1].headers["Retry-After"]) == 86_400 - 1_800_000_000 % 86_400
 
 
 async def test_hits_joined_requests_and_failures_cost_no_budget(up: ScriptedUpstream, tmp_path: Path) -> None:
@@ -207,19 +217,20 @@ async def test_a_hard_budget_fails_closed_without_its_store_and_a_soft_one_open(
 
 
 @pytest.mark.parametrize(
-    ("unpriced", "status"),
-    [("pass", 200), ("refuse", 402)],
+    ("settings", "hard", "status"),
+    [({"spend__unpriced": "pass"}, True, 200), ({}, True, 402), ({}, False, 200)],
 )
-async def test_a_model_without_a_price_passes_unless_it_must_not(
-    unpriced: str, status: int, up: ScriptedUpstream, tmp_path: Path
+async def test_a_hard_budget_refuses_what_has_no_price_unless_it_may_pass(
+    settings: dict[str, Any], hard: bool, status: int, up: ScriptedUpstream, tmp_path: Path
 ) -> None:
-    async with proxied(up.url, tmp_path, budgets=[budget("1")], spend__unpriced=unpriced) as proxy:
+    async with proxied(up.url, tmp_path, budgets=[budget("1", hard=hard)], **settings) as proxy:
         answer = await proxy.post(chat("x") | {"model": "nobody-knows"})
         listed = await proxy.client.get("/v1/models")
 
         assert (answer.status_code, listed.status_code) == (status, 200)
         if status == 402:
             assert answer.json()["error"]["code"] == "price_unknown"
+            assert {"prices.models", 'spend.unpriced = "pass"'} <= set(WAYS_OUT.findall(answer.text.replace("\\", "")))
         else:
             assert "unpriced" in (await proxy.rows(2))[0]["decisions"]
 
@@ -342,3 +353,50 @@ def _original(proxy: Proxied) -> Any:
 
     headers = CIMultiDictProxy(CIMultiDict({"Content-Type": "application/json"}))
     return Original("POST", "/v1/chat/completions", headers, NoBody(), HeaderFacts(tuple(headers.items())))
+
+
+@pytest.mark.parametrize(
+    ("before", "path", "kind"),
+    [
+        (b"\xef\xbb\xbf", "/v1/chat/completions", "application/json"),
+        (b"", "/v1/chat/completions", "text/plain"),
+        (b"", "/v1/chat/completions/", "application/json"),
+    ],
+)
+@pytest.mark.parametrize("of", ["all", "model"])
+async def test_what_cannot_be_read_is_no_way_round_a_hard_budget(
+    before: bytes, path: str, kind: str, of: str, up: ScriptedUpstream, tmp_path: Path
+) -> None:
+    """Upstreams read what farthing doesn't: a mark before the JSON, another type, another spelling of the path."""
+    async with proxied(up.url, tmp_path, budgets=[budget("0.0001", of=of)]) as proxy:
+        body = before + json.dumps(chat("word " * 2000, max_tokens=5)).encode()
+        answer = await proxy.client.post(path, content=body, headers={"Content-Type": kind})
+
+    assert (answer.status_code, answer.json()["error"]["code"], up.calls) == (402, "price_unknown", [])
+
+
+@pytest.mark.parametrize(("path", "status"), [("/v1/files", 200), ("/v1/moderations", 402), ("/v1/batches", 402)])
+async def test_what_surely_costs_nothing_needs_no_price(
+    path: str, status: int, up: ScriptedUpstream, tmp_path: Path
+) -> None:
+    up.default = Script(body=b"{}")
+    async with proxied(up.url, tmp_path, budgets=[budget("1"), budget("1", name="each", of="model")]) as proxy:
+        answer = await proxy.client.post(path, content=b"--x--", headers={"Content-Type": "multipart/form-data"})
+        (row,) = await proxy.rows(1)
+
+    assert (answer.status_code, len(up.calls)) == (status, int(status == 200))
+    assert (row["cost_usd"], row["status"]) == (0, status)
+
+
+async def test_a_rate_for_each_model_refuses_what_names_none(up: ScriptedUpstream, tmp_path: Path) -> None:
+    rates = [{"name": "slow", "requests_per_min": 100, "of": "model"}]
+    async with proxied(up.url, tmp_path, rate_limits=rates) as proxy:
+        unread = await proxy.client.post("/v1/audio/speech", content=b"?", headers={"Content-Type": "text/plain"})
+        listed = await proxy.client.get("/v1/models")
+        named = await proxy.post(chat("x"))
+        rows = await proxy.rows(3)
+
+    assert (unread.status_code, unread.json()["error"]["code"]) == (400, "model_unknown")
+    assert "'slow'" in unread.json()["error"]["message"]
+    assert (listed.status_code, named.status_code) == (200, 200)
+    assert rows[0]["cost_usd"] == 0

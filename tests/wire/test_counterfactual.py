@@ -61,7 +61,9 @@ async def world(state_dir: Path, **settings: Any) -> AsyncIterator[World]:
     async with scripted() as behind, scripted() as direct:
         for up in (behind, direct):
             up.prompt_cache, up.default = PromptCache(clock.now_s), Script(says="Fine.", wait_s=0.0)
-        async with proxied(behind.url, state_dir, clock=clock, **settings) as proxy:
+        async with proxied(
+            behind.url, state_dir, clock=clock, **({"compress__provider_cache": "openai"} | settings)
+        ) as proxy:
             yield World(proxy, behind, direct, clock)
 
 

@@ -13,9 +13,12 @@ import pytest
 from anthropic import AsyncAnthropic
 from openai import AsyncOpenAI
 
+from farthing.policies.rollout import Plan
+from farthing.proxy.versions import policy_version
 from tests.fakes.batches import AzureBatchUpstream, BatchUpstream, listening
 from tests.fakes.message_batches import MessageBatchUpstream
 from tests.fakes.proxying import PRICES, Proxied, chat
+from tests.fakes.upstream import Script
 from tests.wire.test_defer import DAY, PER_MTOK, deferring, result, until
 
 CLAUDE = {"input_usd_per_mtok": 4, "cached_usd_per_mtok": 2, "output_usd_per_mtok": 16}
@@ -360,3 +363,35 @@ async def test_the_official_client_reaches_the_other_upstream(
         rows = await proxy.rows(2)
     assert again.choices[0].message.content and len(claude.batched) == 1 and not claude.calls
     assert rows[1]["cache"] == "hit-exact"
+
+
+async def test_while_a_candidate_is_rolled_out_each_is_served_by_the_policy_it_began_under(
+    up: BatchUpstream, claude: MessageBatchUpstream, tmp_path: Path
+) -> None:
+    """Whom a route falls back to is another model in each policy: what waited is asked of the one its own names."""
+    claude.default = Script(status=500)
+    route = {"name": "r", "mode": "serve", "model": "m", "variants": ["far"], "on": ["5xx"], "fallbacks": ["one"]}
+    more: dict[str, Any] = {
+        "variants": [
+            {"name": "far", "upstream": "there", "model": "claude"},
+            {"name": "one", "model": "gpt-one"},
+            {"name": "two", "model": "gpt-two"},
+        ],
+        "routes": [route],
+        "defer__flush_s": 100,
+    }
+    fails = {"style": "anthropic", "retries": 0}
+    async with two_upstreams(up, claude, tmp_path, fails, **more) as proxy:
+        config, policies = proxy.services.config, proxy.running.policies
+        other = config.routes[0].model_copy(update={"fallbacks": ("two",)})
+        candidate, before = config.model_copy(update={"routes": (other,)}), policy_version(config)
+        await policies.promote(candidate, now=False, plan=Plan((0.5, 1.0), 600.0, 1), unit="request")
+        for number in range(24):
+            answer = await proxy.post(chat(f"go {number}"), x_farthing_defer="1s")
+            assert answer.status_code == 202
+        rows = await proxy.rows(24)
+        await policies.roll_back("", "")
+        desk = proxy.services.state.deferred
+        assert desk is not None and desk.works is proxy.services.deferring
+    served = {(row["policy"] == before, row["model_served"]) for row in rows}
+    assert served == {(True, "gpt-one"), (False, "gpt-two")}

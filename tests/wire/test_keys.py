@@ -20,8 +20,10 @@ from farthing.proxy.keys import KeyBudget, VirtualKey, made
 from farthing.proxy.keys_file import FileKeys
 from tests.fakes.proxying import Proxied, chat, proxied
 from tests.fakes.upstream import Script, ScriptedUpstream
+from tests.wire.test_budgets import receiver
 
 KEYED: dict[str, Any] = {"auth__virtual_keys": True, "upstream__api_key": "sk-operator"}
+DEEP = b'"x": ' + b"[" * 201 + b"]" * 201 + b', "model": "m", "model": "gpt-4o"'
 Give = Callable[..., Awaitable[tuple[str, VirtualKey]]]
 
 
@@ -189,6 +191,11 @@ async def test_a_key_is_for_its_models(up: ScriptedUpstream, tmp_path: Path) -> 
         routed = await proxy.post(chat() | {"model": "gpt-4o"}, **shown(bound), x_farthing_route="m")
         assert routed.status_code == 403
         assert (await proxy.post(b"--no json--", **shown(bound))).status_code == 403
+        count = len(up.calls)
+        for said in (b'"model": "m", "model": "gpt-4o"', b'"mod\\u0065l": "m", "model": "gpt-4o"', DEEP):
+            twice = b"{" + said + b', "messages": []}'
+            answer = await proxy.post(twice, **shown(bound))  # who reads the first one and who the last?
+            assert (answer.status_code, len(up.calls)) == (403, count), twice[:60]
         assert (await proxy.client.get("/v1/models", headers=shown(bound))).status_code == 200
 
 
@@ -204,6 +211,20 @@ async def test_a_keys_own_budget(up: ScriptedUpstream, tmp_path: Path) -> None:
         told = (await proxy.client.get("/farthing/api/budgets")).json()["budgets"]
         assert [one["name"] for one in told] == [f"key.{record.id}.day"]
         assert told[0]["refused"] == statuses.count(402)
+
+
+async def test_thresholds_of_a_keys_own_budget_are_told(up: ScriptedUpstream, tmp_path: Path) -> None:
+    async with receiver() as (url, got), keys_in(tmp_path) as give:
+        secret, record = await give("ann", budgets=[KeyBudget(6 * 10**8, "day"), KeyBudget(10**12, "week", False)])
+        settings: dict[str, Any] = {"alerts__webhook": url, "alerts__key_budgets": [0.1], "cache__mode": "off"}
+        async with proxied(up.url, tmp_path, **KEYED, **settings) as proxy:
+            while (await proxy.post(chat(max_tokens=30), **shown(secret))).status_code == 200:
+                pass
+            while len(proxy.services.state.tasks):
+                await asyncio.sleep(0.05)
+    assert [(event["budget"], event["share"], event["subject"]) for event, _, _ in got] == [
+        (f"key.{record.id}.day", 0.1, "ann")
+    ]
 
 
 async def test_client_keys_of_the_configuration_stay_good(up: ScriptedUpstream, tmp_path: Path) -> None:

@@ -112,6 +112,20 @@ async def test_a_stream_without_usage_is_counted_and_costs_what_its_tier_does(
     assert rows[0]["cost_usd"] == 2 * rows[1]["cost_usd"] > 0
 
 
+async def test_a_total_below_its_parts_is_told_and_the_parts_are_billed(up: ScriptedUpstream, tmp_path: Path) -> None:
+    sums = {"prompt_tokens": 900, "completion_tokens": 100}
+    async with proxied(up.url, tmp_path, prices=PRICES) as proxy:
+        for total in (1000, 500):
+            up.script(whole(usage={**sums, "total_tokens": total}))
+            await proxy.post(chat(f"adds up to {total}"))
+        right, wrong = await proxy.rows(2)
+    said = [["usage", "total below its parts", ""]]
+    assert [each for each in json.loads(right["decisions"]) if each[0] == "usage"] == []
+    assert [each for each in json.loads(wrong["decisions"]) if each[0] == "usage"] == said
+    assert right["cost_usd"] == wrong["cost_usd"] > 0
+    assert (wrong["usage_source"], wrong["modelled"]) == ("upstream", right["modelled"])
+
+
 @pytest.mark.parametrize("times", [1.0, 1.2])
 async def test_counts_that_drift_are_seen_in_metrics_and_readiness(
     up: ScriptedUpstream, tmp_path: Path, times: float

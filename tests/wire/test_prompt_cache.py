@@ -276,6 +276,25 @@ async def test_a_hot_prefix_is_kept_warm_and_paid_for(up: MarkedCache, tmp_path:
     assert sum(row["cost_usd"] for row in asked) + sum(row["overhead_usd"] for row in warm) == billed
 
 
+async def test_nothing_is_kept_warm_while_all_is_switched_off(up: MarkedCache, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"prompt_cache__keep_warm": True, "prompt_cache__one_hour": False}
+    async with serving(up, tmp_path, **settings) as proxy:
+        warmer = stage_of(proxy).warmer
+        assert warmer is not None
+        number = 0
+        while not warmer.waiting and number < 60:  # until one is worth it
+            up.clock.advance(10 if number % 3 else 360)
+            await ask(proxy, number)
+            number += 1
+        assert warmer.waiting
+        proxy.services.state.switch.set(off=True)
+        for _ in range(12):
+            up.clock.advance(30)
+            await warmer.tick()
+        rows = await proxy.rows(number)
+    assert not [row for row in rows if row["endpoint"] == "warm"]
+
+
 async def test_a_conversation_stays_on_its_key(up: MarkedCache, tmp_path: Path) -> None:
     keys = ["sk-a", "sk-b", "sk-c"]
     async with serving(up, tmp_path, upstream__api_keys=keys) as proxy:
@@ -314,22 +333,32 @@ async def test_budgets_reserve_for_writes(up: MarkedCache, tmp_path: Path) -> No
     assert statuses == {"observe": 200, "serve": 402}
 
 
-async def test_a_key_spreads_conversations_once_reads_are_lost(up: MarkedCache, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("provider", "model", "in_header"),
+    [("openai", "gpt-5", False), ("mistral", "mistral-large", False), ("x-ai", "grok-4", True)],
+)
+async def test_a_key_spreads_conversations_once_reads_are_lost(
+    provider: str, model: str, in_header: bool, up: MarkedCache, tmp_path: Path
+) -> None:
     """An automatic cache that has nothing of what it should have gets a key; that key names no text."""
-    prices = {"models": {"gpt-5": {"input_usd_per_mtok": 1, "cached_usd_per_mtok": 0.1, "output_usd_per_mtok": 8}}}
+    prices = {"models": {model: {"input_usd_per_mtok": 1, "cached_usd_per_mtok": 0.1, "output_usd_per_mtok": 8}}}
     up.forgets = True
-    async with serving(up, tmp_path, upstream__style="openai", upstream__provider="openai", prices=prices) as proxy:
+    async with serving(up, tmp_path, upstream__style="openai", upstream__provider=provider, prices=prices) as proxy:
         for number in range(40):
             up.clock.advance(1)
             said = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": f"question {number}"}]
-            assert (await proxy.post({"model": "gpt-5", "messages": said})).status_code == 200
+            assert (await proxy.post({"model": model, "messages": said})).status_code == 200
             if number == 3:
                 up.forgets = False
-    keys = [call.body.get("prompt_cache_key") for call in up.calls]
-    assert keys[0] is None
-    assert keys[-1].startswith("farthing-")
-    assert "clerk" not in keys[-1]
+        own = await proxy.post({"model": model, "messages": said}, x_grok_conv_id="theirs")
+    assert own.status_code == 200
+    *ours, theirs = [call.key or call.body.get("prompt_cache_key") for call in up.calls]
+    assert ours[0] is None
+    assert ours[-1].startswith("farthing-")
+    assert "clerk" not in ours[-1]
+    assert theirs == "theirs"
     assert all("prompt_cache_options" not in call.body for call in up.calls)
+    assert ("prompt_cache_key" in up.calls[-2].body) is not in_header
 
 
 def stage_of(proxy: Proxied) -> PromptCacheStage:

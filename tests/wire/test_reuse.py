@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -239,6 +240,16 @@ async def test_why_a_request_would_or_would_not_be_answered(up: ScriptedUpstream
     assert told["serving"] is False
     assert walled["verdict"] == "empty scope"
     assert refused["verdict"] == "freshness"
+
+
+async def test_a_miss_says_which_part_differs_from_the_nearest_entry(up: ScriptedUpstream, tmp_path: Path) -> None:
+    async with proxied(up.url, tmp_path, **LOOSE) as proxy:
+        await loaded(proxy)
+        await proxy.post(chat("How do I clean my kettle?"))
+        await learnt(proxy, 1)
+        await proxy.post(chat("How can I clean my kettle?", temperature=0.3))
+        said = sorted(json.loads(row["decisions"]) for row in await proxy.rows(2))
+    assert said == [[["semantic", "looked", "empty scope"]], [["semantic", "looked", "empty scope: settings"]]]
 
 
 def test_the_comparators_error_is_part_of_the_bound() -> None:

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from farthing.proxy.batch_api import Line, lines_in, request_line
+from farthing.proxy.batch_api import Line
+from farthing.proxy.batch_openai import lines_in, request_line
 
 
 def test_a_request_stands_on_one_line_with_its_body_byte_for_byte() -> None:
