@@ -16,8 +16,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import psycopg
 from numpy.typing import NDArray
 
 from bench.machine import cpu_s
@@ -49,6 +51,13 @@ def server_cpu_s(socket_folder: str) -> float:
     return cpu_s(pid)
 
 
+def planned(link: psycopg.Connection[Any], table: str, scope: str, vector: Matrix) -> bool:
+    """Whether a search in that scope goes by the graph."""
+    query = f"EXPLAIN SELECT number FROM {table} WHERE scope = %s ORDER BY vector <#> %s::halfvec LIMIT 16"
+    lines = link.execute(query, (scope, str(vector.tolist()))).fetchall()
+    return any("_graph" in line for (line,) in lines)
+
+
 def measured(entries: int) -> dict[str, float]:
     """All of it."""
     found: dict[str, float] = {"entries": entries}
@@ -74,6 +83,10 @@ def measured(entries: int) -> dict[str, float]:
             for index in indexes.values():
                 while index.tend():
                     pass
+        with psycopg.connect(server.url, autocommit=True) as link:
+            link.execute(f"ANALYZE {table.table}")  # as the server does by itself, a minute later
+            for kind, scope in (("large", "large"), ("small", "small 0")):
+                found[f"graph_{kind}"] = float(planned(link, table.table, scope, given[0]))
         for kind, low, high in (("large", 0, large), ("small", large, entries)):
             asked = chance.integers(low, high, _QUERIES)
             moved = unit(given[asked] + _NOISE / 2 * chance.standard_normal((_QUERIES, DIM), np.float32))

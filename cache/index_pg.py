@@ -50,7 +50,7 @@ _FETCHED_MORE = 8  # in case some of the nearest are unknown here
 class PgVectors:
     """The table behind `url`, for vectors of one model. Used on one thread. Raises ConfigFault: psycopg isn't there.
 
-    Two failures in a row open the breaker, for `pause_s`.
+    Two failures in a row open the breaker, for `pause_s`. `table`: its name.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class PgVectors:
             raise ConfigFault('semantic.index = "pgvector" needs the extra: pip install "farthing[pgvector]"') from None
         self._psycopg = psycopg
         self._url = url
-        self._table = f"farthing_vectors_{hashlib.sha256(f'{model} {dim}'.encode()).hexdigest()[:12]}"
+        self.table = f"farthing_vectors_{hashlib.sha256(f'{model} {dim}'.encode()).hexdigest()[:12]}"
         self._dim = dim
         self._deadline_s = deadline_s
         self._clock = clock
@@ -87,9 +87,9 @@ class PgVectors:
 
         def work(cursor: Any) -> bool:
             with cursor.connection.transaction():
-                cursor.execute(f"DELETE FROM {self._table} WHERE scope = %s AND number = ANY(%s)", (scope, [*removed]))
+                cursor.execute(f"DELETE FROM {self.table} WHERE scope = %s AND number = ANY(%s)", (scope, [*removed]))
                 cursor.executemany(
-                    f"INSERT INTO {self._table} (scope, number, vector) VALUES (%s, %s, %s) "
+                    f"INSERT INTO {self.table} (scope, number, vector) VALUES (%s, %s, %s) "
                     "ON CONFLICT (scope, number) DO UPDATE SET vector = excluded.vector",
                     [(scope, number, _text(vector)) for number, vector in added],
                 )
@@ -101,7 +101,7 @@ class PgVectors:
         """The nearest as (number, cosine); none where the server can't be asked."""
 
         def work(cursor: Any) -> list[tuple[int, float]]:
-            query = f"SELECT number, -(vector <#> %s::halfvec) FROM {self._table} WHERE scope = %s ORDER BY "
+            query = f"SELECT number, -(vector <#> %s::halfvec) FROM {self.table} WHERE scope = %s ORDER BY "
             asked = _text(vector)
             found = cursor.execute(f"{query} vector <#> %s::halfvec LIMIT %s", (asked, scope, asked, k)).fetchall()
             return [(int(number), float(cosine)) for number, cosine in found]
@@ -113,7 +113,7 @@ class PgVectors:
         import numpy as np
 
         def work(cursor: Any) -> dict[int, Vector]:
-            query = f"SELECT number, vector::text FROM {self._table} WHERE scope = %s AND number = ANY(%s)"
+            query = f"SELECT number, vector::text FROM {self.table} WHERE scope = %s AND number = ANY(%s)"
             found = cursor.execute(query, (scope, [*numbers])).fetchall()
             return {int(number): np.array(text[1:-1].split(","), np.float32) for number, text in found}
 
@@ -154,11 +154,11 @@ class PgVectors:
                 cursor.execute("SELECT pg_advisory_lock(hashtext('farthing_vectors'))")
                 cursor.execute("CREATE EXTENSION IF NOT EXISTS vector")
                 cursor.execute(
-                    f"CREATE TABLE IF NOT EXISTS {self._table} (scope text NOT NULL, number bigint NOT NULL, "
+                    f"CREATE TABLE IF NOT EXISTS {self.table} (scope text NOT NULL, number bigint NOT NULL, "
                     f"vector halfvec({self._dim}) NOT NULL, PRIMARY KEY (scope, number))"
                 )
                 cursor.execute(
-                    f"CREATE INDEX IF NOT EXISTS {self._table}_graph ON {self._table} "
+                    f"CREATE INDEX IF NOT EXISTS {self.table}_graph ON {self.table} "
                     "USING hnsw (vector halfvec_ip_ops) WITH (m = 32, ef_construction = 200)"
                 )
                 cursor.execute("SELECT pg_advisory_unlock(hashtext('farthing_vectors'))")

@@ -67,7 +67,7 @@ def test_replicas_share_the_table_and_pass_over_what_they_do_not_know(server: Po
     row = other.row("Spain")
     assert row is not None and row.vector == pytest.approx(Hashed().embed([row.text])[0], abs=1e-3)
     with psycopg.connect(server.url) as link:
-        table = one._elsewhere._table  # type: ignore[union-attr]
+        table = one._elsewhere.table  # type: ignore[union-attr]
         assert link.execute(f"select count(*) from {table}").fetchone() == (2,)
     one.close()
     other.close()
