@@ -7,7 +7,8 @@ walks the key space with SCAN and reads the labels at the front of each entry: s
 that could disagree with the first.
 
 Rules of this file: no request waits longer than the deadline; once calls fail in a row they are refused at once,
-and a probe in the background, not a request, finds out when the server is back.
+and a probe in the background, not a request, finds out when the server is back. More calls at once than there are
+connections wait for one within their deadline; that is our own limit, and says nothing of the server.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import structlog
 
 from farthing.cache.breaker import Breaker, Gate
 from farthing.cache.codec import Labels, decode, encode, peek
+from farthing.cache.damage import Damage
 from farthing.cache.entry import Entry
 from farthing.cache.seal import MissingKeys, Seal, SealedElsewhere
 from farthing.cache.store import Selector, StoreStats
@@ -42,6 +44,12 @@ _SCAN_COUNT = 500
 _WALK_COUNT = 32  # whole bodies, of 8 MiB at most each
 # Covers the labels of any entry but those with very long tags; those are then read whole.
 _LABELS_BYTES = 1024
+# What uvloop raises on writing to a connection that has just been lost, where asyncio raises an OSError or nothing.
+_Closed = RuntimeError
+
+
+class _NoPlace(Exception):
+    """The time was over before a connection was free."""
 
 
 class RedisStore:
@@ -70,6 +78,7 @@ class RedisStore:
     ) -> None:
         self._told_as, self._passed_by = told_as, passed_by
         self._client = _client(url, max_connections)
+        self._places = asyncio.Semaphore(max_connections)
         self._where = _where(url)
         self._deadline_s = deadline_ms / 1000
         self._clock = clock
@@ -80,6 +89,7 @@ class RedisStore:
         self._refused: set[str] = set()
         self._seal = seal
         self._missing_keys = MissingKeys()
+        self._damage = Damage()
         self._stats = StoreStats("redis", 0, 0, 0, 0, 0, False)
         self._closed = False
 
@@ -99,7 +109,7 @@ class RedisStore:
             return None
         # The key is compared since a connection that was cut off in mid-answer must never serve another's.
         if entry is None or entry.key != key:
-            log.warning("an entry fails its checksum: passed by", key=key)
+            self._damage.met(key)
             return None
         return entry if entry.expires_s > now_s else None
 
@@ -339,12 +349,14 @@ class RedisStore:
         """Translate redis-py's errors, and tell the breaker. An error *answer* (out of memory, read-only, no
         permission) is a fault too, but the server is there: it opens no breaker."""
         from redis.exceptions import ConnectionError as RedisGone
-        from redis.exceptions import RedisError, ResponseError
+        from redis.exceptions import MaxConnectionsError, RedisError, ResponseError
         from redis.exceptions import TimeoutError as RedisSlow
 
         try:
             result = await self._within(deadline_s, command)
-        except (RedisGone, RedisSlow, OSError, TimeoutError) as error:
+        except (_NoPlace, MaxConnectionsError) as error:
+            raise StoreFault(f"{self._where}: all of our connections are in use") from error
+        except (RedisGone, RedisSlow, OSError, TimeoutError, _Closed) as error:
             self._failed(error)
             raise StoreFault(f"{self._where} failed: {type(error).__name__}") from error
         except (RedisError, ResponseError) as error:
@@ -361,12 +373,20 @@ class RedisStore:
         held until it has ended, and bounded by redis-py's socket timeouts.
         """
         from redis.exceptions import ConnectionError as RedisGone
+        from redis.exceptions import MaxConnectionsError
+
+        begun = False
 
         async def twice() -> T:
-            try:
-                return await command()
-            except (RedisGone, OSError):  # once more: a pooled connection may have died since its last use
-                return await command()
+            nonlocal begun
+            async with self._places:
+                begun = True
+                try:
+                    return await command()
+                except MaxConnectionsError:
+                    raise
+                except (RedisGone, OSError, _Closed):  # once more: a pooled connection may have died since its last use
+                    return await command()
 
         running = asyncio.gather(twice())
         self._running.add(running)
@@ -374,7 +394,7 @@ class RedisStore:
         try:
             await asyncio.wait({running}, timeout=deadline_s)
             if not running.done():
-                raise TimeoutError
+                raise TimeoutError if begun else _NoPlace
             if running.cancelled():  # by `close`, not by our caller
                 raise StoreFault("the store is closed")
             return running.result()[0]
@@ -422,7 +442,7 @@ class RedisStore:
 
         try:
             await self._within(_PROBE_S, self._client.ping)
-        except (RedisError, OSError, TimeoutError) as error:
+        except (RedisError, OSError, TimeoutError, _Closed, _NoPlace) as error:
             self._failed(error, probe=True)
         else:
             self._worked("read", None)

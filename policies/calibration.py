@@ -17,6 +17,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from farthing.policies.exact import lower, upper
+
 __all__ = ["Bin", "Calibration", "Told"]
 
 _BINS = 10
@@ -110,11 +112,8 @@ class Calibration:
         return cls(counts, wrong, total, float(dumped["squares"]))
 
     def _bin(self, at: int, risk: float) -> Bin:
-        from scipy.stats import beta
-
         n, right = self.n[at], self.n[at] - self.wrong[at]
-        low = float(beta.ppf(risk / 2, right, n - right + 1)) if right > 0 else 0.0
-        high = float(beta.ppf(1 - risk / 2, right + 1, n - right)) if right < n else 1.0
+        low, high = lower(right, n, risk / 2), upper(right, n, risk / 2)
         return Bin(at / _BINS, (at + 1) / _BINS, n, self.total[at] / n, right / n, low, high)
 
     def _auc(self) -> float | None:

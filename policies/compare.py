@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -31,9 +31,10 @@ from farthing.policies.estimate import (
     ratio,
 )
 
-__all__ = ["ArmResult", "CaseResult", "Comparison", "SliceResult", "Trap", "compare"]
+__all__ = ["UNPAID", "ArmResult", "CaseResult", "Comparison", "SliceResult", "Trap", "compare"]
 
 FEWEST_IN_A_SLICE = 5
+UNPAID = 402  # the run's own limit of money refuses a case with it
 _PICO = 1e-12
 _NO_CHECKS: Mapping[str, float | None] = MappingProxyType({})
 
@@ -103,7 +104,8 @@ class Comparison:
     """Scores are weighted means in [0, 1]. `cost`: the candidate's money over the baseline's; None where prices are
     unknown. `undecided`, `failed`: cases of the candidate without a score, without an answer. `noise`: how good the
     baseline's own second answers are; None where it wasn't asked twice. `detectable`: the least loss that this many
-    cases would show."""
+    cases would show. `unpaid`: cases that one arm was refused for want of money; where there are any the verdict is
+    inconclusive, whatever the rest says."""
 
     cases: int
     baseline: float
@@ -120,6 +122,7 @@ class Comparison:
     hits: Mapping[str, int]
     slices: tuple[SliceResult, ...]
     traps: tuple[Trap, ...]
+    unpaid: int = 0
 
 
 def compare(
@@ -138,11 +141,15 @@ def compare(
     for one in real:
         hits[one.candidate.cache or "unknown"] += 1
     baseline_usd, candidate_usd = _usd(real, "baseline"), _usd(real, "candidate")
+    unpaid = sum(UNPAID in (one.baseline.status, one.candidate.status) for one in real)
+    verdict = not_worse(ones, others, margin, rng, weights, level)
+    if unpaid:
+        verdict = replace(verdict, word="inconclusive", needed=None)
     return Comparison(
         cases=len(real),
         baseline=_mean(others, weights),
         candidate=_mean(ones, weights),
-        verdict=not_worse(ones, others, margin, rng, weights, level),
+        verdict=verdict,
         cost=_cost(real, rng, level),
         baseline_usd=baseline_usd,
         candidate_usd=candidate_usd,
@@ -160,6 +167,7 @@ def compare(
         hits=dict(sorted(hits.items())),
         slices=_slices(real, rng, level),
         traps=_traps([one for one in results if one.source.startswith("generated:")]),
+        unpaid=unpaid,
     )
 
 

@@ -95,15 +95,22 @@ def ratio(
     weights: ArrayLike | None = None,
     level: float = 0.05,
 ) -> Interval:
-    """The mean of `ones` over the mean of `others` (of money: which share of the other arm's cost), paired BCa."""
+    """The mean of `ones` over the mean of `others` (of money: which share of the other arm's cost), paired BCa.
+
+    Below ten cases the interval is open. Where all cases have one ratio, those that weren't seen may have another: as
+    many as fit with none among these (Clopper and Pearson), each costing nothing, or as much more as the others' mean.
+    """
     x, w = _columns(ones, weights)
     y, _ = _columns(others, weights)
     below = float(y @ w) if y.size else 0.0
     if below <= 0:
         return Interval(math.nan, 0.0, math.inf)
     value = float(x @ w) / below
-    if x.size < 2 or np.ptp(x / np.where(y == 0, np.nan, y)) == 0:
-        return Interval(value, value, value) if x.size > 1 else Interval(value, 0.0, math.inf)
+    if x.size < _FEW_APART:
+        return Interval(value, 0.0, math.inf)
+    if np.allclose(x, value * y, rtol=1e-9):
+        unseen = 1 - (level / 2) ** (w.max() / w.sum())
+        return Interval(value, value * (1 - unseen), value + unseen * max(1.0, value))
     return Interval(value, *_bca((x, y, w), _weighted_ratio, rng, level))
 
 

@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from farthing.policies.compare import CaseResult, Comparison, compare
+from farthing.policies.compare import ArmResult, CaseResult, Comparison, compare
 from farthing.policies.estimate import Interval, cases_needed, mean, not_worse, quantile, ratio
 from farthing.proxy.errors import ConfigFault
 
@@ -136,6 +136,9 @@ _NEEDED = {
 }  # fmt: skip
 
 
+_BOUNDS = {"at_least": (0.0, 1.0), "margin": (0.0, 1.0), "percentile": (0.01, 0.9999)}
+
+
 def _rule(value: Any, path: str) -> Rule:
     """`{kind: {...}}`, or `{kind: {...}}` with the one number that it needs in its place: `{accuracy: 0.95}`."""
     if not isinstance(value, dict) or len(value) != 1:
@@ -151,8 +154,8 @@ def _rule(value: Any, path: str) -> Rule:
     found: dict[str, Any] = {}
     for name in ("at_least", "at_most", "margin", "percentile"):
         if name in table:
-            most = 1.0 if name in ("margin", "percentile") or (name == "at_least") else math.inf
-            found[name] = _number(table, name, where, 0.0, 0.0, most)
+            least, most = _BOUNDS.get(name, (0.0, math.inf))
+            found[name] = _number(table, name, where, 0.0, least, most)
     if "pattern" in table:
         if not isinstance(table["pattern"], str) or not table["pattern"]:
             raise ConfigFault(f"{where}.pattern: must be a regular expression")
@@ -171,6 +174,9 @@ def decide(
     """The verdict, each rule's, and the comparison behind them. ValueError: no case of traffic among the results."""
     whole = compare(results, rng, gate.margin, gate.level)
     found = tuple(_decide(gate, rule, at, results, whole, rng) for at, rule in enumerate(gate.rules))
+    if whole.unpaid:  # what was refused for want of the run's own money says nothing of either arm
+        why = f"the run's money was used up: {whole.unpaid:,} cases weren't asked of both arms; raise --max-usd"
+        found = tuple(RuleVerdict(one.rule, "inconclusive", why, None) for one in found)
     words = {one.word for one in found}
     word: Word = "block" if "block" in words else "inconclusive" if "inconclusive" in words else "ship"
     return word, found, whole
@@ -180,6 +186,8 @@ def _decide(
     gate: Gate, rule: Rule, at: int, results: Sequence[CaseResult], whole: Comparison, rng: np.random.Generator
 ) -> RuleVerdict:
     if rule.kind == "traps":
+        if not whole.traps:
+            return RuleVerdict(rule, "inconclusive", "the dataset has no traps", 1)
         reused = sum(trap.reused for trap in whole.traps)
         return _counted(rule, reused, f"{reused} of {sum(trap.cases for trap in whole.traps)} traps")
     if rule.kind == "slices":
@@ -213,8 +221,21 @@ def _decide(
         return RuleVerdict(rule, word, f"{apart.value:+.1%} ({apart.low:+.1%} to {apart.high:+.1%})", found.needed)
     if rule.kind == "cost":
         return _cost(rule, mine, weights, rng, gate.level)
-    values = [one.candidate.overhead_ms if rule.kind == "overhead_ms" else one.candidate.latency_ms for one in mine]
+    values = [_waited_ms(one.candidate, rule.kind) for one in mine]
     return _below(rule, quantile(values, rule.percentile, 2 * gate.level), rule.at_most or 0.0, gate.level)
+
+
+def _waited_ms(one: ArmResult, kind: str) -> float:
+    """An answer that never came is waited for in vain: a quick failure is no quick answer."""
+    if one.status != 200:
+        return math.inf
+    return one.overhead_ms if kind == "overhead_ms" else one.latency_ms
+
+
+def _cost_of(one: CaseResult) -> int | None:
+    """The candidate's cost of a case; what failed saves nothing."""
+    mine, theirs = one.candidate.cost_pico, one.baseline.cost_pico
+    return mine if one.candidate.status == 200 or mine is None or theirs is None else max(mine, theirs)
 
 
 def _counted(rule: Rule, count: int, told: str) -> RuleVerdict:
@@ -249,19 +270,20 @@ def _below(rule: Rule, found: Interval, ceiling: float, level: float) -> RuleVer
 def _cost(
     rule: Rule, mine: Sequence[CaseResult], weights: Sequence[float], rng: np.random.Generator, level: float
 ) -> RuleVerdict:
-    pairs = [(one.candidate.cost_pico, one.baseline.cost_pico) for one in mine]
+    pairs = [(_cost_of(one), one.baseline.cost_pico) for one in mine]
     if any(cost is None for pair in pairs for cost in pair):
         return RuleVerdict(rule, "inconclusive", "a price is unknown", None)
     found = ratio(
         [float(pair[0] or 0) for pair in pairs], [float(pair[1] or 0) for pair in pairs], rng, weights, 2 * level
     )
     down = Interval(1 - found.value, 1 - found.high, 1 - found.low)
-    wanted, told = rule.at_least or 0.0, f"{down.value:.1%} down ({down.low:.1%} to {down.high:.1%})"
+    low = f"{down.low:.1%}" if math.isfinite(down.low) else "unknown"
+    wanted, told = rule.at_least or 0.0, f"{down.value:.1%} down ({low} to {down.high:.1%})"
     if down.low >= wanted:
         return RuleVerdict(rule, "ship", told)
     if down.high < wanted:
         return RuleVerdict(rule, "block", told)
-    return RuleVerdict(rule, "inconclusive", told, None if down.value < wanted else 4 * len(mine))
+    return RuleVerdict(rule, "inconclusive", told, None if down.value < wanted else max(20, 4 * len(mine)))
 
 
 def _known(table: Mapping[str, Any], names: Sequence[str], path: str) -> None:

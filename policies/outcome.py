@@ -24,6 +24,7 @@ _FIELDS = ("id", "rating", "metric", "value", "comment", "at", "event")
 _NAME = re.compile(r"[a-z][a-z0-9_.:-]{0,63}")
 _LONGEST_ID, _LONGEST_COMMENT = 128, 2_000
 _AHEAD_S = 300.0  # clocks differ
+_LARGEST = 1e12  # of a value: squares of larger ones would leave every sum of a metric without a meaning
 _RATINGS = {"good": 1.0, "bad": 0.0}
 
 
@@ -111,6 +112,8 @@ def _measured(item: Mapping[str, Any]) -> tuple[str, float]:
         raise _fault("say a rating, or a metric: small letters, digits and _.:- beginning with a letter", "metric")
     if not isinstance(value, bool | int | float) or not _finite(value):
         raise _fault("value must be a finite number, true or false", "value")
+    if abs(value) > _LARGEST:
+        raise _fault(f"value must lie within ±{_LARGEST:.0e}", "value")
     if metric == RATING and not 0 <= value <= 1:
         raise _fault("a rating's value lies between 0 (bad) and 1 (good)", "value")
     return metric, float(value)

@@ -25,6 +25,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from farthing.policies.exact import upper
 from farthing.policies.psi import noise, psi
 
 if TYPE_CHECKING:
@@ -78,10 +79,8 @@ def limit_of(count: int, n: int, risk: float, tolerance: float) -> float:
     """
     if count >= n:
         return 1.0
-    from scipy.stats import beta
-
-    upper = float(beta.ppf(1.0 - risk, count + 1, n - count))
-    odds = tolerance * upper / (1.0 - upper)
+    most = upper(count, n, risk)
+    odds = tolerance * most / (1.0 - most)
     return odds / (1.0 + odds)
 
 

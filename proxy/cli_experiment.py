@@ -64,6 +64,27 @@ def show(
     typer.echo(json.dumps(one, indent=2) if as_json else record_text(record), nl=as_json)
 
 
+@app.command(epilog="Example: farthing experiment power --config farthing.toml")
+def power(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Before the start: how many units of each arm it will take, by what each declaration expects."""
+    from farthing.proxy.experiment_reading import power as needed_by
+
+    found = {one.name: needed_by(one) for one in _load(config, None).experiments}
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    for name, needed in found.items():
+        if needed is None:
+            typer.echo(f"{name}: unknown: declare least_effect and baseline, and deviation where it isn't a proportion")
+        elif needed["units_per_arm"] is None:
+            typer.echo(f"{name}: no number of units would show a difference of {needed['least_effect']:g}")
+        else:
+            told = f"a difference of {needed['least_effect']:g} is shown four times in five"
+            typer.echo(f"{name}: about {needed['units_per_arm']:,} units in each arm, then {told}")
+    if not found:
+        typer.echo("no [[experiments]] are declared")
+
+
 @app.command(epilog="Example: farthing experiment stop shorter-prompts --why 'the prompt changed'")
 def stop(
     name: Annotated[str, typer.Argument(help="Its name.")],

@@ -27,6 +27,7 @@ from farthing.proxy.app import Running, running
 from farthing.proxy.config import Config
 from farthing.proxy.errors import ConfigFault
 from farthing.proxy.eval_money import costs_of
+from farthing.proxy.holdout import without
 from farthing.proxy.row import ERRANDS
 
 __all__ = ["LEARNT", "Answered", "Arm", "asked", "isolated", "plain"]
@@ -40,6 +41,7 @@ _PATHS = {
 _PATIENCE_S = 60.0
 _TIMEOUT_S = 180.0
 LEARNT = ("secret", "reuse-*.json", "compress-*.json")
+STUDENTS = "students"  # with what was proved of each: one that observes leaves all to its teacher here too
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +66,26 @@ class Answered(NamedTuple):
 
 
 def isolated(config: Config, state_dir: Path, max_usd: Decimal | None) -> Config:
-    """The configuration for an arm: on loopback, without keys of clients, without telemetry or capture, with the run's
-    money as its hard limit."""
-    server = config.server.model_copy(update={"host": "127.0.0.1", "port": 0, "admin_token": None})
+    """The configuration for an arm: on loopback, without keys of clients, telemetry or capture, with the run's money as
+    its hard limit. Experiments and hold-outs are off: they would give some cases to another policy."""
+    plainly = {"host": "127.0.0.1", "port": 0, "admin_token": None, "tls_cert": None, "tls_key": None}
+    server = config.server.model_copy(update=plainly)
     spend = config.spend.model_copy(update={"daily_usd": max_usd})
     defaults = Config()
     kept: dict[str, Any] = {
-        name: getattr(defaults, name) for name in ("auth", "otlp", "capture", "alerts", "store", "gates", "rollout")
+        name: getattr(defaults, name)
+        for name in (
+            "auth",
+            "otlp",
+            "capture",
+            "alerts",
+            "store",
+            "ledger",
+            "gates",
+            "rollout",
+            "experiments",
+            "holdout",
+        )
     }
     kept["watch"] = config.watch.model_copy(update={"enabled": False})
     return config.model_copy(
@@ -80,18 +95,7 @@ def isolated(config: Config, state_dir: Path, max_usd: Decimal | None) -> Config
 
 def plain(config: Config) -> Config:
     """The same upstream with every optimisation off: what clients would get without farthing."""
-    off = config.compress.model_copy(update={"tidy": False, "recode": "off", "squeeze": "off"})
-    return config.model_copy(
-        update={
-            "cache": config.cache.model_copy(update={"mode": "off"}),
-            "semantic": config.semantic.model_copy(update={"mode": "off"}),
-            "compress": off,
-            "prompt_cache": config.prompt_cache.model_copy(update={"mode": "off", "keep_warm": False}),
-            "variants": (),
-            "routes": (),
-            "aliases": {},
-        }
-    )
+    return without(config, "all-off").model_copy(update={"variants": (), "routes": (), "aliases": {}})
 
 
 async def asked(
@@ -134,6 +138,8 @@ def _prepare(folder: Path, learnt: Path | None) -> None:
     for pattern in LEARNT:
         for path in learnt.glob(pattern):
             shutil.copy2(path, folder / path.name)
+    if (learnt / STUDENTS).is_dir():
+        shutil.copytree(learnt / STUDENTS, folder / STUDENTS)
 
 
 async def _loaded(proxy: Running) -> None:

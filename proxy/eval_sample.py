@@ -72,7 +72,7 @@ class Source:
     left_out: dict[str, int] = field(default_factory=dict)
     broken: Broken = field(default_factory=Broken)
     whole: int = 0
-    rated: dict[str, EvalCase] = field(default_factory=dict)
+    rated: dict[bytes, EvalCase] = field(default_factory=dict)
 
     def leave_out(self, why: str) -> None:
         """One that can't be used."""
@@ -153,7 +153,7 @@ def _take(source: Source, found: Recorded, id: str, bad: frozenset[str], redacto
     case = EvalCase(id, body, found.endpoint, reference, slices, 1.0, found.ts or 0.0, found.tenant)
     if id in bad:
         # What was complained about is no reference; the complaint is why the case is there.
-        source.rated.setdefault(key.hex(), replace(case, id=f"{id}-rated", reference=None, source=RATING))
+        source.rated.setdefault(key, replace(case, id=f"{id}-rated", reference=None, source=RATING))
         reference = None
     known = source.cases.get(key)
     if known is None:
@@ -178,15 +178,16 @@ def sample(source: Source, wanted: Wanted, pairs: Sequence[tuple[int, int]] = ()
     equal = [(first.setdefault((case.endpoint, texts[at]), at), at) for at, case in enumerate(cases)]
     groups = groups_of(len(cases), [*equal, *pairs])
     parted = in_time([case.ts for case in cases], groups, wanted.shares)
-    found = []
+    keys, found = list(source.cases), []
     for part in parted.parts:
-        here = [cases[at] for at in part]
+        here = [cases[at] for at in part if keys[at] not in source.rated]
         size = max(1, round(wanted.size * len(here) / max(1, len(cases) - len(parted.left_out)))) if here else 0
         drawn = stratified(here, lambda case: _stratum(case, wanted.strata), lambda case: case.weight, size, rng)
         chosen = [replace(here[one.at], weight=one.weight) for one in drawn]
-        found.append(tuple(_with_traps(chosen, wanted, rng)))
-    last = tuple(sorted((*found[-1], *source.rated.values()), key=lambda case: case.ts)) if found else ()
-    return Sampled((*found[:-1], last), len(parted.left_out))
+        # All of these are in, each for itself: so the others' weights needn't speak for them, nor theirs for others.
+        rated = [replace(source.rated[keys[at]], weight=cases[at].weight) for at in part if keys[at] in source.rated]
+        found.append(tuple(sorted((*_with_traps(chosen, wanted, rng), *rated), key=lambda case: case.ts)))
+    return Sampled(tuple(found), len(parted.left_out))
 
 
 def _stratum(case: EvalCase, strata: Sequence[str]) -> tuple[str, ...]:

@@ -35,6 +35,8 @@ def headline(found: Comparison) -> str:
         return f"Not worse than the baseline by {margin} or more: {loss} of {found.cases:,} cases good{_saving(found)}."
     if verdict.word == "worse":
         return f"Worse than the baseline by more than {margin}: {loss} of {found.cases:,} cases good{_saving(found)}."
+    if found.unpaid:
+        return f"Not decided: the run's money was used up before {found.unpaid:,} cases were asked of both arms."
     if verdict.needed is None:
         return f"Not shown to be as good: {loss}, and the loss itself lies beyond {margin}; more cases would not help."
     return f"Not decided: {loss}. A verdict at a margin of {margin} needs about {verdict.needed:,} cases in all."
@@ -52,6 +54,8 @@ def notes(found: Comparison) -> list[str]:
     told = []
     if found.undecided:
         told.append(f"the judge couldn't say in {found.undecided:,} cases: they count as bad")
+    if found.unpaid:
+        told.append("what was refused for want of the run's own money says nothing of an arm: raise --max-usd")
     if found.failed:
         told.append(f"{found.failed:,} cases got no answer from the candidate: they count as bad")
     if found.noise is not None and found.noise < 0.999:
@@ -132,6 +136,7 @@ def as_json(found: Comparison) -> dict[str, Any]:
         "latency_ms": {name: list(map(_interval, pair)) for name, pair in found.latency_ms.items()},
         "undecided": found.undecided,
         "failed": found.failed,
+        "unpaid": found.unpaid,
         "noise": found.noise,
         "detectable": _finite(found.detectable),
         "hits": dict(found.hits),

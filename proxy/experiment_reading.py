@@ -75,8 +75,8 @@ def reading(plan: Plan, data: Data, now_s: float, least_p: float) -> dict[str, A
             seen = said.effect(measure, tracker.sums[0], tracker.sums[number], plan.level / count)
             arm: dict[str, Any] = {"metrics": metrics, "lasts": "", "slices": []}
             try:
-                lasts = said.lasting(tracker, number)
-                arm["lasts"] = lasts.word
+                if days >= plan.days[0]:  # an ordinary test: not for looking at while the shortest run goes on
+                    arm["lasts"] = said.lasting(tracker, number).word
                 if data.slices:
                     arm["slices"] = [
                         one._asdict() | {"apart": _ends(one.apart)}

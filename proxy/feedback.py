@@ -44,11 +44,12 @@ async def give(services: Services, asked: dict[str, Any]) -> dict[str, Any]:
     given = await asyncio.to_thread(_redacted, services, given)
     try:
         kept = await asyncio.to_thread(services.state.outcomes.put, given)
+        standing = await asyncio.to_thread(services.state.outcomes.standing, given)
     except (sqlite3.Error, OSError) as error:
         raise ClientFault(f"feedback can't be kept now: {error}", status=503, code="unavailable") from None
     rows = await _rows(services, list({one.request_id for one in given}))
     known, purged = set(rows), 0
-    for one in given:
+    for one in standing:
         if one.metric == "rating" and services.state.rated is not None:
             services.state.rated(one.request_id, one.bad)
         if one.metric == "rating" and services.state.watch is not None:

@@ -23,6 +23,7 @@ __all__ = ["GateWatch", "ModelsServed", "shown"]
 
 TICK_S = 20.0
 _MODELS = 1_000
+_LED = '["route","routed"'  # in a row's decisions: whom it was led to says nothing of what a name stands for
 
 log = structlog.get_logger("farthing.gates")
 
@@ -38,7 +39,11 @@ class ModelsServed:
         """Look at new rows: those that an upstream answered without a route."""
         for row in rows:
             plain = row.attempts and row.status == 200 and row.model_served and row.endpoint not in ERRANDS
-            if plain and (row.model_requested in self.served or len(self.served) < _MODELS):
+            if (
+                plain
+                and _LED not in row.decisions
+                and (row.model_requested in self.served or len(self.served) < _MODELS)
+            ):
                 self.served[row.model_requested] = row.model_served
 
     @property

@@ -31,6 +31,9 @@ _PUT = f"""insert into outcomes ({_COLUMNS}) values (?, ?, ?, ?, ?, ?, ?, ?)
     on conflict (request_id, metric, event) do update set value = excluded.value, at_s = excluded.at_s,
         received_s = excluded.received_s, comment = excluded.comment, source = excluded.source
     where excluded.at_s >= at_s and (excluded.value, excluded.comment) <> (value, comment)"""
+# The same word again, from later: it holds from then on, against words of the time between.
+_LATER = """update outcomes set at_s = ?5 where request_id = ?1 and metric = ?2 and event = ?3
+    and value = ?4 and comment = ?7 and at_s < ?5"""
 _FEW = 500
 _SWEEP_EVERY_S = 3600.0
 
@@ -78,10 +81,13 @@ class Outcomes:
             conn = self._opened()
             asked = sorted({(row[0], row[1]) for row in rows}) if self.listeners else []
             said = self._values(conn, asked)
-            before = conn.total_changes
+            new = 0
             with conn:
-                conn.executemany(_PUT, rows)
-            new = conn.total_changes - before
+                for row in rows:
+                    said_new = conn.execute(_PUT, row).rowcount
+                    new += said_new
+                    if not said_new:
+                        conn.execute(_LATER, row[:7])
             now = self._values(conn, asked)
             self._sweep(conn, max((row[5] for row in rows), default=0.0))
         changes = [Change(*key, said.get(key, ()), now.get(key, ())) for key in asked if said.get(key) != now.get(key)]
@@ -102,6 +108,17 @@ class Outcomes:
             for request_id, metric, value in conn.execute(query, some):
                 found[request_id, metric] = (*found.get((request_id, metric), ()), value)
         return found
+
+    def standing(self, given: Sequence[Outcome]) -> list[Outcome]:
+        """Those that say what holds now: not what a word that happened later took back. Blocks.
+
+        Raises sqlite3.Error, OSError.
+        """
+        query = "select value from outcomes where request_id = ? and metric = ? and event = ?"
+        with self._lock:
+            conn = self._opened()
+            held = [conn.execute(query, (one.request_id, one.metric, one.event)).fetchone() for one in given]
+        return [one for one, found in zip(given, held, strict=True) if found is not None and found[0] == one.value]
 
     def erase_comments(self, request_ids: Sequence[str]) -> int:
         """Take away what was said in words of these requests, for good; how many. The figures stay. Blocks.

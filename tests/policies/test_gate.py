@@ -51,7 +51,7 @@ def one(rule: dict[str, Any], of: list[CaseResult], **more: Any) -> RuleVerdict:
         ({"must_not": "PWNED"}, results(checks={"0": 0.0}), "block"),
         ({"must": "x"}, results(checks={"0": None}), "block"),
         ({"accuracy": {"at_least": 0.9, "judge": "exact"}}, results(good=0, checks={"0": 1.0}), "ship"),
-        ({"traps": 0}, results(), "ship"),
+        ({"traps": 0}, results(), "inconclusive"),  # there are none
         ({"slices": 0}, results(), "ship"),
     ],
 )
@@ -89,6 +89,28 @@ def test_the_whole_ships_only_where_every_rule_is_met() -> None:
     assert decide(gate_of({"dataset": "d", "rules": rules}), results(), rng)[0] == "inconclusive"
 
 
+def test_a_candidate_that_fails_is_neither_cheap_nor_quick() -> None:
+    down = ArmResult(500, None, 0, 1.0, 0.0)
+    failing = [case._replace(candidate=down) for case in results()]
+    rules = ({"cost": 0.2}, {"latency_ms": 500}, {"overhead_ms": 5})
+    assert [one(rule, failing).word for rule in rules] == ["block"] * 3
+
+
+@pytest.mark.parametrize("arm", ["baseline", "candidate"])
+def test_what_was_refused_for_want_of_the_runs_money_decides_nothing(arm: str) -> None:
+    unpaid = ArmResult(402, None, 0, 1.0)
+    short = [*results(), *(case._replace(**{arm: unpaid}) for case in results(200))]
+    for rule in ({"not_worse": 0.02}, {"accuracy": 0.3}, {"cost": 0.2}, {"latency_ms": 500}):
+        found = one(rule, short)
+        assert (found.word, found.needed) == ("inconclusive", None) and "--max-usd" in found.why
+
+
+def test_two_cases_prove_no_saving() -> None:
+    assert [one({"cost": 0.2}, results(count)).word for count in (2, 9, 60)] == ["inconclusive", "inconclusive", "ship"]
+    hits = [case._replace(candidate=case.candidate._replace(cost_pico=0)) for case in results(12)]
+    assert one({"cost": 0.9}, hits).word == "inconclusive"  # one in five might still be a miss
+
+
 def test_an_unknown_price_decides_nothing() -> None:
     unknown = [case._replace(candidate=case.candidate._replace(cost_pico=None)) for case in results()]
     assert one({"cost": 0.2}, unknown).word == "inconclusive"
@@ -107,6 +129,7 @@ def test_an_unknown_price_decides_nothing() -> None:
         ({"dataset": "d", "rules": [{"accuracy": 95}]}, "from 0 to 1"),
         ({"dataset": "d", "rules": [{"accuracy": True}]}, "from 0 to 1"),
         ({"dataset": "d", "rules": [{"overhead_ms": -1}]}, "at least 0"),
+        ({"dataset": "d", "rules": [{"overhead_ms": {"at_most": 1, "percentile": 1}}]}, "from 0.01 to 0.9999"),
         ({"dataset": "d", "rules": [{"must": {"pattern": 1}}]}, "regular expression"),
         ({"dataset": "d", "rules": [{"cost": {"at_least": 0.2, "where": [1]}}]}, "where"),
         ({"dataset": "d", "rules": [{"cost": 0.1}], "levl": 0.1}, "did you mean 'level'"),

@@ -56,6 +56,7 @@ def test_a_word_may_come_late(at: Any, seconds: float) -> None:
         ({"id": "a", "metric": "click", "value": "1"}, "value"),
         ({"id": "a", "metric": "click", "value": math.inf}, "value"),
         ({"id": "a", "metric": "click", "value": 10**400}, "value"),
+        ({"id": "a", "metric": "revenue", "value": 1e300}, "value"),
         ({"id": "a", "metric": "rating", "value": 2}, "value"),
         ({"id": "a", "rating": "good", "comment": 1}, "comment"),
         ({"id": "a", "rating": "good", "comment": "x" * 2001}, "comment"),

@@ -60,6 +60,18 @@ def test_a_bad_rating_becomes_a_case_without_its_answer() -> None:
     assert [(case.id, case.reference) for case in rated] == [("far-2-rated", None)]
 
 
+def test_a_rated_case_is_in_one_part_once_and_the_weights_stay_productions() -> None:
+    lines = [line(number, f"question {number % 40}?") for number in range(100)]
+    source = gathered(*lines, bad=frozenset(("far-3", "far-43", "far-60")))
+    parts = sample(source, Wanted(size=40, shares=(0.5, 0.5), adversarial=0.0)).parts
+    asked = [[case.request["messages"][0]["content"] for case in part] for part in parts]
+    assert len(set(asked[0]) | set(asked[1])) == len(asked[0]) + len(asked[1])
+    assert {case.id: case.weight for part in parts for case in part if case.source == "rating"} == {
+        "far-3-rated": 3.0, "far-60-rated": 2.0
+    }  # fmt: skip
+    assert sum(case.weight for part in parts for case in part) == pytest.approx(100)
+
+
 def test_names_and_keys_are_taken_out() -> None:
     redactor = Redactor(KINDS, [], b"secret", SystemClock())
     source = gathered(line(1, "write to ann@example.org", "Done, ann@example.org"), redactor=redactor)

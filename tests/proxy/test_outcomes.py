@@ -28,6 +28,12 @@ def test_saying_twice_counts_once_and_the_later_word_wins(outcomes: Outcomes) ->
     assert [one.value for one in outcomes.latest()] == [0.0]
 
 
+def test_a_word_said_again_later_stands_against_one_from_the_time_between(outcomes: Outcomes) -> None:
+    assert outcomes.put([word(), word(at_s=20.0)]) == 1
+    assert outcomes.put([word(value=0.0, at_s=15.0)]) == 0
+    assert [(one.value, one.at_s) for one in outcomes.latest()] == [(1.0, 20.0)]
+
+
 def test_events_tell_words_apart(outcomes: Outcomes) -> None:
     assert outcomes.put([word(metric="click", event="1"), word(metric="click", event="2")]) == 2
     (found,) = outcomes.sums(0.0, 100.0)

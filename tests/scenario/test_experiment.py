@@ -68,6 +68,13 @@ async def test_an_experiment_from_its_declaration_to_its_record(tmp_path: Path) 
     assert "From " in record.read_text()
 
 
+async def test_what_it_takes_is_said_before_it_begins(tmp_path: Path) -> None:
+    (tmp_path / "farthing.toml").write_text(CONFIG)
+    done = await asyncio.to_thread(lambda: farthing("experiment", "power", cwd=tmp_path, **QUIET))
+    assert done.returncode == 0 and "shorter-life: about " in done.stdout, done.stderr
+    assert not (tmp_path / "state").exists()
+
+
 async def test_where_there_was_none(tmp_path: Path) -> None:
     assert "no experiment was ever begun" in await experiment(tmp_path, "list")
 

@@ -16,7 +16,7 @@ from farthing.policies.dataset import EvalCase
 from farthing.policies.judges import Judge, JudgeCase, Score, judge_of
 from farthing.proxy.config import Config, load
 from farthing.proxy.errors import ConfigFault
-from farthing.proxy.eval_arm import Arm, plain
+from farthing.proxy.eval_arm import Arm, _prepare, isolated, plain
 from farthing.proxy.eval_run import Run, RunFile, load_cases, load_run, run, save_run
 from tests.fakes.proxying import PRICES, chat
 from tests.fakes.upstream import Script, ScriptedUpstream
@@ -115,6 +115,31 @@ async def test_a_trap_that_is_answered_by_its_originals_answer_is_told(up: Scrip
     assert [(one.kind, one.baseline, one.candidate, one.reused) for one in compared(found).traps] == [
         ("number", 1.0, 0.0, 1)
     ]
+
+
+async def test_an_arm_is_its_policy_alone(up: ScriptedUpstream, tmp_path: Path) -> None:
+    """The baseline optimises nothing; experiments, hold-outs, TLS and the ledger's settings aren't the policy's."""
+    everything = config(
+        up,
+        compress__retrieval=True,
+        compress__reduce_html=True,
+        holdout__share=0.5,
+        ledger__jsonl=str(tmp_path / "live.jsonl"),
+    )
+    base = plain(everything)
+    assert not (base.compress.retrieval or base.compress.reduce_html or base.prompt_cache.stable_tools)
+    up.default.says = "Forty-two."
+    assert compared(await ran(up, everything, cases(4))).failed == 0
+    assert not (tmp_path / "live.jsonl").exists()
+    arm = isolated(everything, tmp_path, None)
+    assert arm.holdout.share == 0 and not arm.experiments and arm.server.tls_cert is None
+
+
+async def test_an_arm_brings_its_students(up: ScriptedUpstream, tmp_path: Path) -> None:
+    (tmp_path / "learnt/students/kept").mkdir(parents=True)
+    (tmp_path / "learnt/students/kept/a@b.standing.json").write_text("{}")
+    _prepare(tmp_path / "arm", tmp_path / "learnt")
+    assert (tmp_path / "arm/students/kept/a@b.standing.json").is_file()
 
 
 async def test_a_failing_arm_ends_nothing_and_counts_against_it(up: ScriptedUpstream) -> None:

@@ -46,6 +46,18 @@ async def test_a_bad_rating_of_a_hit_removes_it_but_never_a_newer_answer(up: Scr
     assert how(after) == "hit-exact"
 
 
+async def test_a_complaint_that_was_taken_back_before_it_came_does_nothing(
+    up: ScriptedUpstream, tmp_path: Path
+) -> None:
+    async with proxied(up.url, tmp_path) as proxy:
+        id = (await proxy.post(chat())).headers["x-farthing-id"]
+        await say(proxy, {"id": id, "rating": "good", "at": 20})
+        late = await say(proxy, {"id": id, "rating": "bad", "at": 10})
+        after = await proxy.post(chat())
+    assert late == {"kept": False, "known": True, "purged": 0}
+    assert how(after) == "hit-exact"
+
+
 async def test_many_come_at_once_late_and_twice(up: ScriptedUpstream, tmp_path: Path) -> None:
     async with proxied(up.url, tmp_path) as proxy:
         id = (await proxy.post(chat())).headers["x-farthing-id"]

@@ -14,6 +14,7 @@ from farthing.proxy.gates_by_themselves import GateWatch, ModelsServed
 from farthing.proxy.gating import GateRuns, given_of
 from farthing.proxy.versions import policy_version
 from tests.fakes.proxying import PRICES, Proxied, chat, proxied
+from tests.fakes.rows import row
 from tests.fakes.upstream import Script, ScriptedUpstream
 
 ADMIN = {"x-farthing-admin": "1"}
@@ -52,6 +53,17 @@ def watch_of(proxy: Proxied) -> GateWatch:
 async def promoted(proxy: Proxied, sections: dict[str, Any], **more: Any) -> Any:
     body = {"sections": sections, "now": True, **more}
     return await proxy.client.post("/farthing/api/policy/promote", json=body, headers=ADMIN, timeout=120)
+
+
+def test_whom_a_request_was_led_to_says_nothing_of_what_a_name_stands_for() -> None:
+    models = ModelsServed()
+    plain = row(id="1", model_requested="m", model_served="m-2026-01", attempts=1, status=200)
+    models.observe([plain])
+    before = models.told
+    models.observe([plain._replace(model_served="cheap", decisions='[["route","routed","all: cheap"]]')])
+    assert models.told == before
+    models.observe([plain._replace(model_served="m-2026-02")])
+    assert models.told != before
 
 
 def test_a_configuration_goes_through_a_pipe_whole() -> None:
