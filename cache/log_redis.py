@@ -188,14 +188,14 @@ class RedisLog:
             if self._whole is not None:
                 return Changes([], [], offset, lost=True)
             taken: list[_Read] = []
-            while self._read and (not taken or taken[-1].mark is None):
-                taken.append(self._read.popleft())
+            mark: Mark | None = None
+            while self._read and mark is None:
+                one = self._read.popleft()
+                taken.append(one)
+                if one.mark is not None and one.seq > self._certain and not self._clears:
+                    self._given = mark = Mark(one.seq, one.mark)
             offset = taken[-1].seq if taken else offset
-            own = Own(self._arrived_until(offset))
-            mark = taken[-1].mark if taken else None
-            if mark is not None and offset > self._certain and not self._clears:
-                self._given = Mark(offset, mark)
-                own = own._replace(mark=self._given)
+            own = Own(self._arrived_until(offset), mark=mark)
         last_first: dict[str, _Read] = {}
         for one in reversed(taken):
             if one.mark is None:
