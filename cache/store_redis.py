@@ -55,7 +55,8 @@ class _NoPlace(Exception):
 class RedisStore:
     """Store over a Redis URL: redis://, rediss:// (TLS), unix://, and redis+cluster:// or rediss+cluster://.
 
-    `seal`: what bodies are sealed with, if they are.
+    `seal`: what bodies are sealed with, if they are. `told_as`, `passed_by`: what it is in the log's lines, and what
+    happens without it.
     `deadline_ms` bounds every get, put and stats; a purge's single steps have 5 s each. After `threshold` failures
     in a row calls raise StoreFault at once, and every `pause_s` one of them starts a probe. Sizes and evictions in
     `stats` are the server's own, whoever uses it. Raises ConfigFault: a URL that redis-py can't read.
@@ -72,7 +73,10 @@ class RedisStore:
         pause_s: float = 1.0,
         max_connections: int = 128,
         seal: Seal | None = None,
+        told_as: str = "the store",
+        passed_by: str = "answers pass it by",
     ) -> None:
+        self._told_as, self._passed_by = told_as, passed_by
         self._client = _client(url, max_connections)
         self._places = asyncio.Semaphore(max_connections)
         self._where = _where(url)
@@ -417,20 +421,20 @@ class RedisStore:
 
     def _failed(self, error: Exception, *, probe: bool = False) -> None:
         if self._breaker.failed(self._clock.tick_s(), probe=probe):
-            log.error("the store is away: answers pass it by", store=self._where, error=repr(error))
+            log.error(f"{self._told_as} is away: {self._passed_by}", store=self._where, error=repr(error))
 
     def _worked(self, kind: str, refusal: Exception | None) -> None:
         """The server answered. One log line for each change, of the connection or of what it refuses."""
         if self._breaker.succeeded():
-            log.warning("the store is back", store=self._where)
+            log.warning(f"{self._told_as} is back", store=self._where)
         if (kind in self._refused) is (refusal is not None):
             return
         if refusal is None:
             self._refused.discard(kind)
-            log.warning(f"the store takes a {kind} again", store=self._where)
+            log.warning(f"{self._told_as} takes a {kind} again", store=self._where)
         else:
             self._refused.add(kind)
-            log.error(f"the store refuses a {kind}", store=self._where, error=str(refusal))
+            log.error(f"{self._told_as} refuses a {kind}", store=self._where, error=str(refusal))
 
     async def _find_out(self) -> None:
         """The probe: longer than a request may wait, so that a slow TLS handshake can come to its end."""
