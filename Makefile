@@ -6,7 +6,7 @@ PIP := PYTHONWARNINGS=ignore $(BIN)/pip install --quiet --disable-pip-version-ch
 ARGS ?=
 LOCK_PYTHON ?= python3.12
 
-.PHONY: help run test demo demo-evals check test-torch test-clients bench bench-quick guard package lock sbom audit clean
+.PHONY: help run test demo demo-evals check test-torch test-clients chaos chaos-short soak bench bench-quick guard package lock sbom audit clean
 
 help:
 	@echo "make run          start the proxy        (make run ARGS='--upstream http://127.0.0.1:8000/v1')"
@@ -15,9 +15,10 @@ help:
 	@echo "make test         lint, types and all tests, with the real servers that they need"
 	@echo "make test-torch   the sentence-transformers and LLMLingua paths (installs several hundred MB)"
 	@echo "make test-clients the official OpenAI clients 2 and 3, each in an environment of its own"
+	@echo "make chaos        every fault of docs/reliability.md, in full (chaos-short: under five minutes); make soak: two million requests"
 	@echo "make lock         deploy/requirements.lock; make audit: known vulnerabilities of it; make sbom: sbom.json"
 	@echo "make guard        does the hot path cost more processor time than it did? (a minute)"
-	@echo "make bench        the benchmarks of docs/benchmarks.md (bench-quick: two minutes)"
+	@echo "make bench        the benchmarks of docs/benchmarks.md (bench-quick: three minutes)"
 
 $(VENV)/.made: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -82,6 +83,17 @@ test-clients: $(VENV)/.dev
 	  .venv-openai$$major/bin/pip install --quiet --disable-pip-version-check "openai>=$$major,<$$((major + 1))" || exit 1; \
 	  FARTHING_TEST_CLIENT=.venv-openai$$major/bin/python $(BIN)/python -m pytest -m clients tests/wire || exit 1; \
 	done
+
+chaos: $(VENV)/.dev
+	$(BIN)/python -m tests.chaos.run --out docs/reliability.json $(ARGS); \
+	  status=$$?; $(BIN)/python -m tests.chaos.page && exit $$status
+
+chaos-short: $(VENV)/.dev
+	$(BIN)/python -m pytest -m chaos tests/chaos $(ARGS)
+
+soak: $(VENV)/.dev
+	$(BIN)/python -m tests.chaos.soak --out docs/reliability-soak.json $(ARGS); \
+	  status=$$?; $(BIN)/python -m tests.chaos.page && exit $$status
 
 guard: $(VENV)/.dev
 	$(BIN)/python -m bench.guard

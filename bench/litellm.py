@@ -7,16 +7,17 @@ they were not published by its authors.
 from __future__ import annotations
 
 import contextlib
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 from bench.machine import Place
-from bench.peers import NotInstalled, environment
+from bench.peers import NotInstalled, environment, version
 from bench.servers import Running, free_port, started
 
 __all__ = ["NotInstalled", "installed", "proxy"]
 
+# By itself it keeps no conversation of more than four messages.
+CACHE = "  cache: true\n  cache_params:\n    type: local\n    max_messages: 1000\n"
 REQUIREMENT = "litellm[proxy]!=1.82.7,!=1.82.8"
 
 
@@ -25,17 +26,11 @@ def installed(*, install: bool = True) -> Path:
     return environment("litellm", REQUIREMENT, install=install)
 
 
-def version(venv: Path) -> str:
-    """The installed version."""
-    asked = [str(venv / "bin" / "python"), "-c", "from importlib.metadata import version; print(version('litellm'))"]
-    return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
-
-
 @contextlib.contextmanager
-def proxy(upstream_port: int, here: Place, *, install: bool = True) -> Iterator[Running]:
-    """LiteLLM before the upstream. Raises NotInstalled, DidNotStart."""
+def proxy(upstream_port: int, here: Place, *, install: bool = True, cache: bool = False) -> Iterator[Running]:
+    """LiteLLM before the upstream; `cache`: with its cache in memory. Raises NotInstalled, DidNotStart."""
     venv = installed(install=install)
-    config = here.folder / "litellm.yaml"
+    config = here.folder / f"litellm{'-cache' * cache}.yaml"
     config.write_text(
         "model_list:\n"
         "  - model_name: gpt-4o-mini\n"
@@ -44,7 +39,8 @@ def proxy(upstream_port: int, here: Place, *, install: bool = True) -> Iterator[
         f"      api_base: http://127.0.0.1:{upstream_port}/v1\n"
         "      api_key: sk-bench\n"
         "litellm_settings:\n"
-        "  telemetry: false\n",
+        "  telemetry: false\n"
+        + ("  cache: true\n  cache_params:\n    type: local\n    max_messages: 1000\n" if cache else ""),
         "utf-8",
     )
     port = free_port()
@@ -57,7 +53,7 @@ def proxy(upstream_port: int, here: Place, *, install: bool = True) -> Iterator[
         "LITELLM_MODE": "PRODUCTION",
         "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true",
     }
-    name = f"LiteLLM {version(venv)}"
+    name = f"LiteLLM {version(venv, 'litellm')}{', its cache on' * cache}"
     command += ["--num_workers", "1"]
     alive = "/health/liveliness"
     with started(name, command, port, here.folder, core=here.measured, ready=alive, env=env, timeout_s=150) as running:

@@ -18,10 +18,10 @@ from dataclasses import dataclass, field
 from typing import cast
 
 from bench.http1 import Framer, Part, status_of
-from bench.machine import Place, on_core, settle
+from bench.machine import Place, on_core, rss_bytes, settle
 from bench.servers import Running
 
-__all__ = ["Timing", "Window", "chat_body", "closed_loop", "http_request", "percentile", "window"]
+__all__ = ["Timing", "Window", "chat_body", "closed_loop", "http_request", "long_chat_body", "percentile", "window"]
 
 MARK = "@@@@@@@@@@@@"
 TURN = (
@@ -42,19 +42,32 @@ def chat_body(serial: str, stream: bool = False) -> bytes:
     return json.dumps(request, separators=(",", ":")).encode()
 
 
-def http_request(body: bytes, path: str = "/v1/chat/completions") -> bytes:
-    """The request as it goes over the wire, with headers of the kind and number that an SDK sends."""
+def http_request(body: bytes, path: str = "/v1/chat/completions", headers: str = "") -> bytes:
+    """The request as it goes over the wire, with headers of the kind and number that an SDK sends.
+
+    `headers`: further ones, each with its line end.
+    """
     head = (
         f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: application/json\r\nContent-Type: application/json\r\n"
         "User-Agent: OpenAI/Python 2.7.1\r\nX-Stainless-Lang: python\r\nX-Stainless-Runtime: CPython\r\n"
-        f"X-Stainless-Retry-Count: 0\r\nAuthorization: Bearer sk-bench\r\nContent-Length: {len(body)}\r\n\r\n"
+        f"X-Stainless-Retry-Count: 0\r\nAuthorization: Bearer sk-bench\r\n{headers}Content-Length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body
 
 
-def lua(series: str, distinct: int) -> str:
+def long_chat_body(serial: str) -> bytes:
+    """A chat request of 112 KB with 200 messages: a long conversation with an agent."""
+    turns = [f"({turn}) {TURN}{TURN}{TURN[:151]}" for turn in range(198)]
+    messages = [{"role": "assistant" if number % 2 else "user", "content": text} for number, text in enumerate(turns)]
+    messages.insert(0, {"role": "system", "content": "You answer for the support desk of a shop. Quote the policy."})
+    messages.append({"role": "user", "content": f"Case {serial}: {TURN}"})
+    request = {"model": "gpt-4o-mini", "messages": messages, "temperature": 0, "max_tokens": 200}
+    return json.dumps(request, separators=(",", ":")).encode()
+
+
+def lua(series: str, distinct: int, body: Callable[[str], bytes] = chat_body, headers: str = "") -> str:
     """wrk's script. `series`: 4 characters that no other window uses. `distinct`: bodies to go round; 0: all differ."""
-    head, _, tail = http_request(chat_body(MARK)).decode().partition(MARK)
+    head, _, tail = http_request(body(MARK), headers=headers).decode().partition(MARK)
     count = f"counter % {distinct}" if distinct else "counter"
     return f"""
 local head, tail, counter = {_quoted(head)}, {_quoted(tail)}, 0
@@ -64,9 +77,9 @@ request = function()
 end
 done = function(summary, latency, requests)
   local e = summary.errors
-  io.write(string.format('\\nRESULT {{"requests":%d,"us":%d,"errors":%d,"p50_us":%d,"p99_us":%d}}\\n',
+  io.write(string.format('\\nRESULT {{"requests":%d,"us":%d,"errors":%d,"p50_us":%d,"p99_us":%d,"p999_us":%d}}\\n',
     summary.requests, summary.duration, e.connect + e.read + e.write + e.status + e.timeout,
-    latency:percentile(50), latency:percentile(99)))
+    latency:percentile(50), latency:percentile(99), latency:percentile(99.9)))
 end
 """
 
@@ -80,7 +93,7 @@ def _quoted(text: str) -> str:
 class Window:
     """What one server did in one short window of load. `requests`: all that it worked on, also those cut off.
 
-    `from_s`, `upto_s`: the server's processor seconds by then, at rest before and after it.
+    `from_s`, `upto_s`: the server's processor seconds by then, at rest before and after it. `rss_bytes`: after it.
     """
 
     server: str
@@ -92,6 +105,8 @@ class Window:
     p99_ms: float
     from_s: float
     upto_s: float
+    p999_ms: float = 0.0
+    rss_bytes: int = 0
 
     @property
     def used_s(self) -> float:
@@ -112,6 +127,7 @@ def window(
     series: str,
     distinct: int = 0,
     seen: Callable[[], int] | None = None,
+    body: Callable[[str], bytes] = chat_body,
 ) -> Window:
     """Load `server` with wrk for a while. CPU until it has come to rest, over the requests that it worked on.
 
@@ -122,7 +138,7 @@ def window(
     if not shutil.which("wrk"):
         raise RuntimeError("wrk is not installed (Debian: apt install wrk nginx)")
     script = here.folder / "load.lua"
-    script.write_text(lua(series, distinct), "utf-8")
+    script.write_text(lua(series, distinct, body, server.headers), "utf-8")
     seen_before = seen() if seen else 0
     before = settle(server.pid)
     command = ["wrk", "-t1", f"-c{concurrency}", f"-d{seconds}s", "--timeout", "30s", "-s", str(script), server.url]
@@ -143,6 +159,8 @@ def window(
         p99_ms=told["p99_us"] / 1000,
         from_s=before,
         upto_s=upto_s,
+        p999_ms=told["p999_us"] / 1000,
+        rss_bytes=rss_bytes(server.pid),
     )
 
 

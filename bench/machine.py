@@ -110,7 +110,7 @@ def on_core(core: int | str, command: list[str]) -> list[str]:
 def facts(here: Place) -> dict[str, str]:
     """The machine and the versions, for the report; no host name, no path."""
     known = {
-        "processor": f"{_processor()}, {os.cpu_count()} cores",
+        "processor": f"{processor()}, {os.cpu_count()} cores",
         "cores": f"load and upstream on {here.load}, the measured server on {here.measured}"
         + ("" if here.load != here.measured else " (one core only: figures suffer)"),
         "system": f"{platform.system()} {platform.release()}",
@@ -125,7 +125,7 @@ def facts(here: Place) -> dict[str, str]:
     return known
 
 
-def _processor() -> str:
+def processor() -> str:
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
             return line.partition(":")[2].strip()

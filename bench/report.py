@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +11,21 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-__all__ = ["Report", "Target", "markdown", "publish", "replace_section", "save", "show"]
+__all__ = ["Report", "Target", "markdown", "publish", "replace_section", "save", "show", "table"]
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A figure that must be reached. `passed` None: it couldn't be measured, and `measured` says why."""
+    """A figure that must be reached. `passed` None: it couldn't be measured, and `measured` says why.
+
+    `baseline`: what it was measured against, in the same run; empty: nothing, the goal is absolute.
+    """
 
     what: str
     goal: str
     measured: str
     passed: bool | None
+    baseline: str = ""
 
     @property
     def verdict(self) -> str:
@@ -49,16 +53,16 @@ class Report:
 
 def show(report: Report, console: Console) -> None:
     """Print the figures, then the targets."""
-    table = Table(title=report.title, title_justify="left", title_style="bold")
+    figures = Table(title=report.title, title_justify="left", title_style="bold")
     for number, column in enumerate(report.columns):
-        table.add_column(escape(column), justify="right" if number else "left")
+        figures.add_column(escape(column), justify="right" if number else "left")
     for row in report.rows:
-        table.add_row(*(escape(cell) for cell in row))
-    console.print(table)
-    goals = Table("target", "goal", "measured", "verdict", title_justify="left")
+        figures.add_row(*(escape(cell) for cell in row))
+    console.print(figures)
+    goals = Table("target", "goal", "measured", "baseline", "verdict", title_justify="left")
     for target in report.targets:
         style = {True: "green", False: "bold red", None: "yellow"}[target.passed]
-        cells = [escape(cell) for cell in (target.what, target.goal, target.measured)]
+        cells = [escape(cell) for cell in (target.what, target.goal, target.measured, target.baseline)]
         goals.add_row(*cells, f"[{style}]{target.verdict}[/{style}]")
     if report.targets:
         console.print(goals)
@@ -77,9 +81,7 @@ def save(report: Report, folder: Path, facts: dict[str, str], command: str, when
         "machine": facts,
         "columns": report.columns,
         "rows": report.rows,
-        "targets": [
-            {"what": t.what, "goal": t.goal, "measured": t.measured, "passed": t.passed} for t in report.targets
-        ],
+        "targets": [asdict(target) for target in report.targets],
         "notes": report.notes,
         "windows": report.raw,
     }
@@ -90,18 +92,18 @@ def save(report: Report, folder: Path, facts: dict[str, str], command: str, when
 def markdown(report: Report, facts: dict[str, str], command: str, when: str) -> str:
     """The section of docs/benchmarks.md: figures, targets, and how they came about."""
     lines = [f"`{command}`, {when}. " + "; ".join(f"{name}: {value}" for name, value in facts.items()) + ".", ""]
-    lines += _table(report.columns, report.rows)
+    lines += table(report.columns, report.rows)
     if report.targets:
         lines += [""]
-        lines += _table(
-            ["target", "goal", "measured", "verdict"],
-            [[target.what, target.goal, target.measured, target.verdict] for target in report.targets],
+        lines += table(
+            ["target", "goal", "measured", "baseline", "verdict"],
+            [[t.what, t.goal, t.measured, t.baseline, t.verdict] for t in report.targets],
         )
     lines += ["", *(f"- {note}" for note in report.notes)] if report.notes else []
     return "\n".join(lines)
 
 
-def _table(columns: list[str], rows: list[list[str]]) -> list[str]:
+def table(columns: list[str], rows: list[list[str]]) -> list[str]:
     """A Markdown table that reads as a table in its source too."""
     cells = [[cell.replace("|", "\\|") for cell in row] for row in [columns, *rows]]
     widths = [max(3, *(len(row[number]) for row in cells)) for number in range(len(columns))]

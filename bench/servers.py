@@ -27,12 +27,14 @@ class DidNotStart(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A server that answers. `path`: of the endpoint that is measured."""
+    """A server that answers. `path`: of the endpoint that is measured. `headers`: that it wants beside an SDK's, each
+    with its line end."""
 
     name: str
     pid: int
     port: int
     path: str = "/v1/chat/completions"
+    headers: str = ""
 
     @property
     def url(self) -> str:
@@ -65,6 +67,7 @@ def started(
     ready: str = "/status",
     env: Mapping[str, str] | None = None,
     timeout_s: float = 30.0,
+    headers: str = "",
 ) -> Iterator[Running]:
     """Run `command` until the block ends; enters once `GET ready` answers 2xx.
 
@@ -80,7 +83,7 @@ def started(
         )
     try:
         _wait(child, f"http://127.0.0.1:{port}{ready}", name, log, timeout_s)
-        yield Running(name, child.pid, port)
+        yield Running(name, child.pid, port, headers=headers)
     finally:
         child.terminate()
         try:

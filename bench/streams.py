@@ -118,8 +118,9 @@ def middle(rounds: list[dict[str, float]], what: str) -> float:
     return median(one[what] for one in rounds)
 
 
-def memory(here: Place, total: int, tell: Tell) -> Report:
-    """`total` unique requests, every second one a stream, with a cache that is full before a tenth of them."""
+def memory(here: Place, effort: Effort, tell: Tell) -> Report:
+    """Unique requests, every second one a stream, with a cache that is full before a tenth of them."""
+    total = effort.memory_requests
     bound = min(BOUND_ENTRIES, total // 25)
     report = Report("memory", f"Memory over {total:,} requests", ["requests", "RSS MiB", "against a tenth"])
     settings = {"SEMANTIC__MODE": "off", "STORE__MAX_ENTRIES": str(bound), "STORE__MEMORY_BYTES": str(8 * 2**20)}

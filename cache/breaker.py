@@ -31,6 +31,10 @@ class Breaker:
         """Whether calls pass."""
         return self._opened_tick is None
 
+    def due(self, tick_s: float) -> bool:
+        """Whether `ask` would give leave now."""
+        return self.closed or (not self._probing and tick_s - (self._opened_tick or 0.0) >= self._pause_s)
+
     def ask(self, tick_s: float) -> Gate:
         """May a call be made now? PROBE is given once; then its outcome must be told."""
         if self._opened_tick is None:

@@ -23,6 +23,7 @@ from typing import ClassVar
 import structlog
 
 from farthing.cache.codec import decode, encode, peek
+from farthing.cache.damage import Damage
 from farthing.cache.entry import Entry
 from farthing.cache.seal import MissingKeys, Seal, SealedElsewhere
 from farthing.proxy.errors import StoreFault
@@ -197,6 +198,7 @@ class Disk:
         self._corrupt = False
         self._failing: set[str] = set()
         self._missing_keys = MissingKeys()
+        self._damage = Damage()
 
     @property
     def healthy(self) -> bool:
@@ -445,7 +447,7 @@ class Disk:
         if entry is not None and entry.key == record.key:
             return entry
         if record.row and (row is not None or not self._others):
-            log.warning("an entry was lost or fails its checksum: dropped", key=record.key)
+            self._damage.met(record.key)
         return None
 
     def _start_anew(self, reason: str) -> None:

@@ -6,6 +6,7 @@ nothing here locks, since an index lives on one thread. No import of numpy at im
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ class BruteIndex:
         return [(number, self._rows[row].copy()) for number, row in self._row_of.items()]
 
 
-def check(number: int, vector: Vector, dim: int, taken: set[int] | dict[int, int]) -> None:
+def check(number: int, vector: Vector, dim: int, taken: Container[int]) -> None:
     """Raises ValueError: a number that is taken or out of range, a vector that doesn't fit."""
     import numpy as np
 

@@ -16,9 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from farthing.cache.digest import Stamp, stamp_of
 from farthing.cache.embedder import Embedder
+from farthing.cache.following import Following, FollowingFile, FollowingReplicas
 from farthing.cache.index_growing import GrowingIndex
-from farthing.cache.index_log import IndexLog
+from farthing.cache.index_pg import PgIndex, PgVectors
+from farthing.cache.log_redis import RedisLog
 from farthing.cache.rarity import RouteWords
 from farthing.cache.scorer import GuardScorer, Scorer
 from farthing.cache.semantic_disk import Row, SemanticDisk
@@ -102,7 +105,8 @@ class SemanticCache:
         max_entries: int,
         max_bytes: int,
         disk: SemanticDisk | None,
-        log: IndexLog | None = None,
+        following: Following | None = None,
+        elsewhere: PgVectors | None = None,
     ) -> None:
         self._embedder = embedder
         self._scorer = scorer
@@ -110,17 +114,17 @@ class SemanticCache:
         self._max = max_entries
         self._max_bytes = max_bytes
         self._disk = disk
-        self._log = log
+        self._following = following
+        self._elsewhere = elsewhere
         self._items: dict[int, _Item] = {}
         self._by_key: dict[str, int] = {}
-        self._scopes: dict[str, GrowingIndex] = {}
+        self._scopes: dict[str, GrowingIndex | PgIndex] = {}
         self._restless: dict[str, None] = {}
         self._expiries: list[tuple[float, int]] = []
         self._vectors = Vectors(embedder)
         self._worth = Worth()
         self._used: dict[str, int] = {}  # uses that the file doesn't know yet, by entry key
         self._next = 1
-        self._offset = 0  # of the log, until where others were followed
 
     @classmethod
     def open(
@@ -132,20 +136,26 @@ class SemanticCache:
         max_bytes: int = MAX_BYTES,
         scorer: Scorer[Any] | None = None,
         writer: str = "",
+        replicas: RedisLog | None = None,
+        elsewhere: PgVectors | None = None,
     ) -> SemanticCache:
         """Load what `path` holds (None: nothing is kept). A file that can't be read is moved aside, never raised.
 
         `writer`: this process's name, where others have the file open too; then `follow` takes over what they change.
+        `replicas`: what is followed in place of a file. `elsewhere`: where vectors are kept, if not in memory.
         """
         disk: SemanticDisk | None = None
-        log: SemanticLog | None = None
-        if path is not None and writer:
+        following: Following | None = None
+        if replicas is not None:
+            following = FollowingReplicas(replicas)
+        elif path is not None and writer:
             disk = log = SemanticLog(path, embedder=embedder.name, dim=embedder.dim, writer=writer)
+            following = FollowingFile(log)
         elif path is not None:
             disk = SemanticDisk(path, embedder=embedder.name, dim=embedder.dim)
-        cache = cls(embedder, scorer or GuardScorer(), max_entries, max_bytes, disk, log)
-        if log is not None:
-            cache._again(log)
+        cache = cls(embedder, scorer or GuardScorer(), max_entries, max_bytes, disk, following, elsewhere)
+        if following is not None:
+            following.begin(cache)
         else:
             for row in disk.load() if disk is not None else ():
                 cache._insert(row)
@@ -300,46 +310,51 @@ class SemanticCache:
         self._insert(row, reading)
         if self._disk is not None:
             self._disk.put(row)
+        if self._following is not None:
+            self._following.put(row)
         self._shrink()
         return True
 
     def follow(self) -> int:
         """Take over what other processes changed; how many entries that were. Evicts nothing: whoever adds does."""
-        if self._log is None:
-            return 0
-        changes = self._log.since(self._offset)
-        if changes.lost:
-            return self._again(self._log)
-        self._offset = changes.offset
-        self._drop([*changes.gone, *(row.entry_key for row in changes.put)])
-        for row in changes.put:
-            self._insert(row)
-        return len(changes.gone) + len(changes.put)
+        return 0 if self._following is None else self._following.follow(self)
 
     def keys(self) -> frozenset[str]:
         """Every entry's key: two processes that have caught up hold the same."""
         return frozenset(self._by_key)
 
-    def _again(self, log: IndexLog) -> int:
-        """Be what the log says: how many entries changed."""
-        rows, self._offset = log.snapshot()
-        kept = {row.entry_key: row for row in rows}
-        same = {key for key, row in kept.items() if self._is(row)}
-        gone = self._drop([key for key in self._by_key if key not in same])
-        for row in rows:
-            if row.entry_key not in same:
-                self._insert(row)
-        return len(gone) + len(kept) - len(same)
+    def row(self, entry_key: str) -> Row | None:
+        """An entry as it is kept; None where there is none."""
+        item = self._items.get(self._by_key.get(entry_key, 0))
+        if item is None:
+            return None
+        try:
+            vector = self._scopes[item.scope].vector(item.number)
+        except KeyError:  # it is elsewhere, and can't be had
+            return None
+        return Row(item.scope, entry_key, item.text, item.expires_s, vector, self._worth.usd(item.number))
 
-    def _is(self, row: Row) -> bool:
-        item = self._items.get(self._by_key.get(row.entry_key, 0))
-        return item is not None and (item.scope, item.text, item.expires_s) == (row.scope, row.text, row.expires_s)
+    def stamp(self, entry_key: str) -> Stamp | None:
+        """An entry's part of a digest."""
+        item = self._items.get(self._by_key.get(entry_key, 0))
+        return None if item is None else stamp_of(item)
+
+    def take(self, rows: Iterable[Row], gone: Iterable[str]) -> int:
+        """What others changed: these are as they are here, and those go; how many of the latter were there."""
+        rows = list(rows)
+        dropped = len(self._drop(gone))
+        self._drop([row.entry_key for row in rows])
+        for row in rows:
+            self._insert(row)
+        return dropped
 
     def remove(self, entry_keys: Iterable[str]) -> int:
         """Forget these entries; how many were there."""
         gone = self._drop(entry_keys)
         if self._disk is not None and gone:
             self._disk.delete(item.entry_key for item in gone)
+        if self._following is not None:
+            self._following.removed(gone)
         return len(gone)
 
     def _drop(self, entry_keys: Iterable[str]) -> list[_Item]:
@@ -351,6 +366,8 @@ class SemanticCache:
             leaving.setdefault(item.scope, []).append(item.number)
             self._worth.drop(item.number)
             self._used.pop(item.entry_key, None)
+            if self._following is not None:
+                self._following.dropped(item)
         for scope, those in leaving.items():
             index = self._scopes[scope]
             index.remove(*those)
@@ -369,12 +386,16 @@ class SemanticCache:
         self._worth.clear()
         if self._disk is not None:
             self._disk.clear()
+        if self._following is not None:
+            self._following.cleared()
 
     def close(self) -> None:
         """Let the file go; idempotent."""
         if self._disk is not None:
             self._write_uses()
             self._disk.close()
+        if self._elsewhere is not None:
+            self._elsewhere.close()
 
     def _use(self, entry_key: str) -> None:
         self._used[entry_key] = self._worth.use(self._by_key[entry_key])
@@ -387,19 +408,24 @@ class SemanticCache:
         self._used.clear()
 
     def _insert(self, row: Row, reading: Any = None) -> None:
-        number, self._next = self._next, self._next + 1
+        elsewhere = self._elsewhere
+        number, self._next = self._next if elsewhere is None else elsewhere.number(row.entry_key), self._next + 1
         index = self._scopes.get(row.scope)
         if index is None:
-            index = self._scopes[row.scope] = GrowingIndex(self._embedder.dim)
+            index = GrowingIndex(self._embedder.dim) if elsewhere is None else elsewhere.scope(row.scope)
+            self._scopes[row.scope] = index
         index.add(number, row.vector)
         if index.restless:
             self._restless[row.scope] = None
         self._items[number] = _Item(number, row.scope, row.entry_key, row.text, row.expires_s, reading)
         self._by_key[row.entry_key] = number
         reads = _READING_BYTES + _READING_BYTES_A_CHAR * len(row.text)
-        size = _ENTRY_BYTES + _VECTOR_BYTES * self._embedder.dim + sys.getsizeof(row.text) + reads
+        vector_bytes = _VECTOR_BYTES * self._embedder.dim if elsewhere is None else 0
+        size = _ENTRY_BYTES + vector_bytes + sys.getsizeof(row.text) + reads
         self._worth.add(number, size, row.worth_usd, row.uses)
         heapq.heappush(self._expiries, (row.expires_s, number))
+        if self._following is not None:
+            self._following.inserted(row)
 
     def _expire(self, now_s: float) -> None:
         """Let go of some of what has expired; a look-up passes over the rest."""

@@ -17,11 +17,14 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
 from farthing.cache.semantic import Found, SemanticCache
+
+if TYPE_CHECKING:
+    from farthing.cache.shared_index import SharedIndex
 
 __all__ = ["SemanticThread"]
 
@@ -43,10 +46,14 @@ class _Asked:
 
 
 class SemanticThread:
-    """See the module. `pending`: work that waits or is under way. `entries`: of the cache, after the last work."""
+    """See the module. `pending`: work that waits or is under way. `entries`: of the cache, after the last work.
+    `shared`: by what it is one with other replicas, if it is."""
 
-    def __init__(self, build: Callable[[], SemanticCache], *, patient: bool = False) -> None:
+    def __init__(
+        self, build: Callable[[], SemanticCache], *, patient: bool = False, shared: SharedIndex | None = None
+    ) -> None:
         """`patient`: nobody waits for its work, so it yields the processor to whatever else wants it."""
+        self.shared = shared
         self._executor = ThreadPoolExecutor(1, "semantic", step_back if patient else None)
         self._build = build
         self._cache: SemanticCache | None = None  # once it may be asked

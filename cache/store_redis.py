@@ -7,7 +7,8 @@ walks the key space with SCAN and reads the labels at the front of each entry: s
 that could disagree with the first.
 
 Rules of this file: no request waits longer than the deadline; once calls fail in a row they are refused at once,
-and a probe in the background, not a request, finds out when the server is back.
+and a probe in the background, not a request, finds out when the server is back. More calls at once than there are
+connections wait for one within their deadline; that is our own limit, and says nothing of the server.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import structlog
 
 from farthing.cache.breaker import Breaker, Gate
 from farthing.cache.codec import Labels, decode, encode, peek
+from farthing.cache.damage import Damage
 from farthing.cache.entry import Entry
 from farthing.cache.seal import MissingKeys, Seal, SealedElsewhere
 from farthing.cache.store import Selector, StoreStats
@@ -42,12 +44,19 @@ _SCAN_COUNT = 500
 _WALK_COUNT = 32  # whole bodies, of 8 MiB at most each
 # Covers the labels of any entry but those with very long tags; those are then read whole.
 _LABELS_BYTES = 1024
+# What uvloop raises on writing to a connection that has just been lost, where asyncio raises an OSError or nothing.
+_Closed = RuntimeError
+
+
+class _NoPlace(Exception):
+    """The time was over before a connection was free."""
 
 
 class RedisStore:
     """Store over a Redis URL: redis://, rediss:// (TLS), unix://, and redis+cluster:// or rediss+cluster://.
 
-    `seal`: what bodies are sealed with, if they are.
+    `seal`: what bodies are sealed with, if they are. `told_as`, `passed_by`: what it is in the log's lines, and what
+    happens without it.
     `deadline_ms` bounds every get, put and stats; a purge's single steps have 5 s each. After `threshold` failures
     in a row calls raise StoreFault at once, and every `pause_s` one of them starts a probe. Sizes and evictions in
     `stats` are the server's own, whoever uses it. Raises ConfigFault: a URL that redis-py can't read.
@@ -64,8 +73,12 @@ class RedisStore:
         pause_s: float = 1.0,
         max_connections: int = 128,
         seal: Seal | None = None,
+        told_as: str = "the store",
+        passed_by: str = "answers pass it by",
     ) -> None:
+        self._told_as, self._passed_by = told_as, passed_by
         self._client = _client(url, max_connections)
+        self._places = asyncio.Semaphore(max_connections)
         self._where = _where(url)
         self._deadline_s = deadline_ms / 1000
         self._clock = clock
@@ -76,6 +89,7 @@ class RedisStore:
         self._refused: set[str] = set()
         self._seal = seal
         self._missing_keys = MissingKeys()
+        self._damage = Damage()
         self._stats = StoreStats("redis", 0, 0, 0, 0, 0, False)
         self._closed = False
 
@@ -95,7 +109,7 @@ class RedisStore:
             return None
         # The key is compared since a connection that was cut off in mid-answer must never serve another's.
         if entry is None or entry.key != key:
-            log.warning("an entry fails its checksum: passed by", key=key)
+            self._damage.met(key)
             return None
         return entry if entry.expires_s > now_s else None
 
@@ -335,12 +349,14 @@ class RedisStore:
         """Translate redis-py's errors, and tell the breaker. An error *answer* (out of memory, read-only, no
         permission) is a fault too, but the server is there: it opens no breaker."""
         from redis.exceptions import ConnectionError as RedisGone
-        from redis.exceptions import RedisError, ResponseError
+        from redis.exceptions import MaxConnectionsError, RedisError, ResponseError
         from redis.exceptions import TimeoutError as RedisSlow
 
         try:
             result = await self._within(deadline_s, command)
-        except (RedisGone, RedisSlow, OSError, TimeoutError) as error:
+        except (_NoPlace, MaxConnectionsError) as error:
+            raise StoreFault(f"{self._where}: all of our connections are in use") from error
+        except (RedisGone, RedisSlow, OSError, TimeoutError, _Closed) as error:
             self._failed(error)
             raise StoreFault(f"{self._where} failed: {type(error).__name__}") from error
         except (RedisError, ResponseError) as error:
@@ -357,12 +373,20 @@ class RedisStore:
         held until it has ended, and bounded by redis-py's socket timeouts.
         """
         from redis.exceptions import ConnectionError as RedisGone
+        from redis.exceptions import MaxConnectionsError
+
+        begun = False
 
         async def twice() -> T:
-            try:
-                return await command()
-            except (RedisGone, OSError):  # once more: a pooled connection may have died since its last use
-                return await command()
+            nonlocal begun
+            async with self._places:
+                begun = True
+                try:
+                    return await command()
+                except MaxConnectionsError:
+                    raise
+                except (RedisGone, OSError, _Closed):  # once more: a pooled connection may have died since its last use
+                    return await command()
 
         running = asyncio.gather(twice())
         self._running.add(running)
@@ -370,7 +394,7 @@ class RedisStore:
         try:
             await asyncio.wait({running}, timeout=deadline_s)
             if not running.done():
-                raise TimeoutError
+                raise TimeoutError if begun else _NoPlace
             if running.cancelled():  # by `close`, not by our caller
                 raise StoreFault("the store is closed")
             return running.result()[0]
@@ -397,20 +421,20 @@ class RedisStore:
 
     def _failed(self, error: Exception, *, probe: bool = False) -> None:
         if self._breaker.failed(self._clock.tick_s(), probe=probe):
-            log.error("the store is away: answers pass it by", store=self._where, error=repr(error))
+            log.error(f"{self._told_as} is away: {self._passed_by}", store=self._where, error=repr(error))
 
     def _worked(self, kind: str, refusal: Exception | None) -> None:
         """The server answered. One log line for each change, of the connection or of what it refuses."""
         if self._breaker.succeeded():
-            log.warning("the store is back", store=self._where)
+            log.warning(f"{self._told_as} is back", store=self._where)
         if (kind in self._refused) is (refusal is not None):
             return
         if refusal is None:
             self._refused.discard(kind)
-            log.warning(f"the store takes a {kind} again", store=self._where)
+            log.warning(f"{self._told_as} takes a {kind} again", store=self._where)
         else:
             self._refused.add(kind)
-            log.error(f"the store refuses a {kind}", store=self._where, error=str(refusal))
+            log.error(f"{self._told_as} refuses a {kind}", store=self._where, error=str(refusal))
 
     async def _find_out(self) -> None:
         """The probe: longer than a request may wait, so that a slow TLS handshake can come to its end."""
@@ -418,7 +442,7 @@ class RedisStore:
 
         try:
             await self._within(_PROBE_S, self._client.ping)
-        except (RedisError, OSError, TimeoutError) as error:
+        except (RedisError, OSError, TimeoutError, _Closed, _NoPlace) as error:
             self._failed(error, probe=True)
         else:
             self._worked("read", None)

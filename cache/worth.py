@@ -58,6 +58,10 @@ class Worth:
         self._rank(number)
         return held.uses
 
+    def usd(self, number: int) -> float:
+        """What one hit on it saves, or is taken to save."""
+        return self._held[number].worth_usd
+
     def drop(self, number: int) -> None:
         """An entry is gone."""
         held = self._held.pop(number, None)

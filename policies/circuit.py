@@ -9,6 +9,7 @@ share of them).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -55,19 +56,20 @@ class Circuit:
         """Whether calls are refused, but for probes."""
         return self._opened_tick is not None
 
-    def gate(self, tick_s: float) -> Gate:
-        """What a call that begins now may do. Changes nothing."""
+    def gate(self, tick_s: float, most_s: float = math.inf) -> Gate:
+        """What a call that begins now may do. Changes nothing. `most_s`: no pause counts as longer than that."""
         if self._opened_tick is None:
             return Gate.PASS
-        if self._probing or tick_s - self._opened_tick < self.rules.pause_s:
+        if self._probing or tick_s - self._opened_tick < min(self.rules.pause_s, most_s):
             return Gate.REFUSE
         return Gate.PROBE
 
-    def wait_s(self, tick_s: float) -> float:
+    def wait_s(self, tick_s: float, most_s: float = math.inf) -> float:
         """Seconds until a call may pass or probe; while a probe is under way, the pause that it may begin."""
         if self._opened_tick is None:
             return 0.0
-        return self.rules.pause_s if self._probing else max(0.0, self._opened_tick + self.rules.pause_s - tick_s)
+        pause_s = min(self.rules.pause_s, most_s)
+        return pause_s if self._probing else max(0.0, self._opened_tick + pause_s - tick_s)
 
     def begin(self) -> bool:
         """A call that `gate` let through begins; True: it is the probe, which is to be told with its outcome."""

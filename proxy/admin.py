@@ -136,6 +136,7 @@ class Admin:
             "semantic": config.semantic.shown,
             "semantic_ready": services.thread is not None and services.thread.loaded,
             "semantic_entries": services.thread.entries if services.thread else 0,
+            "semantic_shared": services.thread.shared.told() if services.thread and services.thread.shared else None,
             "tidy": config.compress.tidy,
             "recode": config.compress.shown["recode"],
             "squeeze": config.compress.shown["squeeze"],

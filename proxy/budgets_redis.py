@@ -38,7 +38,7 @@ T = TypeVar("T")
 _KEPT_S = 2 * 86_400
 _PAUSES_S = (0.1, 0.5, 2.0, 5.0, 15.0)
 _MOST_SEEN = 10_000
-_MOST_AT_ONCE = 32  # the pool of connections is shared with the caches, and one too many counts as a failure
+_MOST_AT_ONCE = 32  # more wait here, where no deadline of theirs runs; connections are shared with the caches
 
 # KEYS: account and deadlines of each. ARGV: hold, pico, now, deadline, then limit (-1: soft) and end of each account.
 # Gives the place of the account that refuses (or -1), then spent and held of it; else of every account.

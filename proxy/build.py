@@ -28,7 +28,6 @@ from farthing.proxy.build_prompt_cache import on_their_keys, open_marker, open_w
 from farthing.proxy.build_routes import Opened, Ways, open_routing, open_upstream
 from farthing.proxy.build_semantic import (
     a_hits_worth_usd,
-    follow,
     freshness,
     near_until_s,
     open_second,
@@ -117,10 +116,7 @@ async def build(
     if config.semantic.mode == "off" or config.cache.mode == "off":
         thread = None
     elif thread is None:
-        thread = open_semantic(config, held)
-        stack.push_async_callback(thread.close)
-        if held.crew is not None:
-            stack.callback(follow(thread, held).stop)
+        thread = open_semantic(config, held, stack)
     if held.otlp is not None:
         held.otlp.target = target_of(config.upstream.url, config.upstream.provider)
     traces = None if held.otlp is None or not config.otlp.spans else held.otlp.traces

@@ -8,19 +8,24 @@ from dataclasses import replace
 import structlog
 
 from farthing.cache.entry import Entry
+from farthing.cache.index_pg import PgVectors
 from farthing.cache.semantic import SemanticCache
 from farthing.cache.semantic_thread import SemanticThread
+from farthing.cache.shared_index import SharedIndex
 from farthing.policies.freshness import Freshness, Rule
+from farthing.proxy.clock import Clock
 from farthing.proxy.config import Cache as CacheConfig
 from farthing.proxy.config import Config
+from farthing.proxy.config import Semantic as SemanticConfig
 from farthing.proxy.errand import Errands
 from farthing.proxy.every import Every
 from farthing.proxy.held import State
 from farthing.proxy.judge import Judge
 from farthing.proxy.prices import RateCard
+from farthing.proxy.sealing import sealer
 from farthing.proxy.second_stage import CrossEncoderStage, SecondStage
 
-__all__ = ["a_hits_worth_usd", "follow", "freshness", "near_until_s", "open_second", "open_semantic", "same_thread"]
+__all__ = ["a_hits_worth_usd", "freshness", "near_until_s", "open_second", "open_semantic", "same_thread"]
 
 log = structlog.get_logger("farthing")
 
@@ -50,12 +55,19 @@ def same_thread(old: Config, new: Config, *, beside: bool = False) -> bool:
 
     `beside`: for both at once; then its priority stays the old one's, since a second index would hold everything twice.
     """
-    kept = ("model", "unproven", "max_entries", "max_bytes", *(() if beside else ("mode",)))
-    return all(getattr(old.semantic, name) == getattr(new.semantic, name) for name in kept)
+    kept = ["model", "unproven", "max_entries", "max_bytes", "shared", "index", "index_url"]
+    return all(getattr(old.semantic, name) == getattr(new.semantic, name) for name in kept + ["mode"] * (not beside))
 
 
-def open_semantic(config: Config, held: State) -> SemanticThread:
-    """The semantic cache's thread, loading in the background; a missing model turns the stage off with one line."""
+def open_semantic(config: Config, held: State, stack: AsyncExitStack) -> SemanticThread:
+    """The semantic cache's thread, loading in the background; a missing model turns the stage off with one line. What
+    it shares with workers or replicas is followed until `stack` closes."""
+    shared: SharedIndex | None = None
+    url = config.store.url.get_secret_value()
+    if url and config.semantic.shared:
+        seal = sealer(config.store, held.randomness)
+        shared = SharedIndex(url, clock=held.clock, randomness=held.randomness, seal=seal)
+        stack.push_async_callback(shared.close)
 
     def load() -> SemanticCache:
         from farthing.cache.embedder import open_embedder
@@ -73,9 +85,11 @@ def open_semantic(config: Config, held: State) -> SemanticThread:
             max_bytes=limits.max_bytes,
             scorer=scorer,
             writer="" if held.crew is None else held.randomness.token(8),
+            replicas=None if shared is None else shared.open(embedder),
+            elsewhere=_elsewhere(limits, held.clock, embedder.name, embedder.dim),
         )
 
-    thread = SemanticThread(load, patient=config.semantic.mode == "observe")
+    thread = SemanticThread(load, patient=config.semantic.mode == "observe", shared=shared)
 
     async def open_it() -> None:
         try:
@@ -85,14 +99,27 @@ def open_semantic(config: Config, held: State) -> SemanticThread:
             return
 
     held.tasks.spawn(open_it(), "load semantic")
+    stack.push_async_callback(thread.close)
+    if shared is not None or held.crew is not None:
+        stack.callback(_follow(thread, held).stop)
     return thread
 
 
-def follow(thread: SemanticThread, held: State) -> Every:
-    """Take over what the other workers change, until it is stopped."""
+def _elsewhere(semantic: SemanticConfig, clock: Clock, model: str, dim: int) -> PgVectors | None:
+    """Where the configuration keeps vectors; None: in memory. Raises ConfigFault: its library isn't installed."""
+    if semantic.index == "memory":
+        return None
+    url, deadline_s = semantic.index_url.get_secret_value(), semantic.deadline_ms / 1000
+    return PgVectors(url, model=model, dim=dim, deadline_s=deadline_s, clock=clock)
+
+
+def _follow(thread: SemanticThread, held: State) -> Every:
+    """Take over what other workers or replicas change, until it is stopped."""
 
     async def look() -> None:
-        if thread.loaded:
+        if thread.shared is not None:
+            await thread.shared.look(thread)
+        elif thread.loaded:
             await thread.run(lambda cache: cache.follow())
 
     return Every(_FOLLOW_EVERY_S, held.tasks, look, "follow semantic")

@@ -158,7 +158,7 @@ def report(
         str,
         typer.Option(
             help="Group by model, model_served, tenant, endpoint, cache, compress, user, policy, experiment, arm, "
-            "tag:NAME, and one of hour, day, week; several with commas."
+            "upstream, replica, status, outcome, tag:NAME, and one of hour, day, week; several with commas."
         ),
     ] = "",
     format: Annotated[

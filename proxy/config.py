@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from pydantic import (
     BaseModel,
     Field,
+    SecretStr,
     ValidationError,
     model_validator,
 )
@@ -111,6 +112,9 @@ class Semantic(Section):
     deadline_ms: float = Field(100.0, gt=0)
     max_entries: int = Field(100_000, ge=1)
     max_bytes: int = Field(512 * 2**20, ge=2**20, description="memory that entries may hold, estimated")
+    shared: bool = Field(True, description="with store.url: replicas share near-duplicates by a log in it")
+    index: Literal["memory", "pgvector"] = Field("memory", description="where vectors are kept")
+    index_url: SecretStr = Field(SecretStr(""), description='of the PostgreSQL, for index = "pgvector"')
     templates: bool = Field(True, description="match only what varies where a route's prompts share a long part")
     show_texts: bool = Field(False, description="whether the dashboard shows the texts of near misses and hits")
 
@@ -118,6 +122,12 @@ class Semantic(Section):
     def _policy_fits(self) -> Semantic:
         if self.policy == "vcache" and self.per != "request":
             raise ValueError('policy = "vcache" bounds wrong answers per request: set per = "request" as well')
+        return self
+
+    @model_validator(mode="after")
+    def _index_has_a_place(self) -> Semantic:
+        if (self.index == "pgvector") is not bool(self.index_url.get_secret_value()):
+            raise ValueError('index = "pgvector" and index_url (postgresql://...) belong together')
         return self
 
     @model_validator(mode="after")

@@ -148,7 +148,7 @@ def group_expressions(by: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ..
         elif part in GROUPS:
             expressions.append(name_column(part))
         elif part in ROW_GROUPS:
-            expressions.append(f'"{ROW_GROUPS[part]}"')
+            expressions.append(ROW_GROUPS[part])
         else:
             known = ", ".join([*GROUPS, *ROW_GROUPS])
             raise ValueError(f"can't split by {part[:40]!r}; known: {known}, tag:NAME, hour, day, week")

@@ -42,8 +42,19 @@ GROUPS: Mapping[str, str] = {
 }
 """What figures may be split by, next to `tag:NAME`; the values are columns."""
 
-ROW_GROUPS: Mapping[str, str] = {"policy": "policy", "experiment": "experiment", "arm": "arm"}
-"""The same, of which no roll-up knows anything: they are told from the rows that are left."""
+ROW_GROUPS: Mapping[str, str] = {
+    "policy": "policy",
+    "experiment": "experiment",
+    "arm": "arm",
+    "status": "cast(status as text)",
+    "outcome": "outcome",
+    "upstream": "case instr(upstream, '/') when 0 then upstream else substr(upstream, 1, instr(upstream, '/') - 1) end",
+    "replica": "upstream",
+}
+"""The same, of which no roll-up knows anything: they are told from the rows that are left. The values are SQL.
+
+`replica`: an upstream's with its replica and key, as the row has it; `upstream`: its name alone.
+"""
 
 FORMS = ("tidy", "recode", "squeeze")
 """What became of a request's texts, from gentle to bold: a squeezed request may be recoded and tidied too."""

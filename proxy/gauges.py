@@ -43,6 +43,8 @@ def gauges(services: Services, store: StoreStats | None) -> dict[str, float]:
         found |= {"store_entries": store.entries, "store_bytes": store.bytes}
     found |= {} if held.watch is None else held.watch.gauges()
     found |= held.levels.gauges()
+    if services.thread is not None and services.thread.shared is not None:
+        found |= services.thread.shared.gauges()
     found |= capture_gauges(held.capture) | _drift(held) | replica_gauges(services)
     found |= _routes(services)
     return found | _spend(services) | _near_duplicates(services) | _telemetry(held.otlp)

@@ -27,7 +27,7 @@ from farthing.proxy.clock import Clock, Randomness
 from farthing.proxy.errors import ClientFault, StoreFault
 from farthing.proxy.exchange import Endpoint
 
-__all__ = ["KeyBudget", "KeyRing", "KeyStore", "VirtualKey", "bearing", "digest_of", "made", "read_key"]
+__all__ = ["KeyBudget", "KeyRing", "KeyStore", "VirtualKey", "bearing", "digest_of", "made", "read_key", "readable"]
 
 log = structlog.get_logger("farthing.keys")
 
@@ -179,9 +179,22 @@ def read_key(text: bytes | str) -> VirtualKey:
     try:
         fields = orjson.loads(text)
         budgets = tuple(KeyBudget(*one) for one in fields.pop("budgets"))
+        bytes.fromhex(fields["digest"])
         return VirtualKey(**fields | {"models": tuple(fields["models"]), "budgets": budgets})
-    except (TypeError, KeyError) as error:
+    except (TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"a key's record is damaged: {error}") from None
+
+
+def readable(records: Iterable[bytes | str]) -> list[VirtualKey]:
+    """The keys of these records in the order of their making. A damaged record costs its own key only, which is refused
+    from then on; it is told in the log."""
+    keys = []
+    for record in records:
+        try:
+            keys.append(read_key(record))
+        except ValueError as error:
+            log.error("a key can't be read and is refused", error=str(error))
+    return sorted(keys, key=lambda key: (key.created_s, key.id))
 
 
 class KeyRing:

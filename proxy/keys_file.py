@@ -5,8 +5,7 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
-from farthing.proxy.errors import StoreFault
-from farthing.proxy.keys import VirtualKey, read_key, written
+from farthing.proxy.keys import VirtualKey, readable, written
 from farthing.proxy.small_db import SmallDb
 
 __all__ = ["FileKeys"]
@@ -38,13 +37,8 @@ class FileKeys:
 
     async def all(self) -> list[VirtualKey]:
         """KeyStore.all."""
-        found = await self._db.run(
-            lambda conn: conn.execute("select record from keys order by created_s, id").fetchall()
-        )
-        try:
-            return [read_key(record) for (record,) in found]
-        except ValueError as error:
-            raise StoreFault(f"{self._db.path}: {error}") from None
+        found = await self._db.run(lambda conn: conn.execute("select record from keys").fetchall())
+        return readable(record for (record,) in found)
 
     async def version(self) -> str:
         """KeyStore.version: SQLite counts what other connections committed; our own changes are counted beside it."""

@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, TypeVar
 
-from farthing.proxy.errors import StoreFault
-from farthing.proxy.keys import VirtualKey, read_key, written
+from farthing.proxy.keys import VirtualKey, readable, written
 
 __all__ = ["RedisKeys", "Server"]
 
@@ -59,10 +58,7 @@ class RedisKeys:
     async def all(self) -> list[VirtualKey]:
         """KeyStore.all."""
         records: dict[bytes, bytes] = await self._server.run("read", lambda client: client.hgetall(self._names[0]))
-        try:
-            return sorted(map(read_key, records.values()), key=lambda key: (key.created_s, key.id))
-        except ValueError as error:
-            raise StoreFault(str(error)) from None
+        return readable(records.values())
 
     async def version(self) -> str:
         """KeyStore.version."""

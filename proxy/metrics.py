@@ -60,6 +60,14 @@ GAUGES: Mapping[str, str] = {
     "semantic_drift_ratio": "How far the evidence for a change has come towards the alarm, which is 1; the furthest.",
     "drift_standing": "Alarms about drift that stand: series and slices that have left what was normal.",
     "semantic_entries": "Vectors in the near-duplicate index.",
+    "semantic_log_reached": "1 while the replicas' log of near-duplicates can be read and written, 0 while it can't.",
+    "semantic_log_generation": "How often that log was begun anew, as far as replicas remember.",
+    "semantic_log_lag_changes": "Changes of others in the log that this replica hasn't taken over yet.",
+    "semantic_log_age_seconds": "Since this replica had all that the log says.",
+    "semantic_log_waiting_changes": "Own changes that wait to be sent to the log.",
+    "semantic_replicas": "Replicas that follow the log, this one included.",
+    "semantic_replicas_compared": "Others whose entries were compared with this replica's at one place of the log.",
+    "semantic_replicas_differing": "Those of them that held something else.",
     "capture_pending_rows": "Captured requests that wait to be written.",
     "capture_healthy": "1 while captured requests reach the disk, 0 while they don't.",
     "otlp_pending_spans": "Spans that wait for the OpenTelemetry collector.",
@@ -69,6 +77,8 @@ GAUGES: Mapping[str, str] = {
 }
 COUNTERS: Mapping[str, str] = {
     "ledger_dropped_rows": "Rows lost because the ledger could not be written.",
+    "semantic_log_dropped_changes": "Own changes that the replicas' log will never have: too many waited.",
+    "semantic_log_snapshots": "How often this replica took all of the log's entries.",
     "capture_rows": "Requests that were captured.",
     "capture_dropped": "Requests to be captured that were lost: too many at once, a failing disk, no redaction.",
     "policy_promotions": "Policies that came to all traffic.",

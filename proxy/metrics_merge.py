@@ -19,6 +19,7 @@ _SUMS = frozenset(
         "farthing_in_flight_requests",
         "farthing_ledger_pending_rows",
         "farthing_capture_pending_rows",
+        "farthing_semantic_log_waiting_changes",
         "farthing_otlp_pending_spans",
         "farthing_replica_in_flight",
     }
@@ -31,6 +32,7 @@ _LEAST = frozenset(
         "farthing_capture_healthy",
         "farthing_otlp_healthy",
         "farthing_replica_healthy",
+        "farthing_semantic_log_reached",
     }
 )
 # As bad as the worst, or as many as who has most: everything that the keeper doesn't know better.
@@ -41,6 +43,12 @@ _MOST = frozenset(
         "farthing_stages_left_out",
         "farthing_spend_today_usd",
         "farthing_semantic_entries",
+        "farthing_semantic_log_generation",
+        "farthing_semantic_log_lag_changes",
+        "farthing_semantic_log_age_seconds",
+        "farthing_semantic_replicas",
+        "farthing_semantic_replicas_compared",
+        "farthing_semantic_replicas_differing",
         "farthing_optimisation_off",
         "farthing_budget_spent_usd",
         "farthing_replica_circuit_open",

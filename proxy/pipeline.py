@@ -19,7 +19,7 @@ import structlog
 from farthing.cache.flight import Flight, Reader
 from farthing.cache.stage_flight import FlightStage, flight_key
 from farthing.proxy.clock import Clock
-from farthing.proxy.errors import ClientFault, FarthingError, UpstreamFault
+from farthing.proxy.errors import ClientFault, FarthingError, StoreFault, UpstreamFault
 from farthing.proxy.exchange import GO_ON, CacheStatus, Continue, Exchange, Head, LocalReply, Outcome, Quiet, Stage
 from farthing.proxy.tasks import TaskGroup
 from farthing.proxy.wire import forwardable
@@ -73,6 +73,8 @@ class Breaker:
         if not isinstance(error, FarthingError | OSError):
             self._unforeseen(stage, error)
             return
+        if isinstance(error, StoreFault):
+            return  # a store has its own breaker, which probes: leaving its stage out would only keep it away longer
         count = self.failures[stage] = self.failures.get(stage, 0) + 1
         if count >= self.failures_to_open:
             self.open_until[stage] = self.clock.tick_s() + self.pause_s

@@ -31,6 +31,7 @@ __all__ = ["Lease", "Pool", "Replica", "Seat"]
 
 log = structlog.get_logger("farthing.pool")
 
+_ALL_DOWN_S = 1.0  # where no replica is up one is tried again this soon: there is nowhere else to go meanwhile
 _FULL_S = 1.0  # when to come again where all are full: nobody knows when an answer ends
 _PROBES_DOWN = 2  # so many probes in a row must fail: one may have met a full queue
 
@@ -281,11 +282,9 @@ class Pool:
         ]
 
     def _up(self, tick_s: float) -> list[Replica]:
-        up = [
-            replica
-            for replica in self.replicas
-            if not replica.draining and (replica.circuit is None or replica.circuit.gate(tick_s) is not Gate.REFUSE)
-        ]
+        standing = [replica for replica in self.replicas if not replica.draining]
+        up = [one for one in standing if one.circuit is None or one.circuit.gate(tick_s) is not Gate.REFUSE]
+        up = up or [one for one in standing if one.circuit and one.circuit.gate(tick_s, _ALL_DOWN_S) is not Gate.REFUSE]
         return [replica for replica in up if replica.healthy] or up
 
     def _least(self, seats: list[Seat], prefix: Prefix) -> Seat:
@@ -319,7 +318,8 @@ class Pool:
         tick_s = self.clock.tick_s()
         up = self._up(tick_s)
         if not up:
-            waits_s = [r.circuit.wait_s(tick_s) for r in self.replicas if r.circuit is not None and not r.draining]
+            standing = [replica.circuit for replica in self.replicas if replica.circuit and not replica.draining]
+            waits_s = [circuit.wait_s(tick_s, _ALL_DOWN_S) for circuit in standing]
             said = "failing" if waits_s else "draining"
             raise UpstreamFault(
                 f"no replica of the upstream {self.name} is up: all are {said}",

@@ -30,7 +30,7 @@ from farthing.cache.places import Placed, Places, Settled
 from farthing.cache.second_opinion import Band, combined
 from farthing.cache.semantic import Found
 from farthing.cache.semantic_thread import SemanticThread
-from farthing.cache.stage_exact import Renderer, scope_of, served, unfit
+from farthing.cache.stage_exact import OFF_LOOP_BYTES, Renderer, scope_of, served, unfit
 from farthing.cache.store import Store
 from farthing.cache.unmatchable import UNLESS_DIVIDED, unmatchable_turn
 from farthing.cache.walls import Walls, parts_of
@@ -113,7 +113,9 @@ class SemanticStage(Quiet):
         thread = self.thread
         if thread is None or not ex.may_semantic or not ex.key or ex.exact is None:
             return GO_ON
-        place = neighbourhood(scope_of(ex, self.upstream_url), ex.exact)
+        scope = scope_of(ex, self.upstream_url)
+        huge = len(ex.body or b"") > OFF_LOOP_BYTES
+        place = await asyncio.to_thread(neighbourhood, scope, ex.exact) if huge else neighbourhood(scope, ex.exact)
         if isinstance(place, str) or (turn := tool_result(ex.payload, ex.endpoint)):
             ex.decide(self.name, "passed by", place if isinstance(place, str) else turn)
             return GO_ON

@@ -17,19 +17,20 @@ from pathlib import Path
 import orjson
 import pytest
 from aiohttp import ClientSession
-from aiohttp.test_utils import TestServer
+from aiohttp.test_utils import RawTestServer, TestServer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench import litellm
 from bench import report as reports
-from bench.baselines import hit_app, pass_app
-from bench.hot import against_peer, cell, cost_us, ratio
+from bench.baselines import hit_app, low_server, pass_app
+from bench.hot import cell, cost_us, ratio
 from bench.http1 import Framer, Part, status_of
 from bench.load import Window, chat_body, closed_loop, http_request, lua, percentile
 from bench.machine import Stat, cpu_s, parse_stat, rss_bytes, settle
+from bench.peer_runs import against
 from bench.report import Report, Target, markdown, replace_section, save
-from bench.run import DOCUMENT, QUICK, document_of, main, parser
+from bench.run import DOCUMENT, EXPERIMENTS, QUICK, document_of, main, parser
 from bench.servers import DidNotStart, free_port, get, started
 from bench.streams import mixed, until
 from bench.upstream import StaticAnswer, answer, events, nginx_conf
@@ -158,18 +159,18 @@ def test_what_was_put_off_is_on_every_requests_bill() -> None:
 
 def test_the_peer_is_judged_where_it_does_best_and_only_where_it_was_measured() -> None:
     windows = [
-        a_window("peer", 3000),
+        a_window("LiteLLM 1", 3000),
         a_window("farthing", 100),
-        a_window("peer", 2000, 64, 0.3),
+        a_window("LiteLLM 1", 2000, 64, 0.3),
         a_window("farthing", 100, 64, 0.01),
     ]
 
-    judged = against_peer(windows, "peer", (1, 64))
+    judged = against(windows, "miss", "LiteLLM", 25)
 
     assert judged.measured == "30 / 20 at 1 / 64"
     assert judged.passed is False
-    assert against_peer(windows, "peer", (1,)).passed is True
-    assert against_peer(windows, None, (1, 64)).passed is None
+    assert against(windows, "miss", "LiteLLM", 20).passed is True
+    assert against(windows, "miss", "CacheLLM", 10).passed is None
 
 
 def a_report(passed: bool | None) -> Report:
@@ -219,7 +220,7 @@ def test_only_the_section_of_the_experiment_is_replaced() -> None:
 def test_the_page_has_a_section_for_every_experiment() -> None:
     page = (Path(__file__).parents[2] / "docs" / "benchmarks.md").read_text("utf-8")
 
-    for name in ("miss", "hit", "stream", "memory"):
+    for name in (*EXPERIMENTS, "targets", "install", "replay"):
         assert replace_section(page, name, "x") != page
 
 
@@ -329,8 +330,10 @@ async def test_the_pass_through_carries_bodies_and_streams_unchanged() -> None:
             assert await answered.read() == b"".join(events(2, 3, usage=True))
 
 
-async def test_the_hit_baseline_keys_by_value_not_by_spelling() -> None:
-    async with TestServer(hit_app()) as server, ClientSession() as session:
+@pytest.mark.parametrize("low", [False, True])
+async def test_the_hit_baselines_key_by_value_not_by_spelling(low: bool) -> None:
+    made = RawTestServer(low_server().request_handler) if low else TestServer(hit_app())
+    async with made as server, ClientSession() as session:
         url = server.make_url("/v1/chat/completions")
 
         async def ask(body: bytes) -> bytes:

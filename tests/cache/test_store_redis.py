@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -104,6 +105,42 @@ async def test_many_at_once_against_a_frozen_server(store: RedisStore, server: V
     await recovers(store)
 
 
+async def test_more_at_once_than_connections_wait_and_are_no_outage(server: ValkeyProcess) -> None:
+    store = RedisStore(server.url, deadline_ms=5000, clock=SystemClock(), threshold=1, max_connections=2)
+    await store.put(entry())
+    with capture_logs() as logs:
+        found = await asyncio.gather(*(store.get(KEY, time.time()) for _ in range(50)))
+    assert all(one is not None for one in found)
+    assert logs == []
+    await store.close()
+
+
+async def test_who_finds_no_connection_in_time_fails_alone(server: ValkeyProcess) -> None:
+    """The server answers: what has no connection is no reason to call it away."""
+    store = RedisStore(server.url, deadline_ms=1000, clock=SystemClock(), threshold=1, max_connections=1)
+    await store.put(entry())
+    slow = asyncio.gather(store.run("purge", lambda client: client.blpop("nothing", timeout=2)))
+    await asyncio.sleep(0.05)
+    with capture_logs() as logs:
+        with pytest.raises(StoreFault, match="all of our connections"):
+            await store.get(KEY, time.time())
+        await slow
+        assert await store.get(KEY, time.time()) is not None
+    assert logs == []
+    await store.close()
+
+
+async def test_what_uvloop_says_of_a_lost_connection_is_an_outage(store: RedisStore) -> None:
+    async def write(client: object) -> None:
+        raise RuntimeError("unable to perform operation on <TCPTransport closed=True>; the handler is closed")
+
+    with capture_logs() as logs:
+        for _ in range(3):
+            with pytest.raises(StoreFault):
+                await store.run("write", write)
+    assert [line["event"] for line in logs] == ["the store is away: answers pass it by"]
+
+
 async def test_a_restart_between_two_calls_is_not_even_seen(store: RedisStore, server: ValkeyProcess) -> None:
     await store.put(entry())
     server.kill()
@@ -121,9 +158,13 @@ async def test_foreign_cut_and_misplaced_values_are_misses(store: RedisStore, se
     await store.put(entry("b" * 32))
     async with Redis.from_url(server.url) as raw:
         other = await raw.get(f"farthing:e:{{{'b' * 32}}}")
+        lines: list[Any] = []
         for value in (b"", b"rubbish", other, other[:-1]):
             await raw.set(f"farthing:e:{{{KEY}}}", value)
-            assert await store.get(KEY, time.time()) is None
+            with capture_logs() as logs:
+                assert [await store.get(KEY, time.time()) for _ in range(5)] == [None] * 5
+            lines += logs
+        assert [line["so_far"] for line in lines] == [1, 10], "none for each of them"
         await raw.set("farthing:e:{}", b"FTH\x01 rubbish")
         await raw.set("somebody-else", b"1")
         await store.purge(Selector(scope="nobody"))

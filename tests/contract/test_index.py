@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -12,6 +13,9 @@ from hypothesis import strategies as st
 from farthing.cache.index import BruteIndex, Index
 from farthing.cache.index_growing import GrowingIndex
 from farthing.cache.index_hnsw import HnswIndex
+from farthing.cache.index_pg import PgIndex, PgVectors
+from farthing.proxy.clock import SystemClock
+from tests.fakes.postgres import running_postgres
 
 DIM = 8
 Make = Callable[[int], Index]
@@ -54,9 +58,36 @@ KINDS: dict[str, Make] = {
 }  # fmt: skip
 
 
-@pytest.fixture(params=KINDS.values(), ids=KINDS.keys())
+class Written(PgIndex):
+    """Everything is in the table at once."""
+
+    def add(self, number: int, vector: np.ndarray) -> None:
+        super().add(number, vector)
+        while self.tend():
+            pass
+
+    def remove(self, *numbers: int) -> None:
+        super().remove(*numbers)
+        while self.tend():
+            pass
+
+
+@pytest.fixture(scope="module")
+def elsewhere() -> Iterator[Make]:
+    """Makes an index in a real PostgreSQL, each one in a scope of its own."""
+    with running_postgres() as server:
+        table = PgVectors(server.url, model="m", dim=DIM, deadline_s=30, clock=SystemClock())
+        scopes = itertools.count()
+        yield lambda dim: Written(table, f"scope {next(scopes)}", dim)
+        table.close()
+
+
+@pytest.fixture(params=[*KINDS, "pgvector"])
 def make(request: pytest.FixtureRequest) -> Make:
-    return request.param
+    if request.param == "pgvector":
+        make: Make = request.getfixturevalue("elsewhere")
+        return make
+    return KINDS[request.param]
 
 
 def unit(seed: int, dim: int = DIM) -> np.ndarray:
@@ -165,23 +196,35 @@ def test_items_are_what_was_added_and_can_move_to_another_index(make: Make) -> N
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 12)), max_size=40), st.integers(0, 30), st.integers(1, 15))
 def test_every_implementation_finds_what_a_full_sort_finds(steps: list[tuple[bool, int]], asked: int, k: int) -> None:
     for build in KINDS.values():
-        index: Index = build(DIM)
-        kept: dict[int, np.ndarray] = {}
-        for step, (adds, number) in enumerate(steps):
-            if not adds:
-                index.remove(number)
-                kept.pop(number, None)
-            elif number not in kept:
-                kept[number] = unit(1000 + step)
-                index.add(number, kept[number])
-        wanted = expected(kept, unit(asked))
+        finds_what_a_full_sort_finds(build, steps, asked, k)
 
-        found = index.search(unit(asked), k)
 
-        assert len(index) == len(kept)
-        close = 1e-5 if build is BruteIndex else ROUGH
-        assert [c for _, c in found] == pytest.approx([c for _, c in wanted[:k]], abs=close)
-        assert all(c == pytest.approx(float(kept[n] @ unit(asked)), abs=close) for n, c in found)
-        assert len({n for n, _ in found}) == len(found)
-        if build is BruteIndex:
-            assert [n for n, _ in found] == [n for n, _ in wanted[:k]]
+@settings(max_examples=15, deadline=None)
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 12)), max_size=40), st.integers(0, 30), st.integers(1, 15))
+def test_a_table_finds_what_a_full_sort_finds(
+    elsewhere: Make, steps: list[tuple[bool, int]], asked: int, k: int
+) -> None:
+    finds_what_a_full_sort_finds(elsewhere, steps, asked, k)
+
+
+def finds_what_a_full_sort_finds(build: Make, steps: list[tuple[bool, int]], asked: int, k: int) -> None:
+    index: Index = build(DIM)
+    kept: dict[int, np.ndarray] = {}
+    for step, (adds, number) in enumerate(steps):
+        if not adds:
+            index.remove(number)
+            kept.pop(number, None)
+        elif number not in kept:
+            kept[number] = unit(1000 + step)
+            index.add(number, kept[number])
+    wanted = expected(kept, unit(asked))
+
+    found = index.search(unit(asked), k)
+
+    assert len(index) == len(kept)
+    close = 1e-5 if build is BruteIndex else ROUGH
+    assert [c for _, c in found] == pytest.approx([c for _, c in wanted[:k]], abs=close)
+    assert all(c == pytest.approx(float(kept[n] @ unit(asked)), abs=close) for n, c in found)
+    assert len({n for n, _ in found}) == len(found)
+    if build is BruteIndex:
+        assert [n for n, _ in found] == [n for n, _ in wanted[:k]]

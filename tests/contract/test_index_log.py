@@ -2,35 +2,76 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import random
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from farthing.cache import semantic_log
 from farthing.cache.index_log import IndexLog
 from farthing.cache.semantic_disk import Row
 from farthing.cache.semantic_log import SemanticLog
+from tests.fakes.replicas import SentAtOnce, a_log
+from tests.fakes.valkey import running_valkey
 
 Another = Callable[[], IndexLog]
+Opening = Callable[[str, str, int], IndexLog]
 DIM = 4
+LOGGED = 10  # of a short log
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    with running_valkey("--stream-node-max-entries", "1") as url:  # so that a short stream is cut where it is told
+        yield url
+
+
+@pytest.fixture(params=["file", "replicas"])
+def opening(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opening]:
+    """Opens one more log at this place: another process's."""
+    if request.param == "file":
+        yield lambda place, writer, logged: SemanticLog(tmp_path / place, embedder="e", dim=DIM, writer=writer)
+        return
+    url = request.getfixturevalue("server")
+    opened: list[SentAtOnce] = []
+    loop = asyncio.new_event_loop()
+
+    def made(place: str, writer: str, logged: int) -> IndexLog:
+        prefix = f"{tmp_path.name}{place}"
+        never_s = 1e12
+        opened.append(SentAtOnce(loop, lambda: a_log(url, writer, prefix=prefix, logged=logged, mark_every_s=never_s)))
+        return opened[-1]
+
+    yield made
+    for one in opened:
+        one.close()
+    loop.close()
 
 
 @pytest.fixture
-def another(tmp_path: Path) -> Another:
-    """Opens one more over the same log: another process's."""
-    opened: list[IndexLog] = []
+def places() -> Iterator[int]:
+    return itertools.count()
+
+
+@pytest.fixture
+def another(opening: Opening) -> Another:
+    """Opens one more over the same log."""
+    count = 0
 
     def made() -> IndexLog:
-        opened.append(SemanticLog(tmp_path / "semantic.db", embedder="e", dim=DIM, writer=f"w{len(opened)}"))
-        opened[-1].snapshot()
-        return opened[-1]
+        nonlocal count
+        log = opening("semantic.db", f"w{count}", LOGGED)
+        count += 1
+        log.snapshot()
+        return log
 
     return made
 
@@ -40,7 +81,7 @@ def row(key: str, text: str = "text", expires_s: float = 100.0) -> Row:
     return Row("scope", key, text, expires_s, vector, 0.5)
 
 
-def texts(rows: list[Row]) -> dict[str, str]:
+def texts(rows: Iterable[Row]) -> dict[str, str]:
     return {one.entry_key: one.text for one in rows}
 
 
@@ -55,9 +96,9 @@ def test_others_read_what_is_appended_from_their_offset_on(another: Another) -> 
     second = other.since(first.offset)
 
     assert (texts(first.put), first.gone, first.lost) == ({"a": "text", "b": "text"}, [], False)
-    assert texts(second.put) == {"a": "newer"} and set(second.gone) == {"b", "never there"}
+    assert texts(second.put) == {"a": "newer"} and set(second.gone) - {"never there"} == {"b"}
     assert np.array_equal(second.put[0].vector, row("a").vector) and second.put[0].worth_usd == 0.5
-    assert other.since(second.offset) == ([], [], second.offset, False)
+    assert other.since(second.offset)[:4] == ([], [], second.offset, False)
 
 
 def test_nobody_is_told_what_he_appended_himself(another: Another) -> None:
@@ -73,13 +114,13 @@ def test_a_snapshot_is_everything_and_where_to_go_on(another: Another) -> None:
     for key in "abc":
         one.put(row(key))
     one.delete(["b"])
-    rows, offset = other.snapshot()
+    rows, offset, *_ = other.snapshot()
     one.put(row("d"))
 
-    assert list(texts(rows)) == ["a", "c"]
+    assert set(texts(rows)) == {"a", "c"}
     assert texts(other.since(offset).put) == {"d": "text"}
     late = another()
-    assert list(texts(late.snapshot().rows)) == ["a", "c", "d"]
+    assert set(texts(late.snapshot().rows)) == {"a", "c", "d"}
     assert late.since(late.snapshot().offset).put == []
 
 
@@ -91,12 +132,12 @@ def test_when_everything_goes_a_snapshot_is_asked_for(another: Another) -> None:
     one.put(row("b"))
 
     assert other.since(offset).lost
-    rows, offset = other.snapshot()
+    rows, offset, *_ = other.snapshot()
     assert texts(rows) == {"b": "text"} and not other.since(offset).lost
 
 
 def test_who_has_fallen_behind_is_told(another: Another, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(semantic_log, "_LOGGED", 10)
+    monkeypatch.setattr(semantic_log, "_LOGGED", LOGGED)
     one, other = another(), another()
     offset = other.snapshot().offset
     for number in range(12):
@@ -109,26 +150,27 @@ def test_who_has_fallen_behind_is_told(another: Another, monkeypatch: pytest.Mon
     assert not changes.lost and len(changes.put) == 10
 
 
+@pytest.mark.parametrize("opening", ["file"], indirect=True)
 def test_a_row_that_was_damaged_is_as_good_as_gone(another: Another, tmp_path: Path) -> None:
     one, other = another(), another()
     one.put(row("a"))
     with closing(sqlite3.connect(tmp_path / "semantic.db", timeout=5)) as db, db:
         db.execute("update texts set text = 'damaged'")
-    assert other.since(0) == ([], ["a"], 1, False)
+    assert other.since(0)[:4] == ([], ["a"], 1, False)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32), steps=st.integers(1, 60))
-def test_all_who_follow_converge(tmp_path_factory: pytest.TempPathFactory, seed: int, steps: int) -> None:
-    draw, path = random.Random(seed), tmp_path_factory.mktemp("log") / "semantic.db"
-    logs = [SemanticLog(path, embedder="e", dim=DIM, writer=f"w{at}") for at in range(3)]
+def test_all_who_follow_converge(opening: Opening, places: Iterator[int], seed: int, steps: int) -> None:
+    draw, place = random.Random(seed), f"{next(places)}.db"
+    logs = [opening(place, f"w{at}", LOGGED * 5) for at in range(3)]
     held = [texts(log.snapshot().rows) for log in logs]
     offsets = [0, 0, 0]
 
     def follow(at: int) -> None:
         changes = logs[at].since(offsets[at])
         if changes.lost:
-            rows, offsets[at] = logs[at].snapshot()
+            rows, offsets[at], *_ = logs[at].snapshot()
             held[at] = texts(rows)
             return
         offsets[at] = changes.offset

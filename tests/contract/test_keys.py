@@ -11,7 +11,6 @@ import pytest
 
 from farthing.cache.store_redis import RedisStore
 from farthing.proxy.clock import FakeClock, SystemRandomness
-from farthing.proxy.errors import StoreFault
 from farthing.proxy.keys import KeyBudget, KeyRing, KeyStore, VirtualKey, made, read_key, written
 from farthing.proxy.keys_file import FileKeys
 from farthing.proxy.keys_redis import RedisKeys
@@ -135,16 +134,18 @@ async def test_keys_outlive_their_store_for_a_while_and_not_for_longer(clock: Fa
         await link.close()
 
 
-async def test_a_damaged_record_is_a_fault_of_the_store(tmp_path: Path) -> None:
+@pytest.mark.parametrize("damaged", ["{}", "3", "", "nonsense", b"\xff\xfe", '{"budgets": [], "digest": "no hex"}'])
+async def test_a_damaged_record_costs_its_own_key_only(tmp_path: Path, damaged: str | bytes) -> None:
     import sqlite3
 
     store = FileKeys(tmp_path / "keys.db")
-    await store.add(key("one")[1])
+    (_, one), (_, other) = key("one"), key("other")
+    await store.add(one)
+    await store.add(other)
     with sqlite3.connect(tmp_path / "keys.db") as conn:
-        conn.execute("update keys set record = '{}'")
+        conn.execute("update keys set record = ? where id = ?", (damaged, one.id))
     conn.close()
 
-    with pytest.raises(StoreFault):
-        await store.all()
+    assert await store.all() == [other]
     await store.close()
     assert (tmp_path / "keys.db").stat().st_mode & 0o077 == 0

@@ -23,7 +23,8 @@ from farthing.proxy.metrics import ENDPOINTS, OUTCOMES, STATUSES, TOKEN_KINDS
 from farthing.proxy.usage_drift import Counted
 from tests.fakes.collector import collector
 from tests.fakes.proxying import Proxied, chat, proxied, quiet
-from tests.fakes.upstream import Script, scripted
+from tests.fakes.upstream import Script, ScriptedUpstream, scripted
+from tests.fakes.valkey import running_valkey
 
 DEPLOY = Path(__file__).parent.parent.parent / "deploy"
 RULES, UNIT_TESTS = DEPLOY / "prometheus" / "alerts.yml", DEPLOY / "prometheus" / "alerts.test.yml"
@@ -134,22 +135,33 @@ async def served(tmp_path: Path) -> dict[str, set[str]]:
             {"role": "tool", "tool_call_id": "c1", "content": padded},
         ],
     }
-    async with (
-        collector() as held,
-        scripted() as up,
-        proxied(up.url, tmp_path, otlp__endpoint=held.url, **settings) as proxy,
-    ):
-        prove_a_route(proxy)
-        up.script(Script(status=500), Script())
-        for body in (chat("one"), chat("one"), chat("two", stream=True), asked):
-            await proxy.post(body)
-        await proxy.rows(4)
-        await quiet(proxy)
-        proxy.services.pipeline.stage_errors["semantic"] = 1
-        state = proxy.services.state
-        assert await asyncio.to_thread(state.levels.flush)
-        state.drift.note("gpt-4o-mini", Counted(9, 10, 9, 10), state.clock.now_s())
-        text = (await proxy.client.get("/metrics")).text
+    with running_valkey() as url:
+        async with (
+            collector() as held,
+            scripted() as up,
+            proxied(up.url, tmp_path, otlp__endpoint=held.url, store__url=url, **settings) as proxy,
+        ):
+            return await told(proxy, up, asked)
+
+
+async def told(proxy: Proxied, up: ScriptedUpstream, asked: dict[str, Any]) -> dict[str, set[str]]:
+    """What that run says in the end."""
+    thread = proxy.services.thread
+    assert thread is not None and thread.shared is not None
+    async with asyncio.timeout(60):
+        while not thread.loaded:
+            await asyncio.sleep(0.05)
+    prove_a_route(proxy)
+    up.script(Script(status=500), Script())
+    for body in (chat("one"), chat("one"), chat("two", stream=True), asked):
+        await proxy.post(body)
+    await proxy.rows(4)
+    await quiet(proxy)
+    proxy.services.pipeline.stage_errors["semantic"] = 1
+    state = proxy.services.state
+    assert await asyncio.to_thread(state.levels.flush)
+    state.drift.note("gpt-4o-mini", Counted(9, 10, 9, 10), state.clock.now_s())
+    text = (await proxy.client.get("/metrics")).text
     return {
         sample.name: labels
         for family in text_string_to_metric_families(text)

@@ -14,7 +14,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -38,10 +38,14 @@ def free_port() -> int:
 
 
 class ValkeyProcess:
-    """One server on a free loopback port, which it keeps over restarts. It stores nothing on disk."""
+    """One server on a free loopback port, which it keeps over restarts. It stores nothing on disk.
 
-    def __init__(self, *options: str) -> None:
+    `host`, `within`: another address, and the command that starts it where that address is.
+    """
+
+    def __init__(self, *options: str, host: str = "127.0.0.1", within: Sequence[str] = ()) -> None:
         self._options = options
+        self._host, self._within = host, within
         self._home = Path(tempfile.mkdtemp(prefix="farthing-valkey-"))
         self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
@@ -49,14 +53,14 @@ class ValkeyProcess:
     @property
     def url(self) -> str:
         """The server's URL, as `store.url` has it."""
-        return f"redis://127.0.0.1:{self.port}/0"
+        return f"redis://{self._host}:{self.port}/0"
 
     def start(self) -> None:
         """Start it and wait until it answers."""
         self._process = subprocess.Popen(
             [
-                str(get_binary_path()),
-                *("--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self._home)),
+                *(*self._within, str(get_binary_path())),
+                *("--bind", self._host, "--port", str(self.port), "--dir", str(self._home)),
                 *("--save", "", "--appendonly", "no", *self._options),
             ],
             stdout=subprocess.DEVNULL,
@@ -75,7 +79,7 @@ class ValkeyProcess:
 
     def command(self, line: str) -> bytes:
         """Send one inline command and give back what came."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=1) as link:
+        with socket.create_connection((self._host, self.port), timeout=1) as link:
             link.sendall(line.encode() + b"\r\n")
             return link.recv(65536)
 
@@ -93,6 +97,11 @@ class ValkeyProcess:
             self._signal(signal.SIGKILL)
             self._process.wait()
 
+    def close(self) -> None:
+        """Kill it, and leave nothing behind."""
+        self.kill()
+        shutil.rmtree(self._home, ignore_errors=True)
+
     def _signal(self, number: int) -> None:
         assert self._process is not None
         os.kill(self._process.pid, number)
@@ -104,8 +113,7 @@ class ValkeyProcess:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.kill()
-        shutil.rmtree(self._home, ignore_errors=True)
+        self.close()
 
 
 @contextlib.contextmanager

@@ -34,6 +34,15 @@ def test_it_opens_after_failures_in_a_row_and_a_success_between_begins_anew() ->
     assert circuit.gate(0) is Gate.REFUSE
 
 
+def test_a_shorter_pause_can_be_asked_for_but_no_longer_one() -> None:
+    circuit = opened(0.0)
+
+    assert (circuit.gate(1), circuit.gate(1, 1), circuit.gate(0.9, 1)) == (Gate.REFUSE, Gate.PROBE, Gate.REFUSE)
+    assert (circuit.wait_s(0.5), circuit.wait_s(0.5, 1), circuit.wait_s(0.5, 99)) == (9.5, 0.5, 9.5)
+    circuit.begin()
+    assert circuit.gate(1, 1) is Gate.REFUSE, "one probe at a time"
+
+
 def test_a_share_of_failures_opens_it_though_never_so_many_come_in_a_row() -> None:
     circuit = Circuit(RULES)
     opened_at = None

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr, ValidationError
 
-from farthing.proxy.config import Config, effective, load
+from farthing.proxy.config import Config, Semantic, effective, load
 from farthing.proxy.errors import ConfigFault
 
 
@@ -197,3 +198,10 @@ def test_an_open_relay_needs_client_keys(tmp_path: Path) -> None:
 def test_farthing_is_not_its_own_upstream(tmp_path: Path, url: str) -> None:
     assert "is farthing itself" in fault(tmp_path, "[server]\nport = 8092", {"OPENAI_BASE_URL": url})
     assert made(tmp_path, "[server]\nport = 8093", {"OPENAI_BASE_URL": url}).server.port == 8093
+
+
+def test_vectors_elsewhere_and_their_place_belong_together() -> None:
+    assert Semantic(index="pgvector", index_url=SecretStr("postgresql://x/y")).index == "pgvector"
+    for given in ({"index": "pgvector"}, {"index_url": SecretStr("postgresql://x/y")}):
+        with pytest.raises(ValidationError, match="belong together"):
+            Semantic(**given)  # type: ignore[arg-type]

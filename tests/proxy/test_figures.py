@@ -103,6 +103,22 @@ def test_groups_add_up_to_the_total_and_name_what_has_no_tag(small: sqlite3.Conn
     assert found.groups[0].times["latency"].p95 == 900.0
 
 
+def test_what_stands_in_rows_alone_is_told_from_them(opened: Opener) -> None:
+    conn = opened(
+        row(id="a", upstream="openai/api.example:443#1", status=200, outcome="completed", ts=NOW_S - 3),
+        row(id="b", upstream="openai/api.example:443#2", status=429, outcome="failed", ts=NOW_S - 2),
+        row(id="c", upstream="here", status=200, outcome="abandoned", ts=NOW_S - 1),
+    )
+
+    def told(*by: str) -> dict[tuple[str, ...], int]:
+        return {group.key: group.sums.requests for group in summary(conn, NOW_S - 10, NOW_S, by).groups}
+
+    assert told("upstream") == {("openai",): 2, ("here",): 1}
+    assert told("replica") == {("openai/api.example:443#1",): 1, ("openai/api.example:443#2",): 1, ("here",): 1}
+    assert told("status") == {("200",): 2, ("429",): 1}
+    assert told("upstream", "outcome")["openai", "failed"] == 1
+
+
 def test_an_empty_ledger_has_no_rates_and_no_percentiles(opened: Opener) -> None:
     found = summary(opened(), 0, NOW_S, ["model"])
     assert found.total.requests == 0

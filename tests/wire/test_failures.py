@@ -241,6 +241,30 @@ class TestOurselves:
         rows = await proxy.rows(8)
         assert json.loads(rows[0]["decisions"])[0][:2] == ["exact", "error"]
         assert (rows[0]["cache"], rows[0]["cache_reason"]) == ("bypass", "store failed")
+
+    async def test_a_store_that_is_back_is_asked_at_once(self, proxy: Proxied, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It has a breaker of its own; a second one round its stage would keep it away for half a minute more."""
+
+        async def away(*_: object) -> None:
+            raise StoreFault("boom")
+
+        await proxy.post(chat())
+        with monkeypatch.context() as patched:
+            patched.setattr(type(proxy.services.state.store), "get", away)
+            for _ in range(8):
+                assert (await proxy.post(chat("another"))).status_code == 200
+        assert (await proxy.post(chat())).headers["x-farthing-cache"] == "hit-exact"
+
+    async def test_a_stage_that_keeps_failing_is_left_out(
+        self, proxy: Proxied, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def broken(*_: object) -> None:
+            raise OSError("boom")
+
+        monkeypatch.setattr(type(proxy.services.state.store), "get", broken)
+        for _ in range(8):
+            assert (await proxy.post(chat())).status_code == 200
+        rows = await proxy.rows(8)
         assert json.loads(rows[-1]["decisions"])[0][:2] == ["exact", "left out"]
 
     async def test_a_fault_of_our_own_never_leaves_a_stage_out(

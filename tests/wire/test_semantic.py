@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from farthing.cache.key import Place, Scope, neighbourhood
 from tests.fakes.proxying import Proxied, chat, proxied
 from tests.fakes.upstream import Script, scripted
 
@@ -54,6 +56,29 @@ async def test_observing_serves_nothing_and_records_what_it_would_have_done(tmp_
     assert (stage, action) == ("semantic", "observe")
     assert "score 0." in reason and "not proved: 0 labels" in reason
     assert (row["cost_usd"], row["saved_semantic_usd"]) == (row["baseline_usd"], 0)
+
+
+async def test_a_huge_request_is_placed_beside_the_loop_and_as_a_small_one_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    placed_on: list[bool] = []
+
+    def noted(scope: Scope, payload: dict[str, Any]) -> Place | str:
+        placed_on.append(threading.current_thread() is threading.main_thread())
+        return neighbourhood(scope, payload)
+
+    monkeypatch.setattr("farthing.proxy.stage_semantic.neighbourhood", noted)
+    policy = {"role": "system", "content": "Quote the policy. " * 5_000}
+    async with scripted() as up, proxied(up.url, tmp_path, semantic__mode="observe") as proxy:
+        await loaded(proxy)
+        for number, system in enumerate(([], [policy])):
+            await proxy.post({"model": "m", "messages": [*system, {"role": "user", "content": ASK}]})
+            await learnt(proxy, number + 1)
+            await proxy.post({"model": "m", "messages": [*system, {"role": "user", "content": AGAIN}]})
+        rows = await proxy.rows(4)
+
+    assert placed_on == [True, True, False, False]
+    assert [row["similarity"] is not None and row["similarity"] > 0.9 for row in rows] == [False, True, False, True]
 
 
 async def test_memory_is_bounded_by_its_setting(tmp_path: Path) -> None:

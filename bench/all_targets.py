@@ -1,0 +1,33 @@
+"""Every target in one table: what each experiment's last run left in its JSON, with the command that measures it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from bench.report import Target, table
+
+__all__ = ["collected", "told"]
+
+
+def collected(results: Path, names: Iterable[str]) -> list[dict[str, Any]]:
+    """The reports of the names that have one, in their order."""
+    return [json.loads(path.read_text("utf-8")) for name in names if (path := results / f"{name}.json").exists()]
+
+
+def told(reports: Iterable[dict[str, Any]]) -> str:
+    """The section: a row for each target, those of one run together, then how many were missed."""
+    rows = []
+    missed = 0
+    for report in reports:
+        for one in report["targets"]:
+            target = Target(**one)
+            missed += target.passed is False
+            command = f"`python -m bench.run {report['experiment']}`"
+            rows.append([target.what, target.goal, target.measured, target.baseline, target.verdict, command])
+    if not rows:
+        return "No run yet."
+    columns = ["target", "goal", "measured", "baseline", "verdict", "command"]
+    return "\n".join([*table(columns, rows), "", f"{len(rows)} targets, {missed} of them missed."])

@@ -1,0 +1,113 @@
+"""Small things on the request path, each beside something: prices, token counts, the ledger, the key.
+
+Processor time of loops in this process, medians over the rounds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from statistics import median
+
+import orjson
+
+from bench.hot import Effort, Tell
+from bench.load import chat_body, long_chat_body
+from bench.machine import Place
+from bench.report import Report, Target
+from farthing.proxy.ledger import Ledger
+from farthing.proxy.prices import RateCard
+from farthing.proxy.row import COLUMNS, Row
+from farthing.proxy.tokens import Tokenizer
+from farthing.proxy.usage import Usage
+
+__all__ = ["each_us", "micro"]
+
+AT_S = 1_790_000_000.0
+MODEL = "gpt-4o-mini"
+MOST_APPEND_US = 10.0
+MOST_OF_FIRST = 0.5  # it is remembered, and not worked out again
+
+
+def each_us(call: Callable[[], object], times: int, rounds: int) -> float:
+    """Processor microseconds of a call: the median over rounds of so many."""
+    found = []
+    for _ in range(rounds):
+        begun_s = time.process_time()
+        for _ in range(times):
+            call()
+        found.append((time.process_time() - begun_s) * 1e6 / times)
+    return median(found)
+
+
+def micro(here: Place, effort: Effort, tell: Tell) -> Report:
+    """A row for each; targets where the issue has one."""
+    report = Report("micro", "Small things", ["what", "CPU µs", "× beside it", "beside it"])
+    rounds = effort.rounds
+    tell("micro: prices")
+    usage = Usage(fresh=480, output=62)
+    card = RateCard({}, "openai", "https://api.openai.com/v1")
+    card.rates(MODEL, AT_S)
+    again_us = each_us(lambda: card.price(MODEL, usage, AT_S), 5_000, rounds)
+    first_us = each_us(
+        lambda: RateCard({}, "openai", "https://api.openai.com/v1").price(MODEL, usage, AT_S), 50, rounds
+    )
+    add(report, "price of an answer, model met before", again_us, first_us, "the same, model never met")
+    report.targets.append(share("price of a model met before", again_us, first_us))
+    for name, body in (("2.3 KB", chat_body("0" * 12)), ("112 KB", long_chat_body("0" * 12))):
+        tell(f"micro: tokens and key, {name}")
+        of_body(report, name, body, rounds)
+    tell("micro: ledger")
+    row = Row._make(0 for _ in COLUMNS)
+    ledger = Ledger(here.folder / "micro.db", buffer_rows=10_000_000, flush_ms=60_000)
+    try:
+        append_us = each_us(lambda: ledger.append(row), 2_000, rounds)
+    finally:
+        ledger._fresh.clear()  # one row again and again: nothing that could be written
+        ledger.close()
+    made_us = each_us(lambda: json.dumps({"stage": 1.5}), 2_000, rounds)
+    add(report, "ledger: append of a row that is made", append_us, made_us, "json.dumps of a dict of one")
+    report.targets.append(
+        Target("ledger: append", f"≤ {MOST_APPEND_US:g} µs", f"{append_us:.2f} µs", append_us <= MOST_APPEND_US)
+    )
+    report.notes.append("What a row costs to make is in the budget of a request ('account, out').")
+    return report
+
+
+def of_body(report: Report, size: str, body: bytes, rounds: int) -> None:
+    """Counting a request's tokens and telling it apart from others."""
+    counter, payload = Tokenizer(), orjson.loads(body)
+    counter.count("warm", MODEL)
+    first_us = each_us(lambda: fresh(counter).count_request("chat", payload, MODEL), 5, rounds)
+    counter.count_request("chat", payload, MODEL)
+    known_us = each_us(lambda: counter.count_request("chat", payload, MODEL), 200, rounds)
+    add(report, f"tokens of a request of {size}, counted before", known_us, first_us, "counted for the first time")
+    report.targets.append(share(f"tokens of {size} counted before", known_us, first_us))
+    hashed_us = each_us(lambda: hashlib.sha256(body).digest(), 500, rounds)
+    keyed_us = each_us(lambda: canonical(body), 200, rounds)
+    add(report, f"digest of the bytes of {size}: the short way's", hashed_us, keyed_us, "parse, sort, digest")
+
+
+def fresh(counter: Tokenizer) -> Tokenizer:
+    """The same counter, which has forgotten all texts but not its ranks."""
+    counter._counts.clear()
+    return counter
+
+
+def canonical(body: bytes) -> bytes:
+    """The key as a bare cache makes it."""
+    return hashlib.sha256(orjson.dumps(orjson.loads(body), option=orjson.OPT_SORT_KEYS)).digest()
+
+
+def add(report: Report, what: str, us: float, beside_us: float, beside: str) -> None:
+    """A row, and its raw figures."""
+    report.rows.append([what, f"{us:,.2f}", f"{us / beside_us:.3f}", f"{beside}: {beside_us:,.1f}"])
+    report.raw.append({"what": what, "us": us, "beside": beside, "beside_us": beside_us})
+
+
+def share(what: str, us: float, beside_us: float) -> Target:
+    """That it is remembered: it costs a fraction of the first time."""
+    part = us / beside_us
+    return Target(what, f"≤ {MOST_OF_FIRST:.0%}", f"{part:.1%}", part <= MOST_OF_FIRST, "the first time = 100%")

@@ -1,0 +1,250 @@
+"""The faults of one farthing that keeps everything in SQLite: its disk, its files, its clock, its life."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import random
+import resource
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+from tests.chaos.measured import row_ids
+from tests.chaos.places import CLEAN, Alone
+from tests.chaos.scene import Fault, On, Setting
+
+__all__ = ["ALONE"]
+
+Scene = On[Alone]
+_PAGE_BYTES = 4096
+_DISK = "12m"
+_DAY_S = 86_400
+
+
+# -- its upstream
+
+
+def _with_two_addresses(home: Path) -> Alone:
+    """A farthing that knows its upstream by two addresses, so that each has a circuit."""
+    alone = Alone(home)
+    there = alone.upstream.port
+    alone.farthing.env["FARTHING_UPSTREAM__REPLICAS"] = json.dumps(
+        [f"http://127.0.0.1:{there}/v1", f"http://localhost:{there}/v1"]
+    )
+    return alone
+
+
+async def _all_replicas_down(scene: Scene) -> None:
+    """All that farthing knows of the upstream is gone, long enough for every circuit to open."""
+    began = time.monotonic()
+    scene.on.upstream.kill()
+    scene.cuts.append((began, time.monotonic()))
+    await scene.hold()
+    await asyncio.to_thread(scene.on.upstream.start)
+
+
+# -- the disk
+
+
+@contextlib.contextmanager
+def _on_small_disk(home: Path) -> Iterator[Alone]:
+    """A farthing whose state directory is a file system of 12 MB, where we may mount one; else on the usual disk."""
+    state = home / "small"
+    state.mkdir()
+    mounted = os.geteuid() == 0 and (
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={_DISK}", "none", str(state)], check=False).returncode == 0
+    )
+    try:
+        with Alone(home, state) as alone:
+            yield alone
+    finally:
+        if mounted:
+            subprocess.run(["umount", str(state)], check=True)
+
+
+async def _disk_full(scene: Scene) -> None:
+    """Fill the disk to its last byte; without a disk of one's own, let no file grow (setrlimit(2))."""
+    farthing, limit = scene.on.farthing, resource.RLIMIT_FSIZE
+    if os.path.ismount(farthing.state):
+        scene.notes["how"] = f"a tmpfs of {_DISK}, filled"
+        with (farthing.state / "filler").open("wb", buffering=0) as filler, contextlib.suppress(OSError):
+            while filler.write(b"\0" * _PAGE_BYTES):
+                pass
+    else:
+        scene.notes["how"] = "RLIMIT_FSIZE of 1 byte"
+        resource.prlimit(farthing.pid, limit, (1, resource.RLIM_INFINITY))
+    await scene.hold()
+    scene.notes["ready_said"] = await asyncio.to_thread(_ready, farthing.url)
+    (farthing.state / "filler").unlink(missing_ok=True)
+    resource.prlimit(farthing.pid, limit, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    # The ledger tries again every quarter of a second; the rows that waited must be there afterwards.
+
+
+def _ready(url: str) -> str:
+    try:
+        with urllib.request.urlopen(f"{url}/readyz", timeout=5) as told:
+            return f"{told.status}, ledger {json.load(told)['ledger']}"
+    except urllib.error.HTTPError as refused:
+        return f"{refused.code}, ledger {json.load(refused)['ledger']}"
+
+
+# -- its files
+
+
+async def _rows_garbled(scene: Scene) -> None:
+    """While it is down, answers in its file are cut, garbled and exchanged; half of them stay."""
+    farthing = scene.on.farthing
+    await asyncio.sleep(0.5)  # what was answered is on disk by then
+    _kill(scene)
+    with closing(sqlite3.connect(farthing.state / "answers.db")) as db:
+        found = db.execute("select id, bytes from bodies").fetchall()
+        for at, (number, value) in enumerate(found):
+            middle = len(value) // 2
+            bad = (value[:middle], value[:middle] + b"\0" + value[middle + 1 :], found[at - 1][1], value)[at % 4]
+            db.execute("update bodies set bytes = ? where id = ?", (bad, number))
+        db.commit()
+    scene.notes["answers_garbled"] = len(found) * 3 // 4
+    scene.notes["ready_after_s"] = round(await asyncio.to_thread(farthing.start), 2)
+
+
+async def _pages_garbled(scene: Scene) -> None:
+    """While it runs, every third page of its databases is overwritten with noise; later what is left is salvaged."""
+    farthing, rng = scene.on.farthing, random.Random(3)
+    paths = [farthing.state / name for name in ("answers.db", "ledger.db")]
+    while True:  # what is only in the logs so far is out of reach of the noise
+        farthing.signal(signal.SIGSTOP)
+        if all(_checkpointed(path) for path in paths):
+            break
+        farthing.signal(signal.SIGCONT)
+        await asyncio.sleep(0.01)
+    scene.rows |= row_ids([farthing.state])
+    for path in paths:
+        with path.open("r+b") as out:
+            for at in range(3 * _PAGE_BYTES, path.stat().st_size, 3 * _PAGE_BYTES):
+                out.seek(at)
+                out.write(rng.randbytes(_PAGE_BYTES))
+    farthing.signal(signal.SIGCONT)
+    await scene.hold()
+    _kill(scene)
+    scene.notes["ready_after_s"] = round(await asyncio.to_thread(farthing.start), 2)
+    aside = [path for path in farthing.state.glob("*corrupt*") if path.suffix in (".db", ".corrupt")]
+    scene.notes["moved_aside"] = sorted(path.name.split("-")[0] for path in aside)
+    for path in farthing.state.glob("ledger.corrupt-*.db"):
+        command = [sys.executable, "-m", "farthing.proxy.cli", "ledger", "salvage", str(path), "--json"]
+        ran = await asyncio.to_thread(
+            subprocess.run, [*command, "--state", str(farthing.state)], env=CLEAN, capture_output=True, text=True
+        )
+        scene.notes["salvaged"] = (ran.stdout or ran.stderr).strip()
+
+
+def _checkpointed(path: Path) -> bool:
+    with closing(sqlite3.connect(path, timeout=0)) as db:
+        return bool(db.execute("pragma wal_checkpoint(truncate)").fetchone()[0] == 0)
+
+
+# -- its clock
+
+
+def _faketime() -> str:
+    """libfaketime's path, or '' where it isn't installed (Debian: faketime)."""
+    return next((str(path) for path in Path("/usr/lib").glob("*/faketime/libfaketime.so.1")), "")
+
+
+@contextlib.contextmanager
+def _with_own_clock(home: Path) -> Iterator[Alone]:
+    """A farthing whose wall clock is what a file says; its monotonic clock is the kernel's, which can't jump."""
+    clock = home / "clock"
+    clock.write_text("+0\n", "ascii")
+    fake = {"LD_PRELOAD": _faketime(), "FAKETIME_TIMESTAMP_FILE": str(clock), "FAKETIME_NO_CACHE": "1"}
+    with Alone(home, **fake, FAKETIME_DONT_FAKE_MONOTONIC="1") as alone:
+        yield alone
+
+
+async def _clock_jumps(scene: Scene) -> None:
+    """A day and an hour ahead, beyond every entry's time to live; then two days back; then right again."""
+    clock = scene.on.home / "clock"
+    for offset_s in (_DAY_S + 3600, -_DAY_S):
+        clock.write_text(f"{offset_s:+d}\n", "ascii")
+        await asyncio.sleep(scene.hold_s / 2)
+        scene.notes.setdefault("clock_was_off_by_s", []).append(_off_s(scene.on.farthing.state))
+    clock.write_text("+0\n", "ascii")
+
+
+def _off_s(state: Path) -> int:
+    with closing(sqlite3.connect(f"{(state / 'ledger.db').as_uri()}?mode=ro", uri=True)) as ledger:
+        at_s: float = ledger.execute("select ts from requests order by rowid desc limit 1").fetchone()[0]
+    return round((at_s - time.time()) / 3600) * 3600
+
+
+# -- its life
+
+
+async def _killed_again_and_again(scene: Scene) -> None:
+    """SIGKILL at a random moment while it writes, and start it on the same files: 20 times, or 200."""
+    farthing, rng, slowest_s = scene.on.farthing, random.Random(9), 0.0
+    times = round(20 * scene.longer) if scene.longer <= 1 else 200
+    for _ in range(times):
+        await asyncio.sleep(rng.uniform(0.05, 0.4))
+        _kill(scene)
+        slowest_s = max(slowest_s, await asyncio.to_thread(farthing.start))
+    said = farthing.said()
+    sound = [_check(farthing.state / name) for name in ("answers.db", "ledger.db")]
+    scene.notes |= {"kills": times, "slowest_start_s": round(slowest_s, 2), "checks": sound}
+    scene.notes["moved_aside"] = len(list(farthing.state.glob("*corrupt*")))
+    scene.notes["checksum_failures"] = said.count("fails its checksum")
+    if scene.notes["moved_aside"] or scene.notes["checksum_failures"] or sound != ["ok", "ok"]:
+        raise AssertionError(f"a kill damaged a file: {scene.notes}")
+
+
+def _check(path: Path) -> str:
+    with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as db:
+        return str(db.execute("pragma integrity_check(1)").fetchone()[0])
+
+
+def _kill(scene: Scene) -> None:
+    scene.kills.append((0, time.monotonic()))
+    scene.on.farthing.kill()
+
+
+_MISS = "such an answer is a miss; everything opens"
+
+ALONE = (
+    Setting(
+        Fault(
+            "all of the upstream's replicas killed, later started",
+            "hits are served; else as direct, but for a second's wait",
+            _all_replicas_down,
+            hold_s=2,
+            paired=True,
+        ),
+        _with_two_addresses,
+    ),
+    Setting(
+        Fault("disk full", "answers go on; rows wait in memory and are written later", _disk_full, hold_s=2),
+        _on_small_disk,
+    ),
+    Setting(Fault("stored answers cut, garbled, exchanged on disk", _MISS, _rows_garbled), Alone),
+    Setting(
+        Fault("pages of ledger and cache overwritten while it runs", "moved aside and begun anew", _pages_garbled),
+        Alone,
+    ),
+    Setting(
+        Fault("clock jumps 25 h ahead, then 2 days back", "what has expired is a miss; nothing else", _clock_jumps, 3),
+        _with_own_clock,
+        lambda: "" if _faketime() else "libfaketime is not installed (Debian: apt install faketime)",
+    ),
+    Setting(
+        Fault("killed (SIGKILL) while it writes, again and again", "all opens; no half entry", _killed_again_and_again),
+        Alone,
+    ),
+)

@@ -1,0 +1,277 @@
+"""The processes of a run: farthings, their Valkey, the links between them, the upstream. All on loopback.
+
+Each replica reaches Valkey over a link of its own, and all reach the upstream over one, so that each way can be cut.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+
+from tests.fakes.valkey import ValkeyProcess, free_port
+
+__all__ = ["CLEAN", "Alone", "Cluster", "Farthing", "Links", "Process", "UpstreamProcess"]
+
+ROOT = Path(__file__).parents[2]
+SECRET = "5a" * 32
+CLEAN = {name: value for name, value in os.environ.items() if not name.startswith(("FARTHING_", "OPENAI_"))}
+_READY_S = 60.0
+
+
+class Process:
+    """One process, started, stopped in every way, and started again."""
+
+    def __init__(self, command: Sequence[str], log: Path, env: Mapping[str, str] | None = None) -> None:
+        self.command = list(command)
+        self.env = dict(env or {})
+        self._log = log
+        self._child: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        """The process's number. It must have been started."""
+        assert self._child is not None
+        return self._child.pid
+
+    @property
+    def runs(self) -> bool:
+        """Whether it has not ended."""
+        return self._child is not None and self._child.poll() is None
+
+    def spawn(self, stdin: int | None = None, stdout: int | None = None) -> subprocess.Popen[bytes]:
+        """Start it; ready when it says so itself."""
+        with self._log.open("ab") as log:
+            self._child = subprocess.Popen(
+                self.command, cwd=ROOT, env=CLEAN | self.env, stdin=stdin, stdout=stdout or log, stderr=log
+            )
+        return self._child
+
+    def signal(self, number: int) -> None:
+        """Send a signal."""
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """SIGKILL, and wait for its end."""
+        if self._child is not None and self._child.poll() is None:
+            self._child.kill()
+            self._child.wait()
+
+    def stop(self) -> int:
+        """SIGTERM, and wait: its exit status."""
+        assert self._child is not None
+        self._child.send_signal(signal.SIGTERM)
+        return self._child.wait(timeout=60)
+
+    def said(self) -> str:
+        """Its log."""
+        return self._log.read_text("utf-8", "replace")
+
+    def wait_for(self, url: str) -> float:
+        """Wait until the URL answers 200; the seconds that took. Raises RuntimeError: it ended, or never did."""
+        began = time.monotonic()
+        while time.monotonic() - began < _READY_S:
+            if not self.runs:
+                raise RuntimeError(f"{self.command[2:5]} ended: {self.said()[-2000:]}")
+            with suppress(OSError, urllib.error.URLError), urllib.request.urlopen(url, timeout=2) as told:
+                if told.status == 200:
+                    return time.monotonic() - began
+            time.sleep(0.02)
+        raise RuntimeError(f"{url} did not answer within {_READY_S:g} s: {self.said()[-2000:]}")
+
+
+class Farthing(Process):
+    """One `farthing serve` with a state directory of its own. `more`: settings, as FARTHING_* variables."""
+
+    def __init__(self, state: Path, upstream: str, **more: str) -> None:
+        state.mkdir(parents=True, exist_ok=True)
+        (state / "secret").write_text(SECRET + "\n", "ascii")
+        self.state = state
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        super().__init__(
+            (
+                *(sys.executable, "-m", "farthing.proxy.cli", "serve", "--port", str(self.port)),
+                *("--upstream", upstream, "--state", str(state)),
+            ),
+            state.with_suffix(".log"),
+            {"FARTHING_SEMANTIC__MODE": "off"} | more,
+        )
+
+    def start(self) -> float:
+        """Start it and wait until it is ready; the seconds that took."""
+        self.spawn()
+        return self.wait_for(f"{self.url}/readyz")
+
+
+class UpstreamProcess(Process):
+    """The scripted upstream."""
+
+    def __init__(self, home: Path) -> None:
+        self.port = free_port()
+        super().__init__((sys.executable, "-m", "tests.chaos.upstream", str(self.port)), home / "upstream.log")
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        self.spawn()
+        began = time.monotonic()
+        while time.monotonic() - began < _READY_S:
+            with suppress(OSError):
+                return self.wait_s(0.01)
+            time.sleep(0.02)
+        raise RuntimeError(f"the upstream did not start: {self.said()[-2000:]}")
+
+    def wait_s(self, seconds: float) -> None:
+        """How long each answer takes to begin from now on."""
+        self._tell("wait", seconds)
+
+    def status(self, status: int) -> None:
+        """What status each answer has from now on."""
+        self._tell("status", status)
+
+    def _tell(self, what: str, value: float) -> None:
+        told = urllib.request.Request(f"http://127.0.0.1:{self.port}/{what}", data=str(value).encode())
+        urllib.request.urlopen(told, timeout=2).close()
+
+
+class Links(Process):
+    """Links to these targets, in their order. `ports`: where each listens."""
+
+    def __init__(self, home: Path, targets: Sequence[int]) -> None:
+        self.ports = [free_port() for _ in targets]
+        places = [f"{port}:{target}" for port, target in zip(self.ports, targets, strict=True)]
+        super().__init__((sys.executable, "-m", "tests.chaos.link", *places), home / "links.log")
+
+    def start(self) -> None:
+        """Start them and wait until they listen."""
+        self._told(self.spawn(subprocess.PIPE, subprocess.PIPE))
+
+    def become(self, mode: str, which: Sequence[int]) -> None:
+        """Change the links of these numbers; done when this returns. `mode`: as in link.py."""
+        child = self._child
+        assert child is not None and child.stdin is not None
+        for number in which:
+            child.stdin.write(f"{self.ports[number]} {mode}\n".encode())
+            child.stdin.flush()
+            self._told(child)
+
+    def _told(self, child: subprocess.Popen[bytes]) -> None:
+        assert child.stdout is not None
+        if child.stdout.readline() != b"ok\n":
+            raise RuntimeError(f"the links ended: {self.said()[-2000:]}")
+
+    def close(self) -> None:
+        """End them."""
+        child = self._child
+        if child is not None and child.stdin is not None and child.stdout is not None:
+            self.kill()
+            child.stdin.close()
+            child.stdout.close()
+
+
+class Cluster:
+    """Three farthings over one Valkey and one upstream. Links 0 to 2: a replica's to Valkey; 3: all's upstream.
+
+    `valkey`: another server than one on loopback; then its URL must be among `more`, the replicas' settings.
+    """
+
+    TO_VALKEY = (0, 1, 2)
+    TO_UPSTREAM = (3,)
+
+    def __init__(self, home: Path, valkey: ValkeyProcess | None = None, **more: str) -> None:
+        self.home = home
+        self.valkey = valkey or ValkeyProcess()
+        self.upstream = UpstreamProcess(home)
+        self.links = Links(home, [self.valkey.port] * 3 + [self.upstream.port])
+        to_upstream = f"http://127.0.0.1:{self.links.ports[3]}/v1"
+        self.replicas = [
+            Farthing(
+                home / f"replica{number}",
+                to_upstream,
+                **{"FARTHING_STORE__URL": f"redis://127.0.0.1:{self.links.ports[number]}/0"} | more,
+            )
+            for number in range(3)
+        ]
+
+    @property
+    def urls(self) -> list[str]:
+        """Where the replicas answer."""
+        return [replica.url for replica in self.replicas]
+
+    @property
+    def direct(self) -> str:
+        """Where the upstream answers, past every farthing and over the same link."""
+        return f"http://127.0.0.1:{self.links.ports[3]}"
+
+    def __enter__(self) -> Cluster:
+        try:
+            self.valkey.start()
+            self.upstream.start()
+            self.links.start()
+            for replica in self.replicas:
+                replica.spawn()
+            for replica in self.replicas:
+                replica.wait_for(f"{replica.url}/readyz")
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End everything."""
+        for replica in self.replicas:
+            replica.kill()
+        self.links.close()
+        self.upstream.kill()
+        self.valkey.close()
+
+
+class Alone:
+    """One farthing with everything in its own state directory, and its upstream. `more`: settings."""
+
+    def __init__(self, home: Path, state: Path | None = None, **more: str) -> None:
+        self.home = home
+        self.upstream = UpstreamProcess(home)
+        self.replicas = [Farthing(state or home / "alone", f"http://127.0.0.1:{self.upstream.port}/v1", **more)]
+
+    @property
+    def farthing(self) -> Farthing:
+        """The one."""
+        return self.replicas[0]
+
+    @property
+    def direct(self) -> str:
+        """Where the upstream answers, past farthing."""
+        return f"http://127.0.0.1:{self.upstream.port}"
+
+    def __enter__(self) -> Alone:
+        try:
+            self.upstream.start()
+            self.farthing.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End both."""
+        self.farthing.kill()
+        self.upstream.kill()

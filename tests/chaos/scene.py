@@ -1,0 +1,134 @@
+"""A fault under load: calm, the fault, calm again, and what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import threading
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+from tests.chaos.load import Load, loading
+from tests.chaos.measured import NEVER_S, RECOVERY_S, Line, Moments, line_of, recovery_s, row_ids
+from tests.chaos.places import Farthing
+
+__all__ = ["Fault", "On", "Place", "Setting", "measure"]
+
+_CALM_S, _AFTER_S = 1.5, 2.5
+_FLUSH_S = 0.05  # ledger.flush_ms
+_FLUSHED_S = 10 * _FLUSH_S
+
+
+class Place(Protocol):
+    """Where a fault happens: some farthings before one upstream."""
+
+    replicas: list[Farthing]
+
+    @property
+    def direct(self) -> str:
+        """Where the upstream answers, past every farthing."""
+        ...
+
+
+P = TypeVar("P", bound=Place)
+
+
+@dataclass(slots=True)
+class On(Generic[P]):
+    """A fault while it is on. It tells here which replicas it killed when (`kills`), when it broke what was under way
+    at the upstream (`cuts`), what else was seen (`notes`), and which rows stood in a ledger before it was damaged
+    (`rows`)."""
+
+    on: P
+    hold_s: float
+    longer: float
+    kills: list[tuple[int, float]] = field(default_factory=list)
+    cuts: list[tuple[float, float]] = field(default_factory=list)
+    rows: Counter[str] = field(default_factory=Counter)
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    async def hold(self) -> None:
+        """Let the fault last."""
+        await asyncio.sleep(self.hold_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault(Generic[P]):
+    """What is done, and what is promised. `paired`: each request is sent past the proxy too, to compare; `hold_s`: how
+    long it lasts."""
+
+    name: str
+    promise: str
+    inject: Callable[[On[P]], Awaitable[None]]
+    hold_s: float = 1.5
+    paired: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Setting(Generic[P]):
+    """A fault, and a place of its own for it. `needs`: what isn't here and would have to be, or ''."""
+
+    fault: Fault[P]
+    place: Callable[[Path], AbstractContextManager[P]]
+    needs: Callable[[], str] = str
+
+
+class Stall:
+    """When a thread that sleeps as the ledger's writer does wakes, and how much too late: the machine's doing."""
+
+    def __init__(self) -> None:
+        self._woke: list[tuple[float, float]] = []
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> list[tuple[float, float]]:
+        """End it; what it noted, as `Moments.stalls`."""
+        self._over.set()
+        self._thread.join()
+        return self._woke
+
+    def _run(self) -> None:
+        while not self._over.is_set():
+            began = time.monotonic()
+            self._over.wait(_FLUSH_S)
+            woke = time.monotonic()
+            self._woke.append((woke, max(0.0, woke - began - _FLUSH_S)))
+
+
+def _log_lines(place: Place) -> int:
+    return sum(replica.said().count("\n") for replica in place.replicas)
+
+
+_SEEDS = itertools.count(time.time_ns() // 10**6 % 10**9)
+
+
+async def measure(place: P, fault: Fault[P], *, longer: float = 1.0) -> Line:
+    """Calm, the fault, and calm again, under load all the while. `longer`: times as long as in the short form."""
+    those = range(len(place.replicas))
+    load = Load([one.url for one in place.replicas], next(_SEEDS), direct=place.direct if fault.paired else "")
+    stall, said = Stall(), _log_lines(place)
+    async with loading(load):
+        await asyncio.sleep(_CALM_S * longer)
+        scene = On(place, fault.hold_s * longer, longer)
+        began = time.monotonic()
+        await fault.inject(scene)
+        moments = Moments(began, time.monotonic(), scene.kills, scene.cuts)
+        await asyncio.sleep(_AFTER_S * longer)
+        late = moments.ended + 2 * RECOVERY_S
+        while recovery_s(load.asked, moments, those) == NEVER_S and time.monotonic() < late:
+            await asyncio.sleep(0.1)
+    moments.stalls = stall.stop()
+    await asyncio.sleep(_FLUSHED_S)
+    said = _log_lines(place) - said
+    ids = await asyncio.to_thread(row_ids, [replica.state for replica in place.replicas])
+    line = line_of(fault.name, fault.promise, load.asked, ids | scene.rows, moments, those, scene.notes, said)
+    told = [f"{one.prompt!r} {one.status} {one.errors[-1:]}" for one in load.asked if moments.fails(one) or one.wrong]
+    if told:
+        line.notes["examples"] = told[:5]
+    return line
