@@ -6,6 +6,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 
 from farthing.policies.outcome import Outcome
 from farthing.policies.reuse import Action, Bound, Candidate, Label, RouteKey, Source, Verdict
+from farthing.policies.routes import Conditions, Route
 from farthing.policies.verified import Settings, Verified
 from farthing.proxy.board import Board, SharedTotal
 from farthing.proxy.config import Semantic
@@ -27,6 +29,7 @@ from farthing.proxy.metrics_merge import Families, added, merged
 from farthing.proxy.outcomes import Change, Outcomes
 from farthing.proxy.peers import Peers
 from farthing.proxy.reuse_state import REUSE
+from farthing.proxy.route_standing import FILE, RouteStandings
 from farthing.proxy.supervise import bound, pause_s
 from farthing.proxy.tasks import TaskGroup
 from tests.fakes.rows import row
@@ -245,6 +248,31 @@ async def test_a_file_of_another_making_is_left_to_whoever_wrote_it(join: Join, 
     await copied.close()
 
     assert policy.count == 0 and path.exists()
+
+
+async def test_a_route_goes_back_to_observe_in_all_workers_by_what_any_of_them_compared(
+    join: Join, tmp_path: Path
+) -> None:
+    tasks = TaskGroup()
+    noted: list[Any] = []
+    route = Route("r", Conditions(), "fixed", (), serves=True, signature="s", max_worse=0.2)
+    crews = [Crew(slot, 2 * slot, await join(slot), Board.make(2)) for slot in (0, 1)]
+    keeper, worker = (
+        RouteStandings(tmp_path / FILE, tasks.spawn, lambda *said: noted.append(said), crew) for crew in crews
+    )
+    for number in range(40):
+        (worker if number % 2 else keeper).learned(route, worse=True)
+        await asyncio.sleep(0.01)
+        if worker.observes(route):
+            break
+    assert keeper.observes(route) and worker.observes(route)
+    assert len(noted) == 1
+    await keeper.close()
+    await worker.close()
+    while len(tasks):
+        await asyncio.sleep(0.01)
+    again = RouteStandings(tmp_path / FILE, tasks.spawn, lambda *said: None)
+    assert again.observes(route) and not again.observes(replace(route, signature="changed"))
 
 
 def test_a_verdict_survives_being_sent() -> None:
