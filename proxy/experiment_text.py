@@ -34,15 +34,16 @@ def headline(record: Record) -> str:
             continue
         needed = "" if not arm["needed"] else f"; about {arm['needed']:,} more units in each arm for a verdict"
         said.append(f"{name}: {arm['word']} ({arm['why']}{needed})")
-    return "; ".join([*said, *(quality_lines(record) if record.name == HOLDOUT else ())])
+    return "; ".join([*said, *(quality_lines(record, reading["control"]) if record.name == HOLDOUT else ())])
 
 
-def quality_lines(record: Record) -> list[str]:
-    """How good each arm's answers were, in farthing's own word; nothing where none was compared."""
+def quality_lines(record: Record, only: str = "") -> list[str]:
+    """How good each arm's answers were, in farthing's own word; nothing where none was compared. `only`: that arm's."""
     return [
         f"{one['arm']}: {one['share']:.1%} of {one['units']:,} {_COMPARED[one['metric']]} say the same as the model "
         f"that was asked for ({one['low']:.1%} to {one['high']:.1%})"
         for one in (record.reading or {}).get("quality", ())
+        if only in ("", one["arm"])
     ]
 
 

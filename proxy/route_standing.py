@@ -95,7 +95,8 @@ class RouteStandings:
             await self._save()
 
     def _counted(self, key: str, name: str, bound: float, worse: bool) -> None:
-        standing, turned = (self._known.get(key) or _fresh(bound)).learned(worse)
+        before = self._known.get(key) or _fresh(bound)
+        standing, turned = before.learned(worse)
         self._known.pop(key, None)
         self._known[key] = standing  # the latest last
         while len(self._known) > _MOST_KEPT:
@@ -107,7 +108,9 @@ class RouteStandings:
             what = f"route {name} {'serves again' if turned.serves else 'goes back to observe'}"
             (log.info if turned.serves else log.warning)(what, why=turned.why)
             if not turned.serves:
-                self._note(what, turned.why, {"route": name, "max_worse": bound, "turn": standing.turn})
+                seen = before.evidence.add(float(worse))  # a fall begins anew
+                told = {"route": name, "max_worse": bound, "compared": seen.seen, "worse": seen.bad}
+                self._note(what, turned.why, told | {"fell_back": standing.turn})
         if turned is not None or self._unsaved >= _SAVE_EVERY:
             self._spawn(self._save())
 

@@ -22,9 +22,16 @@ export function show(told) {
 
 function lines(route) {
   const strategy = [route.mode === 'serve' ? 'serves' : route.mode === 'observe' ? 'observes' : route.mode, route.strategy].filter(Boolean).join(', ');
-  const name = el('td', { class: 'name', title: route.route }, route.route || '(named by the request)', route.route ? el('div', { class: 'soft' }, strategy) : null);
+  const name = el('td', { class: 'name', title: route.route }, route.route || '(named by the request)', route.route ? el('div', { class: 'soft' }, strategy) : null, bounded(route.bound));
   if (!route.variants.length) return [el('tr', {}, name, el('td', { class: 'text soft who', colspan: String(NAMES.length - 1) }, 'no request came its way'))];
   return route.variants.map((one, i) => el('tr', { class: i ? 'same' : '' }, i ? el('td', { class: 'name' }) : name, ...figures(route, one)));
+}
+
+/** Of a route with max_worse: whether its shadows keep it back, and what they say. */
+function bounded(bound) {
+  if (!bound) return null;
+  const seen = `${count(bound.worse)} of ${count(bound.compared)} compared were worse, ${share(bound.max_worse)} may be`;
+  return el('div', { class: bound.state === 'observes' ? 'error' : 'soft' }, bound.state === 'observes' ? `held back: ${seen}` : seen);
 }
 
 function figures(route, one) {

@@ -64,6 +64,15 @@ async def test_the_routes_figures_are_the_ledgers(opened: Opener) -> None:
     assert "Of the latest" not in await page.inner_text("#routes-note")
 
 
+async def test_a_route_that_is_held_back_says_so(opened: Opener) -> None:
+    known = {"max_worse": 0.02, "fell_back": 1, "compared": 40.0, "worse": 3.0, "at_most": 0.2}
+    bounds = {FAQ: known | {"state": "observes"}, "idle": known | {"state": "serves", "worse": 0.0}}
+    page = await opened(ROUTED, declared=DECLARED._replace(bounds=bounds))
+    names = [line[0] for line in await table(page, "routes") if line[0]]
+    assert names[0] == f"{FAQ} serves, cascade held back: 3 of 40 compared were worse, 2.0% may be"
+    assert names[-1] == "idle serves, fixed 0 of 40 compared were worse, 2.0% may be"
+
+
 async def test_a_real_cascades_figures_are_its_rows(visit: Opener, tmp_path: Path) -> None:
     accept = {"min_chars": 10_000}
     route = {"strategy": "cascade", "variants": ["mini-there", "tiny-there"], "accept": accept}

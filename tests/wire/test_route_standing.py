@@ -77,7 +77,9 @@ async def falls_back(tmp_path: Path, route: dict[str, Any], default: ScriptedUps
         (incident,) = at.proxy.services.state.incidents.latest()
         assert (incident["kind"], incident["what"]) == ("observe", "route r goes back to observe")
         assert "differ from the asked-for model's more often than 20.00%" in incident["why"]
-        assert incident["evidence"]["max_worse"] == 0.2
+        evidence = incident["evidence"]
+        assert (evidence["max_worse"], evidence["fell_back"]) == (0.2, 1)
+        assert evidence["compared"] == evidence["worse"] > 0
         told = (await at.proxy.client.get("/farthing/api/routes")).json()["routes"]
         assert {one["bound"]["state"] for one in told} == {"observes"}
         page = (await at.proxy.client.get("/metrics")).text
