@@ -79,7 +79,7 @@ class RoutingStage(RouteStage):
         plan: Plan | None = ex.plan
         if self.shadow is not None and self._elsewhere(ex):
             self.shadow.ended(ex)
-        elif self.shadow is not None and plan is not None and plan.held_back is not None:
+        elif self.shadow is not None and plan is not None and plan.held_back is not None and _asked_upstream(ex):
             self.shadow.held_back(ex, replace(plan, route=plan.held_back, held_back=None, choice=None))
         if plan is None or plan.serves or plan.choice is None or ex.call is None or ex.call.served is not None:
             return
@@ -94,11 +94,16 @@ class RoutingStage(RouteStage):
     def _elsewhere(self, ex: Exchange) -> bool:
         """Whether a route, and not the client, had another model answer than the one that was asked for."""
         routing = self.routing
-        if ex.call is None or ex.call.served is not None:
+        if not _asked_upstream(ex) or ex.controls.route:
             return False
-        if ex.controls.route or ex.model in routing.aliases or ex.model in routing.variants:
+        if ex.model in routing.aliases or ex.model in routing.variants:
             return False
         return routing.elsewhere(ex.model, ex.call)
+
+
+def _asked_upstream(ex: Exchange) -> bool:
+    """Whether the answer is an upstream's own, and no stored one."""
+    return ex.call is not None and ex.call.served is None
 
 
 def refuse_uncached(ex: Exchange) -> None:

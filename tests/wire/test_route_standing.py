@@ -90,6 +90,10 @@ async def comes_back(tmp_path: Path, route: dict[str, Any], default: ScriptedUps
     async with between(tmp_path, route, default, cheap) as at:  # a restart forgets nothing
         assert state(at)["state"] == "observes"
         assert await answered_by(at, "and after a restart?") == "m"
+        calls = len(cheap.calls)
+        answer = await at.proxy.post(chat("and after a restart?"))
+        await quiet(at.proxy)
+        assert answer.headers["x-farthing-cache"] == "hit-exact" and len(cheap.calls) == calls  # nobody was asked
         cheap.default = default.default = Script(says="8")
         took = await ask(at, "serves", word="better")
         assert took > 10  # what was wrong before doesn't count, but a bound isn't proved by a few
