@@ -204,7 +204,7 @@ class Story:
         found = [one for one in incidents if one["kind"] == "rollback"]
         for one in found:
             self.console.print(f"   [bold]{one['what']}[/]: {one['why']}", soft_wrap=True)
-        return lap > calm and bool(found)
+        return lap >= calm and bool(found)
 
     def _alarms(self) -> bool:
         """A table; whether every alarm was as rare as promised, and most faults were caught."""

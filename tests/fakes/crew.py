@@ -8,7 +8,7 @@ import sqlite3
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,10 @@ class Crew:
         open_now = {line[9] for line in lines if int(line[1].rpartition(":")[2], 16) == port and line[3] == "01"}
         found: Counter[int] = Counter()
         for slot, pid in self.workers().items():
-            links = [str(one.readlink()) for one in Path(f"/proc/{pid}/fd").iterdir()]
+            links = []
+            for one in Path(f"/proc/{pid}/fd").iterdir():
+                with suppress(FileNotFoundError):  # closed in the meantime
+                    links.append(str(one.readlink()))
             found[slot] = sum(link.removeprefix("socket:[").rstrip("]") in open_now for link in links)
         return found
 

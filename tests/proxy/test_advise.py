@@ -43,7 +43,7 @@ def text(advice: Advice) -> str:
 
 def test_a_prompt_that_falls_below_the_providers_least_length_may_cost_more() -> None:
     unique = "".join(f"Topic {n} is answered by team {n} in its own words.\n" for n in range(40))
-    advice = advised(unique + RULE * 40)
+    advice = advised(unique + RULE * 40, "gpt-4o")
     assert advice.costs.tokens > 1024 > advice.tokens_after
     assert advice.money is not None and advice.money.below_minimum
     saved = advice.costs.tokens - advice.tokens_after
@@ -54,7 +54,7 @@ def test_a_prompt_that_falls_below_the_providers_least_length_may_cost_more() ->
 
 def test_a_prompt_that_stays_long_enough_saves_a_tenth_where_it_is_cached() -> None:
     unique = "".join(f"Topic {n} is answered by team {n} in its own words.\n" for n in range(120))
-    advice = advised(unique + RULE * 40)
+    advice = advised(unique + RULE * 40, "gpt-4o")
     assert advice.money is not None and not advice.money.below_minimum
     assert advice.money.cached == pytest.approx(advice.money.fresh / 10, rel=0.01)
 

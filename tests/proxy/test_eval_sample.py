@@ -117,7 +117,7 @@ def test_a_trace_is_read_and_a_file_written_whole(trace: Path, tmp_path: Path) -
     assert [case.id for case in _cases(out)] == ["far-1", "far-2"]
     assert out.stat().st_mode & 0o077 == 0
     with pytest.raises(ConfigFault):
-        write(tmp_path / "no" / "suite.jsonl", found)
+        write(out / "suite.jsonl", found)
 
 
 def test_without_captures_it_says_what_to_do(tmp_path: Path) -> None:

@@ -18,8 +18,9 @@ def test_what_was_used_can_be_read_from_the_row(usage: Usage | None, earlier: li
     billed = billed_by(booked(usage, earlier))
     counted = [*earlier, *([usage] if usage is not None else [])]
     if usage is not None:
-        source = UsageSource.COUNTED if any(one.source is UsageSource.COUNTED for one in counted) else usage.source
-        usage = usage._replace(source=source)
+        # Whether a total contradicted its parts stands among the row's decisions, not in its columns.
+        told = any(one.source is UsageSource.COUNTED for one in counted)
+        usage = usage._replace(source=UsageSource.COUNTED if told else UsageSource.UPSTREAM)
     assert billed.answer == usage
     assert billed.earlier == tuple(earlier)
     assert billed.status == 200

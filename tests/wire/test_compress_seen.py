@@ -170,7 +170,7 @@ async def test_what_is_on_stands_in_readyz(up: ScriptedUpstream, tmp_path: Path)
 async def test_recoding_is_watched_beside_squeeze(
     up: ScriptedUpstream, tmp_path: Path, squeeze: dict[str, Any] | None
 ) -> None:
-    up.default.wait_s = 0.3
+    up.default.wait_s = 1.0
     compress = {"squeeze": "observe"} if squeeze is None else {"squeeze": "serve", **squeeze}
     async with proxied(up.url, tmp_path, compress=compress) as proxy:
         proxy.services.state.tokenizer.count("loads the ranks", "m")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.fakes.proxying import Proxied, chat
+from tests.fakes.proxying import Proxied, chat, proxied
 from tests.fakes.upstream import Script, ScriptedUpstream
 
 WORDS = "one two three four five"
@@ -58,7 +59,7 @@ async def test_a_stream(proxy: Proxied, up: ScriptedUpstream) -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_hit_on_one_that_told_no_usage_is_counted_once_and_then_known(
-    proxy: Proxied, up: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch, stream: bool
+    up: ScriptedUpstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stream: bool
 ) -> None:
     message = {"role": "assistant", "content": WORDS}
     whole = {"id": "c", "object": "chat.completion", "created": 1, "model": "gpt-4o-mini"}
@@ -71,23 +72,24 @@ async def test_a_hit_on_one_that_told_no_usage_is_counted_once_and_then_known(
     events = "".join(f"data: {json.dumps(piece | {'choices': each})}\n\n" for each in choices) + "data: [DONE]\n\n"
     kind = {"Content-Type": "text/event-stream"} if stream else {"Content-Type": "application/json"}
     up.script(Script(body=(events if stream else json.dumps(whole)).encode(), headers=kind))
-    counts = []
-    count = proxy.services.state.tokenizer.count_text_out
-    monkeypatch.setattr(
-        proxy.services.state.tokenizer, "count_text_out", lambda *told: (counts.append(1), count(*told))[1]
-    )
-    asked = chat("untold", model="gpt-4o-mini", stream=stream)
-    got = []
-    for number in range(4):
-        got.append(await proxy.post(asked))
-        await proxy.rows(number + 1)
-    miss, *hits = await proxy.rows(4)
-    assert [row["cache"] for row in hits] == ["hit-exact"] * 3
-    for row in hits:
-        assert row["usage_source"] == "counted" and row["modelled"] and row["cost_usd"] == 0
-        assert row["baseline_usd"] == row["saved_exact_usd"] == miss["cost_usd"] > 0
-        assert (row["tokens_in_sent"], row["tokens_out"]) == (0, miss["tokens_out"])
-    assert len(counts) == 2  # the miss, and the first hit
-    saved = [one.headers.get("x-farthing-saved-usd") for one in got]
-    assert saved[:2] == [None, None] and saved[2] == saved[3] is not None
-    assert round(float(saved[3]) * 10**12) == hits[0]["saved_exact_usd"]
+    async with proxied(up.url, tmp_path, ledger__drift_sample=0) as proxy:
+        counts = []
+        count = proxy.services.state.tokenizer.count_text_out
+        monkeypatch.setattr(
+            proxy.services.state.tokenizer, "count_text_out", lambda *told: (counts.append(1), count(*told))[1]
+        )
+        asked = chat("untold", model="gpt-4o-mini", stream=stream)
+        got = []
+        for number in range(4):
+            got.append(await proxy.post(asked))
+            await proxy.rows(number + 1)
+        miss, *hits = await proxy.rows(4)
+        assert [row["cache"] for row in hits] == ["hit-exact"] * 3
+        for row in hits:
+            assert row["usage_source"] == "counted" and row["modelled"] and row["cost_usd"] == 0
+            assert row["baseline_usd"] == row["saved_exact_usd"] == miss["cost_usd"] > 0
+            assert (row["tokens_in_sent"], row["tokens_out"]) == (0, miss["tokens_out"])
+        assert len(counts) == 2  # the miss, and the first hit
+        saved = [one.headers.get("x-farthing-saved-usd") for one in got]
+        assert saved[:2] == [None, None] and saved[2] == saved[3] is not None
+        assert round(float(saved[3]) * 10**12) == hits[0]["saved_exact_usd"]
