@@ -96,7 +96,7 @@ soak: $(VENV)/.dev
 	  status=$$?; $(BIN)/python -m tests.chaos.page && exit $$status
 
 guard: $(VENV)/.dev
-	$(BIN)/python -m bench.guard
+	$(BIN)/python -m bench.guard $(ARGS)
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m bench.run all
