@@ -103,10 +103,10 @@ class Record:
         self.bucket = 0
 
 
-def connect(path: Path) -> sqlite3.Connection:
+def connect(path: Path, busy_s: float = _BUSY_S) -> sqlite3.Connection:
     """The file, opened for one thread at a time: WAL, synchronous NORMAL (a crash of the process loses nothing that
     was committed; a power cut may lose the last commits but never consistency: SQLite, "Write-Ahead Logging")."""
-    db = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+    db = sqlite3.connect(path, timeout=busy_s, isolation_level=None, check_same_thread=False)
     try:
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = NORMAL")

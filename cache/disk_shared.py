@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
-from farthing.cache.disk import Disk, Record, _tags
+from farthing.cache.disk import Disk, Record, _tags, connect
 
 __all__ = ["News", "SharedDisk", "patient"]
 
@@ -35,14 +35,7 @@ class News(NamedTuple):
 
 def patient(path: Path) -> sqlite3.Connection:
     """disk.connect, but for a file that others write too. For threads that nobody waits for."""
-    db = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
-    try:
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = NORMAL")
-    except BaseException:
-        db.close()
-        raise
-    return db
+    return connect(path, _BUSY_S)
 
 
 class SharedDisk(Disk):
