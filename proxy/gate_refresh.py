@@ -47,7 +47,7 @@ class Refresh:
             command = [sys.executable, "-m", "farthing.proxy.cli", "eval", "sample", str(fresh), "--config", "-"]
             command += ["--state", str(config.state_dir), "--size", str(size), "--seed", str(int(now_s))]
             command += ["--adversarial", f"{min(1.0, traps / size):.4f}", "--json"]
-            status, _, why = await child_of(command, config)
+            status, _, why = await child_of(command, config, config.gates.timeout_s)
             if status:
                 raise ConfigFault(why)
             await asyncio.to_thread(_take, fresh, cases)

@@ -48,10 +48,10 @@ def given_of(value: Any) -> Any:
     return value if isinstance(value, bool | int | float | str) or value is None else str(value)
 
 
-async def child_of(command: Sequence[str], config: Config) -> tuple[int, bytes, str]:
+async def child_of(command: Sequence[str], config: Config, timeout_s: float) -> tuple[int, bytes, str]:
     """Run a command that reads `config` from its standard input: exit status, output, the end of what it complained of.
 
-    Raises TimeoutError: it took longer than `gates.timeout_s`, and was ended.
+    Raises TimeoutError: it took longer than `timeout_s`, and was ended.
     """
     child = await asyncio.create_subprocess_exec(
         *tied.command(command),
@@ -61,7 +61,7 @@ async def child_of(command: Sequence[str], config: Config) -> tuple[int, bytes, 
         env={name: value for name, value in os.environ.items() if not name.startswith("FARTHING_")},
     )
     try:
-        async with asyncio.timeout(config.gates.timeout_s):
+        async with asyncio.timeout(timeout_s):
             out, err = await child.communicate(orjson.dumps(given_of(config)))
     finally:
         if child.returncode is None:
@@ -127,7 +127,7 @@ class GateRuns:
         command = [sys.executable, "-m", "farthing.proxy.cli", "gate", str(suite), "--config", "-", "--json"]
         command += ["--key-env", gates.key_env, "--max-usd", str(gates.max_usd), "--learnt", str(self.folder)]
         try:
-            status, out, err = await child_of(command, config)
+            status, out, err = await child_of(command, config, config.gates.timeout_s)
         except TimeoutError:
             return "failed", f"it took longer than {gates.timeout_s:g} s", []
         if status not in (0, 1):

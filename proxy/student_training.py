@@ -12,7 +12,6 @@ a failure that repeats itself is told once.
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,10 +21,10 @@ import structlog
 
 from farthing.policies.student import Unfit
 from farthing.policies.student_due import due
-from farthing.proxy import student_files, tied
+from farthing.proxy import student_files
 from farthing.proxy.config import Config
 from farthing.proxy.errors import FarthingError
-from farthing.proxy.gating import given_of
+from farthing.proxy.gating import child_of
 from farthing.proxy.held import State
 from farthing.proxy.incidents import append, tail
 from farthing.proxy.rollouts import Rollouts
@@ -181,24 +180,13 @@ class StudentTraining:
 
     async def _child(self, config: Config, name: str) -> tuple[str, str]:
         command = [sys.executable, "-m", "farthing.proxy.cli", "distill", "retrain", name]
-        child = await asyncio.create_subprocess_exec(
-            *tied.command([*command, "--config", "-", "--background", "--json"]),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env={key: value for key, value in os.environ.items() if not key.startswith("FARTHING_")},
-        )
+        command += ["--config", "-", "--background", "--json"]
         try:
-            async with asyncio.timeout(config.distill.retrain_timeout_s):
-                out, err = await child.communicate(orjson.dumps(given_of(config)))
+            status, out, why = await child_of(command, config, config.distill.retrain_timeout_s)
         except TimeoutError:
             return "failed", f"it took longer than {config.distill.retrain_timeout_s:g} s"
-        finally:
-            if child.returncode is None:
-                child.kill()
-                await child.wait()
-        if child.returncode not in (0, 1):
-            return "failed", err.decode("utf-8", "replace").strip()[-_SAID_CHARS:]
+        if status not in (0, 1):
+            return "failed", why
         try:
             told = orjson.loads(out)
             return "heir" if told["hash"] else "not better", str(told["why"])[:_SAID_CHARS]

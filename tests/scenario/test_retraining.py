@@ -12,7 +12,7 @@ from farthing.proxy import student_files
 from farthing.proxy.students import Students
 from tests.fakes.proxying import PRICES, Proxied, chat, proxied, quiet
 from tests.fakes.students import ready
-from tests.fakes.upstream import Script, scripted
+from tests.fakes.upstream import Script, ScriptedUpstream, scripted
 
 SYSTEM = {"role": "system", "content": "Name the intent."}
 THINGS = tuple(f"{what} {thing}" for what in ("a new", "the old", "my") for thing in (
@@ -48,16 +48,21 @@ def answering(proxy: Proxied) -> str:
     return known.student.hash
 
 
+async def first_student(up: ScriptedUpstream, state: Path) -> None:
+    """Trained by the command line on what came by."""
+    async with proxied(up.url, state, **SETTINGS) as proxy:
+        await ask(proxy, 0)
+        await ask(proxy, 1)
+    lenient = ("--max-disagree", "0.2", "--level", "0.2", "--near", "0", "--state", str(state))
+    await asyncio.to_thread(run, "train", "--name", "intents", *lenient)
+
+
 async def test_it_learns_again_proves_itself_and_takes_over(tmp_path: Path) -> None:
     state = tmp_path / "state"
     async with scripted() as up:
         up.by_text = {word: Script(says="track") for word in ("parcel", "track")}
         up.default = Script(says="refund")
-        async with proxied(up.url, state, **SETTINGS) as proxy:
-            await ask(proxy, 0)
-            await ask(proxy, 1)
-        lenient = ("--max-disagree", "0.2", "--level", "0.2", "--near", "0", "--state", str(state))
-        await asyncio.to_thread(run, "train", "--name", "intents", *lenient)
+        await first_student(up, state)
 
         async with proxied(up.url, state, **SETTINGS) as proxy:
             await ready(proxy)
@@ -105,11 +110,7 @@ async def test_a_training_that_fails_leaves_the_old_one_and_says_so_once(tmp_pat
     async with scripted() as up:
         up.by_text = {word: Script(says="track") for word in ("parcel", "track")}
         up.default = Script(says="refund")
-        async with proxied(up.url, state, **SETTINGS) as proxy:
-            await ask(proxy, 0)
-            await ask(proxy, 1)
-        lenient = ("--max-disagree", "0.2", "--level", "0.2", "--near", "0", "--state", str(state))
-        await asyncio.to_thread(run, "train", "--name", "intents", *lenient)
+        await first_student(up, state)
         async with proxied(up.url, state, **SETTINGS | {"distill__retrain_timeout_s": 0.01}) as proxy:
             training, old = proxy.running.training, answering(proxy)
             await training.tick()
