@@ -60,7 +60,8 @@ def cell(windows: list[Window], server: str, concurrency: int) -> list[Window]:
 
 
 def cost_us(windows: list[Window], server: str, concurrency: int) -> float:
-    """A request's processor time at one concurrency: what the event loop used in those windows, and a share of all else.
+    """A request's processor time at one concurrency: what the event loop used in those windows, and its share of
+    all else.
 
     All else is what other threads did, and what was done between the windows: rows are written and rolled up in slices
     later, often during the windows of another concurrency, so every request of the run bears the same. Raises: no

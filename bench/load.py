@@ -93,8 +93,8 @@ def _quoted(text: str) -> str:
 class Window:
     """What one server did in one short window of load. `requests`: all that it worked on, also those cut off.
 
-    `from_s`, `upto_s`: the server's processor seconds by then, at rest before and after it; `front_s`: those of them that
-    its event loop used in between, None: all. `rss_bytes`: after it.
+    `from_s`, `upto_s`: the server's processor seconds by then, at rest before and after it; `front_s`: those of
+    them that its event loop used in between, None: all. `rss_bytes`: after it.
     """
 
     server: str

@@ -60,7 +60,7 @@ def cpu_s(pid: int) -> float:
 
 
 def front_s(pid: int) -> float:
-    """Processor seconds of the first threads only, the ones that run event loops: of the process and its descendants."""
+    """Processor seconds of the process and its descendants in their first threads, the ones that run event loops."""
     ticks = 0
     for member in family(pid, processes()):
         with contextlib.suppress(OSError):  # it has just ended
