@@ -157,8 +157,8 @@ def memory(here: Place, effort: Effort, tell: Tell) -> Report:
     report.notes.append(f"Unique prompts, every second one a stream, 32 at a time; the cache holds {bound:,} answers.")
     if not effort.quick:
         report.notes.append(
-            "At a tenth it waits until rows have been rolled up once: numpy is loaded with the first time, some 25 MiB that "
-            "don't come again."
+            "At a tenth it waits until rows have been rolled up once: numpy is loaded with the first time, some 25 MiB "
+            "that don't come again."
         )
     return report
 

@@ -44,7 +44,7 @@ class Weight:
 
 
 def sent(port: int, serials: Iterator[int], count: int, pause_s: float = 0.0) -> None:
-    """So many prompts that never came before, 16 at a time or, with a pause, one by one. Raises RuntimeError: one failed."""
+    """So many new prompts, 16 at a time or, with a pause, one by one. Raises RuntimeError: one failed."""
     import uvloop
 
     requests = (one_request(f"w{number:011d}") for number in itertools.islice(serials, count))
@@ -56,8 +56,9 @@ def sent(port: int, serials: Iterator[int], count: int, pause_s: float = 0.0) ->
 def entries(
     here: Place, settings: Mapping[str, str], name: str, count: int, gauge: str, pause_s: float = 0.0
 ) -> Weight:
-    """Misses, kept or not as `settings` say; the first tenth and at most 500 only warm up. `gauge`: that counts what is kept.
+    """Misses, kept or not as `settings` say; the first tenth and at most 500 only warm up.
 
+    `gauge`: that counts what is kept.
     `pause_s`: after each, for a stage that passes by what comes faster than it can embed.
 
     Raises RuntimeError: less than half of it was.
