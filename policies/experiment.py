@@ -157,7 +157,7 @@ def guard(name: str, measure: Measure, found: Effect, at_most: float) -> GuardRe
 
 
 def lasting(tracker: Tracker, candidate: int, level: float = 0.05) -> Novelty:
-    """Whether a candidate's effect changes from day to day. To be asked at the end, once."""
+    """Whether a candidate's effect changes from day to day, however often that is asked."""
     periods = [
         Period(float(day), _plain(sums[candidate]), _plain(sums[0])) for day, sums in sorted(tracker.days.items())
     ]

@@ -208,7 +208,7 @@ async def open_state(
     route_standings = RouteStandings(
         config.state_dir / ROUTES_FILE,
         lambda work: tasks.spawn(work, "route"),
-        partial(incidents.note, "observe"),
+        incidents.note,
         crew,
     )
     stack.push_async_callback(route_standings.close)

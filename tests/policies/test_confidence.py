@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farthing.policies import confidence, cuped, novelty, srm
+from farthing.policies import confidence, cuped, srm
 from farthing.policies.confidence import RatioSums, Sums
 from farthing.policies.sequence import Evidence
 
@@ -162,20 +162,3 @@ def test_a_covariate_takes_noise_out_and_the_effect_stays() -> None:
     assert np.mean(gone) == pytest.approx(0.64, abs=0.03)
     assert cuped.adjusted(cuped.PairSums(), cuped.PairSums())[2] == 0.0
 
-
-def periods(dice: np.random.Generator, effects: list[float]) -> list[novelty.Period]:
-    return [
-        novelty.Period(day, Sums.of(dice.normal(effect, 1, 200).tolist()), Sums.of(dice.normal(0, 1, 200).tolist()))
-        for day, effect in enumerate(effects)
-    ]
-
-
-def test_an_effect_that_wears_off_is_told_from_one_that_lasts() -> None:
-    dice = np.random.default_rng(8)
-    lasting = [novelty.novelty(periods(dice, [0.3] * 14)).word for _ in range(100)]
-    wearing = [novelty.novelty(periods(dice, [0.6 * 0.8**day for day in range(14)])).word for _ in range(40)]
-    assert 100 - lasting.count("steady") <= most(0.05, 100)
-    assert wearing.count("decays") >= 36
-    assert novelty.novelty(periods(dice, [0.3] * 3)).word == "too short"
-    settled = novelty.novelty(periods(dice, [0.9, 0.9, 0.9, 0.9] + [0.0] * 10)).settled
-    assert settled.low <= 0.0 <= settled.high

@@ -16,7 +16,6 @@ from farthing.policies.experiment import (
     Measure,
     effect,
     guard,
-    lasting,
     read,
     shares_p,
     slices,
@@ -166,21 +165,6 @@ def test_wrong_shares_alarm_and_right_ones_seldom() -> None:
 
     assert sum(alarmed(0.5) for _ in range(60)) <= 1
     assert all(alarmed(0.56) for _ in range(5))
-
-
-def test_an_effect_that_fades_is_told_from_one_that_lasts() -> None:
-    rng = np.random.default_rng(3)
-
-    def word(of_day: float, fades: float) -> str:
-        tracker = Tracker("mean", 2, alone=True, most_units=1, with_days=True)
-        for day in range(14):
-            for arm in (0, 1):
-                for value in rng.normal(arm * of_day * fades**day, 1, 300):
-                    tracker.add(arm, "", day, float(value), 1, 1)
-        return lasting(tracker, 1).word
-
-    assert word(0.8, 0.7) == "decays"
-    assert [word(0.8, 1.0) for _ in range(10)].count("steady") >= 8
 
 
 def test_a_day_counts_each_unit_once() -> None:
