@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 from farthing.policies.sequence import Bets, Evidence
 
-__all__ = ["apart", "least"]
+__all__ = ["FALLS", "RISES", "apart", "least"]
 
 _STEPS = 40
 _NEAR = 1e-7
@@ -33,8 +33,8 @@ _STRENGTHS = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 """Logarithms of odds. Twice apart, none is far from the best one."""
 _KEPT = 0.25
 _EACH = (1.0 - _KEPT) / len(_STRENGTHS)
-_RISES = Bets((1.0, *(math.exp(one) for one in _STRENGTHS)), (_KEPT, *(_EACH for _ in _STRENGTHS)))
-_FALLS = Bets((1.0, *(math.exp(-one) for one in _STRENGTHS)), (_KEPT, *(_EACH for _ in _STRENGTHS)))
+RISES = Bets((1.0, *(math.exp(one) for one in _STRENGTHS)), (_KEPT, *(_EACH for _ in _STRENGTHS)))
+FALLS = Bets((1.0, *(math.exp(-one) for one in _STRENGTHS)), (_KEPT, *(_EACH for _ in _STRENGTHS)))
 
 
 def apart(one: Evidence, other: Evidence, level: float) -> tuple[float, float]:
@@ -49,7 +49,7 @@ def least(one: Evidence, other: Evidence, level: float) -> float:
     goal, best = math.log(1.0 / level), -1.0
     high, low = _begin(one, other)
     for _ in range(_STEPS):
-        up, down = _at(one, _RISES, high), _at(other, _FALLS, low)
+        up, down = _at(one, RISES, high), _at(other, FALLS, low)
         found = _bound(up, down, high, low, goal)
         if found > best and found - best < _NEAR:
             best = found
