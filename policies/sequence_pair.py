@@ -6,13 +6,15 @@ least the least one that no pair left has. Two intervals, one for each arm at ha
 both arms are as unlucky as can be at once: this allows for bad luck in all.
 
 Rules of this file:
-1. Bets are fixed beforehand, a share of the capital is kept back for where one arm says all, and evidence is two sums (policies/sequence.py).
+1. Bets are fixed beforehand, and a share of each capital is kept back for where the other arm says all. Evidence is two
+   sums (policies/sequence.py).
 2. The logarithm of the capital is convex in the means, so every point has a tangent below it, and each tangent gives a
    true bound. Newton's steps only look for the tightest: however they end, the bound holds.
 
 Sources: Waudby-Smith & Ramdas, Estimating means of bounded random variables by betting (JRSS B 2024, arXiv 2010.09686):
-capital processes; Vovk & Wang, E-values: calibration, combination and applications (Annals of Statistics 2021):
-products; Ville's inequality; duality: Boyd & Vandenberghe, Convex Optimization, 5.2.
+capital processes; Turner & Grünwald, Exact anytime-valid confidence intervals for contingency tables and beyond (arXiv
+2203.09785): two streams, the least over a convex set of pairs; Ville's inequality; Boyd & Vandenberghe, Convex
+Optimization, 5.2: duality.
 """
 
 from __future__ import annotations
