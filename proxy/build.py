@@ -19,10 +19,10 @@ from farthing.compress.plan import ASKED, lossy
 from farthing.policies.eligibility import Rules
 from farthing.policies.stage import EligibleStage, SpendStage
 from farthing.proxy.account import Account, AccountStage
+from farthing.proxy.afresh import open_afresh
 from farthing.proxy.alerts import Webhook
 from farthing.proxy.audit import Auditor
 from farthing.proxy.budgets import Spending
-from farthing.proxy.afresh import open_afresh
 from farthing.proxy.build_compress import open_beyond, shadows_of
 from farthing.proxy.build_defer import open_desk, open_stage
 from farthing.proxy.build_prompt_cache import on_their_keys, open_marker, open_warmer

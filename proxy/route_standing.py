@@ -108,7 +108,7 @@ class RouteStandings:
         if self._unsaved:
             await self._save()
 
-    def _counted(self, key: str, name: str, bound: float, worse: bool, trusted: bool) -> None:  # noqa: FBT001 - as told
+    def _counted(self, key: str, name: str, bound: float, worse: bool, trusted: bool) -> None:
         before = self._known.get(key) or _fresh(bound, trusted=trusted)
         standing, turned = before.learned(worse)
         self._known.pop(key, None)

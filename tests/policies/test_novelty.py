@@ -32,7 +32,9 @@ def looked_at(dice: np.random.Generator, effects: list[float]) -> list[Novelty]:
     for day, effect in enumerate(effects):
         morning = Period(day, arm(dice, effect, EACH // 2), arm(dice, 0.0, EACH // 2))
         said.append(novelty([*done, morning]))
-        one, other = (half.merge(arm(dice, mean, EACH // 2)) for half, mean in zip(morning[1:], (effect, 0.0), strict=True))
+        one, other = (
+            half.merge(arm(dice, mean, EACH // 2)) for half, mean in zip(morning[1:], (effect, 0.0), strict=True)
+        )
         done.append(Period(day, one, other))
         said.append(novelty(done))
     return said

@@ -92,7 +92,9 @@ async def test_money_for_shadows_bounds_the_comparisons(tmp_path: Path) -> None:
     ],
     ids=["stateful", "route named", "variant named", "off"],
 )
-async def test_what_must_not_be_asked_again_is_not(tmp_path: Path, body: dict[str, Any], headers: dict[str, str]) -> None:
+async def test_what_must_not_be_asked_again_is_not(
+    tmp_path: Path, body: dict[str, Any], headers: dict[str, str]
+) -> None:
     async with split(tmp_path, holdout__compared=1.0) as (proxy, default, cheap):
         for number in range(4):
             await proxy.post(chat(f"question {number}?", **body), **headers)

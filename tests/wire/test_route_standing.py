@@ -186,6 +186,9 @@ async def test_a_route_that_has_to_be_proved_observes_until_it_is_and_again_wher
 
 
 def test_what_is_to_be_proved_is_said() -> None:
-    given = {"variants": [{"name": "x", "model": "mini"}], "routes": [{"name": "r", "mode": "prove", "variants": ["x"]}]}
+    given = {
+        "variants": [{"name": "x", "model": "mini"}],
+        "routes": [{"name": "r", "mode": "prove", "variants": ["x"]}],
+    }
     with pytest.raises(ConfigFault, match=r"routes.0.*needs max_worse"):
         load(None, {}, given)
