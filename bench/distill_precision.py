@@ -1,11 +1,11 @@
-"""One model at two precisions and on two runtimes: all-MiniLM-L6-v2 in fp32 on torch (sentence-transformers), the same
-in fp32 on onnxruntime, and in int8 on onnxruntime (the default embedder). The first two differ in the runtime alone, the
-last two in the precision alone (and in who exported them).
+"""One model at two precisions and on two runtimes: all-MiniLM-L6-v2 in fp32 on torch (sentence-transformers), fp32 on
+onnxruntime, and in int8 on onnxruntime (the default embedder). The first two differ in the runtime alone, the last two
+in the precision alone (and in who exported them).
 
 Speed, size, agreement, and what it does to what stands on it: a student's share (bench/distill.py), and how often the
 nearest neighbour of a message, among those before it, has its label (what a semantic cache's candidates are worth). It
-needs what `make test-torch` installs, and `pip install onnx`. The fp32 model is exported into a temporary folder. Times:
-processor time of one thread, texts one by one, all models in turn in one run.
+needs what `make test-torch` installs, and `pip install onnx`. The fp32 model is exported into a temporary folder.
+Times: processor time of one thread, texts one by one, all models in turn in one run.
 
     HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 python -m bench.distill_precision ../shared/data --write
 
@@ -56,17 +56,19 @@ def export(folder: Path, path: Path) -> None:
     import torch
     from transformers import AutoModel
 
-    model: Any = AutoModel.from_pretrained(str(folder), attn_implementation="eager", local_files_only=True).eval()
-
     class Hidden(torch.nn.Module):  # what the int8 export gives too: one vector a token
+        def __init__(self) -> None:
+            super().__init__()
+            self.model: Any = AutoModel.from_pretrained(str(folder), attn_implementation="eager", local_files_only=True)
+
         def forward(self, input_ids: Any, attention_mask: Any, token_type_ids: Any) -> Any:
             given = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
-            return model(**given).last_hidden_state
+            return self.model(**given).last_hidden_state
 
     names = ["input_ids", "attention_mask", "token_type_ids"]
     ids = torch.tensor([[101, 7592, 2088, 102]])
     torch.onnx.export(
-        Hidden(), (ids, torch.ones_like(ids), torch.zeros_like(ids)), str(path), input_names=names,
+        Hidden().eval(), (ids, torch.ones_like(ids), torch.zeros_like(ids)), str(path), input_names=names,
         output_names=["last_hidden_state"], dynamic_axes={name: {0: "batch", 1: "tokens"} for name in names},
         opset_version=17, dynamo=False,
     )  # fmt: skip

@@ -58,8 +58,8 @@ def union(one: Evidence, other: Evidence) -> confidence.Interval:
 
 def widths() -> Table:
     """Of intervals for the difference of two equal shares, over that of a normal one for one look."""
-    table = Table("outcomes of the arms", "share, %", "one look, points", "both together, times", "two intervals, times",
-                  "asymptotic, times")  # fmt: skip
+    heads = ("both together", "two intervals", "asymptotic")
+    table = Table("outcomes of the arms", "share, %", "one look, points", *(f"{head}, times" for head in heads))
     for n, m in ((300, 300), (1_000, 1_000), (3_000, 3_000), (10_000, 10_000), (10_000, 1_000), (100_000, 1_000)):
         for share in (0.5, 0.1, 0.03, 0.01):
             one, other = (Evidence(count, round(count * share)) for count in (n, m))

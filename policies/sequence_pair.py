@@ -2,8 +2,8 @@
 
 Two arms' outcomes are independent, so the capital of bets on one times the capital of bets on the other is fair money
 too, whatever the two means are. A pair of means is refuted once that product reaches 1/level; the difference is at
-least the least one that no pair left has. Two intervals, one for each arm at half of the level, would have to allow that
-both arms are as unlucky as can be at once: this allows for bad luck in all.
+least the least one that no pair left has. Two intervals, one for each arm at half of the level, would have to allow
+that both arms are as unlucky as can be at once: this allows for bad luck in all.
 
 Rules of this file:
 1. Bets are fixed beforehand, and a share of each capital is kept back for where the other arm says all. Evidence is two
@@ -46,13 +46,13 @@ def apart(one: Evidence, other: Evidence, level: float) -> tuple[float, float]:
 
 
 def least(one: Evidence, other: Evidence, level: float) -> float:
-    """What the mean of `one` minus the mean of `other` falls short of, at any time, with probability `level` at most."""
+    """What the mean of `one` less that of `other` falls short of, at any time, with probability `level` at most."""
     if min(one.seen, other.seen) <= 0:
         return -1.0
     goal, best = math.log(1.0 / level), -1.0
     rises, falls = _Arm.of(one, RISES), _Arm.of(other, FALLS)
-    # Which share of the goal `one` pays, as odds, beyond what is kept back: at the tightest both arms' slopes are equal,
-    # and the more it pays the steeper its own is.
+    # Which share of the goal `one` pays, as odds, beyond what is kept back: at the tightest both arms' slopes are
+    # equal, and the more it pays the steeper its own is.
     low, high, whole = -_FAR, _FAR, goal - 2 * math.log(_KEPT)
     up, down = rises.at(rises.mean), falls.at(falls.mean)
     for _ in range(_SPLITS):

@@ -66,8 +66,8 @@ class Split:
 @dataclass(slots=True)
 class Part:
     """A part of the traffic, divided among arms by `shares`. `lanes`: one for each, by number; None: whoever answers
-    what is left. `tag`: (name, value); `model`: a shell pattern; '' and None match everything. `compared`: of requests in
-    arms with a lane of their own, the share whose answer is compared with a fresh one; as many are of all others."""
+    what is left. `tag`: (name, value); `model`: a shell pattern; '' and None match everything. `compared`: of requests
+    in arms with a lane of their own, the share whose answer is compared with a fresh one; as many are of all others."""
 
     name: str
     salt: str

@@ -148,7 +148,7 @@ class RouteStandings:
 
 
 def _key(route: Route) -> str:
-    """What was proved while it observed stays true where it is then let serve by it; an operator's own word is apart."""
+    """What was proved while it observed holds where it may serve by that; an operator's own word is apart."""
     return f"{route.name}|{route.signature}|{route.max_worse}{'' if route.trusted else '|proved'}"
 
 

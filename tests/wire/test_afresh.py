@@ -1,4 +1,4 @@
-"""A hold-out's answers are compared with fresh ones in every arm alike, so that arms differ by what the optimiser does."""
+"""A hold-out's answers are compared with fresh ones in all arms alike: they differ by what the optimiser does."""
 
 from __future__ import annotations
 
