@@ -39,7 +39,7 @@ async def split(tmp_path: Path, **settings: Any) -> AsyncIterator[tuple[Proxied,
 async def test_what_an_optimiser_does_to_answers_is_the_difference_of_its_arms(tmp_path: Path) -> None:
     async with split(tmp_path, holdout__compared=1.0) as (proxy, _, _):
         for number in range(ASKED):
-            await proxy.post(chat(f"question {number % 20}?"))  # most are hits, and some by the short way
+            await proxy.post(chat(f"question {number % 5}?"))  # most are hits, by the short way if not drawn
             await quiet(proxy)
         one = await until(
             proxy, lambda one: sum(one["reading"]["candidates"]["no-route"]["metrics"]["fresh"]["units"]) == ASKED
@@ -61,6 +61,16 @@ async def test_what_an_optimiser_does_to_answers_is_the_difference_of_its_arms(t
     paid = [row["cost_usd"] for row in rows if row["arm"] == "no-route"]
     assert arm["metrics"]["cost_usd"]["candidate"] == pytest.approx(1e-12 * sum(paid) / len(paid))
     assert arm["does"]["saves_usd"][0] > 0
+
+
+async def test_all_arms_have_one_instrument_and_the_others_are_compared_as_often_in_all(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"holdout__share": 0.2, "holdout__arms": ["no-route", "all-off"]}
+    async with split(tmp_path, **settings, holdout__compared=0.5) as (proxy, _, _):
+        (part,) = proxy.running.lanes.parts
+        on, arms = proxy.services.relay, [one.relay for one in part.lanes if one is not None]
+        assert len(arms) == 2 and all(arm.afresh is on.afresh is not None for arm in arms)
+        assert [arm.afresh_share for arm in arms] == [0.5, 0.5]
+        assert on.afresh_share == pytest.approx(0.5 * 0.2 / 0.8)
 
 
 async def test_nothing_is_compared_unless_that_is_declared(tmp_path: Path) -> None:
