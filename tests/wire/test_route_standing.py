@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
+from farthing.proxy.cli_policy_table import status
 from farthing.proxy.config import load
 from farthing.proxy.errors import ConfigFault
 from tests.fakes.proxying import chat, proxied
@@ -159,8 +162,11 @@ async def test_an_observing_route_is_told_to_be_proved_and_serves_once_its_mode_
             (incident,) = at.proxy.services.state.incidents.latest()
             assert (incident["kind"], incident["evidence"]["worse"]) == ("proved", 0.0)
             assert incident["evidence"]["compared"] > 10 and incident["evidence"]["at_most"] <= 0.2
-            told = (await at.proxy.client.get("/farthing/api/policy")).json()["routes"]["r"]
-            assert (told["state"], told["max_worse"]) == ("proved", 0.2)
+            told = (await at.proxy.client.get("/farthing/api/policy")).json()
+            assert (told["routes"]["r"]["state"], told["routes"]["r"]["max_worse"]) == ("proved", 0.2)
+            shown = io.StringIO()
+            Console(file=shown, width=200).print(status(told, 0.0))  # as `farthing policy list` does
+            assert 'route      r  proved: with mode = "prove" or "serve" it would serve  0 of ' in shown.getvalue()
         async with between(tmp_path, proves, default, cheap) as at:  # what was proved stays so
             assert state(at)["state"] == "serves"
             assert await answered_by(at, "and with another mode?") == "mini"
