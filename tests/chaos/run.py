@@ -17,10 +17,11 @@ from tests.chaos.alone import ALONE
 from tests.chaos.faults import FAULTS
 from tests.chaos.measured import Line, shown_s
 from tests.chaos.namespace import NAMESPACED
-from tests.chaos.places import Cluster
+from tests.chaos.places import three
 from tests.chaos.scene import Setting, measure
+from tests.chaos.standing_in import STANDING_IN
 
-SETTINGS: tuple[Setting[Any], ...] = (NAMESPACED, *ALONE)
+SETTINGS: tuple[Setting[Any], ...] = (NAMESPACED, *STANDING_IN, *ALONE)
 LONGER = 4.0  # times the short form
 
 
@@ -30,7 +31,7 @@ async def lines(longer: float, only: str) -> list[Line]:
     with tempfile.TemporaryDirectory(prefix="farthing-chaos-") as home:
         shared = [fault for fault in FAULTS if only in fault.name]
         if shared:
-            with Cluster(Path(home)) as cluster:
+            with three(Path(home)) as cluster:
                 found += [told(await measure(cluster, fault, longer=longer)) for fault in shared]
         for at, setting in enumerate(setting for setting in SETTINGS if only in setting.fault.name):
             if setting.needs():

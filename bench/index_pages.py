@@ -1,0 +1,105 @@
+"""What `bench.index_sizes` measured last (docs/index-sizes.json), as the tables of two documents.
+
+docs/semantic-cache.md has all of it, docs/operations.md what each kind needs for a million entries.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from bench.machine import processor
+from bench.report import replace_section, table
+
+__all__ = ["about", "all_of_it", "cells", "for_a_million", "kept", "write"]
+
+Figures = Sequence[dict[str, Any]]
+
+DOCS = Path(__file__).parents[1] / "docs"
+KEPT = DOCS / "index-sizes.json"
+_MILLION = 1_000_000
+_COLUMNS = [
+    *("index", "entries", "index, bytes an entry", "resident, bytes an entry", "built, s of processor"),
+    *("search p50 / p99, µs", "recall@1", "cosine off by"),
+]
+
+
+def about(command: str) -> dict[str, Any]:
+    """What a figure needs beside it."""
+    return {
+        "command": command,
+        "machine": f"{processor()}, {os.cpu_count()} cores",
+        "load_average": round(os.getloadavg()[1], 1),
+        "date": datetime.now(UTC).date().isoformat(),
+    }
+
+
+def kept(found: Figures, path: Path = KEPT) -> list[dict[str, Any]]:
+    """These in the file, by size and in the order of kinds; what it has of others stays. Gives all of them."""
+    before = json.loads(path.read_text("utf-8")) if path.exists() else []
+    known = {(one["entries"], one["index"]): one for one in (*before, *found)}
+    order = list(dict.fromkeys(name for _, name in known))
+    lines = [known[key] for key in sorted(known, key=lambda key: (key[0], order.index(key[1])))]
+    path.write_text(json.dumps(lines, indent=1) + "\n", "utf-8")
+    return lines
+
+
+def cells(one: dict[str, Any]) -> list[str]:
+    """A row of the table."""
+    return [
+        one["index"],
+        f"{one['entries']:,}",
+        f"{one['bytes']:,.0f}",
+        f"{one['resident']:,.0f}",
+        f"{one['built_s']:,.1f}",
+        f"{one['p50_us']:,.0f} / {one['p99_us']:,.0f}",
+        f"{one['recall']:.3f}",
+        f"{one['off']:.4f}",
+    ]
+
+
+def all_of_it(figures: Figures) -> str:
+    """Every kind at every size, and how it was measured."""
+    return "\n".join([*table(_COLUMNS, [cells(one) for one in figures]), "", measured_by(figures)])
+
+
+def for_a_million(figures: Figures) -> str:
+    """Each kind at the largest size that it was measured at, reckoned up to a million where that is smaller."""
+    largest = {one["index"]: one for one in sorted(figures, key=lambda one: one["entries"])}
+    rows = [
+        [
+            one["index"],
+            f"{_MILLION * one['resident'] / 1e9:.1f}",
+            f"{one['p50_us'] / 1000:.2f}",
+            f"{one['recall']:.3f}",
+            f"{one['entries']:,}",
+        ]
+        for one in largest.values()
+    ]
+    columns = ["index", "GB for a million", "search p50, ms", "recall@1", "measured at"]
+    return "\n".join([*table(columns, rows), "", measured_by([*largest.values()])])
+
+
+def measured_by(figures: Figures) -> str:
+    """Command, machine and date of each; the load average, since processor time too hangs a little on what else runs."""
+    marks: dict[tuple[str, str, str], list[float]] = {}
+    for one in figures:
+        marks.setdefault((one["command"], one["machine"], one["date"]), []).append(one["load_average"])
+    return "\n".join(
+        f"Measured by `{command}`, {machine}, {date}, at load averages of {min(loads):g} to {max(loads):g}."
+        for (command, machine, date), loads in marks.items()
+    )
+
+
+def write(figures: Figures, docs: Path = DOCS) -> None:
+    """Both documents' sections anew. Raises ValueError: one has no place for it."""
+    for name, section, text in (
+        ("semantic-cache.md", "index-sizes", all_of_it(figures)),
+        ("operations.md", "index-memory", for_a_million(figures)),
+    ):
+        page = docs / name
+        page.write_text(replace_section(page.read_text("utf-8"), section, text), "utf-8")
