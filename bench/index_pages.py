@@ -6,16 +6,14 @@ docs/semantic-cache.md has all of it, docs/operations.md what each kind needs fo
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench.machine import processor
+from bench.provenance import measured_by
 from bench.report import replace_section, table
 
-__all__ = ["about", "all_of_it", "cells", "for_a_million", "kept", "write"]
+__all__ = ["all_of_it", "cells", "for_a_million", "kept", "write"]
 
 Figures = Sequence[dict[str, Any]]
 
@@ -26,16 +24,6 @@ _COLUMNS = [
     *("index", "entries", "index, bytes an entry", "resident, bytes an entry", "built, s of processor"),
     *("search p50 / p99, µs", "recall@1", "cosine off by"),
 ]
-
-
-def about(command: str) -> dict[str, Any]:
-    """What a figure needs beside it."""
-    return {
-        "command": command,
-        "machine": f"{processor()}, {os.cpu_count()} cores",
-        "load_average": round(os.getloadavg()[1], 1),
-        "date": datetime.now(UTC).date().isoformat(),
-    }
 
 
 def kept(found: Figures, path: Path = KEPT) -> list[dict[str, Any]]:
@@ -82,17 +70,6 @@ def for_a_million(figures: Figures) -> str:
     ]
     columns = ["index", "GB for a million", "search p50, ms", "recall@1", "measured at"]
     return "\n".join([*table(columns, rows), "", measured_by([*largest.values()])])
-
-
-def measured_by(figures: Figures) -> str:
-    """Command, machine and date of each; the load average, since processor time too hangs a little on what else runs."""
-    marks: dict[tuple[str, str, str], list[float]] = {}
-    for one in figures:
-        marks.setdefault((one["command"], one["machine"], one["date"]), []).append(one["load_average"])
-    return "\n".join(
-        f"Measured by `{command}`, {machine}, {date}, at load averages of {min(loads):g} to {max(loads):g}."
-        for (command, machine, date), loads in marks.items()
-    )
 
 
 def write(figures: Figures, docs: Path = DOCS) -> None:

@@ -35,7 +35,8 @@ from rich.console import Console
 
 from bench.answers import sibling
 from bench.index import Matrix, moved, real_vectors, timed
-from bench.index_pages import about, cells, kept, write
+from bench.index_pages import cells, kept, write
+from bench.provenance import about
 from farthing.cache.index import BruteIndex
 from farthing.cache.index_hnsw import EF_BUILD, EF_SEARCH, LINKS
 

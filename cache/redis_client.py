@@ -1,15 +1,15 @@
 """The way to a Redis or Valkey, as a URL says it; redis-py's client, without its retries.
 
     redis://, rediss:// (TLS), unix://        one server
-    redis+sentinel://, rediss+sentinel://     the primary that sentinels name: USER:PASSWORD@HOST:PORT,HOST:PORT/SERVICE/DB
-    redis+cluster://, rediss+cluster://       a cluster: USER:PASSWORD@HOST:PORT,HOST:PORT are some of its nodes
+    redis+sentinel://, rediss+sentinel://     the primary that sentinels name, at HOST:PORT,HOST:PORT/SERVICE/DB
+    redis+cluster://, rediss+cluster://       a cluster, some nodes of which are at HOST:PORT,HOST:PORT
 
 What follows a `?` is redis-py's, for the servers. Sentinels are asked with the same TLS, and with the same user and
 password where the URL says `sentinel_auth=true`: with a password that it doesn't want, a sentinel refuses.
 
 A sentinel is asked for each new connection, and one that doesn't answer is passed by after `_SENTINEL_S`. Source:
 Redis documentation, "Guidelines for Redis clients with support for Redis Sentinel".
-"""  # fmt: skip
+"""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _by_sentinels(parts: SplitResult, plain: str, options: dict[str, Any]) -> Wa
     auth, at, hosts = parts.netloc.rpartition("@")
     service, _, db = parts.path.removeprefix("/").partition("/")
     if not service:
-        raise ValueError("the service that the sentinels watch is missing: redis+sentinel://HOST:PORT,HOST:PORT/SERVICE")
+        raise ValueError("the service that the sentinels watch is missing: redis+sentinel://HOST:PORT/SERVICE")
     asked = dict(parse_qsl(parts.query))
     with_password = asked.pop("sentinel_auth", "") == "true"
     given: dict[str, Any] = {**parse_url(f"{plain}://{auth}{at}there/{db}?{urlencode(asked)}")}
@@ -84,7 +84,8 @@ def _by_sentinels(parts: SplitResult, plain: str, options: dict[str, Any]) -> Wa
         of_sentinels |= {name: given[name] for name in ("username", "password") if name in given}
     timeouts = {"socket_connect_timeout": _SENTINEL_S, "socket_timeout": _SENTINEL_S}
     places = [_place(one, _SENTINEL_PORT) for one in hosts.split(",")]
-    sentinels = Sentinel(places, sentinel_kwargs=of_sentinels | timeouts | {"retry": options["retry"]})
+    by_name: Any = Sentinel  # untyped there
+    sentinels = by_name(places, sentinel_kwargs=of_sentinels | timeouts | {"retry": options["retry"]})
     client = sentinels.master_for(unquote(service), **given, **options)
 
     async def close() -> None:

@@ -80,8 +80,8 @@ class State:
     why, evidence). `listeners`: told of every ledger row, in the ledger's thread; `rated`: told of ratings (a request's
     id, whether it is bad), while a policy is rolled out. `students`: by their hashes; `heirs`: by their names, those
     that were trained beside them; `embeds`: for students alone; `vouched`: the credentials that
-    their teachers have answered; `crew`: None where farthing is one process; `counts`: of what is under way, here and at
-    upstreams."""
+    their teachers have answered; `crew`: None where farthing is one process; `counts`: of what is under way, here and
+    at upstreams."""
 
     clock: Clock
     randomness: Randomness

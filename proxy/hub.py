@@ -2,8 +2,9 @@
 
 Each worker has one socket to the hub and says JSON lines over it:
     {"ready": true}                                it answers requests
-    {"tell": WHAT, "about": VALUE, "to": "keeper" | "others"}    nobody answers
-    {"leaving": true}                              the keeper: what is told to it waits for the next one; hears {"left": true}
+    {"tell": WHAT, "about": VALUE, "to": "keeper" | "others"}
+                                                   nobody answers
+    {"leaving": true}                              the keeper goes: what it is told is the next one's; hears {"left"}
     {"ask": WHAT, "about": VALUE, "to": "keeper" | "others", "id": N, "within_s": S}
     {"answer": VALUE, "id": M}                     to what it was asked
     {"counted": FAMILIES}                          what it has counted (metrics_merge.py); or in a question, which then
@@ -44,8 +45,8 @@ MOST_HELD = 20_000
 
 @dataclass(slots=True, eq=False)
 class Line:
-    """One worker's. `ready`: it answers requests; `leaving`: it hears what is told to the keeper no more; `ended`: nothing more
-    comes."""
+    """One worker's. `ready`: it answers requests; `leaving`: what the keeper is told is no more told to it;
+    `ended`: nothing more comes."""
 
     slot: int
     writer: asyncio.StreamWriter

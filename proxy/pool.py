@@ -42,8 +42,8 @@ _PROBES_DOWN = 2  # so many probes in a row must fail: one may have met a full q
 class Replica:
     """One address of the upstream. `base`: its API's base path. `circuit`: None where it is never left out for failing.
 
-    `healthy`: by probes; `failed_probes`: in a row. `draining`: gets no more requests. `under_way`: requests, here and in
-    all workers.
+    `healthy`: by probes; `failed_probes`: in a row. `draining`: gets no more requests.
+    `under_way`: requests, here and in all workers.
     """
 
     name: str
@@ -98,9 +98,9 @@ class Seat:
 
 
 class Lease:
-    """One attempt's claim on a seat, begun at its replica. Tell `answered` or `failed`, or neither where the client is to blame; then `done`.
+    """One attempt's claim on a seat. Tell `answered` or `failed`, or neither where the client is to blame; then `done`.
 
-    All three may be called again: what a broken body says comes after its head.
+    It has been begun at the replica. All three may be called again: what a broken body says comes after its head.
     """
 
     __slots__ = ("_pool", "_probe", "_waiting", "seat")
@@ -274,7 +274,7 @@ class Pool:
             if not self._max_in_flight or under_way.all <= self._max_in_flight:
                 return seat
             under_way.end()
-        self._refuse()
+        return self._refuse()
 
     def _seat(self, prefix: Prefix, avoid: Collection[Seat]) -> Seat:
         seat = self._only

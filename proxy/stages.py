@@ -24,7 +24,8 @@ _OFF_LOOP_BYTES = 262_144  # reading more than this takes milliseconds, so it le
 @dataclass(slots=True)
 class AdmitStage(Quiet):
     """Authenticate, find the tenant, keep the limits. `in_flight`: requests under way here. `together`: with those of
-    other lanes and workers, which the limit counts. `rates`: takes the request out of the token buckets that count requests."""
+    other lanes and workers, which the limit counts. `rates`: takes the request out of the token buckets that count
+    requests."""
 
     tenants: Tenants
     limits: Limits

@@ -34,7 +34,7 @@ def test_entries_lie_round_the_real_ones() -> None:
     near = (entries @ real.T).max(axis=1)
 
     assert entries.shape == (500, DIM) and (entries[:20] == real).all()
-    assert 0.69 < near.min() and near[20:].max() < 0.981
+    assert near.min() > 0.69 and near[20:].max() < 0.981
     assert np.concatenate(list(clustered(real, 7, np.random.default_rng(3)))).shape == (7, DIM)
 
 
@@ -52,7 +52,8 @@ def test_each_kind_finds_what_is_near_and_costs_what_its_vectors_do(kind: Kind, 
     entries = np.concatenate(list(clustered(unit(40), 3000, np.random.default_rng(5))))
     stored = tmp_path / "entries.npy"
     np.save(stored, entries)
-    got = measured(kind.spec, stored, turned(entries[:40], np.full((40, 1), 0.97, np.float32), np.random.default_rng(6)))
+    queries = turned(entries[:40], np.full((40, 1), 0.97, np.float32), np.random.default_rng(6))
+    got = measured(kind.spec, stored, queries)
 
     vector = {"32 bits": 4 * DIM, "16 bits": 2 * DIM, "8 bits": DIM, "96 bytes": 96, "48 bytes": 48}
     size = next(size for said, size in vector.items() if said in kind.name)

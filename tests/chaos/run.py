@@ -5,14 +5,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import sys
 import tempfile
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench.machine import processor
+from bench.provenance import about
 from tests.chaos.alone import ALONE
 from tests.chaos.faults import FAULTS
 from tests.chaos.measured import Line, shown_s
@@ -50,16 +48,6 @@ def told(line: Line) -> Line:
     sys.stdout.write("\n  ".join([*said, *line.notes.get("examples", ())]) + "\n")
     sys.stdout.flush()
     return line
-
-
-def about(command: str) -> dict[str, Any]:
-    """What a figure needs beside it."""
-    return {
-        "command": command,
-        "machine": f"{processor()}, {os.cpu_count()} cores",
-        "load_average": round(os.getloadavg()[1], 1),
-        "date": datetime.now(UTC).date().isoformat(),
-    }
 
 
 def keep(path: Path, found: list[Line], command: str) -> None:

@@ -60,7 +60,7 @@ class On(Generic[P]):
 
     @contextlib.contextmanager
     def turning(self) -> Iterator[None]:
-        """While the upstream turns from good to bad or back: of two calls at that moment either may be the lucky one."""
+        """While the upstream turns from good to bad or back: of two calls at that moment either may be lucky."""
         began = time.monotonic()
         yield
         self.cuts.append((began, time.monotonic()))

@@ -24,9 +24,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster[Valkey
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
-async def test_three_over_one_valkey(
-    cluster: Cluster[ValkeyProcess], fault: Fault[Cluster[ValkeyProcess]]
-) -> None:
+async def test_three_over_one_valkey(cluster: Cluster[ValkeyProcess], fault: Fault[Cluster[ValkeyProcess]]) -> None:
     line = await measure(cluster, fault)
 
     assert line.broken == [], line

@@ -241,9 +241,7 @@ async def test_over_one_redis_workers_are_one_farthing(tmp_path: Path) -> None:
 
             async def settled() -> bool:
                 told = [(await one.get("/farthing/api/budgets")).json()["budgets"][0]["subjects"][0] for one in clients]
-                return all(
-                    one["held_usd"] == 0 and one["spent_usd"] == pytest.approx(spent / 10**12) for one in told
-                )
+                return all(one["held_usd"] == 0 and one["spent_usd"] == pytest.approx(spent / 10**12) for one in told)
 
             await until(settled)
             seen = {await crew.metric("farthing_requests_total", one) for one in clients}
