@@ -35,7 +35,6 @@ async def _primary_killed(scene: On[Cluster[WatchedValkey]]) -> None:
     old = watched.primary
     old.kill()
     await _taken_over(scene, partial(watched.await_other, old))
-    await scene.hold()
     await asyncio.to_thread(old.start)
 
 
@@ -46,7 +45,6 @@ async def _primary_stopped(scene: On[Cluster[WatchedValkey]]) -> None:
     old.freeze()
     try:
         await _taken_over(scene, partial(watched.await_other, old))
-        await scene.hold()
     finally:
         old.thaw()
 
@@ -56,7 +54,6 @@ async def _node_killed(scene: On[Cluster[ValkeyCluster]]) -> None:
     node = cluster.nodes[0]
     node.kill()
     await _taken_over(scene, partial(cluster.await_whole, node))
-    await scene.hold()
     await asyncio.to_thread(node.start)
 
 

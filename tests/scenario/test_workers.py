@@ -226,8 +226,8 @@ async def test_over_one_redis_workers_are_one_farthing(tmp_path: Path) -> None:
         ):
             clients = [crew.fresh() for _ in range(12)]
             for number in range(8):
-                assert (await ask(clients[0], f"stored {number}")).status_code == 200
-            both = [await ask(one, f"stored {at % 8}") for at, one in enumerate(clients)]
+                assert (await ask(clients[0], f"stored {number}", max_tokens=20)).status_code == 200
+            both = [await ask(one, f"stored {at % 8}", max_tokens=20) for at, one in enumerate(clients)]
             assert {one.headers["x-farthing-cache"] for one in both} == {"hit-exact"} and len(up.calls) == 8
             assert len({slot for slot, count in crew.connections().items() if count}) == 2
 
