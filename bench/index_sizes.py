@@ -55,7 +55,8 @@ Search = Callable[[Matrix], tuple[NDArray[np.float32], NDArray[np.int64]]]
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """`spec`: FAISS's, with LISTS for the number of lists; '' for the product's flat index."""
+    """`spec`: FAISS's, with LISTS for the number of lists; '' for the product's flat index. `np`: without training codes for
+    Hamming distances, which nothing here uses."""
 
     name: str
     spec: str
@@ -68,8 +69,8 @@ KINDS = (
     Kind("flat, 8 bits", "SQ8"),
     Kind("graph, HNSW, 16 bits (farthing's)", GRAPH),
     Kind(f"IVF, 8 bits, nprobe {_NPROBE}", "IVFLISTS,SQ8"),
-    Kind(f"IVF-PQ, 96 bytes, nprobe {_NPROBE}", "IVFLISTS,PQ96x8"),
-    Kind(f"IVF-PQ, 48 bytes, nprobe {_NPROBE}", "IVFLISTS,PQ48x8"),
+    Kind(f"IVF-PQ, 96 bytes, nprobe {_NPROBE}", "IVFLISTS,PQ96np"),
+    Kind(f"IVF-PQ, 48 bytes, nprobe {_NPROBE}", "IVFLISTS,PQ48np"),
 )
 
 
@@ -115,9 +116,9 @@ def flat(entries: Matrix) -> tuple[Search, int]:
     return search, entries.shape[0] * entries.shape[1] * 4
 
 
-def by_faiss(spec: str, entries: Matrix) -> tuple[Search, int]:
-    """One of FAISS's: trained on a part where it must be, filled in blocks, on all cores."""
-    faiss.omp_set_num_threads(os.cpu_count() or 1)
+def by_faiss(spec: str, entries: Matrix, threads: int) -> tuple[Search, int]:
+    """One of FAISS's: trained on a part where it must be, filled in blocks, by so many threads."""
+    faiss.omp_set_num_threads(threads)
     count, dim = entries.shape
     index: Any
     if spec == GRAPH:
@@ -128,8 +129,11 @@ def by_faiss(spec: str, entries: Matrix) -> tuple[Search, int]:
         lists = 2 * math.isqrt(count)
         index = faiss.index_factory(dim, spec.replace("LISTS", str(lists)), faiss.METRIC_INNER_PRODUCT)
         if spec.startswith("IVF"):
-            ivf = faiss.extract_index_ivf(index)
-            ivf.cp.niter, ivf.nprobe = _ROUNDS, _NPROBE
+            ivf = faiss.downcast_index(faiss.extract_index_ivf(index))
+            ivf.nprobe = _NPROBE
+            clusterings = [ivf.cp, *([ivf.pq.cp] if isinstance(ivf, faiss.IndexIVFPQ) else [])]
+            for clustering in clusterings:
+                clustering.niter, clustering.min_points_per_centroid = _ROUNDS, 1  # no word about small sizes
         if not index.is_trained:
             some = np.linspace(0, count - 1, min(count, _TRAINED_ON * lists)).astype(np.int64)
             index.train(np.asarray(entries[some]))
@@ -139,11 +143,11 @@ def by_faiss(spec: str, entries: Matrix) -> tuple[Search, int]:
     return lambda query: index.search(query, K), len(faiss.serialize_index(index))
 
 
-def measured(spec: str, stored: Path, queries: Matrix) -> dict[str, Any]:
-    """One kind over the entries in that file."""
+def measured(spec: str, stored: Path, queries: Matrix, threads: int) -> dict[str, Any]:
+    """One kind over the entries in that file. `threads`: that build; one searches."""
     entries = np.load(stored, mmap_mode="r")
     before, begun_s = anonymous_bytes(), time.process_time()
-    search, size = flat(entries) if not spec else by_faiss(spec, entries)
+    search, size = flat(entries) if not spec else by_faiss(spec, entries, threads)
     built_s, resident = time.process_time() - begun_s, anonymous_bytes() - before
     found: list[tuple[int, float]] = []
 
@@ -171,7 +175,9 @@ def anonymous_bytes() -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon:"))
 
 
-def run(real: Matrix, sizes: Sequence[int], kinds: Sequence[Kind], asked: int) -> Iterator[dict[str, Any]]:
+def run(
+    real: Matrix, sizes: Sequence[int], kinds: Sequence[Kind], asked: int, threads: int
+) -> Iterator[dict[str, Any]]:
     """What was measured, kind by kind at each size. `asked`: so many queries."""
     for size in sizes:
         chance = np.random.default_rng(size)
@@ -188,7 +194,7 @@ def run(real: Matrix, sizes: Sequence[int], kinds: Sequence[Kind], asked: int) -
             for kind in kinds:
                 # A process for each, so that one's freed memory doesn't hide another's.
                 with ProcessPoolExecutor(1, get_context("spawn")) as alone:
-                    got = alone.submit(measured, kind.spec, stored, queries).result()
+                    got = alone.submit(measured, kind.spec, stored, queries, threads).result()
                 yield {"index": kind.name, "entries": size} | got
 
 
@@ -199,6 +205,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--sizes", default="10000,100000,1000000")
     parser.add_argument("--kinds", default="", metavar="TEXT", help="those whose name holds this")
     parser.add_argument("--queries", type=int, default=200)
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="that build; 1 on a busy machine")
     parser.add_argument("--no-docs", action="store_true", help="print it, but leave the documents alone")
     given = parser.parse_args(arguments)
     console = Console()
@@ -206,7 +213,7 @@ def main(arguments: list[str]) -> None:
     command = shlex.join(["python", "-m", "bench.index_sizes", *arguments])
     real = real_vectors(sibling(given.data), _REAL)
     found = []
-    for one in run(real, [int(size) for size in given.sizes.split(",")], kinds, given.queries):
+    for one in run(real, [int(size) for size in given.sizes.split(",")], kinds, given.queries, given.threads):
         found.append(one | about(command))
         console.print("  ".join(cells(one)), highlight=False)
         if not given.no_docs:  # at once, since a million takes long
