@@ -8,7 +8,8 @@ Times are processor time: of building, all threads'; of one search, the one thre
 FAISS would write of it, `resident` how much the process grew, tables and spare room included. Each kind is built in a
 process of its own. The two that farthing has are built with its settings, the graph on all cores.
 
-    python -m bench.index_sizes ../shared/data                      writes the tables of docs/ too
+    python -m bench.index_sizes                                     writes the tables of docs/ too
+    python -m bench.index_sizes --sizes 1000000 --kinds graph       one that takes long, by itself
     python -m bench.index_sizes --sizes 10000 --no-docs             a minute
 """
 
@@ -55,8 +56,8 @@ Search = Callable[[Matrix], tuple[NDArray[np.float32], NDArray[np.int64]]]
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """`spec`: FAISS's, with LISTS for the number of lists; '' for the product's flat index. `np`: without training codes for
-    Hamming distances, which nothing here uses."""
+    """`spec`: FAISS's, with LISTS for the number of lists; '' for the product's flat index. `np`: without
+    training codes for Hamming distances, which nothing here uses."""
 
     name: str
     spec: str

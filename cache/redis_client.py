@@ -38,7 +38,6 @@ def open_way(url: str, max_connections: int) -> Way:
     from redis.asyncio import Redis
     from redis.asyncio.retry import Retry
     from redis.backoff import NoBackoff
-    from redis.exceptions import RedisClusterException
 
     options: dict[str, Any] = {
         "retry": Retry(NoBackoff(), 0),
@@ -54,7 +53,7 @@ def open_way(url: str, max_connections: int) -> Way:
             return _to_cluster(urlsplit(url), plain, options)
         client = Redis.from_url(url, **options)
         return Way(client, client.aclose)
-    except (ValueError, RedisClusterException) as error:
+    except ValueError as error:
         raise ConfigFault(f"store.url: {error}") from None
 
 
@@ -108,9 +107,11 @@ def _to_cluster(parts: SplitResult, plain: str, options: dict[str, Any]) -> Way:
     from redis.asyncio import RedisCluster
     from redis.asyncio.cluster import ClusterNode
 
+    if parts.path.strip("/") not in ("", "0"):
+        raise ValueError("a cluster has one db, 0: leave it out")
     auth, at, hosts = parts.netloc.rpartition("@")
     first, *others = hosts.split(",")
     nodes = [ClusterNode(*_place(one, _PORT)) for one in others]
-    url = f"{plain}://{auth}{at}{first}{parts.path}" + (f"?{parts.query}" if parts.query else "")
+    url = f"{plain}://{auth}{at}{first}" + (f"?{parts.query}" if parts.query else "")
     cluster = RedisCluster.from_url(url, startup_nodes=nodes, **options)
     return Way(cluster, cluster.aclose)

@@ -104,16 +104,6 @@ async def test_a_cluster_that_is_gone_is_an_outage_like_any_other() -> None:
             for _ in range(4):
                 with pytest.raises(StoreFault):
                     await store.get(KEY, time.time())
-            node.start()
-            async with asyncio.timeout(20):
-                while True:
-                    try:
-                        await store.put(entry())
-                        break
-                    except StoreFault:
-                        await asyncio.sleep(0.05)
-            found = await store.get(KEY, time.time())
         await store.close()
 
-    assert found is not None
-    assert [line["event"] for line in logs][:1] == ["the store is away: answers pass it by"]
+    assert [line["event"] for line in logs] == ["the store is away: answers pass it by"]
