@@ -64,9 +64,9 @@ def test_each_kind_finds_what_is_near_and_costs_what_its_vectors_do(kind: Kind, 
     assert 0 < got["p50_us"] <= got["p99_us"]
 
 
-def figure(index: str, entries: int, resident: float = 1500.0) -> dict[str, Any]:
+def figure(index: str, entries: int, size: float = 1500.0) -> dict[str, Any]:
     told = {"command": "c", "machine": "m", "load_average": 1.0, "date": "2026-01-01"}
-    numbers = {"bytes": 1.0, "resident": resident, "built_s": 1.0, "p50_us": 50.0, "p99_us": 60.0, "recall": 1.0}
+    numbers = {"bytes": size, "resident": 1.0, "built_s": 1.0, "p50_us": 50.0, "p99_us": 60.0, "recall": 1.0}
     return {"index": index, "entries": entries, "off": 0.0} | numbers | told
 
 
@@ -82,7 +82,7 @@ def test_figures_are_kept_by_kind_and_size_and_both_pages_have_them(tmp_path: Pa
         (10, "flat"), (10, "graph"), (20, "flat"), (20, "graph"),
     ]  # fmt: skip
     assert "1,000" in all_of_it(figures)
-    assert "2.0" in for_a_million(figures) and "1.0 |" not in for_a_million(figures).split("graph")[0]
+    assert "2.00 |" in for_a_million(figures) and "1.00 |" not in for_a_million(figures)
     page = (tmp_path / "operations.md").read_text()
     assert page.startswith("before\n") and page.endswith("after\n") and "old" not in page
     assert replace_section(page, "index-memory", for_a_million(figures)) == page
