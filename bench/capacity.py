@@ -28,8 +28,8 @@ GIB = 2**30
 class Costs:
     """What one thing takes. Processor times: docs/benchmarks.md, at 16 at a time, semantic cache off; `semantic_us`:
     what observing adds to a miss, which looks at fewer the busier it is. `event_us`: of one event of a stream, from the
-    stream benchmark (23 events). `vector_bytes`: of an entry of the graph (docs/semantic-cache.md, 100,000 entries).
-    `ledger_row_bytes`: docs/benchmarks.md, "A large ledger".
+    stream benchmark (23 events). `vector_bytes`: of an entry of the graph (docs/semantic-cache.md, 100,000 entries;
+    docs/index-sizes.json has every kind). `ledger_row_bytes`: docs/benchmarks.md, "A large ledger".
 
     Assumed, not measured: `redis_ops_per_s` and `redis_bytes` (what one shard is planned with), `entry_overhead_bytes`
     (a key and header in Redis), `prompt_bytes` (beside a vector), `in_flight_bytes`, and both prices.

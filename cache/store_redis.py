@@ -1,4 +1,4 @@
-"""The shared store: entries in Redis (6.2 or later), Valkey, or a cluster of either.
+"""The shared store: entries in Redis (6.2 or later) or Valkey: one server, one behind sentinels, or a cluster.
 
 Keys: `<prefix>:e:{<key>}` holds an encoded entry, with Redis's own expiry; `<prefix>:v:{<key>}` is the set of the
 names of the entry's variants. The braces are Cluster's hash tag (Redis, "Cluster specification"), round the key
@@ -17,7 +17,6 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 import structlog
 
@@ -25,10 +24,11 @@ from farthing.cache.breaker import Breaker, Gate
 from farthing.cache.codec import Labels, decode, encode, peek
 from farthing.cache.damage import Damage
 from farthing.cache.entry import Entry
+from farthing.cache.redis_client import open_way, where_of
 from farthing.cache.seal import MissingKeys, Seal, SealedElsewhere
 from farthing.cache.store import Selector, StoreStats
 from farthing.proxy.clock import Clock
-from farthing.proxy.errors import ConfigFault, StoreFault
+from farthing.proxy.errors import StoreFault
 
 __all__ = ["RedisStore"]
 
@@ -53,7 +53,7 @@ class _NoPlace(Exception):
 
 
 class RedisStore:
-    """Store over a Redis URL: redis://, rediss:// (TLS), unix://, and redis+cluster:// or rediss+cluster://.
+    """Store over a Redis URL (redis_client.py).
 
     `seal`: what bodies are sealed with, if they are. `told_as`, `passed_by`: what it is in the log's lines, and what
     happens without it.
@@ -77,9 +77,9 @@ class RedisStore:
         passed_by: str = "answers pass it by",
     ) -> None:
         self._told_as, self._passed_by = told_as, passed_by
-        self._client = _client(url, max_connections)
+        self._client, self._hang_up = open_way(url, max_connections)
         self._places = asyncio.Semaphore(max_connections)
-        self._where = _where(url)
+        self._where = where_of(url)
         self._deadline_s = deadline_ms / 1000
         self._clock = clock
         self._prefix = prefix
@@ -235,7 +235,7 @@ class RedisStore:
             running.cancel()
         if self._running:
             await asyncio.wait(set(self._running), timeout=_PROBE_S)
-        await self._client.aclose()
+        await self._hang_up()
 
     async def run(self, kind: str, command: Callable[[Any], Awaitable[T]]) -> T:
         """One command for whoever keeps something else on this server, given redis-py's client. `kind`: read or write,
@@ -349,14 +349,14 @@ class RedisStore:
         """Translate redis-py's errors, and tell the breaker. An error *answer* (out of memory, read-only, no
         permission) is a fault too, but the server is there: it opens no breaker."""
         from redis.exceptions import ConnectionError as RedisGone
-        from redis.exceptions import MaxConnectionsError, RedisError, ResponseError
+        from redis.exceptions import MaxConnectionsError, RedisClusterException, RedisError, ResponseError
         from redis.exceptions import TimeoutError as RedisSlow
 
         try:
             result = await self._within(deadline_s, command)
         except (_NoPlace, MaxConnectionsError) as error:
             raise StoreFault(f"{self._where}: all of our connections are in use") from error
-        except (RedisGone, RedisSlow, OSError, TimeoutError, _Closed) as error:
+        except (RedisGone, RedisSlow, RedisClusterException, OSError, TimeoutError, _Closed) as error:
             self._failed(error)
             raise StoreFault(f"{self._where} failed: {type(error).__name__}") from error
         except (RedisError, ResponseError) as error:
@@ -438,38 +438,11 @@ class RedisStore:
 
     async def _find_out(self) -> None:
         """The probe: longer than a request may wait, so that a slow TLS handshake can come to its end."""
-        from redis.exceptions import RedisError
+        from redis.exceptions import RedisClusterException, RedisError
 
         try:
             await self._within(_PROBE_S, self._client.ping)
-        except (RedisError, OSError, TimeoutError, _Closed, _NoPlace) as error:
+        except (RedisError, RedisClusterException, OSError, TimeoutError, _Closed, _NoPlace) as error:
             self._failed(error, probe=True)
         else:
             self._worked("read", None)
-
-
-def _where(url: str) -> str:
-    """The URL's address alone: a password must not reach a log."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-
-
-def _client(url: str, max_connections: int) -> Any:
-    """redis-py's client for the URL, without its retries."""
-    from redis.asyncio import Redis, RedisCluster
-    from redis.asyncio.retry import Retry
-    from redis.backoff import NoBackoff
-
-    scheme, mark, rest = url.partition("+cluster://")
-    options: dict[str, Any] = {
-        "retry": Retry(NoBackoff(), 0),
-        "max_connections": max_connections,
-        "socket_connect_timeout": _PROBE_S,
-        "socket_timeout": _PURGE_STEP_S,
-    }
-    try:
-        if mark:
-            return RedisCluster.from_url(f"{scheme}://{rest}", **options)
-        return Redis.from_url(url, **options)
-    except ValueError as error:
-        raise ConfigFault(f"store.url: {error}") from None

@@ -143,7 +143,7 @@ class Admin:
             "capture": capture_admin.shown(services),
             "switched_off": self._held.switch(),
             "config_id": config.id,
-            "in_flight": self._held.in_flight.count,
+            "in_flight": self._held.in_flight.here,
             "policy": self._proxy.policies.standing.active,
             "ledger": "off" if self._held.ledger is None else "ok" if self._held.ledger.healthy else "degraded",
             "usage_drift": [

@@ -137,6 +137,8 @@ async def running(
         )
         runner = web.ServerRunner(front, handle_signals=False, shutdown_timeout=server.drain_s)
         await runner.setup()
+        if crew is not None and crew.keeper:
+            stack.push_async_callback(crew.peers.leave)  # once all is drained, before what was learnt is written
         stack.push_async_callback(drain, held.tasks, server.drain_s)
         stack.push_async_callback(policies.close)
         stack.push_async_callback(experiments.close)

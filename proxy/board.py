@@ -3,23 +3,30 @@
 Rules of this file:
 1. A cell belongs to one process at a time, and that process alone writes it; whoever wants a total adds cells up. So
    nothing is locked, and no total is ever wrong by more than what is being written this moment.
-2. What a cell says of money stays when its process dies; what it says of connections, the supervisor takes back.
+2. What a cell says of money stays when its process dies; what it says of connections and of requests under way, the
+   supervisor takes back.
+3. A cell has places for what its process counts by name. They are in no order that two processes share, since they may
+   have different configurations: the name's hash stands beside the number.
 """
 
 from __future__ import annotations
 
+import hashlib
 import mmap
 import os
 import tempfile
 from collections.abc import Iterator
 
 from farthing.policies.spend import DayTotal
+from farthing.proxy.errors import ConfigFault
 
-__all__ = ["TOTALS", "Board", "SharedTotal"]
+__all__ = ["PLACES", "TOTALS", "Board", "SharedTotal"]
 
 TOTALS = ("total", "audited", "judged", "shadowed", "warmed")
 _TAKES, _OPEN, _FIRST_TOTAL = 0, 1, 2
-_ROW = _FIRST_TOTAL + 2 * len(TOTALS)
+_FIRST_PLACE = _FIRST_TOTAL + 2 * len(TOTALS)
+PLACES = 1024
+_ROW = _FIRST_PLACE + 2 * PLACES
 _BYTES = 8
 _DAY_S = 86_400
 
@@ -66,6 +73,8 @@ class Board:
         """Its process has ended."""
         self.takes(cell, takes=False)
         self.opened(cell, 0)
+        for at in range(cell * _ROW + _FIRST_PLACE, (cell + 1) * _ROW):
+            self._cells[at] = 0
 
     def fewest(self, but: int) -> int | None:
         """The fewest connections that any other process has which takes some; None where there is none."""
@@ -75,6 +84,38 @@ class Board:
             if cell != but and self._cells[cell * _ROW + _TAKES]
         ]
         return min(others, default=None)
+
+    # -- what is under way
+
+    def place(self, cell: int, name: str) -> int:
+        """Where this process counts what has that name. Raises ConfigFault: it counts too much already."""
+        named = _hash(name)
+        for place in range(PLACES):
+            at = cell * _ROW + _FIRST_PLACE + 2 * place
+            if self._cells[at] in (0, named):
+                self._cells[at] = named
+                return place
+        raise ConfigFault(f"with several workers at most {PLACES - 1} replicas of upstreams can be counted")
+
+    def counted(self, cell: int, place: int, count: int) -> None:
+        """So many are under way there, in this process."""
+        self._cells[cell * _ROW + _FIRST_PLACE + 2 * place + 1] = count
+
+    def elsewhere(self, cell: int, place: int) -> int:
+        """How many are under way in all other processes where this one has that place."""
+        named = self._cells[cell * _ROW + _FIRST_PLACE + 2 * place]
+        return sum(self._count(other, place, named) for other in range(2 * self.count) if other != cell)
+
+    def _count(self, cell: int, likely: int, named: int) -> int:
+        first = cell * _ROW + _FIRST_PLACE
+        if self._cells[first + 2 * likely] == named:
+            return self._cells[first + 2 * likely + 1]
+        for at in range(first, first + 2 * PLACES, 2):
+            if self._cells[at] == named:
+                return self._cells[at + 1]
+            if not self._cells[at]:
+                break  # places are taken in order
+        return 0
 
     # -- money
 
@@ -98,6 +139,11 @@ class Board:
         for cell in range(2 * self.count + 1):
             at = cell * _ROW + _FIRST_TOTAL + 2 * which
             yield self._cells[at], self._cells[at + 1]
+
+
+def _hash(name: str) -> int:
+    """Not 0, which is a free place's."""
+    return 1 + (int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big") >> 2)
 
 
 class SharedTotal(DayTotal):

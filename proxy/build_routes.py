@@ -49,6 +49,7 @@ def open_upstream(upstream: Upstream, held: State, stack: AsyncExitStack, old: O
         clock=held.clock,
         randomness=held.randomness,
         old=None if old is None else (old.probes.upstream, old.pool),
+        counts=held.counts,
     )
     stack.callback(pool.close)
     probes = Probes(upstream, pool, held.clock)

@@ -21,7 +21,7 @@ class _Told(Nearest):
 
     def note(self, exchange_id: str, entry_key: str) -> None:
         """Nearest.note."""
-        self._peers.tell("nearest", [exchange_id, entry_key])
+        self._peers.tell("nearest", [exchange_id, entry_key], to="keeper")
 
 
 def nearest_of(crew: Crew | None) -> Nearest:

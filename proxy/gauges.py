@@ -26,7 +26,7 @@ def gauges(services: Services, store: StoreStats | None) -> dict[str, float]:
     held = services.state
     ledger, breaker, tick_s = held.ledger, services.pipeline.breaker, held.clock.tick_s()
     found: dict[str, float] = {
-        "in_flight_requests": held.in_flight.count,
+        "in_flight_requests": held.in_flight.here,
         "ledger_pending_rows": ledger.pending if ledger else 0,
         "ledger_dropped_rows": ledger.dropped if ledger else 0,
         "ledger_aside_files": len(ledger.aside) if ledger else 0,

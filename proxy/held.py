@@ -54,10 +54,10 @@ from farthing.proxy.route_standing import RouteStandings
 from farthing.proxy.row import ERRANDS, Row
 from farthing.proxy.sealing import sealer
 from farthing.proxy.stage_semantic import Case
-from farthing.proxy.stages import InFlight
 from farthing.proxy.students import Embeds, Known
 from farthing.proxy.tasks import TaskGroup
 from farthing.proxy.tokens import Tokenizer
+from farthing.proxy.under_way import EVERYTHING, Counts, UnderWay
 from farthing.proxy.usage_drift import Drift
 from farthing.proxy.watching import Watching
 
@@ -79,7 +79,8 @@ class State:
     why, evidence). `listeners`: told of every ledger row, in the ledger's thread; `rated`: told of ratings (a request's
     id, whether it is bad), while a policy is rolled out. `students`: by their hashes; `heirs`: by their names, those
     that were trained beside them; `embeds`: for students alone; `vouched`: the credentials that
-    their teachers have answered; `crew`: None where farthing is one process."""
+    their teachers have answered; `crew`: None where farthing is one process; `counts`: of what is under way, here and
+    at upstreams."""
 
     clock: Clock
     randomness: Randomness
@@ -115,7 +116,7 @@ class State:
     levels: Levels
     prompts: PromptMemory
     route_standings: RouteStandings
-    in_flight: InFlight = field(default_factory=InFlight)
+    counts: Counts
     rated: Callable[[str, bool], None] | None = None
     watch: Watching | None = None
     decisions: Decisions | None = None
@@ -131,6 +132,11 @@ class State:
     embeds: Embeds | None = None
     vouched: OrderedDict[str, None] = field(default_factory=OrderedDict)
     crew: Crew | None = None
+
+    @property
+    def in_flight(self) -> UnderWay:
+        """Requests under way, in all lanes together."""
+        return self.counts.at(EVERYTHING)
 
     @property
     def keeper(self) -> bool:
@@ -248,6 +254,7 @@ async def open_state(
         prompts=PromptMemory.of(config.prompt_cache.most_prefixes),
         route_standings=route_standings,
         crew=crew,
+        counts=Counts(crew),
     )
     stack.callback(held.close_capture)
     return held

@@ -2,7 +2,9 @@
 
 Each worker has one socket to the hub and says JSON lines over it:
     {"ready": true}                                it answers requests
-    {"tell": WHAT, "about": VALUE}                 to all others; nobody answers
+    {"tell": WHAT, "about": VALUE, "to": "keeper" | "others"}
+                                                   nobody answers
+    {"leaving": true}                              the keeper goes: what it is told is the next one's; hears {"left"}
     {"ask": WHAT, "about": VALUE, "to": "keeper" | "others", "id": N, "within_s": S}
     {"answer": VALUE, "id": M}                     to what it was asked
     {"counted": FAMILIES}                          what it has counted (metrics_merge.py); or in a question, which then
@@ -15,33 +17,42 @@ Rules of this file:
    that has ended to what the dead had, so that totals never fall.
 2. Nobody waits longer than the asker said: who hasn't answered by then is left out.
 3. The order of what one worker says to another is kept.
+4. What is told to the keeper while there is none waits for the next one, `MOST_HELD` of it; then the oldest goes.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+import structlog
+
 from farthing.proxy.metrics_merge import Families, added
 from farthing.proxy.tasks import TaskGroup
 
-__all__ = ["LONGEST_LINE", "Hub", "Line"]
+__all__ = ["LONGEST_LINE", "MOST_HELD", "Hub", "Line"]
+
+log = structlog.get_logger("farthing.workers")
 
 LONGEST_LINE = 64 * 2**20
+MOST_HELD = 20_000
 
 
 @dataclass(slots=True, eq=False)
 class Line:
-    """One worker's. `ready`: it answers requests; `ended`: nothing more comes."""
+    """One worker's. `ready`: it answers requests; `leaving`: what the keeper is told is no more told to it;
+    `ended`: nothing more comes."""
 
     slot: int
     writer: asyncio.StreamWriter
     ready: asyncio.Event = field(default_factory=asyncio.Event)
     counted: Families = field(default_factory=dict)
+    leaving: bool = False
     ended: bool = False
 
     def say(self, what: dict[str, Any]) -> None:
@@ -69,6 +80,7 @@ class Hub:
         self._lines: list[Line] = []
         self._questions: dict[int, _Question] = {}
         self._next = 0
+        self._held: deque[dict[str, Any]] = deque(maxlen=MOST_HELD)
         self.dead: Families = {}
 
     def listen(self, slot: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Line:
@@ -92,18 +104,39 @@ class Hub:
             line.counted = said["counted"]
         if "ready" in said:
             line.ready.set()
+            if line.slot == self._keeper:
+                self._give_held(line)
+        elif "leaving" in said:
+            line.leaving = True
+            line.say({"left": True})
         elif "tell" in said:
-            for other in self._others(line):
-                other.say(said)
+            self._tell(line, said)
         elif "ask" in said:
             self._ask(line, said)
         elif "answer" in said:
             self._answer(line, said)
 
+    def _tell(self, line: Line, said: dict[str, Any]) -> None:
+        if said["to"] == "others":
+            for other in self._others(line):
+                other.say(said)
+            return
+        keepers = [other for other in self._keepers(line) if not other.leaving]
+        if keepers:
+            keepers[-1].say(said)
+            return
+        if len(self._held) == MOST_HELD - 1:
+            log.warning("the keeper is away for long: the oldest of what it is told is lost", most=MOST_HELD)
+        self._held.append(said)
+
+    def _give_held(self, keeper: Line) -> None:
+        while self._held:
+            keeper.say(self._held.popleft())
+
     def _ask(self, line: Line, said: dict[str, Any]) -> None:
         asked: Sequence[Line] = self._others(line)
         if said["to"] == "keeper":
-            asked = [other for other in asked if other.slot == self._keeper][-1:]
+            asked = self._keepers(line)[-1:]
         self._next += 1
         self._questions[self._next] = _Question(line, said["id"], set(asked), "counted" in said)
         for other in asked:
@@ -133,6 +166,10 @@ class Hub:
 
     def _others(self, line: Line) -> list[Line]:
         return [other for other in self._lines if other is not line and other.ready.is_set() and not other.ended]
+
+    def _keepers(self, line: Line) -> list[Line]:
+        """The newest last: while one follows another there may be two for a moment."""
+        return [other for other in self._others(line) if other.slot == self._keeper]
 
     def _lost(self, line: Line) -> None:
         line.ended = True

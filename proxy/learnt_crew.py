@@ -7,7 +7,9 @@ Rules of this file:
    counted twice, and nothing is overwritten.
 2. A copy is as old as the keeper's last writing (some two seconds), and is never learnt into. A verdict carries its
    epoch: a label of one that the keeper has left behind counts for nothing.
-3. A policy beside the one in use (a candidate's, an arm's) tells the keeper too; its copy is not renewed.
+3. What is told while the keeper is away waits for the next one (hub.py), which begins with what the last one wrote at
+   its end. A keeper that is killed takes along what it had learnt since it last wrote.
+4. A policy beside the one in use (a candidate's, an arm's) tells the keeper too; its copy is not renewed.
 """
 
 from __future__ import annotations
@@ -123,7 +125,7 @@ class Copied(Learnt[S]):
         named = named_after(settings)
 
         def tell(what: list[Any]) -> None:
-            self._peers.tell(told_as(self._recipe), [named, *what])
+            self._peers.tell(told_as(self._recipe), [named, *what], to="keeper")
 
         return Copy(await self._loaded(settings), tell)
 

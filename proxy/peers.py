@@ -20,6 +20,9 @@ __all__ = ["Answers", "Peers"]
 log = structlog.get_logger("farthing.workers")
 
 
+_LEAVES_WITHIN_S = 1.0
+
+
 class Answers(NamedTuple):
     """What the others said: slot and value of each. `missing`: how many didn't in time. `counted`: by slot, what each
     other one last said that it counted, and `dead` what those had counted that have ended; where that was asked for."""
@@ -40,6 +43,7 @@ class Peers:
         self._told: dict[str, Callable[[Any], None]] = {}
         self._asked: dict[str, Callable[[Any], Awaitable[Any]]] = {}
         self._waiting: dict[int, asyncio.Future[Answers]] = {}
+        self._left = asyncio.Event()
         self._next = 0
 
     async def open(self, line: socket.socket) -> None:
@@ -72,9 +76,17 @@ class Peers:
         """What is counted here, in case this process dies."""
         self._say({"counted": families})
 
-    def tell(self, what: str, about: Any) -> None:
-        """Tell all others; never waits."""
-        self._say({"tell": what, "about": about})
+    def tell(self, what: str, about: Any, *, to: Literal["keeper", "others"] = "others") -> None:
+        """Tell all others, or the keeper, whom it reaches also where there is none just now; never waits."""
+        self._say({"tell": what, "about": about, "to": to})
+
+    async def leave(self) -> None:
+        """The keeper goes: what it is told from now on is the next one's. All that was told before has been heard when
+        this returns."""
+        self._say({"leaving": True})
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LEAVES_WITHIN_S):
+                await self._left.wait()
 
     async def ask(
         self,
@@ -112,6 +124,8 @@ class Peers:
                 said = json.loads(text)
                 if "answers" in said:
                     self._answered(said)
+                elif "left" in said:
+                    self._left.set()
                 elif "ask" in said:
                     self._tasks.spawn(self._answer(said), "answer another worker")
                 elif (do := self._told.get(said["tell"])) is not None:

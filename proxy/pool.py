@@ -26,6 +26,7 @@ from farthing.policies.headroom import KeyLimits, told_rates
 from farthing.proxy.clock import Clock, Randomness
 from farthing.proxy.connections import Connections
 from farthing.proxy.errors import UpstreamFault
+from farthing.proxy.under_way import UnderWay
 
 __all__ = ["Lease", "Pool", "Replica", "Seat"]
 
@@ -33,6 +34,7 @@ log = structlog.get_logger("farthing.pool")
 
 _ALL_DOWN_S = 1.0  # where no replica is up one is tried again this soon: there is nowhere else to go meanwhile
 _FULL_S = 1.0  # when to come again where all are full: nobody knows when an answer ends
+_TRIES = 3  # where other workers take the last place at the same moment
 _PROBES_DOWN = 2  # so many probes in a row must fail: one may have met a full queue
 
 
@@ -40,7 +42,8 @@ _PROBES_DOWN = 2  # so many probes in a row must fail: one may have met a full q
 class Replica:
     """One address of the upstream. `base`: its API's base path. `circuit`: None where it is never left out for failing.
 
-    `healthy`: by probes; `failed_probes`: in a row. `draining`: gets no more requests. `in_flight`: requests under way.
+    `healthy`: by probes; `failed_probes`: in a row. `draining`: gets no more requests.
+    `under_way`: requests, here and in all workers.
     """
 
     name: str
@@ -52,7 +55,12 @@ class Replica:
     healthy: bool = True
     draining: bool = False
     failed_probes: int = 0
-    in_flight: int = 0
+    under_way: UnderWay = field(default_factory=UnderWay)
+
+    @property
+    def in_flight(self) -> int:
+        """Requests under way, of this process."""
+        return self.under_way.here
 
     def probed(self, *, well: bool, tick_s: float) -> None:
         """What an active probe found. A good one is also the probe that an open circuit waits for."""
@@ -92,7 +100,7 @@ class Seat:
 class Lease:
     """One attempt's claim on a seat. Tell `answered` or `failed`, or neither where the client is to blame; then `done`.
 
-    All three may be called again: what a broken body says comes after its head.
+    It has been begun at the replica. All three may be called again: what a broken body says comes after its head.
     """
 
     __slots__ = ("_model", "_pool", "_probe", "_waiting", "seat")
@@ -103,8 +111,6 @@ class Lease:
         self._probe = probe
         self._waiting = new_chars
         self.seat = seat
-        replica = seat.replica
-        replica.in_flight += 1
         seat.in_flight += 1
         seat.waiting_chars += new_chars
 
@@ -141,7 +147,7 @@ class Lease:
         self._pool = None
         self._read()
         self.seat.in_flight -= 1
-        self.seat.replica.in_flight -= 1
+        self.seat.replica.under_way.end()
         if self._probe and self.seat.replica.circuit is not None:
             self.seat.replica.circuit.given_up(probe=True)
 
@@ -161,7 +167,7 @@ class Lease:
 
 class Pool:
     """The replicas and keys of the upstream `name`. `balance`: least, affinity or round_robin. `max_in_flight`: on each
-    replica; 0: no limit. `replicas`: made by `replicas_of`, their seats made here."""
+    replica, of all workers; 0: no limit. `replicas`: made by `replicas_of`, their seats made here."""
 
     def __init__(
         self,
@@ -208,18 +214,7 @@ class Pool:
 
         Raises UpstreamFault with `retry_after_s`: 503 none is up, 429 none is free.
         """
-        seat = self._only
-        if seat is not None:
-            replica = seat.replica
-            limited = replica.draining or replica.circuit is not None or self._max_in_flight
-            if limited and not self._free(model):
-                self._refuse(model)
-        else:
-            free = self._free(model)
-            seats = [seat for seat in free if seat not in avoid] or free
-            if not seats:
-                self._refuse(model)
-            seat = self._choose(seats, prefix, model)
+        seat = self._begun(prefix, avoid, model)
         new_chars = 0
         if self.reads_prefixes:
             new_chars = prefix.chars - seat.held.chars(prefix)
@@ -264,13 +259,38 @@ class Pool:
 
     # -- choosing
 
+    def _begun(self, prefix: Prefix, avoid: Collection[Seat], model: str) -> Seat:
+        """A seat, whose replica counts one more. Raises UpstreamFault."""
+        for _ in range(_TRIES):
+            seat = self._seat(prefix, avoid, model)
+            under_way = seat.replica.under_way
+            under_way.begin()
+            if not self._max_in_flight or under_way.all <= self._max_in_flight:
+                return seat
+            under_way.end()
+        return self._refuse(model)
+
+    def _seat(self, prefix: Prefix, avoid: Collection[Seat], model: str) -> Seat:
+        seat = self._only
+        if seat is not None:
+            replica = seat.replica
+            limited = replica.draining or replica.circuit is not None or self._max_in_flight
+            if limited and not self._free(model):
+                self._refuse(model)
+            return seat
+        free = self._free(model)
+        seats = [seat for seat in free if seat not in avoid] or free
+        if not seats:
+            self._refuse(model)
+        return self._choose(seats, prefix, model)
+
     def _free(self, model: str) -> list[Seat]:
         """Where an attempt may go now."""
         tick_s, most = self.clock.tick_s(), self._max_in_flight
         return [
             seat
             for replica in self._up(tick_s)
-            if not most or replica.in_flight < most
+            if not most or replica.under_way.all < most
             for seat in replica.seats
             if seat.headroom is None or seat.headroom.wait_s(model, tick_s) <= 0
         ]
@@ -321,7 +341,7 @@ class Pool:
                 status=503,
                 retry_after_s=min(waits_s, default=CircuitRules().pause_s),
             )
-        full = [replica for replica in up if self._max_in_flight and replica.in_flight >= self._max_in_flight]
+        full = [replica for replica in up if self._max_in_flight and replica.under_way.all >= self._max_in_flight]
         parked_s = [
             seat.headroom.wait_s(model, tick_s)
             for replica in up
@@ -329,12 +349,12 @@ class Pool:
             for seat in replica.seats
             if seat.headroom is not None
         ]
-        said = "full" if full else "at their rate limits"
+        said = "at their rate limits" if parked_s and not full else "full"
         raise UpstreamFault(
             f"no replica of the upstream {self.name} is free: all are {said}",
             phase="busy",
             status=429,
-            retry_after_s=min([*parked_s, *([_FULL_S] if full else [])]),
+            retry_after_s=min([*parked_s, *([_FULL_S] if full else [])], default=_FULL_S),
         )
 
 

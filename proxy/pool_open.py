@@ -17,6 +17,7 @@ from farthing.proxy.errors import UpstreamFault
 from farthing.proxy.header_facts import Lines
 from farthing.proxy.pool import Pool, Replica
 from farthing.proxy.tasks import TaskGroup
+from farthing.proxy.under_way import Counts
 from farthing.proxy.wire import host_of
 
 __all__ = ["Probes", "open_pool"]
@@ -31,9 +32,13 @@ def open_pool(
     clock: Clock,
     randomness: Randomness,
     old: tuple[Upstream, Pool] | None = None,
+    counts: Counts | None = None,
 ) -> Pool:
     """The pool for `upstream`. `old`: the one before and its configuration; a replica that is in both is used on, with
-    its connections, what is under way on it and what is known of it."""
+    its connections and what is known of it. `counts`: of what is under way; a book of its own without.
+
+    Raises ConfigFault: more replicas than several workers can count."""
+    counts = counts or Counts()
     rules = CircuitRules(upstream.failures_to_open, upstream.breaker_pause_s)
     known = {} if old is None or not _alike(old[0], upstream) else {replica.url: replica for replica in old[1].replicas}
     replicas = []
@@ -47,7 +52,8 @@ def open_pool(
                 spawn=spawn,
                 clock=clock,
             )
-            replica = Replica(name, url, urlsplit(url).path, connections, None)
+            under_way = counts.at(f"{upstream.name} {url}")
+            replica = Replica(name, url, urlsplit(url).path, connections, None, under_way=under_way)
         replica.name = name
         if replica.circuit is None or replica.circuit.rules != rules:
             replica.circuit = Circuit(rules) if rules.failures else None

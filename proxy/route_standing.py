@@ -87,7 +87,8 @@ class RouteStandings:
         if self.of(route) is None or route.max_worse is None:
             return
         if self._crew is not None and not self._crew.keeper:
-            self._crew.peers.tell("route compared", [_key(route), route.name, route.max_worse, worse, route.trusted])
+            said = [_key(route), route.name, route.max_worse, worse, route.trusted]
+            self._crew.peers.tell("route compared", said, to="keeper")
         else:
             self._counted(_key(route), route.name, route.max_worse, worse, route.trusted)
 

@@ -55,7 +55,7 @@ async def _serve(load: Callable[[], Config], console: Console) -> int:
             while await _told(stop, reload):
                 reload.clear()
                 await _reload(proxy, load)
-            log.info("draining", in_flight=proxy.lanes.state.in_flight.count)
+            log.info("draining", in_flight=proxy.lanes.state.in_flight.here)
     except OSError as error:
         said = error.strerror or str(error)
         console.print(f"can't listen on {config.server.host}:{config.server.port}: {said}; choose another with --port")
@@ -90,7 +90,7 @@ async def _work(config: Config, place: Place, console: Console) -> int:
         peers.ready()
         await stop.wait()
         pushed.stop()
-        log.info("draining", in_flight=proxy.lanes.state.in_flight.count)
+        log.info("draining", in_flight=proxy.lanes.state.in_flight.here)
     peers.counted(metrics.families())
     await peers.close()
     await tasks.drain(0)

@@ -14,28 +14,23 @@ from farthing.proxy.errors import ClientFault
 from farthing.proxy.exchange import GO_ON, Continue, Endpoint, Exchange, LocalReply, Quiet, Verdict
 from farthing.proxy.routing import Routing
 from farthing.proxy.tenants import Tenants
+from farthing.proxy.under_way import UnderWay
 
-__all__ = ["AdmitStage", "AssignStage", "InFlight", "ParseStage"]
+__all__ = ["AdmitStage", "AssignStage", "ParseStage"]
 
 _OFF_LOOP_BYTES = 262_144  # reading more than this takes milliseconds, so it leaves the event loop
 
 
 @dataclass(slots=True)
-class InFlight:
-    """Requests under way, in all lanes together."""
-
-    count: int = 0
-
-
-@dataclass(slots=True)
 class AdmitStage(Quiet):
     """Authenticate, find the tenant, keep the limits. `in_flight`: requests under way here. `together`: with those of
-    other lanes, which the limit counts. `rates`: takes the request out of the token buckets that count requests."""
+    other lanes and workers, which the limit counts. `rates`: takes the request out of the token buckets that count
+    requests."""
 
     tenants: Tenants
     limits: Limits
     rates: Callable[[Exchange], Verdict | Awaitable[Verdict]] | None = None
-    together: InFlight = field(default_factory=InFlight)
+    together: UnderWay = field(default_factory=UnderWay)
     in_flight: int = 0
     name: str = field(default="admit", init=False)
     hard: bool = field(default=True, init=False)
@@ -43,7 +38,7 @@ class AdmitStage(Quiet):
     @property
     def full(self) -> bool:
         """Whether one more would be too many."""
-        return bool(self.limits.max_in_flight) and self.together.count >= self.limits.max_in_flight
+        return bool(self.limits.max_in_flight) and self.together.all >= self.limits.max_in_flight
 
     def repeats(self, credential: str) -> bool:
         """Whether a request that was admitted before may be answered again without this stage."""
@@ -52,7 +47,7 @@ class AdmitStage(Quiet):
     def on_request(self, ex: Exchange) -> Verdict | Awaitable[Verdict]:
         """Raises ClientFault: 400 a header can't be understood, 401, 413, 429, 503 keys can't be looked up."""
         self.in_flight += 1
-        self.together.count += 1
+        self.together.begin()
         if self.tenants.ring is not None and (look := self.tenants.refreshed()) is not None:
             return self._after(look, ex)
         return self._admit(ex)
@@ -70,7 +65,7 @@ class AdmitStage(Quiet):
         ex.controls = facts.controls()
         if facts.told:
             ex.decisions.extend(facts.told)
-        if self.limits.max_in_flight and self.together.count > self.limits.max_in_flight:
+        if self.limits.max_in_flight and self.together.all > self.limits.max_in_flight:
             raise ClientFault(
                 f"more than {self.limits.max_in_flight} requests are under way (limits.max_in_flight)",
                 status=429,
@@ -91,7 +86,7 @@ class AdmitStage(Quiet):
     def on_end(self, ex: Exchange) -> None:
         """One fewer under way."""
         self.in_flight -= 1
-        self.together.count -= 1
+        self.together.end()
 
 
 @dataclass(slots=True)

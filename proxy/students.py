@@ -318,7 +318,7 @@ class Students:
     def _counted(self, known: Known, *, wrong: bool) -> None:
         """One comparison more: here, or the keeper's to count."""
         if self.crew is not None and not self.crew.keeper:
-            self.crew.peers.tell("student compared", [known.student.hash, wrong])
+            self.crew.peers.tell("student compared", [known.student.hash, wrong], to="keeper")
             return
         known.standing, turned = known.standing.learned(wrong)
         if self.crew is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.capacity import Costs, Load, plan, waits_ms
+from bench.index_pages import KEPT
 
 COSTS = Costs(miss_us=300, hit_us=50, event_us=100, semantic_us=1000)
 
@@ -48,3 +50,9 @@ def test_the_simulated_queue_waits_as_theory_says() -> None:
     p50, p99 = waits_ms(0.9, load, COSTS, 1)
     assert 0.1 < p50 < 4.5 * 0.05
     assert p99 > 4 * p50
+
+
+def test_the_models_vector_is_as_large_as_the_measured_one() -> None:
+    figures = json.loads(KEPT.read_text("utf-8"))
+    graphs = [one for one in figures if one["index"].startswith("graph")]
+    assert Costs().vector_bytes == pytest.approx(max(graphs, key=lambda one: one["entries"])["bytes"], rel=0.25)

@@ -98,7 +98,7 @@ async def test_many_at_once_against_a_frozen_server(store: RedisStore, server: V
     try:
         before = time.perf_counter()
         answers = await asyncio.gather(*(store.get(KEY, time.time()) for _ in range(100)), return_exceptions=True)
-        assert time.perf_counter() - before < DEADLINE_MS / 1000 + 0.5
+        assert time.perf_counter() - before < 3  # without deadlines: redis-py's own, of 5 s
         assert all(isinstance(answer, StoreFault) for answer in answers)
     finally:
         server.thaw()

@@ -46,11 +46,11 @@ def _with_two_addresses(home: Path) -> Alone:
 
 async def _all_replicas_down(scene: Scene) -> None:
     """All that farthing knows of the upstream is gone, long enough for every circuit to open."""
-    began = time.monotonic()
-    scene.on.upstream.kill()
-    scene.cuts.append((began, time.monotonic()))
+    with scene.turning():
+        scene.on.upstream.kill()
     await scene.hold()
-    await asyncio.to_thread(scene.on.upstream.start)
+    with scene.turning():
+        await asyncio.to_thread(scene.on.upstream.start)
 
 
 # -- the disk
@@ -148,8 +148,9 @@ async def _pages_garbled(scene: Scene) -> None:
 
 
 def _checkpointed(path: Path) -> bool:
-    with closing(sqlite3.connect(path, timeout=0)) as db:
+    with closing(sqlite3.connect(path, timeout=0)) as db, contextlib.suppress(sqlite3.OperationalError):
         return bool(db.execute("pragma wal_checkpoint(truncate)").fetchone()[0] == 0)
+    return False  # it was stopped while it held the lock
 
 
 # -- its clock
@@ -212,8 +213,7 @@ def _check(path: Path) -> str:
 
 
 def _kill(scene: Scene) -> None:
-    scene.kills.append((0, time.monotonic()))
-    scene.on.farthing.kill()
+    scene.kills.append((0, scene.on.farthing.kill()))
 
 
 _MISS = "such an answer is a miss; everything opens"

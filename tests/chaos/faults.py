@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
+from contextlib import nullcontext
 from functools import partial
 
 from tests.chaos.places import Cluster
 from tests.chaos.scene import Fault, On
+from tests.fakes.valkey import ValkeyProcess
 
 __all__ = ["FAULTS"]
 
-Scene = On[Cluster]
+Scene = On[Cluster[ValkeyProcess]]
 
 
 async def _valkey_killed(scene: Scene) -> None:
@@ -66,18 +68,17 @@ async def _garbled(scene: Scene) -> None:
 
 async def _linked(mode: str, which: tuple[int, ...], scene: Scene) -> None:
     links = scene.on.links
-    began = time.monotonic()
-    await asyncio.to_thread(links.become, mode, which)
-    if mode == "cut" and which == _UPSTREAM:
-        scene.cuts.append((began, time.monotonic()))
+    turning = scene.turning if mode == "cut" and which == _UPSTREAM else nullcontext
+    with turning():
+        await asyncio.to_thread(links.become, mode, which)
     await scene.hold()
-    await asyncio.to_thread(links.become, "pass", which)
+    with turning():
+        await asyncio.to_thread(links.become, "pass", which)
 
 
 async def _replica_killed(scene: Scene) -> None:
     replica = scene.on.replicas[0]
-    scene.kills.append((0, time.monotonic()))
-    replica.kill()
+    scene.kills.append((0, replica.kill()))
     await scene.hold()
     scene.notes["ready_after_s"] = round(await asyncio.to_thread(replica.start), 2)
 
@@ -91,16 +92,18 @@ async def _replica_stopped(scene: Scene) -> None:
 
 async def _replica_restarted(scene: Scene) -> None:
     replica = scene.on.replicas[0]
-    scene.notes["exit_status"] = await asyncio.to_thread(replica.stop)
+    status = await asyncio.to_thread(replica.stop)
+    if status:
+        raise AssertionError(f"told to stop, it ended with {status}: {replica.said()[-2000:]}")
     scene.notes["ready_after_s"] = round(await asyncio.to_thread(replica.start), 2)
 
 
 async def _upstream_killed(scene: Scene) -> None:
-    began = time.monotonic()
-    scene.on.upstream.kill()
-    scene.cuts.append((began, time.monotonic()))
+    with scene.turning():
+        scene.on.upstream.kill()
     await scene.hold()
-    await asyncio.to_thread(scene.on.upstream.start)
+    with scene.turning():
+        await asyncio.to_thread(scene.on.upstream.start)
 
 
 async def _upstream_stopped(scene: Scene) -> None:
@@ -111,11 +114,11 @@ async def _upstream_stopped(scene: Scene) -> None:
 
 async def _upstream_errs(scene: Scene) -> None:
     upstream = scene.on.upstream
-    began = time.monotonic()
-    await asyncio.to_thread(upstream.status, 500)
-    scene.cuts.append((began, time.monotonic()))
+    with scene.turning():
+        await asyncio.to_thread(upstream.status, 500)
     await scene.hold()
-    await asyncio.to_thread(upstream.status, 200)
+    with scene.turning():
+        await asyncio.to_thread(upstream.status, 200)
 
 
 async def _upstream_slow(scene: Scene) -> None:

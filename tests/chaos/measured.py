@@ -42,8 +42,8 @@ They are lines for changes, none for each request."""
 
 @dataclass(slots=True)
 class Moments:
-    """When the fault began and ended, which replicas were killed when, and from when to when all calls that were under
-    way at the upstream were broken. `stalls`: when a thread woke, and how much too late. Seconds of time.monotonic."""
+    """When the fault began and ended, which replicas were killed when, and from when to when the upstream turned from
+    good to bad or back. `stalls`: when a thread woke, and how much too late. Seconds of time.monotonic."""
 
     began: float
     ended: float
@@ -52,8 +52,8 @@ class Moments:
     stalls: list[tuple[float, float]] = field(default_factory=list)
 
     def fails(self, one: Asked) -> bool:
-        """Whether a direct call would have been served and this one was not. A call that was under way when the
-        upstream died fails either way, even where its twin had just ended."""
+        """Whether a direct call would have been served and this one was not. Of two calls that were under way when
+        the upstream turned one may be served and the other not."""
         return one.failed and not any(one.began <= end and begin <= one.ended for begin, end in self.cuts)
 
     def excuses(self, one: Asked) -> bool:

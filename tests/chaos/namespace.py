@@ -21,12 +21,12 @@ from tests.fakes.valkey import ValkeyProcess
 __all__ = ["NAMESPACED"]
 
 
-class Apart(Cluster):
+class Apart(Cluster[ValkeyProcess]):
     """Three farthings whose Valkey is in another network. `name`: the namespace's, and its end of the wire."""
 
     def __init__(self, home: Path, name: str, host: str) -> None:
         valkey = ValkeyProcess("--protected-mode", "no", host=host, within=("ip", "netns", "exec", name))
-        super().__init__(home, valkey, FARTHING_STORE__URL=valkey.url)
+        super().__init__(home, valkey)
         self.name = name
 
     def wire(self, state: str) -> None:

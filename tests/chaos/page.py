@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from bench.provenance import measured_by
 from tests.chaos.measured import shown_s
 
 __all__ = ["LINES", "SOAK", "filled"]
@@ -34,7 +35,7 @@ def faults_table(lines: list[dict[str, Any]]) -> str:
         cells += [", ".join(f"{ms:.0f}" for ms in line[name]) if any(line[name]) else "–" for name in _LATENCIES]
         rows.append("| " + " | ".join(cells) + " |")
     found = [f"{line['fault']}: {claim}" for line in lines for claim in line["broken"]]
-    rows += ["", "Claims that did not hold: " + ("; ".join(found) or "none") + ".", "", _measured(lines)]
+    rows += ["", "Claims that did not hold: " + ("; ".join(found) or "none") + ".", "", measured_by(lines)]
     return "\n".join(rows)
 
 
@@ -54,7 +55,7 @@ def soak_table(told: dict[str, Any]) -> str:
         rows.append("| " + " | ".join(map(str, cells)) + " |")
     counts = f"{told['requests']:,} requests, {told['failed']} failed, {told['wrong']} wrong, {told['rows']:,} rows."
     claims = f"Claims that did not hold: {'; '.join(told['broken']) or 'none'}."
-    return "\n".join([*rows, "", f"{counts} {claims}", "", _measured([told])])
+    return "\n".join([*rows, "", f"{counts} {claims}", "", measured_by([told])])
 
 
 def filled(page: str, name: str, text: str) -> str:
@@ -64,17 +65,6 @@ def filled(page: str, name: str, text: str) -> str:
     if count != 1:
         raise ValueError(f"the page has no place for {name}")
     return page
-
-
-def _measured(told: list[dict[str, Any]]) -> str:
-    """The command, machine and date of each; the load average since clock times hang on what else the machine does."""
-    marks: dict[tuple[str, str, str], list[float]] = {}
-    for one in told:
-        marks.setdefault((one["command"], one["machine"], one["date"]), []).append(one["load_average"])
-    return "\n".join(
-        f"Measured by `{command}`, {machine}, {date}, at load averages of {min(loads):g} to {max(loads):g}."
-        for (command, machine, date), loads in marks.items()
-    )
 
 
 def main() -> None:

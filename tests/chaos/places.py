@@ -15,16 +15,17 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
+from typing import Generic, Protocol, TypeVar
 
+from tests.fakes.for_a_while import ForAWhile
 from tests.fakes.valkey import ValkeyProcess, free_port
 
-__all__ = ["CLEAN", "Alone", "Cluster", "Farthing", "Links", "Process", "UpstreamProcess"]
+__all__ = ["CLEAN", "Alone", "Cluster", "Farthing", "Links", "Process", "Server", "UpstreamProcess", "three"]
 
 ROOT = Path(__file__).parents[2]
 SECRET = "5a" * 32
 CLEAN = {name: value for name, value in os.environ.items() if not name.startswith(("FARTHING_", "OPENAI_"))}
-_READY_S = 60.0
+_READY_S, _TOLD_WITHIN_S = 60.0, 20.0  # bounds, not expectations: the machine may be busy
 
 
 class Process:
@@ -59,11 +60,14 @@ class Process:
         """Send a signal."""
         os.kill(self.pid, number)
 
-    def kill(self) -> None:
-        """SIGKILL, and wait for its end."""
+    def kill(self) -> float:
+        """SIGKILL, and wait for its end; when it was sent (time.monotonic)."""
+        sent = time.monotonic()
         if self._child is not None and self._child.poll() is None:
             self._child.kill()
+            sent = time.monotonic()
             self._child.wait()
+        return sent
 
     def stop(self) -> int:
         """SIGTERM, and wait: its exit status."""
@@ -139,7 +143,7 @@ class UpstreamProcess(Process):
 
     def _tell(self, what: str, value: float) -> None:
         told = urllib.request.Request(f"http://127.0.0.1:{self.port}/{what}", data=str(value).encode())
-        urllib.request.urlopen(told, timeout=2).close()
+        urllib.request.urlopen(told, timeout=_TOLD_WITHIN_S).close()
 
 
 class Links(Process):
@@ -177,18 +181,39 @@ class Links(Process):
             child.stdout.close()
 
 
-class Cluster:
-    """Three farthings over one Valkey and one upstream. Links 0 to 2: a replica's to Valkey; 3: all's upstream.
+class Server(Protocol):
+    """What farthings share their answers by. `port`: that of its first process; `url`: as `store.url` has it."""
 
-    `valkey`: another server than one on loopback; then its URL must be among `more`, the replicas' settings.
+    @property
+    def url(self) -> str: ...
+
+    @property
+    def port(self) -> int: ...
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        ...
+
+    def close(self) -> None:
+        """End it."""
+        ...
+
+
+V = TypeVar("V", bound=Server)
+
+
+class Cluster(ForAWhile, Generic[V]):
+    """Three farthings over one server and one upstream. Links 0 to 2: a replica's to the server; 3: all's upstream.
+
+    `linked`: whether the replicas reach the server by these links; else they have its own URL.
     """
 
     TO_VALKEY = (0, 1, 2)
     TO_UPSTREAM = (3,)
 
-    def __init__(self, home: Path, valkey: ValkeyProcess | None = None, **more: str) -> None:
+    def __init__(self, home: Path, valkey: V, *, linked: bool = False) -> None:
         self.home = home
-        self.valkey = valkey or ValkeyProcess()
+        self.valkey = valkey
         self.upstream = UpstreamProcess(home)
         self.links = Links(home, [self.valkey.port] * 3 + [self.upstream.port])
         to_upstream = f"http://127.0.0.1:{self.links.ports[3]}/v1"
@@ -196,7 +221,7 @@ class Cluster:
             Farthing(
                 home / f"replica{number}",
                 to_upstream,
-                **{"FARTHING_STORE__URL": f"redis://127.0.0.1:{self.links.ports[number]}/0"} | more,
+                FARTHING_STORE__URL=f"redis://127.0.0.1:{self.links.ports[number]}/0" if linked else valkey.url,
             )
             for number in range(3)
         ]
@@ -211,27 +236,18 @@ class Cluster:
         """Where the upstream answers, past every farthing and over the same link."""
         return f"http://127.0.0.1:{self.links.ports[3]}"
 
-    def __enter__(self) -> Cluster:
-        try:
-            self.valkey.start()
-            self.upstream.start()
-            self.links.start()
-            for replica in self.replicas:
-                replica.spawn()
-            for replica in self.replicas:
-                replica.wait_for(f"{replica.url}/readyz")
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+    def start(self) -> None:
+        """ForAWhile.start."""
+        self.valkey.start()
+        self.upstream.start()
+        self.links.start()
+        for replica in self.replicas:
+            replica.spawn()
+        for replica in self.replicas:
+            replica.wait_for(f"{replica.url}/readyz")
 
     def close(self) -> None:
-        """End everything."""
+        """ForAWhile.close."""
         for replica in self.replicas:
             replica.kill()
         self.links.close()
@@ -239,7 +255,12 @@ class Cluster:
         self.valkey.close()
 
 
-class Alone:
+def three(home: Path) -> Cluster[ValkeyProcess]:
+    """Three farthings over one Valkey, each by a link of its own."""
+    return Cluster(home, ValkeyProcess(), linked=True)
+
+
+class Alone(ForAWhile):
     """One farthing with everything in its own state directory, and its upstream. `more`: settings."""
 
     def __init__(self, home: Path, state: Path | None = None, **more: str) -> None:
@@ -257,21 +278,12 @@ class Alone:
         """Where the upstream answers, past farthing."""
         return f"http://127.0.0.1:{self.upstream.port}"
 
-    def __enter__(self) -> Alone:
-        try:
-            self.upstream.start()
-            self.farthing.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+    def start(self) -> None:
+        """ForAWhile.start."""
+        self.upstream.start()
+        self.farthing.start()
 
     def close(self) -> None:
-        """End both."""
+        """ForAWhile.close."""
         self.farthing.kill()
         self.upstream.kill()

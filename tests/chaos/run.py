@@ -5,22 +5,21 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import sys
 import tempfile
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench.machine import processor
+from bench.provenance import about
 from tests.chaos.alone import ALONE
 from tests.chaos.faults import FAULTS
 from tests.chaos.measured import Line, shown_s
 from tests.chaos.namespace import NAMESPACED
-from tests.chaos.places import Cluster
+from tests.chaos.places import three
 from tests.chaos.scene import Setting, measure
+from tests.chaos.standing_in import STANDING_IN
 
-SETTINGS: tuple[Setting[Any], ...] = (NAMESPACED, *ALONE)
+SETTINGS: tuple[Setting[Any], ...] = (NAMESPACED, *STANDING_IN, *ALONE)
 LONGER = 4.0  # times the short form
 
 
@@ -30,7 +29,7 @@ async def lines(longer: float, only: str) -> list[Line]:
     with tempfile.TemporaryDirectory(prefix="farthing-chaos-") as home:
         shared = [fault for fault in FAULTS if only in fault.name]
         if shared:
-            with Cluster(Path(home)) as cluster:
+            with three(Path(home)) as cluster:
                 found += [told(await measure(cluster, fault, longer=longer)) for fault in shared]
         for at, setting in enumerate(setting for setting in SETTINGS if only in setting.fault.name):
             if setting.needs():
@@ -49,16 +48,6 @@ def told(line: Line) -> Line:
     sys.stdout.write("\n  ".join([*said, *line.notes.get("examples", ())]) + "\n")
     sys.stdout.flush()
     return line
-
-
-def about(command: str) -> dict[str, Any]:
-    """What a figure needs beside it."""
-    return {
-        "command": command,
-        "machine": f"{processor()}, {os.cpu_count()} cores",
-        "load_average": round(os.getloadavg()[1], 1),
-        "date": datetime.now(UTC).date().isoformat(),
-    }
 
 
 def keep(path: Path, found: list[Line], command: str) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import threading
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,7 @@ __all__ = ["Fault", "On", "Place", "Setting", "measure"]
 _CALM_S, _AFTER_S = 1.5, 2.5
 _FLUSH_S = 0.05  # ledger.flush_ms
 _FLUSHED_S = 10 * _FLUSH_S
+_ROWS_WITHIN_S = 10.0  # a bound, for a machine that is busy
 
 
 class Place(Protocol):
@@ -40,8 +42,8 @@ P = TypeVar("P", bound=Place)
 
 @dataclass(slots=True)
 class On(Generic[P]):
-    """A fault while it is on. It tells here which replicas it killed when (`kills`), when it broke what was under way
-    at the upstream (`cuts`), what else was seen (`notes`), and which rows stood in a ledger before it was damaged
+    """A fault while it is on. It tells here which replicas it killed when (`kills`), when the upstream turned from
+    good to bad or back (`cuts`), what else was seen (`notes`), and which rows stood in a ledger before it was damaged
     (`rows`)."""
 
     on: P
@@ -55,6 +57,13 @@ class On(Generic[P]):
     async def hold(self) -> None:
         """Let the fault last."""
         await asyncio.sleep(self.hold_s)
+
+    @contextlib.contextmanager
+    def turning(self) -> Iterator[None]:
+        """While the upstream turns from good to bad or back: of two calls at that moment either may be lucky."""
+        began = time.monotonic()
+        yield
+        self.cuts.append((began, time.monotonic()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,10 +133,14 @@ async def measure(place: P, fault: Fault[P], *, longer: float = 1.0) -> Line:
         while recovery_s(load.asked, moments, those) == NEVER_S and time.monotonic() < late:
             await asyncio.sleep(0.1)
     moments.stalls = stall.stop()
-    await asyncio.sleep(_FLUSHED_S)
-    said = _log_lines(place) - said
-    ids = await asyncio.to_thread(row_ids, [replica.state for replica in place.replicas])
-    line = line_of(fault.name, fault.promise, load.asked, ids | scene.rows, moments, those, scene.notes, said)
+    until = time.monotonic() + _ROWS_WITHIN_S
+    while True:
+        await asyncio.sleep(_FLUSHED_S)
+        ids = await asyncio.to_thread(row_ids, [replica.state for replica in place.replicas])
+        lines = _log_lines(place) - said
+        line = line_of(fault.name, fault.promise, load.asked, ids | scene.rows, moments, those, scene.notes, lines)
+        if not line.lost_rows or time.monotonic() > until:
+            break
     told = [f"{one.prompt!r} {one.status} {one.errors[-1:]}" for one in load.asked if moments.fails(one) or one.wrong]
     if told:
         line.notes["examples"] = told[:5]

@@ -23,10 +23,10 @@ from typing import Any
 from bench.http1 import Framer, Part, status_of
 from bench.load import http_request
 from bench.machine import rss_bytes
+from bench.provenance import about
 from tests.chaos.answers import answer, asked
 from tests.chaos.measured import row_ids
 from tests.chaos.places import Alone
-from tests.chaos.run import about
 
 _KNOWN = 2_000
 _FRESH_SHARE = 0.05

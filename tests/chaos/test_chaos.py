@@ -9,21 +9,22 @@ from typing import Any
 import pytest
 
 from tests.chaos.faults import FAULTS
-from tests.chaos.places import Cluster
+from tests.chaos.places import Cluster, three
 from tests.chaos.run import SETTINGS
 from tests.chaos.scene import Fault, Setting, measure
+from tests.fakes.valkey import ValkeyProcess
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with Cluster(tmp_path_factory.mktemp("cluster")) as cluster:
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster[ValkeyProcess]]:
+    with three(tmp_path_factory.mktemp("cluster")) as cluster:
         yield cluster
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
-async def test_three_over_one_valkey(cluster: Cluster, fault: Fault[Cluster]) -> None:
+async def test_three_over_one_valkey(cluster: Cluster[ValkeyProcess], fault: Fault[Cluster[ValkeyProcess]]) -> None:
     line = await measure(cluster, fault)
 
     assert line.broken == [], line

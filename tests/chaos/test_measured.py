@@ -118,9 +118,11 @@ def test_an_answer_is_known_by_its_prompt_in_both_shapes(prompt: str) -> None:
 
 async def test_links_pass_slow_hold_and_cut(tmp_path: Any) -> None:
     async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while piece := await reader.read(100):
-            writer.write(piece)
-        writer.close()
+        try:
+            while piece := await reader.read(100):
+                writer.write(piece)
+        finally:
+            writer.close()
 
     port = free_port()
     async with await asyncio.start_server(echo, "127.0.0.1", port):

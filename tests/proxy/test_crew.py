@@ -8,9 +8,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
+from structlog.testing import capture_logs
 
 from farthing.policies.outcome import Outcome
 from farthing.policies.reuse import Action, Bound, Candidate, Label, RouteKey, Source, Verdict
@@ -20,7 +21,7 @@ from farthing.proxy.board import Board, SharedTotal
 from farthing.proxy.config import Semantic
 from farthing.proxy.crew import Crew
 from farthing.proxy.crew_words import nearest_of, share_outcomes
-from farthing.proxy.hub import LONGEST_LINE, Hub
+from farthing.proxy.hub import LONGEST_LINE, MOST_HELD, Hub
 from farthing.proxy.learnt_crew import Copied, Copy, Kept
 from farthing.proxy.ledger import Ledger
 from farthing.proxy.ledger_follow import LedgerFollower
@@ -34,7 +35,11 @@ from farthing.proxy.supervise import bound, pause_s
 from farthing.proxy.tasks import TaskGroup
 from tests.fakes.rows import row
 
-Join = Callable[[int], Awaitable[Peers]]
+
+class Join(Protocol):
+    def __call__(self, slot: int, *, ready: bool = True) -> Awaitable[Peers]: ...
+
+
 DAY_S = 86_400.0
 
 
@@ -48,15 +53,16 @@ async def join(hub: Hub) -> AsyncIterator[Join]:
     """One more worker at the hub."""
     async with AsyncExitStack() as stack:
 
-        async def joined(slot: int) -> Peers:
+        async def joined(slot: int, *, ready: bool = True) -> Peers:
             ours, theirs = socket.socketpair()
             reader, writer = await asyncio.open_unix_connection(sock=ours, limit=LONGEST_LINE)
             line = hub.listen(slot, reader, writer)
             peers = Peers(TaskGroup(), lambda: None)
             await peers.open(theirs)
             stack.push_async_callback(peers.close)
-            peers.ready()
-            await line.ready.wait()
+            if ready:
+                peers.ready()
+                await line.ready.wait()
             return peers
 
         yield joined
@@ -113,6 +119,47 @@ async def test_what_one_tells_all_others_hear_in_order(join: Join) -> None:
 
     assert heard[0] == heard[2] == [{"number": number} for number in range(100)]
     assert heard[1] == []
+
+
+async def test_what_the_keeper_is_told_while_it_is_away_the_next_one_hears_in_order(hub: Hub, join: Join) -> None:
+    heard: list[list[Any]] = [[], [], []]
+    keeper, worker = await join(0), await join(1)
+    worker.when_told("news", heard[2].append)
+    keeper.when_told("news", heard[0].append)
+    worker.tell("news", 0, to="keeper")
+    await soon(lambda: heard[0] == [0])
+    worker.tell("news", 1, to="keeper")
+    await keeper.leave()
+    before = list(heard[0])
+    worker.tell("news", 2, to="keeper")
+    await keeper.close()
+    await soon(lambda: not [line for line in hub._lines if line.slot == 0])
+    worker.tell("news", 3, to="keeper")
+    following = await join(0, ready=False)
+    following.when_told("news", heard[1].append)
+    worker.tell("news", 4, to="keeper")
+    following.ready()
+    worker.tell("news", 5, to="keeper")
+    await soon(lambda: 5 in heard[1])
+
+    assert (before, heard[0]) in (([0], [0]), ([0, 1], [0, 1])), "nothing comes after it has left"
+    assert heard[0] + heard[1] == [0, 1, 2, 3, 4, 5]
+    assert heard[2] == []
+
+
+async def test_what_is_told_to_a_keeper_that_stays_away_is_bounded(join: Join) -> None:
+    worker, heard = await join(1), list[int]()
+    with capture_logs() as logs:
+        for number in range(MOST_HELD + 10):
+            worker.tell("news", number, to="keeper")
+        keeper = await join(0, ready=False)
+        keeper.when_told("news", heard.append)
+        await asyncio.wait_for(worker.ask("x", None, to="others", within_s=20), 30)  # it is behind all that was told
+        keeper.ready()
+        await soon(lambda: len(heard) == MOST_HELD)
+
+    assert heard == list(range(10, MOST_HELD + 10))
+    assert len(logs) == 1
 
 
 async def test_a_question_is_answered_by_all_others_or_by_the_keeper(join: Join) -> None:
@@ -237,6 +284,39 @@ async def test_the_keeper_learns_from_all_and_the_others_decide_as_it_would(join
     assert copy.dump() != alone.dump(), "nothing is learnt into a copy"
     await kept.close()
     await soon(lambda: copy.dump() == alone.dump())
+    await copied.close()
+
+
+async def test_no_label_is_lost_while_one_keeper_follows_another(join: Join, tmp_path: Path) -> None:
+    tasks, board = TaskGroup(), Board.make(2)
+    keeper, worker = await join(0), await join(1)
+    settings = Semantic(mode="observe")
+    kept = Kept(tmp_path, tasks.spawn, REUSE, Crew(0, 0, keeper, board))
+    copied = Copied(tmp_path, tasks, REUSE, Crew(1, 2, worker, board))
+    copy, alone = await copied.use(settings), REUSE.new(settings)
+    await kept.use(settings)
+    route = RouteKey("tenant", "route")
+
+    def learn(first: int) -> None:
+        for number in range(first, first + 10):
+            candidate = Candidate(f"{number}", 0.9 + number / 1000, 0.95)
+            for policy in (copy, alone):
+                policy.learn(route, candidate, policy.decide(route, candidate, 0.5), Label(0.0))
+
+    learn(0)
+    await keeper.leave()
+    learn(10)
+    await kept.close()
+    await keeper.close()
+    learn(20)
+    following = await join(0, ready=False)
+    after = Kept(tmp_path, tasks.spawn, REUSE, Crew(0, 1, following, board))
+    own = await after.use(settings)
+    following.ready()
+    await soon(lambda: own.dump() == alone.dump())
+    learn(30)
+    await soon(lambda: own.dump() == alone.dump())
+    await after.close()
     await copied.close()
 
 

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 
 from tests.fakes.crew import Crew, ask, crew_of
 from tests.fakes.upstream import scripted
+from tests.fakes.valkey import running_valkey
 from tests.scenario.test_serve import serving
 
 PRICES = "[prices.models.m]\ninput_usd_per_mtok = 2\ncached_usd_per_mtok = 1\noutput_usd_per_mtok = 8\n"
@@ -212,6 +214,68 @@ async def test_a_budget_is_exact_over_all_workers(tmp_path: Path) -> None:
         assert told["budgets"][0]["subjects"][0]["spent_usd"] == pytest.approx(spent / 10**12)
         assert told["budgets"][0]["subjects"][0]["held_usd"] == 0
         assert len(up.calls) == codes.count(200)
+
+
+async def test_over_one_redis_workers_are_one_farthing(tmp_path: Path) -> None:
+    config = tmp_path / "farthing.toml"
+    config.write_text(PRICES + '[[budgets]]\nname = "all"\nusd = "0.002"\nper = "day"\n')
+    with running_valkey() as url:
+        async with (
+            scripted() as up,
+            crew_of(2, up, tmp_path, "--config", str(config), FARTHING_STORE__URL=url) as crew,
+        ):
+            clients = [crew.fresh() for _ in range(12)]
+            for number in range(8):
+                assert (await ask(clients[0], f"stored {number}", max_tokens=20)).status_code == 200
+            both = [await ask(one, f"stored {at % 8}", max_tokens=20) for at, one in enumerate(clients)]
+            assert {one.headers["x-farthing-cache"] for one in both} == {"hit-exact"} and len(up.calls) == 8
+            assert len({slot for slot, count in crew.connections().items() if count}) == 2
+
+            answers = await asyncio.gather(
+                *(ask(clients[number % 12], f"{number}", max_tokens=20) for number in range(300))
+            )
+            codes = [one.status_code for one in answers]
+            asked = 8 + 12 + 300
+            await until(lambda: crew.rows() == asked)
+            spent = crew.rows("sum(cost_usd)")
+
+            async def settled() -> bool:
+                told = [(await one.get("/farthing/api/budgets")).json()["budgets"][0]["subjects"][0] for one in clients]
+                return all(one["held_usd"] == 0 and one["spent_usd"] == pytest.approx(spent / 10**12) for one in told)
+
+            await until(settled)
+            seen = {await crew.metric("farthing_requests_total", one) for one in clients}
+            priced = [await crew.metric("farthing_cost_usd_total", one) for one in clients]
+            for one in clients:
+                await one.aclose()
+
+    assert set(codes) == {200, 402} and len(up.calls) == 8 + codes.count(200)
+    assert 0 < spent <= 0.002 * 10**12
+    assert seen == {asked}
+    assert priced == [pytest.approx(spent / 10**12)] * 12
+
+
+async def test_limits_on_requests_under_way_are_the_machines(tmp_path: Path) -> None:
+    async with scripted() as up:
+        up.default.wait_s = 0.5
+        limits = {"FARTHING_UPSTREAM__MAX_IN_FLIGHT": "3", "FARTHING_LIMITS__MAX_IN_FLIGHT": "7"}
+        async with crew_of(2, up, tmp_path, FARTHING_UPSTREAM__RETRIES="0", **limits) as crew:
+            clients = [crew.fresh() for _ in range(16)]
+            for one in clients:
+                await one.get("/healthz")
+            assert len({slot for slot, count in crew.connections().items() if count}) == 2
+            told = Counter[str]()
+            for _ in range(3):
+                answers = await asyncio.gather(*(ask(one, f"{at}") for at, one in enumerate(clients)))
+                told += Counter(one.json().get("error", {}).get("code", "") for one in answers)
+                up.calls.clear()
+                await crew.admin("cache/purge")
+            for one in clients:
+                await one.aclose()
+
+    assert up.most_at_once == 3, told
+    assert set(told) == {"", "upstream_busy", "too_many_requests"}
+    assert 3 <= told[""] <= 9
 
 
 async def test_the_daily_limit_counts_what_all_workers_spend(tmp_path: Path) -> None:

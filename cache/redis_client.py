@@ -1,0 +1,117 @@
+"""The way to a Redis or Valkey, as a URL says it; redis-py's client, without its retries.
+
+    redis://, rediss:// (TLS), unix://        one server
+    redis+sentinel://, rediss+sentinel://     the primary that sentinels name, at HOST:PORT,HOST:PORT/SERVICE/DB
+    redis+cluster://, rediss+cluster://       a cluster, some nodes of which are at HOST:PORT,HOST:PORT
+
+What follows a `?` is redis-py's, for the servers. Sentinels are asked with the same TLS, and with the same user and
+password where the URL says `sentinel_auth=true`: with a password that it doesn't want, a sentinel refuses.
+
+A sentinel is asked for each new connection, and one that doesn't answer is passed by after `_SENTINEL_S`. Source:
+Redis documentation, "Guidelines for Redis clients with support for Redis Sentinel".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple
+from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
+
+from farthing.proxy.errors import ConfigFault
+
+__all__ = ["Way", "open_way", "where_of"]
+
+_CONNECT_S, _ANSWER_S = 2.0, 5.0
+_SENTINEL_S = 0.3
+_PORT, _SENTINEL_PORT = 6_379, 26_379
+
+
+class Way(NamedTuple):
+    """`client`: redis-py's. `close`: hang up, and let go of whoever was asked for the address."""
+
+    client: Any
+    close: Callable[[], Awaitable[None]]
+
+
+def open_way(url: str, max_connections: int) -> Way:
+    """The client; it connects when it is needed. Raises ConfigFault: a URL that can't be read."""
+    from redis.asyncio import Redis
+    from redis.asyncio.retry import Retry
+    from redis.backoff import NoBackoff
+
+    options: dict[str, Any] = {
+        "retry": Retry(NoBackoff(), 0),
+        "max_connections": max_connections,
+        "socket_connect_timeout": _CONNECT_S,
+        "socket_timeout": _ANSWER_S,
+    }
+    plain, _, kind = url.partition("://")[0].partition("+")
+    try:
+        if kind == "sentinel":
+            return _by_sentinels(urlsplit(url), plain, options)
+        if kind == "cluster":
+            return _to_cluster(urlsplit(url), plain, options)
+        client = Redis.from_url(url, **options)
+        return Way(client, client.aclose)
+    except ValueError as error:
+        raise ConfigFault(f"store.url: {error}") from None
+
+
+def where_of(url: str) -> str:
+    """The URL's address alone: a password must not reach a log."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def _by_sentinels(parts: SplitResult, plain: str, options: dict[str, Any]) -> Way:
+    """Raises ValueError."""
+    from redis.asyncio.connection import parse_url
+    from redis.asyncio.sentinel import Sentinel
+
+    auth, at, hosts = parts.netloc.rpartition("@")
+    service, _, db = parts.path.removeprefix("/").partition("/")
+    if not service:
+        raise ValueError("the service that the sentinels watch is missing: redis+sentinel://HOST:PORT/SERVICE")
+    asked = dict(parse_qsl(parts.query))
+    with_password = asked.pop("sentinel_auth", "") == "true"
+    given: dict[str, Any] = {**parse_url(f"{plain}://{auth}{at}there/{db}?{urlencode(asked)}")}
+    del given["host"]
+    if given.pop("connection_class", None) is not None:
+        given["ssl"] = True
+    of_sentinels = {name: value for name, value in given.items() if name.startswith("ssl")}
+    if with_password:
+        of_sentinels |= {name: given[name] for name in ("username", "password") if name in given}
+    timeouts = {"socket_connect_timeout": _SENTINEL_S, "socket_timeout": _SENTINEL_S}
+    places = [_place(one, _SENTINEL_PORT) for one in hosts.split(",")]
+    by_name: Any = Sentinel  # untyped there
+    sentinels = by_name(places, sentinel_kwargs=of_sentinels | timeouts | {"retry": options["retry"]})
+    client = sentinels.master_for(unquote(service), **given, **options)
+
+    async def close() -> None:
+        await client.aclose()
+        await sentinels.aclose()
+
+    return Way(client, close)
+
+
+def _place(text: str, port: int) -> tuple[str, int]:
+    """Host and port; `port` where none is said. Raises ValueError."""
+    parts = urlsplit(f"//{text}")
+    if not parts.hostname:
+        raise ValueError("an address is empty")
+    return parts.hostname, parts.port or port
+
+
+def _to_cluster(parts: SplitResult, plain: str, options: dict[str, Any]) -> Way:
+    """Raises ValueError."""
+    from redis.asyncio import RedisCluster
+    from redis.asyncio.cluster import ClusterNode
+
+    if parts.path.strip("/") not in ("", "0"):
+        raise ValueError("a cluster has one db, 0: leave it out")
+    auth, at, hosts = parts.netloc.rpartition("@")
+    first, *others = hosts.split(",")
+    nodes = [ClusterNode(*_place(one, _PORT)) for one in others]
+    url = f"{plain}://{auth}{at}{first}" + (f"?{parts.query}" if parts.query else "")
+    cluster = RedisCluster.from_url(url, startup_nodes=nodes, **options)
+    return Way(cluster, cluster.aclose)
