@@ -15,6 +15,7 @@ from farthing.cache.semantic_thread import SemanticThread
 from farthing.cache.stage_exact import ExactStage, KeepStage
 from farthing.cache.stage_flight import FlightStage
 from farthing.cache.stage_items import ItemCache
+from farthing.cache.stage_lease import LeaseStage
 from farthing.compress.plan import ASKED, lossy
 from farthing.policies.eligibility import Rules
 from farthing.policies.stage import EligibleStage, SpendStage
@@ -298,6 +299,17 @@ def lay_out(
         clock,
         semantic.learn,
         items,
+        held.leases,
+    )
+    lease = LeaseStage(
+        held.leases if cache.join else None,
+        cache.join_across,
+        cache.join_wait_s,
+        cache.join_lease_s,
+        clock,
+        randomness,
+        held.renderer,
+        lambda work: held.tasks.spawn(work, "lease"),
     )
     spend = SpendStage(
         None if limit is None else int(limit * 10**12),
@@ -324,6 +336,7 @@ def lay_out(
     )
     route = RouteStage() if routing is None else RoutingStage(routing, students)
     back = (
+        lease,
         keep,
         semantic,
         compress,
