@@ -10,7 +10,7 @@ one whose answer will not be stored. A stream that is to begin at once doesn't w
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -32,7 +32,7 @@ _RENEWALS = 3  # in the time that a lease lasts
 @dataclass(slots=True)
 class LeaseStage(Quiet):
     """`leases`: None where no other process could share an answer. `across`: which requests wait for others: those for
-    a whole answer, or streams too, which then come all at once. `lease_s`: how long a lease lasts that isn't renewed."""
+    a whole answer, or streams too, which then come all at once. `lease_s`: how long a lease lasts that isn't renewed. `ttl_s`: KeepStage's."""
 
     leases: Leases | None
     across: Across
@@ -42,6 +42,7 @@ class LeaseStage(Quiet):
     randomness: Randomness
     renderer: Renderer
     spawn: Callable[[Coroutine[Any, Any, Any]], object]
+    ttl_s: Callable[[Sequence[str], str, Sequence[tuple[str, str]], bytes], int]
     held: set[Lease] = field(default_factory=set)
     renewing: bool = False
     name: str = field(default="lease", init=False)
@@ -54,7 +55,7 @@ class LeaseStage(Quiet):
 
     def on_request(self, ex: Exchange) -> Verdict | Awaitable[Verdict]:
         """Wait for another one's answer, or go on and be waited for."""
-        if self.leases is None or not shareable(ex):
+        if self.leases is None or not shareable(ex) or not self._will_be_kept(ex):
             return GO_ON
         return self._ask(ex, self.leases)
 
@@ -65,6 +66,12 @@ class LeaseStage(Quiet):
             return None
         self.held.discard(lease)
         return None if lease.over else self._free(lease, self.leases)
+
+    def _will_be_kept(self, ex: Exchange) -> bool:
+        """Whether an answer to this request would be stored, as far as the request says."""
+        if ex.controls.ttl_s is not None:
+            return ex.controls.ttl_s > 0
+        return self.ttl_s((ex.model,), ex.endpoint, ex.controls.tags, b"") > 0
 
     async def _ask(self, ex: Exchange, leases: Leases) -> Verdict:
         assert ex.call is not None

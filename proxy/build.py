@@ -293,7 +293,7 @@ def lay_out(
     items = ItemCache(held.store, clock, held.renderer.remember, held.tokenizer) if cache.embedding_items else None
     keep = KeepStage(
         held.store,
-        lambda *about: fresh.of(*about).ttl_s,
+        fresh.ttl_s,
         cache.max_entry_bytes,
         held.barred,
         clock,
@@ -310,6 +310,7 @@ def lay_out(
         randomness,
         held.renderer,
         lambda work: held.tasks.spawn(work, "lease"),
+        fresh.ttl_s,
     )
     spend = SpendStage(
         None if limit is None else int(limit * 10**12),
