@@ -94,6 +94,6 @@ def name_of(flight_key: str, credential: str) -> str:
 
 
 def pause_s(waited_s: float) -> float:
-    """How long to wait before looking again: a tenth of what was waited already, 10 to 250 ms. So whoever waits gets the
-    answer a twentieth later than it came, on average, and a long wait costs four looks a second."""
+    """How long to wait before looking again: a tenth of what was waited already, 10 to 250 ms. So whoever waits gets
+    the answer a twentieth later than it came, on average, and a long wait costs four looks a second."""
     return min(_LONGEST_S, max(_SHORTEST_S, waited_s * _OF_THE_WAIT))

@@ -57,6 +57,7 @@ class SharedLeases:
             if known is not None:
                 return known
             with _change(db):
+                self._sweep(db)
                 return lease_rows.take(db, name, flight, waited_for, now_s, self._lease_s)
 
         def too_late(given: Answer) -> None:

@@ -3,8 +3,8 @@
 What stage_flight is within a process, this is beyond it (lease.py says how). It stands before everything that costs
 money or time, and its end comes after the answer has been stored.
 
-Rules of this file: whoever can't be sure goes on alone, at once. Nobody waits longer than `wait_s`, and nobody waits for
-one whose answer will not be stored. A stream that is to begin at once doesn't wait for a whole answer.
+Rules of this file: whoever can't be sure goes on alone, at once. Nobody waits longer than `wait_s`, nor for one that
+failed. A stream that is to begin at once doesn't wait for a whole answer.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ _RENEWALS = 3  # in the time that a lease lasts
 @dataclass(slots=True)
 class LeaseStage(Quiet):
     """`leases`: None where no other process could share an answer. `across`: which requests wait for others: those for
-    a whole answer, or streams too, which then come all at once. `lease_s`: how long a lease lasts that isn't renewed. `ttl_s`: KeepStage's."""
+    a whole answer, or streams too, which then come all at once. `lease_s`: how long a lease lasts that isn't renewed.
+    `ttl_s`: KeepStage's."""
 
     leases: Leases | None
     across: Across
@@ -115,7 +116,9 @@ class LeaseStage(Quiet):
         entry = await leases.get(ex.key, now_s)
         if entry is None:
             return self._alone(ex, "the answer was gone again")
-        reply = None if too_old(ex, entry, now_s) else await served(ex, entry, self.renderer, self.clock, self.randomness)
+        reply = (
+            None if too_old(ex, entry, now_s) else await served(ex, entry, self.renderer, self.clock, self.randomness)
+        )
         if reply is None or ex.call is None:
             return self._alone(ex, "the answer does not serve it")
         ex.leads, ex.cache, ex.given = False, CacheStatus.HIT_EXACT, reply.body

@@ -1,8 +1,8 @@
 """Memory in front of the shared store: an answer that was read is given again without asking the server.
 
 Rules of this file:
-1. Nothing is served from memory that may have changed longer ago than `stale_s`: the server says what changed, and when
-   it was last heard is known (tracking.py). Where it isn't heard in time, the server is asked as if there were no memory.
+1. Nothing is served from memory that may have changed longer ago than `stale_s`: the server says what changed, and
+   when it was last heard is known (tracking.py). Where it isn't heard in time, it is asked as if there were no memory.
 2. Only what was read is held, and only where nothing was heard of its key since the reading began.
 3. What is held for `HELD_S` is read again, so that the server's eviction sees what is used, and nothing that was never
    told is believed for ever.

@@ -446,4 +446,3 @@ class RedisStore:
             self._failed(error, probe=True)
         else:
             self._worked("read", None)
-

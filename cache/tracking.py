@@ -1,11 +1,11 @@
 """Hears from the shared store's server which entries changed, whoever changed them: so that memory may stand before it.
 
 The server tells of every key under a prefix that is written, removed, evicted or expires (Redis, "Client-side caching",
-broadcasting mode), in RESP2's way: on a connection that is subscribed to the channel of invalidations and redirects them
-to itself. What is told comes in order on one connection, and an answer to a PING comes behind all that was told before.
-So an answered PING proves that everything is known that had changed when the PING *before* it was sent; that moment is
-`as_of_tick`, and whoever serves from memory looks how long ago it was. A server that hangs, or a line that lost its other
-end without a word, makes what is in memory old, and not wrong.
+broadcasting mode), in RESP2's way: on a connection that is subscribed to the channel of invalidations and redirects
+them to itself. What is told comes in order on one connection, and an answer to a PING comes behind all that was told
+before. So an answered PING proves that everything is known that had changed when the PING *before* it was sent; that
+moment is `as_of_tick`, and whoever serves from memory looks how long ago it was. A server that hangs, or a line that
+lost its other end without a word, makes what is in memory old, and not wrong.
 
 Rules of this file: while nothing is heard nothing is known; and after each new connection all that was in memory is
 forgotten, since nobody says what changed meanwhile.

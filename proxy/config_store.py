@@ -14,7 +14,7 @@ _HEX_DIGITS = 64
 
 
 class Store(Section):
-    """Where answers are kept. `url` empty: memory in front of SQLite under `state_dir`; else before Redis, with `stale_s`.
+    """Where answers are kept. `url` empty: memory before SQLite under `state_dir`; else before Redis, with `stale_s`.
 
     `encryption_key`: answers are sealed under it (64 hex digits); `encryption_old_keys`: those it replaced, which only
     open. Or `encryption_key_file`: such keys, one a line, the current one first.

@@ -77,7 +77,8 @@ __all__ = ["State", "open_state"]
 @dataclass(slots=True)
 class State:
     """All of it. `decisions`, `removed`, `capture`, `accounts`, `ring`, `limits_server`: None until a configuration
-    needs them; `otlp`: None where it is off; `leases`: where no other process has the store. `refusals`: by budget or rate limit; `note`: takes incidents (kind, what,
+    needs them; `otlp`: None where it is off; `leases`: where no other process has
+    the store. `refusals`: by budget or rate limit; `note`: takes incidents (kind, what,
     why, evidence). `listeners`: told of every ledger row, in the ledger's thread; `rated`: told of ratings (a request's
     id, whether it is bad), while a policy is rolled out. `students`: by their hashes; `heirs`: by their names, those
     that were trained beside them; `embeds`: for students alone; `vouched`: the credentials that

@@ -64,7 +64,7 @@ async def before(server: RedisStore, config: Config, clock: Clock) -> Store:
         memory_bytes=own.memory_bytes,
         max_entries=own.max_entries,
         stale_s=own.stale_s,
-        spawn=TaskGroup().spawn,  # of its own: it listens for as long as the store is open, and nobody waits for its end
+        spawn=TaskGroup().spawn,  # of its own: nobody waits for its end, but for the store's
     )
     await store.open()
     return store

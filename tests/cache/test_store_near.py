@@ -210,7 +210,8 @@ async def test_a_server_that_was_started_anew_has_nothing_and_memory_neither(
 
 
 async def test_a_server_that_tells_nothing_is_asked_each_time() -> None:
-    with ValkeyProcess("--user", "default on nopass ~* &* +@all -client|tracking") as server:
+    with ValkeyProcess() as server:
+        assert b"OK" in server.command("ACL SETUSER default -client|tracking")
         clock = SystemClock()
         store = NearStore(
             RedisStore(server.url, deadline_ms=1000, clock=clock), server.url, clock=clock, memory_bytes=10**6,

@@ -83,7 +83,9 @@ async def test_one_asks_and_the_others_find_its_answer(another: Another) -> None
 
 async def test_of_many_at_once_one_asks(another: Another) -> None:
     processes = [(await another())[0] for _ in range(3)]
-    found = await asyncio.gather(*(one.take(KEY, NAME, f"{at} {n}", "") for n in range(20) for at, one in enumerate(processes)))
+    found = await asyncio.gather(
+        *(one.take(KEY, NAME, f"{at} {n}", "") for n in range(20) for at, one in enumerate(processes))
+    )
     states = [one.state for one in found]
     assert states.count(State.TAKEN) == 1 and states.count(State.HELD) == 59
     assert len({one.flight for one in found}) == 1

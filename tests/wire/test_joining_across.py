@@ -18,6 +18,7 @@ from tests.fakes.proxying import Proxied, chat, proxied, quiet
 from tests.fakes.upstream import Script, ScriptedUpstream, scripted
 from tests.fakes.valkey import ValkeyProcess
 
+
 @pytest.fixture(scope="module")
 def server() -> Iterator[ValkeyProcess]:
     with ValkeyProcess() as one:
@@ -36,7 +37,7 @@ async def replicas(
             state = path / f"{number}"
             state.mkdir()
             (state / "secret").write_text(f"{'5a' * 32}\n")
-            settings = {"store__url": server.url, "store__deadline_ms": 2000, "upstream__max_attempts": 1} | settings
+            settings = {"store__url": server.url, "store__deadline_ms": 2000, "upstream__retries": 0} | settings
             found.append(await stack.enter_async_context(proxied(up.url, state, **settings)))
         yield found
 
@@ -76,9 +77,7 @@ def told(row: dict[str, Any]) -> tuple[Any, ...]:
     return tuple((name, value) for name, value in row.items() if name not in own)
 
 
-async def test_a_failure_is_not_shared_and_nobody_waits_for_a_second_one(
-    server: ValkeyProcess, tmp_path: Path
-) -> None:
+async def test_a_failure_is_not_shared_and_nobody_waits_for_a_second_one(server: ValkeyProcess, tmp_path: Path) -> None:
     async with scripted() as up, replicas(3, up, server, tmp_path) as three:
         up.default = Script(status=500, wait_s=0.3)
         asked = [asyncio.create_task(three[0].post(chat()))]
