@@ -64,11 +64,17 @@ async def test_of_fifty_at_three_replicas_one_asks(server: ValkeyProcess, tmp_pa
         rows = [row for one, count in zip(three, (17, 17, 16), strict=True) for row in await one.rows(count)]
         assert sum(row["cost_usd"] for row in rows) == int(up.bill(("2", "1", "8")) * 10**12)
         assert len({row["flight_id"] for row in rows}) == 1, "one flight, whoever's process"
-        here = next(one for one in three if any(row["cache"] == "miss" for row in await one.rows()))
-        [followed] = {told(row) for row in rows if row["cache"] == "joined" and row not in await here.rows()}
-        [joined] = {told(row) for row in await here.rows() if row["cache"] == "joined"}
-        assert followed == joined, "a follower's row looks alike, wherever it waited"
-        assert all(row["overhead_ms"] < row["latency_ms"] / 2 for row in rows)
+        leaders = {row["id"] for one in three for row in await one.rows() if row["cache"] == "miss"}
+        ledgers = [await one.rows() for one in three]
+        [near] = {told(row) for rows in ledgers for row in rows if row["cache"] == "joined" and leaders & ids(rows)}
+        [far] = {told(row) for rows in ledgers for row in rows if row["cache"] == "joined" and not leaders & ids(rows)}
+        assert near == far, "a follower's row looks alike, wherever it waited"
+        waits_ms = [max(row["latency_ms"] - row["overhead_ms"] for row in rows) for rows in ledgers]
+        assert min(waits_ms) > 100, "waiting for another one is no work of farthing's"
+
+
+def ids(rows: list[dict[str, Any]]) -> set[str]:
+    return {row["id"] for row in rows}
 
 
 def told(row: dict[str, Any]) -> tuple[Any, ...]:
@@ -145,12 +151,12 @@ async def test_a_whole_request_waits_for_a_stream(server: ValkeyProcess, tmp_pat
 
 async def test_nobody_waits_longer_than_configured(server: ValkeyProcess, tmp_path: Path) -> None:
     async with scripted() as up, replicas(2, up, server, tmp_path, cache__join_wait_s=0.2) as two:
-        up.script(Script(wait_s=3))
+        up.script(Script(wait_s=1.5))
         slow = asyncio.create_task(two[0].post(chat()))
         await after_the_first(up)
         begun = time.monotonic()
         fast = await two[1].post(chat())
-        assert how(fast) == {"miss": 1} and time.monotonic() - begun < 2
+        assert how(fast) == {"miss": 1} and time.monotonic() - begun < 1.2
         assert "long enough" in (await two[1].rows(1))[0]["decisions"]
         assert (await slow).status_code == 200
 
@@ -158,7 +164,7 @@ async def test_nobody_waits_longer_than_configured(server: ValkeyProcess, tmp_pa
 async def test_without_the_server_all_go_on_at_once_also_those_who_wait(tmp_path: Path) -> None:
     with ValkeyProcess() as server:
         async with scripted() as up, replicas(2, up, server, tmp_path, store__deadline_ms=100) as two:
-            up.script(Script(wait_s=3))
+            up.script(Script(wait_s=1.5))
             slow = asyncio.create_task(two[0].post(chat()))
             await after_the_first(up)
             waiting = asyncio.create_task(two[1].post(chat()))
@@ -166,8 +172,9 @@ async def test_without_the_server_all_go_on_at_once_also_those_who_wait(tmp_path
             assert len(up.calls) == 1
             server.kill()
             begun = time.monotonic()
-            assert how(await waiting) == {"miss": 1} and time.monotonic() - begun < 2
-            assert how(*await asyncio.gather(*(one.post(chat("more")) for one in two))) <= {"miss": 2, "bypass": 2}
+            assert how(await waiting) == {"miss": 1} and time.monotonic() - begun < 1.2
+            more = await asyncio.gather(*(one.post(chat("more")) for one in two))
+            assert {one.status_code for one in more} == {200} and not how(*more).keys() - {"miss", "bypass"}
             assert (await slow).status_code == 200
             for one in two:
                 await quiet(one)
