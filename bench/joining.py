@@ -1,8 +1,8 @@
 """What it costs to be shared with other processes: a lease for each miss, and what memory before Redis spares a hit.
 
 Processor time of this process (all threads together) for one operation after the other, against a real server on
-loopback and a real file, all in one run so that the lines can be compared. A miss without leases is a look-up and a put;
-with them a look-up, a take and a landing.
+loopback and a real file, all in one run so that the lines can be compared. A miss without leases is a look-up and a
+put; with them a look-up, a take and a landing.
 
     python -m bench.joining --count 3000        (some seconds)
 """
