@@ -203,3 +203,20 @@ async def test_max_age_and_no_cache_mean_what_they_say(server: ValkeyProcess, tm
             answers = await asyncio.gather(*(one.post(chat(), Cache_Control=control) for one in two))
             assert len(up.calls) == before + 2, control
             assert {one.status_code for one in answers} == {200}
+
+
+async def test_a_purge_at_one_is_seen_by_all_within_the_bound(server: ValkeyProcess, tmp_path: Path) -> None:
+    """Also by the short way of a hit, which asks nobody."""
+    stale_s = 2.0
+    async with scripted() as up, replicas(3, up, server, tmp_path, store__stale_s=stale_s) as three:
+        assert how(*[await one.post(chat()) for one in three for _ in range(4)]) == {"miss": 1, "hit-exact": 11}
+        assert len(three[2].services.relay.repeats) == 1
+        path, own = "/farthing/api/cache/purge", {"x_farthing_admin": "1"}
+        purged = await three[0].post({}, path, **own)
+        begun = time.monotonic()
+        assert purged.json()["purged"] == 1
+        for one in three:
+            while how(await one.post(chat(), Cache_Control="only-if-cached"))["hit-exact"]:
+                assert time.monotonic() - begun < stale_s
+                await asyncio.sleep(0.01)
+        assert len(up.calls) == 1
