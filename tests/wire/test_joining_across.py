@@ -113,7 +113,7 @@ async def test_a_stream_waits_for_a_whole_answer_only_where_it_shall(
     server: ValkeyProcess, tmp_path: Path, across: str
 ) -> None:
     async with scripted() as up, replicas(2, up, server, tmp_path, cache__join_across=across) as two:
-        up.default.wait_s = 0.3
+        up.default.wait_s = 0.5
         first = asyncio.create_task(two[0].post(chat(stream=True)))
         await after_the_first(up)
         later = [
@@ -203,6 +203,10 @@ async def test_max_age_and_no_cache_mean_what_they_say(server: ValkeyProcess, tm
             answers = await asyncio.gather(*(one.post(chat(), Cache_Control=control) for one in two))
             assert len(up.calls) == before + 2, control
             assert {one.status_code for one in answers} == {200}
+
+        up.most_at_once = 0
+        await asyncio.gather(*(one.post(chat("unkept"), x_farthing_ttl="0") for one in two))
+        assert up.most_at_once == 2, "who will store nothing is not waited for"
 
 
 async def test_a_purge_at_one_is_seen_by_all_within_the_bound(server: ValkeyProcess, tmp_path: Path) -> None:
