@@ -58,6 +58,11 @@ class Lease:
 class Leases(Protocol):
     """Every method raises StoreFault when the store is away or slow; then everybody goes on alone."""
 
+    @property
+    def lease_s(self) -> float:
+        """How long a lease lasts that isn't renewed."""
+        ...
+
     async def take(self, key: str, name: str, flight: str, waited_for: str) -> Answer:
         """Ask for the lease `name` on the answer under `key`, for `flight`. Asking twice gives the same answer.
 

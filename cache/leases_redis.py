@@ -17,6 +17,7 @@ from typing import Any
 from farthing.cache.entry import Entry
 from farthing.cache.lease import REMEMBERED_S, Answer, Lease, State
 from farthing.cache.store import Store
+from farthing.cache.store_near import NearStore
 from farthing.cache.store_redis import RedisStore
 
 __all__ = ["RedisLeases"]
@@ -90,6 +91,7 @@ class RedisLeases:
         self._server = server
         self._names = server.names
         self._store = store
+        self.lease_s = lease_s
         self._lease_us = int(lease_s * 1_000_000)
 
     async def take(self, key: str, name: str, flight: str, waited_for: str) -> Answer:
@@ -128,7 +130,10 @@ class RedisLeases:
             self._names.entry(entry.key),
             self._names.variants(base),
         )
-        return bool(await self._eval(_LAND, names, lease.token, raw, life_ms, entry.key if dot else ""))
+        kept = await self._eval(_LAND, names, lease.token, raw, life_ms, entry.key if dot else "")
+        if isinstance(self._store, NearStore):
+            self._store.changed(entry.key)
+        return bool(kept)
 
     async def free(self, lease: Lease) -> None:
         """Leases.free."""

@@ -40,7 +40,7 @@ class SharedLeases:
         self._store = store
         self._path = path
         self._clock = clock
-        self._lease_s = lease_s
+        self.lease_s = lease_s
         self._deadline_s = deadline_s
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="farthing-leases")
         self._db: sqlite3.Connection | None = None
@@ -58,7 +58,7 @@ class SharedLeases:
                 return known
             with _change(db):
                 self._sweep(db)
-                return lease_rows.take(db, name, flight, waited_for, now_s, self._lease_s)
+                return lease_rows.take(db, name, flight, waited_for, now_s, self.lease_s)
 
         def too_late(given: Answer) -> None:
             if given.state is State.TAKEN and not self._closed:
@@ -73,7 +73,7 @@ class SharedLeases:
 
     async def renew(self, leases: Sequence[Lease]) -> None:
         """Leases.renew: all of them in one transaction."""
-        until_s = self._clock.now_s() + self._lease_s
+        until_s = self._clock.now_s() + self.lease_s
 
         def change(db: sqlite3.Connection) -> None:
             with _change(db):

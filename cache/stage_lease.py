@@ -32,13 +32,11 @@ _RENEWALS = 3  # in the time that a lease lasts
 @dataclass(slots=True)
 class LeaseStage(Quiet):
     """`leases`: None where no other process could share an answer. `across`: which requests wait for others: those for
-    a whole answer, or streams too, which then come all at once. `lease_s`: how long a lease lasts that isn't renewed.
-    `ttl_s`: KeepStage's."""
+    a whole answer, or streams too, which then come all at once. `ttl_s`: KeepStage's."""
 
     leases: Leases | None
     across: Across
     wait_s: float
-    lease_s: float
     clock: Clock
     randomness: Randomness
     renderer: Renderer
@@ -87,7 +85,7 @@ class LeaseStage(Quiet):
             except StoreFault as fault:
                 return self._alone(ex, str(fault))
             if found.state is State.TAKEN:
-                return self._leads(ex, lease_name, found, waited_for)
+                return self._leads(ex, leases, lease_name, found, waited_for)
             if found.state is State.FAILED:
                 return self._alone(ex, "whom it waited for had no answer to share")
             waited_s = self.clock.tick_s() - begun
@@ -101,13 +99,13 @@ class LeaseStage(Quiet):
         ex.decide(self.name, "alone", why)
         return GO_ON
 
-    def _leads(self, ex: Exchange, name: str, found: Answer, waited_for: str) -> Verdict:
+    def _leads(self, ex: Exchange, leases: Leases, name: str, found: Answer, waited_for: str) -> Verdict:
         assert ex.call is not None
         if waited_for:
             ex.decide(self.name, "took over", "whom it waited for was heard of no more")
         ex.lease = Lease(ex.key, name, ex.call.id, found.token)
         self.held.add(ex.lease)
-        self._renew_later()
+        self._renew_later(leases)
         return GO_ON
 
     async def _given(self, ex: Exchange, leases: Leases, begun: float, waited_for: str) -> Verdict:
@@ -131,16 +129,16 @@ class LeaseStage(Quiet):
         with suppress(StoreFault):  # then it ends by itself
             await leases.free(lease)
 
-    def _renew_later(self) -> None:
+    def _renew_later(self, leases: Leases) -> None:
         if not self.renewing:
             self.renewing = True
-            asyncio.get_running_loop().call_later(self.lease_s / _RENEWALS, self._renew)
+            asyncio.get_running_loop().call_later(leases.lease_s / _RENEWALS, self._renew, leases)
 
-    def _renew(self) -> None:
+    def _renew(self, leases: Leases) -> None:
         self.renewing = False
-        if self.held and self.leases is not None:
-            self.spawn(self._renewed(self.leases, tuple(self.held)))
-            self._renew_later()
+        if self.held:
+            self.spawn(self._renewed(leases, tuple(self.held)))
+            self._renew_later(leases)
 
     async def _renewed(self, leases: Leases, held: tuple[Lease, ...]) -> None:
         with suppress(StoreFault):  # the next time, or somebody takes them over

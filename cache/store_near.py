@@ -93,7 +93,7 @@ class NearStore:
             prefix=behind.names.entries,
             stale_s=stale_s,
             clock=clock,
-            changed=lambda name: self._changed(behind.names.key(name)),
+            changed=lambda name: self.changed(behind.names.key(name)),
             lost=self.clear,
         )
 
@@ -112,6 +112,11 @@ class NearStore:
         for key in tuple(self._readings):
             self._spoil(key)
         self._memory.empty()
+
+    def changed(self, key: str) -> None:
+        """What is held or being read of this key is no good any more."""
+        self._spoil(key)
+        self._memory.drop(key)
 
     async def get(self, key: str, now_s: float) -> Entry | None:
         """Store.get."""
@@ -150,7 +155,7 @@ class NearStore:
         try:
             await self.behind.put(entry)
         finally:
-            self._changed(entry.key)
+            self.changed(entry.key)
 
     async def put_many(self, entries: Sequence[Entry]) -> None:
         """Store.put_many."""
@@ -158,7 +163,7 @@ class NearStore:
             await self.behind.put_many(entries)
         finally:
             for entry in entries:
-                self._changed(entry.key)
+                self.changed(entry.key)
 
     async def purge(self, selector: Selector) -> tuple[str, ...]:
         """Store.purge; the other replicas hear of it from the server."""
@@ -211,10 +216,6 @@ class NearStore:
     def _hold(self, entry: Entry | None, reading: _Reading, now_s: float) -> None:
         if entry is not None and reading.good and self.fresh:
             self._memory.hold(entry, now_s + HELD_S)
-
-    def _changed(self, key: str) -> None:
-        self._spoil(key)
-        self._memory.drop(key)
 
     def _spoil(self, key: str) -> None:
         for reading in self._readings.pop(key, ()):

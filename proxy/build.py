@@ -305,7 +305,6 @@ def lay_out(
         held.leases if cache.join else None,
         cache.join_across,
         cache.join_wait_s,
-        cache.join_lease_s,
         clock,
         randomness,
         held.renderer,
