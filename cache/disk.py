@@ -358,7 +358,7 @@ class Disk:
                 db.execute(f"DELETE FROM bodies WHERE id IN ({marks})", part)
             row = db.execute("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'entries'").fetchone()[0]
             entries, bodies = [], []
-            for record, entry in puts.items():
+            for record, entry in self._admitted(db, puts):
                 labels = (record.key, record.scope, record.model_requested, record.model_served)
                 try:
                     raw = encode(entry, self._seal)
@@ -374,6 +374,10 @@ class Disk:
             db.executemany(_INSERT, entries)
             db.executemany("INSERT INTO bodies VALUES (?, ?)", bodies)
         return rows
+
+    def _admitted(self, db: sqlite3.Connection, puts: dict[Record, Entry]) -> list[tuple[Record, Entry]]:
+        """Those that may be written, in this transaction."""
+        return list(puts.items())
 
     def _removing(self, db: sqlite3.Connection, rows: list[int]) -> None:
         """These rows are about to be removed, in this transaction."""

@@ -4,6 +4,7 @@ Rules of this file:
 1. Row numbers grow in the order of commits, whoever commits: what is new has a larger number than what was seen.
 2. Removals are logged in the transaction that removes; the log is short, and who falls behind it looks at all rows.
 3. A file that another process moved aside isn't moved again: the new one is taken.
+4. An entry behind a fence is written only in one commit with the end of its lease (lease_rows.py), or not at all.
 """
 
 from __future__ import annotations
@@ -11,12 +12,15 @@ from __future__ import annotations
 import sqlite3
 from concurrent.futures import Executor
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
+from farthing.cache import lease_rows
 from farthing.cache.disk import Disk, Record, _tags, connect
+from farthing.cache.entry import Entry
 
-__all__ = ["News", "SharedDisk", "patient"]
+__all__ = ["Fence", "Fenced", "News", "SharedDisk", "patient"]
 
 _BUSY_S = 5.0
 _LOGGED = 100_000
@@ -33,6 +37,23 @@ class News(NamedTuple):
     only: frozenset[int] | None = None
 
 
+class Fence(NamedTuple):
+    """A lease by its name, our token for it, and the time."""
+
+    name: str
+    token: int
+    now_s: float
+
+
+@dataclass(slots=True)
+class Fenced:
+    """An entry behind a fence. `kept`: None until it is decided."""
+
+    entry: Entry
+    fence: Fence
+    kept: bool | None = None
+
+
 def patient(path: Path) -> sqlite3.Connection:
     """disk.connect, but for a file that others write too. For threads that nobody waits for."""
     return connect(path, _BUSY_S)
@@ -46,6 +67,7 @@ class SharedDisk(Disk):
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
         self._mine: dict[int, Record] = {}
+        self._fenced: dict[int, Fenced] = {}  # by the entry's identity
         self._following: sqlite3.Connection | None = None
         self._inode = self._followed_inode = 0
         self._seen_row = self._seen_removal = 0
@@ -69,6 +91,15 @@ class SharedDisk(Disk):
             db.execute("COMMIT")
         self._version = version
         return found
+
+    def behind(self, entry: Entry, fence: Fence) -> Fenced:
+        """Whatever writes this entry heeds the fence, until `beyond`."""
+        fenced = self._fenced[id(entry)] = Fenced(entry, fence)
+        return fenced
+
+    def beyond(self, entry: Entry) -> None:
+        """It waits to be written no more."""
+        self._fenced.pop(id(entry), None)
 
     def end(self) -> None:
         """Let go of what `news` read from."""
@@ -126,6 +157,7 @@ class SharedDisk(Disk):
         db = super()._opened()
         try:
             db.execute(_REMOVALS)
+            db.execute(lease_rows.SCHEMA)
             if not self._inode:
                 # Before the rows are read: a removal that is seen twice removes nothing.
                 self._seen_removal = db.execute("SELECT coalesce(max(seq), 0) FROM removals").fetchone()[0]
@@ -138,11 +170,24 @@ class SharedDisk(Disk):
     def _commit(self, puts: Any, removals: Any) -> list[tuple[Record, int]]:
         before = set(self._mine)
         try:
-            return super()._commit(puts, removals)
+            rows = super()._commit(puts, removals)
         except BaseException:
             for row in set(self._mine) - before:
                 self._mine.pop(row, None)  # nobody's: another process may get the number
             raise
+        for entry in puts.values():
+            self.beyond(entry)
+        return rows
+
+    def _admitted(self, db: sqlite3.Connection, puts: dict[Record, Entry]) -> list[tuple[Record, Entry]]:
+        admitted = []
+        for record, entry in puts.items():
+            fenced = self._fenced.get(id(entry))
+            if fenced is not None:
+                fenced.kept = lease_rows.land(db, *fenced.fence)
+            if fenced is None or fenced.kept:
+                admitted.append((record, entry))
+        return admitted
 
     def _adding(self, rows: list[tuple[Record, int]]) -> None:
         self._mine.update({row: record for record, row in rows})

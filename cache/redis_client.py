@@ -19,7 +19,7 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
 
 from farthing.proxy.errors import ConfigFault
 
-__all__ = ["Way", "open_way", "where_of"]
+__all__ = ["Way", "is_cluster", "open_way", "where_of"]
 
 _CONNECT_S, _ANSWER_S = 2.0, 5.0
 _SENTINEL_S = 0.3
@@ -33,8 +33,17 @@ class Way(NamedTuple):
     close: Callable[[], Awaitable[None]]
 
 
-def open_way(url: str, max_connections: int) -> Way:
-    """The client; it connects when it is needed. Raises ConfigFault: a URL that can't be read."""
+def is_cluster(url: str) -> bool:
+    """Whether it names a cluster."""
+    return url.partition("://")[0].endswith("+cluster")
+
+
+def open_way(url: str, max_connections: int, *, answer_s: float = _ANSWER_S, **more: Any) -> Way:
+    """The client; it connects when it is needed.
+
+    `answer_s`: the longest that it waits for an answer. `more`: redis-py's own options. Raises ConfigFault: a URL that
+    can't be read.
+    """
     from redis.asyncio import Redis
     from redis.asyncio.retry import Retry
     from redis.backoff import NoBackoff
@@ -43,7 +52,8 @@ def open_way(url: str, max_connections: int) -> Way:
         "retry": Retry(NoBackoff(), 0),
         "max_connections": max_connections,
         "socket_connect_timeout": _CONNECT_S,
-        "socket_timeout": _ANSWER_S,
+        "socket_timeout": answer_s,
+        **more,
     }
     plain, _, kind = url.partition("://")[0].partition("+")
     try:

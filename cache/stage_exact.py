@@ -16,6 +16,7 @@ from functools import partial
 from farthing.cache import replay, reshape
 from farthing.cache.entry import Entry
 from farthing.cache.key import Scope, digest_of, key_of
+from farthing.cache.lease import Leases
 from farthing.cache.stage_items import ItemCache
 from farthing.cache.store import Store
 from farthing.proxy.clock import Clock, Randomness
@@ -101,6 +102,11 @@ def reshaped(entry: Entry, *, stream: bool, usage: bool) -> Entry | None:
 ID_PREFIX = {Endpoint.CHAT: "chatcmpl-", Endpoint.COMPLETIONS: "cmpl-"}
 
 
+def too_old(ex: Exchange, entry: Entry, now_s: float) -> bool:
+    """Whether the request asks for something newer."""
+    return ex.controls.max_age_s is not None and now_s - entry.stored_s > ex.controls.max_age_s
+
+
 def serve(ex: Exchange, entry: Entry, renderer: Renderer, clock: Clock, randomness: Randomness) -> LocalReply | None:
     """The entry as the answer to this request; None where it can't be had in the shape asked for."""
     now_s = clock.now_s()
@@ -130,6 +136,7 @@ def serve(ex: Exchange, entry: Entry, renderer: Renderer, clock: Clock, randomne
             entry.expires_s,
             tokens_saved=entry.tokens_saved,
             uncounted=body if entry.usage is None else b"",
+            asks_usage=ex.asks_usage,
         ),
     )
 
@@ -196,7 +203,7 @@ class ExactStage(Quiet):
             raise
         if entry is None:
             return GO_ON
-        if ex.controls.max_age_s is not None and now_s - entry.stored_s > ex.controls.max_age_s:
+        if too_old(ex, entry, now_s):
             ex.cache_reason = "older than max-age"
             return GO_ON
         reply = await served(ex, entry, self.renderer, self.clock, self.randomness)
@@ -212,6 +219,7 @@ class KeepStage(Quiet):
     """Stores what may be stored: complete, successful, well-formed answers, and nothing else.
 
     `ttl_s`: how long, where the request's own `x-farthing-ttl` doesn't say: of models, endpoint, tags and answer.
+    `leases`: what is kept under a lease goes through them.
     """
 
     store: Store
@@ -221,6 +229,7 @@ class KeepStage(Quiet):
     clock: Clock
     kept: Callable[[Exchange, Entry], None]
     items: ItemCache | None = None
+    leases: Leases | None = None
     name: str = field(default="store", init=False)
     hard: bool = field(default=False, init=False)
 
@@ -272,7 +281,14 @@ class KeepStage(Quiet):
             ex.controls.scope,
             call.tokens_saved,
         )
-        await self.store.put(entry)
+        if ex.lease is None or self.leases is None:
+            await self.store.put(entry)
+        else:
+            kept = await self.leases.land(ex.lease, entry)
+            ex.lease.over = True
+            if not kept:
+                ex.decide(self.name, "not stored", "another process has taken over, and answered since")
+                return
         self.kept(ex, entry)
 
 

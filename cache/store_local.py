@@ -125,27 +125,14 @@ class LocalStore:
         """Store.put; the disk follows within `flush_ms`. Raises StoreFault where the bounds leave no room for it."""
         if not self._opened or self._closed:
             raise StoreFault("the store is not open")
-        size = len(entry.body) + _BOOKKEEPING_BYTES
-        if size > self._max_bytes:
-            raise StoreFault(f"an entry of {size} bytes is larger than the store")
-        record = Record(
-            entry.key,
-            entry.scope,
-            entry.model_requested,
-            entry.model_served,
-            size,
-            entry.expires_s,
-            entry.stored_s,
-            entry.tags,
-            entry.namespace,
-        )
+        record = self._record(entry)
         old = self._index.get(entry.key)
         if old is not None:
             self._drop(old)
         if entry.expires_s <= self._clock.now_s():
             return
         queued = self._disk is not None and self._disk.offer(record, entry)
-        if not queued and size > self._memory_limit:
+        if not queued and record.size > self._memory_limit:
             raise StoreFault("too much is waiting for the store's disk")
         self._insert(record)
         self._warm(record, entry)
@@ -207,6 +194,23 @@ class LocalStore:
         if record.entry is None:
             self._warm(record, entry)
         return entry
+
+    def _record(self, entry: Entry) -> Record:
+        """Of an entry that is to be kept. Raises StoreFault: it is too large."""
+        size = len(entry.body) + _BOOKKEEPING_BYTES
+        if size > self._max_bytes:
+            raise StoreFault(f"an entry of {size} bytes is larger than the store")
+        return Record(
+            entry.key,
+            entry.scope,
+            entry.model_requested,
+            entry.model_served,
+            size,
+            entry.expires_s,
+            entry.stored_s,
+            entry.tags,
+            entry.namespace,
+        )
 
     def _insert(self, record: Record, *, evict: bool = True) -> None:
         """Put the record in the index, and evict what no longer fits."""

@@ -1,10 +1,8 @@
 """The shared store: entries in Redis (6.2 or later) or Valkey: one server, one behind sentinels, or a cluster.
 
-Keys: `<prefix>:e:{<key>}` holds an encoded entry, with Redis's own expiry; `<prefix>:v:{<key>}` is the set of the
-names of the entry's variants. The braces are Cluster's hash tag (Redis, "Cluster specification"), round the key
-without its `.N`, so that all variants of an answer are in one slot. A purge by key looks these up; any other purge
-walks the key space with SCAN and reads the labels at the front of each entry: slow, but it needs no second index
-that could disagree with the first.
+Keys are named in redis_names.py; entries have Redis's own expiry. A purge by key looks its
+variants up; any other purge walks the key space with SCAN and reads the labels at the front of each entry: slow, but
+it needs no second index that could disagree with the first.
 
 Rules of this file: no request waits longer than the deadline; once calls fail in a row they are refused at once,
 and a probe in the background, not a request, finds out when the server is back. More calls at once than there are
@@ -25,6 +23,7 @@ from farthing.cache.codec import Labels, decode, encode, peek
 from farthing.cache.damage import Damage
 from farthing.cache.entry import Entry
 from farthing.cache.redis_client import open_way, where_of
+from farthing.cache.redis_names import Names
 from farthing.cache.seal import MissingKeys, Seal, SealedElsewhere
 from farthing.cache.store import Selector, StoreStats
 from farthing.proxy.clock import Clock
@@ -82,7 +81,7 @@ class RedisStore:
         self._where = where_of(url)
         self._deadline_s = deadline_ms / 1000
         self._clock = clock
-        self._prefix = prefix
+        self.names = Names(prefix)
         self._breaker = Breaker(threshold=threshold, pause_s=pause_s)
         # What is under way, stragglers and probe among it; ended by `close`.
         self._running: set[asyncio.Future[Any]] = set()
@@ -98,7 +97,7 @@ class RedisStore:
 
     async def get(self, key: str, now_s: float) -> Entry | None:
         """Store.get."""
-        raw: bytes | None = await self._call("read", lambda: self._client.get(self._entry_name(key)))
+        raw: bytes | None = await self._call("read", lambda: self._client.get(self.names.entry(key)))
         if raw is None:
             return None
         try:
@@ -118,7 +117,7 @@ class RedisStore:
         if not keys:
             return []
 
-        names = [self._entry_name(key) for key in keys]
+        names = [self.names.entry(key) for key in keys]
         raws = await self._call("read", lambda: self._raws(names))
         large = sum(len(raw) for raw in raws if raw is not None) > _THREAD_FROM_BYTES
         entries = await asyncio.to_thread(self._decoded, raws) if large else self._decoded(raws)
@@ -133,13 +132,11 @@ class RedisStore:
 
     async def put(self, entry: Entry) -> None:
         """Store.put."""
-        ttl_ms = int((entry.expires_s - self._clock.now_s()) * 1000)
-        name = self._entry_name(entry.key)
+        ttl_ms, name = self.life_ms(entry), self.names.entry(entry.key)
         if ttl_ms <= 0:
             await self._call("write", lambda: self._client.unlink(name))
             return
-        long = len(entry.body) > _THREAD_FROM_BYTES
-        raw = await asyncio.to_thread(encode, entry, self._seal) if long else encode(entry, self._seal)
+        raw = await self.encoded(entry)
         base, dot, _ = entry.key.partition(".")
         if not dot:
             await self._call("write", lambda: self._client.set(name, raw, px=ttl_ms))
@@ -147,7 +144,7 @@ class RedisStore:
 
         async def write() -> None:
             # The set lives as long as its longest-lived member: it only ever grows older here.
-            variants = self._variants_name(base)
+            variants = self.names.variants(base)
             pipe = self._client.pipeline(transaction=False)
             pipe.set(name, raw, px=ttl_ms)
             pipe.sadd(variants, entry.key)
@@ -164,7 +161,7 @@ class RedisStore:
         for entry in entries:
             if "." in entry.key:
                 await self.put(entry)
-        lives_ms = [int((entry.expires_s - self._clock.now_s()) * 1000) for entry in plain]
+        lives_ms = [self.life_ms(entry) for entry in plain]
         large = sum(len(entry.body) for entry in plain) > _THREAD_FROM_BYTES
         raws = await asyncio.to_thread(self._encoded, plain) if large else self._encoded(plain)
         if not plain:
@@ -173,7 +170,7 @@ class RedisStore:
         async def write() -> None:
             pipe = self._client.pipeline(transaction=False)
             for entry, raw, ttl_ms in zip(plain, raws, lives_ms, strict=True):
-                name = self._entry_name(entry.key)
+                name = self.names.entry(entry.key)
                 if ttl_ms > 0:
                     pipe.set(name, raw, px=ttl_ms)
                 else:
@@ -237,24 +234,27 @@ class RedisStore:
             await asyncio.wait(set(self._running), timeout=_PROBE_S)
         await self._hang_up()
 
+    def life_ms(self, entry: Entry) -> int:
+        """How long it has still to live; 0 or less: it has expired."""
+        return int((entry.expires_s - self._clock.now_s()) * 1000)
+
+    async def encoded(self, entry: Entry) -> bytes:
+        """The entry as it is kept here."""
+        long = len(entry.body) > _THREAD_FROM_BYTES
+        return await asyncio.to_thread(encode, entry, self._seal) if long else encode(entry, self._seal)
+
     async def run(self, kind: str, command: Callable[[Any], Awaitable[T]]) -> T:
-        """One command for whoever keeps something else on this server, given redis-py's client. `kind`: read or write,
-        within the deadline and the breaker's leave; purge, for which an operator waits. Raises StoreFault."""
+        """One command for whoever keeps something else on this server, given redis-py's client. `kind`: read, write or
+        another word for what the server may refuse, within the deadline and the breaker's leave; purge, for which an
+        operator waits. Raises StoreFault."""
         if kind == "purge":
             return await self._step(lambda: command(self._client))
         return await self._call(kind, lambda: command(self._client))
 
-    def _entry_name(self, key: str) -> str:
-        base, dot, variant = key.partition(".")
-        return f"{self._prefix}:e:{{{base}}}{dot}{variant}"
-
-    def _variants_name(self, base: str) -> str:
-        return f"{self._prefix}:v:{{{base}}}"
-
     async def _purge_key(self, selector: Selector) -> tuple[str, ...]:
-        variants = await self._step(lambda: self._client.smembers(self._variants_name(selector.key)))
+        variants = await self._step(lambda: self._client.smembers(self.names.variants(selector.key)))
         keys = [selector.key, *sorted(member.decode() for member in variants)]
-        removed = await self._purge_names([self._entry_name(key).encode() for key in keys], selector)
+        removed = await self._purge_names([self.names.entry(key).encode() for key in keys], selector)
         return tuple(removed)
 
     async def _purge_names(self, names: list[bytes], selector: Selector) -> list[str]:
@@ -288,7 +288,7 @@ class RedisStore:
 
     def _names(self) -> Callable[[], Awaitable[bytes | None]]:
         """Gives the next entry's name at each call; None after the last."""
-        walk = self._client.scan_iter(match=f"{self._prefix}:e:*", count=_SCAN_COUNT).__aiter__()
+        walk = self._client.scan_iter(match=f"{self.names.entries}*", count=_SCAN_COUNT).__aiter__()
         fault: Exception | None = None
 
         async def following() -> bytes | None:

@@ -17,8 +17,10 @@ from typing import Any, ClassVar
 import structlog
 
 from farthing.cache.disk import Disk, Record
-from farthing.cache.disk_shared import News, SharedDisk, patient
+from farthing.cache.disk_shared import Fence, News, SharedDisk, patient
+from farthing.cache.entry import Entry
 from farthing.cache.store_local import LocalStore
+from farthing.proxy.errors import StoreFault
 
 __all__ = ["FOLLOW_S", "SharedStore"]
 
@@ -38,6 +40,7 @@ class SharedStore(LocalStore):
         assert isinstance(self._disk, SharedDisk), "without a file there is nothing to share"
         self._shared = self._disk
         self._by_row: dict[int, Record] = {}
+        self._landing: set[Record] = set()  # written behind a fence, and not in the index yet
         self._timer: asyncio.TimerHandle | None = None
         self._looking = asyncio.Lock()
         self._spawn = spawn
@@ -64,6 +67,37 @@ class SharedStore(LocalStore):
             self._failing = False
             if news is not None:
                 self._apply(news)
+
+    async def put_fenced(self, entry: Entry, fence: Fence) -> bool | None:
+        """Keep the entry in one commit with the end of its lease; visible to `get`, here and elsewhere, when this
+        returns. False where a larger token was given since; None where it is kept as `put` does, without the others
+        seeing it yet: the disk fails, or too much waits for it. Raises StoreFault.
+
+        Unlike `put` it replaces what was there only once it is written: what is refused must cost nothing.
+        """
+        if not self._opened or self._closed:
+            raise StoreFault("the store is not open")
+        record = self._record(entry)
+        fenced = self._shared.behind(entry, fence)
+        if entry.expires_s <= self._clock.now_s() or not self._shared.offer(record, entry):
+            self._shared.beyond(entry)
+            await self.put(entry)
+            return None
+        self._landing.add(record)
+        try:
+            await self._shared.flush()
+            kept = fenced.kept
+        except StoreFault:
+            kept = None
+        finally:
+            there = record in self._landing  # else another process has removed it already
+            self._landing.discard(record)
+        known = self._index.get(entry.key)
+        newer = known is not None and known.row > record.row
+        if kept is None or (kept and there and not newer):
+            self._insert(record)
+            self._warm(record, entry)
+        return kept
 
     async def flush(self) -> None:
         """Let the others see all that was put here until now. Raises StoreFault."""
@@ -93,7 +127,7 @@ class SharedStore(LocalStore):
 
     def _apply(self, news: News) -> None:
         for row, record in news.own:
-            if self._index.get(record.key) is record:
+            if self._index.get(record.key) is record or record in self._landing:
                 self._by_row[row] = record
         now_s = self._clock.now_s()
         for record in news.added:
@@ -105,6 +139,9 @@ class SharedStore(LocalStore):
         gone = news.removed if news.only is None else [row for row in self._by_row if row not in news.only]
         for row in gone:
             gone_record = self._by_row.pop(row, None)
-            if gone_record is not None and self._index.get(gone_record.key) is gone_record:
+            if gone_record is None:
+                continue
+            self._landing.discard(gone_record)
+            if self._index.get(gone_record.key) is gone_record:
                 gone_record.row = 0  # there is nothing on the disk to remove
                 self._drop(gone_record)

@@ -71,6 +71,10 @@ class Freshness:
             return Lifetime(self._rest.ttl_s if rule.ttl_s is None else rule.ttl_s, rule.semantic_ttl_s)
         return self._rest
 
+    def ttl_s(self, models: Sequence[str], endpoint: str, tags: Sequence[tuple[str, str]], answer: bytes) -> int:
+        """`of`, for the answer itself."""
+        return self.of(models, endpoint, tags, answer).ttl_s
+
 
 def listed(value: str) -> list[str]:
     """A tag's value, and what it lists between bars."""

@@ -15,6 +15,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+from farthing.cache.store_near import NearStore
 from farthing.cache.store_shared import SharedStore
 from farthing.proxy import pool_admin
 from farthing.proxy.build import Services
@@ -127,6 +128,8 @@ class CrewAdmin:
         services = self._services()
         if isinstance(services.state.store, SharedStore):
             await services.state.store.catch_up()
+        elif isinstance(services.state.store, NearStore):
+            services.state.store.clear()
         if services.thread is not None and services.thread.loaded:
             await services.thread.run(lambda cache: cache.follow())
 

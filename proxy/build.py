@@ -15,6 +15,7 @@ from farthing.cache.semantic_thread import SemanticThread
 from farthing.cache.stage_exact import ExactStage, KeepStage
 from farthing.cache.stage_flight import FlightStage
 from farthing.cache.stage_items import ItemCache
+from farthing.cache.stage_lease import LeaseStage
 from farthing.compress.plan import ASKED, lossy
 from farthing.policies.eligibility import Rules
 from farthing.policies.stage import EligibleStage, SpendStage
@@ -298,12 +299,23 @@ def lay_out(
     items = ItemCache(held.store, clock, held.renderer.remember, held.tokenizer) if cache.embedding_items else None
     keep = KeepStage(
         held.store,
-        lambda *about: fresh.of(*about).ttl_s,
+        fresh.ttl_s,
         cache.max_entry_bytes,
         held.barred,
         clock,
         semantic.learn,
         items,
+        held.leases,
+    )
+    lease = LeaseStage(
+        held.leases if cache.join else None,
+        cache.join_across,
+        cache.join_wait_s,
+        clock,
+        randomness,
+        held.renderer,
+        lambda work: held.tasks.spawn(work, "lease"),
+        fresh.ttl_s,
     )
     spend = SpendStage(
         None if limit is None else int(limit * 10**12),
@@ -330,6 +342,7 @@ def lay_out(
     )
     route = RouteStage() if routing is None else RoutingStage(routing, students)
     back = (
+        lease,
         keep,
         semantic,
         compress,

@@ -143,13 +143,12 @@ async def _open_store(
 ) -> tuple[Decisions, Callable[[], Awaitable[None]] | None]:
     """A store, and what waits until all is written where putting doesn't."""
     if config.store.url.get_secret_value():
-        from farthing.cache.store_redis import RedisStore
+        from farthing.cache.store_near import server_of
         from farthing.compress.decided_redis import RedisDecisions
 
-        assert isinstance(held.store, RedisStore)
         prefix = "farthing" if name == "decided" else f"farthing:{name}"
         return RedisDecisions(
-            held.store, clock=held.clock, ttl_s=ttl_s, memory_bytes=_MEMORY_BYTES, prefix=prefix
+            server_of(held.store), clock=held.clock, ttl_s=ttl_s, memory_bytes=_MEMORY_BYTES, prefix=prefix
         ), None
     from farthing.compress.decided_disk import FileDecisions
 

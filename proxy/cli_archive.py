@@ -99,7 +99,7 @@ async def _import(config: Config, file: Path) -> dict[str, int]:
     from farthing.proxy import state
     from farthing.proxy.clock import SystemClock, SystemRandomness
     from farthing.proxy.errors import ConfigFault
-    from farthing.proxy.held import open_store
+    from farthing.proxy.storing import open_store
 
     secret = _secret(config)
     # Read twice: the last line vouches for all the others, and an archive need not fit into memory.

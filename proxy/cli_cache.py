@@ -16,9 +16,9 @@ from farthing.proxy import state
 from farthing.proxy.clock import SystemClock, SystemRandomness
 from farthing.proxy.config import Config
 from farthing.proxy.errors import ClientFault, ConfigFault
-from farthing.proxy.held import open_store
 from farthing.proxy.purge import selector_of
 from farthing.proxy.server_tls import trusting
+from farthing.proxy.storing import open_store
 
 __all__ = ["Refused", "ask", "purge", "stats", "table"]
 

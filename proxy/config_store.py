@@ -14,7 +14,7 @@ _HEX_DIGITS = 64
 
 
 class Store(Section):
-    """Where answers are kept. `url` empty: memory in front of SQLite under `state_dir`.
+    """Where answers are kept. `url` empty: memory before SQLite under `state_dir`; else before Redis, with `stale_s`.
 
     `encryption_key`: answers are sealed under it (64 hex digits); `encryption_old_keys`: those it replaced, which only
     open. Or `encryption_key_file`: such keys, one a line, the current one first.
@@ -23,6 +23,7 @@ class Store(Section):
     url: SecretStr = SecretStr("")
     deadline_ms: float = Field(50.0, gt=0)
     memory_bytes: int = Field(256 * 2**20, ge=0)
+    stale_s: float = Field(1.0, ge=0, description="how old what memory before Redis says may be; 0: no memory there")
     max_bytes: int = Field(2 * 2**30, ge=0)
     max_entries: int = Field(200_000, ge=1)
     encryption_key: Secret = None

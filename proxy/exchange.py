@@ -184,7 +184,7 @@ class Served:
     `reuse`: '' for an exact hit, else how a near-duplicate's answer came to be served: 'proved' or 'unproven'.
     `bound`: the share of wrong answers that is proved not to be exceeded, at that moment. `tokens_saved`: how many more
     the request had that the answer was written for than what `usage` was billed for. `uncounted`: the answer itself,
-    where its upstream told no usage.
+    where its upstream told no usage. `asks_usage`: it was made for a client that asks for a stream's usage.
     """
 
     entry_key: str
@@ -197,6 +197,7 @@ class Served:
     bound: float | None = None
     tokens_saved: int = 0
     uncounted: bytes = b""
+    asks_usage: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -363,6 +364,7 @@ class Exchange:
     sink: Sink | None = None
     leads: bool = True
     joined_tick: float | None = None
+    lease: Any = None  # cache.lease.Lease: other processes wait for this one's answer
     # the way back
     status: int = 0
     would: Any = None  # counterfactual.Would, once it is worked out

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
+from farthing.cache.lease import Leases
 from farthing.cache.places import Places
 from farthing.cache.stage_exact import Renderer
 from farthing.cache.store import Store
@@ -52,8 +53,8 @@ from farthing.proxy.reuse_state import REUSE
 from farthing.proxy.route_standing import FILE as ROUTES_FILE
 from farthing.proxy.route_standing import RouteStandings
 from farthing.proxy.row import ERRANDS, Row
-from farthing.proxy.sealing import sealer
 from farthing.proxy.stage_semantic import Case
+from farthing.proxy.storing import open_leases, open_store
 from farthing.proxy.students import Embeds, Known
 from farthing.proxy.tasks import TaskGroup
 from farthing.proxy.tokens import Tokenizer
@@ -69,13 +70,14 @@ log = structlog.get_logger("farthing")
 S = TypeVar("S", bound=Section)
 _OTHERS_WAIT_S = 5.0  # for the other workers' locks, in threads that no request waits for
 
-__all__ = ["State", "open_state", "open_store"]
+__all__ = ["State", "open_state"]
 
 
 @dataclass(slots=True)
 class State:
     """All of it. `decisions`, `removed`, `capture`, `accounts`, `ring`, `limits_server`: None until a configuration
-    needs them; `otlp`: None where it is off. `refusals`: by budget or rate limit; `note`: takes incidents (kind, what,
+    needs them; `otlp`: None where it is off; `leases`: where no other process has
+    the store. `refusals`: by budget or rate limit; `note`: takes incidents (kind, what,
     why, evidence). `listeners`: told of every ledger row, in the ledger's thread; `rated`: told of ratings (a request's
     id, whether it is bad), while a policy is rolled out. `students`: by their hashes; `heirs`: by their names, those
     that were trained beside them; `embeds`: for students alone; `vouched`: the credentials that
@@ -87,6 +89,7 @@ class State:
     secret: bytes
     switch: state.Switch
     store: Store
+    leases: Leases | None
     ledger: Ledger | None
     otlp: Otlp | None
     metrics: Metrics
@@ -196,8 +199,11 @@ async def open_state(
     levels = Levels(config.state_dir, clock)
     stack.callback(levels.close)
     tasks = TaskGroup()
-    store = await open_store(config, clock, randomness, None if crew is None else tasks)
+    store = await open_store(config, clock, randomness, tasks, shared=crew is not None)
     stack.push_async_callback(store.close)
+    leases = open_leases(config, store, clock)
+    if leases is not None:
+        stack.push_async_callback(leases.close)
     barred = Refused(config.state_dir / "refused", None if crew is None else crew.peers)
     stack.callback(barred.close)
     learnt = open_learnt(config, tasks, REUSE, crew)
@@ -223,6 +229,7 @@ async def open_state(
         secret=secret,
         switch=state.Switch(config.state_dir, clock),
         store=store,
+        leases=leases,
         ledger=ledger,
         otlp=otlp,
         metrics=metrics,
@@ -297,28 +304,3 @@ def told(*lists: Sequence[Callable[[list[Row]], None]]) -> Callable[[list[Row]],
                 log.exception("ledger_listener_failed")
 
     return tell
-
-
-async def open_store(config: Config, clock: Clock, randomness: Randomness, shared: TaskGroup | None = None) -> Store:
-    """The store that the configuration names, ready. `shared`: other processes have the same files; it follows them.
-
-    Raises ConfigFault: its keys can't be had.
-    """
-    seal = sealer(config.store, randomness)
-    url = config.store.url.get_secret_value()
-    if url:
-        from farthing.cache.store_redis import RedisStore
-
-        return RedisStore(url, deadline_ms=config.store.deadline_ms, clock=clock, seal=seal)
-    from farthing.cache.store_local import LocalStore
-    from farthing.cache.store_shared import SharedStore
-
-    limits = {name: getattr(config.store, name) for name in ("memory_bytes", "max_bytes", "max_entries")}
-    path = config.state_dir / "answers.db"
-    store = (
-        LocalStore(path, clock=clock, seal=seal, **limits)
-        if shared is None
-        else SharedStore(path, clock=clock, seal=seal, spawn=shared.spawn, **limits)
-    )
-    await store.open()
-    return store

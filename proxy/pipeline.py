@@ -37,6 +37,7 @@ FRONT = (
     "flight",  # identical request already under way?            joins it
 )
 BACK = (
+    "lease",  # does another process ask the same just now?         may answer
     "store",  # on the way out: keep the answer
     "semantic",  # near-duplicate in the same scope?               may answer
     "compress",  # tidy, and the form that is proved for each text

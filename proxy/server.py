@@ -157,6 +157,8 @@ class Relay:
         head = await self._head(ex, reader)
         call = ex.call
         if call is not None and call.served is not None:
+            if not ex.leads and ex.stream and call.served.asks_usage is not ex.asks_usage:
+                return await self._relay(request, ex, self._pipeline.alone(ex))  # made for who started the flight
             ex.served = call.served
             if not ex.leads:
                 ex.cache_reason = call.served.reuse  # it joined a flight that a near-duplicate answered

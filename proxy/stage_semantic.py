@@ -30,7 +30,7 @@ from farthing.cache.places import Placed, Places, Settled
 from farthing.cache.second_opinion import Band, combined
 from farthing.cache.semantic import Found
 from farthing.cache.semantic_thread import SemanticThread
-from farthing.cache.stage_exact import OFF_LOOP_BYTES, Renderer, scope_of, served, unfit
+from farthing.cache.stage_exact import OFF_LOOP_BYTES, Renderer, scope_of, served, too_old, unfit
 from farthing.cache.store import Store
 from farthing.cache.unmatchable import UNLESS_DIVIDED, unmatchable_turn
 from farthing.cache.walls import Walls, parts_of
@@ -299,8 +299,7 @@ class SemanticStage(Quiet):
         if entry is None or entry.scope != ex.tenant or entry.endpoint != ex.endpoint:
             await self.forget([key])
             return None, "its answer is gone"
-        oldest = ex.controls.max_age_s
-        if oldest is not None and now_s - entry.stored_s > oldest:
+        if too_old(ex, entry, now_s):
             return None, "older than max-age"
         return entry, ""
 

@@ -6,7 +6,7 @@ const STEPS = [
   ['exact', 'exact cache', ''], ['semantic', 'semantic cache', ''], ['compress', 'compression', 'p0 − p1'],
   ['route', 'routing and retries', 'p1 − p2, p3 − p4'], ['prompt_cache', 'provider’s prompt cache', 'p2 − p3'],
 ];
-const WAITS = new Set(['upstream', 'flight']);
+const WAITS = new Set(['upstream', 'flight', 'lease']);
 const pattern = (key) => `pattern-${PATTERN[key] ?? 'plain'}`;
 
 /** Baseline, each saving as a step down (a loss as a step up), cost, own spending. Nothing where no price is known. */

@@ -12,6 +12,8 @@ from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
 from farthing.cache.entry import Entry
+from farthing.cache.lease import Lease, State
+from farthing.cache.leases_redis import RedisLeases
 from farthing.cache.store import Selector
 from farthing.cache.store_redis import RedisStore
 from farthing.proxy.clock import SystemClock
@@ -227,6 +229,14 @@ async def test_a_cluster() -> None:
         assert (await store.stats()).entries == 22
         assert set(await store.purge(Selector(key=keys[0]))) == {keys[0], f"{keys[0]}.1"}
         assert len(await store.purge(Selector())) == 19
+
+        leases, held = RedisLeases(store, store, lease_s=30), []
+        for key in keys[:5]:
+            found = await leases.take(key, f"{key}:c", "f", "")
+            held.append(Lease(key, f"{key}:c", "f", found.token))
+        await leases.renew(held)
+        assert [await leases.land(lease, entry(lease.key)) for lease in held] == [True] * 5
+        assert (await leases.take(keys[0], f"{keys[0]}:c", "g", "")).state is State.STORED
         await store.close()
 
 

@@ -12,6 +12,7 @@ from farthing.cache.entry import Entry
 from farthing.cache.seal import Sealer
 from farthing.cache.store import Selector, Store
 from farthing.cache.store_local import LocalStore
+from farthing.cache.store_near import NearStore
 from farthing.cache.store_redis import RedisStore
 from farthing.cache.store_shared import SharedStore
 from farthing.proxy.clock import FakeClock
@@ -33,16 +34,22 @@ OTHER = "b" * 32
         "redis",
         "file, nothing hot, sealed",
         "redis, sealed",
+        "redis, memory before",
     ]
 )
 async def store(
     request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock, valkey: ValkeyProcess
 ) -> AsyncIterator[Store]:
-    made: LocalStore | RedisStore
+    made: LocalStore | RedisStore | NearStore
     seal = Sealer([b"k" * 32], os.urandom) if "sealed" in request.param else None
     if request.param.startswith("redis"):
         valkey.command("FLUSHALL")
         made = RedisStore(valkey.url, deadline_ms=2000, clock=clock, seal=seal)
+        if "before" in request.param:
+            made = NearStore(
+                made, valkey.url, clock=clock, memory_bytes=10**7, max_entries=1000, stale_s=1.0,
+                spawn=TaskGroup().spawn,
+            )  # fmt: skip
     elif "shared" in request.param:
         made = SharedStore(
             tmp_path / "state" / "cache.db",

@@ -57,8 +57,9 @@ async def test_connections_are_spread_and_totals_are_everybodys(tmp_path: Path) 
         )
 
 
-async def test_an_answer_of_one_is_everybodys_hit_and_a_purge_is_everybodys(tmp_path: Path) -> None:
-    async with scripted() as up, crew_of(2, up, tmp_path) as crew:
+async def test_an_answer_of_one_is_everybodys_as_are_a_purge_and_a_flight(tmp_path: Path) -> None:
+    settings = {"FARTHING_STORE__DEADLINE_MS": "5000"}  # a busy machine is no reason to ask twice
+    async with scripted() as up, crew_of(2, up, tmp_path, **settings) as crew:
         async with crew.fresh() as client:
             for number in range(8):
                 assert (await ask(client, f"stored {number}")).status_code == 200
@@ -69,11 +70,17 @@ async def test_an_answer_of_one_is_everybodys_hit_and_a_purge_is_everybodys(tmp_
 
         purged = await crew.admin("cache/purge")
         again = [(await ask(one, f"stored {at}")).headers["x-farthing-cache"] for at, one in enumerate(clients)]
-        for one in clients:
-            await one.aclose()
-
         assert purged.json()["purged"] == 8, purged.text
         assert again == ["miss"] * 4
+
+        asked, up.default.wait_s = len(up.calls), 0.5
+        clients += [crew.fresh() for _ in range(20)]
+        answers = await asyncio.gather(*(ask(one, "of all at once") for one in clients))
+        spread = crew.connections()
+        for one in clients:
+            await one.aclose()
+        assert min(spread[0], spread[1]) > 0 and len(up.calls) == asked + 1
+        assert {one.headers["x-farthing-cache"] for one in answers} == {"miss", "joined"}
 
 
 async def all_say(clients: list[httpx.AsyncClient], status: str) -> bool:
