@@ -28,6 +28,7 @@ from farthing.proxy.config import Config
 from farthing.proxy.errors import ConfigFault
 from farthing.proxy.eval_money import costs_of
 from farthing.proxy.holdout import without
+from farthing.proxy.route_standing import FILE as ROUTES
 from farthing.proxy.row import ERRANDS
 
 __all__ = ["LEARNT", "Answered", "Arm", "asked", "isolated", "plain"]
@@ -40,8 +41,9 @@ _PATHS = {
 }
 _PATIENCE_S = 60.0
 _TIMEOUT_S = 180.0
-LEARNT = ("secret", "reuse-*.json", "compress-*.json")
-STUDENTS = "students"  # with what was proved of each: one that observes leaves all to its teacher here too
+# Routes that were sent back to observe and students that do leave all to the asked-for model or teacher here too.
+LEARNT = ("secret", "reuse-*.json", "compress-*.json", ROUTES)
+STUDENTS = "students"  # with what was proved of each
 
 
 @dataclass(frozen=True, slots=True)

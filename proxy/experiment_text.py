@@ -40,11 +40,17 @@ def headline(record: Record) -> str:
 def quality_lines(record: Record, only: str = "") -> list[str]:
     """How good each arm's answers were, in farthing's own word; nothing where none was compared. `only`: that arm's."""
     return [
-        f"{one['arm']}: {one['share']:.1%} of {one['units']:,} {_COMPARED[one['metric']]} say the same as the model "
-        f"that was asked for ({one['low']:.1%} to {one['high']:.1%})"
+        f"{one['arm']}: {one['share']:.1%} of {_compared(one)} say the same as the model that was asked for "
+        f"({one['low']:.1%} to {one['high']:.1%})"
         for one in (record.reading or {}).get("quality", ())
         if only in ("", one["arm"])
     ]
+
+
+def _compared(one: dict[str, Any]) -> str:
+    """What the share is of. By user or tenant it is the mean of theirs, and their number is what makes it sure."""
+    answers, unit = _COMPARED[one["metric"]], one.get("unit", "request")
+    return f"{one['units']:,} {answers}" if unit == "request" else f"{answers} ({one['units']:,} {unit}s, each as one)"
 
 
 def arm_rows(record: Record) -> list[Sequence[str]]:

@@ -38,6 +38,7 @@ class RouteStandings:
     """What is known of routes with a bound, kept in the file at `path`. `note`: of an incident (what, why, evidence).
 
     Opening never fails: of a file that can't be read nothing is known. With several workers the keeper counts.
+    `on_turn`, to be set: told in every process where a route serves again, or no longer.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class RouteStandings:
         self._spawn = spawn
         self._note = note
         self._crew = crew
+        self.on_turn: Callable[[], None] = lambda: None
         self._unsaved = 0
         self._writing = asyncio.Lock()
         self._known: dict[str, Standing] = _read(path)
@@ -111,12 +113,15 @@ class RouteStandings:
                 seen = before.evidence.add(float(worse))  # a fall begins anew
                 told = {"route": name, "max_worse": bound, "compared": seen.seen, "worse": seen.bad}
                 self._note(what, turned.why, told | {"fell_back": standing.turn})
+            self.on_turn()
         if turned is not None or self._unsaved >= _SAVE_EVERY:
             self._spawn(self._save())
 
     def _told_by_keeper(self, said: Any) -> None:
         key, bound, plain = said
-        self._known[key] = _fresh(bound).with_plain(plain)
+        before, self._known[key] = self._known.get(key) or _fresh(bound), _fresh(bound).with_plain(plain)
+        if before.serves != self._known[key].serves:
+            self.on_turn()
 
     async def _save(self) -> None:
         if self._crew is not None and not self._crew.keeper:
