@@ -8,8 +8,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from farthing.proxy.experiment_book import Record
-from farthing.proxy.experiment_text import ARM_HEAD, SLICE_HEAD, arm_rows, headline, moment, slice_rows
-from farthing.proxy.report_page import STYLE, cells, section, text
+from farthing.proxy.experiment_text import ARM_HEAD, SLICE_HEAD, arm_rows, headline, moment, notes, slice_rows
+from farthing.proxy.report_page import STYLE, cells, listed, section, text
 
 __all__ = ["page"]
 
@@ -39,6 +39,7 @@ def page(record: Record) -> bytes:
             parts.append(f'<div class="scroll">{chart}</div></section>')
     parts.append(section("Metrics", ARM_HEAD, cells(arm_rows(record))))
     parts.append(section("Slices (p-values adjusted for their number)", SLICE_HEAD, cells(slice_rows(record))))
+    parts.append(listed(notes(record)))
     arms = [(arm.name, arm.version, f"{arm.share:.1%}", _units(record, arm.name)) for arm in record.arms]
     parts.append(section("Arms", ("arm", "policy", "share", "units"), cells(arms)))
     shown = [(name, str(value)) for name, value in said.items() if name not in ("arms", "name")]

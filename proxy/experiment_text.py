@@ -9,7 +9,7 @@ from typing import Any
 from farthing.proxy.config_experiments import HOLDOUT
 from farthing.proxy.experiment_book import Record
 
-__all__ = ["ARM_HEAD", "SLICE_HEAD", "arm_rows", "headline", "moment", "record_text", "slice_rows"]
+__all__ = ["ARM_HEAD", "SLICE_HEAD", "arm_rows", "headline", "moment", "notes", "record_text", "slice_rows"]
 
 ARM_HEAD = ("arm", "metric", "units", "control", "arm's", "difference", "interval", "")
 _COMPARED = {"shadow": "shadowed answers", "audit": "audited near-duplicates"}
@@ -44,6 +44,22 @@ def quality_lines(record: Record, only: str = "") -> list[str]:
         f"({one['low']:.1%} to {one['high']:.1%})"
         for one in (record.reading or {}).get("quality", ())
         if only in ("", one["arm"])
+    ]
+
+
+def notes(record: Record) -> list[str]:
+    """What stands in no table: how good compared answers were, whether effects last, whom nobody counted."""
+    reading = record.reading or {}
+    lasting = [
+        f"{name}, effect over time: {arm['lasts']}"
+        for name, arm in reading.get("candidates", {}).items()
+        if arm["lasts"]
+    ]
+    out = reading.get("left_out", 0)
+    return [
+        *quality_lines(record),
+        *lasting,
+        *([f"{out:,} requests of units beyond the cap were left out."] if out else ()),
     ]
 
 
@@ -102,12 +118,7 @@ def record_text(record: Record) -> str:
         for head, rows in ((ARM_HEAD, arm_rows(record)), (SLICE_HEAD, slice_rows(record))):
             if rows:
                 lines += ["", *_columns(head, rows)]
-        lines += quality_lines(record)
-        for name, arm in reading.get("candidates", {}).items():
-            if arm["lasts"]:
-                lines.append(f"{name}, effect over time: {arm['lasts']}")
-        if reading["left_out"]:
-            lines.append(f"{reading['left_out']:,} requests of units beyond the cap were left out.")
+        lines += notes(record)
     return "\n".join(lines) + "\n"
 
 

@@ -11,6 +11,7 @@ from farthing.policies.assign import Unit
 from farthing.proxy.config_experiments import HOLDOUT, MetricSection, bounds_of, kind_of, up_of
 from farthing.proxy.experiment_book import Record, RecordArm
 from farthing.proxy.experiment_data import Data, Wanted
+from farthing.proxy.experiment_page import page
 from farthing.proxy.experiment_reading import Plan, reading
 from farthing.proxy.experiment_text import headline
 from farthing.proxy.holdout import holdout_plan
@@ -45,6 +46,7 @@ def test_answers_that_all_agreed_may_have_agreed_by_chance(tmp_path: Path, unit:
     record = Record.begin(HOLDOUT, "d", {}, [RecordArm(name, "p", 0.5) for name in ARMS], NOW_S)
     record.reading = found
     assert said in headline(record) and f"({quality['low']:.1%} to 100.0%)" in headline(record)
+    assert page(record).decode().count("shadowed answers") == 2  # the headline, and with what each arm did
 
 
 def test_what_differs_is_in_the_share_and_its_interval(tmp_path: Path) -> None:
