@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from farthing.policies.dataset import EvalCase
-from farthing.policies.gating import Standing
+from farthing.policies.gating import Standing, due
 from farthing.proxy.config import Config, load
 from farthing.proxy.errors import ConfigFault
 from farthing.proxy.eval_run import load_cases
@@ -78,6 +78,24 @@ def test_whom_a_request_was_led_to_says_nothing_of_what_a_name_stands_for() -> N
     assert models.told == before
     models.observe([plain._replace(model_served="m-2026-02")])
     assert models.told != before
+
+
+def test_a_name_that_stands_for_two_models_by_turns_has_changed_once_and_a_restart_is_no_change() -> None:
+    plain = row(id="1", model_requested="m", attempts=1, status=200)
+    models, last = ModelsServed(), Standing(0.0, {})
+    runs = 0
+    for turn in range(20):
+        models.observe([plain._replace(model_served=f"m-{turn % 2}")])
+        if due(last, 1e6 + turn, models.told, 0.0, 0.0):
+            runs += 1
+        last = Standing(1e6 + turn, models.told)
+    assert runs == 1
+    again = ModelsServed()
+    again.known(last.seen)
+    again.observe([plain._replace(model_served="m-0"), row(id="2", model_requested="n", model_served="n", attempts=1)])
+    assert due(last, 2e6, again.told, 0.0, 0.0) == ""
+    again.observe([plain._replace(model_served="m-2")])
+    assert due(last, 2e6, again.told, 0.0, 0.0) == "changed: model m"
 
 
 def test_a_configuration_goes_through_a_pipe_whole() -> None:
