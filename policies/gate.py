@@ -192,7 +192,9 @@ def _decide(
         return _counted(rule, reused, f"{reused} of {sum(trap.cases for trap in whole.traps)} traps")
     if rule.kind == "slices":
         if not whole.slices:
-            return RuleVerdict(rule, "inconclusive", f"no slice of {FEWEST_IN_A_SLICE} cases that isn't all of them", None)
+            return RuleVerdict(
+                rule, "inconclusive", f"no slice of {FEWEST_IN_A_SLICE} cases that isn't all of them", None
+            )
         worse = [one for one in whole.slices if one.word == "worse"]
         named = ", ".join(f"{one.name}={one.value}" for one in worse[:5])
         return _counted(rule, len(worse), named or "none got surely worse")

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from farthing.policies.confidence import Sums
+from farthing.policies.confidence import FEWEST, Sums
 from farthing.policies.estimate import Interval
 from farthing.policies.scipy_here import stats
 
@@ -42,9 +42,11 @@ class Novelty:
 def novelty(periods: Sequence[Period], level: float = 0.05) -> Novelty:
     """Whether the effect changes over time. Weighted least squares; p from the normal approximation.
 
-    'decays' and 'grows' are towards and away from zero, by the sign of the mean effect.
+    'decays' and 'grows' are towards and away from zero, by the sign of the mean effect. Periods of fewer than `FEWEST`
+    outcomes of an arm are left out: their variances are too uncertain to be weights.
     """
-    known = [(one.at, *_effect(one)) for one in periods]
+    told = [one for one in periods if min(one.one.count, one.other.count) >= FEWEST]
+    known = [(one.at, *_effect(one)) for one in told]
     usable = [(at, effect, 1 / variance) for at, effect, variance in known if variance > 0]
     nothing = Interval(math.nan, -math.inf, math.inf)
     if len(usable) < FEWEST_PERIODS:
@@ -67,8 +69,6 @@ def novelty(periods: Sequence[Period], level: float = 0.05) -> Novelty:
 
 
 def _effect(one: Period) -> tuple[float, float]:
-    if min(one.one.count, one.other.count) < 2:
-        return 0.0, 0.0
     return one.one.mean - one.other.mean, one.one.variance / one.one.count + one.other.variance / one.other.count
 
 

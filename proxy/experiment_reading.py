@@ -97,9 +97,7 @@ def reading(plan: Plan, data: Data, now_s: float, least_p: float) -> dict[str, A
 def verdict_of(plan: Plan, told: dict[str, Any]) -> Verdict:
     """What is to become of the experiment after this reading."""
     if told["shares"]["broken"]:
-        return Verdict(
-            "broken", f"the arms didn't get their shares (p = {told['shares']['p']:.2g}): assignment is broken"
-        )
+        return Verdict("broken", f"the arms didn't get their shares (p = {told['shares']['p']:.2g})")
     for name, arm in told["candidates"].items():
         for metric, limit in plan.limits.items():
             worse = arm["metrics"][metric]["guardrail"]

@@ -1,9 +1,10 @@
 """Draws the cases of a suite anew from captured traffic before a scheduled run, once they have become old.
 
-By `farthing eval sample`, in a process of its own. Only what was drawn is drawn anew: cases that somebody wrote stay, and
-so does what users complained about, since a mistake that was made once is what a suite is there to find again. The file
-before stays beside the new one as NAME.previous; where fewer cases than before can be drawn the old ones go on, and that
-is said. Only a scheduled run does this: one after a change compares with the run before it, and so has to ask the same.
+By `farthing eval sample`, in a process of its own. Only what was drawn is drawn anew: cases that somebody wrote stay,
+and so does what users complained about, since a mistake that was made once is what a suite is there to find again. The
+file before stays beside the new one as NAME.previous; where fewer cases than before can be drawn the old ones go on,
+and that is said. Only a scheduled run does this: one after a change compares with the run before it, and so has to ask
+the same.
 """
 
 from __future__ import annotations

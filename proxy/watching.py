@@ -91,8 +91,9 @@ def length_class(tokens: int) -> str:
 class Watching:
     """See the module. `on_alarm`: told of each alarm, on this thread. `made_with`: the embedder.
 
-    `wants`, `take`, `compared`, `shadowed`, `rated` and `topic` belong to the event loop, `on_rows` to the ledger's thread; the
-    rest to any. Opening never fails: a file that can't be used is moved aside. Effects: a thread, the file at `path`.
+    `wants`, `take`, `compared`, `shadowed`, `rated` and `topic` belong to the event loop, `on_rows` to the ledger's
+    thread; the rest to any. Opening never fails: a file that can't be used is moved aside. Effects: a thread, the file
+    at `path`.
     """
 
     def __init__(self, path: Path, settings: Watch, clock: Clock, made_with: str) -> None:

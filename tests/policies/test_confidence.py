@@ -169,3 +169,8 @@ def test_an_effect_that_wears_off_is_told_from_one_that_lasts() -> None:
     assert novelty.novelty(periods(dice, [0.3] * 3)).word == "too short"
     settled = novelty.novelty(periods(dice, [0.9, 0.9, 0.9, 0.9] + [0.0] * 10)).settled
     assert settled.low <= 0.0 <= settled.high
+    few = [
+        novelty.Period(day, Sums.of(dice.normal(0, 1, 5).tolist()), Sums.of(dice.normal(0, 1, 5).tolist()))
+        for day in range(14)
+    ]
+    assert novelty.novelty(few).word == "too short"  # one in eight would be said to fade or to grow

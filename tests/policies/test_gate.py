@@ -98,14 +98,15 @@ def test_a_candidate_that_fails_is_neither_cheap_nor_quick() -> None:
     assert [one(rule, failing).word for rule in rules] == ["block"] * 3
 
 
-@pytestdef test_an_answer_that_never_came_breaks_no_pattern_and_keeps_none() -> None:
+def test_an_answer_that_never_came_breaks_no_pattern_and_keeps_none() -> None:
     lost = results(1, checks={"0": None}, candidate=ArmResult(503, None, 0, 1.0))
     found = one({"must_not": "PWNED"}, [*results(checks={"0": 1.0}), *lost])
-    assert (found.word, found.needed) == ("inconclusive", None) and found.why == "0 of 400 answers break it; 1 never came"
+    assert (found.word, found.needed) == ("inconclusive", None)
+    assert found.why == "0 of 400 answers break it; 1 never came"
     assert one({"must_not": "PWNED"}, [*results(checks={"0": 0.0}), *lost]).word == "block"
 
 
-.mark.parametrize("arm", ["baseline", "candidate"])
+@pytest.mark.parametrize("arm", ["baseline", "candidate"])
 def test_what_was_refused_for_want_of_the_runs_money_decides_nothing(arm: str) -> None:
     unpaid = ArmResult(402, None, 0, 1.0)
     short = [*results(), *(case._replace(**{arm: unpaid}) for case in results(200))]
