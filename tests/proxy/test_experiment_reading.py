@@ -52,7 +52,7 @@ def test_answers_that_all_agreed_may_have_agreed_by_chance(tmp_path: Path, unit:
 
 def test_what_differs_is_in_the_share_and_its_interval(tmp_path: Path) -> None:
     (quality,) = read(tmp_path, "user", [float(number % 4 > 0) for number in range(400)])["quality"]
-    assert quality["share"] == pytest.approx(0.75, abs=0.02)
+    assert quality["share"] == pytest.approx(260 / 360)
     assert 0.6 < quality["low"] < quality["share"] < quality["high"] < 0.9
 
 
