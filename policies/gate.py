@@ -211,8 +211,11 @@ def _decide(
             rule, mean(scores, rng, weights, 2 * gate.level, (0.0, 1.0)), rule.at_least or 0.0, scores, gate.level
         )
     if rule.kind == "not_worse":
-        ones, others = [one.candidate.counted for one in mine], [one.baseline.counted for one in mine]
-        found = not_worse(ones, others, rule.margin or 0.0, rng, weights, gate.level)
+        told = [one for one in mine if one.answered]
+        ones, others = [one.candidate.counted for one in told], [one.baseline.counted for one in told]
+        found = not_worse(ones, others, rule.margin or 0.0, rng, [one.weight for one in told], gate.level)
+        if not told:
+            return RuleVerdict(rule, "inconclusive", "neither arm answered any of it", None)
         word: Word = {"not worse": "ship", "worse": "block"}.get(found.word, "inconclusive")  # type: ignore[assignment]
         apart = found.difference
         return RuleVerdict(rule, word, f"{apart.value:+.1%} ({apart.low:+.1%} to {apart.high:+.1%})", found.needed)
@@ -282,6 +285,8 @@ def _cost(
     pairs = [(_cost_of(one), one.baseline.cost_pico) for one in mine]
     if any(cost is None for pair in pairs for cost in pair):
         return RuleVerdict(rule, "inconclusive", "a price is unknown", None)
+    if not any(theirs for _, theirs in pairs):
+        return RuleVerdict(rule, "inconclusive", "the baseline cost nothing", None)
     found = ratio(
         [float(pair[0] or 0) for pair in pairs], [float(pair[1] or 0) for pair in pairs], rng, weights, 2 * level
     )

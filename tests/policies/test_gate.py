@@ -98,6 +98,18 @@ def test_a_candidate_that_fails_is_neither_cheap_nor_quick() -> None:
     assert [one(rule, failing).word for rule in rules] == ["block"] * 3
 
 
+def test_what_neither_arm_answered_shows_nothing() -> None:
+    down = ArmResult(503, None, 0, 1.0)
+    lost = [case._replace(baseline=down, candidate=down, slices={}) for case in results(400)]
+    rules: list[dict[str, Any]] = [{"not_worse": 0.05}, {"slices": 0}, {"must_not": "x"}, {"cost": 0.2}]
+    word, found, whole = decide(gate_of({"dataset": "d", "rules": rules}), lost, np.random.default_rng(1))
+    assert word == "inconclusive" and {one.word for one in found} == {"inconclusive"}
+    assert (whole.verdict.word, whole.lost) == ("inconclusive", 400)
+    assert [one.why for one in found][3] == "the baseline cost nothing"
+    half = [*results(60, good=50), *lost]  # what differs isn't diluted by it
+    assert one({"not_worse": 0.05}, half).word == one({"not_worse": 0.05}, half[:60]).word == "block"
+
+
 def test_an_answer_that_never_came_breaks_no_pattern_and_keeps_none() -> None:
     lost = results(1, checks={"0": None}, candidate=ArmResult(503, None, 0, 1.0))
     found = one({"must_not": "PWNED"}, [*results(checks={"0": 1.0}), *lost])
