@@ -19,6 +19,7 @@ svg { width: 100%; min-width: 34rem; height: auto; } svg text { fill: var(--soft
 svg .zero { stroke: var(--soft); } svg .grid { stroke: var(--line); } svg .reach { fill: var(--bar); opacity: .22; }
 svg .line { fill: none; stroke: var(--bar); stroke-width: 2; }
 .verdict { border-left: 6px solid var(--warn); padding-left: .8rem; }
+th:first-child, td:first-child { min-width: 5rem; } td:last-child { white-space: normal; min-width: 5rem; }
 """
 
 
