@@ -60,12 +60,16 @@ class SemanticThread:
         self._built: SemanticCache | None = None
         self._asked: deque[_Asked] = deque()
         self._tending = self._closed = False
+        self.loading = True  # model and index may still come
         self.pending = 0
         self.entries = 0
 
     async def open(self) -> None:
         """Load model and index. Raises what `build` raises."""
-        cache = await asyncio.get_running_loop().run_in_executor(self._executor, self._load)
+        try:
+            cache = await asyncio.get_running_loop().run_in_executor(self._executor, self._load)
+        finally:
+            self.loading = False
         if not self._closed:
             self._cache, self.entries = cache, len(cache)
             self._tend_later()

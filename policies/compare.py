@@ -1,7 +1,8 @@
 """Is the candidate as good, and what does it save? Paired results of an evaluation, overall and by slice. Pure.
 
 Rules of this file:
-1. Both arms answered the same cases; a case that only one answered counts against whoever failed.
+1. Both arms were asked the same cases; a case that only one answered counts against whoever failed, and one that
+   neither answered (an upstream that was down) says nothing of how they differ: it is in no comparison.
 2. A score that a judge couldn't give counts as bad for the candidate, and is counted apart.
 3. Slices are many: their p-values are adjusted together (Benjamini & Hochberg), and a slice is called worse or better
    only by the adjusted one.
@@ -75,6 +76,11 @@ class CaseResult(NamedTuple):
     noise: float | None = None
     checks: Mapping[str, float | None] = _NO_CHECKS
 
+    @property
+    def answered(self) -> bool:
+        """Whether one of the arms did."""
+        return 200 in (self.baseline.status, self.candidate.status)
+
 
 class SliceResult(NamedTuple):
     """One value of one slice. `p`: adjusted. `word`: 'worse', 'better' or ''."""
@@ -105,7 +111,7 @@ class Comparison:
     unknown. `undecided`, `failed`: cases of the candidate without a score, without an answer. `noise`: how good the
     baseline's own second answers are; None where it wasn't asked twice. `detectable`: the least loss that this many
     cases would show. `unpaid`: cases that one arm was refused for want of money; where there are any the verdict is
-    inconclusive, whatever the rest says."""
+    inconclusive, whatever the rest says. `lost`: cases that neither arm answered."""
 
     cases: int
     baseline: float
@@ -123,6 +129,7 @@ class Comparison:
     slices: tuple[SliceResult, ...]
     traps: tuple[Trap, ...]
     unpaid: int = 0
+    lost: int = 0
 
 
 def compare(
@@ -142,7 +149,8 @@ def compare(
         hits[one.candidate.cache or "unknown"] += 1
     baseline_usd, candidate_usd = _usd(real, "baseline"), _usd(real, "candidate")
     unpaid = sum(UNPAID in (one.baseline.status, one.candidate.status) for one in real)
-    verdict = not_worse(ones, others, margin, rng, weights, level)
+    told = np.array([one.answered for one in real])
+    verdict = not_worse(ones[told], others[told], margin, rng, weights[told], level)
     if unpaid:
         verdict = replace(verdict, word="inconclusive", needed=None)
     return Comparison(
@@ -165,9 +173,10 @@ def compare(
         noise=float(np.mean(again)) if again else None,
         detectable=detectable(max(deviation, 1e-9), len(real), level, sides=1),
         hits=dict(sorted(hits.items())),
-        slices=_slices(real, rng, level),
+        slices=_slices([one for one in real if one.answered], rng, level),
         traps=_traps([one for one in results if one.source.startswith("generated:")]),
         unpaid=unpaid,
+        lost=int((~told).sum()),
     )
 
 

@@ -1,4 +1,4 @@
-"""How sure is it, however often one looks? Confidence sequences for means and their differences. Pure.
+"""How sure is it, however often one looks? Confidence sequences for differences of means. Pure.
 
 An interval of estimate.py covers the truth at one moment that was chosen beforehand. Who looks every day and stops
 when it looks well is wrong far more often than it says. These intervals cover the truth at all moments at once, with
@@ -27,7 +27,7 @@ from farthing.policies.estimate import Interval
 from farthing.policies.sequence import Evidence
 from farthing.policies.sequence_pair import apart
 
-__all__ = ["FEWEST", "RatioSums", "Sums", "bounded_difference", "difference", "evidence", "mean", "ratio_mean", "sprt"]
+__all__ = ["FEWEST", "RatioSums", "Sums", "bounded_difference", "difference", "ratio_mean", "sprt"]
 
 FEWEST = 30  # outcomes of an arm, before an asymptotic sequence says anything
 _TIGHTEST_AT = 1_000.0  # outcomes: where the sequence is narrowest
@@ -76,14 +76,6 @@ class Sums:
         return self.m2 / (self.count - 1) if self.count > 1 else 0.0
 
 
-def mean(arm: Sums, level: float = 0.05) -> Interval:
-    """An arm's mean, for outcomes without bounds."""
-    if arm.count < FEWEST:
-        return Interval(arm.mean if arm.count else math.nan, -math.inf, math.inf)
-    reach = _reach(arm.count, arm.variance, level)
-    return Interval(arm.mean, arm.mean - reach, arm.mean + reach)
-
-
 def difference(one: Sums, other: Sums, level: float = 0.05) -> Interval:
     """The first arm's mean minus the second's, for independent arms whose shares are fixed, outcomes without bounds."""
     if not (one.count and other.count):
@@ -101,11 +93,6 @@ def difference(one: Sums, other: Sums, level: float = 0.05) -> Interval:
 def bounded_difference(one: Evidence, other: Evidence, level: float = 0.05) -> Interval:
     """The same for outcomes in [0, 1], for every distribution, from the first outcome: bets on both arms together."""
     return Interval(_rate(one) - _rate(other), *apart(one, other, level))
-
-
-def evidence(arm: Sums) -> Evidence:
-    """Of outcomes in [0, 1]: what sequence.py counts with."""
-    return Evidence(float(arm.count), min(float(arm.count), max(0.0, arm.count * arm.mean)))
 
 
 def sprt(one: Sums, other: Sums, scale: float) -> float:

@@ -114,7 +114,7 @@ def effect(measure: Measure, control: ArmSums, candidate: ArmSums, level: float)
     """The difference of two arms with its confidence sequence."""
     units = (control.units, candidate.units)
     if measure.kind == "ratio":
-        one, other = (ratio_mean(RatioSums(*_six(sums))) for sums in (candidate, control))
+        one, other = _ratio(candidate), _ratio(control)
         return _effect(measure, one, other, units, level, 0.0, one.mean, other.mean)
     mine, theirs = _plain(candidate), _plain(control)
     if measure.kind == "proportion" and measure.alone:
@@ -162,9 +162,8 @@ def guard(name: str, measure: Measure, found: Effect, at_most: float) -> GuardRe
 
 def lasting(tracker: Tracker, candidate: int, level: float = 0.05) -> Novelty:
     """Whether a candidate's effect changes from day to day, however often that is asked."""
-    periods = [
-        Period(float(day), _plain(sums[candidate]), _plain(sums[0])) for day, sums in sorted(tracker.days.items())
-    ]
+    of = _ratio if tracker.kind == "ratio" else _plain
+    periods = [Period(float(day), of(sums[candidate]), of(sums[0])) for day, sums in sorted(tracker.days.items())]
     return novelty(periods, level)
 
 
@@ -233,8 +232,12 @@ def _plain(sums: ArmSums) -> Sums:
     return Sums(n, sums.a / n, max(0.0, sums.aa - sums.a * sums.a / n)) if n else Sums()
 
 
+def _ratio(sums: ArmSums) -> Sums:
+    return ratio_mean(RatioSums(*_six(sums)))
+
+
 def _sums_of(measure: Measure, sums: ArmSums) -> Sums:
-    return ratio_mean(RatioSums(*_six(sums))) if measure.kind == "ratio" else _plain(sums)
+    return _ratio(sums) if measure.kind == "ratio" else _plain(sums)
 
 
 def _effect(

@@ -99,8 +99,8 @@ class Tracker:
         self._move(self.sums[arm], unit, before, now)
         if not self.alone:
             self._units[key] = now
-        if self.with_days and words > 0:
-            self._of_day(key, day, total, words)
+        if self.with_days:
+            self._of_day(key, day, Seen(total, words, requests), was)
 
     def _move(self, sums: ArmSums, unit: str, before: Seen, now: Seen) -> None:
         for seen, sign in ((before, -1), (now, 1)):
@@ -133,8 +133,9 @@ class Tracker:
         self._units = {(arm, unit): Seen(*seen) for arm, unit, *seen in plain["units"]}
         self._today = {(arm, unit): Seen(*seen) for arm, unit, *seen in plain["today"]}
 
-    def _of_day(self, key: tuple[int, str], day: int, total: float, words: int) -> None:
-        """A day's effect counts each unit once, by its mean of that day; the latest day is still open."""
+    def _of_day(self, key: tuple[int, str], day: int, more: Seen, was: Seen | None) -> None:
+        """A day's effect counts each unit once, by what is known of it that day; the latest day is still open. What
+        comes late, of a unit whose day isn't remembered any more, counts as a unit of its own."""
         if day > self._day:
             self._today.clear()
             self._day = day
@@ -142,18 +143,20 @@ class Tracker:
             if len(self.days) >= _MOST_DAYS:
                 return
             self.days[day] = [ArmSums() for _ in range(self.arms)]
-        sums = self.days[day][key[0]]
-        if self.alone or day < self._day:
-            sums.put(total / words, 0.0, 1)
-            return
-        before = self._today.get(key)
-        if before is None and len(self._today) >= self.most_units:
-            return
-        if before is not None:
-            sums.put(before.total / before.words, 0.0, -1)
-        now = (before or Seen()).plus(total, words, 0)
-        sums.put(now.total / now.words, 0.0, 1)
-        self._today[key] = now
+        if self.alone:
+            before = was or Seen()
+        elif day < self._day:
+            before = Seen()
+        else:
+            if key not in self._today and len(self._today) >= self.most_units:
+                return
+            before = self._today.get(key, Seen())
+            self._today[key] = before.plus(*more)
+        for seen, sign in ((before, -1), (before.plus(*more), 1)):
+            if self.kind == "ratio" and (seen.words or seen.requests):
+                self.days[day][key[0]].put(seen.total, float(seen.requests), sign)
+            elif self.kind != "ratio" and seen.words > 0:
+                self.days[day][key[0]].put(seen.total / seen.words, 0.0, sign)
 
 
 def _listed(sums: ArmSums) -> list[float]:

@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from farthing.policies.compare import ArmResult, CaseResult, Comparison, compare
+from farthing.policies.compare import FEWEST_IN_A_SLICE, ArmResult, CaseResult, Comparison, compare
 from farthing.policies.estimate import Interval, cases_needed, mean, not_worse, quantile, ratio
 from farthing.proxy.errors import ConfigFault
 
@@ -191,19 +191,16 @@ def _decide(
         reused = sum(trap.reused for trap in whole.traps)
         return _counted(rule, reused, f"{reused} of {sum(trap.cases for trap in whole.traps)} traps")
     if rule.kind == "slices":
+        if not whole.slices:
+            return RuleVerdict(
+                rule, "inconclusive", f"no slice of {FEWEST_IN_A_SLICE} cases that isn't all of them", None
+            )
         worse = [one for one in whole.slices if one.word == "worse"]
         named = ", ".join(f"{one.name}={one.value}" for one in worse[:5])
         return _counted(rule, len(worse), named or "none got surely worse")
     mine = [one for one in results if all(one.slices.get(name) == value for name, value in rule.where)]
     if rule.kind in ("must", "must_not"):
-        bad = [one for one in mine if one.checks.get(str(at)) != 1.0]
-        if not mine:
-            return RuleVerdict(rule, "inconclusive", "no case belongs to it", 1)
-        return RuleVerdict(
-            rule,
-            "block" if bad else "ship",
-            f"{len(bad):,} of {len(mine):,} answers break it" + (f": {bad[0].id}" if bad else ""),
-        )
+        return _held(rule, mine, str(at))
     mine = [one for one in mine if not one.source.startswith("generated:")]
     if not mine:
         return RuleVerdict(rule, "inconclusive", "no case of traffic belongs to it", 1)
@@ -214,8 +211,11 @@ def _decide(
             rule, mean(scores, rng, weights, 2 * gate.level, (0.0, 1.0)), rule.at_least or 0.0, scores, gate.level
         )
     if rule.kind == "not_worse":
-        ones, others = [one.candidate.counted for one in mine], [one.baseline.counted for one in mine]
-        found = not_worse(ones, others, rule.margin or 0.0, rng, weights, gate.level)
+        told = [one for one in mine if one.answered]
+        ones, others = [one.candidate.counted for one in told], [one.baseline.counted for one in told]
+        found = not_worse(ones, others, rule.margin or 0.0, rng, [one.weight for one in told], gate.level)
+        if not told:
+            return RuleVerdict(rule, "inconclusive", "neither arm answered any of it", None)
         word: Word = {"not worse": "ship", "worse": "block"}.get(found.word, "inconclusive")  # type: ignore[assignment]
         apart = found.difference
         return RuleVerdict(rule, word, f"{apart.value:+.1%} ({apart.low:+.1%} to {apart.high:+.1%})", found.needed)
@@ -223,6 +223,18 @@ def _decide(
         return _cost(rule, mine, weights, rng, gate.level)
     values = [_waited_ms(one.candidate, rule.kind) for one in mine]
     return _below(rule, quantile(values, rule.percentile, 2 * gate.level), rule.at_most or 0.0, gate.level)
+
+
+def _held(rule: Rule, mine: Sequence[CaseResult], check: str) -> RuleVerdict:
+    """Of a pattern. What never came breaks no rule and keeps none."""
+    if not mine:
+        return RuleVerdict(rule, "inconclusive", "no case belongs to it", 1)
+    came = [one for one in mine if one.candidate.status == 200]
+    bad = [one for one in came if one.checks.get(check) != 1.0]
+    told = f"{len(bad):,} of {len(came):,} answers break it" + (f": {bad[0].id}" if bad else "")
+    if bad or len(came) == len(mine):
+        return RuleVerdict(rule, "block" if bad else "ship", told)
+    return RuleVerdict(rule, "inconclusive", f"{told}; {len(mine) - len(came):,} never came", None)
 
 
 def _waited_ms(one: ArmResult, kind: str) -> float:
@@ -273,6 +285,8 @@ def _cost(
     pairs = [(_cost_of(one), one.baseline.cost_pico) for one in mine]
     if any(cost is None for pair in pairs for cost in pair):
         return RuleVerdict(rule, "inconclusive", "a price is unknown", None)
+    if not any(theirs for _, theirs in pairs):
+        return RuleVerdict(rule, "inconclusive", "the baseline cost nothing", None)
     found = ratio(
         [float(pair[0] or 0) for pair in pairs], [float(pair[1] or 0) for pair in pairs], rng, weights, 2 * level
     )

@@ -225,7 +225,7 @@ class Shares:
         n = self.n
         possible = list(_sets(self.bins, self.kind))
         counts = {one: sum(self.reference[one[0] : one[1] + 1]) for one in possible}
-        chosen = [one for one in possible if self._worth(counts[one], n)]
+        chosen = self._worth(counts, n)
         risk = _RISK / len(possible)  # of all, since the reference itself has chosen among them
         limits = {one: limit_of(counts[one], n, risk, self.tolerance) for one in chosen}
         self._sets = [one for one in chosen if limits[one] < 1.0]
@@ -241,9 +241,16 @@ class Shares:
         self._levels = np.zeros(gains.shape[1:])
         self.complete_s, self.last_budget = at_s, budget
 
-    def _worth(self, count: int, n: int) -> bool:
-        """Named bins are all bet on, the ones that never came too; of edges those that divide the reference."""
-        return self.kind == Kind.NAMED or _LEAST_SHARE <= count / n <= 1.0 - _LEAST_SHARE
+    def _worth(self, counts: dict[tuple[int, int], int], n: int) -> list[tuple[int, int]]:
+        """Named bins are all bet on, the ones that never came too; of edges those that divide the reference, and what
+        lies just outside of it on either side: values that are all alike are divided by none."""
+        if self.kind == Kind.NAMED:
+            return list(counts)
+        rare = [one for one, count in counts.items() if count / n < _LEAST_SHARE]
+        above = min((one for one in rare if one[0]), default=None)
+        below = max((one for one in rare if not one[0]), default=None)
+        divide = [one for one, count in counts.items() if _LEAST_SHARE <= count / n <= 1.0 - _LEAST_SHARE]
+        return divide + [one for one in (below, above) if one is not None]
 
     def _fade(self, place: int) -> None:
         """Count it. Instead of all counts that fade, the weight of new ones grows."""

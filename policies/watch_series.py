@@ -94,7 +94,11 @@ _ALL = (
     _share("similarity", "cache", "how near the nearest earlier prompt is (cosine)", "semantic"),
     binary("wrong", "judge", "compared near-duplicates' answers that differ", "same", "different", "semantic"),
     _share("score", "judge", "scores of near-duplicates that were compared", "semantic"),
-    _share("judged", "judge", "judges' scores of answers", "routes", "compress", "semantic", "distill"),
+    _share("judged", "judge", "the second stage's scores of near-duplicates", "semantic"),
+    binary(
+        "shadowed", "judge", "routed answers that the asked-for model was asked for too", "the same", "something else",
+        "routes",
+    ),
     _log("upstream_ms", "upstream", "time of the upstream", "ms", "routes", "upstream"),
     binary("failed", "upstream", "requests that failed at the upstream", "answered", "failed", "routes", "upstream"),
     *(

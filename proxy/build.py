@@ -206,10 +206,12 @@ async def build(
     if thread is not None:
         loaded = ("", None) if old is None else (old.config.semantic.second_stage, old.semantic.second)
         semantic.second = open_second(config, held, audits, stack, loaded)
-    compress.beyond = await open_beyond(config, held, rates, audits, thread, stack, beside=beside)
+    # A lane without near-duplicates compares answers as the others do, or its own would only be in more doubt.
+    compares = old.thread if beside and thread is None and old is not None else thread
+    compress.beyond = await open_beyond(config, held, rates, audits, compares, stack, beside=beside)
     on_the_way_route = on_the_way[1]
     if config.shadow.share and isinstance(on_the_way_route, RoutingStage):
-        shadows = shadows_of(config.shadow.daily_usd, held, audits, thread)
+        shadows = shadows_of(config.shadow.daily_usd, held, audits, compares)
         on_the_way_route.shadow = RouteShadow(
             shadows, config.shadow.share, on_the_way_route.routing, held.outcomes, held.clock, held.randomness,
             lambda call: held.tasks.spawn(call, "shadow"), held.watch,

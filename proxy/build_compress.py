@@ -110,7 +110,7 @@ def _shadows(compress: Compress, held: State, audits: Errands, thread: SemanticT
 
 
 def shadows_of(daily_usd: Decimal, held: State, audits: Errands, thread: SemanticThread | None) -> Shadows:
-    """Requests sent once more, until all shadows of the day have cost so much."""
+    """Requests sent once more, until all shadows of the day have cost so much. `thread`: see `open_beyond`."""
     calls = replace(
         audits,
         kind="shadow",
@@ -120,11 +120,11 @@ def shadows_of(daily_usd: Decimal, held: State, audits: Errands, thread: Semanti
     )
 
     async def compare(a: bytes, b: bytes) -> Opinion:
-        if thread is None or not thread.ready:
+        if thread is None or not thread.loaded:
             return await asyncio.to_thread(agree_bytes, a, b)
-        return await thread.run(lambda cache: agree_bytes(a, b, cache.embed))
+        return await thread.run(lambda cache: agree_bytes(a, b, cache.embed))  # in its turn: nobody waits for it
 
-    return Shadows(calls, compare)
+    return Shadows(calls, compare, lambda: thread is None or not thread.loading)
 
 
 async def open_decisions(config: Config, held: State, stack: AsyncExitStack) -> Decisions:

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from farthing.policies.assign import Unit
 from farthing.policies.experiment_sums import Kind
+from farthing.policies.implicit import ABANDONED, REASK, REGENERATE
 from farthing.proxy.config_section import Section
 from farthing.proxy.exchange import Endpoint
 
@@ -21,7 +22,9 @@ __all__ = [
 
 HOLDOUT = "holdout"
 _RESERVED = (HOLDOUT, "rollout")
-_DOWN = ("cost_usd", "latency_ms", "error")
+# Said only of the requests that it was about, as 1: what tells arms apart is how often.
+_SIGNALS = (REASK, REGENERATE, ABANDONED)
+_DOWN = ("cost_usd", "latency_ms", "error", *_SIGNALS)
 _SHARES = ("error", "rating", "shadow", "audit", "fresh")
 _METRIC = r"^[a-z][a-z0-9_.:-]{0,63}$"
 
@@ -140,7 +143,8 @@ class HoldoutSection(Section):
 
 def kind_of(metric: MetricSection) -> Kind:
     """As declared, or what is usual for this metric."""
-    return metric.kind or ("proportion" if metric.metric in _SHARES else "mean")
+    usual: Kind = "ratio" if metric.metric in _SIGNALS else "proportion" if metric.metric in _SHARES else "mean"
+    return metric.kind or usual
 
 
 def bounds_of(metric: MetricSection) -> tuple[float, float] | None:

@@ -7,6 +7,7 @@ proof holds and it is not worse on requests that it never saw.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from farthing.cache.embedder import Embedder
+from farthing.policies.student import Student
 from farthing.policies.student_again import beside
 from farthing.proxy import student_files
 from farthing.proxy.config import Config
@@ -23,7 +25,7 @@ from farthing.proxy.distill_source import lines_of, wanted_of
 from farthing.proxy.distill_train import Recipe, cases_of, scored, train
 from farthing.proxy.errors import ConfigFault
 
-__all__ = ["Again", "again"]
+__all__ = ["Again", "again", "answers_from"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +69,16 @@ def again(
     if new.template == old.template:
         both = [scored(one, made.held.vectors, made.held.rows) for one in (new, old)]
         rng = np.random.default_rng(int(new.hash, 16))
-        told = beside(both[0], new.threshold, both[1], old.threshold, old.bound, rng)
+        told = beside(both[0], new.threshold, both[1], answers_from(config.state_dir, old), old.bound, rng)
         facts["beside"] = why = told.said
         if not told.passed:
             return Again("", why, facts)
     student_files.save_heir(config.state_dir, new)
     return Again(new.hash, why, facts)
+
+
+def answers_from(state_dir: Path, student: Student) -> float:
+    """From which confidence on it answers now. One that was sent back to observe answers nobody, however sure it is:
+    what it would say wrongly is nothing that another one must keep up with."""
+    standing = student_files.standing_of(state_dir, student)
+    return math.inf if standing.turn and not standing.serves else student.threshold

@@ -41,8 +41,9 @@ _PATHS = {
 }
 _PATIENCE_S = 60.0
 _TIMEOUT_S = 180.0
+# Routes that were sent back to observe and students that do leave all to the asked-for model or teacher here too.
 LEARNT = ("secret", "reuse-*.json", "compress-*.json", ROUTES_FILE)
-STUDENTS = "students"  # with what was proved of each: one that observes leaves all to its teacher here too
+STUDENTS = "students"  # with what was proved of each
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,6 +56,8 @@ def notes(found: Comparison) -> list[str]:
         told.append(f"the judge couldn't say in {found.undecided:,} cases: they count as bad")
     if found.unpaid:
         told.append("what was refused for want of the run's own money says nothing of an arm: raise --max-usd")
+    if found.lost:
+        told.append(f"{found.lost:,} cases were answered by neither arm: they say nothing of how these differ")
     if found.failed:
         told.append(f"{found.failed:,} cases got no answer from the candidate: they count as bad")
     if found.noise is not None and found.noise < 0.999:
@@ -137,6 +139,7 @@ def as_json(found: Comparison) -> dict[str, Any]:
         "undecided": found.undecided,
         "failed": found.failed,
         "unpaid": found.unpaid,
+        "lost": found.lost,
         "noise": found.noise,
         "detectable": _finite(found.detectable),
         "hits": dict(found.hits),

@@ -8,8 +8,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from farthing.proxy.experiment_book import Record
-from farthing.proxy.experiment_text import ARM_HEAD, SLICE_HEAD, arm_rows, headline, moment, slice_rows
-from farthing.proxy.report_page import STYLE, cells, section, text
+from farthing.proxy.experiment_text import ARM_HEAD, SLICE_HEAD, arm_rows, headline, moment, notes, slice_rows
+from farthing.proxy.report_page import STYLE, cells, listed, section, text
 
 __all__ = ["page"]
 
@@ -19,6 +19,7 @@ svg { width: 100%; min-width: 34rem; height: auto; } svg text { fill: var(--soft
 svg .zero { stroke: var(--soft); } svg .grid { stroke: var(--line); } svg .reach { fill: var(--bar); opacity: .22; }
 svg .line { fill: none; stroke: var(--bar); stroke-width: 2; }
 .verdict { border-left: 6px solid var(--warn); padding-left: .8rem; }
+th:first-child, td:first-child { min-width: 5rem; } td:last-child { white-space: normal; min-width: 5rem; }
 """
 
 
@@ -39,6 +40,7 @@ def page(record: Record) -> bytes:
             parts.append(f'<div class="scroll">{chart}</div></section>')
     parts.append(section("Metrics", ARM_HEAD, cells(arm_rows(record))))
     parts.append(section("Slices (p-values adjusted for their number)", SLICE_HEAD, cells(slice_rows(record))))
+    parts.append(listed(notes(record)))
     arms = [(arm.name, arm.version, f"{arm.share:.1%}", _units(record, arm.name)) for arm in record.arms]
     parts.append(section("Arms", ("arm", "policy", "share", "units"), cells(arms)))
     shown = [(name, str(value)) for name, value in said.items() if name not in ("arms", "name")]

@@ -100,9 +100,7 @@ def reading(plan: Plan, data: Data, now_s: float, least_p: float) -> dict[str, A
 def verdict_of(plan: Plan, told: dict[str, Any]) -> Verdict:
     """What is to become of the experiment after this reading."""
     if told["shares"]["broken"]:
-        return Verdict(
-            "broken", f"the arms didn't get their shares (p = {told['shares']['p']:.2g}): assignment is broken"
-        )
+        return Verdict("broken", f"the arms didn't get their shares (p = {told['shares']['p']:.2g})")
     for name, arm in told["candidates"].items():
         for metric, limit in plan.limits.items():
             worse = arm["metrics"][metric]["guardrail"]
@@ -170,27 +168,23 @@ def _qualities(plan: Plan, data: Data) -> list[dict[str, Any]]:
     """How good the answers of each arm were, by each of `QUALITIES` that is followed and has said something: a share
     with a confidence sequence. All of them hold together, at all times, but for the plan's level.
 
-    An arm in which the optimiser is off has nothing to be compared, so this stands by itself: what is short of 1 is
-    what the optimisers cost in quality, of the answers that are compared.
+    An arm in which the optimiser is off has nothing to be compared, so this stands by itself. What is short of 1 is
+    all that differs: what the optimisers cost in quality, and how often the asked-for model would have differed from
+    itself. By betting, whatever the unit: an interval by the variance has no width where nothing differed yet.
     """
-    from farthing.policies.confidence import Sums, evidence, mean
-    from farthing.policies.sequence import interval
+    from farthing.policies.sequence import Evidence, interval
 
-    followed = [one.metric for one in plan.metrics if one.metric in QUALITIES]
+    followed = [one.metric for one in plan.metrics if one.metric in QUALITIES and kind_of(one) != "ratio"]
     level = plan.level / max(1, len(followed) * len(data.arms))
     found: list[dict[str, Any]] = []
     for metric in followed:
         for name, sums in zip(data.arms, data.trackers[metric].sums, strict=True):
             if not sums.units:
                 continue
-            share = sums.a / sums.units
-            arm = Sums(sums.units, share, max(0.0, sums.aa - sums.units * share * share))
-            if data.alone:
-                low, high = interval(evidence(arm), level)
-            else:
-                value = mean(arm, level)
-                low, high = max(0.0, value.low), min(1.0, value.high)
-            found.append({"metric": metric, "arm": name, "units": sums.units, "share": share, "low": low, "high": high})
+            good = min(float(sums.units), max(0.0, sums.a))  # but for rounding
+            low, high = interval(Evidence(float(sums.units), good), level)
+            found.append({"metric": metric, "arm": name, "unit": data.unit, "units": sums.units,
+                          "share": good / sums.units, "low": low, "high": high})  # fmt: skip
     return found
 
 

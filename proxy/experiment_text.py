@@ -9,7 +9,7 @@ from typing import Any
 from farthing.proxy.config_experiments import HOLDOUT
 from farthing.proxy.experiment_book import Record
 
-__all__ = ["ARM_HEAD", "SLICE_HEAD", "arm_rows", "headline", "moment", "record_text", "slice_rows"]
+__all__ = ["ARM_HEAD", "SLICE_HEAD", "arm_rows", "headline", "moment", "notes", "record_text", "slice_rows"]
 
 ARM_HEAD = ("arm", "metric", "units", "control", "arm's", "difference", "interval", "")
 _COMPARED = {"shadow": "shadowed answers", "audit": "audited near-duplicates"}
@@ -50,11 +50,33 @@ def _fresh(arm: Mapping[str, Any]) -> str:
 def quality_lines(record: Record, only: str = "") -> list[str]:
     """How good each arm's answers were, in farthing's own word; nothing where none was compared. `only`: that arm's."""
     return [
-        f"{one['arm']}: {one['share']:.1%} of {one['units']:,} {_COMPARED[one['metric']]} say the same as the model "
-        f"that was asked for ({one['low']:.1%} to {one['high']:.1%})"
+        f"{one['arm']}: {one['share']:.1%} of {_compared(one)} say the same as the model that was asked for "
+        f"({one['low']:.1%} to {one['high']:.1%})"
         for one in (record.reading or {}).get("quality", ())
         if only in ("", one["arm"])
     ]
+
+
+def notes(record: Record) -> list[str]:
+    """What stands in no table: how good compared answers were, whether effects last, whom nobody counted."""
+    reading = record.reading or {}
+    lasting = [
+        f"{name}, effect over time: {arm['lasts']}"
+        for name, arm in reading.get("candidates", {}).items()
+        if arm["lasts"]
+    ]
+    out = reading.get("left_out", 0)
+    return [
+        *quality_lines(record),
+        *lasting,
+        *([f"{out:,} requests of units beyond the cap were left out."] if out else ()),
+    ]
+
+
+def _compared(one: dict[str, Any]) -> str:
+    """What the share is of. By user or tenant it is the mean of theirs, and their number is what makes it sure."""
+    answers, unit = _COMPARED[one["metric"]], one.get("unit", "request")
+    return f"{one['units']:,} {answers}" if unit == "request" else f"{answers} ({one['units']:,} {unit}s, each as one)"
 
 
 def arm_rows(record: Record) -> list[Sequence[str]]:
@@ -107,13 +129,7 @@ def record_text(record: Record) -> str:
             if rows:
                 lines += ["", *_columns(head, rows)]
         lines += quality_lines(record)
-        for name, arm in reading.get("candidates", {}).items():
-            if arm["lasts"]:
-                lines.append(f"{name}, effect over time: {arm['lasts']}")
-            if why := arm.get("slices_why"):  # records of earlier versions have none
-                lines.append(f"{name}, slices: {why}")
-        if reading["left_out"]:
-            lines.append(f"{reading['left_out']:,} requests of units beyond the cap were left out.")
+        lines += notes(record)
     return "\n".join(lines) + "\n"
 
 

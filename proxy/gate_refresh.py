@@ -1,8 +1,10 @@
 """Draws the cases of a suite anew from captured traffic before a scheduled run, once they have become old.
 
-By `farthing eval sample`, in a process of its own. The cases before stay beside the new ones as NAME.previous; where
-nothing can be drawn the old ones go on, and that is said. Only a scheduled run does this: one after a change compares
-with the run before it, and so has to ask the same.
+By `farthing eval sample`, in a process of its own. Only what was drawn is drawn anew: cases that somebody wrote stay,
+and so does what users complained about, since a mistake that was made once is what a suite is there to find again. The
+file before stays beside the new one as NAME.previous; where fewer cases than before can be drawn the old ones go on,
+and that is said. Only a scheduled run does this: one after a change compares with the run before it, and so has to ask
+the same.
 """
 
 from __future__ import annotations
@@ -11,10 +13,15 @@ import asyncio
 import shutil
 import sys
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
+import orjson
 import structlog
 
+from farthing.policies.dataset import EvalCase
+from farthing.policies.outcome import RATING
 from farthing.proxy.config import Config
 from farthing.proxy.errors import ConfigFault
 from farthing.proxy.gating import child_of
@@ -40,21 +47,25 @@ class Refresh:
             self._once("capture is off: suites keep their cases (gates.refresh_days)")
             return False
         try:
-            cases, size, traps = await asyncio.to_thread(_standing, suite, now_s - config.gates.refresh_days * _DAY_S)
-            if not size:
+            old = await asyncio.to_thread(_standing, suite, now_s - config.gates.refresh_days * _DAY_S)
+            if old is None:
                 return False
-            fresh = cases.with_name(f"{cases.name}.fresh")
+            fresh = old.path.with_name(f"{old.path.name}.fresh")
             command = [sys.executable, "-m", "farthing.proxy.cli", "eval", "sample", str(fresh), "--config", "-"]
-            command += ["--state", str(config.state_dir), "--size", str(size), "--seed", str(int(now_s))]
-            command += ["--adversarial", f"{min(1.0, traps / size):.4f}", "--json"]
-            status, _, why = await child_of(command, config, config.gates.timeout_s)
-            if status:
-                raise ConfigFault(why)
-            await asyncio.to_thread(_take, fresh, cases)
-        except (ConfigFault, OSError, TimeoutError) as error:
+            command += ["--state", str(config.state_dir), "--size", str(old.size), "--seed", str(int(now_s))]
+            command += ["--since", datetime.fromtimestamp(old.since_s, UTC).isoformat()]
+            command += ["--adversarial", f"{min(1.0, old.traps / old.size):.4f}", "--json"]
+            try:
+                status, _, why = await child_of(command, config, config.gates.timeout_s)
+                if status:
+                    raise ConfigFault(why)
+                await asyncio.to_thread(_take, fresh, old)
+            finally:
+                await asyncio.to_thread(fresh.unlink, missing_ok=True)
+        except (ConfigFault, OSError, TimeoutError, ValueError, OverflowError) as error:
             self._once(f"{suite.name}: its cases can't be drawn anew: {str(error) or 'it took too long'}")
             return False
-        log.info("a suite's cases were drawn anew", suite=suite.name, cases=size)
+        log.info("a suite's cases were drawn anew", suite=suite.name, cases=old.size)
         return True
 
     def _once(self, what: str) -> None:
@@ -63,24 +74,49 @@ class Refresh:
             log.warning(what)
 
 
-def _standing(suite: Path, since_s: float) -> tuple[Path, int, int]:
-    """The suite's cases, how many of them are traffic's and how many traps; none where they are from after `since_s`.
+class _Old(NamedTuple):
+    """A suite's cases as they are. `size`, `traps`: how many were drawn from traffic, and made of these; `since_s`: the
+    first of them, before which another part of the traffic may lie; `stay`: those that nobody drew."""
 
-    Raises ConfigFault, OSError. Blocks.
-    """
+    path: Path
+    size: int
+    traps: int
+    since_s: float
+    stay: tuple[EvalCase, ...]
+
+
+def _standing(suite: Path, since_s: float) -> _Old | None:
+    """What the suite asks; None where that is from after `since_s`. Raises ConfigFault, OSError. Blocks."""
     from farthing.proxy.cli_gate import read_gate
     from farthing.proxy.eval_run import load_cases
 
     path = suite.parent / read_gate(suite).dataset
     if path.stat().st_mtime > since_s:
-        return path, 0, 0
+        return None
     cases, _ = load_cases(path)
-    if not any(case.ts for case in cases):
+    drawn = [case for case in cases if case.source == "traffic" and case.ts]
+    if not drawn:
         raise ConfigFault(f"{path.name} was not drawn from traffic: its cases stay as they were written")
-    traps = sum(case.source.startswith("generated") for case in cases)
-    return path, sum(case.source == "traffic" for case in cases), traps
+    made = [case for case in cases if case.source.startswith("generated")]
+    gone = {case.id for case in (*drawn, *made)}
+    stay = tuple(case for case in cases if case.id not in gone)
+    return _Old(path, len(drawn), len(made), min(case.ts for case in drawn), stay)
 
 
-def _take(fresh: Path, cases: Path) -> None:
-    shutil.copy2(cases, cases.with_name(f"{cases.name}.previous"))
-    fresh.replace(cases)
+def _take(fresh: Path, old: _Old) -> None:
+    """Put them in the place of the old ones. Raises ConfigFault: they are fewer. OSError."""
+    from farthing.proxy.eval_run import load_cases
+    from farthing.proxy.eval_sample import write
+
+    cases, _ = load_cases(fresh)
+    count = sum(case.source == "traffic" for case in cases)
+    if count < old.size:
+        raise ConfigFault(f"{count} of {old.size} could be drawn from what is captured")
+    rated = {_asked(case) for case in cases if case.source == RATING}
+    stay = [case for case in old.stay if case.source != RATING or _asked(case) not in rated]
+    shutil.copy2(old.path, old.path.with_name(f"{old.path.name}.previous"))
+    write(old.path, sorted((*cases, *stay), key=lambda case: case.ts))
+
+
+def _asked(case: EvalCase) -> bytes:
+    return orjson.dumps([case.endpoint, case.tenant, case.request], option=orjson.OPT_SORT_KEYS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -23,7 +23,8 @@ from farthing.proxy.versions import policy_version
 __all__ = ["GateWatch", "ModelsServed", "shown"]
 
 TICK_S = 20.0
-_MODELS = 1_000
+_MODELS, _SNAPSHOTS = 100, 20
+_MODEL = "model "
 _LED = '["route","routed"'  # in a row's decisions: whom it was led to says nothing of what a name stands for
 
 log = structlog.get_logger("farthing.gates")
@@ -31,10 +32,11 @@ log = structlog.get_logger("farthing.gates")
 
 @dataclass(slots=True)
 class ModelsServed:
-    """Which model answered last for each that was asked for: told by rows, in the ledger's thread. A provider that
-    serves another snapshot under the same name has changed what every suite rests on."""
+    """Which models have answered for each that was asked for: told by rows, in the ledger's thread. A provider that
+    serves a new snapshot under the same name has changed what every suite rests on; one that serves two by turns does
+    so once."""
 
-    served: dict[str, str] = field(default_factory=dict)
+    served: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def observe(self, rows: Sequence[Row]) -> None:
         """Look at new rows: those that an upstream answered without a route."""
@@ -45,12 +47,24 @@ class ModelsServed:
                 and _LED not in row.decisions
                 and (row.model_requested in self.served or len(self.served) < _MODELS)
             ):
-                self.served[row.model_requested] = row.model_served
+                self._add(row.model_requested, row.model_served)
 
     @property
-    def told(self) -> str:
-        """All of it as one short text."""
-        return hashlib.sha256(repr(sorted(self.served.items())).encode()).hexdigest()[:12]
+    def told(self) -> dict[str, str]:
+        """Each model's as a short text, by `model NAME`."""
+        return {f"{_MODEL}{name}": " ".join(served) for name, served in list(self.served.items())}
+
+    def known(self, told: Mapping[str, str]) -> None:
+        """What `told` gave before a restart."""
+        for name, served in told.items():
+            if name.startswith(_MODEL):
+                for one in served.split():
+                    self._add(name.removeprefix(_MODEL), one)
+
+    def _add(self, name: str, served: str) -> None:
+        known = self.served.get(name, ())
+        if served not in known and len(known) < _SNAPSHOTS:
+            self.served[name] = (*known, served)
 
 
 @dataclass(slots=True)
@@ -71,12 +85,16 @@ class GateWatch:
         for line in self.runs.latest:  # what ran before a restart needn't run again
             if line.get("seen"):
                 self.standings[line["suite"]] = Standing(line["ts"], line["seen"])
+                self.models.known(line["seen"])
 
     async def watch(self) -> None:
         """For as long as the proxy runs."""
         while True:
             await asyncio.sleep(TICK_S)
-            await self.tick()
+            try:
+                await self.tick()
+            except Exception as error:  # whatever it is, the next look may do
+                log.exception("gates can't be looked after", error=type(error).__name__)
 
     async def tick(self) -> None:
         """Run what is due now."""
@@ -96,10 +114,10 @@ class GateWatch:
                 await self._run(config, suite, why, seen)
 
     def seen(self, config: Config) -> dict[str, str]:
-        """What suites depend on, each as a short text. Models count once some have answered."""
+        """What suites depend on, each as a short text. A model counts once it has answered."""
         prices = f"{metadata.version('genai-prices')} {config.prices.model_dump_json()}"
         found = {"policy": policy_version(config), "prices": hashlib.sha256(prices.encode()).hexdigest()[:12]}
-        return found | ({"models": self.models.told} if self.models.served else {})
+        return found | self.models.told
 
     async def _run(self, config: Config, suite: Path, why: str, seen: dict[str, str]) -> None:
         told = await self.runs.run(config, suite, why, seen)

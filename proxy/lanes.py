@@ -148,6 +148,7 @@ class Lanes:
         self.divided = self.by_model = False
         self.changed: Callable[[], None] | None = None
         self._stack = stack
+        active.state.route_standings.on_turn = self.forget_repeats
 
     @property
     def state(self) -> State:
@@ -224,6 +225,11 @@ class Lanes:
             if id(lane) not in now:
                 self._let_go(lane)
                 self._retire(lane)
+
+    def forget_repeats(self) -> None:
+        """Another answer may be the right one now for requests that came before: none of them goes the short way."""
+        for lane in self._used():
+            lane.relay.repeats.clear()
 
     def _divide(self) -> None:
         desk, works = self.state.deferred, self.active.deferring

@@ -2,8 +2,8 @@
 
 In the background, after the client has its answer, and within a day's money: nobody waits for it. The opinion is an
 outcome of the request, metric `shadow`: 1 where both say the same, 0 where they don't or that is in doubt. The watch
-sees it as a judge's score, and a route with a bound (route_standing.py) is judged by it. Of one that observes it is
-asked what the route would have said.
+sees it, and a route with a bound (route_standing.py) is judged by it. Of one that observes it is asked what the route
+would have said.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class RouteShadow:
             return
         self._learned(ex.led, worse)
         if self.watch is not None:
-            self.watch.judged(1.0 - worse, (f"tenant:{ex.tenant[:8]}",))
+            self.watch.shadowed(ex.tenant, wrong=worse >= 0.5)
         now_s = self.clock.now_s()
         said = Outcome(ex.id, SHADOW, 1.0 - worse, now_s, now_s, source=SHADOW)
         try:

@@ -32,6 +32,7 @@ log = structlog.get_logger("farthing.route")
 FILE = "route-standings.json"
 _SAVE_EVERY = 50  # comparisons
 _MOST_KEPT = 1_000
+_PROVED = "|proved"
 _WHOSE = "the asked-for model's"
 
 
@@ -40,6 +41,7 @@ class RouteStandings:
     evidence).
 
     Opening never fails: of a file that can't be read nothing is known. With several workers the keeper counts.
+    `on_turn`, to be set: told in every process where a route serves again, or no longer.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class RouteStandings:
         self._spawn = spawn
         self._note = note
         self._crew = crew
+        self.on_turn: Callable[[], None] = lambda: None
         self._unsaved = 0
         self._writing = asyncio.Lock()
         self._known: dict[str, Standing] = _read(path)
@@ -129,12 +132,16 @@ class RouteStandings:
                 self._note("observe", what, turned.why, told | {"fell_back": standing.turn})
             elif not trusted:
                 self._note("proved", what, turned.why, told | {"at_most": standing.upper})
+            self.on_turn()
         if turned is not None or self._unsaved >= _SAVE_EVERY:
             self._spawn(self._save())
 
     def _told_by_keeper(self, said: Any) -> None:
         key, bound, plain = said
+        before = self._known.get(key) or _fresh(bound, trusted=not key.endswith(_PROVED))
         self._known[key] = _fresh(bound, trusted=False).with_plain(plain)
+        if before.serves != self._known[key].serves:
+            self.on_turn()
 
     async def _save(self) -> None:
         if self._crew is not None and not self._crew.keeper:
@@ -150,7 +157,7 @@ class RouteStandings:
 
 def _key(route: Route) -> str:
     """What was proved while it observed holds where it may serve by that; an operator's own word is apart."""
-    return f"{route.name}|{route.signature}|{route.max_worse}{'' if route.trusted else '|proved'}"
+    return f"{route.name}|{route.signature}|{route.max_worse}{'' if route.trusted else _PROVED}"
 
 
 def _fresh(bound: float, *, trusted: bool) -> Standing:

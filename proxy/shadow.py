@@ -21,15 +21,17 @@ _AT_ONCE = 8
 
 @dataclass(slots=True)
 class Shadows:
-    """`compare`: whether two answers, as the upstream's bytes, say the same."""
+    """`compare`: whether two answers, as the upstream's bytes, say the same. `ready`: whether it knows all that it is
+    going to know; before that it is in doubt, which would count against an answer."""
 
     errands: Errands
     compare: Callable[[bytes, bytes], Awaitable[Opinion]]
+    ready: Callable[[], bool]
     under_way: int = 0
 
     def may(self, ex: Exchange) -> bool:
         """Whether one more may be sent, and paid for."""
-        return self.under_way < _AT_ONCE and self.errands.may(ex.model)
+        return self.under_way < _AT_ONCE and self.ready() and self.errands.may(ex.model)
 
     async def ask(
         self, ex: Exchange, body: bytes, form: str, *, unrouted: Controls | None = None, plan: Plan | None = None

@@ -41,8 +41,8 @@ log = structlog.get_logger("farthing.student")
 @dataclass(slots=True)
 class StudentTraining:
     """`latest`: each student's latest try, {"ts", "student", "why", "result", "said", "turn", "took_s"}; `result`:
-    'heir', 'not better' or 'failed'. `running`: whose training is under way. `waits`: why an heir that has proved
-    itself doesn't answer yet."""
+    'heir', 'not better' or 'failed'; `turn`: the fall that was answered last. `running`: whose training is under way.
+    `waits`: why an heir that has proved itself doesn't answer yet."""
 
     policies: Rollouts
     held: State
@@ -93,7 +93,7 @@ class StudentTraining:
                 every_s=config.distill.retrain_days * 86_400, least_s=config.distill.retrain_least_hours * 3600,
             )  # fmt: skip
             if why and config.capture.enabled:
-                await self._train(config, name, known, why)
+                await self._train(config, name, known, why, turn)
 
     @property
     def _config(self) -> Config:
@@ -150,7 +150,9 @@ class StudentTraining:
             policy=self.policies.standing.active, alert=False,
         )  # fmt: skip
 
-    async def _train(self, config: Config, name: str, known: Known, why: str) -> None:
+    async def _train(self, config: Config, name: str, known: Known, why: str, turn: int) -> None:
+        """`turn`: the fall that was answered last. One is answered by an heir alone: what was captured before a teacher
+        changed contradicts what came after, so the first tries may come to nothing."""
         begun_s, self.running = self.held.clock.now_s(), name
         log.info("a student is trained anew", student=name, why=why)
         try:
@@ -161,8 +163,9 @@ class StudentTraining:
             await self._take_up(name)
         if result == "failed":
             self._failed(name, said)
+        turn = known.standing.turn if result == "heir" else turn
         line = {
-            "ts": begun_s, "student": name, "why": why, "result": result, "said": said, "turn": known.standing.turn,
+            "ts": begun_s, "student": name, "why": why, "result": result, "said": said, "turn": turn,
             "took_s": self.held.clock.now_s() - begun_s,
         }  # fmt: skip
         self.latest[name] = line

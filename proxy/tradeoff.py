@@ -124,8 +124,9 @@ def read_runs(paths: Iterable[Path]) -> tuple[TradePoint, ...]:
     found: list[TradePoint] = []
     for path in paths:
         run = load_run(path)
-        arms = [("baseline: " + run.baseline, [one.baseline for one in run.results])]
-        arms.append(("candidate: " + run.candidate, [one.candidate for one in run.results]))
+        real = [one for one in run.results if not one.source.startswith("generated:")]  # traps are no traffic
+        arms = [("baseline: " + run.baseline, [one.baseline for one in real])]
+        arms.append(("candidate: " + run.candidate, [one.candidate for one in real]))
         ways = []
         for name, results in arms:
             answers = Answers(len(results), judged=len(results), good=sum(one.counted for one in results))

@@ -52,6 +52,7 @@ _MOST_QUEUED = 1_000
 _LONGEST_BYTES = 2**18
 _PATIENCE_S = 10.0
 _CONFIDENCES = 10_000
+_TENANT_DIGITS = 8
 _HITS = frozenset({"hit-exact", "hit-semantic", "joined"})
 _READ = frozenset({Endpoint.CHAT, Endpoint.COMPLETIONS, Endpoint.RESPONSES, Endpoint.MESSAGES})
 _CLASSES = ((250, "short"), (2_000, "medium"), (16_000, "long"))
@@ -90,8 +91,9 @@ def length_class(tokens: int) -> str:
 class Watching:
     """See the module. `on_alarm`: told of each alarm, on this thread. `made_with`: the embedder.
 
-    `wants`, `take`, `compared`, `rated` and `topic` belong to the event loop, `on_rows` to the ledger's thread; the
-    rest to any. Opening never fails: a file that can't be used is moved aside. Effects: a thread, the file at `path`.
+    `wants`, `take`, `compared`, `shadowed`, `rated` and `topic` belong to the event loop, `on_rows` to the ledger's
+    thread; the rest to any. Opening never fails: a file that can't be used is moved aside. Effects: a thread, the file
+    at `path`.
     """
 
     def __init__(self, path: Path, settings: Watch, clock: Clock, made_with: str) -> None:
@@ -151,11 +153,14 @@ class Watching:
         """Take a comparison of a near-duplicate's answer with a fresh one."""
         self._queue.append(lambda: self._compared(score, wrong))
 
-    def judged(self, score: float, slices: Sequence[str] = ()) -> None:
-        """Take a judge's score of an answer, 1 good."""
-        self._queue.append(
-            lambda: self._raise(self._board.add("judged", share_place(score), (ALL, *slices), self._clock.now_s()))
-        )
+    def judged(self, score: float) -> None:
+        """Take the second stage's word on a near-duplicate, 1 good."""
+        self._queue.append(lambda: self._add("judged", share_place(score), (ALL,), self._clock.now_s()))
+
+    def shadowed(self, tenant: str, *, wrong: bool) -> None:
+        """Take what a shadow said of a routed answer."""
+        slices = (ALL, f"tenant:{tenant[:_TENANT_DIGITS]}")
+        self._queue.append(lambda: self._add("shadowed", int(wrong), slices, self._clock.now_s()))
 
     def rated(self, exchange_id: str, *, wrong: bool) -> None:
         """Take somebody's word on an answer: how sure was its model?"""
@@ -358,7 +363,7 @@ def _figures(board: Board) -> dict[str, float]:
 
 
 def _slices(row: Row) -> Iterator[str]:
-    yield f"tenant:{row.tenant[:8]}"
+    yield f"tenant:{row.tenant[:_TENANT_DIGITS]}"
     if row.tokens_in_original is not None:
         yield f"length:{length_class(row.tokens_in_original)}"
     if row.tags != "{}":

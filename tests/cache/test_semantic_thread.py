@@ -171,10 +171,11 @@ async def test_it_can_be_closed_while_it_loads_and_twice() -> None:
     await asyncio.sleep(0.01)
     await thread.close()
     gate.set()
+    assert thread.loading
     await opening
     await thread.close()
 
-    assert not thread.loaded
+    assert not thread.loaded and not thread.loading
     assert await asyncio.to_thread(closed.wait, 5)
 
 

@@ -16,6 +16,7 @@ from farthing.policies.experiment import (
     Measure,
     effect,
     guard,
+    lasting,
     read,
     shares_p,
     slices,
@@ -165,6 +166,33 @@ def test_wrong_shares_alarm_and_right_ones_seldom() -> None:
 
     assert sum(alarmed(0.5) for _ in range(60)) <= 1
     assert all(alarmed(0.56) for _ in range(5))
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_clicks_that_fade_are_told_though_only_clicks_are_said(alone: bool) -> None:
+    """A ratio: of most requests nothing is ever said, and all that is said is 1."""
+    rng = np.random.default_rng(8)
+
+    def word(fades: float) -> str:
+        tracker = Tracker("ratio", 2, alone=alone, most_units=10_000, with_days=True)
+        for day in range(14):
+            for arm in (0, 1):
+                for number, clicks in enumerate(rng.random(300) < 0.2 + arm * 0.4 * fades**day):
+                    tracker.add(arm, f"u{day} {number}", day, 0.0, 0, 1)
+                    if clicks:
+                        tracker.add(arm, f"u{day} {number}", day, 1.0, 1, 0, Seen(0.0, 0, 1))
+        return lasting(tracker, 1).word
+
+    assert word(0.7) == "decays"
+    assert [word(1.0) for _ in range(5)].count("steady") >= 4
+
+
+def test_a_days_word_that_is_replaced_is_replaced() -> None:
+    for alone in (True, False):
+        tracker = Tracker("mean", 1, alone=alone, most_units=10, with_days=True)
+        tracker.add(0, "u", 0, 1.0, 1, 1)
+        tracker.add(0, "u", 0, -1.0, 0, 0, Seen(1.0, 1, 1))
+        assert (tracker.days[0][0].units, tracker.days[0][0].a) == (1, 0.0)
 
 
 def test_a_day_counts_each_unit_once() -> None:

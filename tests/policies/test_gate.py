@@ -53,6 +53,8 @@ def one(rule: dict[str, Any], of: list[CaseResult], **more: Any) -> RuleVerdict:
         ({"accuracy": {"at_least": 0.9, "judge": "exact"}}, results(good=0, checks={"0": 1.0}), "ship"),
         ({"traps": 0}, results(), "inconclusive"),  # there are none
         ({"slices": 0}, results(), "ship"),
+        ({"slices": 0}, results(8), "inconclusive"),  # four of each team
+        ({"slices": 0}, results(slices={"team": "a"}), "inconclusive"),  # it is all of them
     ],
 )
 def test_each_kind_of_rule(rule: dict[str, Any], of: list[CaseResult], word: str) -> None:
@@ -94,6 +96,26 @@ def test_a_candidate_that_fails_is_neither_cheap_nor_quick() -> None:
     failing = [case._replace(candidate=down) for case in results()]
     rules = ({"cost": 0.2}, {"latency_ms": 500}, {"overhead_ms": 5})
     assert [one(rule, failing).word for rule in rules] == ["block"] * 3
+
+
+def test_what_neither_arm_answered_shows_nothing() -> None:
+    down = ArmResult(503, None, 0, 1.0)
+    lost = [case._replace(baseline=down, candidate=down, slices={}) for case in results(400)]
+    rules: list[dict[str, Any]] = [{"not_worse": 0.05}, {"slices": 0}, {"must_not": "x"}, {"cost": 0.2}]
+    word, found, whole = decide(gate_of({"dataset": "d", "rules": rules}), lost, np.random.default_rng(1))
+    assert word == "inconclusive" and {one.word for one in found} == {"inconclusive"}
+    assert (whole.verdict.word, whole.lost) == ("inconclusive", 400)
+    assert [one.why for one in found][3] == "the baseline cost nothing"
+    half = [*results(60, good=50), *lost]  # what differs isn't diluted by it
+    assert one({"not_worse": 0.05}, half).word == one({"not_worse": 0.05}, half[:60]).word == "block"
+
+
+def test_an_answer_that_never_came_breaks_no_pattern_and_keeps_none() -> None:
+    lost = results(1, checks={"0": None}, candidate=ArmResult(503, None, 0, 1.0))
+    found = one({"must_not": "PWNED"}, [*results(checks={"0": 1.0}), *lost])
+    assert (found.word, found.needed) == ("inconclusive", None)
+    assert found.why == "0 of 400 answers break it; 1 never came"
+    assert one({"must_not": "PWNED"}, [*results(checks={"0": 0.0}), *lost]).word == "block"
 
 
 @pytest.mark.parametrize("arm", ["baseline", "candidate"])

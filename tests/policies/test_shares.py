@@ -210,3 +210,14 @@ def test_odd_arguments_are_refused() -> None:
     with pytest.raises(ValueError, match="same bins"):
         psi([1], [1, 2])
     assert height(0.0) == 0.0 and height(1.0) == 1.0 and height(5.0) == 1.0 and 0.4 < height(1e-6) < 0.6
+
+
+@pytest.mark.parametrize("now", [3, 12])
+def test_values_that_were_all_alike_are_seen_to_change(now: int) -> None:
+    one = Shares(20, Kind.ORDERED, Reference(500, 0.0), 1.25)
+    found = [one.add(7, at, at * 1e-6, 1.0) for at in range(1_500)]
+    assert found == [None] * 1_500
+    rng = np.random.default_rng(1)
+    found = [one.add(now if yes else 7, at, at * 1e-6, 1.0) for at, yes in enumerate(rng.random(300) < 0.2, 1_500)]
+    moved = next(each for each in found if each is not None)
+    assert moved.first <= now <= moved.last and moved.was == 0.0 and moved.now > moved.limit

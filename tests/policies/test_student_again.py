@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -56,3 +58,11 @@ def test_few_requests_show_nothing() -> None:
     rng = np.random.default_rng(3)
     few = part(rng, 20, 1.0, 0.0)
     assert not beside(few, 0.5, few, 0.5, 0.02, rng).passed
+
+
+def test_who_answers_nobody_any_more_is_nobody_to_keep_up_with() -> None:
+    rng = np.random.default_rng(3)
+    new, refuted = part(rng, 600, 0.7, 0.0), part(rng, 600, 1.0, 0.99)
+    assert beside(new, 0.5, refuted, 0.5, 0.02, rng).answers.word == "worse"
+    assert beside(new, 0.5, refuted, math.inf, 0.02, rng).passed
+    assert not beside(part(rng, 600, 0.7, 0.2), 0.5, refuted, math.inf, 0.02, rng).passed

@@ -340,12 +340,15 @@ async def test_a_route_goes_back_to_observe_in_all_workers_by_what_any_of_them_c
     keeper, worker = (
         RouteStandings(tmp_path / FILE, tasks.spawn, lambda *said: noted.append(said), crew) for crew in crews
     )
+    turns: list[str] = []
+    keeper.on_turn, worker.on_turn = (lambda: turns.append("keeper")), (lambda: turns.append("worker"))
     for number in range(40):
         (worker if number % 2 else keeper).learned(route, worse=True)
         await asyncio.sleep(0.01)
         if worker.observes(route):
             break
     assert keeper.observes(route) and worker.observes(route)
+    assert turns == ["keeper", "worker"]  # the short way of hits is forgotten in both
     assert len(noted) == 1
     await keeper.close()
     await worker.close()

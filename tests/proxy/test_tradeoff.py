@@ -130,7 +130,8 @@ def run_file(path: Path, scores: tuple[float, float], cents: tuple[float, float]
         CaseResult(str(i), {}, 1.0, arm(scores[0], cents[0], 400 + i), arm(scores[1], cents[1], 40 + i))
         for i in range(40)
     )
-    save_run(path, RunFile(NOW_S, "d", "exact", "now", "small", 0, results))
+    trap = results[0]._replace(id="trap", source="generated:number", candidate=arm(0.0, 9_000.0, 40))  # is no traffic
+    save_run(path, RunFile(NOW_S, "d", "exact", "now", "small", 0, (*results, trap)))
 
 
 async def test_eval_runs_are_points_of_their_own(tmp_path: Path) -> None:

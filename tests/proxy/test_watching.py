@@ -54,7 +54,7 @@ def test_rows_beyond_what_is_paid_for_are_left_out_evenly(watch: Watching) -> No
 
 def test_whatever_a_row_holds_the_thread_lives(watch: Watching) -> None:
     watch.on_rows([row(tags="no json"), row(endpoint="audit"), row(endpoint="other")])
-    watch.judged(0.7, ["tag:judge=a"])
+    watch.judged(0.7)
     watch.topic(np.ones(3, dtype=np.float32))
     watch.rated("far-unknown", wrong=True)
     watch.compared(1.7, wrong=True)

@@ -93,6 +93,7 @@ def test_a_page_shows_the_effect_over_time() -> None:
     assert shown.count("<polygon") == 1
     assert "&lt;b&gt; minus a" in shown
     assert "<b>" not in shown
+    assert "td:first-child { min-width: 5rem; }" in shown  # a long note had left an arm's name a letter a line
 
 
 def test_a_long_history_is_thinned() -> None:

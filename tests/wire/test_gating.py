@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from farthing.policies.dataset import EvalCase
-from farthing.policies.gating import Standing
+from farthing.policies.gating import Standing, due
 from farthing.proxy.config import Config, load
+from farthing.proxy.errors import ConfigFault
 from farthing.proxy.eval_run import load_cases
 from farthing.proxy.eval_sample import write
-from farthing.proxy.gate_refresh import Refresh
+from farthing.proxy.gate_refresh import Refresh, _Old, _take
 from farthing.proxy.gates_by_themselves import GateWatch, ModelsServed
 from farthing.proxy.gating import GateRuns, given_of
 from farthing.proxy.versions import policy_version
@@ -24,6 +27,11 @@ from tests.fakes.rows import row
 from tests.fakes.upstream import Script, ScriptedUpstream
 
 ADMIN = {"x-farthing-admin": "1"}
+# What nobody drew: a case that somebody wrote, and one that somebody complained about.
+STAY = (
+    EvalCase("mine", chat("2+2?"), reference={"choices": []}),
+    EvalCase("far-9-rated", chat("old and bad"), ts=0.5, source="rating", weight=3.0),
+)
 WORSE = {
     "variants": [{"name": "bad", "model": "worse"}],
     "routes": [{"name": "all", "mode": "serve", "model": "m", "variants": ["bad"]}],
@@ -70,6 +78,24 @@ def test_whom_a_request_was_led_to_says_nothing_of_what_a_name_stands_for() -> N
     assert models.told == before
     models.observe([plain._replace(model_served="m-2026-02")])
     assert models.told != before
+
+
+def test_a_name_that_stands_for_two_models_by_turns_has_changed_once_and_a_restart_is_no_change() -> None:
+    plain = row(id="1", model_requested="m", attempts=1, status=200)
+    models, last = ModelsServed(), Standing(0.0, {})
+    runs = 0
+    for turn in range(20):
+        models.observe([plain._replace(model_served=f"m-{turn % 2}")])
+        if due(last, 1e6 + turn, models.told, 0.0, 0.0):
+            runs += 1
+        last = Standing(1e6 + turn, models.told)
+    assert runs == 1
+    again = ModelsServed()
+    again.known(last.seen)
+    again.observe([plain._replace(model_served="m-0"), row(id="2", model_requested="n", model_served="n", attempts=1)])
+    assert due(last, 2e6, again.told, 0.0, 0.0) == ""
+    again.observe([plain._replace(model_served="m-2")])
+    assert due(last, 2e6, again.told, 0.0, 0.0) == "changed: model m"
 
 
 def test_a_configuration_goes_through_a_pipe_whole() -> None:
@@ -139,22 +165,39 @@ async def test_a_scheduled_run_draws_old_cases_anew_from_captured_traffic(
         assert capture is not None and await asyncio.to_thread(capture.flush)
         drawn(cases, 8, at_s=now)
         assert not await refresh.before(config, suite, now)  # they aren't old yet
-        drawn(cases, 8, at_s=now - 8 * 86_400)
+        drawn(cases, 8, at_s=now - 8 * 86_400, stay=STAY)
         before = cases.read_bytes()
         watch = watch_of(proxy)
         watch.standings[str(suite)] = Standing(now - 25 * 3600, watch.seen(config))
         await watch.tick()
         assert [one["trigger"] for one in proxy.running.gates.latest] == ["its time has come"]
-    found = [case for case in load_cases(cases)[0] if case.source == "traffic"]
-    assert len(found) == 8 and all("asked of late" in json.dumps(dict(case.request)) for case in found)
+    found = load_cases(cases)[0]
+    fresh = [case for case in found if case.source == "traffic" and case.ts]
+    assert len(fresh) == 8 and all("asked of late" in json.dumps(dict(case.request)) for case in fresh)
+    assert [case for case in found if case.id in ("mine", "far-9-rated")] == list(STAY)
     assert (tmp_path / "cases.jsonl.previous").read_bytes() == before
     assert not (tmp_path / "cases.jsonl.fresh").exists()
 
 
-def drawn(path: Path, count: int, at_s: float) -> None:
+def test_fewer_cases_than_before_take_nobodys_place_and_a_complaint_is_there_once(tmp_path: Path) -> None:
+    path, fresh = tmp_path / "cases.jsonl", tmp_path / "cases.jsonl.fresh"
+    drawn(path, 8, at_s=0.0, stay=STAY)
+    before = path.read_bytes()
+    old = _Old(path, 8, 0, 1.0, STAY)
+    drawn(fresh, 7, at_s=0.0)
+    with pytest.raises(ConfigFault, match="7 of 8 could be drawn"):
+        _take(fresh, old)
+    assert path.read_bytes() == before and not (tmp_path / "cases.jsonl.previous").exists()
+    drawn(fresh, 8, at_s=0.0, stay=(replace(STAY[1], id="far-77-rated", ts=9.0),))  # complained about once more
+    _take(fresh, old)
+    assert [case.id for case in load_cases(path)[0]] == ["mine", *map(str, range(8)), "far-77-rated"]
+
+
+def drawn(path: Path, count: int, at_s: float, stay: Sequence[EvalCase] = ()) -> None:
     """Cases as `farthing eval sample` writes them, from then."""
-    write(path, [EvalCase(str(n), {"model": "m", "messages": [{"role": "user", "content": f"old {n}"}]}, ts=1.0 + n)
-                 for n in range(count)])  # fmt: skip
+    made = [EvalCase(str(n), {"model": "m", "messages": [{"role": "user", "content": f"old {n}"}]}, ts=1.0 + n)
+            for n in range(count)]  # fmt: skip
+    write(path, [*stay, *made])
     os.utime(path, (at_s, at_s))
 
 

@@ -9,8 +9,10 @@ from typing import Any
 from farthing.policies.outcome import Outcome
 from tests.fakes.proxying import chat
 from tests.fakes.upstream import Script
+from tests.policies.test_agree import NILE
 from tests.wire.test_reuse import quiet
 from tests.wire.test_routes import House, house
+from tests.wire.test_semantic import loaded
 
 ROUTE: list[dict[str, Any]] = [{"variants": ["mini-there"]}]
 
@@ -68,3 +70,32 @@ async def test_no_shadow_without_money_nor_of_a_failed_answer(tmp_path: Path) ->
         await at.proxy.post(chat("hi"))
         await quiet(at.proxy)
         assert len(at.default.calls) == 1  # to answer the client, who was in need of it
+
+
+async def test_free_text_is_compared_by_meaning_however_busy_and_in_every_arm_but_not_while_that_loads(
+    tmp_path: Path,
+) -> None:
+    """A doubt counts against the route, so it mustn't come from farthing's own want of time or of an embedder."""
+    settings: dict[str, Any] = {
+        "semantic__mode": "observe", "shadow__share": 1.0,
+        "holdout__share": 0.5, "holdout__arms": ["no-semantic"],
+    }  # fmt: skip
+    async with house(tmp_path, ROUTE, **settings) as at:
+        at.cheap.default, at.default.default = Script(says=NILE), Script(says=NILE.replace("often", "frequently"))
+        thread = at.proxy.services.thread
+        assert thread is not None
+        await loaded(at.proxy)
+        thread.loading = True
+        await at.proxy.post(chat("while it loads"))
+        await quiet(at.proxy)
+        assert at.default.calls == []
+        thread.loading = False
+        thread.pending += 1_000  # more waits for it than a request would wait behind
+        for number in range(12):
+            await at.proxy.post(chat(f"question {number}"))
+            await quiet(at.proxy)
+        rows = await at.books(25)
+        found = await shadows(at, 12)
+        assert {row["arm"] for row in rows if row["endpoint"] == "chat"} == {"", "no-semantic"}
+        assert [one.value for one in found] == [1.0] * 12
+        thread.pending -= 1_000

@@ -75,8 +75,11 @@ async def falls_back(tmp_path: Path, route: dict[str, Any], default: ScriptedUps
     async with between(tmp_path, route, default, cheap) as at:
         cheap.default, default.default = Script(says="9"), Script(says="8")
         assert state(at)["state"] == "serves"
+        assert [await answered_by(at, "asked before?") for _ in range(3)] == ["mini"] * 3
+        assert len(at.proxy.services.relay.repeats) == 1
         await ask(at, "observes")
         assert await answered_by(at, "and now?") == "m"
+        assert await answered_by(at, "asked before?") == "m"  # the short way of hits has forgotten it too
         (incident,) = at.proxy.services.state.incidents.latest()
         assert (incident["kind"], incident["what"]) == ("observe", "route r goes back to observe")
         assert "differ from the asked-for model's more often than 20.00%" in incident["why"]
@@ -148,7 +151,11 @@ async def test_the_watch_sees_what_shadows_say(tmp_path: Path) -> None:
         await answered_by(at, "one?")
         watch = at.proxy.services.state.watch
         assert watch is not None and watch.flush()
-        assert "judged" in {one["series"] for one in watch.told()["series"]}
+        shown = {(one["series"], one["slice"]): one for one in watch.told()["series"]}
+        (tenant,) = {where for series, where in shown if series == "shadowed" and where != "all"}
+        assert tenant.startswith("tenant:") and "judged" not in {series for series, _ in shown}
+        bins = shown["shadowed", "all"]["bins"]
+        assert [(one["label"], one["was"]) for one in bins] == [("something else", 1.0)]
 
 
 async def test_an_observing_route_is_told_to_be_proved_and_serves_once_its_mode_lets_it(tmp_path: Path) -> None:

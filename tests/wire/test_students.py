@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -18,6 +19,7 @@ from farthing.cache.embedder import MiniLmOnnx
 from farthing.policies.student import Student
 from farthing.policies.student_standing import Standing
 from farthing.proxy import student_files
+from farthing.proxy.distill_again import answers_from
 from farthing.proxy.distill_template import Divided, divided
 from farthing.proxy.exchange import Endpoint
 from farthing.proxy.row import SAVED_COLUMNS
@@ -221,6 +223,7 @@ async def test_a_share_is_audited_in_the_background_and_a_worse_one_goes_back_to
         first = await proxy.post(asked(REFUNDS[0].format(1)))
         await quiet(proxy)
         audit = next(row for row in await proxy.rows(3) if row["endpoint"] == "audit")
+        assert answers_from(tmp_path, taught) == taught.threshold
         assert known.standing.evidence.seen == 1 and known.standing.evidence.bad == 0
         up.by_text = {}
         up.default = Script(says="something else")  # the teacher has changed its mind
@@ -236,6 +239,7 @@ async def test_a_share_is_audited_in_the_background_and_a_worse_one_goes_back_to
     assert known.standing.turn == 1 and said(back) == "something else"
     assert len(told) == 1 and "goes back to observe" in told[0]
     assert student_files.standing_of(tmp_path, taught).turn == 1
+    assert answers_from(tmp_path, taught) == math.inf  # an heir needn't answer what this one said wrongly
     bill = sum(row["cost_usd"] + row["overhead_usd"] for row in rows[1:])
     assert bill == up.bill(("2", "1", "8")) * 10**12
 
