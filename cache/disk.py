@@ -25,7 +25,7 @@ import structlog
 from farthing.cache.codec import decode, encode, peek
 from farthing.cache.damage import Damage
 from farthing.cache.entry import Entry
-from farthing.cache.seal import MissingKeys, Seal, SealedElsewhere
+from farthing.proxy.seal import MissingKeys, Seal, SealedElsewhere
 from farthing.proxy.errors import StoreFault
 
 __all__ = ["Connect", "Disk", "Record", "connect"]

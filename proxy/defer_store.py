@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import structlog
 
-from farthing.cache.seal import MissingKeys, Seal, SealedElsewhere
+from farthing.proxy.seal import MissingKeys, Seal, SealedElsewhere
 from farthing.proxy.errors import StoreFault
 from farthing.proxy.small_db import SmallDb
 

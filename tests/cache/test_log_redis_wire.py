@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from farthing.cache.convergence import compare, last
 from farthing.cache.log_redis_wire import CHUNKS, Names, pack, unpack
-from farthing.cache.seal import Sealer
+from farthing.proxy.seal import Sealer
 from farthing.cache.semantic_disk import Row
 
 DIM = 8

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from farthing.cache.entry import Entry
-from farthing.cache.seal import Sealer
+from farthing.proxy.seal import Sealer
 from farthing.cache.store import Selector, Store
 from farthing.cache.store_local import LocalStore
 from farthing.cache.store_redis import RedisStore

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farthing.cache.seal import Sealer
+from farthing.proxy.seal import Sealer
 from farthing.proxy.batch_api import Line
 from farthing.proxy.defer_batches import line_of, said_of
 from farthing.proxy.defer_store import Batch, DeferStore, Kept, Result, Texts

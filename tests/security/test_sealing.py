@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from farthing.cache.codec import decode, encode, peek
 from farthing.cache.entry import Entry
-from farthing.cache.seal import SealedElsewhere, Sealer
+from farthing.proxy.seal import SealedElsewhere, Sealer
 from farthing.proxy.config import effective, load
 from farthing.proxy.errors import ConfigFault
 from tests.fakes.proxying import chat, proxied

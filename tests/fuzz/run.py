@@ -1,0 +1,70 @@
+"""`make fuzz`: each target for a bounded time, by coverage (atheris), from the seeds and what was kept before.
+
+A child for each target, since libFuzzer ends its process. An input that fails is kept in the corpus, so that the next
+`make test` fails until it is mended; `--keep` also keeps those that reach new code, as few as reach all of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.fuzz.corpus import keep, kept
+from tests.fuzz.seeds import seeds
+
+_MOST_BYTES = 4_096
+
+
+def main() -> int:
+    """Exit status 1 where an input failed."""
+    parser = argparse.ArgumentParser(description="Fuzz by coverage.")
+    parser.add_argument("targets", nargs="*", help="all, if none is named")
+    parser.add_argument("--seconds", type=int, default=60, help="for each target")
+    parser.add_argument("--keep", action="store_true", help="keep what reaches new code, too")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    given, rest = parser.parse_known_args()
+    if given.one:
+        _fuzz(given.one, rest)
+        return 0
+    beginnings = seeds()
+    failed = [name for name in given.targets or beginnings if not _target(name, beginnings[name], given)]
+    for name in failed:
+        print(f"{name}: failed; the input is in tests/fuzz/corpus/{name}.txt")
+    return bool(failed)
+
+
+def _fuzz(target: str, rest: list[str]) -> None:
+    import atheris
+
+    with atheris.instrument_imports(include=["farthing"]):
+        from tests.fuzz.targets import TARGETS
+    atheris.Setup([sys.argv[0], *rest], TARGETS[target])
+    atheris.Fuzz()
+
+
+def _target(name: str, beginnings: list[bytes], given: argparse.Namespace) -> bool:
+    with tempfile.TemporaryDirectory() as home:
+        met, begun, found, few = (Path(home) / one for one in ("met", "begun", "found", "few"))
+        for folder in (met, begun, found, few):
+            folder.mkdir()
+        for number, one in enumerate([*beginnings, *kept(name)]):
+            (begun / str(number)).write_bytes(one)
+        print(f"== {name}", flush=True)
+        child = [sys.executable, "-m", "tests.fuzz.run", "--one", name, f"-max_len={_MOST_BYTES}", "-timeout=20"]
+        done = subprocess.run(
+            [*child, f"-max_total_time={given.seconds}", f"-artifact_prefix={found}/", "-print_final_stats=1", met, begun]
+        )
+        new = [one.read_bytes() for one in found.iterdir()]
+        if given.keep and not done.returncode:
+            subprocess.run([*child, "-merge=1", few, begun, met], check=True)
+            new += [one.read_bytes() for one in few.iterdir()]
+        if new:
+            keep(name, [*kept(name), *new])
+    return done.returncode == 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
