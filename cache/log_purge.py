@@ -7,6 +7,7 @@ goes at once, and not, as among replicas, when all have had time to read it: who
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from farthing.cache.log_redis import LOGGED
@@ -30,7 +31,7 @@ async def forget_in_logs(
         return 0
     gone = 0
     for names in await store.run("purge", lambda client: _logs(client, prefix)):
-        generation = await store.run("purge", lambda client, about=names.about: client.hget(about, "generation"))
+        generation = await store.run("purge", partial(_generation, about=names.about))
         if generation is None:
             continue
         who = (generation, writer)
@@ -52,7 +53,7 @@ async def _delete(store: RedisStore, names: Names, who: tuple[bytes, str], entry
         told = await _eval(store, APPEND, keys, *who, LOGGED, *values)
         outdated = [f"{seq}-0" for seq in told[2::2] if seq]
         if outdated:
-            await store.run("purge", lambda client, ids=outdated: client.xdel(names.stream, *ids))
+            await store.run("purge", partial(_outdate, stream=names.stream, ids=outdated))
         gone += len(outdated)
     return gone
 
@@ -60,9 +61,22 @@ async def _delete(store: RedisStore, names: Names, who: tuple[bytes, str], entry
 async def _clear(store: RedisStore, names: Names, who: tuple[bytes, str]) -> int:
     gone = 0
     for chunk in names.chunks:
-        gone += await store.run("purge", lambda client, chunk=chunk: client.hlen(chunk))
+        gone += await store.run("purge", partial(_count, chunk=chunk))
     await _eval(store, CLEAR, (names.about, names.stream, *names.chunks), *who)
     return gone
+
+
+async def _generation(client: Any, about: str) -> bytes | None:
+    found: bytes | None = await client.hget(about, "generation")
+    return found
+
+
+async def _outdate(client: Any, stream: str, ids: Sequence[str]) -> None:
+    await client.xdel(stream, *ids)
+
+
+async def _count(client: Any, chunk: str) -> int:
+    return int(await client.hlen(chunk))
 
 
 async def _eval(store: RedisStore, script: str, keys: Sequence[str], *values: object) -> Any:

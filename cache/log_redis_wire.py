@@ -22,8 +22,8 @@ import struct
 import zlib
 from typing import TYPE_CHECKING
 
-from farthing.proxy.seal import Seal, SealedElsewhere
 from farthing.cache.semantic_disk import Row
+from farthing.proxy.seal import Seal, SealedElsewhere
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

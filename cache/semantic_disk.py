@@ -69,7 +69,7 @@ class Row:
 class SemanticDisk:
     """The file at `path`, opened for one thread. Errors of the disk are told once, and never raised.
 
-    `busy_s`: how long another process's lock is waited for. `schema`: of what lies beside the texts. `seal`: what closes
+    `busy_s`: how long another process's lock is waited for. `schema`: of what lies beside the texts. `seal`: closes
     texts and vectors.
     """
 
@@ -172,6 +172,7 @@ class SemanticDisk:
         try:
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = NORMAL")
+            db.execute("PRAGMA secure_delete = ON")  # what is removed or closed anew stands nowhere any more
             db.executescript(self._schema)
             version = db.execute("SELECT value FROM meta WHERE name = 'version'").fetchone()
             if version is None:
@@ -296,6 +297,7 @@ def forget_in(path: Path, entry_keys: Sequence[str], *, everything: bool = False
         return 0
     try:
         with closing(sqlite3.connect(path, timeout=_BUSY_S)) as db, db:
+            db.execute("PRAGMA secure_delete = ON")
             if everything:
                 return db.execute("DELETE FROM texts").rowcount
             return db.executemany("DELETE FROM texts WHERE entry_key = ?", [(key,) for key in entry_keys]).rowcount

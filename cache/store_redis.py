@@ -25,10 +25,10 @@ from farthing.cache.breaker import Breaker, Gate
 from farthing.cache.codec import Labels, decode, encode, peek
 from farthing.cache.damage import Damage
 from farthing.cache.entry import Entry
-from farthing.proxy.seal import MissingKeys, Seal, SealedElsewhere
 from farthing.cache.store import Selector, StoreStats
 from farthing.proxy.clock import Clock
 from farthing.proxy.errors import ConfigFault, StoreFault
+from farthing.proxy.seal import MissingKeys, Seal, SealedElsewhere
 
 __all__ = ["RedisStore"]
 

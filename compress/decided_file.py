@@ -165,6 +165,7 @@ class DecidedFile:
                 raise _ForeignSchema(f"schema version {version}")
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = NORMAL")
+            db.execute("PRAGMA secure_delete = ON")  # what is removed or closed anew stands nowhere any more
             db.executescript(_SCHEMA)
         except BaseException:
             db.close()

@@ -15,6 +15,7 @@ import importlib
 import json
 import random
 import threading
+from array import array
 from base64 import b64decode, b64encode
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -27,6 +28,7 @@ __all__ = ["graph_of", "lines_of_graph"]
 _HOUSE = "farthing."
 _PLAIN = frozenset((type(None), bool, int, float, str))
 _LOCK = type(threading.Lock())
+_BUILT_IN = (list, dict, set, frozenset, deque, bytes, int, float, str)
 _DTYPES = "biuf"  # of arrays: truth, whole numbers, floats
 
 
@@ -88,6 +90,8 @@ class _Writer:
             return [kind.__name__, *many(value.keys()), *many(value.values())]
         if kind is deque:
             return ["deque", value.maxlen, *many(value)]
+        if kind is array:
+            return ["numbers", value.typecode, value.itemsize, b64encode(value.tobytes()).decode()]
         if kind is bytes:
             return ["bytes", b64encode(value).decode()]
         if kind is random.Random:
@@ -103,6 +107,8 @@ class _Writer:
             return ["enum", name, value.name]
         if isinstance(value, tuple):
             return ["named", name, *many(value)]
+        if isinstance(value, _BUILT_IN):
+            raise TypeError(f"{name} is a kind of {kind.__mro__[1].__name__}: it can't be written")
         fields = _fields(value)
         return ["object", name, *fields, *many(fields.values())]
 
@@ -240,6 +246,8 @@ class _Reader:
                 if type(found) is not FunctionType:
                     raise ValueError(f"{rest[0]} is no function")
                 return found
+            case "numbers":
+                return _row(*rest)
             case "bytes":
                 return b64decode(rest[0])
             case "service":
@@ -255,6 +263,14 @@ class _Reader:
             case "index":
                 return _index(rest[0])
         raise ValueError(f"there is no {kind!r}")
+
+
+def _row(code: str, size: int, body: str) -> Any:
+    found = array(code)
+    if code == "u" or found.itemsize != size:
+        raise ValueError(f"no row of {code}")
+    found.frombytes(b64decode(body))
+    return found
 
 
 def _array(dtype: str, shape: list[int] | None, body: str) -> Any:

@@ -43,9 +43,7 @@ async def purge(services: Services, asked: dict[str, Any]) -> dict[str, int]:
     return {"purged": len(keys), "near_duplicates": near_duplicates}
 
 
-async def purge_alone(
-    config: Config, asked: Mapping[str, Any], clock: Clock, randomness: Randomness
-) -> dict[str, int]:
+async def purge_alone(config: Config, asked: Mapping[str, Any], clock: Clock, randomness: Randomness) -> dict[str, int]:
     """`purge` while no farthing runs here. Replicas elsewhere that share the store follow. Raises as it does, and
     ConfigFault."""
     selector = selector_of(asked, clock.now_s())

@@ -1,8 +1,8 @@
 """Where a stopped replay is kept until it goes on: one file in the state directory, readable by its owner only.
 
 It holds what the lanes know, as lines of JSON (proxy/object_graph.py), signed with the state directory's secret: what
-isn't ours is refused before it is looked at. Services (models, prices, configurations with their keys) are left out, and
-put back in their places when it is loaded. Where stored answers are sealed it is too, for it holds the trace's.
+isn't ours is refused before it is looked at. Services (models, prices, configurations with their keys) are left out,
+and put back in their places when it is loaded. Where stored answers are sealed it is too: it holds the trace's.
 """
 
 from __future__ import annotations
@@ -46,9 +46,7 @@ def save(
         raise ConfigFault(f"can't write {path}: {error.strerror}") from None
 
 
-def load(
-    path: Path, fingerprint: str, secret: bytes, services: Mapping[str, Any], seal: Seal | None = None
-) -> Run:
+def load(path: Path, fingerprint: str, secret: bytes, services: Mapping[str, Any], seal: Seal | None = None) -> Run:
     """The run that `save` wrote. Raises ConfigFault: none, not ours, sealed under a key that isn't here, or of another
     trace or other settings."""
     try:

@@ -6,7 +6,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["kept", "keep"]
+__all__ = ["keep", "kept"]
 
 _HOME = Path(__file__).parent / "corpus"
 

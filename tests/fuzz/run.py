@@ -32,7 +32,7 @@ def main() -> int:
     beginnings = seeds()
     failed = [name for name in given.targets or beginnings if not _target(name, beginnings[name], given)]
     for name in failed:
-        print(f"{name}: failed; the input is in tests/fuzz/corpus/{name}.txt")
+        sys.stdout.write(f"{name}: failed; the input is in tests/fuzz/corpus/{name}.txt\n")
     return bool(failed)
 
 
@@ -52,10 +52,17 @@ def _target(name: str, beginnings: list[bytes], given: argparse.Namespace) -> bo
             folder.mkdir()
         for number, one in enumerate([*beginnings, *kept(name)]):
             (begun / str(number)).write_bytes(one)
-        print(f"== {name}", flush=True)
+        sys.stderr.write(f"== {name}\n")
         child = [sys.executable, "-m", "tests.fuzz.run", "--one", name, f"-max_len={_MOST_BYTES}", "-timeout=20"]
         done = subprocess.run(
-            [*child, f"-max_total_time={given.seconds}", f"-artifact_prefix={found}/", "-print_final_stats=1", met, begun]
+            [
+                *child,
+                f"-max_total_time={given.seconds}",
+                f"-artifact_prefix={found}/",
+                "-print_final_stats=1",
+                met,
+                begun,
+            ]
         )
         new = [one.read_bytes() for one in found.iterdir()]
         if given.keep and not done.returncode:

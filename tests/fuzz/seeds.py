@@ -39,7 +39,7 @@ _TOML = '[upstream]\nurl = "http://127.0.0.1:1/v1"\n[cache]\nttl_s = 5\n[[budget
 def seeds() -> dict[str, list[bytes]]:
     """By target."""
     answers = [_json(_ANSWER), _json(_MESSAGE)]
-    streams = [stream for stream in _streams()]
+    streams = [*_streams()]
     bodies = [
         _json(chat()), _json(_CLAUDE), _json(chat(tools=[{"type": "function", "function": {"name": "f"}}], n=1e2)),
         _json({"model": "m", "input": "x", "stream": True}),

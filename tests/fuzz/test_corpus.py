@@ -1,4 +1,4 @@
-"""What was fuzzed holds: for every seed, all that was kept, and what hypothesis makes of both by cutting and joining."""
+"""What was fuzzed holds: for every seed, for all that was kept, and for what hypothesis makes of both by joining."""
 
 from __future__ import annotations
 

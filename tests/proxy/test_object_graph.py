@@ -82,7 +82,13 @@ def test_chance_goes_on_where_it_was_and_a_lock_is_a_new_one() -> None:
 
 @pytest.mark.parametrize(
     "array",
-    [np.arange(6, dtype=np.float32).reshape(2, 3), np.array([], np.int64), np.array(3), np.array([True]), np.float32(1.5)],
+    [
+        np.arange(6, dtype=np.float32).reshape(2, 3),
+        np.array([], np.int64),
+        np.array(3),
+        np.array([True]),
+        np.float32(1.5),
+    ],
 )
 def test_numbers_keep_their_kind_and_shape(array: Any) -> None:
     found = again(array)

@@ -116,8 +116,8 @@ async def test_near_duplicates_texts_go_although_no_index_is_loaded(up: BatchUps
             named = {"x_farthing_user": user, "x_farthing_tags": f"user={user}"}
             await proxy.post(chat(f"How does {user} change an address?", temperature=0), **named)
         await learnt(proxy, 2)
-    assert words(tmp_path, "how does u-one")
+    assert words(tmp_path, "How does u-one")
     async with proxied(up.url, tmp_path, **EVERYWHERE) as proxy:
         found = await erase(proxy, user="u-one")
     assert found["verified"] and found["erased"]["near_duplicates"] == 1
-    assert not words(tmp_path, "how does u-one") and words(tmp_path, "how does u-two")
+    assert not words(tmp_path, "How does u-one") and words(tmp_path, "How does u-two")

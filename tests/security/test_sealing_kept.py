@@ -26,15 +26,15 @@ from farthing.compress.decided_disk import FileDecisions
 from farthing.compress.decided_redis import RedisDecisions
 from farthing.compress.decided_store import Decisions, Found, in_force_s
 from farthing.compress.removed import Handles, Removed
-from farthing.proxy.clock import FakeClock
 from farthing.proxy.cli import app
+from farthing.proxy.clock import FakeClock
 from tests.fakes.decisions import TTL_S
 from tests.fakes.proxying import chat, proxied
 from tests.fakes.upstream import Script, scripted
 from tests.fakes.valkey import ValkeyProcess
 from tests.security.test_sealing import ONE, TWO, sealer
 from tests.wire.test_compress import UNPROVEN
-from tests.wire.test_retrieval import asked, blob, begun
+from tests.wire.test_retrieval import asked, begun, blob
 from tests.wire.test_semantic import loaded
 
 SECRET = "the-merger-is-on"
@@ -294,7 +294,9 @@ async def test_no_prompt_and_no_answer_stands_anywhere_in_the_state_directory(tm
         assert deferred.status_code == 202
         await proxy.rows(3)
     files = [file for file in tmp_path.rglob("*") if file.is_file()]
-    found = {file.name: [word for word in words if word.lower().encode() in file.read_bytes().lower()] for file in files}
+    found = {
+        file.name: [word for word in words if word.lower().encode() in file.read_bytes().lower()] for file in files
+    }
     assert {"answers.db", "semantic.db", "capture.db", "decided.db", "removed.db", "deferred.db"} <= found.keys()
     assert not any(found.values()), found
     for name, table in (("semantic", "texts"), ("decided", "decided"), ("removed", "decided"), ("capture", "captured")):

@@ -77,7 +77,9 @@ async def test_neither_keys_nor_prompts_leave_by_logs_metrics_screens_errors_or_
 
 
 CALLS = {path: set(methods) for path, methods in document("test")["paths"].items() if path.startswith("/farthing/api/")}
-PAGES = [path for path, methods in CALLS.items() if "get" in methods and "{" not in path and not path.endswith("deferred")]
+PAGES = [
+    path for path, methods in CALLS.items() if "get" in methods and "{" not in path and not path.endswith("deferred")
+]
 
 
 async def test_no_header_or_path_chooses_another_host(tmp_path: Path) -> None:
@@ -250,7 +252,9 @@ async def proxy_and_up(tmp_path: Path) -> Any:
         yield proxy, up
 
 
-CHANGING = [path.removeprefix("/farthing/api/") for path, methods in CALLS.items() if "post" in methods and "{" not in path]
+CHANGING = [
+    path.removeprefix("/farthing/api/") for path, methods in CALLS.items() if "post" in methods and "{" not in path
+]
 
 
 @pytest.mark.parametrize("name", CHANGING)
@@ -320,7 +324,17 @@ def tree(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
 
 
-NAMES = ["../../evil", "..", "/etc/passwd", "p-../../../evil", "..%2f..%2fevil", "p-00000000\x00", "p-0\n", "~/evil", "."]
+NAMES = [
+    "../../evil",
+    "..",
+    "/etc/passwd",
+    "p-../../../evil",
+    "..%2f..%2fevil",
+    "p-00000000\x00",
+    "p-0\n",
+    "~/evil",
+    ".",
+]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -341,8 +355,10 @@ async def test_no_name_leads_out_of_the_state_directory(name: str, tmp_path: Pat
             )
         ]  # fmt: skip
         quoted = quote(name, safe="")
-        for path in (f"requests/{quoted}", f"deferred/{quoted}", f"deferred/{quoted}/result"):
-            told.append(await proxy.client.get(f"/farthing/api/{path}"))
+        told += [
+            await proxy.client.get(f"/farthing/api/{path}")
+            for path in (f"requests/{quoted}", f"deferred/{quoted}", f"deferred/{quoted}/result")
+        ]
         now = {path for path in tree(tmp_path) if not path.startswith("home/state")}
 
     assert {answer.status_code for answer in told} <= {400, 403, 404, 409}, [one.text for one in told]
