@@ -13,22 +13,22 @@ import tempfile
 from pathlib import Path
 
 from tests.fuzz.corpus import keep, kept
-from tests.fuzz.seeds import seeds
 
 _MOST_BYTES = 4_096
+_ONE = "--one"
 
 
 def main() -> int:
     """Exit status 1 where an input failed."""
+    if sys.argv[1:2] == [_ONE]:
+        _fuzz(*sys.argv[2:])
     parser = argparse.ArgumentParser(description="Fuzz by coverage.")
     parser.add_argument("targets", nargs="*", help="all, if none is named")
     parser.add_argument("--seconds", type=int, default=60, help="for each target")
     parser.add_argument("--keep", action="store_true", help="keep what reaches new code, too")
-    parser.add_argument("--one", help=argparse.SUPPRESS)
-    given, rest = parser.parse_known_args()
-    if given.one:
-        _fuzz(given.one, rest)
-        return 0
+    given = parser.parse_args()
+    from tests.fuzz.seeds import seeds  # not in the children: what they import is instrumented as it is imported
+
     beginnings = seeds()
     failed = [name for name in given.targets or beginnings if not _target(name, beginnings[name], given)]
     for name in failed:
@@ -36,12 +36,13 @@ def main() -> int:
     return bool(failed)
 
 
-def _fuzz(target: str, rest: list[str]) -> None:
+def _fuzz(target: str, *options: str) -> None:
+    """In a child: libFuzzer ends the process."""
     import atheris
 
     with atheris.instrument_imports(include=["farthing"]):
         from tests.fuzz.targets import TARGETS
-    atheris.Setup([sys.argv[0], *rest], TARGETS[target])
+    atheris.Setup([sys.argv[0], *options], TARGETS[target])
     atheris.Fuzz()
 
 
@@ -53,7 +54,7 @@ def _target(name: str, beginnings: list[bytes], given: argparse.Namespace) -> bo
         for number, one in enumerate([*beginnings, *kept(name)]):
             (begun / str(number)).write_bytes(one)
         sys.stderr.write(f"== {name}\n")
-        child = [sys.executable, "-m", "tests.fuzz.run", "--one", name, f"-max_len={_MOST_BYTES}", "-timeout=20"]
+        child = [sys.executable, "-m", "tests.fuzz.run", _ONE, name, f"-max_len={_MOST_BYTES}", "-timeout=20"]
         done = subprocess.run(
             [
                 *child,

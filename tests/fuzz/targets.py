@@ -59,7 +59,7 @@ def sse(data: bytes) -> None:
         observer = StreamObserver(endpoint)
         for piece in pieces:
             observer.see(piece)
-        read_whole(text, endpoint)
+        read_whole(endpoint, loads_loosely(text))
         reshape.assemble(text, endpoint)
 
 
