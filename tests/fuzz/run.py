@@ -15,6 +15,7 @@ from pathlib import Path
 from tests.fuzz.corpus import keep, kept
 
 _MOST_BYTES = 4_096
+_KEPT, _KEPT_BYTES = 100, 600  # of what only reaches new code: the shortest
 _ONE = "--one"
 
 
@@ -68,7 +69,8 @@ def _target(name: str, beginnings: list[bytes], given: argparse.Namespace) -> bo
         new = [one.read_bytes() for one in found.iterdir()]
         if given.keep and not done.returncode:
             subprocess.run([*child, "-merge=1", few, begun, met], check=True)
-            new += [one.read_bytes() for one in few.iterdir()]
+            reached = sorted((one.read_bytes() for one in few.iterdir()), key=len)
+            new += [one for one in reached[:_KEPT] if len(one) <= _KEPT_BYTES]
         if new:
             keep(name, [*kept(name), *new])
     return done.returncode == 0

@@ -10,13 +10,18 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import redis
 from typer.testing import CliRunner
 
 from farthing.cache.log_purge import forget_in_logs
 from farthing.cache.log_redis_wire import Names
+from farthing.cache.semantic_disk import Row, SemanticDisk, forget_in
+from farthing.compress.decided import Decision, chain
+from farthing.compress.decided_disk import FileDecisions
 from farthing.proxy.cli import app
+from farthing.proxy.clock import FakeClock
 from tests.cache.test_replicas import Replica, agree, settle
 from tests.fakes.proxying import Proxied, chat, proxied
 from tests.fakes.upstream import Script, ScriptedUpstream, scripted
@@ -147,6 +152,26 @@ async def test_the_command_leaves_nothing_where_nothing_runs(
     else:
         for name, table in (("semantic", "texts"), ("decided", "decided"), ("removed", "decided")):
             assert kept(tmp_path / f"{name}.db", table) == 0, name
+
+
+async def test_what_is_removed_is_overwritten(tmp_path: Path) -> None:
+    """In free pages of the files too: nobody finds there what was to be forgotten."""
+    path, secret = tmp_path / "decided.db", "the-merger-is-on"
+    store = FileDecisions(path, clock=FakeClock(), ttl_s=1000, max_bytes=10**7, memory_bytes=0, flush_ms=1)
+    await store.open()
+    keys = chain("t", "p", [{"content": str(number)} for number in range(3)])
+    await store.put_many([(key, Decision((secret * 20,))) for key in keys])
+    await store.flush()
+    await store.forget(keys[0][:8])
+    await store.close()
+    near = SemanticDisk(tmp_path / "semantic.db", embedder="e", dim=4)
+    near.load()
+    for name in "ab":
+        near.put(Row("s", name, secret * 20, 9e9, np.ones(4, np.float32)))
+    near.delete(["a"])
+    near.close()
+    assert forget_in(tmp_path / "semantic.db", ["b"]) == 1
+    assert not [file.name for file in tmp_path.glob("*.db*") if secret.encode() in file.read_bytes()]
 
 
 async def test_a_server_that_is_away_is_said(tmp_path: Path) -> None:
