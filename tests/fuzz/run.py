@@ -1,7 +1,7 @@
 """`make fuzz`: each target for a bounded time, by coverage (atheris), from the seeds and what was kept before.
 
 A child for each target, since libFuzzer ends its process. An input that fails is kept in the corpus, so that the next
-`make test` fails until it is mended; `--keep` also keeps those that reach new code, as few as reach all of it.
+`make test` fails until it is mended; `--keep` also keeps the shortest of those that reached new code.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ def _fuzz(target: str, *options: str) -> None:
 
 def _target(name: str, beginnings: list[bytes], given: argparse.Namespace) -> bool:
     with tempfile.TemporaryDirectory() as home:
-        met, begun, found, few = (Path(home) / one for one in ("met", "begun", "found", "few"))
-        for folder in (met, begun, found, few):
+        met, begun, found = (Path(home) / one for one in ("met", "begun", "found"))
+        for folder in (met, begun, found):
             folder.mkdir()
         for number, one in enumerate([*beginnings, *kept(name)]):
             (begun / str(number)).write_bytes(one)
@@ -68,8 +68,7 @@ def _target(name: str, beginnings: list[bytes], given: argparse.Namespace) -> bo
         )
         new = [one.read_bytes() for one in found.iterdir()]
         if given.keep and not done.returncode:
-            subprocess.run([*child, "-merge=1", few, begun, met], check=True)
-            reached = sorted((one.read_bytes() for one in few.iterdir()), key=len)
+            reached = sorted((one.read_bytes() for one in met.iterdir()), key=len)
             new += [one for one in reached[:_KEPT] if len(one) <= _KEPT_BYTES]
         if new:
             keep(name, [*kept(name), *new])
