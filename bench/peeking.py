@@ -3,7 +3,9 @@ at any of its looks.
 
     python -m bench.peeking                 fixed seed; 1,000 worlds of 3,000 outcomes an arm, 200 looks each
 
-The last column is a world with a difference: how much is found, and that the honest methods aren't deaf.
+The last column is a world with a difference: how much is found, and that the honest methods aren't deaf. The second
+table is how wide intervals for the difference of two shares are, beside an interval for one look: by bets on both arms
+together, and as two arms' own intervals would have it.
 """
 
 from __future__ import annotations
@@ -18,9 +20,11 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from farthing.policies import confidence, srm
+from farthing.policies import confidence, sequence, srm
 from farthing.policies.confidence import Sums
 from farthing.policies.estimate import proportion
+from farthing.policies.sequence import Evidence
+from farthing.policies.sequence_pair import apart
 
 LEVEL = 0.05
 LENGTH, LOOKS = 3_000, 200
@@ -36,11 +40,36 @@ BOUNDED = {
     "confidence sequence, bounded": lambda one, other: _apart(
         confidence.bounded_difference(confidence.evidence(one), confidence.evidence(other), LEVEL)
     ),
+    "two arms' own sequences at half the level": lambda one, other: _apart(
+        union(confidence.evidence(one), confidence.evidence(other))
+    ),
 }
 SHARES: dict[str, Callable[[int, int], bool]] = {
     "chi-square at every look, 5 %": lambda ours, n: (2 * ours - n) ** 2 / n > 3.841,
     "sample-ratio mismatch, sequential": lambda ours, n: srm.mismatch_p([ours, n - ours], [0.5, 0.5]) < LEVEL,
 }
+
+
+def union(one: Evidence, other: Evidence) -> confidence.Interval:
+    """The difference of two means by each arm's own interval."""
+    (low, high), (other_low, other_high) = (sequence.interval(arm, LEVEL / 2) for arm in (one, other))
+    return confidence.Interval(one.bad / one.seen - other.bad / other.seen, low - other_high, high - other_low)
+
+
+def widths() -> Table:
+    """Of intervals for the difference of two equal shares, over that of a normal one for one look."""
+    heads = ("both together", "two intervals", "asymptotic")
+    table = Table("outcomes of the arms", "share, %", "one look, points", *(f"{head}, times" for head in heads))
+    for n, m in ((300, 300), (1_000, 1_000), (3_000, 3_000), (10_000, 10_000), (10_000, 1_000), (100_000, 1_000)):
+        for share in (0.5, 0.1, 0.03, 0.01):
+            one, other = (Evidence(count, round(count * share)) for count in (n, m))
+            plain = 2 * 1.96 * math.sqrt(share * (1 - share) * (1 / n + 1 / m))
+            normal = confidence.difference(*(Sums(count, share, share * (1 - share) * (count - 1)) for count in (n, m)),
+                                           LEVEL)  # fmt: skip
+            found = apart(one, other, LEVEL), union(one, other)[1:], normal[1:]
+            times = [(high - low) / plain for low, high in found]
+            table.add_row(f"{n:,} and {m:,}", f"{100 * share:g}", f"{100 * plain:.2f}", *(f"{t:.2f}" for t in times))
+    return table
 
 
 def _error(one: Sums, other: Sums) -> float:
@@ -115,6 +144,7 @@ def main() -> None:
                 f"{100 * other[name] / few:.0f}",
             )
     Console(width=140).print(table)
+    Console(width=140).print(widths())
 
 
 if __name__ == "__main__":

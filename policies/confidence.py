@@ -6,7 +6,8 @@ probability 1 - level: looking, stopping early and going on are all allowed.
 
 Rules of this file:
 1. An arm is its running sums; order and moments of looking change nothing.
-2. Bounded outcomes (right or wrong, a rating) get a bound that holds for every distribution (policies/sequence.py).
+2. Bounded outcomes (right or wrong, a rating) get a bound that holds for every distribution (policies/sequence.py, and
+   for two arms policies/sequence_pair.py).
 3. Unbounded ones (cost, latency, revenue) get the asymptotic sequence, which needs some hundred outcomes to hold, and
    says nothing before `FEWEST`.
 
@@ -24,7 +25,7 @@ from typing import NamedTuple
 
 from farthing.policies.estimate import Interval
 from farthing.policies.sequence import Evidence
-from farthing.policies.sequence import interval as bounded_interval
+from farthing.policies.sequence_pair import apart
 
 __all__ = ["FEWEST", "RatioSums", "Sums", "bounded_difference", "difference", "evidence", "mean", "ratio_mean", "sprt"]
 
@@ -98,10 +99,8 @@ def difference(one: Sums, other: Sums, level: float = 0.05) -> Interval:
 
 
 def bounded_difference(one: Evidence, other: Evidence, level: float = 0.05) -> Interval:
-    """The same for outcomes in [0, 1], for every distribution: each arm's own sequence at half of the level."""
-    value = _rate(one) - _rate(other)
-    (low, high), (other_low, other_high) = bounded_interval(one, level / 2), bounded_interval(other, level / 2)
-    return Interval(value, max(-1.0, low - other_high), min(1.0, high - other_low))
+    """The same for outcomes in [0, 1], for every distribution, from the first outcome: bets on both arms together."""
+    return Interval(_rate(one) - _rate(other), *apart(one, other, level))
 
 
 def evidence(arm: Sums) -> Evidence:

@@ -18,6 +18,7 @@ from statistics import NormalDist
 from typing import Literal, NamedTuple
 
 from farthing.policies.confidence import (
+    FEWEST,
     RatioSums,
     Sums,
     bounded_difference,
@@ -31,6 +32,7 @@ from farthing.policies.estimate import adjusted as many_adjusted
 from farthing.policies.experiment_sums import ArmSums, Kind, Tracker
 from farthing.policies.novelty import Novelty, Period, novelty
 from farthing.policies.sequence import Evidence
+from farthing.policies.sequence_pair import least as lowest
 from farthing.policies.srm import mismatch_p
 
 __all__ = [
@@ -43,6 +45,8 @@ SRM_LEVEL = 0.001  # an alarm stops everything, so it must be rare
 _POWER = 0.8
 _HELPS = 0.02  # share of variance from which a covariate is used
 _MOST_UNITS = 10**9
+_STEPS, _FASTEST = 40, 64.0
+_ABOUT = 3.6  # standard errors that intervals reach
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +161,7 @@ def guard(name: str, measure: Measure, found: Effect, at_most: float) -> GuardRe
 
 
 def lasting(tracker: Tracker, candidate: int, level: float = 0.05) -> Novelty:
-    """Whether a candidate's effect changes from day to day. To be asked at the end, once."""
+    """Whether a candidate's effect changes from day to day, however often that is asked."""
     periods = [
         Period(float(day), _plain(sums[candidate]), _plain(sums[0])) for day, sums in sorted(tracker.days.items())
     ]
@@ -186,36 +190,29 @@ def units_needed(measure: Measure, baseline: float, deviation: float, least: flo
     if not least > 0:
         raise ValueError("the least difference that matters is above 0")
     power = NormalDist().inv_cdf(_POWER)
-
-    def shown(n: int) -> bool:
-        margin = power * deviation * math.sqrt(2 / n)
-        apart = _foreseen(measure, baseline, deviation, least, n, level)
-        return apart.low - margin > 0
-
-    high = 64
-    while not shown(high):
-        high *= 2
-        if high > _MOST_UNITS:
+    n = max(FEWEST, min(_MOST_UNITS, math.ceil(2 * ((_ABOUT + power) * deviation / least) ** 2)))
+    # What an interval reaches falls about as the root of n, so that a few steps are enough.
+    for _ in range(_STEPS):
+        reach = _reach(measure, baseline, deviation, least, n, level) + power * deviation * math.sqrt(2 / n)
+        wanted = max(FEWEST, math.ceil(n * min(_FASTEST, reach / least) ** 2))
+        if wanted > _MOST_UNITS:
             return None
-    low = high // 2
-    while high - low > max(1, high // 200):
-        middle = (low + high) // 2
-        low, high = (low, middle) if shown(middle) else (middle, high)
-    return high
+        if abs(wanted - n) <= max(1, n // 50):
+            return wanted
+        n = wanted
+    return n
 
 
-def _foreseen(measure: Measure, baseline: float, deviation: float, least: float, n: int, level: float) -> Interval:
-    """The interval that n units of each arm will have, if the difference is `least`."""
+def _reach(measure: Measure, baseline: float, deviation: float, least: float, n: int, level: float) -> float:
+    """How far below a difference of `least` the interval of n units of each arm will reach."""
     if measure.kind == "proportion" and measure.alone:
         low, high = measure.bounds or (0.0, 1.0)
         share, more = (baseline - low) / (high - low), least / (high - low)
-        more = more if share + more <= 1 else -more
-        found = bounded_difference(Evidence(n, n * (share + more)), Evidence(n, n * share), level)
-        span = high - low
-        ends = (found.low * span, found.high * span) if more > 0 else (-found.high * span, -found.low * span)
-        return Interval(least, *ends)
+        one, other = (Evidence(n, n * part) for part in (share, share + more if share + more <= 1 else share - more))
+        greater, smaller = (other, one) if other.bad > one.bad else (one, other)
+        return least - lowest(greater, smaller, level / 2) * (high - low)
     m2 = deviation * deviation * (n - 1)
-    return difference(Sums(n, baseline + least, m2), Sums(n, baseline, m2), level)
+    return least - difference(Sums(n, baseline + least, m2), Sums(n, baseline, m2), level).low
 
 
 def _still(measure: Measure, found: Effect) -> int | None:

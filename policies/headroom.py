@@ -6,24 +6,29 @@ Rules of this file:
    way. Tokens aren't known before; a key is passed by when less than a hundredth of its tokens is left.
 3. A refusal (429) parks the key for as long as the provider asks; where it doesn't say, for 1 s, then 2 s, 4 s up to
    a minute. So does a key that the provider doesn't know (401): for a minute.
+4. Providers limit each model by itself: what an answer of one told, or a refusal, says nothing of another. A key that
+   isn't known is known to none.
 
-Sources: OpenAI API guide, "Rate limits" (`x-ratelimit-{limit,remaining,reset}-{requests,tokens}`; resets as 6m0s);
-Anthropic API reference, "Rate limits" (`anthropic-ratelimit-{requests,tokens}-{limit,remaining,reset}`; resets as RFC
-3339 times at which the bucket is full); RFC 9110, 10.2.3 (`Retry-After`).
+Sources: OpenAI API guide, "Rate limits" (they vary by model; `x-ratelimit-{limit,remaining,reset}-{requests,tokens}`;
+resets as 6m0s); Anthropic API reference, "Rate limits" (for each class of models;
+`anthropic-ratelimit-{requests,tokens}-{limit,remaining,reset}`; resets as RFC 3339 times at which the bucket is full);
+RFC 9110, 10.2.3 (`Retry-After`).
 """
 
 from __future__ import annotations
 
 import math
 import re
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 from farthing.policies.retry import retry_after_s
 
-__all__ = ["Bucket", "Headroom", "reset_in_s", "told_rates"]
+__all__ = ["Bucket", "Headroom", "KeyLimits", "reset_in_s", "told_rates"]
 
 _LONGEST_PARK_S = 60.0
+_MOST_MODELS = 64  # names come from clients; the one that was answered longest ago is forgotten
 _LEAST_TOKENS_SHARE = 0.01
 _PREFIXES = ("x-ratelimit-", "anthropic-ratelimit-", "retry-after")
 _SPAN = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?")
@@ -83,7 +88,7 @@ class Bucket:
 
 
 class Headroom:
-    """What one key has left. `wait_s` 0: it may be used."""
+    """What one key has left for one model. `wait_s` 0: it may be used."""
 
     __slots__ = ("_parked_until", "_refusals", "_requests", "_tokens")
 
@@ -108,8 +113,6 @@ class Headroom:
             if asked_s is None:
                 asked_s = min(_LONGEST_PARK_S, 2.0 ** min(self._refusals - 1, 10))
             self._parked_until = max(self._parked_until, tick_s + asked_s)
-        elif status == 401:
-            self._parked_until = tick_s + _LONGEST_PARK_S
         elif status < 400:
             self._refusals = 0
 
@@ -130,6 +133,48 @@ class Headroom:
             if bucket is not None and bucket.limit
         ]
         return min(shares, default=1.0)
+
+
+class KeyLimits:
+    """What one key has left, model by model, for those whose answers told. `wait_s` 0: it may be used."""
+
+    __slots__ = ("_by_model", "_unknown_until")
+
+    def __init__(self) -> None:
+        self._by_model: OrderedDict[str, Headroom] = OrderedDict()
+        self._unknown_until = -math.inf
+
+    def take(self, model: str) -> None:
+        """A request for it goes out with the key."""
+        if (one := self._by_model.get(model)) is not None:
+            one.take()
+
+    def learn(self, model: str, status: int, rates: Mapping[str, str], tick_s: float, now_s: float) -> None:
+        """What an answer told: see Headroom.learn."""
+        if status == 401:
+            self._unknown_until = tick_s + _LONGEST_PARK_S
+            return
+        one = self._by_model.setdefault(model, Headroom())
+        self._by_model.move_to_end(model)
+        if len(self._by_model) > _MOST_MODELS:
+            self._by_model.popitem(last=False)
+        one.learn(status, rates, tick_s, now_s)
+
+    def wait_s(self, model: str, tick_s: float) -> float:
+        """Seconds until a request for it may go out with the key."""
+        one, unknown_s = self._by_model.get(model), max(0.0, self._unknown_until - tick_s)
+        return unknown_s if one is None else max(unknown_s, one.wait_s(tick_s))
+
+    def share(self, model: str, tick_s: float) -> float:
+        """What is left for it, as a share of the limits; 1 where nothing was told."""
+        one = self._by_model.get(model)
+        return 1.0 if one is None else one.share(tick_s)
+
+    def worst(self, tick_s: float) -> tuple[float, float]:
+        """For screens: the longest wait and the smallest share of any model."""
+        models = self._by_model
+        waits_s = [self.wait_s(model, tick_s) for model in (*models, "")]
+        return max(waits_s), min([one.share(tick_s) for one in models.values()], default=1.0)
 
 
 def _bucket(rates: Mapping[str, str], kind: str, tick_s: float, now_s: float) -> Bucket | None:

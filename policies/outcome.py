@@ -17,10 +17,12 @@ from typing import Any, NamedTuple
 
 from farthing.proxy.errors import ClientFault
 
-__all__ = ["MOST_ITEMS", "OWN", "RATING", "Outcome", "Refusal", "outcome_of", "outcomes_of"]
+__all__ = ["FRESH", "MOST_ITEMS", "OWN", "RATING", "Outcome", "Refusal", "outcome_of", "outcomes_of"]
 
 RATING = "rating"
-OWN = frozenset(("audit", "shadow", "reask", "regenerate", "abandoned", "cost_usd", "latency_ms", "error"))
+FRESH = "fresh"
+"""Whether a fresh answer, made without optimisers, says the same (proxy/afresh.py)."""
+OWN = frozenset((FRESH, "audit", "shadow", "reask", "regenerate", "abandoned", "cost_usd", "latency_ms", "error"))
 """Metrics that farthing measures itself. Policies are judged by them, so whoever could send them could judge."""
 MOST_ITEMS = 10_000
 _FIELDS = ("id", "rating", "metric", "value", "comment", "at", "event")

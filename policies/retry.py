@@ -10,16 +10,17 @@ Jitter", AWS Architecture Blog, 2015).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 
 from farthing.proxy.errors import UpstreamFault
 
-__all__ = ["RetryRules", "after_fault", "after_status", "retry_after_s"]
+__all__ = ["AGAIN", "RetryRules", "after_fault", "after_status", "retry_after_s"]
 
-# What the OpenAI and Anthropic SDKs retry: request time-out, conflict (lock time-out), rate limit, server errors.
-_AGAIN = frozenset({408, 409, 429})
+AGAIN = frozenset({408, 409, 429})
+"""What the OpenAI and Anthropic SDKs retry beside server errors: request and lock time-outs, rate limits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +45,13 @@ def after_status(
 ) -> float | None:
     """Seconds to wait before the next attempt after an answer with `status`; None: pass the answer on.
 
-    `attempt`: 1 for the first. `jitter` in [0, 1). A `Retry-After` longer than the longest wait
-    is the client's to keep.
+    `attempt`: 1 for the first. `jitter` in [0, 1). A `Retry-After` longer than the longest wait is the client's to
+    keep; a shorter one is kept, and up to a quarter more, so that all who were told the same don't come back together.
     """
     if attempt > rules.retries or status < 400:
         return None
     wish = headers.get("x-should-retry", "").lower()
-    again = status in _AGAIN or status >= 500 or (elsewhere and status == 401)
+    again = status in AGAIN or status >= 500 or (elsewhere and status == 401)
     if wish == "false" or (wish != "true" and not again):
         return None
     if elsewhere:
@@ -58,7 +59,7 @@ def after_status(
     asked_s = retry_after_s(headers, now_s)
     if asked_s is None:
         return _backoff_s(attempt, rules, jitter)
-    return asked_s if asked_s <= rules.longest_s else None
+    return _later_s(asked_s, rules, jitter)
 
 
 def after_fault(
@@ -76,8 +77,12 @@ def after_fault(
     if elsewhere:
         return 0.0
     if fault.retry_after_s is not None:  # the pool's: no replica is free before
-        return fault.retry_after_s * (1 + jitter / 4) if fault.retry_after_s <= rules.longest_s else None
+        return _later_s(fault.retry_after_s, rules, jitter)
     return _backoff_s(attempt, rules, jitter)
+
+
+def _later_s(asked_s: float, rules: RetryRules, jitter: float) -> float | None:
+    return asked_s * (1 + jitter / 4) if asked_s <= rules.longest_s else None
 
 
 def _backoff_s(attempt: int, rules: RetryRules, jitter: float) -> float:
@@ -85,15 +90,25 @@ def _backoff_s(attempt: int, rules: RetryRules, jitter: float) -> float:
 
 
 def retry_after_s(headers: Mapping[str, str], now_s: float) -> float | None:
-    """`retry-after-ms` or `Retry-After` (RFC 9110, 10.2.3: seconds or a date), in seconds from now."""
+    """`retry-after-ms` or `Retry-After` (RFC 9110, 10.2.3: seconds or a date; some say fractions of one), in seconds
+    from now; None where neither says one.
+    """
+    in_ms = _seconds(headers.get("retry-after-ms", ""))
+    if in_ms is not None:
+        return in_ms / 1000
+    value = headers.get("retry-after", "")
+    if (in_s := _seconds(value)) is not None:
+        return in_s
     try:
-        if "retry-after-ms" in headers:
-            return max(0.0, float(headers["retry-after-ms"]) / 1000)
-        value = headers.get("retry-after", "")
-        if value.strip().isdigit():
-            return float(value)
-        if value:
-            return max(0.0, parsedate_to_datetime(value).timestamp() - now_s)
-    except (ValueError, OverflowError):
+        return max(0.0, parsedate_to_datetime(value).timestamp() - now_s) if value else None
+    except (ValueError, TypeError, IndexError, OverflowError):
         return None
-    return None
+
+
+def _seconds(text: str) -> float | None:
+    """A number of them; none below 0, and no such words as `inf`."""
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return max(0.0, value) if math.isfinite(value) else None

@@ -101,7 +101,8 @@ class Conditions:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """See config_routes.RouteSection; variants are resolved. `signature`: what of it can change an answer."""
+    """See config_routes.RouteSection; variants are resolved. `serves`: it may, once it is proved where it has to be.
+    `trusted`: it serves on its operator's word. `signature`: what of it can change an answer."""
 
     name: str
     conditions: Conditions
@@ -118,6 +119,7 @@ class Route:
     hedge_share: float = 0.0
     signature: str = ""
     max_worse: float | None = None
+    trusted: bool = True
 
 
 class RouteTable:

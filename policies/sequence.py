@@ -58,7 +58,7 @@ NOTHING = Evidence()
 class Bets:
     """A mixture of bets: `odds` multiply the odds of a bad outcome, `shares` of the capital lie on each, and sum to 1.
 
-    Odds below 1 win where the rate is lower than claimed, odds above 1 where it is higher.
+    Odds below 1 win where the rate is lower than claimed, odds above 1 where it is higher; at 1 capital is kept back.
     """
 
     odds: tuple[float, ...]
@@ -69,7 +69,7 @@ class Bets:
             raise ValueError("one share for every bet, 1 in all")
         if any(g < 0 for g in self.odds) or any(not share > 0 for share in self.shares):
             raise ValueError("odds are at least 0, shares above 0")
-        if not (all(g < 1 for g in self.odds) or all(g > 1 for g in self.odds)):
+        if not (all(g <= 1 for g in self.odds) or all(g >= 1 for g in self.odds)):
             raise ValueError("a mixture bets on one side")
 
 

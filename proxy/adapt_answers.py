@@ -2,12 +2,13 @@
 
 Rules of this file:
 1. An answer has been paid for, so what the other side has no word for is left out where it says nothing that was asked
-   for; a block that nobody knows is refused.
+   for; a block that nobody knows is refused. An end that nobody knows is `length`: it may not pass for whole.
 2. Thinking becomes `reasoning_content` (DeepSeek's, vLLM's); with its signature it stands in `reasoning_details`
    (OpenRouter's) too, so that a client can send it back.
 
 Sources: OpenAI API reference, "The chat completion object"; Anthropic API reference, "Messages"; DeepSeek, vLLM and
-OpenRouter for reasoning; vLLM for a choice's `stop_reason`, which is the stop sequence that was met.
+OpenRouter for reasoning; Mistral, "Reasoning" (thoughts and texts in a `content` that is a list); vLLM for a choice's
+`stop_reason`, which is the stop sequence that was met.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 
 from farthing.cache.exact_json import dumps
 from farthing.proxy.adapt_shared import (
+    CUT_SHORT,
     FINISHES,
     STOPS,
     Fields,
@@ -33,6 +35,7 @@ __all__ = [
     "answer_to_message",
     "detail_of",
     "reasoning_in",
+    "said_in",
     "stop_of",
     "thoughts_in",
 ]
@@ -108,7 +111,7 @@ def explained(value: dict[str, Any]) -> str:
 def ending(value: dict[str, Any]) -> dict[str, Any]:
     """How a choice ended, of what a message (or a `message_delta`) says of its end."""
     reason, met = value.get("stop_reason"), value.get("stop_sequence")
-    finish = None if reason is None else FINISHES.get(reason, "stop") if isinstance(reason, str) else "stop"
+    finish = None if reason is None else FINISHES.get(reason, "length") if isinstance(reason, str) else "length"
     return {"finish_reason": finish} | ({"stop_reason": met} if isinstance(met, str) else {})
 
 
@@ -121,13 +124,16 @@ def answer_to_message(body: bytes) -> bytes:
         raise Refused("choices", "must be one")
     choice = Fields(choices[0], "choices[0]")
     message = choice.need("message", dict)
+    finish, met = choice.take("finish_reason", str), choice.take("stop_reason", object)
     blocks = [*thoughts_in(message)]
     said = Fields(message, "choices[0].message")
-    text, refusal = said.take("content", str), said.take("refusal", str)
+    (thought, text), refusal = said_in(said), said.take("refusal", str)
+    if thought:
+        blocks.append({"type": "thinking", "thinking": thought, "signature": ""})
     if text:
         blocks.append({"type": "text", "text": text})
     calls = said.take("tool_calls", list) or []
-    blocks += [_called(call, said.path(f"tool_calls[{i}]"), value.get("id"), i) for i, call in enumerate(calls)]
+    blocks += _all_called(calls, said.path("tool_calls"), value.get("id"), cut=finish in CUT_SHORT)
     if said.take("function_call", dict) or said.take("audio", dict):
         raise Refused(said.path("function_call"), "or audio in an answer has no counterpart")
     tier = value.get("service_tier")
@@ -138,7 +144,6 @@ def answer_to_message(body: bytes) -> bytes:
         "model": value.get("model"),
         "content": blocks,
     }
-    finish, met = choice.take("finish_reason", str), choice.take("stop_reason", object)
     return dumps(
         out
         | stop_of(finish, met, called=bool(calls), refusal=refusal or "")
@@ -195,14 +200,50 @@ def thoughts_in(message: dict[str, Any]) -> list[dict[str, Any]]:
     return blocks
 
 
-def _called(call: Any, where: str, answer_id: Any, number: int) -> dict[str, Any]:
+def said_in(fields: Fields) -> tuple[str, str]:
+    """What a message or delta thinks in its `content`, and what it says there: a text, or Mistral's list of both."""
+    content = fields.take("content", object)
+    if content is None or isinstance(content, str):
+        return "", content or ""
+    if not isinstance(content, list):
+        raise Refused(fields.path("content"), "must be a text or a list of parts")
+    thoughts, texts = [], []
+    for i, part in enumerate(content):
+        one = Fields(part, fields.path(f"content[{i}]"))
+        kind = one.need("type", str)
+        if kind == "text":
+            texts.append(one.need("text", str))
+        elif kind == "thinking":
+            thoughts.append(said_in(Fields({"content": one.need("thinking", object)}, one.where))[1])
+        else:
+            raise Refused(one.path("type"), f"= {kind[:40]!r} isn't known")
+    return "".join(thoughts), "".join(texts)
+
+
+def _all_called(calls: list[Any], where: str, answer_id: Any, *, cut: bool) -> list[dict[str, Any]]:
+    """The calls as blocks. `cut`: the answer broke off at its limit, so that the last one may be half a call, which
+    nobody must carry out: it is left out, as the stop reason says."""
+    blocks = []
+    for i, call in enumerate(calls):
+        half = cut and i == len(calls) - 1
+        try:
+            blocks.append(_called(call, f"{where}[{i}]", answer_id, i, "" if half else "{}"))
+        except Refused:
+            if not half:
+                raise
+    return blocks
+
+
+def _called(call: Any, where: str, answer_id: Any, number: int, empty: str) -> dict[str, Any]:
+    """`empty`: what no arguments at all stand for."""
     fields = Fields(call, where)
     function = Fields(fields.need("function", dict), f"{where}.function")
+    given = function.take("arguments", str) or empty
     return {
         "type": "tool_use",
         "id": fields.take("id", str) or call_id(answer_id, number),
         "name": function.need("name", str),
-        "input": object_of(function.take("arguments", str) or "{}", function.path("arguments")),
+        "input": object_of(given, function.path("arguments")),
     }
 
 

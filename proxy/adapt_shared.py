@@ -11,6 +11,7 @@ Sources: OpenAI API reference (chat), Anthropic API reference (messages), and th
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from functools import wraps
@@ -20,6 +21,7 @@ from farthing.cache.exact_json import dumps, loads
 from farthing.proxy.usage import Usage, from_payload
 
 __all__ = [
+    "CUT_SHORT",
     "EFFORTS",
     "FINISHES",
     "STOPS",
@@ -32,6 +34,7 @@ __all__ = [
     "dumped",
     "failing_safely",
     "message_usage",
+    "named_user",
     "object_of",
 ]
 
@@ -39,6 +42,7 @@ _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 _NO_COUNTERPART = "has no counterpart in the upstream's API"
+_MOST_USER_CHARS = 64  # OpenAI; others take 128
 
 FINISHES = {
     "end_turn": "stop",
@@ -50,8 +54,16 @@ FINISHES = {
     "refusal": "content_filter",
 }
 """Anthropic's stop reasons as OpenAI's finish reasons."""
-STOPS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use", "content_filter": "refusal"}
-"""OpenAI's finish reasons as Anthropic's stop reasons."""
+STOPS = {
+    "stop": "end_turn",
+    "length": "max_tokens",
+    "model_length": "model_context_window_exceeded",
+    "tool_calls": "tool_use",
+    "content_filter": "refusal",
+}
+"""OpenAI's finish reasons, and Mistral's own one, as Anthropic's stop reasons."""
+CUT_SHORT = frozenset({"length", "model_length", "content_filter"})
+"""The finish reasons after which the last call of an answer may be half of one."""
 EFFORTS = {"minimal": 1024, "low": 2048, "medium": 8192, "high": 16_384, "xhigh": 32_768, "max": 65_536}
 """Reasoning efforts, and the thinking budget in tokens that stands for each where a model wants a budget."""
 
@@ -183,6 +195,11 @@ def object_of(text: str | bytes, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise Refused(where, "must be a JSON object")
     return value
+
+
+def named_user(user: str) -> str:
+    """An end user's name as OpenAI and servers like it take one: a longer one is told as its SHA-256."""
+    return user if len(user) <= _MOST_USER_CHARS else hashlib.sha256(user.encode("utf-8", "replace")).hexdigest()
 
 
 def dumped(value: Any) -> str:

@@ -1,8 +1,11 @@
 """A stream of Anthropic's messages as a chat's chunks, event by event. Pure. Rules: see adapt_shared.
 
 What is held: how far the stream is, its usage, and a thought until its signature comes (at most MOST_THOUGHT_CHARS).
+An event of an unknown kind is passed by, as the API's versioning asks of its readers; a block or a delta of an unknown
+kind is part of the answer, and is refused.
 
-Sources: Anthropic API reference, "Streaming messages"; OpenAI API reference, "The chat completion chunk object".
+Sources: Anthropic API reference, "Streaming messages" and "Versions"; OpenAI API reference, "The chat completion chunk
+object".
 """
 
 from __future__ import annotations
@@ -45,7 +48,9 @@ class StreamToChat:
         return out
 
     def finish(self) -> list[Piece]:
-        """Nothing: a stream without its `message_stop` has broken off, and so has the chat's."""
+        """Nothing. Raises Refused: without its `message_stop` or an error it has broken off."""
+        if not self._over:
+            raise Refused("stream", "broke off before it said how it ends")
         return []
 
     def _see(self, value: dict[str, Any]) -> list[Piece]:
@@ -73,6 +78,8 @@ class StreamToChat:
             case "error":
                 self._over = True
                 return [Piece(b"data: " + chat_error(error_to_chat(value.get("error"))) + b"\n\n")]
+            case str(kind) if not kind.startswith("content_block"):
+                return []
             case kind:
                 raise Refused("event.type", f"= {str(kind)[:40]!r} isn't known")
 

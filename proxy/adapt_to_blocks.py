@@ -16,6 +16,7 @@ from farthing.proxy.adapt_shared import Fields, Refused, cached, object_of
 __all__ = ["system_and_turns"]
 
 _DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+)((?:;[\w=.-]+)*?);base64,", re.ASCII)
+_NAMED = {"image/jpg": "image/jpeg"}  # OpenAI takes both names, Anthropic the registered one
 _Kinds = Mapping[str, Callable[[Fields], dict[str, Any]]]
 
 
@@ -37,9 +38,9 @@ def system_and_turns(fields: Fields) -> dict[str, Any]:
             results.append(result)
         elif role in ("system", "developer"):
             content = _content(message, _TEXTS)
-            if turns:
+            if content and turns:
                 turns.append({"role": "system", "content": content})
-            else:
+            elif content:  # an empty text says nothing, and Anthropic refuses it
                 instructions.append(content)
         elif role == "user":
             turns.append({"role": "user", "content": _content(message, _PARTS)})
@@ -59,7 +60,8 @@ def system_and_turns(fields: Fields) -> dict[str, Any]:
 
 
 def _blocks(content: Any) -> list[dict[str, Any]]:
-    return [{"type": "text", "text": content}] if isinstance(content, str) else content
+    told: list[dict[str, Any]] = content if isinstance(content, list) else [{"type": "text", "text": content}]
+    return told if content else []
 
 
 def _content(message: Fields, kinds: _Kinds) -> Any:
@@ -121,7 +123,8 @@ def _file(fields: Fields) -> dict[str, Any]:
 
 def _source(url: str, where: str) -> dict[str, Any]:
     if (found := _DATA_URL.match(url)) is not None:
-        return {"type": "base64", "media_type": found[1].lower(), "data": url[found.end() :]}
+        kind = found[1].lower()
+        return {"type": "base64", "media_type": _NAMED.get(kind, kind), "data": url[found.end() :]}
     if url.startswith(("https://", "http://")):
         return {"type": "url", "url": url}
     raise Refused(where, "must be an http(s) address or a data URL in base64")
@@ -147,7 +150,7 @@ def _spoken(message: Fields) -> Any:
         content = _content(held, _SPOKEN)
     if not (thoughts or calls or refusal):
         return content or None
-    blocks = [*thoughts, *(_blocks(content) if content else [])]
+    blocks = [*thoughts, *_blocks(content or "")]
     if refusal:
         blocks.append({"type": "text", "text": refusal})
     return blocks + [_call(call, message.path(f"tool_calls[{i}]")) for i, call in enumerate(calls)]

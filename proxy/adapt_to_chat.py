@@ -2,7 +2,7 @@
 
 Sources: Anthropic API reference, "Create a message"; OpenAI API reference, "Create chat completion". Left out because
 it changes no answer: `diagnostics`, marks of a cache's breakpoints (unless the upstream takes them), how thinking is
-shown, how a tool's input is streamed.
+shown, which thoughts of earlier turns are cleared (none of them goes along), how a tool's input is streamed.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from farthing.cache.exact_json import dumps, loads
-from farthing.proxy.adapt_shared import EFFORTS, Fields, Options, Refused, cached, failing_safely
+from farthing.proxy.adapt_shared import EFFORTS, Fields, Options, Refused, cached, failing_safely, named_user
 from farthing.proxy.adapt_to_turns import instruction, turns_of
 
 __all__ = ["request_to_chat"]
@@ -18,6 +18,8 @@ __all__ = ["request_to_chat"]
 _TIERS = {"auto": "auto", "standard_only": "default"}
 _CHOICES = {"none": "none", "auto": "auto", "any": "required"}
 _SAME = ("low", "medium", "high", "xhigh", "max")
+_CLEARS_THOUGHTS = "clear_thinking_"
+_MEANT = ("low", "medium", "high")  # by a budget: what every model that thinks knows
 
 
 @failing_safely
@@ -44,7 +46,7 @@ def request_to_chat(body: bytes, options: Options = Options()) -> bytes:  # noqa
     if (about := fields.take("metadata", dict)) is not None:
         inner = Fields(about, "metadata")
         if (user := inner.take("user_id", str)) is not None:
-            out["user"] = user
+            out["user"] = named_user(user)
         inner.done()
     if (tier := fields.word("service_tier", _TIERS)) is not None:
         out["service_tier"] = tier
@@ -54,8 +56,21 @@ def request_to_chat(body: bytes, options: Options = Options()) -> bytes:  # noqa
     fields.may_be("speed", "standard")
     fields.may_be("inference_geo", "global", "not_available")
     fields.leave_out("diagnostics")
+    _edited(fields)
     fields.done()
     return dumps(out)
+
+
+def _edited(fields: Fields) -> None:
+    """Raises Refused: what is kept of earlier turns would be edited otherwise than by clearing thoughts."""
+    if (managed := fields.take("context_management", dict)) is None:
+        return
+    inner = Fields(managed, "context_management")
+    for i, edit in enumerate(inner.take("edits", list) or []):
+        one = Fields(edit, f"context_management.edits[{i}]")
+        if not one.need("type", str).startswith(_CLEARS_THOUGHTS):
+            raise Refused(one.path("type"))
+    inner.done()
 
 
 def _thinking(fields: Fields) -> dict[str, Any]:
@@ -81,11 +96,11 @@ def _thinking(fields: Fields) -> dict[str, Any]:
             out["reasoning_effort"] = "none"
         elif kind == "enabled":
             budget = inner.need("budget_tokens", int)
-            meant = [
-                name for name, tokens in EFFORTS.items() if name in _SAME and tokens <= max(budget, EFFORTS["low"])
-            ]
+            meant = [name for name in _MEANT if EFFORTS[name] <= max(budget, EFFORTS["low"])]
             out.setdefault("reasoning_effort", meant[-1])
-        elif kind != "adaptive":
+        elif kind == "adaptive":
+            inner.may_be("budget_tokens", 0)
+        else:
             raise Refused("thinking.type", f"= {kind[:40]!r} has no counterpart")
         inner.done()
     return out

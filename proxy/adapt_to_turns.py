@@ -77,6 +77,7 @@ def _result(fields: Fields, options: Options, images: list[dict[str, Any]]) -> d
         if not options.tool_images and (shown := [part for part in content if part["type"] == "image_url"]):
             images += [{"type": "text", "text": f"Images in the result of {call}:"}, *shown]
             content = [part for part in content if part["type"] != "image_url"] or "(images follow)"
+        content = content or ""
     if fields.take("is_error", bool):
         content = _as_error(content)
     out = {"role": "tool", "tool_call_id": call, "content": content}
@@ -108,7 +109,9 @@ def _assistant(content: Any, where: str, options: Options) -> dict[str, Any]:
     said: Any = texts or None
     if calls and len(texts) == 1 and texts[0].keys() == {"type", "text"}:
         said = texts[0]["text"]
-    return {"role": "assistant", "content": said} | ({"tool_calls": calls} if calls else {})
+    if calls:
+        return {"role": "assistant", "content": said, "tool_calls": calls}
+    return {"role": "assistant", "content": said or ""}  # it only thought: null needs calls beside it
 
 
 def _call(fields: Fields, options: Options) -> dict[str, Any]:

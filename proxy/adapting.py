@@ -64,17 +64,18 @@ def adapter_of(ex: Exchange, upstream: Upstream) -> Adapter | None:
 
 def outgoing(ex: Exchange, upstream: Upstream, adapter: Adapter | None, base_path: str, body: Any) -> Outgoing:
     """Target and body as the upstream takes them. Raises ClientFault 400: it has no word for a field."""
-    target = ex.original.target
+    target, endpoint = ex.original.target, ex.endpoint
     if adapter is not None:
         try:
             target, body = adapter.request(body)
+            endpoint = adapter.upstream
         except Refused as refused:
             raise ClientFault(str(refused), code="unsupported_parameter", param=refused.param) from None
     elif not target.startswith("/v1/"):
         return Outgoing(wire.upstream_target(base_path, target), body)
-    elif isinstance(body, bytes):
-        body = suited(upstream.style, ex.endpoint, body)
-    model = _model_in(body) if upstream.api_version and ex.endpoint in _DEPLOYED else ""
+    if isinstance(body, bytes):
+        body = suited(upstream.style, endpoint, body)
+    model = _model_in(body) if upstream.api_version and endpoint in _DEPLOYED else ""
     return Outgoing(target_of(upstream.style, base_path, target, model, upstream.api_version), body)
 
 

@@ -75,14 +75,21 @@ class Webhook:
         if not self._settings.webhook.get_secret_value():
             return
         if self._under_way >= _MOST_AT_ONCE:
-            self.lost += 1
+            self._lost(event, "too many are under way")
             return
         self._under_way += 1
-        self._spawn(self._send(orjson.dumps(event), int(now_s)))
+        self._spawn(self._send(event, int(now_s)))
 
-    async def _send(self, body: bytes, now_s: int) -> None:
+    def _lost(self, event: dict[str, Any], fault: str) -> None:
+        """It never arrives: the log says so, with what it was about."""
+        self.lost += 1
+        about = {name: event[name] for name in ("event", "budget", "subject", "share", "kind", "what") if name in event}
+        log.error("an alert could not be delivered", fault=fault, about=about)
+
+    async def _send(self, event: dict[str, Any], now_s: int) -> None:
+        fault = "farthing ended before it was delivered"
         try:
-            fault = ""
+            body = orjson.dumps(event)
             timeout = aiohttp.ClientTimeout(total=self._settings.timeout_s)
             headers = {"Content-Type": "application/json"}
             if self._settings.secret.get_secret_value():
@@ -94,10 +101,10 @@ class Webhook:
                     fault = await self._try(session, body, headers)
                     if not fault:
                         return
-            self.lost += 1
-            log.error("an alert could not be delivered", fault=fault, tries=self._settings.tries)
         finally:
             self._under_way -= 1
+            if fault:
+                self._lost(event, fault)
 
     async def _try(self, session: aiohttp.ClientSession, body: bytes, headers: dict[str, str]) -> str:
         """Why it didn't arrive; empty where it did. The address stays out of it: it may be a secret."""

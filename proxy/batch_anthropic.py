@@ -87,9 +87,10 @@ class MessageBatches:
             return []
         return await asyncio.to_thread(lines_in, await self._http.file(f"{_HERE}/{job.id}/results"))
 
-    async def clear(self, mark: str, job: Job) -> None:
+    async def clear(self, mark: str, job: Job | None) -> None:
         """Delete the batch, which takes its prompts and answers along."""
-        await self._http.json("DELETE", f"{_HERE}/{job.id}")
+        if job is not None:
+            await self._http.json("DELETE", f"{_HERE}/{job.id}")
 
 
 def _made_s(value: dict[str, Any]) -> float:
@@ -115,10 +116,11 @@ def lines_in(file: bytes) -> list[Line]:
         result = value.get("result")
         kind = result.get("type") if isinstance(result, dict) else None
         place = find(raw, ("result", "message" if kind == "succeeded" else "error"))
-        if kind == "succeeded" and place is not None:
-            found.append(Line(value["custom_id"], 200, raw[slice(*place)]))
-        elif kind == "errored" and place is not None:
-            found.append(_errored(value["custom_id"], raw[slice(*place)]))
+        said = b"" if place is None else raw[slice(*place)]
+        if kind == "succeeded" and said.startswith(b"{"):
+            found.append(Line(value["custom_id"], 200, said))
+        elif kind == "errored" and said:
+            found.append(_errored(value["custom_id"], said))
         else:
             found.append(Line(value["custom_id"], 0, b"", str(kind or "no answer")[:100]))
     return found

@@ -1,7 +1,8 @@
 """What every provider's batch API comes down to, and what is said by all of them.
 
-Implementations: proxy/batch_openai.py (OpenAI's, and Azure's), proxy/batch_anthropic.py; proxy/batch_ways.py says which
-upstream has which. One suite of tests holds them to this contract (tests/contract/test_batch_api.py).
+Implementations: proxy/batch_openai.py (OpenAI's, and Azure's), proxy/batch_anthropic.py, proxy/batch_gemini.py;
+proxy/batch_ways.py says which upstream has which. One suite of tests holds them to this contract
+(tests/contract/test_batch_api.py).
 """
 
 from __future__ import annotations
@@ -82,6 +83,6 @@ class BatchApi(Protocol):
         """All that an ended batch has said, in any order. Raises Refused: it is longer than can be held, too."""
         ...
 
-    async def clear(self, mark: str, job: Job) -> None:
-        """Remove prompts and answers from the provider."""
+    async def clear(self, mark: str, job: Job | None) -> None:
+        """Remove prompts and answers from the provider. `job`: None where no batch was made of what was prepared."""
         ...

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
 import orjson
+from multidict import CIMultiDict
 
 from farthing.proxy.batch_api import Refused
 from farthing.proxy.connections import Connections
@@ -41,15 +42,24 @@ class BatchHttp:
         self._timeout_s = timeout_s
 
     async def json(
-        self, method: str, path: str, body: bytes | None = None, kind: str = "application/json"
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        kind: str = "application/json",
+        *,
+        needs: Sequence[str] = ("id", "data"),
+        more: Sequence[tuple[str, str]] = (),
     ) -> dict[str, Any]:
-        """The answer, which is about one thing or lists some. Raises UpstreamFault, Refused."""
-        raw = await self._ask(method, path, body, kind, _MOST_JSON_BYTES)
+        """The answer, which is about one thing or lists some. `needs`: one of these stands in it; none: anything may.
+        `more`: headers of this call. Raises UpstreamFault, Refused.
+        """
+        raw, _ = await self._ask(method, path, body, kind, _MOST_JSON_BYTES, more)
         try:
             value = orjson.loads(raw)
         except ValueError:
             value = None
-        if not isinstance(value, dict) or ("id" not in value and "data" not in value):
+        if not isinstance(value, dict) or (needs and not any(name in value for name in needs)):
             raise Refused(404, "this is no batch API")
         return value
 
@@ -67,12 +77,24 @@ class BatchHttp:
                 return
             behind = f"&{after}={things[-1].get('id')}"
 
+    async def headers(self, method: str, path: str, body: bytes, more: Sequence[tuple[str, str]]) -> CIMultiDict[str]:
+        """The headers of an answer that says nothing else. Raises UpstreamFault, Refused."""
+        return (await self._ask(method, path, body, "application/json", _MOST_JSON_BYTES, more))[1]
+
     async def file(self, path: str) -> bytes:
         """A file's bytes. Raises UpstreamFault, Refused: it is too long, too."""
-        return await self._ask("GET", path, None, "", _MOST_FILE_BYTES)
+        return (await self._ask("GET", path, None, "", _MOST_FILE_BYTES))[0]
 
-    async def _ask(self, method: str, path: str, body: bytes | None, kind: str, limit_bytes: int) -> bytes:
-        headers = [*self._headers, ("Accept-Encoding", "identity")]
+    async def _ask(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None,
+        kind: str,
+        limit_bytes: int,
+        more: Sequence[tuple[str, str]] = (),
+    ) -> tuple[bytes, CIMultiDict[str]]:
+        headers = [*self._headers, ("Accept-Encoding", "identity"), *more]
         if body is not None:
             headers.append(("Content-Type", kind))
         target = self._base + path
@@ -97,7 +119,7 @@ class BatchHttp:
         raw = b"".join(pieces)
         if not 200 <= answer.status < 300:
             raise Refused(answer.status, raw[:200].decode(errors="replace"))
-        return raw
+        return raw, CIMultiDict(answer.headers)
 
 
 def results_in(file: bytes) -> Iterator[tuple[bytes, dict[str, Any]]]:

@@ -19,7 +19,7 @@ from farthing.proxy.clock import Randomness
 from farthing.proxy.errors import UpstreamFault
 from farthing.proxy.jsontext import find
 
-__all__ = ["OpenAIBatches", "lines_in", "request_line"]
+__all__ = ["OpenAIBatches", "job_of", "lines_in", "request_line"]
 
 _UNREAD = ("pending", "running", "notRunning")  # Azure's, of a file
 _ENDED: Mapping[Any, Literal["completed", "expired", "cancelled", "failed"]] = {
@@ -64,18 +64,18 @@ class OpenAIBatches:
             if status in _UNREAD:
                 raise Refused(409, "the file isn't read yet")
         asked = {"input_file_id": mark, "endpoint": self._endpoint(asks[0].path), "completion_window": "24h"}
-        return _job(await self._http.json("POST", "/batches", orjson.dumps(asked | {"metadata": {"farthing": name}})))
+        return job_of(await self._http.json("POST", "/batches", orjson.dumps(asked | {"metadata": {"farthing": name}})))
 
     async def made(self, mark: str, name: str, ids: Collection[str]) -> Job | None:
         """The batch with that name, among the latest few hundred."""
         async for one in self._http.listed("/batches", "after"):
             if (one.get("metadata") or {}).get("farthing") == name:
-                return _job(one)
+                return job_of(one)
         return None
 
     async def get(self, id: str) -> Job:
         """See BatchApi."""
-        return _job(await self._http.json("GET", f"/batches/{id}"))
+        return job_of(await self._http.json("GET", f"/batches/{id}"))
 
     async def cancel(self, id: str) -> None:
         """See BatchApi."""
@@ -89,10 +89,10 @@ class OpenAIBatches:
             found += await asyncio.to_thread(lines_in, raw)
         return found
 
-    async def clear(self, mark: str, job: Job) -> None:
+    async def clear(self, mark: str, job: Job | None) -> None:
         """Delete the files; each is tried."""
         faults: list[Exception] = []
-        for file in (mark, *job.results):
+        for file in (mark, *(() if job is None else job.results)):
             try:
                 await self._http.json("DELETE", f"/files/{file}")
             except (UpstreamFault, Refused) as fault:
@@ -104,7 +104,8 @@ class OpenAIBatches:
         return path.removeprefix("/v1") if self._dated else path
 
 
-def _job(value: dict[str, Any]) -> Job:
+def job_of(value: dict[str, Any]) -> Job:
+    """A batch as OpenAI tells it."""
     status = value.get("status")
     files = tuple(
         file for name in ("output_file_id", "error_file_id") if isinstance(file := value.get(name), str) and file
@@ -124,8 +125,9 @@ def lines_in(file: bytes) -> list[Line]:
         response, error = value.get("response"), value.get("error")
         status = response.get("status_code") if isinstance(response, dict) else None
         place = find(raw, ("response", "body")) if type(status) is int else None
-        if type(status) is int and place is not None:
-            found.append(Line(value["custom_id"], status, raw[place[0] : place[1]]))
+        body = b"" if place is None else raw[slice(*place)]
+        if type(status) is int and body.startswith(b"{"):
+            found.append(Line(value["custom_id"], status, body))
         else:
             code = error.get("code") if isinstance(error, dict) else None
             found.append(Line(value["custom_id"], 0, b"", str(code or "no answer")[:100]))

@@ -19,6 +19,7 @@ from farthing.compress.plan import ASKED, lossy
 from farthing.policies.eligibility import Rules
 from farthing.policies.stage import EligibleStage, SpendStage
 from farthing.proxy.account import Account, AccountStage
+from farthing.proxy.afresh import open_afresh
 from farthing.proxy.alerts import Webhook
 from farthing.proxy.audit import Auditor
 from farthing.proxy.budgets import Spending
@@ -212,6 +213,10 @@ async def build(
             shadows, config.shadow.share, on_the_way_route.routing, held.outcomes, held.clock, held.randomness,
             lambda call: held.tasks.spawn(call, "shadow"), held.watch,
         )  # fmt: skip
+    if beside and old is not None:
+        afresh = old.relay.afresh  # all arms are measured by one instrument
+    else:
+        afresh = open_afresh(config, held, shadows_of(config.shadow.daily_usd, held, audits, thread))
     if not beside:
         open_watch(config, held)
     recoded, squeezed = [
@@ -243,6 +248,7 @@ async def build(
         held.randomness,
         config.compat.aliases,
         traces,
+        afresh,
     )
     return Services(
         config,

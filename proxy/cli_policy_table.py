@@ -39,10 +39,23 @@ def status(found: dict[str, Any], now_s: float) -> RenderableType:
     parts.append(_noted(head, active["note"]))
     if found["candidate"] is not None:
         parts += _candidate(found["candidate"], now_s)
+    parts += [_bounded(name, one) for name, one in found.get("routes", {}).items()]
     parts += [Text(), _versions(found)]
     if found["changes"]:
         parts += [Text(), _log(found["changes"][:_SHOWN_CHANGES])]
     return Group(*parts)
+
+
+def _bounded(name: str, bound: dict[str, Any]) -> Text:
+    """A route with max_worse: whether it may serve, and by what evidence."""
+    state, colour = {
+        "serves": ("serves", "green"),
+        "proved": ('proved: with mode = "prove" or "serve" it would serve', "bold green"),
+    }.get(bound["state"], ("held back", "red") if bound["fell_back"] else ("not proved yet", "yellow"))
+    seen = f"{bound['worse']:,.0f} of {bound['compared']:,.0f} compared were worse, so at most {bound['at_most']:.2%}"
+    return Text.assemble(
+        f"route      {disarmed(name)}  ", (state, colour), f"  {seen}; {bound['max_worse']:.2%} may be"
+    )
 
 
 def settings(stored: Stored) -> RenderableType:

@@ -244,7 +244,9 @@ class Config(Section):
         names, scopes = [one.name for one in self.upstreams], [scope.name for scope in self.auth.scopes]
         keyed = self.auth.virtual_keys
         check(self.upstream.name, names, self.variants, self.routes, self.aliases, scopes, any_tenant=keyed)
-        bound = [at for at, one in enumerate(self.routes) if one.max_worse is not None and one.mode == "serve"]
+        bound = [
+            at for at, one in enumerate(self.routes) if one.max_worse is not None and one.mode in ("prove", "serve")
+        ]
         if bound and not self.shadow.share:
             said = "needs shadow.share above 0: nothing else compares the route's answers"
             raise Misplaced([(f"routes.{at}.max_worse", said) for at in bound])

@@ -22,7 +22,7 @@ __all__ = [
 HOLDOUT = "holdout"
 _RESERVED = (HOLDOUT, "rollout")
 _DOWN = ("cost_usd", "latency_ms", "error")
-_SHARES = ("error", "rating", "shadow", "audit")
+_SHARES = ("error", "rating", "shadow", "audit", "fresh")
 _METRIC = r"^[a-z][a-z0-9_.:-]{0,63}$"
 
 
@@ -133,6 +133,9 @@ class HoldoutSection(Section):
     ] = ("all-off", "no-exact", "no-semantic", "no-compress", "no-route", "no-student", "no-prompt-cache")
     unit: Literal["request", "user", "tenant"] = "request"
     most_units: int = Field(50_000, ge=100)
+    compared: float = Field(
+        0.0, ge=0, le=1, description="of its requests, asked once more without optimisers; and as many of all others"
+    )
 
 
 def kind_of(metric: MetricSection) -> Kind:

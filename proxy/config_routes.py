@@ -109,7 +109,9 @@ class RouteSection(Section):
     """Which requests go to which variants. What a condition leaves out matches everything."""
 
     name: str = Field(min_length=1, max_length=256)
-    mode: Literal["off", "observe", "serve"] = "observe"
+    mode: Literal["off", "observe", "prove", "serve"] = Field(
+        "observe", description="prove: observes until its shadows prove max_worse, then serves"
+    )
     model: str = ""
     tag: str = Field("", pattern="^$|^[^=]+=", description="NAME=VALUE")
     tenant: str = Field("", description="a scope, a tenant of virtual keys, or how the ledger's tenant begins")
@@ -150,6 +152,8 @@ class RouteSection(Section):
             raise ValueError('strategy = "fixed" has one variant; others are fallbacks')
         if self.strategy != "balanced" and self.usd_per_s:
             raise ValueError('usd_per_s is for strategy = "balanced"')
+        if self.mode == "prove" and self.max_worse is None:
+            raise ValueError('mode = "prove" needs max_worse: that is what is to be proved')
         if self.strategy != "cascade" and "accept" in self.model_fields_set:
             raise ValueError('accept is for strategy = "cascade"')
         return self
@@ -270,7 +274,7 @@ def _route(one: RouteSection, variants: Mapping[str, Variant], tenants: Mapping[
         conditions=conditions,
         strategy=one.strategy,
         variants=tuple(variants[name] for name in one.variants),
-        serves=one.mode == "serve",
+        serves=one.mode in ("prove", "serve"),
         weights=one.weights,
         min_quality=one.min_quality,
         usd_per_s=float(one.usd_per_s),
@@ -284,6 +288,7 @@ def _route(one: RouteSection, variants: Mapping[str, Variant], tenants: Mapping[
         hedge_share=one.hedge_share,
         signature=signature,
         max_worse=one.max_worse,
+        trusted=one.mode == "serve",
     )  # fmt: skip
 
 

@@ -5,6 +5,8 @@ Rules of this file:
    looked for after a crash, so that none is paid for twice.
 2. What a batch gives no answer for goes on in another way: into another batch once, where this one was broken off;
    else it is asked for directly.
+3. A batch that goes on at the provider is never given up for a refusal that may pass (a key that isn't taken for a
+   while, one that has just ended when it is to be broken off): what it has answered would be paid for twice.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import orjson
 import structlog
 
 from farthing.proxy.batch_api import Ask, BatchApi, Job, Line, Refused
-from farthing.proxy.batch_ways import Kind, Target
+from farthing.proxy.batch_ways import Target, kind_named
 from farthing.proxy.clock import Randomness
 from farthing.proxy.defer_books import paid_of, restored
 from farthing.proxy.defer_lines import answered
@@ -25,12 +27,14 @@ from farthing.proxy.defer_store import Batch, Kept, Result, Texts
 from farthing.proxy.errors import StoreFault
 from farthing.proxy.exchange import Exchange, Outcome
 
-__all__ = ["Batches", "line_of"]
+__all__ = ["PART_UNUSED", "Batches", "line_of"]
 
 log = structlog.get_logger("farthing.defer")
 
 _TRIES = 2
 _AT_ONCE = 256
+_MAY_PASS = (401, 403)
+PART_UNUSED = "items_dont_fit"  # why one is sent directly whose part a batch has answered, and billed
 
 
 @dataclass(slots=True)
@@ -62,8 +66,7 @@ class Batches:
         if pairs is None or target is None:
             return
         members = self.shelf.members(batch.name)
-        kind: Kind = "anthropic" if batch.api == "anthropic" else "openai"
-        api = target.api(kind, pairs, self.shelf.clock, self.randomness)
+        api = target.api(kind_named(batch.api), pairs, self.shelf.clock, self.randomness)
         now_s = self.shelf.clock.now_s()
         try:
             if not batch.id:
@@ -76,13 +79,16 @@ class Batches:
             left = [one for one in members if not one.over]
             past = any(now_s >= one.deadline_s for one in left)
             if (past or not left) and not batch.cancelled_s and not job.cancelling:
-                await api.cancel(batch.id)
+                await _cancelled(api, batch)
                 await self.shelf.write([], batch._replace(cancelled_s=now_s))
         except Refused as refusal:
-            if not refusal.lasting:
+            waits = any(not one.over for one in members)
+            if not refusal.lasting or (batch.id and waits and refusal.status in _MAY_PASS):
                 raise
             log.warning("the upstream takes no batch: its requests are sent one by one", error=str(refusal))
+            batch = self.shelf.batches.get(batch.name, batch)  # it may have been prepared meanwhile
             await self._dissolve(batch, "batch_refused")
+            await self._clear(api, batch)
 
     async def _make(self, api: BatchApi, batch: Batch) -> None:
         """Prepare and create; a batch that a crash left half made is looked for first."""
@@ -91,6 +97,7 @@ class Batches:
         job = await api.made(batch.file, batch.name, {one.id for one in members}) if batch.file else None
         if job is None and not unsent:
             await self._forget(batch)  # all were cancelled: what isn't booked yet is, at the next turn
+            await self._clear(api, batch)
             return
         if job is None:
             texts = await shelf.store.texts([one.id for one in unsent])
@@ -101,6 +108,7 @@ class Batches:
             ]
             if not asks:
                 await self._dissolve(batch, "unreadable")
+                await self._clear(api, batch)
                 return
             if not batch.file:
                 batch = batch._replace(file=await api.prepare(batch.name, asks))
@@ -109,6 +117,12 @@ class Batches:
         batch = batch._replace(id=job.id)
         await shelf.write([one._replace(state="sent") for one in shelf.members(batch.name) if not one.over], batch)
         log.info("batch sent", batch=batch.id, requests=len(unsent))
+
+    async def _clear(self, api: BatchApi, batch: Batch) -> None:
+        """Remove what the provider holds of a batch that brought nothing."""
+        if batch.file:
+            job = Job(batch.id) if batch.id else None
+            await survive("what the provider holds can't be removed", api.clear(batch.file, job))
 
     async def _collect(self, works: Works, target: Target, api: BatchApi, batch: Batch, job: Job) -> None:
         """The batch has ended: take its answers; what has none is asked for in another way."""
@@ -131,7 +145,7 @@ class Batches:
         booked: list[Kept] = []
         for line in lines:
             one = members.get(line.id)
-            if one is None or one.booked:
+            if one is None or one.booked or one.id in taken:
                 continue
             taken.add(one.id)
             if line.id in texts:
@@ -174,7 +188,7 @@ class Batches:
         assert own.call is not None
         usage = own.call.usage or works.carrier.counted(own, own.items)
         log.warning("a batch's embeddings can't be put together: the whole request is sent", model=own.model)
-        again = one._replace(state="direct", batch="", error="items_dont_fit")
+        again = one._replace(state="direct", batch="", error=PART_UNUSED)
         self.shelf.all[one.id] = again
         await self.shelf.store.unused(again, paid_of(works.books.unused(own, target, usage)))
 
@@ -194,6 +208,17 @@ class Batches:
     async def _forget(self, batch: Batch) -> None:
         await self.shelf.forget_batch(batch)
         self._next_look_s.pop(batch.name, None)
+
+
+async def _cancelled(api: BatchApi, batch: Batch) -> None:
+    """Break it off; one that has just ended can't be, and the next look finds its answers. Raises UpstreamFault,
+    Refused."""
+    try:
+        await api.cancel(batch.id)
+    except Refused as refusal:
+        if not refusal.lasting:
+            raise
+        log.warning("a batch can't be broken off", batch=batch.id, error=str(refusal))
 
 
 def said_of(line: Line) -> bytes:

@@ -25,7 +25,7 @@ from farthing.proxy.observe import loads, read_whole
 from farthing.proxy.routing import Routing
 from farthing.proxy.styles import suited
 
-__all__ = ["Sent", "answered", "as_value", "as_variant", "failed_body", "to_send"]
+__all__ = ["Sent", "answered", "answered_directly", "as_value", "as_variant", "failed_body", "inputs_of", "to_send"]
 
 _JSON = "application/json"
 
@@ -45,20 +45,30 @@ def to_send(ex: Exchange, target: Target, variant: Variant | None) -> Sent | Non
     body = ex.body_out if ex.body_out is not None else ex.body
     if variant is not None:
         body = put_in(body, variant)
-    path, adapter = ex.original.path, adapter_between(ex, target.upstream)
+    path, endpoint, adapter = ex.original.path, ex.endpoint, adapter_between(ex, target.upstream)
     if adapter is not None:
         try:
             path, body = adapter.request(body)
+            endpoint = adapter.upstream
         except Refused as refused:
             raise ClientFault(str(refused), code="unsupported_parameter", param=refused.param) from None
-    else:
-        body = suited(target.upstream.style, ex.endpoint, body)
+    body = suited(target.upstream.style, endpoint, body)
     if b"\n" in body or b"\r" in body:
         found = minify(body)
         if found is None:
             return None
         body = found
     return Sent(path, ex.model if variant is None else variant.model, body)
+
+
+def inputs_of(ex: Exchange) -> int:
+    """How many texts it has embedded; 0 for any other call."""
+    if ex.endpoint is not Endpoint.EMBEDDINGS or ex.payload is None:
+        return 0
+    if ex.items is not None:
+        return len(ex.items.missing) if ex.items.reduced else len(ex.items.asked.places)
+    given = ex.payload.get("input")
+    return len(given) if isinstance(given, list) and given and isinstance(given[0], str | list) else 1
 
 
 async def answered(
@@ -96,6 +106,18 @@ async def answered(
             return None
         call.answer, call.value, body = whole, loads(whole), whole
     return Result(status, _JSON, body)
+
+
+def answered_directly(own: Exchange, target: Target, result: Result) -> None:
+    """Make `own.call` of an answer that its client has, as far as that tells: no batch brought it."""
+    name = target.upstream.name
+    call = own.call = Call(id=own.id, upstream=name, started_tick=own.received_tick)
+    call.elsewhere, call.complete = target.foreign, True
+    call.attempts.append(Attempt(name, status=result.status))
+    call.head = Head(result.status, CIMultiDict({"Content-Type": result.kind}))
+    call.answer, call.value = result.body, loads(result.body)
+    call.usage, call.model_served = read_whole(own.endpoint, call.value)
+    own.status = result.status
 
 
 def failed_body(own: Exchange, status: int, message: str) -> bytes:

@@ -44,13 +44,14 @@ _ADDED = {  # since the first version of the file
     "sent_model": "text not null default ''",
     "saved_pico": "integer not null default 0",
     "sealed": "integer not null default 0",
+    "inputs": "integer not null default 0",
     "sent": "blob",
     "known": "blob",
     "said": "blob",
     "paid": "blob",
 }
 _LIGHT = "id, account, credential, upstream, path, model, state, created_s, deadline_s, size, tries, batch, ended_s"
-_LIGHT += ", booked, error, status, api, sent_path, sent_model, saved_pico"
+_LIGHT += ", booked, error, status, api, sent_path, sent_model, saved_pico, inputs"
 _TEXTS = ("body", "sent", "known", "said", "paid")
 
 
@@ -60,7 +61,7 @@ class Kept(NamedTuple):
     `state`: queued, sending (a batch of that name is being made), sent, direct (it is asked for by itself), completed,
     failed or cancelled. `tries`: batches that it was in. `ended_s`: 0 while it isn't over. `booked`: the ledger has its
     row. `status`: of its answer. `api`: the kind of batch API; `sent_path`, `sent_model`: as it is called there, '' as
-    the client did. `saved_pico`: by having waited.
+    the client did. `saved_pico`: by having waited. `inputs`: texts to embed.
     """
 
     id: str
@@ -83,6 +84,7 @@ class Kept(NamedTuple):
     sent_path: str = ""
     sent_model: str = ""
     saved_pico: int = 0
+    inputs: int = 0
 
     @property
     def over(self) -> bool:

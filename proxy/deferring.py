@@ -2,7 +2,8 @@
 
 Rules of this file:
 1. Whatever becomes of a batch, each of its requests gets an answer by its own deadline or soon after: what isn't done
-   then is sent directly. Only a request whose credential nobody has any more fails, or one whose text can't be opened.
+   then is sent directly. One that is sent before that, and finds the upstream busy or away, waits and is sent again.
+   Only a request whose credential nobody has any more fails, or one whose text can't be opened.
 2. Credentials are held in memory alone. After a restart a client that asks for its requests brings its own back.
 3. One row in the ledger for each request, when it is over.
 
@@ -21,13 +22,14 @@ from multidict import CIMultiDict, MultiMapping
 
 from farthing.cache.flight import Flight
 from farthing.policies.defer import Group, Rules, Waiting, ready
+from farthing.policies.retry import AGAIN
 from farthing.policies.variant import Variant
 from farthing.proxy.account import dollars
-from farthing.proxy.batch_ways import Kind, Target
+from farthing.proxy.batch_ways import Kind, Target, kind_named
 from farthing.proxy.clock import Clock, Randomness
-from farthing.proxy.defer_batches import Batches, line_of
+from farthing.proxy.defer_batches import PART_UNUSED, Batches, line_of
 from farthing.proxy.defer_books import as_billed, known_of, meta_of, planned, restored
-from farthing.proxy.defer_lines import Sent, answered, failed_body
+from farthing.proxy.defer_lines import Sent, answered, answered_directly, failed_body, inputs_of
 from farthing.proxy.defer_shelf import Shelf, Works, survive
 from farthing.proxy.defer_store import DeferStore, Kept, Result, Texts
 from farthing.proxy.errors import ClientFault, UpstreamFault
@@ -41,6 +43,7 @@ log = structlog.get_logger("farthing.defer")
 
 _JSON = "application/json"
 _CANCELLING_S = 600.0  # how long a provider may take to break a batch off (OpenAI API reference: up to 10 minutes)
+_LONGEST_PAUSE_S = 3600.0
 
 
 class Placed(NamedTuple):
@@ -64,6 +67,7 @@ class Desk:
         self._batches = Batches(self._shelf, randomness)
         self._tasks = TaskGroup()
         self._few = asyncio.Semaphore(8)
+        self._again: dict[str, tuple[int, float]] = {}  # of what was sent directly in vain: how often, and when next
 
     # -- opening and closing
 
@@ -152,7 +156,7 @@ class Desk:
         now_s = self._clock.now_s()
         kept = Kept(ex.id, account, ex.credential, placed.target.key, ex.original.path, ex.model, "queued",
                     now_s, now_s + wait_s, len(sent.body),
-                    api=placed.kind, sent_path=sent.path, sent_model=sent.model)  # fmt: skip
+                    api=placed.kind, sent_path=sent.path, sent_model=sent.model, inputs=inputs_of(ex))  # fmt: skip
         same = sent.body == ex.body
         texts = Texts(meta_of(ex, placed.variant, placed.route), ex.body, b"" if same else sent.body, known_of(ex))
         await self._shelf.store.add(kept, texts)
@@ -179,9 +183,11 @@ class Desk:
         """Forget about it. What the provider has begun is paid for, and booked when it is known."""
         shelf = self._shelf
         kept = shelf.all[kept.id]
-        if kept.over or kept.state == "direct":
+        waits = kept.id in self._again and kept.id not in shelf.asking and kept.error != PART_UNUSED
+        unsent = kept.state == "queued" or (kept.state == "direct" and waits)
+        if kept.over or (kept.state == "direct" and not unsent):
             return kept
-        unsent = kept.state == "queued"
+        self._again.pop(kept.id, None)
         now = kept._replace(state="cancelled", ended_s=self._clock.now_s())
         shelf.asking.add(kept.id)
         try:
@@ -243,7 +249,9 @@ class Desk:
         for one in [one for one in shelf.all.values() if one.over and not one.booked]:
             await survive("a deferred request can't be booked", self._book_again(works, one))
         waiting = [
-            Waiting(one.id, _group(one, works.by_key[one.upstream]), one.size, one.created_s, one.deadline_s)
+            Waiting(
+                one.id, _group(one, works.by_key[one.upstream]), one.size, one.created_s, one.deadline_s, one.inputs
+            )
             for one in shelf.all.values()
             if one.state == "queued" and shelf.can_send(works, one) and now_s < one.deadline_s
         ]
@@ -253,7 +261,8 @@ class Desk:
         await self._batches.look(works, now_s)
         await self._late(works, self._clock.now_s())
         for one in shelf.all.values():
-            if one.state == "direct" and one.id not in shelf.asking and shelf.can_send(works, one):
+            ready_s = min(one.deadline_s, self._again.get(one.id, (0, 0.0))[1])
+            if one.state == "direct" and now_s >= ready_s and one.id not in shelf.asking and shelf.can_send(works, one):
                 shelf.asking.add(one.id)
                 self._tasks.spawn(survive("a deferred request can't be sent", self._directly(works, one)))
 
@@ -267,11 +276,11 @@ class Desk:
                 late.append(one._replace(state="failed", ended_s=now_s, error="credential_lost"))
                 continue
             batch = shelf.batches.get(one.batch)
-            given_up = (
-                batch is None or not batch.id or (batch.cancelled_s and now_s > batch.cancelled_s + _CANCELLING_S)
-            )
+            # Where the batch API is away it can't even be broken off: that is waited for no longer than a breaking off.
+            since_s = one.deadline_s if batch is None else batch.cancelled_s or one.deadline_s
+            given_up = batch is None or not batch.id or now_s > since_s + _CANCELLING_S
             if one.state != "direct" and given_up:
-                late.append(one._replace(state="direct", error="deadline"))
+                late.append(one._replace(state="direct", batch="", error="deadline"))
         if late:
             await shelf.write(late)
             for one in late:
@@ -291,8 +300,13 @@ class Desk:
             return
         own = restored(kept, found, self._clock)
         works = shelf.lane(own, works)
-        await answered(own, target, line_of(found.said, result, kept.id), works.carrier, works.routing)
-        saved = await works.books.batched(own, target, kept.batch, dropped=False)
+        saved = 0
+        if kept.batch:
+            await answered(own, target, line_of(found.said, result, kept.id), works.carrier, works.routing)
+            saved = await works.books.batched(own, target, kept.batch, dropped=False)
+        else:
+            answered_directly(own, target, result)
+            await works.books.direct(own, "before a crash")
         await shelf.flushed(works)
         await shelf.write([kept._replace(booked=1, saved_pico=saved)])
 
@@ -316,7 +330,11 @@ class Desk:
                 own.hold = shelf.holds.pop(kept.id, None)
                 works = shelf.lane(own, works)
                 planned(own, texts.meta, works.routing)
-                result = await self._asked(works, own, texts.paid)
+                result, again = await self._asked(works, own, texts.paid)
+                if again and self._clock.now_s() < kept.deadline_s:
+                    self._wait(works, kept, own)
+                    return
+                self._again.pop(kept.id, None)
                 done = kept._replace(state="completed", ended_s=self._clock.now_s(), error="", status=result.status)
                 shelf.all[kept.id] = done
                 await shelf.store.answer(done, result)
@@ -325,6 +343,15 @@ class Desk:
                 await shelf.write([done._replace(booked=1)])
             finally:
                 shelf.asking.discard(kept.id)
+
+    def _wait(self, works: Works, kept: Kept, own: Exchange) -> None:
+        """The upstream was busy or away: it may wait, so it is sent once more, later each time."""
+        tries = self._again.get(kept.id, (0, 0.0))[0] + 1
+        pause_s = min(_LONGEST_PAUSE_S, works.config.poll_s * 2.0 ** min(tries - 1, 16))
+        self._again[kept.id] = (tries, self._clock.now_s() + pause_s)
+        if own.hold is not None:
+            self._shelf.holds[kept.id] = own.hold
+        log.info("a deferred request is sent again", request=kept.id, status=own.status, pause_s=pause_s)
 
     def _shown(self, works: Works, kept: Kept) -> list[tuple[str, str]]:
         """What the client showed, where that means something; for messages as Anthropic's clients show it."""
@@ -335,12 +362,18 @@ class Desk:
                 shown.setdefault("x-api-key", "")  # where the operator's key is to be shown
         return list(shown.items())
 
-    async def _asked(self, works: Works, own: Exchange, paid: bytes) -> Result:
+    async def _asked(self, works: Works, own: Exchange, paid: bytes) -> tuple[Result, bool]:
+        """The answer, and whether the upstream was busy or away, so that nothing was paid for."""
         call = own.call = Call(id=own.id)
         if paid:
             billed = as_billed(paid)
             call.others.append(billed)
             call.attempts.append(Attempt(billed.upstream, status=200, billed=billed))
+        before = len(call.others)
+
+        def paid_for() -> bool:
+            return len(call.others) > before
+
         flight = own.sink = Flight(call, stream=False, limit_bytes=works.buffer_bytes)
         try:
             waits = works.carrier.on_request(own)
@@ -349,12 +382,14 @@ class Desk:
             own.status = call.status
         except (UpstreamFault, ClientFault) as fault:
             own.status, own.outcome, own.error = fault.status, Outcome.FAILED, fault.message
-            return Result(fault.status, _JSON, failed_body(own, fault.status, fault.message))
+            again = isinstance(fault, UpstreamFault) and not fault.sent and not paid_for()
+            return Result(fault.status, _JSON, failed_body(own, fault.status, fault.message)), again
         finally:
             call.ended_tick = self._clock.tick_s()
         body = call.answer if call.answer is not None else flight.body() or b""
         kind = call.head.headers.get("Content-Type", _JSON) if call.head is not None else _JSON
-        return Result(call.status, kind, body)
+        again = (call.status in AGAIN or call.status >= 500) and not paid_for()
+        return Result(call.status, kind, body), again
 
 
 def _group(kept: Kept, target: Target) -> Group:
@@ -364,7 +399,7 @@ def _group(kept: Kept, target: Target) -> Group:
 
 
 def _rules(works: Works, group: Group) -> Rules:
-    return works.by_key[group.upstream].rules("anthropic" if group.kind == "anthropic" else "openai")
+    return works.by_key[group.upstream].rules(kind_named(group.kind))
 
 
 _WORDS = {

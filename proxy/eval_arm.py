@@ -28,6 +28,7 @@ from farthing.proxy.config import Config
 from farthing.proxy.errors import ConfigFault
 from farthing.proxy.eval_money import costs_of
 from farthing.proxy.holdout import without
+from farthing.proxy.route_standing import FILE as ROUTES_FILE
 from farthing.proxy.row import ERRANDS
 
 __all__ = ["LEARNT", "Answered", "Arm", "asked", "isolated", "plain"]
@@ -40,7 +41,7 @@ _PATHS = {
 }
 _PATIENCE_S = 60.0
 _TIMEOUT_S = 180.0
-LEARNT = ("secret", "reuse-*.json", "compress-*.json")
+LEARNT = ("secret", "reuse-*.json", "compress-*.json", ROUTES_FILE)
 STUDENTS = "students"  # with what was proved of each: one that observes leaves all to its teacher here too
 
 

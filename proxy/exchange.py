@@ -316,6 +316,7 @@ class Exchange:
     body_out: bytes | None = None
     # assign
     optimise: bool = True
+    drawn: bool = False  # its answer is compared with a fresh one
     lossy: str = ""  # what may be done to the request that changes its answer
     policy: str = ""
     config_id: str = ""

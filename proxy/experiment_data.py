@@ -22,6 +22,7 @@ import orjson
 
 from farthing.policies.assign import Unit
 from farthing.policies.experiment_sums import DAY_S, Kind, Seen, Tracker
+from farthing.policies.outcome import FRESH
 from farthing.proxy.exchange import CacheStatus
 from farthing.proxy.exchange import Outcome as Ended
 from farthing.proxy.figures import columns, rows_of
@@ -167,9 +168,9 @@ class Data:
             self._said(known, change)
 
     def _overhead(self, row: Row) -> None:
-        """What farthing's own call for a request cost is that request's."""
+        """What farthing's own call for a request cost is that request's; but not what it cost to measure the arms."""
         request_id = row.cache_reason.rpartition(" of ")[2]
-        known = self._known.get(request_id)
+        known = None if row.cache_reason.startswith(f"{FRESH} ") else self._known.get(request_id)
         if known is None or known.cost is None or not row.overhead_usd:
             return
         more = row.overhead_usd * _PICO

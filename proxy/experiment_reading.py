@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from farthing.policies.experiment_sums import DAY_S
+from farthing.policies.outcome import FRESH
 from farthing.proxy.config_experiments import ExperimentSection, MetricSection, bounds_of, kind_of, up_of
 from farthing.proxy.experiment_data import Data
 
@@ -77,18 +78,20 @@ def reading(plan: Plan, data: Data, now_s: float, least_p: float) -> dict[str, A
             measure = measure_of(plan, plan.metrics[0], data)
             tracker = data.trackers[plan.metrics[0].metric]
             seen = said.effect(measure, tracker.sums[0], tracker.sums[number], plan.level / count)
-            arm: dict[str, Any] = {"metrics": metrics, "lasts": "", "slices": []}
+            arm: dict[str, Any] = {"metrics": metrics, "lasts": "", "slices": [], "slices_why": ""}
+            if days >= plan.days[0]:
+                arm["lasts"] = said.lasting(tracker, number, plan.level / count).word
             try:
-                if days >= plan.days[0]:  # an ordinary test: not for looking at while the shortest run goes on
-                    arm["lasts"] = said.lasting(tracker, number).word
                 if data.slices:
                     arm["slices"] = [
                         one._asdict() | {"apart": _ends(one.apart)}
                         for one in said.slices(measure, data.slices, number, plan.level)
                     ]
             except ConfigFault:
-                arm["lasts"] = "not looked at: farthing[eval] isn't installed"
+                arm["slices_why"] = "not looked at: farthing[eval] isn't installed"
             words = said.read(measure, seen, days, plan.days, arm["lasts"])
+            if data.rest and FRESH in metrics:
+                arm["does"] = {"saves_usd": metrics["cost_usd"]["apart"], "loses": metrics[FRESH]["apart"]}
             arm |= {"word": words.word, "final": words.final, "why": words.why, "needed": words.needed}
             found[name] = arm
         return told | {"control": data.arms[0], "candidates": found, "quality": _qualities(plan, data)}

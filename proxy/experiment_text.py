@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -30,11 +30,21 @@ def headline(record: Record) -> str:
         if record.name == HOLDOUT:
             value, low, high = arm["metrics"]["cost_usd"]["apart"]
             known = f"a request costs {_signed(value)} dollars ({_between(low, high)})"
-            said.append(f"{name}: {'what a request costs is not known yet' if value is None else known}")
+            cost = "what a request costs is not known yet" if value is None else known
+            said.append(f"{name}: {cost}{_fresh(arm)}")
             continue
         needed = "" if not arm["needed"] else f"; about {arm['needed']:,} more units in each arm for a verdict"
         said.append(f"{name}: {arm['word']} ({arm['why']}{needed})")
     return "; ".join([*said, *(quality_lines(record, reading["control"]) if record.name == HOLDOUT else ())])
+
+
+def _fresh(arm: Mapping[str, Any]) -> str:
+    """What is known of an arm's answers that were compared with fresh ones."""
+    value, low, high = arm.get("does", {}).get("loses", (None, None, None))
+    if value is None:
+        return ""
+    between = f"{_points(-1.0 if low is None else low)} to {_points(1.0 if high is None else high)}"
+    return f", and {_points(value)} points of its answers say what a fresh one says ({between})"
 
 
 def quality_lines(record: Record, only: str = "") -> list[str]:
@@ -100,6 +110,8 @@ def record_text(record: Record) -> str:
         for name, arm in reading.get("candidates", {}).items():
             if arm["lasts"]:
                 lines.append(f"{name}, effect over time: {arm['lasts']}")
+            if why := arm.get("slices_why"):  # records of earlier versions have none
+                lines.append(f"{name}, slices: {why}")
         if reading["left_out"]:
             lines.append(f"{reading['left_out']:,} requests of units beyond the cap were left out.")
     return "\n".join(lines) + "\n"
@@ -119,6 +131,10 @@ def _columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 def _number(value: Any) -> str:
     return "-" if value is None else f"{value:.5g}"
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:+.1f}"
 
 
 def _signed(value: Any) -> str:

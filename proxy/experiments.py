@@ -33,6 +33,7 @@ from farthing.proxy.experiment_reading import Plan, plan_of, power, reading, ver
 from farthing.proxy.experiment_text import record_text
 from farthing.proxy.header_facts import HeaderBook
 from farthing.proxy.holdout import arms_of, holdout_plan
+from farthing.proxy.holdout import declared as holdout_declared
 from farthing.proxy.lanes import Lanes, Part
 from farthing.proxy.rollouts import Rollouts
 from farthing.proxy.student_pins import pinned
@@ -183,7 +184,7 @@ class Experiments:
         named = [("on", config, 1 - section.share), *((name, one, share) for name, one in made)]
         arms = [RecordArm(name, policy_version(one), part) for name, one, part in named]
         declaration = section.model_dump(mode="json")
-        declared = hash_of(declaration)
+        declared = holdout_declared(section)
         last = next((one for one in reversed(self.records) if one.name == HOLDOUT), None)
         resumed = None
         if last is not None and last.state == "running":
@@ -194,11 +195,11 @@ class Experiments:
             self.waiting[HOLDOUT] = f"it has ended ({last.state}): change [holdout] to begin another"
             return
         record = resumed or Record.begin(HOLDOUT, declared, declaration, arms, self._now_s())
-        plan = holdout_plan(tuple(arm.share for arm in arms))
+        plan = holdout_plan(tuple(arm.share for arm in arms), compared=bool(section.compared))
         data = Data(HOLDOUT, tuple(arm.name for arm in arms), section.unit, record.since_s, _wanted(plan),
                     section.most_units, config.state_dir / "ledger.db", rest=True)  # fmt: skip
         part = Part(HOLDOUT, record.salt, section.unit, plan.shares, data.arms, (), self.lanes.state.randomness,
-                    HeaderBook(products=config.compat.aliases))  # fmt: skip
+                    HeaderBook(products=config.compat.aliases), compared=section.compared)  # fmt: skip
         await self._go(Going(record, plan, data, part, (None, *(one for _, one in made))), resumed=resumed is not None)
 
     async def _go(self, going: Going, *, resumed: bool) -> None:
@@ -230,7 +231,7 @@ class Experiments:
     async def _outlived(self, going: Going, config: Config, section: ExperimentSection | None) -> str:
         """Why one that runs must end; '' where it may go on."""
         if going.part.name == HOLDOUT:
-            if not config.holdout.share or hash_of(config.holdout.model_dump(mode="json")) != going.record.declared:
+            if not config.holdout.share or holdout_declared(config.holdout) != going.record.declared:
                 return "[holdout] has changed"
             return "" if going.record.arms[0].version == policy_version(config) else "the active policy has changed"
         if section is None:

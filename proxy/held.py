@@ -7,7 +7,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import structlog
@@ -209,7 +208,7 @@ async def open_state(
     route_standings = RouteStandings(
         config.state_dir / ROUTES_FILE,
         lambda work: tasks.spawn(work, "route"),
-        partial(incidents.note, "observe"),
+        incidents.note,
         crew,
     )
     stack.push_async_callback(route_standings.close)

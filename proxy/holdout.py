@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
+from farthing.policies.outcome import FRESH
 from farthing.proxy.config import Config
-from farthing.proxy.config_experiments import MetricSection
+from farthing.proxy.config_experiments import HoldoutSection, MetricSection
 from farthing.proxy.config_routes import RouteSection
+from farthing.proxy.experiment_book import hash_of
 from farthing.proxy.experiment_reading import QUALITIES, Plan
 from farthing.proxy.versions import policy_version
 
-__all__ = ["arms_of", "holdout_plan"]
+__all__ = ["arms_of", "declared", "holdout_plan"]
 
 
 def arms_of(config: Config, names: Sequence[str]) -> list[tuple[str, Config]]:
@@ -69,8 +71,14 @@ def _taught_by_none(route: RouteSection, students: Collection[str]) -> RouteSect
     return RouteSection.model_validate(given | {"variants": left, "strategy": "fixed"})
 
 
-def holdout_plan(shares: tuple[float, ...]) -> Plan:
-    """Cost decides, which never ends it; latency, errors, ratings, and what shadows and audits said stand beside it."""
-    names = ("cost_usd", "rating", "error", "latency_ms", *QUALITIES)
+def declared(section: HoldoutSection) -> str:
+    """Changes where the declaration does; nothing compared is as if that could not be declared."""
+    return hash_of(section.model_dump(mode="json", exclude=None if section.compared else {"compared"}))
+
+
+def holdout_plan(shares: tuple[float, ...], *, compared: bool = False) -> Plan:
+    """Cost decides, which never ends it; latency, errors, ratings, and what shadows, audits and fresh answers said
+    stand beside it."""
+    names = ("cost_usd", "rating", "error", "latency_ms", *QUALITIES, *((FRESH,) if compared else ()))
     metrics = tuple(MetricSection(metric=name) for name in names)
     return Plan(metrics, {}, shares, 0.05, 0.0, (float("inf"), 0.0))

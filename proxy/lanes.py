@@ -66,7 +66,8 @@ class Split:
 @dataclass(slots=True)
 class Part:
     """A part of the traffic, divided among arms by `shares`. `lanes`: one for each, by number; None: whoever answers
-    what is left. `tag`: (name, value); `model`: a shell pattern; '' and None match everything."""
+    what is left. `tag`: (name, value); `model`: a shell pattern; '' and None match everything. `compared`: of requests
+    in arms with a lane of their own, the share whose answer is compared with a fresh one; as many are of all others."""
 
     name: str
     salt: str
@@ -80,6 +81,14 @@ class Part:
     tenant: str = ""
     endpoint: str = ""
     model: str = ""
+    compared: float = 0.0
+
+    def compared_of(self, lane: Services) -> float:
+        """Of a lane's requests, the share whose answer is compared with a fresh one."""
+        if any(one is lane for one in self.lanes):
+            return self.compared
+        own = sum(share for share, one in zip(self.shares, self.lanes, strict=True) if one is not None)
+        return min(1.0, self.compared * own / (1 - own)) if own < 1 else 0.0
 
     def lane(self, request: web.BaseRequest, active: Services, model: str | None = None) -> Services | None:
         """Who answers the request, that asks for `model` (None: nothing is known of it); None: it takes no part."""
@@ -222,6 +231,8 @@ class Lanes:
             desk.follow(works, {one.assign.policy: one.deferring for one in self._used() if one.deferring is not None})
         self.divided = self.split is not None or bool(self.parts)
         self.by_model = any(part.model for part in self.parts)
+        for lane in self._used():
+            lane.relay.afresh_share = max((part.compared_of(lane) for part in self.parts if part.compared), default=0.0)
 
     def _tell(self) -> None:
         if self.changed is not None:

@@ -70,6 +70,10 @@ class Race:
         """Whether a second attempt would still help: none has answered, and the first has not failed either."""
         return self.winner is None and not self._ended
 
+    def alone(self, gate: Gate) -> bool:
+        """Whether no other attempt is under way."""
+        return all(task.done() for other, task in self.tasks.items() if other is not gate)
+
     def claim(self, gate: Gate) -> bool:
         """Whether it is the first; then all others are hung up."""
         if self.winner is None:
@@ -97,8 +101,8 @@ class Race:
 
 class Gate(Held):
     """Before the client's sink. `holds`: a failure is kept back, for another leg is left; so a head goes on with its
-    first byte, before which the answer may yet break off. In a race the first head wins. `passes`: called when an
-    answer goes on, before its head does. `passed`: it has."""
+    first byte, before which the answer may yet break off. In a race the first good head wins, or else the last one.
+    `passes`: called when an answer goes on, before its head does. `passed`: it has."""
 
     def __init__(self, limit_bytes: int, sink: Sink, *, holds: bool, race: Race | None = None) -> None:
         super().__init__(limit_bytes)
@@ -112,9 +116,12 @@ class Gate(Held):
     def open(self, head: Head) -> None:
         """Sink.open."""
         super().open(head)
-        if (self._holds and head.status >= 400) or (self._race is not None and not self._race.claim(self)):
+        race = self._race
+        if head.status >= 400 and (self._holds or (race is not None and not race.alone(self))):
             return
-        if self._holds and self._race is None:
+        if race is not None and not race.claim(self):
+            return
+        if self._holds and race is None:
             self._waits = True
         else:
             self._pass(head)

@@ -29,6 +29,8 @@ async def told(proxy: Running) -> dict[str, Any]:
     found = await asyncio.to_thread(stored, policies.book, policies.standing)
     going = policies.going
     found["candidate"] = None if going is None else candidate(policies, going)
+    routing = proxy.services.routing
+    found["routes"] = {} if routing is None else routing.bounds()
     return found | {"switched_off": proxy.lanes.state.switch()}
 
 

@@ -22,7 +22,7 @@ import structlog
 from farthing.policies.affinity import NO_PREFIX, Held, Prefix, Work, least_work
 from farthing.policies.balance import Load, least
 from farthing.policies.circuit import Circuit, CircuitRules, Gate
-from farthing.policies.headroom import Headroom, told_rates
+from farthing.policies.headroom import KeyLimits, told_rates
 from farthing.proxy.clock import Clock, Randomness
 from farthing.proxy.connections import Connections
 from farthing.proxy.errors import UpstreamFault
@@ -83,7 +83,7 @@ class Seat:
     replica: Replica
     key: str | None
     name: str
-    headroom: Headroom | None
+    headroom: KeyLimits | None
     held: Held = field(default_factory=Held)
     in_flight: int = 0
     waiting_chars: int = 0
@@ -95,9 +95,10 @@ class Lease:
     All three may be called again: what a broken body says comes after its head.
     """
 
-    __slots__ = ("_pool", "_probe", "_waiting", "seat")
+    __slots__ = ("_model", "_pool", "_probe", "_waiting", "seat")
 
-    def __init__(self, pool: Pool, seat: Seat, probe: bool, new_chars: int) -> None:
+    def __init__(self, pool: Pool, seat: Seat, probe: bool, new_chars: int, model: str) -> None:
+        self._model = model
         self._pool: Pool | None = pool
         self._probe = probe
         self._waiting = new_chars
@@ -123,7 +124,8 @@ class Lease:
             return
         self._read()
         if seat.headroom is not None:
-            seat.headroom.learn(status, told_rates(headers), pool.clock.tick_s(), pool.clock.now_s())
+            tick_s, now_s = pool.clock.tick_s(), pool.clock.now_s()
+            seat.headroom.learn(self._model, status, told_rates(headers), tick_s, now_s)
         if seat.replica.circuit is not None:
             self._tell(seat.replica.circuit, pool, well=status < 500)
 
@@ -185,7 +187,7 @@ class Pool:
             seats = []
             for number, key in enumerate(keys or (None,), 1):
                 seat_name = where if len(keys) < 2 else f"{where}#{number}"
-                seat = Seat(replica, key, seat_name, Headroom() if learns else None)
+                seat = Seat(replica, key, seat_name, KeyLimits() if learns else None)
                 if key in before:  # the configuration was read again: what is known stays known
                     seat.held = before[key].held
                     seat.headroom = (before[key].headroom or seat.headroom) if learns else None
@@ -194,14 +196,15 @@ class Pool:
         self.seats = tuple(seat for replica in self.replicas for seat in replica.seats)
         self._only = self.seats[0] if len(self.seats) == 1 else None
         self.reads_prefixes = balance == "affinity" and self._only is None
-        self._choose: Callable[[list[Seat], Prefix], Seat] = {
+        self._choose: Callable[[list[Seat], Prefix, str], Seat] = {
             "least": self._least,
             "affinity": self._warmest,
             "round_robin": self._next,
         }[balance]
 
-    def pick(self, prefix: Prefix = NO_PREFIX, avoid: Collection[Seat] = ()) -> Lease:
-        """A seat for one attempt. `avoid`: where this request has failed; taken only if no other may be.
+    def pick(self, prefix: Prefix = NO_PREFIX, avoid: Collection[Seat] = (), model: str = "") -> Lease:
+        """A seat for one attempt. `avoid`: where this request has failed; taken only if no other may be. `model`: whose
+        limits count.
 
         Raises UpstreamFault with `retry_after_s`: 503 none is up, 429 none is free.
         """
@@ -209,30 +212,30 @@ class Pool:
         if seat is not None:
             replica = seat.replica
             limited = replica.draining or replica.circuit is not None or self._max_in_flight
-            if limited and not self._free():
-                self._refuse()
+            if limited and not self._free(model):
+                self._refuse(model)
         else:
-            free = self._free()
+            free = self._free(model)
             seats = [seat for seat in free if seat not in avoid] or free
             if not seats:
-                self._refuse()
-            seat = self._choose(seats, prefix)
+                self._refuse(model)
+            seat = self._choose(seats, prefix, model)
         new_chars = 0
         if self.reads_prefixes:
             new_chars = prefix.chars - seat.held.chars(prefix)
             seat.held.note(prefix)
         if seat.headroom is not None:
-            seat.headroom.take()
+            seat.headroom.take(model)
         circuit = seat.replica.circuit
-        return Lease(self, seat, circuit is not None and circuit.begin(), new_chars)
+        return Lease(self, seat, circuit is not None and circuit.begin(), new_chars, model)
 
     def at(self, replica: Replica) -> list[Seat]:
         """The seats on that replica."""
         return [seat for seat in self.seats if seat.replica is replica]
 
-    def offers(self, avoid: Collection[Seat]) -> bool:
+    def offers(self, avoid: Collection[Seat], model: str = "") -> bool:
         """Whether another attempt may go where this request has not failed yet."""
-        return self._only is None and any(seat not in avoid for seat in self._free())
+        return self._only is None and any(seat not in avoid for seat in self._free(model))
 
     def find(self, name: str) -> Replica | None:
         """The replica of that name."""
@@ -249,16 +252,7 @@ class Pool:
                 "circuit": _circuit(replica, tick_s),
                 "draining": replica.draining,
                 "in_flight": replica.in_flight,
-                "keys": [
-                    {
-                        "name": seat.name,
-                        "in_flight": seat.in_flight,
-                        "parked_s": round(seat.headroom.wait_s(tick_s), 3),
-                        "left_share": round(seat.headroom.share(tick_s), 4),
-                    }
-                    for seat in replica.seats
-                    if seat.headroom is not None
-                ],
+                "keys": [_key(seat, seat.headroom, tick_s) for seat in replica.seats if seat.headroom is not None],
             }
             for replica in self.replicas
         ]
@@ -270,7 +264,7 @@ class Pool:
 
     # -- choosing
 
-    def _free(self) -> list[Seat]:
+    def _free(self, model: str) -> list[Seat]:
         """Where an attempt may go now."""
         tick_s, most = self.clock.tick_s(), self._max_in_flight
         return [
@@ -278,7 +272,7 @@ class Pool:
             for replica in self._up(tick_s)
             if not most or replica.in_flight < most
             for seat in replica.seats
-            if seat.headroom is None or seat.headroom.wait_s(tick_s) <= 0
+            if seat.headroom is None or seat.headroom.wait_s(model, tick_s) <= 0
         ]
 
     def _up(self, tick_s: float) -> list[Replica]:
@@ -287,21 +281,21 @@ class Pool:
         up = up or [one for one in standing if one.circuit and one.circuit.gate(tick_s, _ALL_DOWN_S) is not Gate.REFUSE]
         return [replica for replica in up if replica.healthy] or up
 
-    def _least(self, seats: list[Seat], prefix: Prefix) -> Seat:
+    def _least(self, seats: list[Seat], prefix: Prefix, model: str) -> Seat:
         tick_s = self.clock.tick_s()
         loads = [
             Load(
                 seat.replica.in_flight,
-                0.0 if seat.headroom is None else 1 - seat.headroom.share(tick_s),
+                0.0 if seat.headroom is None else 1 - seat.headroom.share(model, tick_s),
                 seat.in_flight,
             )
             for seat in seats
         ]
         return seats[least(loads, self._randomness.uniform())]
 
-    def _warmest(self, seats: list[Seat], prefix: Prefix) -> Seat:
+    def _warmest(self, seats: list[Seat], prefix: Prefix, model: str) -> Seat:
         if not prefix.keys:
-            return self._least(seats, prefix)
+            return self._least(seats, prefix, model)
         whole = prefix.chars
         works = [
             Work(whole - seat.held.chars(prefix), seat.waiting_chars, seat.replica.in_flight, len(seat.held))
@@ -309,11 +303,11 @@ class Pool:
         ]
         return seats[least_work(works, self._randomness.uniform())]
 
-    def _next(self, seats: list[Seat], prefix: Prefix) -> Seat:
+    def _next(self, seats: list[Seat], prefix: Prefix, model: str) -> Seat:
         self._turn += 1
         return seats[self._turn % len(seats)]
 
-    def _refuse(self) -> NoReturn:
+    def _refuse(self, model: str) -> NoReturn:
         """Raises UpstreamFault: why no seat is free, and when to come again."""
         tick_s = self.clock.tick_s()
         up = self._up(tick_s)
@@ -329,7 +323,7 @@ class Pool:
             )
         full = [replica for replica in up if self._max_in_flight and replica.in_flight >= self._max_in_flight]
         parked_s = [
-            seat.headroom.wait_s(tick_s)
+            seat.headroom.wait_s(model, tick_s)
             for replica in up
             if replica not in full
             for seat in replica.seats
@@ -342,6 +336,16 @@ class Pool:
             status=429,
             retry_after_s=min([*parked_s, *([_FULL_S] if full else [])]),
         )
+
+
+def _key(seat: Seat, limits: KeyLimits, tick_s: float) -> dict[str, Any]:
+    parked_s, left_share = limits.worst(tick_s)
+    return {
+        "name": seat.name,
+        "in_flight": seat.in_flight,
+        "parked_s": round(parked_s, 3),
+        "left_share": round(left_share, 4),
+    }
 
 
 def _circuit(replica: Replica, tick_s: float) -> str:

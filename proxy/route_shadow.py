@@ -2,8 +2,8 @@
 
 In the background, after the client has its answer, and within a day's money: nobody waits for it. The opinion is an
 outcome of the request, metric `shadow`: 1 where both say the same, 0 where they don't or that is in doubt. The watch
-sees it as a judge's score, and a route with a bound (route_standing.py) is judged by it. Of a route that was held back
-for it, it is asked what the route would have said.
+sees it as a judge's score, and a route with a bound (route_standing.py) is judged by it. Of one that observes it is
+asked what the route would have said.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class RouteShadow:
             self.spawn(self._compare(ex, ex.body))
 
     def held_back(self, ex: Exchange, plan: Plan) -> None:
-        """A request that would have gone this way, had its route not gone back to observe, has its answer."""
+        """A request that would go this way, did its route with a bound not observe, has its answer."""
         if self._drawn(ex) and ex.body is not None:
             self.spawn(self._compare_way(ex, ex.body, plan))
 

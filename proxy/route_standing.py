@@ -1,10 +1,11 @@
-"""May a route that was declared to serve still do so? What its shadows say decides, for routes with `max_worse`.
+"""May a route serve? What its shadows say decides, for routes with `max_worse`.
 
-A route serves on its operator's word, so it begins by serving, and goes back to observe where its shadows speak for
-more answers than `max_worse` being worse than the asked-for model's. From then on the asked-for model answers; a share
-of the requests are sent the route's way in the background, and it serves again once these prove the bound. The rule is
-the students' (policies/student_standing.py). What is known outlives a restart; a route that was changed, or has another
-bound, is another promise and begins anew.
+A route whose mode is `serve` does so on its operator's word: it begins by serving, and goes back to observe where its
+shadows speak for more answers than `max_worse` being worse than the asked-for model's. One whose mode is `prove` begins
+by observing. While a route observes, the asked-for model answers; a share of the requests are sent the route's way in
+the background, and it serves once these prove the bound. Of one whose mode is `observe` the same is learnt, and that it
+is proved is only told: an operator decides. The rule is the students' (policies/student_standing.py). What is known
+outlives a restart; a route that was changed, or has another bound, is another promise and begins anew.
 
 The mutable state is `_known`; it changes on the event loop.
 """
@@ -35,7 +36,8 @@ _WHOSE = "the asked-for model's"
 
 
 class RouteStandings:
-    """What is known of routes with a bound, kept in the file at `path`. `note`: of an incident (what, why, evidence).
+    """What is known of routes with a bound, kept in the file at `path`. `note`: of an incident (kind, what, why,
+    evidence).
 
     Opening never fails: of a file that can't be read nothing is known. With several workers the keeper counts.
     """
@@ -44,7 +46,7 @@ class RouteStandings:
         self,
         path: Path,
         spawn: Callable[[Coroutine[Any, Any, None]], object],
-        note: Callable[[str, str, Mapping[str, Any]], None],
+        note: Callable[[str, str, str, Mapping[str, Any]], None],
         crew: Crew | None = None,
     ) -> None:
         self._path = path
@@ -60,32 +62,44 @@ class RouteStandings:
             crew.peers.when_told("route stands", self._told_by_keeper)
 
     def of(self, route: Route) -> Standing | None:
-        """What is known of it; None: it has no bound, or it doesn't serve anyway."""
-        if route.max_worse is None or not route.serves:
+        """What is known of it; None: it has no bound."""
+        if route.max_worse is None:
             return None
-        return self._known.get(_key(route)) or _fresh(route.max_worse)
+        return self._known.get(_key(route)) or _fresh(route.max_worse, trusted=route.trusted)
 
     def observes(self, route: Route) -> bool:
-        """Whether it went back to observe by itself."""
+        """Whether it has a bound, and what is known of it doesn't let it serve."""
         standing = self.of(route)
         return standing is not None and not standing.serves
+
+    def held_back(self, route: Route) -> str | None:
+        """Why a route with a bound doesn't serve: '' where it wasn't to serve anyway; None: it serves, or no bound."""
+        standing = self.of(route)
+        if standing is None or (standing.serves and route.serves):
+            return None
+        if not route.serves:
+            return ""
+        fell = route.trusted or standing.turn > 0
+        return "more of its answers are worse than its bound" if fell else "its bound isn't proved yet"
 
     def learned(self, route: Route, *, worse: bool) -> None:
         """One comparison more of its answer with the asked-for model's."""
         if self.of(route) is None or route.max_worse is None:
             return
         if self._crew is not None and not self._crew.keeper:
-            self._crew.peers.tell("route compared", [_key(route), route.name, route.max_worse, worse])
+            self._crew.peers.tell("route compared", [_key(route), route.name, route.max_worse, worse, route.trusted])
         else:
-            self._counted(_key(route), route.name, route.max_worse, worse)
+            self._counted(_key(route), route.name, route.max_worse, worse, route.trusted)
 
     def told(self, route: Route) -> dict[str, Any] | None:
-        """What is known of it as JSON values; None where `of` knows nothing."""
+        """What is known of it as JSON values; None where `of` knows nothing. `state`: serves, observes, or proved: it
+        observes by its operator's word and might serve by what is known of it."""
         one = self.of(route)
         if one is None:
             return None
+        may = "serves" if route.serves else "proved"
         return {
-            "max_worse": one.bound, "state": "serves" if one.serves else "observes", "fell_back": one.turn,
+            "max_worse": one.bound, "state": may if one.serves else "observes", "fell_back": one.turn,
             "compared": one.evidence.seen, "worse": one.evidence.bad, "at_most": one.upper,
         }  # fmt: skip
 
@@ -94,8 +108,8 @@ class RouteStandings:
         if self._unsaved:
             await self._save()
 
-    def _counted(self, key: str, name: str, bound: float, worse: bool) -> None:
-        before = self._known.get(key) or _fresh(bound)
+    def _counted(self, key: str, name: str, bound: float, worse: bool, trusted: bool) -> None:
+        before = self._known.get(key) or _fresh(bound, trusted=trusted)
         standing, turned = before.learned(worse)
         self._known.pop(key, None)
         self._known[key] = standing  # the latest last
@@ -105,18 +119,21 @@ class RouteStandings:
             self._crew.peers.tell("route stands", [key, bound, standing.plain()])
         self._unsaved += 1
         if turned is not None:
-            what = f"route {name} {'serves again' if turned.serves else 'goes back to observe'}"
+            again = "serves again" if trusted else "is proved: with mode prove or serve it serves"
+            what = f"route {name} {again if turned.serves else 'goes back to observe'}"
             (log.info if turned.serves else log.warning)(what, why=turned.why)
+            seen = before.evidence.add(float(worse))  # a fall begins anew
+            told = {"route": name, "max_worse": bound, "compared": seen.seen, "worse": seen.bad}
             if not turned.serves:
-                seen = before.evidence.add(float(worse))  # a fall begins anew
-                told = {"route": name, "max_worse": bound, "compared": seen.seen, "worse": seen.bad}
-                self._note(what, turned.why, told | {"fell_back": standing.turn})
+                self._note("observe", what, turned.why, told | {"fell_back": standing.turn})
+            elif not trusted:
+                self._note("proved", what, turned.why, told | {"at_most": standing.upper})
         if turned is not None or self._unsaved >= _SAVE_EVERY:
             self._spawn(self._save())
 
     def _told_by_keeper(self, said: Any) -> None:
         key, bound, plain = said
-        self._known[key] = _fresh(bound).with_plain(plain)
+        self._known[key] = _fresh(bound, trusted=False).with_plain(plain)
 
     async def _save(self) -> None:
         if self._crew is not None and not self._crew.keeper:
@@ -131,19 +148,20 @@ class RouteStandings:
 
 
 def _key(route: Route) -> str:
-    return f"{route.name}|{route.signature}|{route.max_worse}"
+    """What was proved while it observed holds where it may serve by that; an operator's own word is apart."""
+    return f"{route.name}|{route.signature}|{route.max_worse}{'' if route.trusted else '|proved'}"
 
 
-def _fresh(bound: float) -> Standing:
-    return Standing(bound, serves=True, whose=_WHOSE)
+def _fresh(bound: float, *, trusted: bool) -> Standing:
+    return Standing(bound, serves=trusted, whose=_WHOSE)
 
 
 def _read(path: Path) -> dict[str, Standing]:
     try:
         kept = orjson.loads(path.read_bytes())
-        return {key: _fresh(float(plain["bound"])).with_plain(plain) for key, plain in kept.items()}
+        return {key: _fresh(float(plain["bound"]), trusted=False).with_plain(plain) for key, plain in kept.items()}
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        log.warning("what is known of routes can't be read; they serve", error=str(error) or type(error).__name__)
+        log.warning("what is known of routes can't be read; they begin anew", error=str(error) or type(error).__name__)
         return {}

@@ -65,8 +65,8 @@ class Speed:
 @dataclass(slots=True)
 class Plan:
     """The way of one request. `route` None: the client named the variant. `choice`: once it has been chosen.
-    `conversation`: its number, where it is to be remembered where it was. `held_back`: the route that would serve, had
-    it not gone back to observe; `route` is then the same as one that observes."""
+    `conversation`: its number, where it is to be remembered where it was. `held_back`: the route as it would serve,
+    where shadows say whether it may; `route` is then the same as one that observes."""
 
     facts: Facts
     route: Route | None = None
@@ -134,9 +134,10 @@ class Routing:
         route = self.routes.match(facts)
         if route is None:
             return
-        if self.standings is not None and self.standings.observes(route):
-            ex.plan = Plan(facts, replace(route, serves=False), held_back=route)
-            ex.decide("route", "held back", f"{route.name}: more of its answers are worse than its bound")
+        if self.standings is not None and (said := self.standings.held_back(route)) is not None:
+            ex.plan = Plan(facts, replace(route, serves=False), held_back=replace(route, serves=True))
+            if said:
+                ex.decide("route", "held back", f"{route.name}: {said}")
             return
         ex.plan = Plan(facts, route)
         if route.serves:
@@ -196,7 +197,7 @@ class Routing:
         return variant is not None and (variant.model, variant.upstream) != (model, DEFAULT_UPSTREAM)
 
     def bounds(self) -> dict[str, dict[str, Any]]:
-        """What is known of the routes that have a bound, by their names."""
+        """What is known of the routes that have a bound, by their names; see RouteStandings.told."""
         told = {} if self.standings is None else {one.name: self.standings.told(one) for one in self.routes.routes}
         return {name: one for name, one in told.items() if one is not None}
 

@@ -23,6 +23,7 @@ from farthing.cache.stage_exact import OFF_LOOP_BYTES
 from farthing.proxy import whole
 from farthing.proxy.account import Account
 from farthing.proxy.adapt_errors import message_error
+from farthing.proxy.afresh import Afresh
 from farthing.proxy.aliases_answer import answered, without_theirs
 from farthing.proxy.body import IncomingBody
 from farthing.proxy.clock import Clock, Randomness, new_id
@@ -49,7 +50,8 @@ _NULL_USAGE = re.compile(rb',\s*"usage"\s*:\s*null')
 
 
 class Relay:
-    """Answers one proxied request."""
+    """Answers one proxied request. `afresh`: compares answers with fresh ones, of `afresh_share` of the requests, which
+    lanes.py sets."""
 
     def __init__(
         self,
@@ -63,7 +65,10 @@ class Relay:
         randomness: Randomness,
         products: tuple[str, ...] = (),
         traces: Traces | None = None,
+        afresh: Afresh | None = None,
     ) -> None:
+        self.afresh = afresh
+        self.afresh_share = 0.0
         self._pipeline = pipeline
         self._account = account
         self.repeats = repeats
@@ -83,7 +88,8 @@ class Relay:
         source = source or IncomingBody(
             request.content, hard_bytes=self._limits.max_body_bytes, timeout_s=self._limits.body_timeout_s
         )
-        known = self.repeats.find(request, source, now_s)
+        drawn = bool(self.afresh_share) and self.afresh is not None and self.afresh.draws(self.afresh_share)
+        known = None if drawn else self.repeats.find(request, source, now_s)
         if known is not None:
             await self.repeats.answer(request, known, begun_tick, now_s)
             return self._sent
@@ -94,6 +100,8 @@ class Relay:
             received_s=now_s,
             received_tick=begun_tick,
         )
+        if drawn:
+            ex.drawn = True
         if self._traces is not None:
             self._traces.note(ex.id, request.headers.get("traceparent"))
         if facts.waits and request.transport is not None:
@@ -120,6 +128,8 @@ class Relay:
         if ex.ended_tick is None:
             ex.ended_tick = self._clock.tick_s()
         await self._pipeline.finish(ex)
+        if ex.drawn and self.afresh is not None:
+            self.afresh.ended(ex)
 
     async def _answer(self, request: web.BaseRequest, ex: Exchange) -> web.StreamResponse:
         try:

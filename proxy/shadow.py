@@ -57,6 +57,13 @@ class Shadows:
         one, other = self._answer(ex, whole), self._answer(ex, short)
         return None if one is None or other is None else float((await self.compare(one, other)).wrong)
 
+    async def differ(self, ex: Exchange, answer: bytes, call: Call) -> float | None:
+        """The same of an answer that came from wherever, against what a call brought."""
+        other = self._answer(ex, call)
+        if other is None or len(answer) > _MOST_COMPARED_BYTES:
+            return None
+        return float((await self.compare(answer, other)).wrong)
+
     def comparable(self, ex: Exchange) -> bool:
         """Whether the client got an answer that another can be compared with."""
         return self._answer(ex, ex.call) is not None

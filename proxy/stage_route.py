@@ -79,7 +79,7 @@ class RoutingStage(RouteStage):
         plan: Plan | None = ex.plan
         if self.shadow is not None and self._elsewhere(ex):
             self.shadow.ended(ex)
-        elif self.shadow is not None and plan is not None and plan.held_back is not None and _asked_upstream(ex):
+        elif self.shadow is not None and plan is not None and _compares(plan) and _asked_upstream(ex):
             self.shadow.held_back(ex, replace(plan, route=plan.held_back, held_back=None, choice=None))
         if plan is None or plan.serves or plan.choice is None or ex.call is None or ex.call.served is not None:
             return
@@ -99,6 +99,11 @@ class RoutingStage(RouteStage):
         if ex.model in routing.aliases or ex.model in routing.variants:
             return False
         return routing.elsewhere(ex.model, ex.call)
+
+
+def _compares(plan: Plan) -> bool:
+    """Whether the route observes, and shadows say whether it may serve; one that leads nowhere has nothing to show."""
+    return plan.held_back is not None and plan.choice is not None and bool(plan.choice.order)
 
 
 def _asked_upstream(ex: Exchange) -> bool:

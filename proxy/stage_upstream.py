@@ -107,10 +107,11 @@ class UpstreamStage(Quiet):
         prefix = self._prefix(ex) if self.pool.reads_prefixes else NO_PREFIX
         failed_at: set[Seat] = set()
         tries, suspected = 0, False
+        model = ex.model if ex.variant is None else ex.variant.model
         looked = ex.marker is None
         refused: Marked | None = None
         while True:
-            lease = await self._leased(prefix, failed_at, rules)
+            lease = await self._leased(prefix, failed_at, rules, model)
             leases.append(lease)
             seat, replica = lease.seat, lease.seat.replica
             target, sent = wire.upstream_target(replica.base, ex.original.target), body
@@ -144,7 +145,7 @@ class UpstreamStage(Quiet):
                 lease.failed()
                 lease.done()
                 failed_at.update(self.pool.at(replica))
-                elsewhere = self.pool.offers(failed_at)
+                elsewhere = self.pool.offers(failed_at, model)
                 if elsewhere and fault.phase == "connect":
                     continue  # nothing was sent: to look elsewhere is no retry
                 tries += 1
@@ -187,7 +188,7 @@ class UpstreamStage(Quiet):
                     rules,
                     self.randomness.uniform(),
                     self.clock.now_s(),
-                    elsewhere=(answer.status != 401 or seat.key is not None) and self.pool.offers(failed_at),
+                    elsewhere=(answer.status != 401 or seat.key is not None) and self.pool.offers(failed_at, model),
                 )
                 if wait_s is None:
                     return answer
@@ -205,12 +206,12 @@ class UpstreamStage(Quiet):
         except Exception as error:  # noqa: BLE001 - care for a cache must not fail the request
             ex.decide("prompt_cache", "error", type(error).__name__)
 
-    async def _leased(self, prefix: Prefix, failed_at: Collection[Seat], rules: RetryRules) -> Lease:
+    async def _leased(self, prefix: Prefix, failed_at: Collection[Seat], rules: RetryRules, model: str) -> Lease:
         """A seat; waits for one as often as a request may be retried. Raises UpstreamFault."""
         refusals = 0
         while True:
             try:
-                return self.pool.pick(prefix, failed_at)
+                return self.pool.pick(prefix, failed_at, model)
             except UpstreamFault as fault:
                 refusals += 1
                 wait_s = after_fault(fault, refusals, rules, self.randomness.uniform(), idempotent=False)

@@ -4,7 +4,7 @@
 
 Sources: Azure OpenAI REST API reference (deployment paths and `api-version` of the dated API, `api-key`; the v1 API is
 OpenAI's own paths under `/openai/v1`); Gemini API, "OpenAI compatibility" (`/v1beta/openai`); Anthropic API reference,
-"Versions" and "Authentication"; vLLM and Ollama, "OpenAI compatibility".
+"Versions" and "Authentication" (OAuth tokens as `Authorization: Bearer`); vLLM and Ollama, "OpenAI compatibility".
 """
 
 from __future__ import annotations
@@ -92,9 +92,15 @@ def target_of(style: StyleName, base_path: str, target: str, model: str, api_ver
     return base_path + path + (f"?{query}" if query else "")
 
 
+_TOKENS: Mapping[StyleName, str] = {"azure": "eyJ", "anthropic": "sk-ant-oat"}
+"""How tokens begin that aren't keys."""
+
+
 def shown_as(style: StyleName, key: str) -> tuple[str, str]:
-    """The header that shows a key. A token of Entra ID, Azure's other credential, is shown as others show a key."""
-    kind = STYLES["openai" if style == "azure" and key.startswith("eyJ") else style]
+    """The header that shows a key. Tokens, the other credential of Azure (Entra ID) and of Anthropic (OAuth), are shown
+    as others show a key.
+    """
+    kind = STYLES["openai" if key.startswith(_TOKENS.get(style, ())) else style]
     return kind.key_header, kind.key_prefix + key
 
 

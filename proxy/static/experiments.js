@@ -1,6 +1,6 @@
 // Experiments and hold-outs: which arms run, since when, and what may be said of them by now.
-import { ago, clock, el, share } from './format.js';
-import { fill } from './table.js';
+import { ago, clock, count, el, share } from './format.js';
+import { cell, fill } from './table.js';
 
 const $ = (id) => document.getElementById(id);
 const MOST = 6;
@@ -8,6 +8,24 @@ const STATES = {
   running: ['good', '● running'], decided: ['good', '✓ decided'], stopped: ['soft', '■ stopped'], ended: ['soft', '■ ended'],
   guardrail: ['error', '▲ a guardrail ended it'], broken: ['error', '▲ the assignment is broken'],
 };
+
+/** A value with its confidence sequence; `told`: [value, least, most], null where nothing is known. */
+function between([value, least, most], said) {
+  return value === null ? '–' : `${said(value)} (${least === null ? '–∞' : said(least)} to ${most === null ? '∞' : said(most)})`;
+}
+
+const dollars = (x) => `${x < 0 ? '−' : ''}$${Math.abs(x).toPrecision(3)}`;
+const points = (x) => `${x > 0 ? '+' : ''}${(100 * x).toFixed(1)}`;
+
+/** What the running hold-out says of each optimiser, where answers are compared with fresh ones. */
+function does(all) {
+  const one = all.find((each) => each.name === 'holdout' && each.state === 'running');
+  const arms = Object.entries(one?.reading?.candidates ?? {}).filter(([, arm]) => arm.does);
+  $('experiments-does').parentElement.hidden = !arms.length;
+  fill($('experiments-does'), ['against the arm', 'a request is cheaper by', 'points of answers lost', 'compared'], 1, arms.map(([name, arm]) => el('tr', {},
+    el('td', { class: 'name' }, name), cell(between(arm.does.saves_usd, dollars)), cell(between(arm.does.loses, points)),
+    cell(arm.metrics.fresh.units.map(count).join(' / ')))));
+}
 
 /** What GET api/experiments told: {experiments, waiting} or {error}, null where it wasn't asked. */
 export function show(told) {
@@ -25,6 +43,7 @@ export function show(told) {
       el('td', { class: 'text' }, el('span', { class: 'why' }, one.headline)));
   }));
   $('experiments').parentElement.hidden = !all.length;
+  does(all);
   $('experiments-waiting').hidden = !waiting.length;
   $('experiments-waiting').replaceChildren(...waiting.map(([name, why]) => el('li', {}, el('b', {}, name), ` doesn’t run: ${why}`)));
 }

@@ -27,11 +27,13 @@ function lines(route) {
   return route.variants.map((one, i) => el('tr', { class: i ? 'same' : '' }, i ? el('td', { class: 'name' }) : name, ...figures(route, one)));
 }
 
-/** Of a route with max_worse: whether its shadows keep it back, and what they say. */
+/** Of a route with max_worse: what its shadows say, whether they keep it back, or would let it serve. */
 function bounded(bound) {
   if (!bound) return null;
   const seen = `${count(bound.worse)} of ${count(bound.compared)} compared were worse, ${share(bound.max_worse)} may be`;
-  return el('div', { class: bound.state === 'observes' ? 'error' : 'soft' }, bound.state === 'observes' ? `held back: ${seen}` : seen);
+  if (bound.state === 'proved') return el('div', { class: 'good' }, `proved, may serve: ${seen}`);
+  if (bound.state === 'observes' && bound.fell_back) return el('div', { class: 'error' }, `held back: ${seen}`);
+  return el('div', { class: 'soft' }, bound.state === 'observes' ? `not proved yet: ${seen}` : seen);
 }
 
 function figures(route, one) {

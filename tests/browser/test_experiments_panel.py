@@ -30,6 +30,16 @@ async def test_each_experiment_with_what_may_be_said(opened: Opener) -> None:
     assert "later doesn’t run: a roll-out is under way" in await page.inner_text("#experiments-waiting")
 
 
+async def test_a_hold_out_tells_what_each_optimiser_saves_and_loses(opened: Opener) -> None:
+    known = {"does": {"saves_usd": [0.0012, 0.0007, 0.0017], "loses": [-0.004, None, 0.01]}}
+    arms = {"no-route": {**known, "metrics": {"fresh": {"units": [1200, 1180]}}}, "all-off": {"metrics": {}}}
+    held = told(name="holdout", reading={"candidates": arms})
+    page = await opened([row()], policy="p", canned={**STILL, "experiments": {"experiments": [held], "waiting": {}}})
+    assert await table(page, "experiments-does") == [
+        ["no-route", "$0.00120 ($0.000700 to $0.00170)", "-0.4 (–∞ to +1.0)", "1,200 / 1,180"]
+    ]
+
+
 async def test_without_any_there_is_no_card(opened: Opener) -> None:
     page = await opened([row()], policy="p", canned=STILL)
     assert await page.locator("#experiments-card").is_hidden()

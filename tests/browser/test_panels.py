@@ -66,10 +66,12 @@ async def test_the_routes_figures_are_the_ledgers(opened: Opener) -> None:
 
 async def test_a_route_that_is_held_back_says_so(opened: Opener) -> None:
     known = {"max_worse": 0.02, "fell_back": 1, "compared": 40.0, "worse": 3.0, "at_most": 0.2}
-    bounds = {FAQ: known | {"state": "observes"}, "idle": known | {"state": "serves", "worse": 0.0}}
+    proved = known | {"state": "proved", "fell_back": 0, "worse": 0.0}
+    bounds = {FAQ: known | {"state": "observes"}, "rest": proved, "idle": known | {"state": "serves", "worse": 0.0}}
     page = await opened(ROUTED, declared=DECLARED._replace(bounds=bounds))
     names = [line[0] for line in await table(page, "routes") if line[0]]
     assert names[0] == f"{FAQ} serves, cascade held back: 3 of 40 compared were worse, 2.0% may be"
+    assert "rest observes, cheapest proved, may serve: 0 of 40 compared were worse, 2.0% may be" in names
     assert names[-1] == "idle serves, fixed 0 of 40 compared were worse, 2.0% may be"
 
 

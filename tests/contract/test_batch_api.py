@@ -1,4 +1,4 @@
-"""What farthing relies on of a batch API, over real servers of each kind: OpenAI's, Azure's, Anthropic's."""
+"""What farthing relies on of a batch API, over real servers of each kind: OpenAI's, Azure's, Anthropic's, Gemini's."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from farthing.proxy.exchange import Endpoint
 from farthing.proxy.pool_open import open_pool
 from farthing.proxy.tasks import TaskGroup
 from tests.fakes.batches import AzureBatchUpstream, BatchUpstream, listening
+from tests.fakes.gemini_batches import GeminiBatchUpstream
 from tests.fakes.message_batches import MessageBatchUpstream
 
 
@@ -33,7 +34,7 @@ class There:
     kind: Kind
 
     def api(self, key: str = "sk-one") -> BatchApi:
-        headers = {"anthropic": {"x-api-key": key}, "openai": {"Authorization": f"Bearer {key}"}}[self.kind]
+        headers = {"x-api-key": key} if self.kind == "anthropic" else {"Authorization": f"Bearer {key}"}
         account = self.target.account(CIMultiDict(headers), b"secret")
         assert account is not None
         return self.target.api(self.kind, account[1], SystemClock(), SystemRandomness())
@@ -44,14 +45,15 @@ class There:
         return [Ask(f"id-{number}", path, body % text.encode()) for number, text in enumerate(texts)]
 
 
-@pytest.fixture(params=["openai", "azure", "anthropic"])
+@pytest.fixture(params=["openai", "azure", "anthropic", "gemini"])
 async def there(request: pytest.FixtureRequest) -> AsyncIterator[There]:
     kind: str = request.param
-    fake = {"openai": BatchUpstream, "azure": AzureBatchUpstream, "anthropic": MessageBatchUpstream}[kind]()
+    fakes = {"azure": AzureBatchUpstream, "anthropic": MessageBatchUpstream, "gemini": GeminiBatchUpstream}
+    fake = fakes.get(kind, BatchUpstream)()
     tasks = TaskGroup()
     async with listening(fake) as up:
-        settings = {"azure": {"style": "azure", "api_version": "2024-10-21"}, "anthropic": {"style": "anthropic"}}
-        upstream = Upstream.model_validate({"url": up.url, "batch": True, **settings.get(kind, {})})
+        own = {"openai": {}, "azure": {"style": "azure", "api_version": "2024-10-21"}}.get(kind, {"style": kind})
+        upstream = Upstream.model_validate({"url": up.url, "batch": True} | own)
         pool = open_pool(upstream, spawn=tasks.spawn, clock=SystemClock(), randomness=SystemRandomness(), old=None)
         found = kind_of(upstream, Endpoint.CHAT)
         assert found is not None
@@ -90,6 +92,13 @@ async def test_from_the_first_request_to_nothing_left(there: There) -> None:
     assert {id: line.status for id, line in lines.items()} == {"id-0": 200, "id-1": 200, "id-2": 200}
     assert all(text in lines[f"id-{n}"].body.decode() for n, text in enumerate(("one", "two", "three")))
     await api.clear(mark, job)
+    assert [name for name in there.up.files if there.kind != "gemini" or name == mark] == []
+
+
+async def test_what_was_only_prepared_is_removed_too(there: There) -> None:
+    api = there.api()
+    await api.clear(await api.prepare("fb-1", there.asks("one")), None)
+
     assert there.up.files == {}
 
 
@@ -108,6 +117,18 @@ async def test_what_was_made_is_found_again_and_what_was_not_is_not(there: There
     assert found is not None and found.id == job.id
     await ended(api, job.id)
     assert await api.made(await api.prepare("fb-2", asks), "fb-2", {"other"}) is None
+
+
+@pytest.mark.parametrize("there", ["gemini"], indirect=True)
+async def test_whose_a_batch_is_stays_unclear_where_it_is_listed_without_its_file(there: There) -> None:
+    assert isinstance(there.up, GeminiBatchUpstream)
+    there.up.lists_files = False
+    api, asks = there.api(), there.asks("one")
+    mark = await api.prepare("fb-1", asks)
+    assert await api.made(mark, "fb-1", {"id-0"}) is None
+    await created(api, asks, mark)
+    with pytest.raises(Unclear):
+        await api.made(mark, "fb-1", {"id-0"})
 
 
 async def test_broken_off_keeps_what_is_done(there: There) -> None:

@@ -51,7 +51,10 @@ class File:
 
 class BatchUpstream(ScriptedUpstream):
     """See the module. `refuses`: status of every call to files and batches, 0 for none. `statuses`: of lines, by a text
-    that stands in them: such a line stands in the error file, with a response, or (status 0) without one."""
+    that stands in them: such a line stands in the error file, with a response, or (status 0) without one.
+    `ends_when_cancelled`: the status with which a batch is not broken off, since it has just ended; 0: it hasn't.
+    `repeats`: how often each answer stands in the output file.
+    """
 
     root = "/v1"
     prefix = "/v1"  # of the endpoints that lines name
@@ -67,6 +70,8 @@ class BatchUpstream(ScriptedUpstream):
         self.refuses = 0
         self.refuse_create = 0
         self.hang_up_after_create = False
+        self.ends_when_cancelled = 0
+        self.repeats = 1
         self.statuses: dict[str, int] = {}
         self.asked: list[str] = []
         self._numbered = 0
@@ -144,6 +149,9 @@ class BatchUpstream(ScriptedUpstream):
         found = self.batches.get(parts[1])
         if found is None or found.owner != owner:
             return said(404, "no such batch")
+        if parts[2:] == ["cancel"] and self.ends_when_cancelled:
+            self._end(found, "completed")
+            return said(self.ends_when_cancelled, "Cannot cancel a batch with status 'completed'.")
         if parts[2:] == ["cancel"]:
             found.value["status"] = "cancelling"
             return web.json_response(found.value)
@@ -205,7 +213,8 @@ class BatchUpstream(ScriptedUpstream):
                 status != "completed" and answered < self.answers_before_end
             ):
                 response = {"status_code": 200, "request_id": "r", "body": self._run(line)}
-                output.append({"id": "x", "custom_id": line["custom_id"], "response": response, "error": None})
+                row = {"id": "x", "custom_id": line["custom_id"], "response": response, "error": None}
+                output += [row] * self.repeats
             elif scripted:
                 body = {"error": {"message": f"scripted {scripted}", "type": "x", "param": None, "code": None}}
                 response = {"status_code": scripted, "request_id": "r", "body": body}

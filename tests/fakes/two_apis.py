@@ -43,7 +43,7 @@ def compact(value: Any) -> str:
 
 
 @st.composite
-def parts(draw: st.DrawFn, images: bool) -> Any:
+def parts(draw: st.DrawFn, images: bool, text: st.SearchStrategy[str] = TEXT) -> Any:
     """A content: a text, or parts."""
     one: st.SearchStrategy[dict[str, Any]] = st.builds(lambda text: {"type": "text", "text": text}, SAID)
     if images:
@@ -54,14 +54,14 @@ def parts(draw: st.DrawFn, images: bool) -> Any:
     marked = st.booleans().flatmap(
         lambda mark: one.map(lambda part: part | ({"cache_control": {"type": "ephemeral"}} if mark else {}))
     )
-    return draw(TEXT | st.lists(marked, min_size=1, max_size=3))
+    return draw(text | st.lists(marked, min_size=1, max_size=3))
 
 
 @st.composite
 def turns(draw: st.DrawFn) -> list[dict[str, Any]]:
     out: list[dict[str, Any]] = []
     if draw(st.booleans()):
-        out.append({"role": "system", "content": draw(parts(images=False))})
+        out.append({"role": "system", "content": draw(parts(images=False, text=SAID))})
     for number in range(draw(st.integers(0, 3))):
         out.append({"role": "user", "content": draw(parts(images=True))})
         kind = draw(st.sampled_from(("text", "parts", "calls", "both")))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farthing.policies import confidence, cuped, novelty, srm
+from farthing.policies import confidence, cuped, srm
 from farthing.policies.confidence import RatioSums, Sums
 from farthing.policies.sequence import Evidence
 
@@ -92,11 +92,11 @@ def test_bounded_differences_hold_with_few_and_with_many() -> None:
 @pytest.mark.parametrize("rate", [0.5, 0.1, 0.03, 0.01])
 @pytest.mark.parametrize("n", [300, 1_000, 3_000, 10_000])
 def test_bounded_differences_are_no_wider_than_they_need_be(n: int, rate: float) -> None:
-    """Three times as wide as an interval for one look at most: what looking always, and any distribution, cost."""
+    """Two and a half times as wide as an interval for one look at most: looking always, and any distribution."""
     seen = Evidence(n, round(n * rate))
     one_look = 2 * 1.96 * math.sqrt(2 * rate * (1 - rate) / n)
     found = confidence.bounded_difference(seen, seen)
-    assert one_look < found.high - found.low < 3.0 * one_look
+    assert one_look < found.high - found.low < 2.5 * one_look
 
 
 @pytest.mark.parametrize(("better", "worse"), [(0.5, 0.6), (0.05, 0.10), (0.02, 0.06)])
@@ -161,21 +161,3 @@ def test_a_covariate_takes_noise_out_and_the_effect_stays() -> None:
     assert error == pytest.approx(np.std(adjusted), rel=0.2)
     assert np.mean(gone) == pytest.approx(0.64, abs=0.03)
     assert cuped.adjusted(cuped.PairSums(), cuped.PairSums())[2] == 0.0
-
-
-def periods(dice: np.random.Generator, effects: list[float]) -> list[novelty.Period]:
-    return [
-        novelty.Period(day, Sums.of(dice.normal(effect, 1, 200).tolist()), Sums.of(dice.normal(0, 1, 200).tolist()))
-        for day, effect in enumerate(effects)
-    ]
-
-
-def test_an_effect_that_wears_off_is_told_from_one_that_lasts() -> None:
-    dice = np.random.default_rng(8)
-    lasting = [novelty.novelty(periods(dice, [0.3] * 14)).word for _ in range(100)]
-    wearing = [novelty.novelty(periods(dice, [0.6 * 0.8**day for day in range(14)])).word for _ in range(40)]
-    assert 100 - lasting.count("steady") <= most(0.05, 100)
-    assert wearing.count("decays") >= 36
-    assert novelty.novelty(periods(dice, [0.3] * 3)).word == "too short"
-    settled = novelty.novelty(periods(dice, [0.9, 0.9, 0.9, 0.9] + [0.0] * 10)).settled
-    assert settled.low <= 0.0 <= settled.high

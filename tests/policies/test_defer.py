@@ -61,6 +61,15 @@ def test_bounds_hold_and_nobody_is_in_two(given_all: list[tuple[Group, int, floa
     assert all(now_s - one.since_s < RULES.flush_s for one in left)
 
 
+def test_a_batch_has_no_more_to_embed_than_its_bound() -> None:
+    three = [
+        waiting(str(number), size=1, since_s=number)._replace(inputs=inputs) for number, inputs in enumerate((4, 5, 9))
+    ]
+    assert ids(ready(three, lambda _: Rules(max_inputs=10, flush_s=60), 3)) == [["0", "1"]]
+    assert ids(ready(three[2:], lambda _: Rules(max_inputs=9, flush_s=60), 3)) == [["2"]]
+    assert ready(three[2:], lambda _: Rules(max_inputs=10, flush_s=60), 3) == []
+
+
 def test_each_group_has_its_providers_bounds() -> None:
     many = [waiting(str(number), group) for group in (A, B._replace(kind="anthropic")) for number in range(2)]
     found = ready(many, lambda group: Rules(max_items=1 if group.kind == "anthropic" else 2), 0)

@@ -16,7 +16,6 @@ from farthing.policies.experiment import (
     Measure,
     effect,
     guard,
-    lasting,
     read,
     shares_p,
     slices,
@@ -168,21 +167,6 @@ def test_wrong_shares_alarm_and_right_ones_seldom() -> None:
     assert all(alarmed(0.56) for _ in range(5))
 
 
-def test_an_effect_that_fades_is_told_from_one_that_lasts() -> None:
-    rng = np.random.default_rng(3)
-
-    def word(of_day: float, fades: float) -> str:
-        tracker = Tracker("mean", 2, alone=True, most_units=1, with_days=True)
-        for day in range(14):
-            for arm in (0, 1):
-                for value in rng.normal(arm * of_day * fades**day, 1, 300):
-                    tracker.add(arm, "", day, float(value), 1, 1)
-        return lasting(tracker, 1).word
-
-    assert word(0.8, 0.7) == "decays"
-    assert [word(0.8, 1.0) for _ in range(10)].count("steady") >= 8
-
-
 def test_a_day_counts_each_unit_once() -> None:
     tracker = Tracker("mean", 1, alone=False, most_units=10, with_days=True)
     for value in (1.0, 3.0):
@@ -266,3 +250,22 @@ def test_looking_all_the_time_finds_what_is_there() -> None:
 
     assert [ever_decided(rng, "request", "proportion", 0.3) for _ in range(10)] == ["better"] * 10
     assert [ever_decided(rng, "user", "mean", 0.35) for _ in range(10)].count("better") >= 9
+
+
+def test_what_an_optimiser_loses_is_covered_at_every_look_though_models_contradict_themselves() -> None:
+    """Of a hold-out: one answer in ten differs from a fresh one anyway, and three points more through the optimiser."""
+    rng = np.random.default_rng(8)
+    runs, missed, shares = 80, 0, []
+    for _ in range(runs):
+        sums = [ArmSums(), ArmSums()]  # everybody else, and the arm without the optimiser
+        out = False
+        for _ in range(12):
+            for arm, agrees, count in ((0, 0.87, 250), (1, 0.90, 60)):
+                for value in (rng.random(count) < agrees).astype(float):
+                    sums[arm].put(float(value), 0.0, 1)
+            apart = effect(SHARE, *sums, 0.05 / 6).apart
+            out = out or not apart.low <= 0.03 <= apart.high
+        missed += out
+        shares.append(sums[0].a / sums[0].units)
+    assert missed <= 4  # of 80 less than one may be expected
+    assert np.mean(shares) < 0.88  # as a share alone it would look like thirteen points

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farthing.policies.headroom import Headroom, reset_in_s, told_rates
+from farthing.policies.headroom import Headroom, KeyLimits, reset_in_s, told_rates
 
 NOW_S = 1_800_000_000.0
 
@@ -134,11 +134,32 @@ def test_refusals_without_a_word_park_it_longer_each_time() -> None:
     assert headroom.wait_s(100.0) == 1
 
 
-def test_a_key_that_the_provider_does_not_know_is_left_alone_for_a_minute() -> None:
-    headroom = Headroom()
-    headroom.learn(401, {}, 0.0, NOW_S)
+def test_a_key_that_the_provider_does_not_know_is_left_alone_for_a_minute_whatever_the_model() -> None:
+    limits = KeyLimits()
+    limits.learn("m", 401, {}, 0.0, NOW_S)
 
-    assert headroom.wait_s(0.0) == 60
+    assert [limits.wait_s(model, 0.0) for model in ("m", "n", "")] == [60, 60, 60]
+    assert limits.wait_s("n", 60.0) == 0
+
+
+def test_what_one_model_was_told_says_nothing_of_another() -> None:
+    limits = KeyLimits()
+    limits.learn("m", 429, {"retry-after": "3600"}, 0.0, NOW_S)
+    limits.learn("n", 200, openai("requests", 10, 4, "600s"), 0.0, NOW_S)
+    limits.take("n")
+
+    assert [limits.wait_s(model, 1.0) for model in ("m", "n", "o")] == [3599, 0, 0]
+    assert [limits.share(model, 0.0) for model in ("m", "n", "o")] == [1, pytest.approx(0.3), 1]
+    assert limits.worst(1.0) == (3599, pytest.approx(0.3, abs=1e-2))
+
+
+def test_models_that_nobody_heard_of_for_long_are_forgotten() -> None:
+    limits = KeyLimits()
+    for number in range(66):
+        limits.learn(f"m{number}", 429, {"retry-after": "60"}, 0.0, NOW_S)
+        limits.learn("m1", 429, {}, 0.0, NOW_S)
+
+    assert [limits.wait_s(f"m{number}", 0.0) > 0 for number in (0, 1, 2, 3, 65)] == [False, True, False, True, True]
 
 
 @given(

@@ -40,14 +40,34 @@ def test_the_answer_may_say_so_itself() -> None:
 
 @pytest.mark.parametrize(
     ("value", "expected"),
-    [("2", 2.0), ("0", 0.0), ("8", 8.0), ("9", None), ("nonsense", 0.125), ("Fri, 15 Jan 2027 08:00:03 GMT", 3.0)],
+    [
+        ("2", 2.0),
+        ("1.5", 1.5),
+        ("0", 0.0),
+        ("-3", 0.0),
+        ("8", 8.0),
+        ("9", None),
+        ("nonsense", 0.0),
+        ("nan", 0.0),
+        ("inf", 0.0),
+        ("Fri, 15 Jan 2027 08:00:03 GMT", 3.0),
+    ],
 )
 def test_retry_after_is_honoured_and_a_long_one_left_to_the_client(value: str, expected: float | None) -> None:
-    assert wait(429, retry_after=value) == expected
+    assert wait(429, jitter=0.0, retry_after=value) == expected
+
+
+def test_who_were_told_the_same_do_not_come_back_together() -> None:
+    assert [wait(429, jitter=jitter, retry_after="4") for jitter in (0.0, 0.5, 0.999)] == [
+        4.0,
+        4.5,
+        pytest.approx(5.0, abs=1e-2),
+    ]
 
 
 def test_retry_after_ms_wins() -> None:
-    assert wait(429, retry_after_ms="1500", retry_after="7") == 1.5
+    assert wait(429, jitter=0.0, retry_after_ms="1500", retry_after="7") == 1.5
+    assert wait(429, jitter=0.0, retry_after_ms="soon", retry_after="7") == 7.0
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,7 @@ def test_writes_for_an_hour_are_writes_to_a_chat() -> None:
         ("pause_turn", "length"),
         ("tool_use", "tool_calls"),
         ("refusal", "content_filter"),
+        ("tired", "length"),  # whatever it means, nobody may take the answer for whole
     ],
 )
 def test_how_it_ended(reason: str, finish: str) -> None:
@@ -79,6 +80,44 @@ def test_calls_that_end_in_stop_are_a_use_of_tools() -> None:
     assert out["usage"]["output_tokens"] == 0
 
 
+@pytest.mark.parametrize("arguments", ['{"city":"Zü', ""])
+@pytest.mark.parametrize("finish", ["length", "content_filter"])
+def test_half_a_call_is_left_out_and_the_stop_reason_says_so(finish: str, arguments: str) -> None:
+    calls = [
+        {"id": id, "type": "function", "function": {"name": "f", "arguments": text}}
+        for id, text in (("a", '{"x":1}'), ("b", arguments))
+    ]
+    choice = {"index": 0, "finish_reason": finish, "message": {"content": "Let me", "tool_calls": calls}}
+    usage = {"prompt_tokens": 3, "completion_tokens": 9}
+    out = loads(TO_CHAT.answer(200, dumps({"id": "g", "model": "m", "choices": [choice], "usage": usage})))
+
+    assert [block.get("id") for block in out["content"]] == [None, "a"]
+    assert out["stop_reason"] == {"length": "max_tokens", "content_filter": "refusal"}[finish]
+    assert out["usage"]["output_tokens"] == 9
+
+
+def test_a_whole_call_at_the_limit_stays() -> None:
+    call = {"id": "a", "type": "function", "function": {"name": "f", "arguments": '{"x":1}'}}
+    choice = {"index": 0, "finish_reason": "length", "message": {"content": None, "tool_calls": [call]}}
+    out = loads(TO_CHAT.answer(200, dumps({"id": "g", "model": "m", "choices": [choice]})))
+
+    assert [block["input"] for block in out["content"]] == [{"x": 1}]
+
+
+def test_thoughts_and_texts_in_a_list() -> None:
+    content = [
+        {"type": "thinking", "thinking": [{"type": "text", "text": "I see"}]},
+        {"type": "text", "text": "yes"},
+    ]
+    choice = {"index": 0, "finish_reason": "stop", "message": {"content": content}}
+    out = loads(TO_CHAT.answer(200, dumps({"id": "g", "model": "m", "choices": [choice]})))
+
+    assert out["content"] == [
+        {"type": "thinking", "thinking": "I see", "signature": ""},
+        {"type": "text", "text": "yes"},
+    ]
+
+
 @pytest.mark.parametrize(
     ("which", "answer", "param"),
     [
@@ -87,6 +126,11 @@ def test_calls_that_end_in_stop_are_a_use_of_tools() -> None:
         (TO_CHAT, {"choices": []}, "choices"),
         (TO_CHAT, {"choices": [{"message": {}}, {"message": {}}]}, "choices"),
         (TO_CHAT, {"choices": [{"message": {}, "finish_reason": "error"}]}, "choices[0].finish_reason"),
+        (
+            TO_CHAT,
+            {"choices": [{"message": {"content": [{"type": "reference", "reference_ids": [1]}]}}]},
+            "choices[0].message.content[0].type",
+        ),
         (
             TO_CHAT,
             {"choices": [{"message": {"tool_calls": [{"function": {"name": "f", "arguments": "{"}}]}}]},

@@ -240,7 +240,7 @@ def test_a_budget_needs_room() -> None:
 
 @pytest.mark.parametrize(
     ("budget", "effort"),
-    [(1024, "low"), (2048, "low"), (8191, "low"), (8192, "medium"), (20_000, "high"), (10**6, "max")],
+    [(1024, "low"), (2048, "low"), (8191, "low"), (8192, "medium"), (20_000, "high"), (10**6, "high")],
 )
 def test_a_budget_means_an_effort(budget: int, effort: str) -> None:
     out = as_chat(chat(thinking={"type": "enabled", "budget_tokens": budget}))
@@ -256,7 +256,16 @@ def test_a_budget_means_an_effort(budget: int, effort: str) -> None:
         ("tools[0].defer_loading", {"tools": [{"name": "f", "input_schema": {}, "defer_loading": True}]}),
         ("container", {"container": "c"}),
         ("mcp_servers", {"mcp_servers": []}),
-        ("context_management", {"context_management": {}}),
+        (
+            "context_management.edits[1].type",
+            {
+                "context_management": {
+                    "edits": [{"type": "clear_thinking_20251015"}, {"type": "clear_tool_uses_20250919"}]
+                }
+            },
+        ),
+        ("context_management.novel", {"context_management": {"edits": [], "novel": 1}}),
+        ("thinking.budget_tokens", {"thinking": {"type": "adaptive", "budget_tokens": 5}}),
         ("speed", {"speed": "fast"}),
         ("metadata.tag", {"metadata": {"tag": "x"}}),
         ("thinking.type", {"thinking": {"type": "between_tools"}}),
@@ -302,6 +311,52 @@ def test_marks_of_breakpoints_stay_behind_where_the_upstream_takes_none() -> Non
 
     assert "cache_control" not in json.dumps(as_chat(body, Options()))
     assert json.dumps(as_chat(body)).count("cache_control") == 3
+
+
+def test_an_empty_instruction_is_none_at_all() -> None:
+    said = [{"role": "system", "content": text} for text in ("", "a", "")] + [{"role": "user", "content": "hi"}]
+
+    assert as_messages(chat(messages=said))["system"] == "a"
+    assert "system" not in as_messages(chat(messages=[said[0], said[3]]))
+    assert as_messages(chat(messages=[said[3], said[0], said[3]]))["messages"] == [said[3], said[3]]
+
+
+def test_what_was_only_thought_or_came_to_nothing_is_an_empty_text() -> None:
+    """Null is for turns with calls; a tool's message without parts is refused."""
+    turns = [
+        {"role": "user", "content": "hi"},
+        {"role": "assistant", "content": [{"type": "thinking", "thinking": "hm", "signature": "s"}]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "1", "content": []}]},
+    ]
+
+    assert [turn["content"] for turn in as_chat(chat(messages=turns))["messages"]] == ["hi", "", ""]
+
+
+def test_a_long_name_of_a_user_is_told_as_a_digest() -> None:
+    names = ["u" * 64, "u" * 65, '{"device":"' + "a" * 100 + '"}']
+    told = [as_chat(chat(metadata={"user_id": name}))["user"] for name in names]
+
+    assert told[0] == names[0]
+    assert [len(name) for name in told] == [64, 64, 64]
+    assert len(set(told)) == 3
+    assert as_chat(chat(metadata={"user_id": names[1]}))["user"] == told[1]
+
+
+def test_what_agents_of_anthropics_send_with_each_request_passes() -> None:
+    """Thoughts of earlier turns are cleared (none goes along anyway), and a budget of nothing."""
+    more: dict[str, Any] = {
+        "thinking": {"type": "adaptive", "budget_tokens": 0, "display": "omitted"},
+        "context_management": {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]},
+    }
+
+    assert as_chat(chat(**more)) == as_chat(chat())
+
+
+def test_a_jpeg_by_its_other_name() -> None:
+    part = {"type": "image_url", "image_url": {"url": "data:image/jpg;base64,QUJD"}}
+    [turn] = as_messages(chat(messages=[{"role": "user", "content": [part]}]))["messages"]
+
+    assert turn["content"][0]["source"]["media_type"] == "image/jpeg"
 
 
 def test_effort_and_thinking_are_one_question() -> None:

@@ -106,7 +106,7 @@ def test_only_the_usage_is_for_those_who_asked() -> None:
     assert sum(piece.usage_only for piece in pieces) == 1
 
 
-def test_a_stream_that_breaks_off_has_no_end() -> None:
+def test_a_stream_that_breaks_off_is_refused_at_its_end() -> None:
     answer = {
         "id": "i",
         "type": "message",
@@ -117,8 +117,9 @@ def test_a_stream_that_breaks_off_has_no_end() -> None:
     answer |= {"stop_reason": "end_turn", "stop_sequence": None, "usage": {"input_tokens": 1, "output_tokens": 2}}
     sse = b"".join(written(message_events(answer, by_words), names=True, done=False)[:-1])
 
-    assert b"[DONE]" not in streamed(TO_MESSAGES, sse)
-    assert b"message_stop" not in streamed(TO_CHAT, chunk(content="x"))
+    for which, broken in ((TO_MESSAGES, sse), (TO_CHAT, chunk(content="x")), (TO_MESSAGES, b""), (TO_CHAT, b"")):
+        with pytest.raises(Refused, match="stream broke off"):
+            streamed(which, broken)
 
 
 def chunk(finish: str | None = None, **delta: Any) -> bytes:
@@ -137,6 +138,83 @@ def test_calls_without_index_or_id() -> None:
     assert out is not None
     assert [block["id"] for block in loads(out)["content"]] == ["toolu_c_0", "toolu_c_1"]
     assert loads(out)["stop_reason"] == "tool_use"
+
+
+def arguing(index: int | None, id: str, name: str, arguments: str, finish: str | None = None) -> bytes:
+    call = {"index": index, "id": id, "type": "function", "function": {"name": name, "arguments": arguments}}
+    return chunk(finish, tool_calls=[{name: item for name, item in call.items() if item not in (None, "")}])
+
+
+def test_calls_that_share_an_index_are_told_apart_by_their_ids() -> None:
+    """Ollama gives every call of an answer index 0."""
+    sse = arguing(0, "a", "f", '{"x":1}') + arguing(0, "b", "g", '{"x":2}') + chunk("tool_calls")
+    out = reshape.assemble(streamed(TO_CHAT, sse), "messages")
+
+    assert out is not None
+    assert [(block["id"], block["name"], block["input"]) for block in loads(out)["content"]] == [
+        ("a", "f", {"x": 1}),
+        ("b", "g", {"x": 2}),
+    ]
+
+
+def test_a_call_that_says_its_name_with_each_piece_is_one_call() -> None:
+    sse = arguing(0, "a", "f", '{"x"') + arguing(0, "a", "f", ":1}") + chunk("tool_calls")
+    out = reshape.assemble(streamed(TO_CHAT, sse), "messages")
+
+    assert out is not None
+    assert [block["input"] for block in loads(out)["content"]] == [{"x": 1}]
+
+
+@pytest.mark.parametrize(
+    "sse",
+    [
+        arguing(0, "a", "f", '{"x":') + chunk("tool_calls"),
+        arguing(0, "a", "f", '{"x":') + arguing(1, "b", "g", "{}"),
+        arguing(0, "a", "f", '{"x":') + arguing(1, "b", "g", "{}") + chunk("length"),
+        arguing(0, "a", "f", "[1]") + chunk("stop"),
+        arguing(0, "", "f", '{"x":1}') + arguing(0, "", "g", '{"x":2}') + chunk("tool_calls"),
+    ],
+)
+def test_arguments_that_are_no_object_end_the_stream_in_an_error(sse: bytes) -> None:
+    with pytest.raises(Refused, match=r"tool_calls\[0\].function.arguments"):
+        streamed(TO_CHAT, sse)
+
+
+def test_half_a_call_is_cut_short_and_says_so() -> None:
+    sse = streamed(TO_CHAT, arguing(0, "a", "f", '{"x":') + chunk("length"))
+
+    assert b'"stop_reason":"max_tokens"' in sse and b"message_stop" in sse
+    assert reshape.assemble(sse, "messages") is None  # so it is never stored
+
+
+def test_events_of_an_unknown_kind_are_passed_by() -> None:
+    """The API may add some at any time, and asks its readers to bear it."""
+    answer = {
+        "id": "i",
+        "type": "message",
+        "role": "assistant",
+        "model": "m",
+        "content": [{"type": "text", "text": "x"}],
+    }
+    answer |= {"stop_reason": "end_turn", "stop_sequence": None, "usage": {"input_tokens": 1, "output_tokens": 2}}
+    events = written(message_events(answer, by_words), names=True, done=False)
+    novel = b'event: weather\ndata: {"type":"weather","sky":"blue"}\n\n'
+
+    assert streamed(TO_MESSAGES, novel.join([b"", *events, b""])) == streamed(TO_MESSAGES, b"".join(events))
+
+
+def test_thoughts_and_texts_in_a_list() -> None:
+    """Mistral's."""
+    thinking = [{"type": "thinking", "thinking": [{"type": "text", "text": "I "}, {"type": "text", "text": "see"}]}]
+    sse = chunk(content=thinking) + chunk(content=[{"type": "text", "text": "y"}]) + chunk(content="es")
+    out = reshape.assemble(streamed(TO_CHAT, sse + chunk("model_length")), "messages")
+
+    assert out is not None
+    assert loads(out)["content"] == [
+        {"type": "thinking", "thinking": "I see", "signature": ""},
+        {"type": "text", "text": "yes"},
+    ]
+    assert loads(out)["stop_reason"] == "model_context_window_exceeded"
 
 
 def test_signatures_that_come_behind_their_thought() -> None:
@@ -165,7 +243,8 @@ def test_errors_in_mid_stream() -> None:
 @pytest.mark.parametrize(
     ("which", "event"),
     [
-        (TO_MESSAGES, {"type": "novel"}),
+        (TO_MESSAGES, {"type": "content_block_novel"}),
+        (TO_MESSAGES, {"kind": "novel"}),
         (TO_MESSAGES, {"type": "content_block_delta", "index": 0, "delta": {}}),
         (TO_MESSAGES, {"type": "message_stop"}),
         (TO_CHAT, {"choices": [{"index": 1, "delta": {}}]}),

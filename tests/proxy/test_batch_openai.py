@@ -34,6 +34,8 @@ def line(custom_id: Any, response: Any, error: Any = None) -> bytes:
         (line("a", {"status_code": 400, "body": {"error": {}}}), [Line("a", 400, b'{"error": {}}')]),
         (line("a", None, {"code": "batch_expired"}), [Line("a", 0, b"", "batch_expired")]),
         (line("a", {"status_code": 200}), [Line("a", 0, b"", "no answer")]),
+        (line("a", {"status_code": 200, "body": None}), [Line("a", 0, b"", "no answer")]),
+        (line("a", {"status_code": 200, "body": "[]"}), [Line("a", 0, b"", "no answer")]),
         (line("a", {"status_code": "200", "body": {}}), [Line("a", 0, b"", "no answer")]),
         (line("a", None, "strange"), [Line("a", 0, b"", "no answer")]),
         (line(7, {"status_code": 200, "body": {}}), []),

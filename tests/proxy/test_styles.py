@@ -82,6 +82,8 @@ def test_a_clients_key_is_found(headers: dict[str, str], key: str) -> None:
         ("anthropic", "k", ("x-api-key", "k")),
         ("azure", "k", ("api-key", "k")),
         ("azure", "eyJ0.x.y", ("Authorization", "Bearer eyJ0.x.y")),
+        ("anthropic", "sk-ant-oat01-x", ("Authorization", "Bearer sk-ant-oat01-x")),
+        ("anthropic", "eyJ0.x.y", ("x-api-key", "eyJ0.x.y")),
     ],
 )
 def test_where_a_key_is_shown(style: StyleName, key: str, shown: tuple[str, str]) -> None:

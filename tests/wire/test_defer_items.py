@@ -12,6 +12,7 @@ import pytest
 
 from tests.fakes.batches import BatchUpstream, batching
 from tests.fakes.proxying import Proxied
+from tests.fakes.upstream import Script
 from tests.wire.test_defer import DAY, books, deferring, result, until
 
 WHERE = "/v1/embeddings"
@@ -107,3 +108,26 @@ async def test_a_part_that_no_batch_answers_is_asked_for_by_itself(up: BatchUpst
         await books(proxy, up, 2)
     assert [call.json["input"] for call in up.calls[1:]] == [["new"]]
     assert [one["embedding"][0] for one in got["data"]] == [3.0, 10.0]
+
+
+async def test_what_was_paid_for_in_vain_is_not_sent_again_without_its_bill(up: BatchUpstream, tmp_path: Path) -> None:
+    """The part's answer doesn't fit, and then the upstream is busy: a further try would forget what the part cost."""
+    up.refuses = 404
+    async with deferring(up, tmp_path, upstream__retries=0, defer__flush_s=0.3) as proxy:
+        await known(proxy, ["known text"])
+        kept = (await proxy.post({"model": "m", "input": ["new", "known text"]}, WHERE, **DAY)).json()
+        plain = up._embeddings
+
+        def another(call: Any, asked: dict[str, Any], script: Any) -> Any:
+            kind, pieces = plain(call, asked, script)
+            return kind, [
+                b"".join(pieces).replace(b'"model": "m"', b'"model": "m2"').replace(b'"model":"m"', b'"model":"m2"')
+            ]
+
+        up._embeddings = another  # type: ignore[method-assign]
+        up.script(Script(), Script(status=429))
+        told = await until(proxy, kept["id"], "completed")
+        rows = await proxy.rows(2)
+    row = next(row for row in rows if row["id"] == kept["id"])
+    assert told["status_code"] == 429 and len(up.calls) == 3
+    assert row["attempts"] == 2 and json.loads(row["attempts_detail"])[0]["status"] == 200

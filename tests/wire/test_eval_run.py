@@ -135,10 +135,12 @@ async def test_an_arm_is_its_policy_alone(up: ScriptedUpstream, tmp_path: Path) 
     assert arm.holdout.share == 0 and not arm.experiments and arm.server.tls_cert is None
 
 
-async def test_an_arm_brings_its_students(up: ScriptedUpstream, tmp_path: Path) -> None:
+async def test_an_arm_brings_its_students_and_what_routes_have_proved(up: ScriptedUpstream, tmp_path: Path) -> None:
     (tmp_path / "learnt/students/kept").mkdir(parents=True)
     (tmp_path / "learnt/students/kept/a@b.standing.json").write_text("{}")
+    (tmp_path / "learnt/route-standings.json").write_text("{}")
     _prepare(tmp_path / "arm", tmp_path / "learnt")
+    assert (tmp_path / "arm/route-standings.json").is_file()
     assert (tmp_path / "arm/students/kept/a@b.standing.json").is_file()
 
 

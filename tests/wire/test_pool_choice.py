@@ -52,6 +52,20 @@ class TestKeys:
             clock.advance(25)
             assert (await proxy.post(chat("three"))).status_code == 200
 
+    async def test_at_its_limit_for_one_model_it_is_free_for_another(
+        self, up: ScriptedUpstream, tmp_path: Path
+    ) -> None:
+        async with proxied(up.url, tmp_path, clock=FakeClock(), **PLAIN, upstream__api_keys=["sk-a", "sk-b"]) as proxy:
+            up.script(*[Script(status=429, headers={"Retry-After": "9000"}) for _ in range(2)])
+            busy = [await proxy.post(chat("one", model="dear")) for _ in range(2)]
+            other = await proxy.post(chat("two"))
+
+            assert [answer.status_code for answer in busy] == [429, 429]
+            assert other.status_code == 200
+            assert len(up.calls) == 3  # the second for the dear one wasn't sent
+            told = [key["parked_s"] for one in proxy.services.pool.told() for key in one["keys"]]
+            assert told == [9000, 9000]
+
     async def test_the_one_with_more_left_is_preferred_and_an_empty_one_is_not_asked(
         self, up: ScriptedUpstream, tmp_path: Path
     ) -> None:

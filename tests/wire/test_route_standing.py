@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
+from farthing.proxy.cli_policy_table import status
 from farthing.proxy.config import load
 from farthing.proxy.errors import ConfigFault
 from tests.fakes.proxying import chat, proxied
@@ -146,3 +149,52 @@ async def test_the_watch_sees_what_shadows_say(tmp_path: Path) -> None:
         watch = at.proxy.services.state.watch
         assert watch is not None and watch.flush()
         assert "judged" in {one["series"] for one in watch.told()["series"]}
+
+
+async def test_an_observing_route_is_told_to_be_proved_and_serves_once_its_mode_lets_it(tmp_path: Path) -> None:
+    observes, proves = (FIXED | {"mode": mode} for mode in ("observe", "prove"))
+    async with AsyncExitStack() as stack:
+        default, cheap = [await stack.enter_async_context(scripted()) for _ in range(2)]
+        cheap.default = default.default = Script(says="8")
+        async with between(tmp_path, observes, default, cheap) as at:
+            await ask(at, "proved")
+            assert await answered_by(at, "and now?") == "m"  # it goes on observing
+            (incident,) = at.proxy.services.state.incidents.latest()
+            assert (incident["kind"], incident["evidence"]["worse"]) == ("proved", 0.0)
+            assert incident["evidence"]["compared"] > 10 and incident["evidence"]["at_most"] <= 0.2
+            told = (await at.proxy.client.get("/farthing/api/policy")).json()
+            assert (told["routes"]["r"]["state"], told["routes"]["r"]["max_worse"]) == ("proved", 0.2)
+            shown = io.StringIO()
+            Console(file=shown, width=200).print(status(told, 0.0))  # as `farthing policy list` does
+            assert 'route      r  proved: with mode = "prove" or "serve" it would serve  0 of ' in shown.getvalue()
+        async with between(tmp_path, proves, default, cheap) as at:  # what was proved stays so
+            assert state(at)["state"] == "serves"
+            assert await answered_by(at, "and with another mode?") == "mini"
+
+
+async def test_a_route_that_has_to_be_proved_observes_until_it_is_and_again_where_it_gets_worse(tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        default, cheap = [await stack.enter_async_context(scripted()) for _ in range(2)]
+        cheap.default, default.default = Script(says="9"), Script(says="8")
+        async with between(tmp_path, FIXED | {"mode": "prove", "max_worse": 0.5}, default, cheap) as at:
+            assert await answered_by(at, "first?") == "m"
+            for number in range(3):
+                await answered_by(at, f"worse {number}?")
+            assert (state(at)["state"], state(at)["worse"], state(at)["fell_back"]) == ("observes", 4, 0)
+            cheap.default = Script(says="8")
+            await ask(at, "serves", word="better")
+            assert await answered_by(at, "and at last?") == "mini"
+            cheap.default = Script(says="9")
+            await ask(at, "observes", word="worse again")
+            assert state(at)["fell_back"] == 1
+            kinds = [one["kind"] for one in at.proxy.services.state.incidents.latest()]
+            assert sorted(kinds) == ["observe", "proved"]
+
+
+def test_what_is_to_be_proved_is_said() -> None:
+    given = {
+        "variants": [{"name": "x", "model": "mini"}],
+        "routes": [{"name": "r", "mode": "prove", "variants": ["x"]}],
+    }
+    with pytest.raises(ConfigFault, match=r"routes.0.*needs max_worse"):
+        load(None, {}, given)

@@ -388,6 +388,20 @@ async def test_a_slow_answer_is_hedged_and_the_loser_is_hung_up(tmp_path: Path) 
     assert len(at.third.calls) == 1
 
 
+@pytest.mark.parametrize(("second", "answered"), [(200, 200), (503, 503)])
+async def test_an_error_does_not_win_against_a_call_that_is_still_under_way(
+    tmp_path: Path, second: int, answered: int
+) -> None:
+    """Without a fallback the same model is asked twice: the first one's error must not hang up the second."""
+    plain = {"name": "plain", "model": "m"}
+    async with house(tmp_path, [{"variants": ["plain"], "hedge_after_ms": 30}], variants=[plain]) as at:
+        at.default.script(Script(status=500, wait_s=0.15), Script(status=second, wait_s=0.3))
+        answer = await at.proxy.post(chat())
+        (row,) = await at.books(1)
+    assert answer.status_code == answered
+    assert [one["status"] for one in json.loads(row["attempts_detail"])] == [500, second]
+
+
 async def test_a_client_that_leaves_during_a_hedge_ends_both_calls(tmp_path: Path) -> None:
     route = {"variants": ["mini-there"], "fallbacks": ["tiny-there"], "hedge_after_ms": 30}
     async with house(tmp_path, [route]) as at:

@@ -307,6 +307,55 @@ async def test_other_styles_paths_keys_and_fields(
     assert ("max_tokens" in call.json) == (style == "ollama")
 
 
+@pytest.mark.parametrize(
+    ("style", "url", "settings", "path"),
+    [
+        (
+            "azure",
+            "",
+            {"api_version": "2024-10-21"},
+            "/openai/deployments/m/chat/completions?api-version=2024-10-21",
+        ),
+        ("gemini", "/v1beta/openai", {}, "/v1beta/openai/chat/completions"),
+        ("ollama", "", {}, "/v1/chat/completions"),
+    ],
+)
+async def test_messages_reach_other_styles_in_their_own_form(
+    up: ScriptedUpstream, tmp_path: Path, style: str, url: str, settings: dict[str, str], path: str
+) -> None:
+    up.default = Script(body=json.dumps(CHAT).encode())
+    more: Any = {f"upstream__{name}": value for name, value in settings.items()}
+    asked = {"model": "m", "max_tokens": 5, "messages": SAID, "metadata": {"user_id": "me"}}
+    async with proxied(up.url.removesuffix("/v1") + url, tmp_path, upstream__style=style, **more) as proxy:
+        answer = await proxy.post(asked, "/v1/messages?beta=true")
+
+    [call] = up.calls
+    assert (answer.status_code, answer.json()["type"]) == (200, "message")
+    assert call.path == path
+    assert ("user" in call.json) == (style != "gemini")
+    assert ("max_tokens" in call.json) == (style != "azure")
+
+
+@pytest.mark.parametrize(("style", "path"), [("anthropic", "/v1/chat/completions"), ("openai", "/v1/messages")])
+async def test_a_stream_that_ends_before_its_end_ends_in_an_error_event(
+    up: ScriptedUpstream, tmp_path: Path, style: str, path: str
+) -> None:
+    """Its bytes end as if all were well: nobody but the adapter knows that half of it is missing."""
+    whole = written(message_events(MESSAGE, by_words), names=True, done=False)
+    sse = b"".join(whole[:-2]) if style == "anthropic" else b"\n\n".join(chat_stream().split(b"\n\n")[:4]) + b"\n\n"
+    up.default = Script(body=sse, headers={"Content-Type": "text/event-stream"})
+    async with proxied(up.url, tmp_path, upstream__style=style) as proxy:
+        answers = [await proxy.post(chat(stream=True, max_tokens=9), path) for _ in range(2)]
+        rows = await proxy.rows(2)
+
+    for answer in answers:
+        last = answer.content.rstrip().rpartition(b"\n\n")[2]
+        assert b'"error"' in last and b"broke off" in last
+        assert b"[DONE]" not in answer.content and b"message_stop" not in answer.content
+    assert [row["outcome"] for row in rows] == ["failed", "failed"]
+    assert len(up.calls) == 2  # nothing of it is kept
+
+
 async def test_what_is_only_relayed_gets_the_key_where_it_belongs(up: ScriptedUpstream, tmp_path: Path) -> None:
     async with proxied(up.url, tmp_path, upstream__style="anthropic") as proxy:
         answer = await proxy.client.get("/v1/models")
