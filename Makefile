@@ -6,7 +6,7 @@ PIP := PYTHONWARNINGS=ignore $(BIN)/pip install --quiet --disable-pip-version-ch
 ARGS ?=
 LOCK_PYTHON ?= python3.12
 
-.PHONY: help run test demo demo-evals check test-torch test-clients chaos chaos-short soak bench bench-quick guard package lock sbom audit clean
+.PHONY: help run test demo demo-evals check test-torch test-clients chaos chaos-short soak fuzz bench bench-quick guard package lock sbom audit clean
 
 help:
 	@echo "make run          start the proxy        (make run ARGS='--upstream http://127.0.0.1:8000/v1')"
@@ -16,6 +16,7 @@ help:
 	@echo "make test-torch   the sentence-transformers and LLMLingua paths (installs several hundred MB)"
 	@echo "make test-clients the official OpenAI clients 2 and 3, each in an environment of its own"
 	@echo "make chaos        every fault of docs/reliability.md, in full (chaos-short: under five minutes); make soak: two million requests"
+	@echo "make fuzz         parsers, compressors, adapters and importers by coverage, a minute each (ARGS='--seconds 600 sse')"
 	@echo "make lock         deploy/requirements.lock; make audit: known vulnerabilities of it; make sbom: sbom.json"
 	@echo "make guard        does the hot path cost more processor time than it did? (a minute)"
 	@echo "make bench        the benchmarks of docs/benchmarks.md (bench-quick: three minutes)"
@@ -94,6 +95,10 @@ chaos-short: $(VENV)/.dev
 soak: $(VENV)/.dev
 	$(BIN)/python -m tests.chaos.soak --out docs/reliability-soak.json $(ARGS); \
 	  status=$$?; $(BIN)/python -m tests.chaos.page && exit $$status
+
+fuzz: $(VENV)/.dev
+	@$(PIP) --group fuzz
+	$(BIN)/python -m tests.fuzz.run $(ARGS)
 
 guard: $(VENV)/.dev
 	$(BIN)/python -m bench.guard $(ARGS)

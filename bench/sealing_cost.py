@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from farthing.cache.codec import decode, encode
 from farthing.cache.entry import Entry
-from farthing.cache.seal import Sealer
+from farthing.proxy.seal import Sealer
 from farthing.proxy.usage import Usage
 
 _ROUNDS = 15

@@ -2,7 +2,7 @@
 
 Layout: magic 3, version 1, digest 16, header length 4 (big-endian), header (JSON), body. The digest is BLAKE2b over
 all that isn't the digest, so a flipped bit, a cut or a foreign value reads as None, and never as another answer.
-Version 2 is the same with a sealed body (cache/seal.py), deflated before it was sealed and bound to the header.
+Version 2 is the same with a sealed body (proxy/seal.py), deflated before it was sealed and bound to the header.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 
 from farthing.cache.entry import Entry
-from farthing.cache.seal import Seal, SealedElsewhere
+from farthing.proxy.seal import Seal, SealedElsewhere
 from farthing.proxy.usage import Usage, UsageSource
 
 __all__ = ["Labels", "decode", "encode", "peek"]

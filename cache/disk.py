@@ -25,8 +25,8 @@ import structlog
 from farthing.cache.codec import decode, encode, peek
 from farthing.cache.damage import Damage
 from farthing.cache.entry import Entry
-from farthing.cache.seal import MissingKeys, Seal, SealedElsewhere
 from farthing.proxy.errors import StoreFault
+from farthing.proxy.seal import MissingKeys, Seal, SealedElsewhere
 
 __all__ = ["Connect", "Disk", "Record", "connect"]
 

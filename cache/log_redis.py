@@ -27,11 +27,11 @@ import structlog
 from farthing.cache.convergence import Compared, Held, compare, last
 from farthing.cache.index_log import Changes, Mark, Own, Snapshot
 from farthing.cache.log_redis_wire import APPEND, BEGIN, CLEAR, READ, TALK, Names, pack, unpack
-from farthing.cache.seal import Seal
 from farthing.cache.semantic_disk import Row
 from farthing.cache.store_redis import RedisStore
 from farthing.proxy.clock import Clock
 from farthing.proxy.errors import StoreFault
+from farthing.proxy.seal import Seal
 
 __all__ = ["LogState", "RedisLog"]
 

@@ -22,8 +22,8 @@ import struct
 import zlib
 from typing import TYPE_CHECKING
 
-from farthing.cache.seal import Seal, SealedElsewhere
 from farthing.cache.semantic_disk import Row
+from farthing.proxy.seal import Seal, SealedElsewhere
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,9 +41,23 @@ class Names:
 
     def __init__(self, prefix: str, embedder: str) -> None:
         id = hashlib.sha256(f"{_FORMAT}\0{embedder}".encode()).hexdigest()[:12]
-        self._tag = f"{{{prefix}:s:{id}}}"
-        self.about, self.stream, self.told = (f"{self._tag}:{what}" for what in ("about", "log", "told"))
-        self.chunks: Sequence[str] = [f"{self._tag}:rows:{number}" for number in range(CHUNKS)]
+        self._named(f"{{{prefix}:s:{id}}}")
+
+    @classmethod
+    def at(cls, about: str) -> Names:
+        """Those of the log whose `about` has this name, whatever its model."""
+        names = cls.__new__(cls)
+        names._named(about.removesuffix(":about"))
+        return names
+
+    @staticmethod
+    def pattern(prefix: str) -> str:
+        """What finds the `about` of every model's log."""
+        return f"{{{prefix}:s:*}}:about"
+
+    def _named(self, tag: str) -> None:
+        self.about, self.stream, self.told = (f"{tag}:{what}" for what in ("about", "log", "told"))
+        self.chunks: Sequence[str] = [f"{tag}:rows:{number}" for number in range(CHUNKS)]
 
     def chunk(self, entry_key: str) -> str:
         """Where the entry's row is."""

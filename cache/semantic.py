@@ -29,6 +29,7 @@ from farthing.cache.semantic_log import SemanticLog
 from farthing.cache.unmatchable import unmatchable
 from farthing.cache.vectors import Vectors
 from farthing.cache.worth import Worth
+from farthing.proxy.seal import Seal
 from farthing.proxy.text import normalise
 
 if TYPE_CHECKING:
@@ -138,21 +139,23 @@ class SemanticCache:
         writer: str = "",
         replicas: RedisLog | None = None,
         elsewhere: PgVectors | None = None,
+        seal: Seal | None = None,
     ) -> SemanticCache:
         """Load what `path` holds (None: nothing is kept). A file that can't be read is moved aside, never raised.
 
         `writer`: this process's name, where others have the file open too; then `follow` takes over what they change.
         `replicas`: what is followed in place of a file. `elsewhere`: where vectors are kept, if not in memory.
+        `seal`: what closes the file's texts.
         """
         disk: SemanticDisk | None = None
         following: Following | None = None
         if replicas is not None:
             following = FollowingReplicas(replicas)
         elif path is not None and writer:
-            disk = log = SemanticLog(path, embedder=embedder.name, dim=embedder.dim, writer=writer)
+            disk = log = SemanticLog(path, embedder=embedder.name, dim=embedder.dim, writer=writer, seal=seal)
             following = FollowingFile(log)
         elif path is not None:
-            disk = SemanticDisk(path, embedder=embedder.name, dim=embedder.dim)
+            disk = SemanticDisk(path, embedder=embedder.name, dim=embedder.dim, seal=seal)
         cache = cls(embedder, scorer or GuardScorer(), max_entries, max_bytes, disk, following, elsewhere)
         if following is not None:
             following.begin(cache)
@@ -350,12 +353,20 @@ class SemanticCache:
 
     def remove(self, entry_keys: Iterable[str]) -> int:
         """Forget these entries; how many were there."""
-        gone = self._drop(entry_keys)
-        if self._disk is not None and gone:
-            self._disk.delete(item.entry_key for item in gone)
+        named = list(entry_keys)
+        gone = self._drop(named)
+        if self._disk is not None and (gone or self._disk.unread):
+            self._disk.delete(named if self._disk.unread else [item.entry_key for item in gone])
         if self._following is not None:
             self._following.removed(gone)
         return len(gone)
+
+    def forget_all(self) -> int:
+        """Forget every entry, as `remove` does, whether or not its answer is still there; how many were there."""
+        gone = self.remove(self.keys())
+        if self._disk is not None and self._disk.unread:
+            self._disk.clear()
+        return gone
 
     def _drop(self, entry_keys: Iterable[str]) -> list[_Item]:
         """Let these go, but not from the file."""
@@ -436,6 +447,8 @@ class SemanticCache:
                 expired.append(self._items[number].entry_key)
         if expired:
             self.remove(expired)
+        if self._disk is not None:
+            self._disk.sweep(now_s)
         if len(self._expiries) > 2 * len(self._items) + _EXPIRED_PER_LOOKUP:
             self._expiries = [(item.expires_s, number) for number, item in self._items.items()]
             heapq.heapify(self._expiries)

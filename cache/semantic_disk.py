@@ -4,6 +4,8 @@ Rules of this file:
 1. The file is a copy: the cache is right without it, and a disk that fails costs only what a restart forgets.
 2. A row is believed only with its checksum, and only if the same model made it.
 3. Every change is its own transaction in WAL mode: after kill -9 each row is there whole or not at all.
+4. Under a seal the text and its vector, from which much of a text can be guessed, are sealed together, bound to entry,
+   scope and model. What is sealed under a key that isn't here is left where it is, until its time is over.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
+
+from farthing.proxy.seal import MissingKeys, Seal, SealedElsewhere, closed, is_sealed, opened
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,6 +40,7 @@ _VERSION = "2"
 _BUSY_S = 0.25
 _UNKNOWN_WORTH = -1.0
 _MOST_USES = 2**53
+_LENGTH_BYTES = 4  # of a sealed text
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT);
 CREATE TABLE IF NOT EXISTS texts (id INTEGER PRIMARY KEY AUTOINCREMENT, entry_key TEXT NOT NULL UNIQUE,
@@ -62,15 +67,30 @@ class Row:
 
 
 class SemanticDisk:
-    """The file at `path`, opened for one thread. Errors of the disk are told once, and never raised. `busy_s`: how long
-    another process's lock is waited for; `schema`: of what lies beside the texts."""
+    """The file at `path`, opened for one thread. Errors of the disk are told once, and never raised.
 
-    def __init__(self, path: Path, *, embedder: str, dim: int, busy_s: float = _BUSY_S, schema: str = "") -> None:
+    `busy_s`: how long another process's lock is waited for. `schema`: of what lies beside the texts. `seal`: closes
+    texts and vectors.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        embedder: str,
+        dim: int,
+        busy_s: float = _BUSY_S,
+        schema: str = "",
+        seal: Seal | None = None,
+    ) -> None:
         self._path = path
         self._busy_s = busy_s
         self._schema = _SCHEMA + schema
         self._embedder = embedder
         self._dim = dim
+        self._seal = seal
+        self._missing = MissingKeys("near-duplicates", "they are not found, and stay in the file until they expire")
+        self._unread_s: list[float] = []  # when what can't be opened expires, soonest first
         self._db: sqlite3.Connection | None = None
         self._failing = False
 
@@ -104,7 +124,8 @@ class SemanticDisk:
     def put(self, row: Row) -> None:
         """Write one row, in place of the one under its entry key."""
         worth_usd = _UNKNOWN_WORTH if row.worth_usd is None else row.worth_usd
-        values = (row.scope, row.text, row.expires_s, self._embedder, row.vector.astype("<f4").tobytes(), worth_usd)
+        text, vector = self._stored(row)
+        values = (row.scope, text, row.expires_s, self._embedder, vector, worth_usd)
         statement = (
             "INSERT OR REPLACE INTO texts (entry_key, scope, text, expires_s, embedder, vector, worth_usd, checksum) "
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
@@ -123,7 +144,19 @@ class SemanticDisk:
 
     def clear(self) -> None:
         """Delete every row."""
+        self._unread_s = []
         self._change(("DELETE FROM texts", [()]), *self._noting(None))
+
+    @property
+    def unread(self) -> bool:
+        """Whether rows are there that can't be opened: who holds the others doesn't know of them."""
+        return bool(self._unread_s)
+
+    def sweep(self, now_s: float) -> None:
+        """Delete those of them whose time is over."""
+        if self._unread_s and self._unread_s[0] <= now_s:
+            self._change(("DELETE FROM texts WHERE expires_s <= ?", [(now_s,)]))
+            self._unread_s = [one for one in self._unread_s if one > now_s]
 
     def close(self) -> None:
         """Let the file go; idempotent."""
@@ -139,6 +172,7 @@ class SemanticDisk:
         try:
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = NORMAL")
+            db.execute("PRAGMA secure_delete = ON")  # what is removed or closed anew stands nowhere any more
             db.executescript(self._schema)
             version = db.execute("SELECT value FROM meta WHERE name = 'version'").fetchone()
             if version is None:
@@ -153,18 +187,26 @@ class SemanticDisk:
     def _read(self, db: sqlite3.Connection) -> list[Row]:
         rows: list[Row] = []
         dropped: list[tuple[int]] = []
+        unread_s: list[float] = []
         for number, *fields in db.execute(f"SELECT id, {FIELDS} FROM texts ORDER BY id"):
-            row = self._believed(*fields)
+            try:
+                row = self._believed(*fields)
+            except SealedElsewhere as sealed:
+                self._missing.tell(sealed)
+                unread_s.append(fields[3])
+                continue
             if row is None:
                 dropped.append((number,))
             else:
                 rows.append(row)
+        self._unread_s = sorted(unread_s)
         if dropped:
             log.warning("semantic cache: rows of another model or damaged ones dropped", rows=len(dropped))
             self._change(("DELETE FROM texts WHERE id = ?", dropped))
         return rows
 
     def _believed(self, key: str, *fields: object) -> Row | None:
+        """The row of these columns; None: damaged, or another model's. Raises SealedElsewhere."""
         import numpy as np
 
         match (key, *fields):
@@ -173,12 +215,38 @@ class SemanticDisk:
                 float() as worth_usd, check, uses,
             ):  # fmt: skip
                 if model == self._embedder and check == _checksum(key, scope, text, expires_s, model, blob, worth_usd):
+                    text, blob = self._opened(key, scope, text, blob)
                     vector = np.frombuffer(blob, "<f4").astype(np.float32) if len(blob) == 4 * self._dim else None
                     if vector is not None and np.isfinite(vector).all():
                         known = worth_usd if 0 <= worth_usd < float("inf") else None
                         hits = uses if isinstance(uses, int) and 0 <= uses < _MOST_USES else 0
                         return Row(scope, key, text, expires_s, vector, known, hits)
         return None
+
+    def _stored(self, row: Row) -> tuple[str, bytes]:
+        """Text and vector as they are written: under a seal no text, and both in the place of the vector."""
+        vector = row.vector.astype("<f4").tobytes()
+        if self._seal is None:
+            return row.text, vector
+        text = row.text.encode()
+        whole = len(text).to_bytes(_LENGTH_BYTES, "big") + text + vector
+        return "", closed(self._seal, whole, self._bound(row.entry_key, row.scope))
+
+    def _opened(self, key: str, scope: str, text: str, blob: bytes) -> tuple[str, bytes]:
+        """Text and vector of what `_stored` gave; no vector where it was changed. Raises SealedElsewhere."""
+        if text or not is_sealed(blob):
+            return text, blob
+        try:
+            whole = opened(self._seal, blob, self._bound(key, scope))
+            end = _LENGTH_BYTES + int.from_bytes(whole[:_LENGTH_BYTES], "big")
+            return whole[_LENGTH_BYTES:end].decode(), whole[end:]
+        except SealedElsewhere:
+            raise
+        except ValueError:
+            return "", b""
+
+    def _bound(self, key: str, scope: str) -> bytes:
+        return "\0".join(("near-duplicate", key, scope, self._embedder)).encode()
 
     def _noting(self, entry_keys: Iterable[str] | None) -> tuple[Change, ...]:
         """What else is written where these entries change; None: all of them."""
@@ -222,13 +290,16 @@ class SemanticDisk:
             log.error("the semantic cache's file fails: going on from memory", path=str(self._path), error=repr(error))
 
 
-def forget_in(path: Path, entry_keys: Sequence[str]) -> int:
-    """Delete these rows of a file that nobody has open; how many were there. In a file that is missing or can't be
-    read there are none: it is moved aside when it is opened for use."""
-    if not entry_keys or not path.is_file():
+def forget_in(path: Path, entry_keys: Sequence[str], *, everything: bool = False) -> int:
+    """Delete these rows (or all) of a file that nobody has open; how many were there. In a file that is missing or
+    can't be read there are none: it is moved aside when it is opened for use."""
+    if not (entry_keys or everything) or not path.is_file():
         return 0
     try:
         with closing(sqlite3.connect(path, timeout=_BUSY_S)) as db, db:
+            db.execute("PRAGMA secure_delete = ON")
+            if everything:
+                return db.execute("DELETE FROM texts").rowcount
             return db.executemany("DELETE FROM texts WHERE entry_key = ?", [(key,) for key in entry_keys]).rowcount
     except sqlite3.Error as error:
         log.error("the semantic cache's file can't be changed", path=str(path), error=repr(error))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from farthing.cache.index_log import Changes, Snapshot
 from farthing.cache.semantic_disk import FIELDS, Change, Row, SemanticDisk
+from farthing.proxy.seal import Seal, SealedElsewhere
 
 __all__ = ["SemanticLog"]
 
@@ -28,8 +29,8 @@ CREATE TABLE IF NOT EXISTS changes
 class SemanticLog(SemanticDisk):
     """`writer`: this process's name, that no other one has."""
 
-    def __init__(self, path: Path, *, embedder: str, dim: int, writer: str) -> None:
-        super().__init__(path, embedder=embedder, dim=dim, busy_s=_OTHERS_WAIT_S, schema=_SCHEMA)
+    def __init__(self, path: Path, *, embedder: str, dim: int, writer: str, seal: Seal | None = None) -> None:
+        super().__init__(path, embedder=embedder, dim=dim, busy_s=_OTHERS_WAIT_S, schema=_SCHEMA, seal=seal)
         self._writer = writer
         self._version = -1
 
@@ -71,7 +72,11 @@ class SemanticLog(SemanticDisk):
             some = keys[at : at + _AT_ONCE]
             marks = ",".join("?" * len(some))
             for fields in db.execute(f"SELECT {FIELDS} FROM texts WHERE entry_key IN ({marks})", some):
-                row = self._believed(*fields)
+                try:
+                    row = self._believed(*fields)
+                except SealedElsewhere as sealed:  # another worker has another key
+                    self._missing.tell(sealed)
+                    continue
                 if row is not None:
                     found[row.entry_key] = row
         return Changes([found[key] for key in keys if key in found], [key for key in keys if key not in found], last)

@@ -8,10 +8,10 @@ from typing import Any
 
 from farthing.cache.embedder import Embedder
 from farthing.cache.log_redis import RedisLog
-from farthing.cache.seal import Seal
 from farthing.cache.semantic_thread import SemanticThread
 from farthing.cache.store_redis import RedisStore
 from farthing.proxy.clock import Clock, Randomness
+from farthing.proxy.seal import Seal
 
 __all__ = ["SharedIndex"]
 

@@ -20,10 +20,10 @@ from typing import ClassVar
 from farthing.cache.disk import Connect, Disk, Record, connect
 from farthing.cache.entry import Entry
 from farthing.cache.expiry import Expiries
-from farthing.cache.seal import Seal
 from farthing.cache.store import Selector, StoreStats
 from farthing.proxy.clock import Clock
 from farthing.proxy.errors import StoreFault
+from farthing.proxy.seal import Seal
 
 __all__ = ["LocalStore"]
 

@@ -27,7 +27,7 @@ from farthing.cache.tracking import Tracking
 from farthing.proxy.clock import Clock
 from farthing.proxy.errors import StoreFault
 
-__all__ = ["HELD_S", "NearStore", "server_of"]
+__all__ = ["HELD_S", "NearStore", "redis_of", "server_of"]
 
 HELD_S = 60.0
 _END_S = 0.5
@@ -223,7 +223,13 @@ class NearStore:
 
 
 def server_of(store: Store) -> RedisStore:
-    """The store's way to its server, where it has one."""
+    """The store's way to its server; only for a store that has one."""
+    found = redis_of(store)
+    assert found is not None, "only asked for with store.url"
+    return found
+
+
+def redis_of(store: Store) -> RedisStore | None:
+    """The store's way to its server, whether or not memory stands before it; None where it has none."""
     behind = store.behind if isinstance(store, NearStore) else store
-    assert isinstance(behind, RedisStore), "only asked for with store.url"
-    return behind
+    return behind if isinstance(behind, RedisStore) else None

@@ -24,10 +24,10 @@ from farthing.cache.damage import Damage
 from farthing.cache.entry import Entry
 from farthing.cache.redis_client import open_way, where_of
 from farthing.cache.redis_names import Names
-from farthing.cache.seal import MissingKeys, Seal, SealedElsewhere
 from farthing.cache.store import Selector, StoreStats
 from farthing.proxy.clock import Clock
 from farthing.proxy.errors import StoreFault
+from farthing.proxy.seal import MissingKeys, Seal, SealedElsewhere
 
 __all__ = ["RedisStore"]
 

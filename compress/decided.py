@@ -23,6 +23,8 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from farthing.proxy.seal import Seal, SealedElsewhere, closed, is_current, is_sealed, opened
+
 __all__ = [
     "FROZEN",
     "KEY_BYTES",
@@ -34,6 +36,7 @@ __all__ = [
     "decode",
     "encode",
     "first_new",
+    "resealed",
     "tenant_tag",
 ]
 
@@ -42,6 +45,7 @@ KEY_BYTES = 24
 """A key: the tenant's tag, so that all of a tenant's can be removed, then the hash of the chain."""
 
 _CHECK_BYTES = 8
+_BOUND = b"decided\0"
 _MARKS = ("cache_control", "prompt_cache_breakpoint")
 _MARKS_RAW = tuple(f'"{name}"'.encode() for name in _MARKS)
 
@@ -123,20 +127,43 @@ def request_ends(endpoint: str, turns: Sequence[Any]) -> list[int]:
     return ends if last < 0 or (ends and by_model(endpoint, turns[last])) else [*ends, last]
 
 
-def encode(key: bytes, decision: Decision) -> bytes:
-    """The decision as bytes that are believed only under this key."""
+def encode(key: bytes, decision: Decision, seal: Seal | None = None) -> bytes:
+    """The decision as bytes that are believed only under this key; closed, where there is a seal."""
     held = [decision.texts, decision.rules, decision.tokens, decision.form]
     try:
         raw = orjson.dumps(held)
     except TypeError:  # lone surrogates
         raw = json.dumps(held).encode()
-    return _check(key, raw) + raw
+    return closed(seal, _check(key, raw) + raw, _BOUND + key)
 
 
-def decode(key: bytes, stored: bytes) -> Decision | None:
-    """What `encode` wrote under this key; None for anything else."""
-    raw = stored[_CHECK_BYTES:]
-    if stored[:_CHECK_BYTES] != _check(key, raw):
+def decode(key: bytes, stored: bytes, seal: Seal | None = None) -> Decision | None:
+    """What `encode` wrote under this key, with a seal or without; None for anything else. Raises SealedElsewhere."""
+    found = _decoded(key, stored)
+    if found is not None or not is_sealed(stored):
+        return found
+    try:
+        return _decoded(key, opened(seal, stored, _BOUND + key))
+    except SealedElsewhere:
+        raise
+    except ValueError:
+        return None
+
+
+def resealed(key: bytes, stored: bytes, seal: Seal | None) -> bytes | None:
+    """The same as it is stored now; None where it is so already, or can't be opened."""
+    if is_current(seal, stored):
+        return None
+    try:
+        decision = decode(key, stored, seal)
+    except SealedElsewhere:
+        return None
+    return None if decision is None else encode(key, decision, seal)
+
+
+def _decoded(key: bytes, plain: bytes) -> Decision | None:
+    raw = plain[_CHECK_BYTES:]
+    if plain[:_CHECK_BYTES] != _check(key, raw):
         return None
     try:
         texts, rules, tokens, form = json.loads(raw)

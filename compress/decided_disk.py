@@ -21,6 +21,7 @@ from farthing.compress.decided_file import DecidedFile, Row
 from farthing.compress.decided_store import Found, Front
 from farthing.proxy.clock import Clock
 from farthing.proxy.errors import StoreFault
+from farthing.proxy.seal import MissingKeys, Seal, SealedElsewhere
 
 __all__ = ["FileDecisions"]
 
@@ -35,6 +36,8 @@ class FileDecisions:
 
     `flush_ms`: how long a write may wait for others to share its transaction; a crash loses no more. `memory_bytes`
     bounds what is held in memory, `max_bytes` the file, `pending_bytes` what waits to be written.
+    `seal`: what the file's texts are closed with. What is closed under a key that isn't here counts as out of reach, so
+    that no other decision is made in its place.
     """
 
     def __init__(
@@ -47,13 +50,16 @@ class FileDecisions:
         memory_bytes: int,
         flush_ms: float = 50,
         pending_bytes: int = 2**24,
+        seal: Seal | None = None,
     ) -> None:
         self._clock = clock
         self._ttl_s = ttl_s
         self._flush_s = flush_ms / 1000
         self._pending_limit = pending_bytes
         self._name = path.name
-        self._file = DecidedFile(path, max_bytes)
+        self._seal = seal
+        self._missing = MissingKeys(path.name, "what they belong to is only tidied")
+        self._file = DecidedFile(path, max_bytes, seal)
         self._front = Front(memory_bytes)
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="farthing-decided-read")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="farthing-decided-write")
@@ -89,7 +95,12 @@ class FileDecisions:
                 self._tell(error)
                 rows, away = [], True
             for key, expires_s, value in rows:
-                decision = self._at_hand(key, now_s) or decode(key, value)
+                try:
+                    decision = self._at_hand(key, now_s) or decode(key, value, self._seal)
+                except SealedElsewhere as sealed:
+                    self._missing.tell(sealed)
+                    away = True
+                    continue
                 if decision is not None:
                     found[key] = decision
                     self._front.put(key, decision, self._prolonged(key, expires_s, now_s))
@@ -102,7 +113,7 @@ class FileDecisions:
         now_s = self._clock.now_s()
         kept = [self._at_hand(key, now_s) for key, _ in decided]
         rows = [
-            (key, now_s + self._ttl_s, encode(key, decision))
+            (key, now_s + self._ttl_s, encode(key, decision, self._seal))
             for (key, decision), held in zip(decided, kept, strict=True)
             if held is None
         ]
@@ -167,7 +178,7 @@ class FileDecisions:
                 self._front.put(key, decision, later)
             return decision
         row = self._pending.get(key) or self._writing.get(key)
-        return decode(key, row[2]) if row is not None else None
+        return decode(key, row[2], self._seal) if row is not None else None
 
     def _prolonged(self, key: bytes, expires_s: float, now_s: float) -> float:
         """When a decision ends that is used now; written only where half of its time is over."""
@@ -206,7 +217,7 @@ class FileDecisions:
             self._pending_bytes = sum(len(row[2]) for row in self._pending.values())
             return
         for key, value in flush.result().items():  # somebody else's decision was there first
-            if (decision := decode(key, value)) is not None:
+            if (decision := decode(key, value, self._seal)) is not None:
                 self._front.put(key, decision, self._clock.now_s() + self._ttl_s)
         if self._pending or self._touched:
             self._schedule(self._flush_s)

@@ -2,7 +2,7 @@
 
 Rules of this file:
 1. It holds texts of prompts: nobody else on this machine may read it. A row is believed only
-   with its checksum.
+   with its checksum. Under a seal it is closed, and what is used on is closed anew under the current key.
 2. It is bounded in bytes; what was longest not used leaves first.
 3. A file that is damaged, or not ours, is moved aside, told in one log line, and begun anew.
 """
@@ -17,7 +17,8 @@ from pathlib import Path
 
 import structlog
 
-from farthing.compress.decided import decode
+from farthing.compress.decided import decode, resealed
+from farthing.proxy.seal import Seal, SealedElsewhere
 
 __all__ = ["DecidedFile", "Row"]
 
@@ -43,10 +44,12 @@ _EVICT_AT_ONCE = 64
 
 
 class DecidedFile:
-    """The file at `path`, of at most about `max_bytes`. One thread calls `read`, one all else."""
+    """The file at `path`, of at most about `max_bytes`. One thread calls `read`, one all else. `seal`: what rows are
+    closed with."""
 
-    def __init__(self, path: Path, max_bytes: int) -> None:
+    def __init__(self, path: Path, max_bytes: int, seal: Seal | None = None) -> None:
         self._path = path
+        self._seal = seal
         self._max_bytes = max_bytes
         self._writing: sqlite3.Connection | None = None
         self._reading: sqlite3.Connection | None = None
@@ -90,12 +93,14 @@ class DecidedFile:
                     "UPDATE decided SET expires_s = max(expires_s, ?) WHERE key = ?",
                     [(expires_s, key) for key, expires_s in touched.items()],
                 )
+                if self._seal is not None:
+                    self._reseal(db, list(touched))
                 for row in rows:
                     if not db.execute(_INSERT, (*row, now_s)).rowcount:
                         found = db.execute(
                             "SELECT CAST(value AS BLOB) FROM decided WHERE key = ?", (row[0],)
                         ).fetchone()[0]
-                        if decode(row[0], found) is None:  # damaged: ours takes its place
+                        if not self._is_readable(row[0], found):  # damaged, or closed for good: ours takes its place
                             db.execute("REPLACE INTO decided (key, expires_s, value) VALUES (?, ?, ?)", row)
                         elif found != row[2]:
                             before[row[0]] = found
@@ -114,6 +119,19 @@ class DecidedFile:
                 self._move_aside(error)
             raise
         return before
+
+    def _reseal(self, db: sqlite3.Connection, keys: Sequence[bytes]) -> None:
+        for key in keys:
+            row = db.execute("SELECT CAST(value AS BLOB) FROM decided WHERE key = ?", (key,)).fetchone()
+            anew = None if row is None else resealed(key, row[0], self._seal)
+            if anew is not None:
+                db.execute("UPDATE decided SET value = ? WHERE key = ?", (anew, key))
+
+    def _is_readable(self, key: bytes, value: bytes) -> bool:
+        try:
+            return decode(key, value, self._seal) is not None
+        except SealedElsewhere:
+            return False
 
     def forget(self, tag: bytes) -> None:
         """Delete all rows whose keys begin with `tag`."""
@@ -147,6 +165,7 @@ class DecidedFile:
                 raise _ForeignSchema(f"schema version {version}")
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = NORMAL")
+            db.execute("PRAGMA secure_delete = ON")  # what is removed or closed anew stands nowhere any more
             db.executescript(_SCHEMA)
         except BaseException:
             db.close()

@@ -13,12 +13,14 @@ Rules of this file:
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
-from farthing.compress.decided import TAG_BYTES, Decision, decode, encode
+from farthing.compress.decided import TAG_BYTES, Decision, decode, encode, resealed
 from farthing.compress.decided_store import Found, Front
 from farthing.proxy.clock import Clock
 from farthing.proxy.errors import StoreFault
+from farthing.proxy.seal import MissingKeys, Seal, SealedElsewhere
 
 __all__ = ["RedisDecisions", "Server"]
 
@@ -35,7 +37,8 @@ class Server(Protocol):
 
 
 class RedisDecisions:
-    """Decisions over a Redis server, a cluster included. The server's connection belongs to whoever made it."""
+    """Decisions over a Redis server, a cluster included. The server's connection belongs to whoever made it. `seal`: as
+    FileDecisions has it."""
 
     def __init__(
         self,
@@ -46,6 +49,7 @@ class RedisDecisions:
         memory_bytes: int,
         hold_s: float = 60.0,
         prefix: str = "farthing",
+        seal: Seal | None = None,
     ) -> None:
         self._server = server
         self._clock = clock
@@ -53,6 +57,8 @@ class RedisDecisions:
         self._hold_s = min(hold_s, ttl_s / 2)
         self._prefix = prefix
         self._front = Front(memory_bytes)
+        self._seal = seal
+        self._missing = MissingKeys(f"{prefix}:d", "what they belong to is only tidied")
 
     async def get_many(self, keys: Sequence[bytes]) -> Found:
         """Decisions.get_many."""
@@ -66,10 +72,16 @@ class RedisDecisions:
             except StoreFault:
                 values, away = [], True
             for key, value in zip(asked, values, strict=False):
-                decision = decode(key, value) if value is not None else None
+                try:
+                    decision = decode(key, value, self._seal) if value is not None else None
+                except SealedElsewhere as sealed:
+                    self._missing.tell(sealed)
+                    away = True
+                    continue
                 if decision is not None:
                     found[key] = decision
                     self._front.put(key, decision, now_s + self._hold_s)
+            await self._reseal(asked, values)
         return Found([found.get(key) for key in keys], away)
 
     async def put_many(self, decided: Sequence[tuple[bytes, Decision]]) -> list[Decision]:
@@ -103,20 +115,40 @@ class RedisDecisions:
         values: list[bytes | None] = await pipe.execute()
         return values
 
+    async def _reseal(self, keys: Sequence[bytes], values: Sequence[bytes | None]) -> None:
+        """What is used on is closed under the current key; where that fails, the next use tries again."""
+        if self._seal is None:
+            return
+        pairs = [(key, value) for key, value in zip(keys, values, strict=False) if value is not None]
+        anew = {key: closed for key, value in pairs if (closed := resealed(key, value, self._seal)) is not None}
+
+        async def replace(client: Any) -> None:
+            pipe = client.pipeline(transaction=False)
+            for key, value in anew.items():
+                pipe.execute_command("SET", self._name(key), value, "PX", self._ttl_ms, "XX")
+            await pipe.execute()
+
+        if anew:
+            with suppress(StoreFault):
+                await self._server.run("write", replace)
+
     async def _write(self, client: Any, decided: Sequence[tuple[bytes, Decision]]) -> list[Decision]:
         """What holds under each key after it was offered ours."""
         pipe = client.pipeline(transaction=False)
         for key, decision in decided:
-            pipe.execute_command("SET", self._name(key), encode(key, decision), "PX", self._ttl_ms, "NX")
+            pipe.execute_command("SET", self._name(key), encode(key, decision, self._seal), "PX", self._ttl_ms, "NX")
         first = await pipe.execute()
         kept: list[Decision] = [decision for _, decision in decided]
         others = [number for number, won in enumerate(first) if not won]
         theirs = await self._read(client, [decided[number][0] for number in others]) if others else []
         for number, value in zip(others, theirs, strict=True):
             key, mine = decided[number]
-            held = decode(key, value) if value is not None else None
+            try:
+                held = decode(key, value, self._seal) if value is not None else None
+            except SealedElsewhere:
+                held = None
             if held is not None:
                 kept[number] = held
-            else:  # damaged: ours takes its place
-                await client.set(self._name(key), encode(key, mine), px=self._ttl_ms)
+            else:  # damaged, or closed for good: ours takes its place
+                await client.set(self._name(key), encode(key, mine, self._seal), px=self._ttl_ms)
         return kept

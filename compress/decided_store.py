@@ -134,7 +134,9 @@ async def in_force_s(store: Decisions, policy: str, now_s: float) -> float:
     """Since when this policy is in force, in seconds: since the store was first asked so. 0 where it can't say."""
     key = chain("", policy, ["in force"])[0]
     try:
-        since = (await store.get_many([key])).decisions[0]
+        (since,), away = await store.get_many([key])
+        if away:
+            return 0.0
         if since is None:
             since = (await store.put_many([(key, Decision(rules=(repr(now_s),)))]))[0]
         return max(0.0, now_s - float(since.rules[0]))

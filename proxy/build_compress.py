@@ -29,10 +29,14 @@ from farthing.proxy.keeping import Keeping
 from farthing.proxy.noted import Noted
 from farthing.proxy.prices import RateCard
 from farthing.proxy.prompt_marking import cache_behind
+from farthing.proxy.sealing import sealer
 from farthing.proxy.shadow import Shadows
 from farthing.proxy.worth import Worth
 
-__all__ = ["marks_of", "open_beyond", "rules_of", "shadows_of", "tracks_of"]
+__all__ = ["TEXT_STORES", "marks_of", "open_beyond", "prefix_of", "rules_of", "shadows_of", "tracks_of"]
+
+TEXT_STORES = ("decided", "removed")
+"""Stores of parts of prompts, by the names of their files under the state directory."""
 
 _DECIDED_BYTES = 256 * 2**20
 _REMOVED_BYTES = 512 * 2**20
@@ -138,17 +142,23 @@ async def open_removed(config: Config, held: State, stack: AsyncExitStack) -> Re
     return Removed(*await _open_store(config, held, stack, "removed", config.compress.retrieval_ttl_s, _REMOVED_BYTES))
 
 
+def prefix_of(name: str) -> str:
+    """What the keys of a store of TEXT_STORES begin with in Redis."""
+    return "farthing" if name == "decided" else f"farthing:{name}"
+
+
 async def _open_store(
     config: Config, held: State, stack: AsyncExitStack, name: str, ttl_s: float, max_bytes: int
 ) -> tuple[Decisions, Callable[[], Awaitable[None]] | None]:
     """A store, and what waits until all is written where putting doesn't."""
+    seal = sealer(config.store, held.randomness)
     if config.store.url.get_secret_value():
         from farthing.cache.store_near import server_of
         from farthing.compress.decided_redis import RedisDecisions
 
-        prefix = "farthing" if name == "decided" else f"farthing:{name}"
+        server = server_of(held.store)
         return RedisDecisions(
-            server_of(held.store), clock=held.clock, ttl_s=ttl_s, memory_bytes=_MEMORY_BYTES, prefix=prefix
+            server, clock=held.clock, ttl_s=ttl_s, memory_bytes=_MEMORY_BYTES, prefix=prefix_of(name), seal=seal
         ), None
     from farthing.compress.decided_disk import FileDecisions
 
@@ -158,6 +168,7 @@ async def _open_store(
         ttl_s=ttl_s,
         max_bytes=max_bytes,
         memory_bytes=_MEMORY_BYTES,
+        seal=seal,
     )
     await store.open()
     stack.push_async_callback(store.close)

@@ -63,9 +63,9 @@ def open_semantic(config: Config, held: State, stack: AsyncExitStack) -> Semanti
     """The semantic cache's thread, loading in the background; a missing model turns the stage off with one line. What
     it shares with workers or replicas is followed until `stack` closes."""
     shared: SharedIndex | None = None
+    seal = sealer(config.store, held.randomness)
     url = config.store.url.get_secret_value()
     if url and config.semantic.shared:
-        seal = sealer(config.store, held.randomness)
         shared = SharedIndex(url, clock=held.clock, randomness=held.randomness, seal=seal)
         stack.push_async_callback(shared.close)
 
@@ -87,6 +87,7 @@ def open_semantic(config: Config, held: State, stack: AsyncExitStack) -> Semanti
             writer="" if held.crew is None else held.randomness.token(8),
             replicas=None if shared is None else shared.open(embedder),
             elsewhere=_elsewhere(limits, held.clock, embedder.name, embedder.dim),
+            seal=seal,
         )
 
     thread = SemanticThread(load, patient=config.semantic.mode == "observe", shared=shared)

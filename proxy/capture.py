@@ -26,6 +26,7 @@ from farthing.proxy.exchange import Exchange
 from farthing.proxy.ledger_file import is_busy, is_corrupt
 from farthing.proxy.redact import Redactor, Unredacted
 from farthing.proxy.row import Row
+from farthing.proxy.seal import Seal
 
 __all__ = ["Capture"]
 
@@ -40,8 +41,8 @@ class Capture:
     """Keeps exchanges. `said_in`, `take` and `append` belong to the event loop, everything else to any thread.
 
     `waiting_bytes`: the most that waits to be looked at, and the most that waits for the disk. `written`, `dropped`:
-    records since the start. `others_wait_s`: how long other processes that write the file are waited for. Opening never
-    fails. Effects: a thread, files beside `path`.
+    records since the start. `others_wait_s`: how long other processes that write the file are waited for. `seal`: under
+    which records are closed. Opening never fails. Effects: a thread, files beside `path`.
     """
 
     def __init__(
@@ -53,9 +54,11 @@ class Capture:
         *,
         waiting_bytes: int = 64 * 2**20,
         others_wait_s: float = 0.0,
+        seal: Seal | None = None,
     ) -> None:
         self.path = path
         self.settings = settings
+        self.seal = seal
         self.written = 0
         self._secret = secret
         self._clock = clock
@@ -211,7 +214,7 @@ class Capture:
             return True
         batch = list(self._kept)
         try:
-            file.insert(self._conn or self._open(), batch)
+            file.insert(self._conn or self._open(), batch, self.seal)
         except Exception as error:  # noqa: BLE001 - whatever it is, the thread must live
             self._fail(error)
             return False

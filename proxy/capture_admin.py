@@ -15,6 +15,8 @@ from farthing.proxy.capture import Capture
 from farthing.proxy.capture_file import Selection, lines_at
 from farthing.proxy.errors import ClientFault
 from farthing.proxy.figures import farthing_since
+from farthing.proxy.seal import Seal
+from farthing.proxy.sealing import sealer
 
 if TYPE_CHECKING:
     from farthing.proxy.build import Services
@@ -35,13 +37,15 @@ def in_force(config: Config, held: State) -> Capture | None:
     """The store where it captures under this configuration.
 
     It is opened too where an earlier configuration has left something: what is kept must leave in time all the same.
+    Raises ConfigFault: the keys that seal can't be had.
     """
     path = config.state_dir / FILE
     if held.capture is not None:
         held.capture.use(config.capture)
     elif config.capture.enabled or path.exists():
         wait_s = 0.0 if held.crew is None else _OTHERS_WAIT_S
-        held.capture = Capture(path, config.capture, held.secret, held.clock, others_wait_s=wait_s)
+        seal = sealer(config.store, held.randomness)
+        held.capture = Capture(path, config.capture, held.secret, held.clock, others_wait_s=wait_s, seal=seal)
     return held.capture if config.capture.enabled else None
 
 
@@ -94,18 +98,19 @@ async def texts(services: Services, last: Sequence[tuple[str, float]]) -> Mappin
 
     `last`: each key with the moment at which it came last; one whose last coming was left out isn't found.
     """
-    if not last or not services.config.capture.enabled:
+    capture = services.state.capture
+    if not last or capture is None or not services.config.capture.enabled:
         return {}
     path = services.config.state_dir / FILE
     try:
-        return await asyncio.to_thread(_asked, path, last)
+        return await asyncio.to_thread(_asked, path, last, capture.seal)
     except sqlite3.Error:
         return {}
 
 
-def _asked(path: Path, last: Sequence[tuple[str, float]]) -> dict[str, str]:
+def _asked(path: Path, last: Sequence[tuple[str, float]], seal: Seal | None) -> dict[str, str]:
     wanted, found = {key for key, _ in last}, {}
-    for line in lines_at(path, [at_s for _, at_s in last]):
+    for line in lines_at(path, [at_s for _, at_s in last], seal):
         record = orjson.loads(line)
         key = record["row"]["key_hash"]
         if key in wanted and (text := spoken(record["request"]).strip()):

@@ -1,7 +1,10 @@
 """The capture store's file: SQLite under the state directory, for its owner's eyes only. No threads, no log.
 
 What is erased is overwritten (`secure_delete`), and the write-ahead log is emptied, so that nothing of it stays in the
-files. Source: sqlite.org/pragma.html#pragma_secure_delete, sqlite.org/wal.html.
+files. Under a seal (proxy/seal.py) the line is closed, bound to whose it is; all else stays open, so that what is to be
+erased or has been kept long enough is found without a key.
+
+Source: sqlite.org/pragma.html#pragma_secure_delete, sqlite.org/wal.html.
 """
 
 from __future__ import annotations
@@ -15,10 +18,12 @@ from typing import NamedTuple
 
 from farthing.proxy.capture_record import Line
 from farthing.proxy.ledger_file import is_corrupt, move_aside
+from farthing.proxy.seal import Seal, SealedElsewhere, closed, opened
 
 __all__ = [
     "Selection",
     "Stats",
+    "Unopened",
     "asides",
     "connect",
     "connect_anew",
@@ -52,6 +57,10 @@ class Stats(NamedTuple):
     bytes: int = 0
     oldest_s: float | None = None
     newest_s: float | None = None
+
+
+class Unopened(ValueError):
+    """A record that can't be opened; the text says which, and why."""
 
 
 class OtherTable(sqlite3.DatabaseError):
@@ -107,12 +116,13 @@ def connect_anew(path: Path, now_s: float, *, whole: bool = False) -> tuple[sqli
     return connect(path), aside
 
 
-def insert(conn: sqlite3.Connection, records: Sequence[Line]) -> None:
+def insert(conn: sqlite3.Connection, records: Sequence[Line], seal: Seal | None = None) -> None:
     """All of them, in one transaction. Raises sqlite3.Error."""
+    stored = [(*one[:5], closed(seal, one.text, _bound(one.id, one.tenant, one.user))) for one in records]
     with _transaction(conn):
         conn.executemany(
             "insert into captured values (?, ?, ?, ?, ?, ?, ?)",
-            [(*record[:5], len(record.text), record.text) for record in records],
+            [(*named, len(text), text) for *named, text in stored],
         )
 
 
@@ -166,19 +176,27 @@ def stats(path: Path) -> Stats:
     return Stats(*row)
 
 
-def lines(path: Path, since_s: float) -> Iterator[bytes]:
-    """Records from that moment on, oldest first, as JSON without line breaks. Raises sqlite3.Error: unreadable."""
+def lines(path: Path, since_s: float, seal: Seal | None = None) -> Iterator[bytes]:
+    """Records from that moment on, oldest first, as JSON without line breaks.
+
+    Raises sqlite3.Error: unreadable; Unopened: one is sealed under a key that `seal` hasn't, or was changed.
+    """
+    query = "select id, tenant, user, line from captured where ts >= ? order by ts, rowid"
     with closing(_reading(path)) as conn:
-        for (text,) in conn.execute("select line from captured where ts >= ? order by ts, rowid", (since_s,)):
-            yield text
+        for id, tenant, user, text in conn.execute(query, (since_s,)):
+            yield _opened(seal, id, tenant, user, text)
 
 
-def lines_at(path: Path, moments_s: Sequence[float]) -> list[bytes]:
-    """Records of exactly these moments. Raises sqlite3.Error: unreadable."""
+def lines_at(path: Path, moments_s: Sequence[float], seal: Seal | None = None) -> list[bytes]:
+    """Records of exactly these moments, of those that can be opened. Raises sqlite3.Error: unreadable."""
     marks = ", ".join("?" * len(moments_s))
+    query = f"select id, tenant, user, line from captured indexed by captured_ts where ts in ({marks})"
+    found: list[bytes] = []
     with closing(_reading(path)) as conn:
-        query = f"select line from captured indexed by captured_ts where ts in ({marks})"
-        return [text for (text,) in conn.execute(query, tuple(moments_s))]
+        for id, tenant, user, text in conn.execute(query, tuple(moments_s)):
+            with suppress(Unopened):
+                found.append(_opened(seal, id, tenant, user, text))
+    return found
 
 
 def asides(path: Path) -> list[Path]:
@@ -192,6 +210,19 @@ def remove_asides(path: Path, before_s: float | None = None) -> int:
     for found in chosen:
         found.unlink(missing_ok=True)
     return len(chosen)
+
+
+def _opened(seal: Seal | None, id: str, tenant: str, user: str, stored: bytes) -> bytes:
+    try:
+        return opened(seal, stored, _bound(id, tenant, user))
+    except SealedElsewhere as elsewhere:
+        raise Unopened(f"request {id}: {elsewhere}: name it in store.encryption_old_keys") from None
+    except ValueError as changed:
+        raise Unopened(f"request {id}: {changed}") from None
+
+
+def _bound(id: str, tenant: str, user: str) -> bytes:
+    return "\0".join(("capture", id, tenant, user)).encode("utf-8", "surrogatepass")
 
 
 def _reading(path: Path) -> sqlite3.Connection:

@@ -44,8 +44,8 @@ def export(
     """Every stored answer as JSON lines that `cache import` takes; a farthing may be running."""
     from farthing.cache.archive import Writer
     from farthing.cache.codec import decode, encode
-    from farthing.cache.seal import SealedElsewhere
     from farthing.proxy.clock import SystemClock, SystemRandomness
+    from farthing.proxy.seal import SealedElsewhere
     from farthing.proxy.sealing import sealer
 
     loaded = _load(config, state)

@@ -10,13 +10,11 @@ from typing import Any
 import httpx
 from rich.table import Table
 
-from farthing.cache.semantic_disk import forget_in
-from farthing.cache.store import Selector
 from farthing.proxy import state
 from farthing.proxy.clock import SystemClock, SystemRandomness
 from farthing.proxy.config import Config
-from farthing.proxy.errors import ClientFault, ConfigFault
-from farthing.proxy.purge import selector_of
+from farthing.proxy.errors import ClientFault, ConfigFault, StoreFault
+from farthing.proxy.purge import purge_alone, selector_of
 from farthing.proxy.server_tls import trusting
 from farthing.proxy.storing import open_store
 
@@ -45,17 +43,20 @@ def stats(config: Config) -> dict[str, Any]:
 def purge(config: Config, asked: dict[str, Any]) -> dict[str, int]:
     """Remove what `asked` names (see proxy/purge.py): how many answers, and how many near-duplicates could find.
 
-    Raises ConfigFault: it can't be understood, or the running farthing refuses.
+    Raises ConfigFault: it can't be understood, the running farthing refuses, or not all could be removed.
     """
+    clock = SystemClock()
     try:
-        selector = selector_of(asked, SystemClock().now_s())
+        selector_of(asked, clock.now_s())
     except ClientFault as fault:
         raise ConfigFault(fault.message) from None
     answer = ask(config, "/farthing/api/cache/purge", asked)
     if answer is not None:
         return {name: int(answer[name]) for name in ("purged", "near_duplicates")}
-    keys = asyncio.run(_purge(config, selector))
-    return {"purged": len(keys), "near_duplicates": forget_in(config.state_dir / "semantic.db", keys)}
+    try:
+        return asyncio.run(purge_alone(config, asked, clock, SystemRandomness()))
+    except StoreFault as fault:
+        raise ConfigFault(f"not everything could be removed, so ask again: {fault}") from None
 
 
 def table(found: dict[str, Any]) -> Table:
@@ -102,13 +103,5 @@ async def _stats(config: Config) -> dict[str, Any]:
     try:
         found = await store.stats()
         return {name: getattr(found, name) for name in found.__slots__}
-    finally:
-        await store.close()
-
-
-async def _purge(config: Config, selector: Selector) -> tuple[str, ...]:
-    store = await open_store(config, SystemClock(), SystemRandomness())
-    try:
-        return await store.purge(selector)
     finally:
         await store.close()

@@ -8,6 +8,7 @@ import sqlite3
 import sys
 from contextlib import closing
 from datetime import UTC, datetime
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -57,15 +58,16 @@ def export(
 ) -> None:
     """What is kept, as JSON lines that `farthing replay` reads."""
     from farthing.proxy import capture_file
-    from farthing.proxy.clock import SystemClock
+    from farthing.proxy.clock import SystemClock, SystemRandomness
     from farthing.proxy.errors import ConfigFault
     from farthing.proxy.figures import farthing_since
+    from farthing.proxy.sealing import sealer
 
     if output and file not in ("-", output):
         raise ConfigFault(f"two files are named, {file} and {output}: where to?")
     file = output or file
     loaded = _load(config, state)
-    now_s = SystemClock().now_s()
+    now_s, seal = SystemClock().now_s(), sealer(loaded.store, SystemRandomness())
     since_s = now_s - loaded.capture.keep_days * 86_400
     if since:
         try:
@@ -79,11 +81,13 @@ def export(
     _status(loaded)  # a running one writes what it still holds
     count = 0
     try:
+        found = capture_file.lines(path, since_s, seal)
+        first = [*islice(found, 1)]  # whether it can be opened, before the target is emptied
         with closing(os.fdopen(_target(file), "wb", closefd=file != "-")) as out:
-            for text in capture_file.lines(path, since_s):
+            for text in chain(first, found):
                 out.write(text + b"\n")
                 count += 1
-    except (sqlite3.Error, OSError) as error:
+    except (sqlite3.Error, OSError, capture_file.Unopened) as error:
         typer.echo(f"stopped after {_count(count, 'request')}: {error}", err=True)
         raise typer.Exit(3) from None
     typer.echo(f"{_count(count, 'request')} exported", err=True)

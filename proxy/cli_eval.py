@@ -77,7 +77,7 @@ def sample(
         raise ConfigFault(f"--since: {error}") from None
     bad = eval_sample.bad_ratings(read_only(loaded.state_dir))
     if trace is None:
-        source = eval_sample.gather(eval_sample.from_capture(loaded.state_dir, since_s), bad)
+        source = eval_sample.gather(eval_sample.from_capture(loaded, since_s), bad)
     else:
         redactor = redactor_of(loaded.capture, local_secret(loaded.state_dir, SystemRandomness()), clock)
         source = eval_sample.gather(eval_sample.from_trace(trace), bad, redactor)

@@ -106,6 +106,7 @@ class _Stage:
         from farthing.proxy.replay_state import fingerprint_of
 
         self._state_dir, self._configs, self._wanted, self._by = config.state_dir, configs, wanted, by
+        self._store = config.store
         self._at_s = SystemClock().now_s() if wanted.prices_at == "now" else None
         near = [_serves(one) for one in configs]
         read = [reading_of(one, near=is_near, beyond=wanted.beyond) for one, is_near in zip(configs, near, strict=True)]
@@ -146,7 +147,7 @@ class _Stage:
             services[f"prices {number}"] = card
         file = state_file(self._state_dir, trace)
         if self._wanted.resume:
-            return load(file, self._fingerprint, self._secret(), services), file
+            return load(file, self._fingerprint, self._secret(), services, self._seal()), file
         lanes = []
         for number, config in enumerate(self._configs):
             near = None
@@ -171,13 +172,19 @@ class _Stage:
         """Keep a run that was stopped."""
         from farthing.proxy.replay_state import save
 
-        save(file, run, self._fingerprint, self._secret(), self._services)
+        save(file, run, self._fingerprint, self._secret(), self._services, self._seal())
 
     def _secret(self) -> bytes:
         from farthing.proxy.clock import SystemRandomness
         from farthing.proxy.state import local_secret
 
         return local_secret(self._state_dir, SystemRandomness())
+
+    def _seal(self) -> Any:
+        from farthing.proxy.clock import SystemRandomness
+        from farthing.proxy.sealing import sealer
+
+        return sealer(self._store, SystemRandomness())
 
     def _reader(self) -> Any:
         from farthing.cache.embedder import EmbedderUnavailable, open_embedder

@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 import structlog
 
-from farthing.cache.seal import MissingKeys, Seal, SealedElsewhere
 from farthing.proxy.errors import StoreFault
+from farthing.proxy.seal import MissingKeys, Seal, SealedElsewhere
 from farthing.proxy.small_db import SmallDb
 
 __all__ = ["Batch", "DeferStore", "Kept", "Result", "Texts"]

@@ -25,7 +25,7 @@ __all__ = ["lines_of", "wanted_of"]
 
 def lines_of(config: Config, trace: Path | None, since_s: float) -> Iterator[tuple[int, Any]]:
     """Numbers and lines. Raises ConfigFault: there is nothing."""
-    return from_capture(config.state_dir, since_s) if trace is None else from_trace(trace)
+    return from_capture(config, since_s) if trace is None else from_trace(trace)
 
 
 def wanted_of(config: Config, route: str, model: str, since: str, now_s: float, *, refusals: bool) -> Wanted:

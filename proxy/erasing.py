@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from farthing.cache.store import Selector
 from farthing.proxy import capture_admin
 from farthing.proxy.errors import ClientFault, StoreFault
-from farthing.proxy.purge import forget_texts
+from farthing.proxy.purge import near_purged, texts_purged
 
 if TYPE_CHECKING:
     from farthing.proxy.build import Services
@@ -73,11 +73,11 @@ async def _once(services: Services, what: Erasure) -> dict[str, int]:
     captured = (await capture_admin.erase(services, {"user": user}))["erased"]
     comments = await asyncio.to_thread(held.outcomes.erase_comments, [id for id, _ in rows])
     keys = await held.store.purge(Selector(tags=(("user", user),)))
-    near = await services.semantic.forget(keys)
+    near = await near_purged(services, keys)
     services.semantic.lately.clear()
     tenants = {tenant for _, tenant in rows} if what.texts else set()
     for tenant in tenants:
-        await forget_texts(held, tenant)
+        await texts_purged(services, tenant)
     return {"captured": captured, "deferred": deferred, "comments": comments, "answers": len(keys),
             "near_duplicates": near, "tenant_texts": len(tenants)}  # fmt: skip
 

@@ -25,11 +25,14 @@ from farthing.policies.slices import slices_of
 from farthing.policies.splits import groups_of, in_time
 from farthing.proxy import capture_file
 from farthing.proxy.capture_admin import FILE
+from farthing.proxy.clock import SystemRandomness
+from farthing.proxy.config import Config
 from farthing.proxy.errors import ConfigFault
 from farthing.proxy.redact import Redactor, Unredacted
 from farthing.proxy.replay_formats import recorded
 from farthing.proxy.replay_read import Broken, open_trace
 from farthing.proxy.replay_values import NotARequest, Recorded
+from farthing.proxy.sealing import sealer
 from farthing.proxy.text import normalise
 from farthing.proxy.whole_file import write_whole
 
@@ -86,15 +89,18 @@ class Sampled(NamedTuple):
     copies: int
 
 
-def from_capture(state_dir: Path, since_s: float) -> Iterator[tuple[int, Any]]:
-    """What the capture store holds. Raises ConfigFault: there is none."""
-    path = state_dir / FILE
+def from_capture(config: Config, since_s: float) -> Iterator[tuple[int, Any]]:
+    """What the capture store holds. Raises ConfigFault: there is none, or it can't be opened with the keys at hand."""
+    path = config.state_dir / FILE
     if not path.is_file():
         raise ConfigFault(
             f"{path} isn't there: nothing was captured. Set capture.enabled = true and let traffic pass, or name a "
             "trace with --trace"
         )
-    yield from enumerate(capture_file.lines(path, since_s), 1)
+    try:
+        yield from enumerate(capture_file.lines(path, since_s, sealer(config.store, SystemRandomness())), 1)
+    except capture_file.Unopened as why:
+        raise ConfigFault(f"{path}: {why}") from None
 
 
 def from_trace(path: Path) -> Iterator[tuple[int, Any]]:

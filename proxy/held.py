@@ -60,6 +60,7 @@ from farthing.proxy.tasks import TaskGroup
 from farthing.proxy.tokens import Tokenizer
 from farthing.proxy.under_way import EVERYTHING, Counts, UnderWay
 from farthing.proxy.usage_drift import Drift
+from farthing.proxy.warming import warm
 from farthing.proxy.watching import Watching
 
 if TYPE_CHECKING:
@@ -264,6 +265,8 @@ async def open_state(
         counts=Counts(crew),
     )
     stack.callback(held.close_capture)
+    if ledger is not None:
+        tasks.spawn(asyncio.to_thread(warm, held.tokenizer, ledger.path), "load ranks")
     return held
 
 

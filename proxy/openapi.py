@@ -27,6 +27,10 @@ _SPANNED = {"since": _SPAN, "until": _SPAN}
 
 def document(version: str) -> dict[str, Any]:
     """The whole document."""
+    paths: dict[str, Any] = {}
+    for part in (_open(), _asked(), _changes(), _deferred(), _proxied()):
+        for path, methods in part.items():
+            paths[path] = paths.get(path, {}) | methods
     return {
         "openapi": "3.1.0",
         "info": {
@@ -38,7 +42,7 @@ def document(version: str) -> dict[str, Any]:
                 "Without server.admin_token the operator's calls are for this machine alone."
             ),
         },
-        "paths": {**_open(), **_asked(), **_changes(), **_deferred(), **_proxied()},
+        "paths": paths,
         "components": {
             "schemas": {"Error": _error()},
             "securitySchemes": {

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from farthing.cache.items import MANIFEST, keys_in
 from farthing.cache.store import Selector, Store
 from farthing.compress.decided import tenant_tag
+from farthing.proxy import kept
+from farthing.proxy.clock import Clock, Randomness
+from farthing.proxy.config import Config
 from farthing.proxy.errors import ClientFault
 from farthing.proxy.figures import farthing_since
+from farthing.proxy.storing import open_store
 
 if TYPE_CHECKING:
     from farthing.proxy.build import Services
-    from farthing.proxy.held import State
 
-__all__ = ["purge", "selector_of"]
+__all__ = ["near_purged", "purge", "purge_alone", "selector_of", "texts_purged"]
 
 _AT_ONCE = 256
 _MOST_VARIANTS = 16  # config: cache.variants
@@ -29,20 +32,55 @@ async def purge(services: Services, asked: dict[str, Any]) -> dict[str, int]:
 
     Raises ClientFault (see `selector_of`), StoreFault.
     """
-    selector = selector_of(asked, services.state.clock.now_s())
-    store = services.state.store
-    items = await items_of(store, selector.key, services.state.clock.now_s()) if selector.key else ()
+    now_s = services.state.clock.now_s()
+    selector = selector_of(asked, now_s)
+    keys = await purged(services.state.store, selector, now_s)
+    near_duplicates = await near_purged(services, keys, everything=selector == Selector())
+    if selector == Selector():
+        services.semantic.lately.clear()
+    if _is_whole_tenant(selector):
+        await texts_purged(services, selector.scope)
+    return {"purged": len(keys), "near_duplicates": near_duplicates}
+
+
+async def purge_alone(config: Config, asked: Mapping[str, Any], clock: Clock, randomness: Randomness) -> dict[str, int]:
+    """`purge` while no farthing runs here. Replicas elsewhere that share the store follow. Raises as it does, and
+    ConfigFault."""
+    selector = selector_of(asked, clock.now_s())
+    store = await open_store(config, clock, randomness)
+    try:
+        keys = await purged(store, selector, clock.now_s())
+        gone = await kept.forget_near(config, store, randomness, keys, everything=selector == Selector())
+        if _is_whole_tenant(selector):
+            await kept.forget_texts(config, store, clock, _tag_of(selector.scope))
+    finally:
+        await store.close()
+    return {"purged": len(keys), "near_duplicates": gone}
+
+
+async def near_purged(services: Services, keys: Sequence[str], *, everything: bool = False) -> int:
+    """Forget what near-duplicates could find of these answers, or all that they could: how many. Raises StoreFault."""
+    gone = await services.semantic.forget(keys)
+    thread, held = services.semantic.thread, services.state
+    if thread is None or not thread.loaded:
+        return gone + await kept.forget_near(services.config, held.store, held.randomness, keys, everything=everything)
+    return gone + (await thread.run(lambda cache: cache.forget_all()) if everything else 0)
+
+
+async def purged(store: Store, selector: Selector, now_s: float) -> tuple[str, ...]:
+    """The keys of the answers that were removed, with the items that they were put together from. Raises StoreFault."""
+    items = await items_of(store, selector.key, now_s) if selector.key else ()
     keys = await store.purge(selector)
     for start in range(0, len(items), _AT_ONCE):
         some = items[start : start + _AT_ONCE]
         gone = await asyncio.gather(*(store.purge(replace(selector, key=item)) for item in some))
         keys += tuple(key for each in gone for key in each)
-    near_duplicates = await services.semantic.forget(keys)
-    if selector == Selector():
-        services.semantic.lately.clear()
-    if selector in (Selector(), Selector(scope=selector.scope)):
-        await forget_texts(services.state, selector.scope)
-    return {"purged": len(keys), "near_duplicates": near_duplicates}
+    return keys
+
+
+def _is_whole_tenant(selector: Selector) -> bool:
+    """Whether what compression keeps goes too: all of a tenant's is meant, or everything."""
+    return selector in (Selector(), Selector(scope=selector.scope))
 
 
 async def items_of(store: Store, key: str, now_s: float) -> tuple[str, ...]:
@@ -52,13 +90,21 @@ async def items_of(store: Store, key: str, now_s: float) -> tuple[str, ...]:
     return tuple(dict.fromkeys(item for entry in found for item in keys_in(entry)))
 
 
-async def forget_texts(held: State, tenant: str) -> None:
+async def texts_purged(services: Services, tenant: str) -> None:
     """Remove what compression keeps of prompts, of a tenant or ('') of all: without it old messages are tidied, and
     what was left out of them can't be had again. Raises StoreFault."""
+    held = services.state
+    open_ones = {"decided": held.decisions, "removed": held.removed}
     if held.decisions is not None:
-        await held.decisions.forget(tenant_tag(tenant) if tenant else b"")
+        await held.decisions.forget(_tag_of(tenant))
     if held.removed is not None:
         await held.removed.forget(tenant)
+    shut = [name for name, store in open_ones.items() if store is None]
+    await kept.forget_texts(services.config, held.store, held.clock, _tag_of(tenant), shut)
+
+
+def _tag_of(tenant: str) -> bytes:
+    return tenant_tag(tenant) if tenant else b""
 
 
 def selector_of(asked: Mapping[str, Any], now_s: float) -> Selector:

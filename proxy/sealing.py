@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from farthing.cache.seal import Sealer
 from farthing.proxy.clock import Randomness
 from farthing.proxy.config_store import Store, key_of
 from farthing.proxy.errors import ConfigFault
+from farthing.proxy.seal import Sealer
 
 __all__ = ["sealer"]
 

@@ -21,6 +21,7 @@ LEAVES = {
     "price_rows",
     "price_table",
     "prices",
+    "seal",
     "sse",
     "tokens",
     "text",

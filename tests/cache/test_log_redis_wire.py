@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from farthing.cache.convergence import compare, last
 from farthing.cache.log_redis_wire import CHUNKS, Names, pack, unpack
-from farthing.cache.seal import Sealer
 from farthing.cache.semantic_disk import Row
+from farthing.proxy.seal import Sealer
 
 DIM = 8
 ROW = Row("a scope", "key", "what is the capital of França", 4e9, np.arange(DIM, dtype=np.float32) / 8, 0.25)

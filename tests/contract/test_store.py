@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from farthing.cache.entry import Entry
-from farthing.cache.seal import Sealer
 from farthing.cache.store import Selector, Store
 from farthing.cache.store_local import LocalStore
 from farthing.cache.store_near import NearStore
@@ -17,6 +16,7 @@ from farthing.cache.store_redis import RedisStore
 from farthing.cache.store_shared import SharedStore
 from farthing.proxy.clock import FakeClock
 from farthing.proxy.errors import StoreFault
+from farthing.proxy.seal import Sealer
 from farthing.proxy.tasks import TaskGroup
 from farthing.proxy.usage import Usage
 from tests.fakes.valkey import ValkeyProcess

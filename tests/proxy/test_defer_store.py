@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farthing.cache.seal import Sealer
 from farthing.proxy.batch_api import Line
 from farthing.proxy.defer_batches import line_of, said_of
 from farthing.proxy.defer_store import Batch, DeferStore, Kept, Result, Texts
 from farthing.proxy.errors import StoreFault
+from farthing.proxy.seal import Sealer
 
 KEPT = Kept("id-1", "a", "c", "u", "/v1/chat/completions", "m", "queued", 1.0, 2.0, 3)
 TEXTS = Texts(b'{"user":"u-1"}', b"the body", b"the sent one", b"what is known")

@@ -12,6 +12,7 @@ import pytest
 from farthing.policies.dataset import EvalCase, read_cases
 from farthing.policies.outcome import Outcome
 from farthing.proxy.clock import SystemClock
+from farthing.proxy.config import load
 from farthing.proxy.errors import ConfigFault
 from farthing.proxy.eval_sample import Source, Wanted, bad_ratings, from_capture, from_trace, gather, sample, write
 from farthing.proxy.redact import KINDS, Redactor
@@ -122,7 +123,7 @@ def test_a_trace_is_read_and_a_file_written_whole(trace: Path, tmp_path: Path) -
 
 def test_without_captures_it_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ConfigFault, match=r"capture\.enabled"):
-        list(from_capture(tmp_path, 0.0))
+        list(from_capture(load(None, {}, {"state_dir": tmp_path}), 0.0))
 
 
 def _cases(path: Path) -> Iterator[EvalCase]:

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from farthing.proxy.cli import app
 from tests.fakes.batches import BatchUpstream, batching
 from tests.fakes.proxying import Proxied, chat, proxied
+from tests.wire.test_semantic import learnt, loaded
 
 ADMIN = {"x-farthing-admin": "1"}
 EVERYWHERE: dict[str, Any] = {
@@ -104,3 +105,19 @@ async def test_the_command_line_does_it_on_a_stopped_farthing(up: BatchUpstream,
     assert shown.exit_code == 0
     assert found["verified"] and found["erased"]["captured"] >= 1 and found["erased"]["comments"] == 1
     assert words(tmp_path / "s", "a word of u-one") == {}
+
+
+async def test_near_duplicates_texts_go_although_no_index_is_loaded(up: BatchUpstream, tmp_path: Path) -> None:
+    """A command's farthing has the file, and its index not yet; one whose semantic cache is off now has none at all."""
+    serves: dict[str, Any] = {"semantic__mode": "serve", "semantic__unproven": True}
+    async with proxied(up.url, tmp_path, **EVERYWHERE | serves) as proxy:
+        await loaded(proxy)
+        for user in ("u-one", "u-two"):
+            named = {"x_farthing_user": user, "x_farthing_tags": f"user={user}"}
+            await proxy.post(chat(f"How does {user} change an address?", temperature=0), **named)
+        await learnt(proxy, 2)
+    assert words(tmp_path, "How does u-one")
+    async with proxied(up.url, tmp_path, **EVERYWHERE) as proxy:
+        found = await erase(proxy, user="u-one")
+    assert found["verified"] and found["erased"]["near_duplicates"] == 1
+    assert not words(tmp_path, "How does u-one") and words(tmp_path, "How does u-two")

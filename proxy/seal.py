@@ -1,10 +1,12 @@
-"""Stored bodies under AES-256-GCM, for disks and servers that others may read.
+"""Stored texts under AES-256-GCM, for disks and servers that others may read. Leaf.
 
-What is sealed: the answer. What stays open is the entry's header, by which it is found, purged and told apart (keys,
-tenants, models, tags, times, counts of tokens; no text of anybody's), but it is bound to the body: with another header
-the body doesn't open. Layout: key id 8, nonce 12, ciphertext with its tag.
+What is sealed: what somebody said, and what can be read back from numbers made of it. What stays open is by what it is
+found, removed and told apart (keys, tenants, models, tags, times, counts of tokens; no text of anybody's), but it is
+bound to what is sealed: beside another one it doesn't open. Layout: key id 8, nonce 12, ciphertext with its tag.
 
-Source: NIST SP 800-38D, 8.3: with a random nonce of 96 bits, no more than 2^32 bodies for one key.
+Where sealed texts and open ones stand beside each other (`closed`, `opened`), the sealed ones begin with a mark.
+
+Source: NIST SP 800-38D, 8.3: with a random nonce of 96 bits, no more than 2^32 texts for one key.
 """
 
 from __future__ import annotations
@@ -15,12 +17,13 @@ from typing import Protocol
 
 import structlog
 
-__all__ = ["MissingKeys", "Seal", "SealedElsewhere", "Sealer"]
+__all__ = ["MissingKeys", "Seal", "SealedElsewhere", "Sealer", "closed", "is_current", "is_sealed", "opened"]
 
 log = structlog.get_logger("farthing.store")
 
 _ID_BYTES = 8
 _NONCE_BYTES = 12
+_MARK = b"FTS\x01"
 
 
 class SealedElsewhere(ValueError):
@@ -32,16 +35,17 @@ class SealedElsewhere(ValueError):
 
 
 class MissingKeys:
-    """Tells the log once of each key that is missing; an answer under it is a miss, and nothing worse."""
+    """Tells the log once of each key that is missing. `what`: that is sealed, `meaning`: what that costs."""
 
-    def __init__(self) -> None:
+    def __init__(self, what: str = "stored answers", meaning: str = "they are misses") -> None:
+        self._said = f"{what} are sealed under a key that is not here: {meaning}"
         self._told: set[str] = set()
 
     def tell(self, sealed: SealedElsewhere) -> None:
         """One was met."""
         if sealed.key_id not in self._told:
             self._told.add(sealed.key_id)
-            log.error("stored answers are sealed under a key that is not here: they are misses", key_id=sealed.key_id)
+            log.error(self._said, key_id=sealed.key_id)
 
 
 class Seal(Protocol):
@@ -53,6 +57,10 @@ class Seal(Protocol):
 
     def open(self, sealed: bytes | memoryview, bound: bytes) -> bytes:
         """What `close` was given. Raises SealedElsewhere; ValueError: it was changed, or bound to something else."""
+        ...
+
+    def is_current(self, sealed: bytes | memoryview) -> bool:
+        """Whether `close` would take the same key now."""
         ...
 
 
@@ -87,6 +95,38 @@ class Sealer:
             return cipher.decrypt(nonce, sealed[_ID_BYTES + _NONCE_BYTES :], bound)
         except InvalidTag:
             raise ValueError("it was changed after it had been sealed") from None
+
+    def is_current(self, sealed: bytes | memoryview) -> bool:
+        """Seal.is_current."""
+        return bytes(sealed[:_ID_BYTES]) == self._current
+
+
+def closed(seal: Seal | None, plain: bytes, bound: bytes) -> bytes:
+    """What is to be stored: marked and sealed, or without a seal as it is. `bound`: see Seal.close."""
+    return plain if seal is None else _MARK + seal.close(plain, bound)
+
+
+def opened(seal: Seal | None, stored: bytes, bound: bytes) -> bytes:
+    """What `closed` was given, with whatever seal or none.
+
+    Raises SealedElsewhere; ValueError: it was changed, cut, or bound to something else.
+    """
+    if not is_sealed(stored):
+        return stored
+    sealed = stored[len(_MARK) :]
+    if seal is None:
+        raise SealedElsewhere(sealed[:_ID_BYTES].hex())
+    return seal.open(sealed, bound)
+
+
+def is_sealed(stored: bytes) -> bool:
+    """Whether it begins as what was sealed does."""
+    return stored.startswith(_MARK)
+
+
+def is_current(seal: Seal | None, stored: bytes) -> bool:
+    """Whether `closed` would store it under the same key now, or in the open too."""
+    return not is_sealed(stored) if seal is None else is_sealed(stored) and seal.is_current(stored[len(_MARK) :])
 
 
 def _id_of(key: bytes) -> bytes:

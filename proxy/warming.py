@@ -1,0 +1,40 @@
+"""Loading the ranks by which tokens are counted before the first answer needs them.
+
+Whose upstream leaves usage out needs them with the first answer after each start, and the answer's row waits for them,
+half a second in which a killed process loses it. The ledger's last rows say whose that is: others don't pay for it, in
+memory or processor time.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from farthing.proxy.tokens import Tokenizer
+from farthing.proxy.usage import UsageSource
+
+__all__ = ["warm"]
+
+_LAST_ROWS = 1_000
+
+
+def warm(tokenizer: Tokenizer, ledger: Path) -> None:
+    """Load the ranks of the models whose answers were counted lately; none where the ledger can't be read. Blocks."""
+    for model in _counted(ledger):
+        if not tokenizer.ready(model):
+            tokenizer.count("farthing", model)
+
+
+def _counted(ledger: Path) -> list[str]:
+    if not ledger.is_file():
+        return []
+    query = (
+        "select distinct model_requested from "
+        "(select model_requested, usage_source from requests order by rowid desc limit ?) where usage_source = ?"
+    )
+    try:
+        with closing(sqlite3.connect(f"{ledger.absolute().as_uri()}?mode=ro", uri=True, timeout=1.0)) as conn:
+            return [model for (model,) in conn.execute(query, (_LAST_ROWS, UsageSource.COUNTED._value_))]
+    except sqlite3.Error:
+        return []
