@@ -164,3 +164,29 @@ async def test_what_dead_workers_reserved_is_spent_and_forgotten_in_time(tmp_pat
     with closing(sqlite3.connect(path)) as file:
         assert "lost" not in [hold for (hold,) in file.execute("select hold from holds")]
     await one.close()
+
+
+async def test_over_a_cluster(clock: FakeClock) -> None:
+    """All of it lies in one slot, the accounts that are swept too."""
+    with ValkeyProcess("--cluster-enabled", "yes") as node:
+        node.command("CLUSTER ADDSLOTSRANGE 0 16383")
+        async with asyncio.timeout(20):
+            while b"cluster_state:ok" not in node.command("CLUSTER INFO"):
+                await asyncio.sleep(0.05)
+        tasks, url = TaskGroup(), node.url.replace("redis://", "redis+cluster://").removesuffix("/0")
+        server = RedisStore(url, deadline_ms=5000, clock=clock)
+        one = RedisAccounts(server, clock=clock, spawn=tasks.spawn)
+        wants = [Want(name, "", int(clock.now_s()) + 86_400, Budget(name, DOLLAR, "day", ALL)) for name in "ab"]
+        old = Want("old", "", int(time.time()) - 3 * 86_400, wants[0].budget)
+        assert await one.reserve("h0", (old,), 5, clock.now_s()) == Reserved()
+        assert await one.reserve("h", wants, DOLLAR // 2, clock.now_s()) == Reserved()
+        assert (await one.reserve("h2", wants, DOLLAR, clock.now_s())).refused == 0
+        one.settle("h", wants, 7, lambda moved: None, reserved=True)
+        await tasks.drain(5)
+        assert {(found.account, found.spent, found.held) for found in await one.standing(clock.now_s())} == {
+            ("a", 7, 0),
+            ("b", 7, 0),
+        }
+        assert node.command("EXISTS farthing:{spend}:a:old") == b":0\r\n"
+        await one.warn_of_eviction()
+        await server.close()
