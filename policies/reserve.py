@@ -21,6 +21,7 @@ from farthing.proxy.usage import Usage, tier_of
 __all__ = ["Learned", "bounds_of", "count", "estimate"]
 
 _TOKENS_PER_BYTE = 0.7  # English has about 0.23, JSON 0.31, tables up to 0.63, base64 0.68 (docs/policies-spend.md)
+_ASCII = bytes(range(128))  # what is written with other bytes may have a token for each of them, and never more
 _TOKENS_PER_REQUEST = 16
 _IMAGE_TOKENS = 5_000  # OpenAI's tiles come to 1,445 at most; others cut finer
 _DEAR_IMAGES = ("gpt-4o-mini",)  # as many dollars an image as of gpt-4o, in 33 times as many tokens
@@ -112,7 +113,8 @@ def _tokens_in(payload: Mapping[str, Any], body: bytes, model: str) -> int:
         for encoded in _images(payload):
             text -= encoded
             tokens += each
-    return int(max(0, text) * _TOKENS_PER_BYTE) + tokens
+    wide = 0 if body.isascii() else len(body.translate(None, _ASCII))
+    return int(max(0, text - wide) * _TOKENS_PER_BYTE) + wide + tokens
 
 
 def _images(payload: Mapping[str, Any]) -> Iterator[int]:

@@ -106,6 +106,13 @@ def test_what_is_no_image_is_not_taken_for_one(part: dict[str, Any]) -> None:
     assert estimated(messages=[{"content": [part, {"type": "image_url", "image_url": "x"}]}]).fresh > 350_000
 
 
+def test_what_is_not_ascii_may_have_a_token_for_each_byte() -> None:
+    text = chr(0x13000) * 10_000
+
+    assert 40_000 < estimated(messages=[{"content": text}]).fresh < 40_100
+    assert 7_000 < estimated(messages=[{"content": "x" * 10_000}]).fresh < 7_100
+
+
 def test_an_image_has_many_tokens_of_some_models() -> None:
     payload = {"messages": [{"content": [SHOWN["chat"][1]]}]}
     body = orjson.dumps(payload)
