@@ -251,6 +251,8 @@ async def open_state(
         crew=crew,
     )
     stack.callback(held.close_capture)
+    if crew is not None:
+        crew.peers.when_told(state.SWITCH, lambda off: held.switch.say(off=bool(off)))
     return held
 
 
