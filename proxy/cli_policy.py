@@ -156,8 +156,8 @@ def _switch(config: Config, as_json: bool, *, off: bool) -> None:
     try:
         switch.set(off=off)
     except OSError as error:
-        typer.echo(f"can't write {switch.path}: {error.strerror}; tell the running farthing itself: POST /farthing/api/policy/"
-                   + ("off" if off else "on"), err=True)  # fmt: skip
+        way = f"POST /farthing/api/policy/{'off' if off else 'on'}"
+        typer.echo(f"can't write {switch.path}: {error.strerror}; tell the running farthing itself: {way}", err=True)
         raise typer.Exit(3) from None
     if as_json:
         typer.echo(json.dumps({"switched_off": off}))

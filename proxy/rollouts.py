@@ -355,7 +355,7 @@ class Rollouts:
         self.lanes.state.tasks.spawn(self._look(), "roll-out")
 
     async def _look(self) -> None:
-        """Ask the guard, and do what it says. Whatever fails, it is asked again: a candidate is never left unwatched."""
+        """Ask the guard, and do what it says. Whatever fails, it is asked again: no candidate is left unwatched."""
         wait_s = _LOOK_EVERY_S
         try:
             await self._ask_guard()

@@ -85,7 +85,9 @@ async def test_accounts_go_two_days_after_their_window_by_the_servers_clock(
     assert (await redis.standing(one))["b"] == (0, 5)
 
 
-async def test_an_account_of_an_older_farthing_is_kept_on(redis: Bench, clock: FakeClock, valkey: ValkeyProcess) -> None:
+async def test_an_account_of_an_older_farthing_is_kept_on(
+    redis: Bench, clock: FakeClock, valkey: ValkeyProcess
+) -> None:
     valkey.command(f"HSET {KEY} spent {DOLLAR} held 0")
     valkey.command(f"EXPIRE {KEY} 1000")
     one = await redis.another()

@@ -29,7 +29,7 @@ def test_what_was_said_holds_until_the_file_says_the_same(tmp_path: Path) -> Non
     clock, folder = FakeClock(), tmp_path / "state"
     folder.write_text("no folder: nothing can be written")
     switch = Switch(folder, clock)
-    with pytest.raises(OSError):  # noqa: PT011 - whichever it is
+    with pytest.raises(OSError):
         switch.set(off=True)
     switch.say(off=True)
     clock.advance(10)

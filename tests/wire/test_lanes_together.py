@@ -1,4 +1,4 @@
-"""What happens to a policy while something else does: two who promote, a configuration that is read, a guard's fault."""
+"""What happens to a policy while something else does: two who promote, a configuration read anew, a guard's fault."""
 
 from __future__ import annotations
 
