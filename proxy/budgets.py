@@ -428,8 +428,8 @@ def named_variant(ex: Exchange) -> Variant | None:
 
 
 def largest_said(ex: Exchange) -> Mapping[str, Any] | None:
-    """The request as it was read; of what it says twice of how much may be answered the largest: it depends on the reader
-    which of them counts."""
+    """The request as it was read; of what it says twice of how much may be answered the largest, for it depends on the
+    reader which of them counts."""
     payload: Mapping[str, Any] | None = ex.payload
     if payload is None or ex.exact is not None or ex.body is None:
         return payload

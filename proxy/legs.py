@@ -213,8 +213,8 @@ class Legs:
         call.started_tick = call.started_tick or own.started_tick
 
     async def beside(self, ex: Exchange, tried: Tried) -> None:
-        """An attempt whose answer doesn't serve: what it was billed with is booked apart. Of a silent one (`Call.silent`)
-        that is its prompt's price; then the row is modelled."""
+        """An attempt whose answer doesn't serve: what it was billed with is booked apart. Of a silent one that is
+        its prompt's price (`Call.silent`), and the row is modelled."""
         self.merge(ex, tried)
         call, own = ex.call, tried.call
         assert call is not None

@@ -29,13 +29,13 @@ async def spent_pico(proxy: Proxied) -> Decimal:
 async def test_a_client_that_leaves_before_the_head_has_spent_its_prompt(up: ScriptedUpstream, tmp_path: Path) -> None:
     """Or leaving early would be a way to have a provider's work for nothing."""
     up.default = Script(wait_s=30)
-    async with proxied(up.url, tmp_path, budgets=[budget("0.005")]) as proxy:
+    async with proxied(up.url, tmp_path, budgets=[budget("0.012")]) as proxy:  # $0.007 is reserved each time
         for number in range(3):
             body = chat(f"{number} {PROMPT}", max_tokens=9)
             with pytest.raises(httpx.ReadTimeout):
                 await proxy.client.post("/v1/chat/completions", json=body, timeout=0.3)
             await until(lambda: up.calls[-1].cancelled)
-        rows = await proxy.rows(3)
+            rows = await proxy.rows(number + 1)
         spent = await spent_pico(proxy)
         refused = await proxy.post(chat(PROMPT, max_tokens=9))
         card = card_of(proxy.services.config)
