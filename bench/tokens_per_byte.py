@@ -29,6 +29,9 @@ def main() -> None:
         "random base64 (made)": secrets.token_urlsafe(20_000),
         "Chinese (made)": "合同规定交货期为三十天，请确认付款条件。" * 400,
         "digits (made)": "".join(str(secrets.randbelow(10)) for _ in range(20_000)),
+        "any ASCII (made)": "".join(chr(32 + secrets.randbelow(95)) for _ in range(20_000)),
+        "hieroglyphs (made)": "".join(chr(0x13000 + secrets.randbelow(1000)) for _ in range(20_000)),
+        "emoji (made)": "".join(chr(0x1F300 + secrets.randbelow(700)) for _ in range(20_000)),
     }
     requests = [(item.slice, item.messages) for item in load(parser.parse_args().data)]
     requests += [(name, [{"role": "user", "content": text}]) for name, text in made.items()]

@@ -151,7 +151,7 @@ class Books:
     """All accounts of one process, and the reservations in them."""
 
     tallies: dict[str, Tally] = field(default_factory=dict)
-    holds: dict[str, tuple[tuple[str, ...], int]] = field(default_factory=dict)
+    holds: dict[str, tuple[tuple[Want, ...], int]] = field(default_factory=dict)
 
     def reserve(self, hold: str, wants: Sequence[Want], pico: int) -> int:
         """Reserve an amount in all of these accounts under the name `hold`.
@@ -167,20 +167,19 @@ class Books:
                 return place
         for tally in tallies:
             tally.held += pico
-        self.holds[hold] = (tuple(want.account for want in wants), pico)
+        self.holds[hold] = (tuple(wants), pico)
         return -1
 
     def settle(self, hold: str, pico: int) -> list[Moved]:
         """End a reservation with what the request cost; nothing where it has ended."""
-        accounts, held = self.holds.pop(hold, ((), 0))
+        wants, held = self.holds.pop(hold, ((), 0))
         moved = []
-        for account in accounts:
-            tally = self.tallies.get(account)
-            if tally is not None:
-                before = tally.spent
-                tally.held -= held
-                tally.spent += pico
-                moved.append(Moved(account, before, tally.spent))
+        for want in wants:
+            tally = self.tally(want.account, want.ends_s)  # nothing was held in it, and it was closed as idle
+            before = tally.spent
+            tally.held -= held
+            tally.spent += pico
+            moved.append(Moved(want.account, before, tally.spent))
         return moved
 
     def tally(self, account: str, ends_s: int) -> Tally:

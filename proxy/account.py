@@ -171,7 +171,8 @@ class Account:
         if ex.endpoint is Endpoint.OTHER and not free and call is not None:
             asked = call.attempts and call.status < 400
             return UNKNOWN if asked else attribute_failure(self.rates, "", at_s)
-        if call is None or not 200 <= call.status < 300 or ex.endpoint is Endpoint.OTHER:
+        silent = call is not None and call.silent and ex.leads and usage is not None
+        if call is None or not (200 <= call.status < 300 or silent) or ex.endpoint is Endpoint.OTHER:
             if call is None or not ex.leads:
                 return attribute_failure(self.rates, ex.model, at_s)
             return attribute_failure(self.rates, ex.model, at_s, call.earlier, call.others)

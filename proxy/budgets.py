@@ -20,11 +20,12 @@ import orjson
 from farthing.policies.bucket import Rate, Take, over_rate
 from farthing.policies.budget import Budget, Moved, Want, Who, crossed, refusal, short, wanted
 from farthing.policies.free import surely_free
-from farthing.policies.reserve import Learned, estimate
+from farthing.policies.reserve import Learned, bounds_of, count, estimate
 from farthing.policies.variant import Variant
 from farthing.proxy.clock import Clock
 from farthing.proxy.errors import ClientFault, StoreFault
 from farthing.proxy.exchange import GO_ON, Endpoint, Exchange, Outcome, Verdict
+from farthing.proxy.jsontext import members
 from farthing.proxy.prices import RateCard
 from farthing.proxy.usage import Usage
 
@@ -89,7 +90,7 @@ class Hold:
     """What one request reserved. `takes`: out of the buckets that count tokens; `tokens`: how many.
 
     `attempts`: what its attempts so far may cost together, in pico-dollars; `more`: what was reserved for those that
-    `pico` doesn't cover.
+    `pico` doesn't cover, `asked`: how often that was tried, so that no two have one name.
     """
 
     name: str
@@ -101,6 +102,7 @@ class Hold:
     settled: bool = False
     attempts: int = 0
     more: list[Hold] = field(default_factory=list)
+    asked: int = 0
 
 
 @dataclass(slots=True)
@@ -253,7 +255,7 @@ class Spending:
         `asks`: another question than the client's. `beside_first`: the first attempt was not announced here.
         """
         hold: Hold | None = ex.hold
-        payload = asks if asks is not None else ex.payload
+        payload = asks if asks is not None else largest_said(ex)
         if hold is None or not hold.wants or hold.settled or payload is None:
             return GO_ON
         if beside_first and not hold.attempts:
@@ -261,15 +263,18 @@ class Spending:
         model, card, body = ex.model, self.card, ex.body_out if ex.body_out is not None else ex.body
         if ex.variant is not None:
             model, card = ex.variant.model, self.card.at(ex.variant.upstream)
-            payload = {name: orjson.loads(value) for name, value in ex.variant.params} | dict(payload)
-        usage = estimate(ex.endpoint, payload, body or b"", ex.controls.route or ex.model, self.learned)
+            payload = with_params(ex.variant, payload)
+        writes = "" if ex.marker is None or asks is not None else ex.marker.writes
+        asked = ex.controls.route or ex.model
+        usage = estimate(ex.endpoint, payload, body or b"", asked, self.learned, writes=writes, served=model)
         price = self._price(ex, card, model, usage, hold.wants)
         reserved = hold.pico + sum(one.pico for one in hold.more)
         lack = hold.attempts + price - reserved
         if lack <= 0:
             hold.attempts += price
             return GO_ON
-        piece = Hold(f"{hold.name}+{len(hold.more) + 1}", hold.wants, lack, attempts=price)
+        hold.asked += 1
+        piece = Hold(f"{hold.name}+{hold.asked}", hold.wants, lack, attempts=price)
         hold.more.append(piece)  # at once: another attempt may be announced while this one waits
         hold.attempts += price
         now_s = self.clock.now_s()
@@ -293,11 +298,14 @@ class Spending:
         self._give(hold, hold.tokens)
 
     def _estimate(self, ex: Exchange, model: str) -> Usage | None:
-        body = ex.body_out if ex.body_out is not None else ex.body
-        if ex.payload is None or body is None or ex.endpoint is Endpoint.OTHER:
+        body, payload = ex.body_out if ex.body_out is not None else ex.body, largest_said(ex)
+        if payload is None or body is None or ex.endpoint is Endpoint.OTHER:
             return None
-        writes = "" if ex.marker is None else ex.marker.writes
-        return estimate(ex.endpoint, ex.payload, body, model, self.learned, writes=writes)
+        named = named_variant(ex)
+        writes, served = "" if ex.marker is None else ex.marker.writes, ""
+        if named is not None:
+            payload, served = with_params(named, payload), named.model
+        return estimate(ex.endpoint, payload, body, model, self.learned, writes=writes, served=served)
 
     def _first_price(self, ex: Exchange, usage: Usage | None, wants: Sequence[Want]) -> int:
         """What it may cost at the variant that the request names, by whatever name, else at the model it asks for. What
@@ -347,7 +355,7 @@ class Spending:
         if hold is None or hold.settled:
             return
         hold.settled = True
-        billed = ex.call is not None and 200 <= ex.call.status < 300
+        billed = ex.call is not None and (200 <= ex.call.status < 300 or ex.call.silent)
         if usage is not None and billed and ex.outcome is Outcome.COMPLETED:
             self.learned.learn(ex.controls.route or ex.model, usage.tokens_out)
         if hold.takes:
@@ -406,7 +414,9 @@ def who_asks(ex: Exchange) -> Who:
         model = ex.controls.route if named is None else named.model
     if caller is None:
         return Who(ex.credential, ex.tenant, model, ex.controls.tags)
-    return Who(caller.key_name or ex.credential, caller.tenant_name or ex.tenant, model, ex.controls.tags)
+    # A key of the configuration is one tenant, whatever else is shown beside it: that would make it another credential.
+    tenant = caller.tenant_name or (caller.key_name if caller.key is None else "") or ex.tenant
+    return Who(caller.key_name or ex.credential, tenant, model, ex.controls.tags)
 
 
 def named_variant(ex: Exchange) -> Variant | None:
@@ -415,6 +425,25 @@ def named_variant(ex: Exchange) -> Variant | None:
     if named is None and ex.plan is not None:
         named = ex.plan.named
     return named
+
+
+def largest_said(ex: Exchange) -> Mapping[str, Any] | None:
+    """The request as it was read; of what it says twice of how much may be answered the largest, for it depends on the
+    reader which of them counts."""
+    payload: Mapping[str, Any] | None = ex.payload
+    if payload is None or ex.exact is not None or ex.body is None:
+        return payload
+    try:
+        names = bounds_of(ex.endpoint)
+        said = [(one.key, orjson.loads(ex.body[one.start : one.end])) for one in members(ex.body) if one.key in names]
+    except ValueError:
+        return payload
+    return dict(payload) | {name: max((of for key, of in said if key == name), key=count) for name, _ in said}
+
+
+def with_params(variant: Variant, payload: Mapping[str, Any]) -> dict[str, Any]:
+    """The request as that variant is asked it."""
+    return {name: orjson.loads(value) for name, value in variant.params} | dict(payload)
 
 
 def takes_of(rates: Sequence[Rate], who: Who, tokens: int) -> tuple[Take, ...]:

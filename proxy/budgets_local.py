@@ -118,15 +118,18 @@ class LocalAccounts:
             self._spawn(self._write_soon())
 
     async def _write_soon(self) -> None:
+        written = True
         try:
-            await asyncio.sleep(_EVERY_S)
-            rows = self._rows()
-            if self._clock.tick_s() - self._swept_tick >= _SWEEP_S:
-                self._books.close_idle(self._clock.now_s())
-                self._swept_tick = self._clock.tick_s()
-            if not await asyncio.to_thread(self._write, rows):
-                self._dirty.update(row[0] for row in rows)
-                await asyncio.sleep(_PAUSE_S)
+            while written and self._dirty:  # more may have changed while it was written
+                await asyncio.sleep(_EVERY_S)
+                rows = self._rows()
+                if self._clock.tick_s() - self._swept_tick >= _SWEEP_S:
+                    self._books.close_idle(self._clock.now_s())
+                    self._swept_tick = self._clock.tick_s()
+                written = await asyncio.to_thread(self._write, rows)
+                if not written:
+                    self._dirty.update(row[0] for row in rows)
+                    await asyncio.sleep(_PAUSE_S)
         finally:
             self._writing = False
 

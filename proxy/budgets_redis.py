@@ -1,17 +1,22 @@
 """Accounts and buckets in Redis or Valkey: exact over all replicas, since every change is one script.
 
 Keys, all in one slot so that a request's accounts can be looked at together:
-    <prefix>:{spend}:a:ACCOUNT   hash: spent, held, and h:HOLD for each reservation; it ends two days after its window
+    <prefix>:{spend}:a:ACCOUNT   hash: spent, held, h:HOLD for each reservation, l:HOLD for each that came to be late
     <prefix>:{spend}:z:ACCOUNT   sorted set of reservations by their deadline
-    <prefix>:{spend}:d:HOLD      that a sum without a reservation was added, for ten minutes
+    <prefix>:{spend}:ends        sorted set of accounts by when they go, two days after their window
+    <prefix>:{spend}:d:HOLD      that this reservation is over though there was none, for ten minutes
     <prefix>:{spend}:b:BUCKET    hash: held, at; it ends when the bucket would be full
 
 Rules of this file:
-1. A reservation whose deadline has passed was made by a replica that died: it counts as spent.
-2. Every script may be sent twice (the connection may die between the server's work and its answer): reserving, settling
-   and adding happen once. Taking may happen twice then, which costs a request's place in a minute, and no money.
+1. A reservation whose deadline has passed was most likely made by a replica that died: it counts as spent, until it is
+   settled after all. So it does no harm where replicas' clocks differ or a request outlives its deadline.
+2. Every script may be sent twice (the connection may die between the server's work and its answer), and come late,
+   after what was to follow it: reserving, settling and adding happen once, and what was given up isn't reserved any
+   more. Taking may happen twice then, which costs a request's place in a minute, and no money.
 3. Sums are 64-bit integers on the server. Scripts compare them as doubles: to the pico-dollar below $9,007, and within
    1e-10 dollar beyond.
+4. Accounts have no expiry, so that a server that is full and evicts what has one (`volatile-*`) takes answers and no
+   money. They are removed by whoever reserves next, by the server's own clock.
 """
 
 from __future__ import annotations
@@ -19,6 +24,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any, Protocol, TypeVar
 
@@ -38,14 +44,22 @@ T = TypeVar("T")
 _KEPT_S = 2 * 86_400
 _PAUSES_S = (0.1, 0.5, 2.0, 5.0, 15.0)
 _MOST_SEEN = 10_000
+_MOST_TOLD_AT_ONCE = 500
 _MOST_AT_ONCE = 32  # more wait here, where no deadline of theirs runs; connections are shared with the caches
 
-# KEYS: account and deadlines of each. ARGV: hold, pico, now, deadline, then limit (-1: soft) and end of each account.
-# Gives the place of the account that refuses (or -1), then spent and held of it; else of every account.
+# KEYS: account and deadlines of each, then the mark and the ends. ARGV: hold, pico, now, deadline, then limit (-1:
+# soft) and end of each account. Gives the place of the account that refuses (or -1), then spent and held of it; else of
+# every account.
 _RESERVE = """
 local hold, pico = 'h:' .. ARGV[1], tonumber(ARGV[2])
-local count = #KEYS / 2
+local mark, ends = KEYS[#KEYS - 1], KEYS[#KEYS]
+local count = #KEYS / 2 - 1
 local told = {}
+local clock = redis.call('TIME')[1]
+for _, over in ipairs(redis.call('ZRANGEBYSCORE', ends, '-inf', clock, 'LIMIT', 0, 10)) do
+  redis.call('DEL', over, (string.gsub(over, '{spend}:a:', '{spend}:z:', 1)))
+  redis.call('ZREM', ends, over)
+end
 for i = 1, count do
   local account, deadlines = KEYS[2 * i - 1], KEYS[2 * i]
   for _, late in ipairs(redis.call('ZRANGEBYSCORE', deadlines, '-inf', ARGV[3], 'LIMIT', 0, 100)) do
@@ -54,53 +68,73 @@ for i = 1, count do
       if amount ~= '0' then redis.call('HINCRBY', account, 'held', '-' .. amount) end
       redis.call('HINCRBY', account, 'spent', amount)
       redis.call('HDEL', account, 'h:' .. late)
+      redis.call('HSET', account, 'l:' .. late, amount)
     end
     redis.call('ZREM', deadlines, late)
   end
 end
+local given_up = redis.call('EXISTS', mark) == 1
 for i = 1, count do
   local account = KEYS[2 * i - 1]
   local spent = redis.call('HGET', account, 'spent') or '0'
   local held = redis.call('HGET', account, 'held') or '0'
   local limit = tonumber(ARGV[3 + 2 * i])
-  if redis.call('HEXISTS', account, hold) == 0 and limit >= 0 then
+  if redis.call('HEXISTS', account, hold) == 0 and limit >= 0 and not given_up then
     local s = tonumber(spent)
     if s + tonumber(held) + pico > limit or (pico == 0 and s >= limit) then return {i - 1, spent, held} end
   end
   told[2 * i - 1], told[2 * i] = spent, held
 end
+if given_up then return {-1, unpack(told)} end
 for i = 1, count do
   local account, deadlines = KEYS[2 * i - 1], KEYS[2 * i]
   if redis.call('HSETNX', account, hold, ARGV[2]) == 1 then
     redis.call('HINCRBY', account, 'held', ARGV[2])
     redis.call('ZADD', deadlines, ARGV[4], ARGV[1])
-    redis.call('EXPIREAT', account, ARGV[4 + 2 * i])
-    redis.call('EXPIREAT', deadlines, ARGV[4 + 2 * i])
+    if redis.call('ZADD', ends, ARGV[4 + 2 * i], account) == 1 then
+      redis.call('PERSIST', account)  -- an older farthing gave it an expiry
+      redis.call('PERSIST', deadlines)
+    end
   end
 end
 return {-1, unpack(told)}
 """
 
-# KEYS: account and deadlines of each, then the mark. ARGV: hold, pico, 1 where there is no reservation, end of each.
-# Gives changed or not, spent before, spent after, held: for each account.
+# KEYS: account and deadlines of each, then the mark and the ends. ARGV: hold, pico, 1 where there is no reservation,
+# end of each. Gives changed or not, spent before, spent after, held: for each account.
 _SETTLE = """
-local hold = 'h:' .. ARGV[1]
-local count = (#KEYS - 1) / 2
-local adds = ARGV[3] == '1' and redis.call('SET', KEYS[#KEYS], '1', 'NX', 'EX', 600)
+local hold, late = 'h:' .. ARGV[1], 'l:' .. ARGV[1]
+local mark, ends = KEYS[#KEYS - 1], KEYS[#KEYS]
+local count = #KEYS / 2 - 1
+local found = 0
+for i = 1, count do
+  local account = KEYS[2 * i - 1]
+  found = found + redis.call('HEXISTS', account, hold) + redis.call('HEXISTS', account, late)
+end
+local adds = false
+if ARGV[3] == '1' then
+  adds = redis.call('SET', mark, '1', 'NX', 'EX', 600)
+elseif found == 0 then
+  redis.call('SET', mark, '1', 'EX', 600)
+end
 local told = {}
 for i = 1, count do
   local account, deadlines = KEYS[2 * i - 1], KEYS[2 * i]
   local before = redis.call('HGET', account, 'spent') or '0'
-  local amount = redis.call('HGET', account, hold)
+  local amount, counted = redis.call('HGET', account, hold), redis.call('HGET', account, late)
   local changed = 0
   if amount then
     if amount ~= '0' then redis.call('HINCRBY', account, 'held', '-' .. amount) end
     redis.call('HDEL', account, hold)
     redis.call('ZREM', deadlines, ARGV[1])
   end
-  if amount or adds then
+  if counted then
+    if counted ~= '0' then redis.call('HINCRBY', account, 'spent', '-' .. counted) end
+    redis.call('HDEL', account, late)
+  end
+  if amount or counted or adds then
     redis.call('HINCRBY', account, 'spent', ARGV[2])
-    redis.call('EXPIREAT', account, ARGV[3 + i])
+    if redis.call('ZADD', ends, ARGV[3 + i], account) == 1 then redis.call('PERSIST', account) end
     changed = 1
   end
   table.insert(told, changed)
@@ -183,7 +217,7 @@ class RedisAccounts:
         arguments: list[Any] = [hold, pico, repr(now_s), repr(now_s + self._hold_s)]
         for want in wants:
             arguments += [want.budget.limit if want.budget.hard else -1, want.ends_s + _KEPT_S]
-        place, *figures = await self._eval(_RESERVE, self._names(wants), arguments)
+        place, *figures = await self._eval(_RESERVE, self._names(hold, wants), arguments)
         if place >= 0:
             spent, held = map(int, figures)
             self._note(wants[place].account, spent, held, wants[place].ends_s)
@@ -207,17 +241,23 @@ class RedisAccounts:
         self._spawn(self._give(takes, amount, now_s))
 
     async def standing(self, now_s: float) -> list[Standing]:
-        """Accounts.standing. Cost: a walk over all of the server's keys, for an operator who asks."""
-        start = f"{self._prefix}:a:"
+        """Accounts.standing. Cost: two calls for every 500 accounts."""
+        start, found = f"{self._prefix}:a:", list[Standing]()
+        least = now_s + _KEPT_S
 
-        async def walk(client: Any) -> list[Standing]:
-            found = []
-            async for name in client.scan_iter(match=f"{start}*", count=500):
-                spent, held = await client.hmget(name, "spent", "held")
+        async def some(client: Any) -> int:
+            ends, at = f"{self._prefix}:ends", len(found)
+            names = await client.zrangebyscore(ends, f"({least}", "+inf", start=at, num=_MOST_TOLD_AT_ONCE)
+            pipe = client.pipeline(transaction=False)
+            for name in names:
+                pipe.hmget(name, "spent", "held")
+            for name, (spent, held) in zip(names, await pipe.execute() if names else (), strict=True):
                 found.append(Standing(name.decode().removeprefix(start), int(spent or 0), int(held or 0)))
-            return found
+            return len(names)
 
-        return await self._server.run("purge", walk)
+        while await self._server.run("purge", some) == _MOST_TOLD_AT_ONCE:
+            pass
+        return found
 
     def seen(self) -> dict[str, tuple[int, int]]:
         """Accounts.seen: what the last answers said."""
@@ -227,8 +267,19 @@ class RedisAccounts:
     async def close(self) -> None:
         """Accounts.close: the connection is left open."""
 
-    def _names(self, wants: Sequence[Want]) -> list[str]:
-        return [f"{self._prefix}:{kind}:{want.account}" for want in wants for kind in "az"]
+    async def warn_of_eviction(self) -> None:
+        """Tell in the log where the server, once it is full, may drop what was spent. Never raises."""
+        with suppress(StoreFault):
+            told = await self._server.run("read", lambda client: client.info("memory"))
+            nodes = [told] if "maxmemory" in told else list(told.values())  # of a cluster: by node
+            full = {node.get("maxmemory_policy", "") for node in nodes if int(node.get("maxmemory", 0))}
+            if found := sorted(one for one in full if one.startswith("allkeys")):
+                said = "the store may forget what budgets have spent when it is full: choose a volatile- policy for it"
+                log.error(said, maxmemory_policy=", ".join(found))
+
+    def _names(self, hold: str, wants: Sequence[Want]) -> list[str]:
+        each = [f"{self._prefix}:{kind}:{want.account}" for want in wants for kind in "az"]
+        return [*each, f"{self._prefix}:d:{hold}", f"{self._prefix}:ends"]
 
     async def _eval(self, script: str, names: Sequence[str], arguments: Sequence[Any]) -> Any:
         async def sent(client: Any) -> Any:
@@ -261,7 +312,7 @@ class RedisAccounts:
     async def _settle(
         self, hold: str, wants: Sequence[Want], pico: int, told: Callable[[Sequence[Moved]], None], *, reserved: bool
     ) -> None:
-        names = [*self._names(wants), f"{self._prefix}:d:{hold}"]
+        names = self._names(hold, wants)
         arguments = [hold, pico, int(not reserved), *(want.ends_s + _KEPT_S for want in wants)]
         for pause_s in (*self._pauses_s, None):
             try:
@@ -269,7 +320,8 @@ class RedisAccounts:
                 break
             except StoreFault as fault:
                 if pause_s is None:
-                    log.error("a request could not be settled: what it reserved counts as spent", fault=str(fault))
+                    became = "what it reserved counts as spent" if reserved else "no budget knows of it"
+                    log.error(f"a request could not be settled: {became}", fault=str(fault))
                     return
                 await asyncio.sleep(pause_s)
         moved = []

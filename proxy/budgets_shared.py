@@ -3,8 +3,8 @@
 Rules of this file:
 1. Nothing is known but what the file says: so no two processes can both take what is left.
 2. What waits at the same moment is one transaction, in a thread: five hundred requests cost a few, not five hundred.
-3. A reservation whose deadline has passed was made by a process that died: it counts as spent. Until then it is held,
-   so that no budget is overdrawn by it.
+3. A reservation whose deadline has passed was most likely made by a process that died: it counts as spent, until it is
+   settled after all. Before that it is held, so that no budget is overdrawn by it.
 4. A file that can't be asked is told as StoreFault, and what that means is decided elsewhere (budgets.py).
 """
 
@@ -38,7 +38,9 @@ _PAUSES_S = (0.1, 0.5, 2.0, 5.0)
 _MOST_AT_ONCE = 500
 _MOST_SEEN = 10_000
 _SWEEP_S = 60.0
-_FULL_AGAIN_S = 120.0  # a bucket that nobody used for so long is full, which is what a new one is
+_FULL_AGAIN_S = 120.0  # a bucket that nobody used for so long is full, which is what a new one is, unless it had a debt
+_PAID_AGAIN_S = 86_400.0
+_LATE = -1.0  # instead of a deadline: it has passed, and the reservation counts as spent
 _SCHEMA = """
 create table if not exists accounts
   (account text primary key, spent integer not null, held integer not null, ends_s integer not null);
@@ -93,7 +95,7 @@ class SharedAccounts:
                 self._conn.execute("begin immediate")
                 self._conn.execute("delete from accounts where ends_s <= ?", (clock.now_s(),))
                 self._conn.execute("update accounts set spent = spent + held, held = 0 where held > 0")
-                self._conn.execute("delete from holds")
+                self._conn.execute("update holds set until_s = ?", (_LATE,))
                 self._conn.execute("commit")
         except (sqlite3.Error, OSError) as error:
             raise ConfigFault(f"can't keep budgets in {path}: {error}") from None
@@ -160,7 +162,8 @@ class SharedAccounts:
                 break
             except StoreFault as fault:
                 if pause_s is None:
-                    log.error("a request could not be settled: what it reserved counts as spent", fault=str(fault))
+                    became = "what it reserved counts as spent" if reserved else "no budget knows of it"
+                    log.error(f"a request could not be settled: {became}", fault=str(fault))
                     return
                 await asyncio.sleep(pause_s)
         self._note(known)
@@ -212,8 +215,14 @@ class SharedAccounts:
         tick = self._clock.tick_s()
         if tick - self._swept_tick >= _SWEEP_S:
             self._swept_tick, now_s = tick, self._clock.now_s()
+            query = "select distinct account from holds where until_s between 0 and ?"
+            for (account,) in self._conn.execute(query, (now_s,)).fetchall():
+                _end_late(self._conn, account, now_s)
             self._conn.execute("delete from accounts where held = 0 and (spent = 0 or ends_s <= ?)", (now_s,))
-            self._conn.execute("delete from buckets where at_s < ?", (now_s - _FULL_AGAIN_S,))
+            gone = "delete from holds where until_s < 0 and account not in (select account from accounts)"
+            self._conn.execute(gone)
+            full = "delete from buckets where at_s < ? and (held >= 0 or at_s < ?)"
+            self._conn.execute(full, (now_s - _FULL_AGAIN_S, now_s - _PAID_AGAIN_S))
 
 
 def _give_back(answer: asyncio.Future[Any], value: Any, fault: StoreFault | None) -> None:
@@ -248,27 +257,31 @@ def _settle(
 ) -> tuple[list[Moved], list[tuple[str, int, int, int]]]:
     moved, known = [], []
     for want in wants:
-        found = conn.execute("select pico from holds where hold = ? and account = ?", (hold, want.account)).fetchone()
+        query = "select pico, until_s from holds where hold = ? and account = ?"
+        found = conn.execute(query, (hold, want.account)).fetchone()
         if found is None and reserved:
-            continue  # it has ended, and counts as spent
+            continue  # it was settled before
         conn.execute(_OPEN, (want.account, want.ends_s))
         before = _sums(conn, want.account)[0]
+        held, until_s = found or (0, 0.0)
+        spent = pico - held if until_s < 0 else pico  # late: it counts as spent already
         change = "update accounts set held = held - ?, spent = spent + ? where account = ?"
-        conn.execute(change, (0 if found is None else found[0], pico, want.account))
+        conn.execute(change, (0 if until_s < 0 else held, spent, want.account))
         conn.execute("delete from holds where hold = ? and account = ?", (hold, want.account))
-        moved.append(Moved(want.account, before, before + pico))
+        moved.append(Moved(want.account, before, before + spent))
         known.append((want.account, *_sums(conn, want.account), want.ends_s))
     return moved, known
 
 
 def _end_late(conn: sqlite3.Connection, account: str, now_s: float) -> None:
-    """Reservations whose deadline has passed count as spent."""
-    query = "select coalesce(sum(pico), 0), count(*) from holds where account = ? and until_s <= ?"
+    """Reservations whose deadline has passed count as spent, until they are settled after all."""
+    query = "select coalesce(sum(pico), 0), count(*) from holds where account = ? and until_s between 0 and ?"
     pico, count = conn.execute(query, (account, now_s)).fetchone()
     if count:
         change = "update accounts set held = held - ?1, spent = spent + ?1 where account = ?2"
         conn.execute(change, (pico, account))
-        conn.execute("delete from holds where account = ? and until_s <= ?", (account, now_s))
+        late = "update holds set until_s = ? where account = ? and until_s between 0 and ?"
+        conn.execute(late, (_LATE, account, now_s))
 
 
 def _sums(conn: sqlite3.Connection, account: str) -> tuple[int, int]:

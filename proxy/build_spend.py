@@ -74,15 +74,18 @@ def open_spending(config: Config, held: State, card: RateCard, stack: AsyncExitS
 
 def open_accounts(config: Config, held: State, stack: AsyncExitStack) -> Accounts:
     """Where sums are kept, beside the keys."""
+    hold_s = 60 + max(one.total_timeout_s for one in (config.upstream, *config.upstreams))
     if config.store.url.get_secret_value():
         from farthing.proxy.budgets_redis import RedisAccounts
 
-        return RedisAccounts(
+        accounts = RedisAccounts(
             open_server(config, held, stack),
             clock=held.clock,
             spawn=lambda work: held.tasks.spawn(work, "settle"),
-            hold_s=config.upstream.total_timeout_s + 60,
+            hold_s=hold_s,
         )
+        held.tasks.spawn(accounts.warn_of_eviction(), "look at the store")
+        return accounts
     if held.crew is not None:
         from farthing.proxy.budgets_shared import SharedAccounts
 
@@ -91,7 +94,7 @@ def open_accounts(config: Config, held: State, stack: AsyncExitStack) -> Account
             held.clock,
             lambda work: held.tasks.spawn(work, "budgets"),
             first=held.crew.first and held.crew.keeper,
-            hold_s=config.upstream.total_timeout_s + 60,
+            hold_s=hold_s,
         )
     from farthing.proxy.budgets_local import LocalAccounts
 

@@ -153,7 +153,12 @@ def _switch(config: Config, as_json: bool, *, off: bool) -> None:
     from farthing.proxy.state import Switch
 
     switch = Switch(config.state_dir, SystemClock())
-    switch.set(off=off)
+    try:
+        switch.set(off=off)
+    except OSError as error:
+        way = f"POST /farthing/api/policy/{'off' if off else 'on'}"
+        typer.echo(f"can't write {switch.path}: {error.strerror}; tell the running farthing itself: {way}", err=True)
+        raise typer.Exit(3) from None
     if as_json:
         typer.echo(json.dumps({"switched_off": off}))
         return

@@ -28,6 +28,10 @@ _NEEDS_LENGTH = frozenset({"POST", "PUT", "PATCH"})
 Spawn = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
 
 
+def _nobody() -> None:
+    """Nobody wants to know."""
+
+
 class Connections:
     """A pool for the origin of `url`. `limit`: connections at once, 0 for no limit. `spawn`: starts an owned task.
 
@@ -62,11 +66,12 @@ class Connections:
         body: bytes | AsyncIterator[bytes] | None,
         *,
         again: bool = False,
+        begun: Callable[[], None] = _nobody,
     ) -> Connection:
         """Send a request; the connection, with its answer's head come. End with `done`.
 
         `headers`: without Host and, where the whole body is given, without a length. `again`: the operator allows that
-        it is sent twice. Raises UpstreamFault.
+        it is sent twice. `begun`: called once it goes out. Raises UpstreamFault.
         """
         if self._places is not None:
             await self._places.acquire()
@@ -76,6 +81,7 @@ class Connections:
             while True:
                 connection = connection or await self._connect()
                 connection.send(*self._framed(method, target, headers, body), no_body=method == "HEAD")
+                begun()
                 if body is not None and not isinstance(body, bytes):
                     chunked = not headers.framed
                     connection.uploading(self._spawn(connection.pour(body, chunked=chunked)))

@@ -122,4 +122,5 @@ def needs_counting(ex: Exchange, usage: Usage | None) -> bool:
         return False
     if ex.served is not None:
         return bool(ex.served.uncounted)
-    return ex.call is not None and 200 <= ex.call.status < 300
+    call = ex.call
+    return call is not None and (200 <= call.status < 300 or (call.silent and ex.leads))

@@ -222,7 +222,7 @@ class Books:
 
     def _write(self, own: Exchange, usage: Any, money: Any) -> None:
         if own.hold is None and self.account.spending is not None:  # a restart lost what was reserved
-            wants = wanted(self.account.spending.budgets, who_asks(own), self.clock.now_s())
+            wants = wanted(self.account.spending.budgets, who_asks(own), own.received_s)  # where it was reserved
             own.hold = Hold(own.id, wants) if wants else None
         try:
             self.account.book(own, usage, money)

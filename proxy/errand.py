@@ -100,7 +100,7 @@ class Errands:
         money = overhead_money(rates, model, usage, own.received_s, call.upstream, call.others)
         now_s = self.clock.now_s()
         if own.hold is not None:
-            self.account.end_hold(own, money.overhead if 200 <= call.status < 300 else 0, usage)
+            self.account.end_hold(own, money.overhead if 200 <= call.status < 300 or call.silent else 0, usage)
         if money.overhead:
             self.spent.add(money.overhead, now_s)
             self.account.total.add(money.overhead, now_s)

@@ -233,6 +233,7 @@ class Attempt:
 
     `variant`: of a route, that was asked. `billed`: with what, where this answer was paid for and isn't the one that
     serves: one of `Call.others`.
+    `sent`: its request went out, or began to.
     """
 
     upstream: str
@@ -242,6 +243,16 @@ class Attempt:
     backoff_ms: float = 0.0
     variant: str = ""
     billed: Billed | None = None
+    sent: bool = False
+
+    def goes_out(self) -> None:
+        """Its request goes out now."""
+        self.sent = True
+
+    @property
+    def unanswered(self) -> bool:
+        """Whether its request has gone out, and nothing has come of it yet."""
+        return self.sent and not self.status and not self.error
 
 
 @dataclass(slots=True)
@@ -257,6 +268,9 @@ class Call:
     named, whether or not it told its usage. `elsewhere`: another upstream than the default one answered, to which the
     client's credential means nothing. `shortened`: another prompt than the client's went upstream; `tokens_saved`: by
     how much, which is counted once the answer is there.
+    `silent`: it was given up, by us or by the client, after the request had gone out and before a head had come. The
+    provider has the prompt then, and no word of its own will ever say what it charges: the prompt's price stands for
+    that.
     """
 
     id: str
@@ -280,6 +294,7 @@ class Call:
     elsewhere: bool = False
     shortened: bool = False
     tokens_saved: int = 0
+    silent: bool = False
     served: Served | None = None
     outcome: Outcome | None = None
     error: str = ""

@@ -267,6 +267,8 @@ async def open_state(
     stack.callback(held.close_capture)
     if ledger is not None:
         tasks.spawn(asyncio.to_thread(warm, held.tokenizer, ledger.path), "load ranks")
+    if crew is not None:
+        crew.peers.when_told(state.SWITCH, lambda off: held.switch.say(off=bool(off)))
     return held
 
 

@@ -143,12 +143,13 @@ class Legs:
                 await verdict
         except FarthingError as fault:
             tried.fault = fault
-        if self.spending is not None and not 200 <= tried.call.status < 300 and not tried.call.earlier:
+        call = tried.call
+        if self.spending is not None and not (200 <= call.status < 300 or call.earlier or call.silent):
             self.spending.unbilled(own, before)
         variant = tried.leg or self.routing.plain(own.model)
         if variant is None:
             return
-        speed, call = self.routing.speed(variant), tried.call
+        speed = self.routing.speed(variant)
         if 200 <= call.status < 300 and tried.fault is None:
             speed.answered((call.first_byte_tick or clock.tick_s()) - begun_tick, clock.tick_s())
             if call.usage is not None:
@@ -211,22 +212,18 @@ class Legs:
         call.upstream = own.upstream
         call.started_tick = call.started_tick or own.started_tick
 
-    async def beside(self, ex: Exchange, tried: Tried, *, hung_up: bool = False) -> None:
-        """An attempt whose answer doesn't serve: what it was billed with is booked apart.
-
-        `hung_up`: by us, and perhaps before its head had come. The provider had the prompt then, and no word of its own
-        will ever say what it charges: the prompt's price stands for that, and the row is modelled.
-        """
+    async def beside(self, ex: Exchange, tried: Tried) -> None:
+        """An attempt whose answer doesn't serve: what it was billed with is booked apart. Of a silent one that is
+        its prompt's price (`Call.silent`), and the row is modelled."""
         self.merge(ex, tried)
         call, own = ex.call, tried.call
         assert call is not None
-        silent = hung_up and own.status == 0
-        if not own.attempts or not (silent or 200 <= own.status < 300):
+        if not own.attempts or not (own.silent or 200 <= own.status < 300):
             return
         usage = own.usage if own.usage is not None else await asyncio.to_thread(self._counted, tried)
         others = [Billed(self._model(tried), one, own.upstream) for one in (*own.earlier, usage)]
         call.others += others
-        answered = own.attempts[-1:] if silent else [one for one in own.attempts if 200 <= one.status < 300]
+        answered = own.attempts[-1:] if own.silent else [one for one in own.attempts if 200 <= one.status < 300]
         for attempt, other in zip(answered[-len(others) :], others, strict=False):
             attempt.billed = other
 

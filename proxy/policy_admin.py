@@ -6,18 +6,22 @@ import asyncio
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import structlog
 from pydantic import TypeAdapter, ValidationError
 
 from farthing.policies.rollout import Plan
 from farthing.proxy.config_rollout import Rollout as Settings
 from farthing.proxy.errors import ClientFault, ConfigFault
 from farthing.proxy.rollouts import Rollout, Rollouts, reading
+from farthing.proxy.state import SWITCH
 from farthing.proxy.versions import Book, Standing, with_sections
 
 if TYPE_CHECKING:
     from farthing.proxy.app import Running
 
 __all__ = ["gauges", "incidents", "promote", "roll_back", "stored", "switched", "told"]
+
+log = structlog.get_logger("farthing.policy")
 
 _MOST_INCIDENTS = 1000
 _SETTINGS = ("steps", "hold_s", "min_requests", "unit")
@@ -125,9 +129,16 @@ async def roll_back(proxy: Running, asked: Mapping[str, Any]) -> dict[str, Any]:
 
 
 async def switched(proxy: Running, *, off: bool) -> dict[str, Any]:
-    """Turn all optimisation off, or on again."""
-    proxy.lanes.state.switch.set(off=off)
-    return {"switched_off": proxy.lanes.state.switch()}
+    """Turn all optimisation off, or on again; in every worker, and though nothing can be written."""
+    state = proxy.lanes.state
+    try:
+        state.switch.set(off=off)
+    except OSError as error:
+        log.error("the switch can't be written down: it holds until a restart", off=off, error=error.strerror)
+    state.switch.say(off=off)
+    if state.crew is not None:
+        state.crew.peers.tell(SWITCH, off)
+    return {"switched_off": state.switch()}
 
 
 def incidents(proxy: Running, query: Mapping[str, str]) -> dict[str, Any]:

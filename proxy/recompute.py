@@ -89,7 +89,8 @@ def _now(row: PricedRow, card: RateCard) -> tuple[int | None, str]:
     used = billed_by(row)
     asked, served = row.model_requested, row.model_served or row.model_requested
     there = card.at(row.upstream)
-    answer = used.answer if errand or 200 <= used.status < 300 else None
+    # Status 0 and an answer's usage: its prompt, of which nobody said more (exchange.Call.silent).
+    answer = used.answer if errand or used.status == 0 or 200 <= used.status < 300 else None
     if answer is None and not errand:
         rates = card.rates(asked, row.ts)  # what failed has no model that served it (attribute_failure)
     elif there is card and same_model(asked, served) and not errand:

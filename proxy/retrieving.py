@@ -139,6 +139,7 @@ class RetrievingStage(Quiet):
             call.started_tick = call.started_tick or call_now.started_tick
             call.first_byte_tick = call.first_byte_tick or call_now.first_byte_tick
             call.usage, call.model_served = call_now.usage, call_now.model_served or call.model_served
+            call.silent = call_now.silent
             call.tier = call_now.tier
             ex.marked = own.marked
 

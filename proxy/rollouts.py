@@ -13,7 +13,7 @@ import asyncio
 import threading
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import structlog
@@ -31,7 +31,7 @@ from farthing.proxy.row import Row
 from farthing.proxy.student_pins import pinned, unpinned, with_student
 from farthing.proxy.versions import Book, Standing, policy_version, with_policy_of, with_sections
 
-__all__ = ["Gate", "Rollout", "Rollouts", "Watch"]
+__all__ = ["TOLD", "Gate", "Rollout", "Rollouts", "Watch"]
 
 log = structlog.get_logger("farthing.policy")
 
@@ -39,7 +39,11 @@ Gate = Callable[[Config, str], Awaitable[str]]
 """Asked before a promotion, with the candidate's configuration and the suite's name: why it is blocked, '' where it
 isn't."""
 
+TOLD = "policy"
+"""What other workers are told at once, that is also written down for those that begin later."""
+
 _LOOK_EVERY_S = 0.25
+_LOOK_AGAIN_S = 1.0  # after a fault
 _SAVE_EVERY_S = 5.0
 _RATEABLE = 20_000
 
@@ -144,14 +148,15 @@ class Rollouts:
 
         Raises ClientFault: it is active already, another roll-out is under way, or a gate blocks it (code `gate`).
         """
+        base = self.lanes.active.config
         config = await asyncio.to_thread(pinned, config)
         version = policy_version(config)
         going = self.going
         if going is not None and going.version != version:
             said = f"{going.version} is being rolled out: roll it back first, or finish it with --now"
             raise ClientFault(said, status=409, code="rollout_under_way")
-        if going is None and version == self.standing.active:
-            raise ClientFault(f"{version} is active already", status=409, code="active_already")
+        if going is None:
+            self._is_another(version)
         if going is not None and not now:
             raise ClientFault(f"{version} is being rolled out already", status=409, code="rollout_under_way")
         if not now and self.hindered is not None and (why := self.hindered()):
@@ -159,6 +164,9 @@ class Rollouts:
         await self._pass_gates(config, suite)
         async with self._lock:
             self._unchanged(going)
+            self._is_another(version)
+            if self.lanes.active.config is not base:  # read again while gates ran, which take minutes
+                config = with_policy_of(self.lanes.active.config, config)
             if now or plan.steps[0] == 1.0:
                 await self._take(config, "promoted", note)
                 return
@@ -177,8 +185,7 @@ class Rollouts:
             target = version or next(iter(self.standing.before[::-1]), "")
             if not target:
                 raise ClientFault("there is no version before this one", status=409, code="nothing_before")
-            if target == self.standing.active:
-                raise ClientFault(f"{target} is active already", status=409, code="active_already")
+            self._is_another(target)
             await self._take(await self.config_of(target), "rolled back to", why, back=target in self.standing.before)
             return target
 
@@ -244,7 +251,8 @@ class Rollouts:
             at = At(int(kept["step"]), float(kept["step_since_s"]))
             going = Rollout(version, plan, kept["unit"], kept["salt"], kept["note"], float(kept["since_s"]), at,
                             self._watch(plan, kept["unit"], plan.steps[at.step]))  # fmt: skip
-            going.watch.guard.load(kept["guard"])
+            if kept["guard"] is not None:
+                going.watch.guard.load(kept["guard"])
             self._open(going, candidate)
         except (FarthingError, ValueError, KeyError, TypeError, IndexError) as error:
             self.standing.rollout = None
@@ -272,6 +280,10 @@ class Rollouts:
     def _unchanged(self, going: Rollout | None) -> None:
         if self.going is not going:
             raise ClientFault("the policy was changed meanwhile", status=409, code="rollout_under_way")
+
+    def _is_another(self, version: str) -> None:
+        if version == self.standing.active:
+            raise ClientFault(f"{version} is active already", status=409, code="active_already")
 
     async def _begin(self, config: Config, plan: Plan, unit: Unit, note: str) -> None:
         now_s = self._now_s()
@@ -332,16 +344,28 @@ class Rollouts:
 
     # -- the guard
 
-    def _later(self) -> None:
+    def _later(self, wait_s: float = _LOOK_EVERY_S) -> None:
         if self._closed:
             return
-        self._timer = asyncio.get_running_loop().call_later(_LOOK_EVERY_S, self._tick)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(wait_s, self._tick)
 
     def _tick(self) -> None:
         self.lanes.state.tasks.spawn(self._look(), "roll-out")
 
     async def _look(self) -> None:
-        """Ask the guard, and do what it says."""
+        """Ask the guard, and do what it says. Whatever fails, it is asked again: no candidate is left unwatched."""
+        wait_s = _LOOK_EVERY_S
+        try:
+            await self._ask_guard()
+        except Exception as error:
+            wait_s = _LOOK_AGAIN_S
+            log.error("a roll-out could not be looked at", error=type(error).__name__, exc_info=error)
+        if self.going is not None:
+            self._later(wait_s)
+
+    async def _ask_guard(self) -> None:
         async with self._lock:
             going = self.going
             if going is None:
@@ -352,10 +376,11 @@ class Rollouts:
                 await self._send_back(going, verdict)
             elif move is Move.FINISH:
                 await self._finish(going)
-            else:
-                await self._stay_or_step(going, step=move is Move.STEP)
-            if self.going is not None:
-                self._later()
+            elif move is Move.STEP:
+                await self._step(going)
+        if self.going is not None and self.lanes.state.clock.tick_s() - self.going.saved_tick >= _SAVE_EVERY_S:
+            self.going.saved_tick = self.lanes.state.clock.tick_s()
+            await self._save()  # without the lock: a slow disk delays no rollback
 
     async def _send_back(self, going: Rollout, verdict: Verdict) -> None:
         told = {one.metric: reading(one) for one in verdict.readings}
@@ -369,21 +394,20 @@ class Rollouts:
         assert candidate is not None
         try:
             await self._take(candidate.config, "roll-out finished", going.note)
-        except FarthingError as error:
-            self._incident("rollback", f"{going.version} can't be built any more", str(error), going.version)
-            await self._drop(going, str(error), "candidate rolled back")
+        except Exception as error:
+            if self.going is not going:
+                raise
+            why = str(error) or type(error).__name__
+            log.error("a candidate can't be built any more", version=going.version, exc_info=error)
+            self._incident("rollback", f"{going.version} can't be built any more", why, going.version)
+            await self._drop(going, why, "candidate rolled back")
 
-    async def _stay_or_step(self, going: Rollout, *, step: bool) -> None:
-        tick = self.lanes.state.clock.tick_s()
-        if step:
-            going.at = At(going.at.step + 1, self._now_s())
-            going.watch.begin(going.share)
-            self.lanes.split = self._split(going)
-            log.info("policy is rolled out", version=going.version, share=going.share)
-            await self._written(f"step to {going.share:.0%}", going.version, self.standing.active, "")
-        elif tick - going.saved_tick >= _SAVE_EVERY_S:
-            going.saved_tick = tick
-            await self._save()
+    async def _step(self, going: Rollout) -> None:
+        going.at = At(going.at.step + 1, self._now_s())
+        going.watch.begin(going.share)
+        self.lanes.split = self._split(going)
+        log.info("policy is rolled out", version=going.version, share=going.share)
+        await self._written(f"step to {going.share:.0%}", going.version, self.standing.active, "")
 
     # -- books
 
@@ -391,15 +415,27 @@ class Rollouts:
         return self.lanes.state.clock.now_s()
 
     async def _written(self, what: str, version: str, before: str, why: str) -> None:
+        if self.lanes.state.crew is not None:  # a disk that is full or slow keeps it from no other worker
+            self.lanes.state.crew.peers.tell(TOLD, told_to_others(self._as_it_is()))
         await asyncio.to_thread(self.book.note, self._now_s(), what, version, before, why)
         await self._save()
 
     async def _save(self) -> None:
+        await self.book.save(self._as_it_is())
+
+    def _as_it_is(self) -> Standing:
         self.standing.rollout = None if self.going is None else self.going.kept()
-        await self.book.save(self.standing)
+        self.standing.saved_s = max(self._now_s(), self.standing.saved_s + 0.001)
+        return self.standing
 
     def _incident(self, kind: str, what: str, why: str, policy: str, evidence: Mapping[str, Any] | None = None) -> None:
         self.lanes.state.incidents.note(kind, what, why, evidence, policy=policy)
+
+
+def told_to_others(standing: Standing) -> dict[str, Any]:
+    """What is in force as plain values, without the guard's evidence, which is the keeper's."""
+    rollout = None if standing.rollout is None else standing.rollout | {"guard": None}
+    return asdict(replace(standing, rollout=rollout))
 
 
 def reading(one: Reading) -> dict[str, float | None]:

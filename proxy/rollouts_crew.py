@@ -1,5 +1,6 @@
-"""Policies and experiments in a worker that isn't the keeper: whatever the keeper has decided and written down is done
-here too, within half a second. Nothing is decided here, and nothing is written.
+"""Policies and experiments in a worker that isn't the keeper: whatever the keeper has decided is done here too, at once
+where it tells so, and within half a second where it has written it down. Nothing is decided here, and nothing is
+written.
 
 What the keeper began under another configuration file than this worker has is not followed: while workers are replaced
 one after the other, the last one that goes is the keeper.
@@ -22,7 +23,7 @@ from farthing.proxy.every import Every
 from farthing.proxy.experiment_book import Record
 from farthing.proxy.experiments import Experiments, Going
 from farthing.proxy.lanes import Lanes
-from farthing.proxy.rollouts import Gate, Rollouts
+from farthing.proxy.rollouts import TOLD, Gate, Rollouts
 from farthing.proxy.versions import Book, Standing
 
 __all__ = ["FollowedExperiments", "FollowedRollouts", "ReadBook"]
@@ -48,7 +49,10 @@ class FollowedRollouts(Rollouts):
     def __init__(self, lanes: Lanes, book: Book, standing: Standing, gate: Gate | None = None) -> None:
         super().__init__(lanes, book, standing, gate)
         self._seen: Standing | None = None
+        self._known_s = 0.0
         self._looks = Every(_LOOK_EVERY_S, lanes.state.tasks, self.follow, "follow policies")
+        if lanes.state.crew is not None:
+            lanes.state.crew.peers.when_told(TOLD, self._told)
 
     async def close(self) -> None:
         """Look no more."""
@@ -60,12 +64,20 @@ class FollowedRollouts(Rollouts):
         if found is None or found == self._seen:
             return
         self._seen = found
+        await self._take_over(found)
+
+    def _told(self, about: Mapping[str, Any]) -> None:
+        self.lanes.state.tasks.spawn(self._take_over(Standing(**about)), "follow policies")
+
+    async def _take_over(self, found: Standing) -> None:
         async with self._lock:
-            if found.declared == self.standing.declared:
-                try:
-                    await self._be(found)
-                except FarthingError as error:
-                    log.error("the keeper's policy can't be had here", active=found.active, fault=str(error))
+            if found.declared != self.standing.declared or found.saved_s < self._known_s:
+                return  # of another configuration; or older than what was told
+            self._known_s = found.saved_s
+            try:
+                await self._be(found)
+            except FarthingError as error:
+                log.error("the keeper's policy can't be had here", active=found.active, fault=str(error))
 
     async def _be(self, found: Standing) -> None:
         kept, going = found.rollout, self.going
@@ -84,7 +96,7 @@ class FollowedRollouts(Rollouts):
             self.going.at = At(int(kept["step"]), float(kept["step_since_s"]))
             self.lanes.split = self._split(self.going)
 
-    def _later(self) -> None:
+    def _later(self, wait_s: float = 0.0) -> None:
         """The guard is the keeper's."""
 
     def _incident(self, kind: str, what: str, why: str, policy: str, evidence: Mapping[str, Any] | None = None) -> None:

@@ -134,7 +134,9 @@ class RoutedStage(Quiet):
             shown = next((leg for leg in legs if leg.sink is race.winner), legs[0])
             for leg in legs:
                 if leg is not shown:
-                    await self.legs.beside(ex, leg, hung_up=race.winner is not None and _cancelled(leg))
+                    if race.winner is not None:
+                        _told_why(leg)
+                    await self.legs.beside(ex, leg)
             await self._ended(ex, shown)
         return shown
 
@@ -162,9 +164,7 @@ def _name(leg: Leg) -> str:
     return "the asked-for model" if leg is None else leg.name
 
 
-def _cancelled(tried: Tried) -> bool:
-    """Whether it was hung up while it was under way; then its attempt says so."""
-    if not tried.call.attempts or tried.fault is not None or tried.call.complete:
-        return False
-    tried.call.attempts[-1].error = "hung up: another was faster"
-    return True
+def _told_why(tried: Tried) -> None:
+    """Its attempt says so where it was hung up while it was under way."""
+    if tried.call.attempts and tried.fault is None and not tried.call.complete:
+        tried.call.attempts[-1].error = "hung up: another was faster"

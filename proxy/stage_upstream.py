@@ -87,6 +87,9 @@ class UpstreamStage(Quiet):
             finally:
                 leases[-1].replica.connections.done(answer)
         except asyncio.CancelledError:
+            call.silent = call.head is None and bool(call.attempts) and call.attempts[-1].unanswered
+            if call.silent and ex.variant is not None:
+                call.model_served = ex.variant.model  # which it was sent to
             if not limit.passed_alone():
                 raise
             if leases:
@@ -133,7 +136,7 @@ class UpstreamStage(Quiet):
             wait_s: float | None
             try:
                 answer = await replica.connections.send(
-                    ex.original.method, target, headers, sent, again=rules.after_send
+                    ex.original.method, target, headers, sent, again=rules.after_send, begun=attempt.goes_out
                 )
             except UpstreamFault as fault:
                 if ex.original.source.fault is not None:

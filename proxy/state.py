@@ -10,8 +10,10 @@ from typing import IO
 from farthing.proxy.clock import Clock, Randomness
 from farthing.proxy.errors import ConfigFault
 
-__all__ = ["Held", "Switch", "announce", "announced", "claim", "from_here", "local_secret"]
+__all__ = ["SWITCH", "Held", "Switch", "announce", "announced", "claim", "from_here", "local_secret"]
 
+SWITCH = "switch"
+"""What other workers are told of it."""
 _LOOK_AGAIN_S = 0.25
 
 
@@ -86,21 +88,27 @@ class Switch:
         self.path = state_dir / "OFF"
         self._clock = clock
         self._off = self.path.exists()
+        self._said: bool | None = None
         self._looked_tick = clock.tick_s()
 
     def __call__(self) -> bool:
         """Whether all optimisation is off."""
         now = self._clock.tick_s()
         if now - self._looked_tick >= _LOOK_AGAIN_S:
-            self._off = self.path.exists()
-            self._looked_tick = now
-        return self._off
+            self._off, self._looked_tick = self.path.exists(), now
+            if self._said == self._off:
+                self._said = None
+        return self._off if self._said is None else self._said
 
     def set(self, *, off: bool) -> None:
-        """Turn all optimisation off, or on again."""
+        """Turn all optimisation off, or on again. Raises OSError: the file can't be made, or removed."""
         if off:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.touch()
         else:
             self.path.unlink(missing_ok=True)
         self._off = off
+
+    def say(self, *, off: bool) -> None:
+        """It is so in this process, until the file says the same: an emergency may be that nothing can be written."""
+        self._said = off

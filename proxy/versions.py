@@ -89,6 +89,7 @@ class Standing:
     before: list[str] = field(default_factory=list)
     rollout: dict[str, Any] | None = None
     declared: str = ""
+    saved_s: float = 0.0
 
     def changed(self, declared: str, version: str) -> str:
         """Why the file's policy, which is this now, is to answer; '' where what is active goes on."""

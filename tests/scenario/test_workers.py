@@ -319,6 +319,34 @@ async def test_a_promotion_reaches_every_worker(tmp_path: Path) -> None:
         assert told == {promoted.json()["active"]["version"]}
 
 
+async def test_a_rollback_reaches_every_worker_though_nothing_can_be_written(tmp_path: Path) -> None:
+    """A disk that fails is a bad moment for half of the workers to keep a candidate that somebody took back."""
+    async with scripted() as up, crew_of(2, up, tmp_path) as crew:
+        clients = [crew.fresh() for _ in range(6)]
+
+        async def versions() -> list[set[str]]:
+            """That answer each client."""
+            said = [[ask(one, f"{number}") for number in range(8)] for one in clients]
+            return [{one.headers["x-farthing-policy"] for one in await asyncio.gather(*each)} for each in said]
+
+        asked = {"sections": {"cache": {"mode": "off"}}, "steps": [0.5, 1], "hold_s": 600}
+        begun = (await crew.admin("policy/promote", **asked)).json()
+        both = {begun["active"]["version"], begun["candidate"]["version"]}
+        await until(lambda: every(versions, both))
+        folder = tmp_path / "state" / "policies"
+        folder.rename(tmp_path / "elsewhere")
+        folder.write_text("no folder")
+        assert (await crew.admin("policy/rollback")).status_code == 200
+        await asyncio.sleep(0.5)
+        assert await versions() == [{begun["active"]["version"]}] * 6
+        for one in clients:
+            await one.aclose()
+
+
+async def every(versions: Callable[[], Awaitable[list[set[str]]]], wanted: set[str]) -> bool:
+    return all(found == wanted for found in await versions())
+
+
 async def test_sigterm_drains_all_and_nobody_outlives_the_supervisor(tmp_path: Path) -> None:
     async with scripted() as up, crew_of(2, up, tmp_path) as crew:
         up.default.wait_s = 0.5

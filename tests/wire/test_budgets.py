@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import hmac
 import json
 import re
@@ -373,6 +374,21 @@ async def test_what_cannot_be_read_is_no_way_round_a_hard_budget(
         answer = await proxy.client.post(path, content=body, headers={"Content-Type": kind})
 
     assert (answer.status_code, answer.json()["error"]["code"], up.calls) == (402, "price_unknown", [])
+
+
+@pytest.mark.parametrize("of", ["key", "tenant"])
+async def test_another_header_beside_a_key_is_no_way_round_its_budget(
+    of: str, up: ScriptedUpstream, tmp_path: Path
+) -> None:
+    """Whatever may say who calls makes another credential, and another cache; the key is the same."""
+    keys = [{"name": "search", "sha256": hashlib.sha256(b"sk-one").hexdigest()}]
+    async with proxied(up.url, tmp_path, budgets=[budget("0.0004", of=of)], auth__client_keys=keys) as proxy:
+        answers = [await proxy.post(chat("x", max_tokens=20), x_auth_token=f"{number}") for number in range(9)]
+        told = await standing(proxy)
+
+    assert answers[0].status_code == 200
+    assert answers[-1].status_code == 402
+    assert [one["subject"] for one in told["subjects"]] == ["search"]
 
 
 @pytest.mark.parametrize(("path", "status"), [("/v1/files", 200), ("/v1/moderations", 402), ("/v1/batches", 402)])
