@@ -33,7 +33,7 @@ _CHILD = Path(__file__).with_name("judge_code_child.py")
 
 @dataclass(frozen=True, slots=True)
 class CodeLimits:
-    """Of one run. `seconds`: by the clock; processor time is limited to the same, rounded up."""
+    """Of one run. `seconds`: by the clock; processor time is limited to a second more, rounded up."""
 
     seconds: float = 10.0
     memory_bytes: int = 512 << 20
@@ -57,7 +57,8 @@ async def _run(program: Program, limits: CodeLimits) -> Score:
     word = secrets.token_hex(16)
     told = orjson.dumps({"code": program.code, "tests": program.tests, "word": word})
     with tempfile.TemporaryDirectory(prefix="farthing-code-") as folder, _pipe() as (reads, writes):
-        sizes = (writes, math.ceil(limits.seconds), limits.memory_bytes, _UNLIMITED)
+        cpu_s = math.ceil(limits.seconds) + 1  # the clock comes first, so that it is said what happened
+        sizes = (writes, cpu_s, limits.memory_bytes, _UNLIMITED)
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-I", str(_CHILD), *map(str, sizes),
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
