@@ -26,6 +26,7 @@ from farthing.proxy.batch_ways import Target
 from farthing.proxy.body import NoBody
 from farthing.proxy.budgets import Hold, who_asks
 from farthing.proxy.clock import Clock
+from farthing.proxy.defer_hold import as_hold, hold_as
 from farthing.proxy.defer_lines import as_value, as_variant
 from farthing.proxy.defer_store import Kept, Texts
 from farthing.proxy.exchange import Billed, CacheStatus, Controls, Endpoint, Exchange, Original, Outcome, Stage
@@ -41,8 +42,8 @@ _JSON = (("Content-Type", "application/json"),)
 
 
 def meta_of(ex: Exchange, variant: Variant | None = None, route: str = "") -> bytes:
-    """What is to be known later of the request; no text of it, no credential. `variant`: who is asked, where a route or
-    the client names another than the model asked for."""
+    """What is to be known later of the request, and what it reserved; no text of it, no credential. `variant`: who is
+    asked, where a route or the client names another than the model asked for."""
     caller, controls = ex.caller, ex.controls
     return orjson.dumps(
         {
@@ -60,6 +61,7 @@ def meta_of(ex: Exchange, variant: Variant | None = None, route: str = "") -> by
             "items": None if ex.items is None else ex.items.keys,
             "variant": None if variant is None else as_value(variant),
             "route": route,
+            "hold": hold_as(ex.hold),
             "decisions": [[one.stage, one.action, one.reason] for one in ex.decisions],
         }
     )
@@ -130,6 +132,7 @@ def restored(kept: Kept, texts: Texts, clock: Clock, headers: Sequence[tuple[str
         ex.payload, ex.exact = read.payload, read.exact
     ex.body, ex.model = texts.body, kept.model
     ex.cache, ex.cache_reason = CacheStatus.BYPASS, "deferred"
+    ex.hold = as_hold(known.get("hold"))
     ex.variant = None if known.get("variant") is None else as_variant(known["variant"])
     asked = None if known["items"] is None or ex.exact is None else asked_of(ex.exact)
     if asked is not None:
@@ -221,7 +224,7 @@ class Books:
         return Billed(model, one, target.upstream.name)
 
     def _write(self, own: Exchange, usage: Any, money: Any) -> None:
-        if own.hold is None and self.account.spending is not None:  # a restart lost what was reserved
+        if own.hold is None and self.account.spending is not None:  # kept by a version that wrote no reservations
             wants = wanted(self.account.spending.budgets, who_asks(own), self.clock.now_s())
             own.hold = Hold(own.id, wants) if wants else None
         try:

@@ -62,13 +62,14 @@ def to_send(ex: Exchange, target: Target, variant: Variant | None) -> Sent | Non
 
 
 async def answered(
-    own: Exchange, target: Target, line: Line, filling: FillingStage, routing: Routing | None
+    own: Exchange, target: Target, line: Line, filling: FillingStage, routing: Routing | None, *, given: bool = False
 ) -> Result | None:
     """What the client gets; None: the answer to a part doesn't fit what was known, and all of it has to be asked for.
+    `given`: the line is what the client got already.
 
     Effects: `own.call` stands for the line, ready for the books.
     """
-    adapter = adapter_between(own, target.upstream)
+    adapter = None if given else adapter_between(own, target.upstream)
     endpoint = own.endpoint if adapter is None else adapter.upstream
     name, variant = target.upstream.name, own.variant
     call = own.call = Call(id=own.id, upstream=name, started_tick=own.received_tick)  # all of it is waiting
@@ -90,7 +91,7 @@ async def answered(
     call.answer, call.value = body, told if adapter is None else loads(body)
     own.status = status
     case = own.items
-    if case is not None and case.reduced and status == 200:
+    if case is not None and case.reduced and status == 200 and not given:
         whole = await filling.together(own, case, call)
         if whole is None:
             return None

@@ -403,3 +403,25 @@ async def test_a_request_that_is_not_deferred_is_as_it_was(up: BatchUpstream, tm
         response = await proxy.post(chat())
         await proxy.rows(1)
     assert response.status_code == 200 and not up.asked
+
+
+async def test_a_client_that_leaves_while_its_request_is_kept_is_paid_for_and_booked_once(
+    up: BatchUpstream, tmp_path: Path
+) -> None:
+    async with deferring(up, tmp_path, budgets=[{"name": "b", "usd": 1, "per": "day"}]) as proxy:
+        with closing(sqlite3.connect(tmp_path / "deferred.db", isolation_level=None)) as other:
+            other.execute("begin immediate")  # so that keeping it takes a while
+            with pytest.raises(httpx.ReadTimeout):
+                await proxy.client.post("/v1/chat/completions", json=chat("gone"), headers={"x-farthing-defer": "24h"}, timeout=0.3)
+            other.execute("rollback")
+        for _ in range(500):
+            listed = (await proxy.client.get(HERE)).json()["data"]
+            if listed and listed[0]["status"] == "completed":
+                break
+            await asyncio.sleep(0.02)
+        [row] = await books(proxy, up, 1)
+        accounts = proxy.services.state.accounts
+        assert accounts is not None
+        [standing] = await accounts.standing(row["ts"])
+    assert (row["status"], row["cache_reason"]) == (200, "deferred") and len(up.batched) == 1
+    assert (standing.spent, standing.held) == (row["cost_usd"], 0)
