@@ -115,10 +115,10 @@ class DeferStage(Quiet):
             order, route = plan.choice.order, plan.route
             if not order:
                 return None, ""
-            if route is not None and route.strategy == "cascade":
-                return "a cascade asks one after the other"
             if order[0].student:
                 return "a student may answer it"
+            if route is not None and route.strategy == "cascade":
+                return "a cascade asks one after the other"
             ex.decide("route", "routed", f"{order[0].name}, {plan.choice.why}")
             return (None if order[0].is_plainly(ex.model) else order[0]), "" if route is None else route.name
         wanted = ex.controls.route

@@ -425,3 +425,22 @@ async def test_a_client_that_leaves_while_its_request_is_kept_is_paid_for_and_bo
         [standing] = await accounts.standing(row["ts"])
     assert (row["status"], row["cache_reason"]) == (200, "deferred") and len(up.batched) == 1
     assert (standing.spent, standing.held) == (row["cost_usd"], 0)
+
+
+async def test_one_that_was_sent_directly_is_booked_at_its_full_price_after_a_crash(
+    up: BatchUpstream, tmp_path: Path
+) -> None:
+    """The process ends when the answer is kept and the books don't have it yet."""
+    up.refuses = 403
+    stops = "create trigger stops before update on requests when new.booked begin select raise(abort, 'gone'); end"
+    async with deferring(up, tmp_path, upstream__api_key="sk-op") as proxy:
+        with closing(sqlite3.connect(tmp_path / "deferred.db")) as conn:
+            conn.execute(stops)
+        await until(proxy, (await proxy.post(chat("x"), **DAY)).json()["id"], "completed")
+        await proxy.rows(1)
+    for file, undone in (("ledger.db", "delete from requests"), ("deferred.db", "drop trigger stops")):
+        with closing(sqlite3.connect(tmp_path / file)) as conn, conn:
+            conn.execute(undone)
+    async with deferring(up, tmp_path, upstream__api_key="sk-op") as proxy:
+        [row] = await books(proxy, up, 1)
+    assert len(up.calls) == 1 and row["cost_usd"] == row["baseline_usd"] > 0
