@@ -43,6 +43,12 @@ def account(crew: Crew) -> tuple[int, int]:
     return int(spent), int(held)
 
 
+def left(crew: Crew) -> int:
+    """How many aren't completed: without a call, which would show the credential again."""
+    with closing(sqlite3.connect(crew.cwd / "state" / "deferred.db", timeout=5)) as conn:
+        return int(conn.execute("select count(*) from requests where state != 'completed'").fetchone()[0])
+
+
 async def of_each_worker(crew: Crew) -> list[httpx.AsyncClient]:
     """Clients of all workers: their connections are open."""
     clients: list[httpx.AsyncClient] = []
@@ -88,7 +94,20 @@ async def test_any_worker_takes_them_and_a_killed_one_loses_and_doubles_none(tmp
             os.kill(killed, signal.SIGKILL)
             await until(lambda killed=killed: owner(crew) not in (None, killed))
             clients = await of_each_worker(crew)
+        await until(lambda: not left(crew))
         await until(lambda: all_tell(clients, ids, "completed"))
+
+        if kind == "openai":  # all are replaced: what clients showed goes on with them
+            up.polls = 10**9
+            ids |= {await asked(client, f"last {at}"): f"last {at}" for at, client in enumerate(clients)}
+            for client in clients:
+                await client.aclose()
+            crew.child.send_signal(signal.SIGHUP)
+            await crew.logged("workers are replaced")
+            up.polls = 1
+            await until(lambda: not left(crew))
+            clients = await of_each_worker(crew)
+            await until(lambda: all_tell(clients, ids, "completed"))
 
         up.polls, up.answers_before_end = 10**9, 0
         # Whoever is asked cancels and erases, though another one sees to them.
