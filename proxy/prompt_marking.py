@@ -275,8 +275,8 @@ class Marker:
     def _foresee(
         self, marked: Marked, places: list[tuple[Spot, Place]], sent: list[tuple[Spot, str]], *, alone_s: float | None
     ) -> None:
-        """What should be read now, and what will be in the cache afterwards. `alone_s`: how long the provider keeps what
-        it caches by itself; None: it caches what is marked."""
+        """What should be read now, and what will be in the cache afterwards. `alone_s`: how long the provider keeps
+        what it caches by itself; None: it caches what is marked."""
         cache = marked.cache
         if alone_s is not None:
             marked.cached = [(spot, alone_s) for spot in marked.spots.spots]

@@ -146,7 +146,8 @@ class MarkedCache:
         text = {"type": "output_text", "text": "Fine, thanks.", "annotations": []}
         said = {"type": "message", "id": "msg_1", "role": "assistant", "status": "completed", "content": [text]}
         head = {"id": "resp_1", "object": "response", "created_at": 1, "model": body["model"], "status": "completed"}
-        whole = head | {"output": [said], "usage": usage, "parallel_tool_calls": True, "tool_choice": "auto", "tools": []}
+        whole = head | {"output": [said], "usage": usage, "parallel_tool_calls": True, "tool_choice": "auto"}
+        whole["tools"] = []
         if not body.get("stream"):
             return web.json_response(whole)
         begun = {"type": "response.created", "response": whole | {"status": "in_progress", "output": []}}

@@ -110,6 +110,7 @@ def test_tools_come_in_the_order_that_was_seen_first() -> None:
 
 
 BREAKPOINT = b'{"mode":"explicit"}'
+BLOCK = {"type": "input_text", "text": "hello"}
 CALL = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}
 
 
@@ -119,7 +120,7 @@ CALL = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}
         ({"input": "hello"}, [("input",)]),
         ({"input": [{"role": "user", "content": "hello"}]}, [("input", 0, "content")]),
         ({"input": [{"type": "message", "role": "user", "content": "hello"}]}, [("input", 0, "content")]),
-        ({"input": [{"role": "user", "content": [{"type": "input_text", "text": "hello"}]}]}, [("input", 0, "content", 0)]),
+        ({"input": [{"role": "user", "content": [BLOCK]}]}, [("input", 0, "content", 0)]),
         ({"instructions": "be brief", "input": "hello"}, [(), ("input",)]),
         ({"tools": [{"type": "function", "name": "f"}], "input": "hello"}, [(), ("input",)]),
         ({"input": [{"role": "user", "content": "a"}, CALL]}, [("input", 0, "content"), ()]),
@@ -141,12 +142,11 @@ def test_where_a_response_may_be_marked(asked: dict[str, Any], paths: list[Any])
 
 
 def test_however_a_response_says_one_text_it_is_the_same_prefix_and_marked_alike() -> None:
-    block = {"type": "input_text", "text": "hello"}
     ways: list[Any] = [
         "hello",
         [{"role": "user", "content": "hello"}],
-        [{"role": "user", "content": [block]}],
-        [{"role": "user", "content": [block], "type": "message"}],
+        [{"role": "user", "content": [BLOCK]}],
+        [{"role": "user", "content": [BLOCK], "type": "message"}],
     ]
     found = [spots_of("responses", {"input": way}, "prompt_cache_breakpoint", ()).spots for way in ways]
     assert len({spots[0].key for spots in found}) == 1
@@ -155,7 +155,7 @@ def test_however_a_response_says_one_text_it_is_the_same_prefix_and_marked_alike
         marked = json.loads(inserted(body, [(spots[0], BREAKPOINT)], "prompt_cache_breakpoint"))
         [item] = marked["input"]
         assert item["role"] == "user"
-        assert item["content"] == [block | {"prompt_cache_breakpoint": {"mode": "explicit"}}]
+        assert item["content"] == [BLOCK | {"prompt_cache_breakpoint": {"mode": "explicit"}}]
         again = spots_of("responses", marked, "prompt_cache_breakpoint", ()).spots
         assert [spot.key for spot in again] == [spot.key for spot in spots]
         assert own_marks(marked, "prompt_cache_breakpoint") == 1

@@ -412,7 +412,8 @@ async def test_a_client_that_leaves_while_its_request_is_kept_is_paid_for_and_bo
         with closing(sqlite3.connect(tmp_path / "deferred.db", isolation_level=None)) as other:
             other.execute("begin immediate")  # so that keeping it takes a while
             with pytest.raises(httpx.ReadTimeout):
-                await proxy.client.post("/v1/chat/completions", json=chat("gone"), headers={"x-farthing-defer": "24h"}, timeout=0.3)
+                late: Any = {"headers": {"x-farthing-defer": "24h"}, "timeout": 0.3}
+                await proxy.client.post("/v1/chat/completions", json=chat("gone"), **late)
             other.execute("rollback")
         for _ in range(500):
             listed = (await proxy.client.get(HERE)).json()["data"]

@@ -108,8 +108,8 @@ OWN: list[dict[str, Any]] = [
     {"prompt": {"id": "pmpt_1"}},
 ]
 MARKED_INPUT = [
-    {"role": "developer", "content": [{"type": "input_text", "text": SYSTEM, "prompt_cache_breakpoint": {"mode": "explicit"}}]}
-]  # fmt: skip
+    DEVELOPER | {"content": [{"type": "input_text", "text": SYSTEM, "prompt_cache_breakpoint": {"mode": "explicit"}}]}
+]
 
 
 @pytest.mark.parametrize("own", [*OWN, {"input": MARKED_INPUT}], ids=lambda own: next(iter(own)))
@@ -145,9 +145,7 @@ async def test_a_key_in_the_body_once_reads_are_lost(
 
 
 @pytest.mark.parametrize("style", ["anthropic", "any"])
-async def test_messages_are_marked_as_chats_that_become_messages(
-    up: MarkedCache, tmp_path: Path, style: str
-) -> None:
+async def test_messages_are_marked_as_chats_that_become_messages(up: MarkedCache, tmp_path: Path, style: str) -> None:
     """By Anthropic's own API, whether farthing knows it by its style or by its name, and by OpenAI's."""
     sent: dict[str, list[Any]] = {}
     for path in ("messages", "chat/completions") if style == "anthropic" else ("messages",):
