@@ -5,8 +5,12 @@ Rules of this file: what must be known of a request to book it stands in its `me
 
 from __future__ import annotations
 
+import asyncio
+import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -29,6 +33,7 @@ from farthing.proxy.clock import Clock
 from farthing.proxy.defer_hold import as_hold, hold_as
 from farthing.proxy.defer_lines import as_value, as_variant
 from farthing.proxy.defer_store import Kept, Texts
+from farthing.proxy.errors import StoreFault
 from farthing.proxy.exchange import Billed, CacheStatus, Controls, Endpoint, Exchange, Original, Outcome, Stage
 from farthing.proxy.header_facts import HeaderFacts
 from farthing.proxy.routing import Plan, Routing
@@ -39,6 +44,7 @@ __all__ = ["BATCH_TIER", "Books", "as_billed", "known_of", "meta_of", "paid_of",
 
 BATCH_TIER = "batch"
 _JSON = (("Content-Type", "application/json"),)
+_BUSY_S = 5.0
 
 
 def meta_of(ex: Exchange, variant: Variant | None = None, route: str = "") -> bytes:
@@ -205,6 +211,17 @@ class Books:
             await self._keep(own)
         self._write(own, usage, money)
 
+    async def before(self, own: Exchange) -> int | None:
+        """What the row says to have been saved that the ledger has of it already; what it reserved is ended with what
+        that row cost. None: there is no row. Raises StoreFault."""
+        ledger = self.account.ledger
+        row = None if ledger is None else await asyncio.to_thread(_row, ledger.path, own.id)
+        if row is None:
+            return None
+        cost_pico, saved_pico = row
+        self.account.end_hold(own, cost_pico)
+        return saved_pico or 0
+
     def never(self, own: Exchange, outcome: Outcome, why: str) -> None:
         """Book one that was never sent."""
         own.outcome, own.error = outcome, why
@@ -238,3 +255,15 @@ class Books:
         waits = self.keep.on_end(own)
         if waits is not None:
             await waits
+
+
+def _row(path: Path, id: str) -> tuple[int | None, int | None] | None:
+    """What a request cost and saved by where it was sent, in pico-dollars, by the ledger's file. Raises StoreFault."""
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=_BUSY_S)) as conn:
+            found: tuple[int | None, int | None] | None = conn.execute(
+                "select cost_usd, saved_route_usd from requests where id = ?", (id,)
+            ).fetchone()
+            return found
+    except sqlite3.Error as error:
+        raise StoreFault(f"{path}: {error}") from error

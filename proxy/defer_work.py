@@ -156,17 +156,22 @@ class Work:
                     await shelf.book_never(works, one, Outcome.FAILED, "credential lost")
 
     async def _book_again(self, works: Works, kept: Kept) -> None:
-        """It was over, and a crash came before its row was surely written: the ledger takes a row's id but once."""
+        """It was over, and whoever saw to it ended before it was surely booked: once, whether the ledger has its row by
+        now or not."""
         shelf = self._shelf
         if (kept.state == "cancelled" and kept.batch in shelf.batches) or kept.id in shelf.asking:
             return
         result = await shelf.store.result(kept.id)
         found = (await shelf.store.texts([kept.id])).get(kept.id)
         target = works.by_key.get(kept.upstream) or next(iter(works.targets.values()))
-        if result is None or found is None:
+        own = None if found is None else restored(kept, found, self._clock)
+        saved = None if own is None else await works.books.before(own)
+        if saved is not None:
+            await shelf.write([kept._replace(booked=1, saved_pico=saved)])
+            return
+        if result is None or found is None or own is None:
             await shelf.book_never(works, kept, Outcome.ABANDONED, kept.error or "cancelled by the client")
             return
-        own = restored(kept, found, self._clock)
         works = shelf.lane(own, works)
         line, saved = line_of(found.said, result, kept.id), 0
         await answered(own, target, line, works.carrier, works.routing, given=not kept.batch)

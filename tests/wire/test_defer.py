@@ -428,20 +428,30 @@ async def test_a_client_that_leaves_while_its_request_is_kept_is_paid_for_and_bo
     assert (standing.spent, standing.held) == (row["cost_usd"], 0)
 
 
-async def test_one_that_was_sent_directly_is_booked_at_its_full_price_after_a_crash(
-    up: BatchUpstream, tmp_path: Path
+@pytest.mark.parametrize("row", ["lost", "there"])
+@pytest.mark.parametrize("way", ["batch", "direct"])
+async def test_one_whose_booking_was_cut_off_is_booked_once_and_at_its_own_price(
+    up: BatchUpstream, tmp_path: Path, way: str, row: str
 ) -> None:
-    """The process ends when the answer is kept and the books don't have it yet."""
-    up.refuses = 403
+    """The process ends when the answer is kept, before or after the ledger has its row."""
+    up.refuses = 403 if way == "direct" else 0
     stops = "create trigger stops before update on requests when new.booked begin select raise(abort, 'gone'); end"
-    async with deferring(up, tmp_path, upstream__api_key="sk-op") as proxy:
+    budgets = [{"name": "b", "usd": 1, "per": "day"}]
+    async with deferring(up, tmp_path, upstream__api_key="sk-op", budgets=budgets) as proxy:
         with closing(sqlite3.connect(tmp_path / "deferred.db")) as conn:
             conn.execute(stops)
         await until(proxy, (await proxy.post(chat("x"), **DAY)).json()["id"], "completed")
         await proxy.rows(1)
     for file, undone in (("ledger.db", "delete from requests"), ("deferred.db", "drop trigger stops")):
         with closing(sqlite3.connect(tmp_path / file)) as conn, conn:
-            conn.execute(undone)
-    async with deferring(up, tmp_path, upstream__api_key="sk-op") as proxy:
-        [row] = await books(proxy, up, 1)
-    assert len(up.calls) == 1 and row["cost_usd"] == row["baseline_usd"] > 0
+            if row == "lost" or file == "deferred.db":
+                conn.execute(undone)
+    async with deferring(up, tmp_path, upstream__api_key="sk-op", budgets=budgets) as proxy:
+        for _ in range(500):
+            with closing(sqlite3.connect(tmp_path / "deferred.db")) as conn:
+                if conn.execute("select booked from requests").fetchone()[0]:
+                    break
+            await asyncio.sleep(0.02)
+        [booked] = await books(proxy, up, 1)
+    assert len(up.calls + up.batched) == 1
+    assert booked["cost_usd"] * (1 if way == "direct" else 2) == booked["baseline_usd"] > 0
