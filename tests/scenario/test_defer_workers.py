@@ -15,11 +15,9 @@ from contextlib import closing
 from pathlib import Path
 
 import httpx
-import pytest
 
-from tests.fakes.batches import BatchUpstream, listening
+from tests.fakes.batches import batching
 from tests.fakes.crew import Crew, crew_of
-from tests.fakes.message_batches import MessageBatchUpstream
 from tests.scenario.test_defer import HERE, SETTINGS, asked, statuses
 from tests.scenario.test_workers import until
 
@@ -67,14 +65,11 @@ async def all_tell(clients: list[httpx.AsyncClient], ids: dict[str, str], status
     return all({id: one.get(id) for id in ids} == dict.fromkeys(ids, status) for one in told)
 
 
-@pytest.mark.parametrize("kind", ["openai", "anthropic"])
-async def test_any_worker_takes_them_and_a_killed_one_loses_and_doubles_none(tmp_path: Path, kind: str) -> None:
-    fake = MessageBatchUpstream() if kind == "anthropic" else BatchUpstream()
-    settings = SETTINGS | ({"FARTHING_UPSTREAM__STYLE": kind} if kind == "anthropic" else {})
+async def test_any_worker_takes_them_and_a_killed_one_loses_and_doubles_none(tmp_path: Path) -> None:
     config = tmp_path / "farthing.toml"
     config.write_text(BUDGET)
     chance, ids = random.Random(6), dict[str, str]()
-    async with listening(fake) as up, crew_of(2, up, tmp_path, "--config", str(config), **settings) as crew:
+    async with batching() as up, crew_of(2, up, tmp_path, "--config", str(config), **SETTINGS) as crew:
         clients = await of_each_worker(crew)
         ids |= {await asked(client, f"first {at}"): f"first {at}" for at, client in enumerate(clients)}
         await until(lambda: all_tell(clients, ids, "completed"))
@@ -82,7 +77,7 @@ async def test_any_worker_takes_them_and_a_killed_one_loses_and_doubles_none(tmp
         await until(lambda: account(crew) == (crew.rows("sum(cost_usd)"), 0))
 
         up.polls = 3
-        for turn in range(3):
+        for turn in range(2):
             for at, client in enumerate(clients):
                 text = f"{turn} {at}"
                 ids[await asked(client, text)] = text
@@ -97,17 +92,17 @@ async def test_any_worker_takes_them_and_a_killed_one_loses_and_doubles_none(tmp
         await until(lambda: not left(crew))
         await until(lambda: all_tell(clients, ids, "completed"))
 
-        if kind == "openai":  # all are replaced: what clients showed goes on with them
-            up.polls = 10**9
-            ids |= {await asked(client, f"last {at}"): f"last {at}" for at, client in enumerate(clients)}
-            for client in clients:
-                await client.aclose()
-            crew.child.send_signal(signal.SIGHUP)
-            await crew.logged("workers are replaced")
-            up.polls = 1
-            await until(lambda: not left(crew))
-            clients = await of_each_worker(crew)
-            await until(lambda: all_tell(clients, ids, "completed"))
+        # All are replaced: what clients showed goes on with them.
+        up.polls = 10**9
+        ids |= {await asked(client, f"last {at}"): f"last {at}" for at, client in enumerate(clients)}
+        for client in clients:
+            await client.aclose()
+        crew.child.send_signal(signal.SIGHUP)
+        await crew.logged("workers are replaced")
+        up.polls = 1
+        await until(lambda: not left(crew))
+        clients = await of_each_worker(crew)
+        await until(lambda: all_tell(clients, ids, "completed"))
 
         up.polls, up.answers_before_end = 10**9, 0
         # Whoever is asked cancels and erases, though another one sees to them.
