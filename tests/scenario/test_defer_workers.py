@@ -48,15 +48,15 @@ def left(crew: Crew) -> int:
 
 
 async def of_each_worker(crew: Crew) -> list[httpx.AsyncClient]:
-    """Clients of all workers: their connections are open."""
-    clients: list[httpx.AsyncClient] = []
+    """Four clients, whose connections are with both workers."""
     while True:
-        clients.append(crew.fresh())
-        await clients[-1].get("/healthz")
+        clients = [crew.fresh() for _ in range(4)]
+        await asyncio.gather(*(one.get("/healthz") for one in clients))
         workers = crew.workers()
         if len(workers) == 2 and all(crew.connections()[slot] for slot in workers):
             return clients
-        await asyncio.sleep(0.05)
+        await asyncio.gather(*(one.aclose() for one in clients))
+        await asyncio.sleep(0.2)
 
 
 async def all_tell(clients: list[httpx.AsyncClient], ids: dict[str, str], status: str) -> bool:
