@@ -9,7 +9,10 @@ from typing import Any
 
 from bench.report import Target, table
 
-__all__ = ["collected", "told"]
+__all__ = ["ELSEWHERE", "collected", "told"]
+
+ELSEWHERE = {"semantic_stage": "python -m bench.semantic_cost stage"}
+"""Experiments of other commands that have targets, with those."""
 
 
 def collected(results: Path, names: Iterable[str]) -> list[dict[str, Any]]:
@@ -25,7 +28,8 @@ def told(reports: Iterable[dict[str, Any]]) -> str:
         for one in report["targets"]:
             target = Target(**one)
             missed += target.passed is False
-            command = f"`python -m bench.run {report['experiment']}`"
+            name = report["experiment"]
+            command = f"`{ELSEWHERE.get(name, f'python -m bench.run {name}')}`"
             rows.append([target.what, target.goal, target.measured, target.baseline, target.verdict, command])
     if not rows:
         return "No run yet."

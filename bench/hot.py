@@ -2,7 +2,7 @@
 
 Windows of a second or two go round all servers, again and again, so that whatever else the machine does falls on all of
 them. Rates and latencies are medians over the rounds. Processor time is a server's of all rounds together, with what it
-did between its windows: what is put off for a minute (roll-ups) is on the bill too.
+did between its windows and in other threads: what is put off for a minute (roll-ups) is on the bill too.
 """
 
 from __future__ import annotations
@@ -60,13 +60,23 @@ def cell(windows: list[Window], server: str, concurrency: int) -> list[Window]:
 
 
 def cost_us(windows: list[Window], server: str, concurrency: int) -> float:
-    """A request's processor time at one concurrency, with its share of what was done between windows. Raises: no
-    windows."""
+    """A request's processor time at one concurrency: what the event loop used in those windows, and its share of
+    all else.
+
+    All else is what other threads did, and what was done between the windows: rows are written and rolled up in slices
+    later, often during the windows of another concurrency, so every request of the run bears the same. Raises: no
+    windows.
+    """
     everything = [w for w in windows if w.server == server]
     mine = cell(windows, server, concurrency)
-    between_s = everything[-1].upto_s - everything[0].from_s - sum(w.used_s for w in everything)
-    own_s = sum(w.used_s for w in mine) / sum(w.requests for w in mine)
-    return 1e6 * (own_s + between_s / sum(w.requests for w in everything))
+    aside_s = everything[-1].upto_s - everything[0].from_s - sum(front(w) for w in everything)
+    own_s = sum(front(w) for w in mine) / sum(w.requests for w in mine)
+    return 1e6 * (own_s + aside_s / sum(w.requests for w in everything))
+
+
+def front(one: Window) -> float:
+    """Processor seconds that the event loop used in a window."""
+    return one.used_s if one.front_s is None else one.front_s
 
 
 def ratio(windows: list[Window], server: str, other: str, concurrency: int) -> float:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import cast
 
 from bench.http1 import Framer, Part, status_of
-from bench.machine import Place, on_core, rss_bytes, settle
+from bench.machine import Place, front_s, on_core, rss_bytes, settle
 from bench.servers import Running
 
 __all__ = ["Timing", "Window", "chat_body", "closed_loop", "http_request", "long_chat_body", "percentile", "window"]
@@ -34,7 +34,7 @@ def chat_body(serial: str, stream: bool = False) -> bytes:
     """A chat request of 2.3 KB with ten messages, as SDKs send it. `serial`: 12 characters, in the last message."""
     messages = [{"role": "system", "content": "You answer for the support desk of a shop. Quote the policy."}]
     for turn in range(9):
-        case = f"Case {serial}: " if turn == 8 else ""
+        case = f"Label {serial}: " if turn == 8 else ""
         messages.append({"role": "assistant" if turn % 2 else "user", "content": f"{case}({turn}) {TURN}"})
     request: dict[str, object] = {"model": "gpt-4o-mini", "messages": messages, "temperature": 0, "max_tokens": 200}
     if stream:
@@ -93,7 +93,8 @@ def _quoted(text: str) -> str:
 class Window:
     """What one server did in one short window of load. `requests`: all that it worked on, also those cut off.
 
-    `from_s`, `upto_s`: the server's processor seconds by then, at rest before and after it. `rss_bytes`: after it.
+    `from_s`, `upto_s`: the server's processor seconds by then, at rest before and after it; `front_s`: those of
+    them that its event loop used in between, None: all. `rss_bytes`: after it.
     """
 
     server: str
@@ -107,6 +108,7 @@ class Window:
     upto_s: float
     p999_ms: float = 0.0
     rss_bytes: int = 0
+    front_s: float | None = None
 
     @property
     def used_s(self) -> float:
@@ -141,6 +143,7 @@ def window(
     script.write_text(lua(series, distinct, body, server.headers), "utf-8")
     seen_before = seen() if seen else 0
     before = settle(server.pid)
+    front_before_s = front_s(server.pid)
     command = ["wrk", "-t1", f"-c{concurrency}", f"-d{seconds}s", "--timeout", "30s", "-s", str(script), server.url]
     ran = subprocess.run(on_core(here.load, command), capture_output=True, text=True, check=False)
     lines = [line for line in ran.stdout.splitlines() if line.startswith("RESULT ")]
@@ -161,6 +164,7 @@ def window(
         upto_s=upto_s,
         p999_ms=told["p999_us"] / 1000,
         rss_bytes=rss_bytes(server.pid),
+        front_s=front_s(server.pid) - front_before_s,
     )
 
 

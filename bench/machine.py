@@ -6,6 +6,7 @@ Source: proc(5), `/proc/PID/stat` and `/proc/PID/status`.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import shutil
@@ -56,6 +57,16 @@ def cpu_s(pid: int) -> float:
     """Processor seconds, user and system, of the process, its threads and its descendants, to 10 ms."""
     alive = processes()
     return sum(alive[member].ticks for member in family(pid, alive)) / os.sysconf("SC_CLK_TCK")
+
+
+def front_s(pid: int) -> float:
+    """Processor seconds of the process and its descendants in their first threads, the ones that run event loops."""
+    ticks = 0
+    for member in family(pid, processes()):
+        with contextlib.suppress(OSError):  # it has just ended
+            text = Path(f"/proc/{member}/task/{member}/stat").read_text()
+            ticks += sum(int(field) for field in text[text.rindex(")") + 2 :].split()[11:13])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def rss_bytes(pid: int) -> int:

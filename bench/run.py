@@ -19,11 +19,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from bench.all_targets import collected, told
+from bench.all_targets import ELSEWHERE, collected, told
 from bench.chunks import chunks
 from bench.cpu_chart import OUT as CHART
 from bench.cpu_chart import made
 from bench.hot import Effort, Tell, hit, miss
+from bench.ineligible import ineligible
 from bench.lag import lag
 from bench.long_hits import long_hits
 from bench.machine import Place, facts, place
@@ -48,6 +49,7 @@ EXPERIMENTS: Mapping[str, Callable[[Place, Effort, Tell], Report]] = {
     "stages": stages,
     "micro": micro,
     "start": start,
+    "ineligible": ineligible,
     "weights": weights,
     "memory": memory,
     "peers": peers,
@@ -96,7 +98,9 @@ def main(arguments: list[str] | None = None) -> int:
             missed |= report.missed
     if document is not None:
         text = document.read_text("utf-8")
-        document.write_text(replace_section(text, "targets", told(collected(results, EXPERIMENTS))), "utf-8")
+        document.write_text(
+            replace_section(text, "targets", told(collected(results, [*EXPERIMENTS, *ELSEWHERE]))), "utf-8"
+        )
         if document == DOCUMENT:
             made(results, CHART)
     return 2 if failed else int(missed)

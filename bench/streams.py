@@ -15,6 +15,7 @@ from bench.machine import Place, rss_bytes, settle
 from bench.report import Report, Target
 from bench.servers import Running, farthing
 from bench.upstream import requests_seen, streaming
+from farthing.proxy.ledger_upkeep import ROLL_EVERY_S
 
 __all__ = ["memory", "stream"]
 
@@ -130,6 +131,7 @@ def memory(here: Place, effort: Effort, tell: Tell) -> Report:
         streaming(here, chunks=8, first_ms=0, gap_ms=0) as direct,
         farthing(OURS, direct.port, here, settings) as ours,
     ):
+        started_s = time.monotonic()
         for step in range(steps):
             tell(f"memory: {step * total // steps:,} of {total:,} requests")
             numbers = range(step * total // steps, (step + 1) * total // steps)
@@ -137,6 +139,9 @@ def memory(here: Place, effort: Effort, tell: Tell) -> Report:
             failed = sum(t.status != 200 for t in timings)
             if failed or len(timings) != len(numbers):
                 raise RuntimeError(f"{failed} of {len(numbers)} requests failed")
+            if numbers.stop == total // 10 and not effort.quick:
+                tell("memory: until the ledger has rolled up for the first time, and loaded numpy for it")
+                time.sleep(max(0.0, started_s + ROLL_EVERY_S + 3.0 - time.monotonic()))
             settle(ours.pid)
             sizes[numbers.stop] = rss_bytes(ours.pid)
         reached = requests_seen(direct)
@@ -150,6 +155,11 @@ def memory(here: Place, effort: Effort, tell: Tell) -> Report:
     report.targets.append(Target(what, f"≤ +{MOST_GROWTH:.0%}", f"{growth:+.1%}", growth <= MOST_GROWTH))
     report.targets.append(Target("requests that reached the upstream", f"{total:,}", f"{reached:,}", reached == total))
     report.notes.append(f"Unique prompts, every second one a stream, 32 at a time; the cache holds {bound:,} answers.")
+    if not effort.quick:
+        report.notes.append(
+            "At a tenth it waits until rows have been rolled up once: numpy is loaded with the first time, some 25 MiB "
+            "that don't come again."
+        )
     return report
 
 

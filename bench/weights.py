@@ -24,6 +24,8 @@ from bench.upstream import fast, streaming
 
 __all__ = ["Weight", "weights"]
 
+EMBEDDED_S = 0.03
+"""A prompt of these is embedded in half that time."""
 NO_BOUND = {"STORE__MAX_ENTRIES": "1000000", "STORE__MEMORY_BYTES": str(2**30)}
 
 
@@ -41,25 +43,31 @@ class Weight:
         return (self.after - self.before) / self.count
 
 
-def sent(port: int, serials: Iterator[int], count: int) -> None:
-    """So many prompts that never came before. Raises RuntimeError: one failed."""
+def sent(port: int, serials: Iterator[int], count: int, pause_s: float = 0.0) -> None:
+    """So many new prompts, 16 at a time or, with a pause, one by one. Raises RuntimeError: one failed."""
     import uvloop
 
     requests = (one_request(f"w{number:011d}") for number in itertools.islice(serials, count))
-    if any(one.status != 200 for one in uvloop.run(closed_loop(port, requests, 16, lambda _: 0.0))):
+    at_once = 1 if pause_s else 16
+    if any(one.status != 200 for one in uvloop.run(closed_loop(port, requests, at_once, lambda _: pause_s))):
         raise RuntimeError("requests failed")
 
 
-def entries(here: Place, settings: Mapping[str, str], name: str, count: int, gauge: str) -> Weight:
-    """Misses, kept or not as `settings` say; the first tenth and 500 only warm up. `gauge`: that counts what is kept.
+def entries(
+    here: Place, settings: Mapping[str, str], name: str, count: int, gauge: str, pause_s: float = 0.0
+) -> Weight:
+    """Misses, kept or not as `settings` say; the first tenth and at most 500 only warm up.
+
+    `gauge`: that counts what is kept.
+    `pause_s`: after each, for a stage that passes by what comes faster than it can embed.
 
     Raises RuntimeError: less than half of it was.
     """
     serials = itertools.count()
     with fast(here) as upstream, farthing(name, upstream.port, here, settings) as ours:
-        sent(ours.port, serials, 500 + count // 10)
+        sent(ours.port, serials, min(500, count) + count // 10, pause_s)
         before, known = at_rest(ours), kept(ours, gauge)
-        sent(ours.port, serials, count)
+        sent(ours.port, serials, count, pause_s)
         after = at_rest(ours)
         more = kept(ours, gauge) - known if gauge else count
         if more < count // 2:
@@ -126,16 +134,16 @@ def connections(here: Place, count: int) -> tuple[Weight, Weight]:
 def weights(here: Place, effort: Effort, tell: Tell) -> Report:
     """A row for each kind of thing."""
     report = Report("weights", "What things weigh", ["one", "bytes", "measured over", "bounded by"])
-    many, some, held_open = (800, 200, 100) if effort.quick else (8_000, 3_000, 500)
+    many, some, held_open = (800, 200, 100) if effort.quick else (8_000, 1_500, 500)
     off = {"SEMANTIC__MODE": "off"}
     found: dict[str, Weight] = {}
-    for name, settings, count, gauge in (
-        ("no cache", off | {"CACHE__MODE": "off"}, many, ""),
-        ("exact", off | NO_BOUND, many, "store_entries"),
-        ("semantic", {"SEMANTIC__MODE": "observe", **NO_BOUND}, some, "semantic_entries"),
+    for name, settings, count, gauge, pause_s in (
+        ("no cache", off | {"CACHE__MODE": "off"}, many, "", 0.0),
+        ("exact", off | NO_BOUND, many, "store_entries", 0.0),
+        ("semantic", {"SEMANTIC__MODE": "observe", **NO_BOUND}, some, "semantic_entries", EMBEDDED_S),
     ):
         tell(f"weights: {count:,} misses, {name}")
-        found[name] = entries(here, settings, f"farthing, {name}", count, gauge)
+        found[name] = entries(here, settings, f"farthing, {name}", count, gauge, pause_s)
     tell("weights: connections and streams")
     with contextlib.suppress(OSError):
         found["idle"], found["stream"] = connections(here, held_open)

@@ -31,14 +31,16 @@ _PRUNE = """
 
 
 class Coming(NamedTuple):
-    """One client's request, as far as it matters here. `saved_u`, `saved_p`: micro-dollars, and pico-dollars left."""
+    """Clients' requests with one prompt within an hour. `hits`: from a cache. `saved_u`, `saved_p`: micro-dollars, and
+    pico-dollars left. `last_s`, `model`: of the last of them."""
 
     hour_s: int
     key_hash: str
-    hit: int
+    requests: int
+    hits: int
     saved_u: int
     saved_p: int
-    at_s: float
+    last_s: float
     model: str
 
 
@@ -93,11 +95,11 @@ class _Count:
         self.known = False  # it has its line
 
     def add(self, each: Coming) -> None:
-        self.requests += 1
-        self.hits += each.hit
+        self.requests += each.requests
+        self.hits += each.hits
         self.saved_u += each.saved_u
         self.saved_p += each.saved_p
-        self.last = max(self.last, (each.at_s, each.model))
+        self.last = max(self.last, (each.last_s, each.model))
 
     @property
     def repeated(self) -> bool:

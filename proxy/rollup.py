@@ -6,6 +6,7 @@ every total; a bound holds for one cut, length and start.
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
@@ -43,6 +44,9 @@ _UPSERT_TIMES = (
     "counts = merge_counts(counts, excluded.counts)"
 )
 _NUMBERS = NDArray[np.int64]
+_Counted = tuple[_NUMBERS, _NUMBERS, _NUMBERS]
+"""Of one latency: kinds of rows, bins, and how many rows of the kind are in the bin; a pair of the first two is there
+once."""
 
 
 class Roller:
@@ -85,42 +89,71 @@ class Roller:
         return len(rows)
 
     def _add(self, rows: Sequence[tuple[Any, ...]]) -> None:
-        at = 4 + len(GROUPS) + 1
-        measures = np.array([row[at : at + len(MEASURES)] for row in rows], dtype=np.int64)
-        times = np.array([row[at + len(MEASURES) :] for row in rows], dtype=np.float64)
-        moments_s = np.clip(np.array([row[2] for row in rows], dtype=np.float64), -1e12, 1e12)
-        bins = np.where(np.isnan(times), -1, bins_of(times))
-        minutes_s = (np.floor(moments_s / MINUTE_S) * MINUTE_S).astype(np.int64)
-        groups = {group: [row[4 + i] for row in rows] for i, group in enumerate(GROUPS)}
-        tags = [row[4 + len(GROUPS)] for row in rows]
-        self._cut("", minutes_s, [""] * len(rows), measures, bins)
+        columns = [*zip(*rows, strict=True)]
+        _, _, moments, key_hashes, *named = columns[: 4 + len(GROUPS) + 1]
+        numbers = columns[4 + len(GROUPS) + 1 :]
+        each = np.array(numbers[: len(MEASURES)], dtype=np.int64).T
+        times = np.array(numbers[len(MEASURES) :], dtype=np.float64)
+        moments_s = np.clip(np.array(moments, dtype=np.float64), -1e12, 1e12)
+        each_minute_s = (np.floor(moments_s / MINUTE_S) * MINUTE_S).astype(np.int64)
+        # Rows that agree in their minute, groups and tags are one from here on: mostly few are left.
+        kinds: dict[tuple[Any, ...], int] = {}
+        kind = np.array(
+            [kinds.setdefault(key, len(kinds)) for key in zip(each_minute_s.tolist(), *named, strict=True)],
+            dtype=np.int64,
+        )
+        measures = sums_of_groups(each, kind, len(kinds))
+        bins = [counted(kind, values) for values in times]
+        minutes, *names_of_kinds = zip(*kinds, strict=True)
+        minutes_s, tags = np.array(minutes, dtype=np.int64), names_of_kinds.pop()
+        groups = dict(zip(GROUPS, names_of_kinds, strict=True))
+        self._cut("", minutes_s, [""] * len(kinds), measures, bins)
         for group, names in groups.items():
             self._cut(group, minutes_s, names, measures, bins)
-        keys: dict[tuple[str, ...], str] = {}
-        parts = zip(*(groups[group] for group in WIDE_GROUPS), strict=True)
-        wide = [keys.get(each) or keys.setdefault(each, orjson.dumps(each).decode()) for each in parts]
+        wide = [orjson.dumps(parts).decode() for parts in zip(*(groups[group] for group in WIDE_GROUPS), strict=True)]
         self._cut(WIDE, minutes_s, wide, measures, bins)
         for name, having in self._tagged(tags).items():
             values = [self._parsed[tags[i]][name] for i in having]
-            chosen = np.array(having)
-            for names in (values, [ANY] * len(having)):
-                self._cut(f"tag:{name}", minutes_s[chosen], names, measures[chosen], bins[chosen])
-        self._repeats.add(self._conn, self._comings(rows, minutes_s // HOUR_S * HOUR_S, measures))
+            place = np.full(len(kinds), -1)
+            place[having] = np.arange(len(having))
+            tagged = [
+                (place[of][place[of] >= 0], bin[place[of] >= 0], count[place[of] >= 0]) for of, bin, count in bins
+            ]
+            for keys in (values, [ANY] * len(having)):
+                self._cut(f"tag:{name}", minutes_s[having], keys, measures[having], tagged)
+        hours_s = (each_minute_s // HOUR_S * HOUR_S).tolist()
+        comings = self._comings(hours_s, key_hashes, moments, named[0], each)
+        self._repeats.add(self._conn, comings)
 
-    def _comings(self, rows: Sequence[tuple[Any, ...]], hours_s: _NUMBERS, measures: _NUMBERS) -> Iterable[Coming]:
-        """The clients' requests of which the prompt is known."""
+    def _comings(
+        self,
+        hours_s: Sequence[int],
+        key_hashes: Sequence[str],
+        moments_s: Sequence[float],
+        models: Sequence[str],
+        measures: _NUMBERS,
+    ) -> Iterable[Coming]:
+        """The clients' requests of which the prompt is known, by hour and prompt."""
         names = [*MEASURES]
         client = measures[:, names.index("requests")].tolist()
         hits = measures[:, [names.index(name) for name in ("is_hit_exact", "is_hit_semantic", "is_joined")]].sum(axis=1)
-        saved_u, saved_p = (
-            measures[:, [names.index(f"{cause}_{part}") for cause in CAUSES]].sum(axis=1).tolist() for part in "up"
-        )
-        for i, (_, _, at_s, key_hash, model, *_) in enumerate(rows):
-            if client[i] and key_hash:
-                yield Coming(int(hours_s[i]), key_hash, int(hits[i]), saved_u[i], saved_p[i], at_s, model)
+        saved = (measures[:, [names.index(f"{cause}_{part}") for cause in CAUSES]].sum(axis=1) for part in "up")
+        what = np.column_stack([np.ones(len(client), dtype=np.int64), hits, *saved])
+        having = [i for i, key_hash in enumerate(key_hashes) if key_hash and client[i]]
+        places: dict[tuple[int, str], int] = {}
+        last: dict[int, tuple[float, str]] = {}
+        place = [places.setdefault((hours_s[i], key_hashes[i]), len(places)) for i in having]
+        for one, i in zip(place, having, strict=True):
+            last[one] = max(last.get(one, (-math.inf, "")), (moments_s[i], models[i]))
+        sums = sums_of_groups(what[having], np.array(place, dtype=np.int64), len(places)).tolist() if having else []
+        for (hour_s, key_hash), one in places.items():
+            requests, hits_here, saved_u, saved_p = sums[one]
+            yield Coming(hour_s, key_hash, requests, hits_here, saved_u, saved_p, *last[one])
 
-    def _cut(self, cut: str, minutes_s: _NUMBERS, names: Sequence[str], measures: _NUMBERS, bins: _NUMBERS) -> None:
-        """Add rows to one cut, in all its lengths: the longer ones from the sums of the shorter."""
+    def _cut(
+        self, cut: str, minutes_s: _NUMBERS, names: Sequence[str], measures: _NUMBERS, bins: Sequence[_Counted]
+    ) -> None:
+        """Add kinds of rows to one cut, in all its lengths."""
         codes: dict[str, int] = {}
         coded = np.array([codes.setdefault(name, len(codes)) for name in names], dtype=np.int64)
         keys = [*codes]
@@ -132,9 +165,7 @@ class Roller:
             bound = np.array([self._bounded(cut, length_s, start_s, keys) for start_s in different_s.tolist()])
             codes_in_all = start * len(names_of_keys) + bound[start, coded]
             groups, where = np.unique(codes_in_all, return_inverse=True)
-            order = np.argsort(where, kind="stable")
-            firsts = np.searchsorted(where[order], np.arange(len(groups)))
-            summed = np.add.reduceat(measures[order], firsts, axis=0).tolist()
+            summed = sums_of_groups(measures, where, len(groups)).tolist()
             places = [
                 (cut, length_s, int(different_s[code // len(names_of_keys)]), names_of_keys[code % len(names_of_keys)])
                 for code in groups.tolist()
@@ -143,13 +174,18 @@ class Roller:
             self._conn.executemany(_UPSERT_TIMES, self._histograms(places, where, bins, timed))
 
     def _histograms(
-        self, places: Sequence[tuple[str, int, int, str]], where: _NUMBERS, bins: _NUMBERS, timed: Iterable[int]
+        self,
+        places: Sequence[tuple[str, int, int, str]],
+        where: _NUMBERS,
+        bins: Sequence[_Counted],
+        timed: Iterable[int],
     ) -> Iterable[tuple[str, int, int, str, str, bytes]]:
         for i in timed:
-            has = bins[:, i] >= 0
-            both, counts = np.unique(where[has] * BINS + bins[has, i], return_counts=True)
-            if not len(both):
+            kinds, bin, count = bins[i]
+            if not len(kinds):
                 continue
+            both, one = np.unique(where[kinds] * BINS + bin, return_inverse=True)
+            counts = np.bincount(one, weights=count).astype(np.int64)
             group, packed = both // BINS, pack(both % BINS, counts)
             firsts = [0, *(np.flatnonzero(np.diff(group)) + 1).tolist()]
             name = [*LATENCIES][i]
@@ -209,3 +245,16 @@ class Roller:
             return {name: value for name, value in self._conn.execute(query, (text,)) if value} if valid else {}
         except sqlite3.OperationalError:  # a name that SQLite lists and won't look up: nobody can ask for it either
             return {}
+
+
+def sums_of_groups(values: _NUMBERS, group: _NUMBERS, count: int) -> _NUMBERS:
+    """The sums of rows of `values` that have the same number in `group`; each of the `count` numbers is there."""
+    order = np.argsort(group, kind="stable")
+    return np.add.reduceat(values[order], np.searchsorted(group[order], np.arange(count)), axis=0)
+
+
+def counted(kind: _NUMBERS, times_ms: NDArray[np.float64]) -> _Counted:
+    """How many times of each kind are in each bin; those that aren't known in none."""
+    has = ~np.isnan(times_ms)
+    both, counts = np.unique(kind[has] * BINS + bins_of(times_ms[has]), return_counts=True)
+    return both // BINS, both % BINS, counts

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
-__all__ = ["DONE", "Event", "Splitter", "events"]
+__all__ = ["DONE", "Event", "Splitter", "blocks", "events"]
 
 DONE = b"[DONE]"
 _BLANK = re.compile(rb"\r\n\r\n|\r\n\n|\r\n\r|\n\n|\n\r\n|\n\r|\r\r\n|\r\r")
 _NEWLINE = re.compile(rb"\r\n|\n|\r")
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """One event: its `event:` name ('' if none), its `data:` lines joined by LF, and its byte span with the blank
     line that ends it."""
 
@@ -46,12 +45,22 @@ def parse(block: bytes, start: int, end: int) -> Event:
 def blocks(data: bytes) -> Iterator[tuple[int, int]]:
     """The byte spans of the events in `data`; a last one without its blank line is given too."""
     start = 0
-    for match in _BLANK.finditer(data):
-        if match.end() > start:
-            yield start, match.end()
-            start = match.end()
+    for end in _ends(data, 0):
+        yield start, end
+        start = end
     if start < len(data):
         yield start, len(data)
+
+
+def _ends(data: bytes, start: int) -> Iterator[int]:
+    """Where events end in `data`, just behind the blank line, from `start` on."""
+    if b"\r" in data:
+        for match in _BLANK.finditer(data, start):
+            yield match.end()
+        return
+    while (found := data.find(b"\n\n", start)) >= 0:  # several times faster, and what nearly all streams have
+        start = found + 2
+        yield start
 
 
 def events(data: bytes) -> Iterator[Event]:
@@ -81,9 +90,9 @@ class Splitter:
         text = self._tail + chunk if self._tail else chunk
         # A boundary may straddle the border by up to three bytes, so only the new part and those are searched.
         pieces, start = [], 0
-        for match in _BLANK.finditer(text, max(0, len(self._tail) - 3)):
-            pieces.append(text[start : match.end()])
-            start = match.end()
+        for end in _ends(text, max(0, len(self._tail) - 3)):
+            pieces.append(text[start:end])
+            start = end
         self._tail = text[start:] if start else text
         if len(self._tail) > self._limit:
             self.overflown = True

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -155,6 +156,14 @@ def test_what_was_put_off_is_on_every_requests_bill() -> None:
     assert cost_us(windows, "a", 16) == pytest.approx(500)
     assert cost_us(windows, "b", 1) == pytest.approx(50)
     assert ratio(windows, "a", "b", 1) == pytest.approx(6)
+
+
+def test_what_other_threads_did_in_a_window_is_shared_with_the_other_concurrencies() -> None:
+    alone = replace(a_window("a", 100), front_s=0.01)
+    rolled_up = replace(a_window("a", 300, 16, 0.01), front_s=0.01)  # 0.02 s of it on behalf of both windows' rows
+
+    assert cost_us([alone, rolled_up], "a", 1) == pytest.approx(200)
+    assert cost_us([alone, rolled_up], "a", 16) == pytest.approx(200)
 
 
 def test_the_peer_is_judged_where_it_does_best_and_only_where_it_was_measured() -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farthing.proxy.sse import Splitter, events
+from farthing.proxy.sse import Splitter, blocks, events
 
 LINES = st.lists(
     st.sampled_from([b"data: a", b"data:b", b": comment", b"event: x", b"data", b"id: 1", b'data: {"k":"\\n"}', b""]),
@@ -76,3 +77,11 @@ def test_an_oversized_event_is_passed_on_uncut_and_the_splitter_stops_cutting() 
     assert splitter.overflown
     assert splitter.feed(b"more\n\nand more") == [b"more\n\nand more"]
     assert splitter.rest() == b""
+
+
+@given(st.lists(st.sampled_from([b"a", b"\n", b"\n\n", b"data: x"]), max_size=20))
+def test_what_has_no_carriage_return_is_cut_where_the_pattern_for_all_line_ends_cuts_it(parts: list[bytes]) -> None:
+    data = b"".join(parts)
+    ends = [match.end() for match in re.finditer(rb"\r\n\r\n|\r\n\n|\r\n\r|\n\n|\n\r\n|\n\r|\r\r\n|\r\r", data)]
+
+    assert [end for _, end in blocks(data)] == ends + [len(data)] * (ends[-1:] != [len(data)] and bool(data))
