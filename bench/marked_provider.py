@@ -53,7 +53,7 @@ class MarkedProvider:
         return self._bill(blocks, lives, LOOK_BACK, now_s)
 
     def chat(self, body: Any, now_s: float) -> Bill:
-        """A chat with GPT-5.6. Raises TooManyMarks."""
+        """A chat with GPT-5.6, or a response of its. Raises TooManyMarks."""
         blocks = blocks_of(body)
         if (body.get("prompt_cache_options") or {}).get("mode") != "explicit":
             return self._bill(blocks, dict.fromkeys(range(len(blocks)), HALF_HOUR_S), len(blocks), now_s)
@@ -94,10 +94,21 @@ def blocks_of(body: Any) -> list[tuple[str, Any]]:
     for tool in body.get("tools") or ():
         bare = {name: value for name, value in tool.items() if name != "cache_control"}
         found.append((json.dumps(bare), tool.get("cache_control")))
-    turns = ([{"role": "system", "content": body["system"]}] if body.get("system") else []) + body["messages"]
-    for turn in turns:
-        content = turn["content"]
+    for turn in turns_of(body):
+        content = turn.get("content")
+        if content is None:  # a call, or what came of it
+            found.append((json.dumps(turn), None))
+            continue
         for block in [{"type": "text", "text": content}] if isinstance(content, str) else content:
             mark = block.get("cache_control") or block.get("prompt_cache_breakpoint")
             found.append((f"{turn['role']} {block['text']}", mark))
     return found
+
+
+def turns_of(body: Any) -> list[Any]:
+    """What the system, or the developer, says, and then the turns."""
+    if "input" not in body:
+        return ([{"role": "system", "content": body["system"]}] if body.get("system") else []) + body["messages"]
+    said = body["input"]
+    first = [{"role": "instructions", "content": body["instructions"]}] if body.get("instructions") else []
+    return first + ([{"role": "user", "content": said}] if isinstance(said, str) else said)

@@ -1,13 +1,16 @@
 """What marks for a provider's prompt cache are worth: a day's traffic, five ways, and the bill of each.
 
     python -m bench.prompt_cache [--hours 8] [--seed 1] [--provider anthropic|gpt-5.6]
+                                 [--api chat|responses|instructions]
 
 The traffic is made, not recorded: apps with a shared system prompt each (some busy, some hardly used) hold
 conversations of several turns, whose pauses are of the order of a minute and some of many; and one in five requests is
 a long document that nobody sends again. The provider is `bench/marked_provider.py`, which caches by the published
 rules. Ways: no marks; the usual ones, which mark every system prompt and every last turn (`always`), or the system
 prompt alone (`system`); farthing's own decision (`Marker`, the code that serves), which learns as it goes; and the same
-decision with the future known (`foreseen`), which nobody can have. With GPT-5.6 `none` is what it does by itself.
+decision with the future known (`foreseen`), which nobody can have. With GPT-5.6 `none` is what it does by itself. Its
+chats may be responses instead, whose system prompt is a message of the developer, or `instructions`, where no mark may
+stand.
 Money is of the prompts alone; answers cost the same in all ways.
 """
 
@@ -116,14 +119,16 @@ def traffic(hours: float, seed: int) -> list[Asked]:
     return sorted(made, key=lambda one: one.at_s)
 
 
-def body_of(asked: Asked, model: str, provider: str) -> dict[str, Any]:
+def body_of(asked: Asked, model: str, provider: str, api: str) -> dict[str, Any]:
     """The request as a client sends it."""
     turns = [{"role": role, "content": text} for role, text in asked.turns]
     if provider == "anthropic":
         system = {"system": asked.system} if asked.system else {}
         return {"model": model, "max_tokens": 64, **system, "messages": turns}
-    head = [{"role": "system", "content": asked.system}] if asked.system else []
-    return {"model": model, "messages": [*head, *turns]}
+    if api == "instructions" and asked.system:
+        return {"model": model, "instructions": asked.system, "input": turns}
+    head = [{"role": "system" if api == "chat" else "developer", "content": asked.system}] if asked.system else []
+    return {"model": model, "messages" if api == "chat" else "input": [*head, *turns]}
 
 
 def marked(body: dict[str, Any], *, last: bool) -> dict[str, Any]:
@@ -167,10 +172,11 @@ def exchange_of(number: int, at_s: float, body: dict[str, Any], endpoint: Endpoi
     return ex
 
 
-async def ours(asked: list[Asked], provider: str, *, foreseen: bool) -> Sum:
+async def ours(asked: list[Asked], provider: str, api: str, *, foreseen: bool) -> Sum:
     """Farthing's decision, request by request, over the provider's answers."""
     model, prices, mark = PROVIDERS[provider]
-    endpoint = Endpoint.MESSAGES if provider == "anthropic" else Endpoint.CHAT
+    openai = Endpoint.CHAT if api == "chat" else Endpoint.RESPONSES
+    endpoint = Endpoint.MESSAGES if provider == "anthropic" else openai
     names = ("input", "cached", "cache_write", "cache_write_1h")[: 4 if provider == "anthropic" else 3]
     price = ModelPrice.model_validate(
         {f"{name}_usd_per_mtok": rate for name, rate in zip(names, prices, strict=False)} | {"output_usd_per_mtok": 10}
@@ -180,14 +186,14 @@ async def ours(asked: list[Asked], provider: str, *, foreseen: bool) -> Sum:
     if foreseen:
         arrivals: dict[int, list[float]] = defaultdict(list)
         for one in asked:
-            for spot in spots_of(endpoint, body_of(one, model, provider), mark, ("default", model, "")).spots:
+            for spot in spots_of(endpoint, body_of(one, model, provider, api), mark, ("default", model, "")).spots:
                 arrivals[spot.key].append(one.at_s)
         memory.returns = Foreseen(arrivals, clock)
     marker = Marker(PromptCache(mode="serve"), memory, RateCard({model: price}), clock)
     behind, found = MarkedProvider(), Sum()
     for number, one in enumerate(asked):
         clock.advance(one.at_s - clock.now_s())
-        ex = exchange_of(number, one.at_s, body_of(one, model, provider), endpoint)
+        ex = exchange_of(number, one.at_s, body_of(one, model, provider, api), endpoint)
         begun = time.process_time()
         what = await marker.look(ex, upstream, endpoint, ex.body)
         found.cpu_s.append(time.process_time() - begun)
@@ -206,11 +212,11 @@ def billed(behind: MarkedProvider, body: Any, provider: str, at_s: float) -> Bil
     return behind.messages(body, at_s) if provider == "anthropic" else behind.chat(body, at_s)
 
 
-def by_rule(asked: list[Asked], provider: str, way: str) -> Sum:
+def by_rule(asked: list[Asked], provider: str, api: str, way: str) -> Sum:
     """No marks, or the usual ones."""
     behind, found = MarkedProvider(), Sum()
     for one in asked:
-        body = body_of(one, PROVIDERS[provider][0], provider)
+        body = body_of(one, PROVIDERS[provider][0], provider, api)
         if way != "none":
             body = marked(body, last=way == "always")
             found.marks += json.dumps(body).count(f'"{PROVIDERS[provider][2]}"')
@@ -218,13 +224,13 @@ def by_rule(asked: list[Asked], provider: str, way: str) -> Sum:
     return found
 
 
-async def measure(hours: float, seed: int, provider: str) -> dict[str, Sum]:
+async def measure(hours: float, seed: int, provider: str, api: str = "chat") -> dict[str, Sum]:
     """All ways over the same traffic."""
     asked = traffic(hours, seed)
     ways = ("none", "system", "always") if provider == "anthropic" else ("none",)  # GPT-5.6 writes by itself
-    found = {way: by_rule(asked, provider, way) for way in ways}
-    found["farthing"] = await ours(asked, provider, foreseen=False)
-    found["foreseen"] = await ours(asked, provider, foreseen=True)
+    found = {way: by_rule(asked, provider, api, way) for way in ways}
+    found["farthing"] = await ours(asked, provider, api, foreseen=False)
+    found["foreseen"] = await ours(asked, provider, api, foreseen=True)
     return found
 
 
@@ -234,8 +240,9 @@ def main() -> int:
     parser.add_argument("--hours", type=float, default=8.0)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--provider", choices=list(PROVIDERS), default="anthropic")
+    parser.add_argument("--api", choices=["chat", "responses", "instructions"], default="chat")
     options = parser.parse_args()
-    found = asyncio.run(measure(options.hours, options.seed, options.provider))
+    found = asyncio.run(measure(options.hours, options.seed, options.provider, options.api))
     prices = PROVIDERS[options.provider][1]
     plain = found["none"].usd(prices)
     sys.stdout.write(f"{len(found['none'].bills)} requests, {options.hours:g} hours\n")

@@ -7,9 +7,9 @@ blocks before one, least length by model, 5 minutes or 1 hour after the last use
 docs, "Context caching" (units of 64 tokens, kept for hours); Gemini API docs, "Context caching" (implicit, least length
 by model, no lifetime is promised); Mistral docs, "Prompt caching" (`prompt_cache_key` makes hits likelier; neither a
 least length nor a lifetime is told); xAI docs, "Prompt Caching" (automatic; each server has its own, and a chat's
-header `x-grok-conv-id` finds it again; entries may go at any time). Where nothing is told OpenAI's older rules stand,
-and what is learnt from answers corrects them. Where sources disagree about a least length, the larger stands here:
-assuming one that is too large forgoes a saving, one that is too small loses reads.
+header `x-grok-conv-id`, or a response's `prompt_cache_key`, finds it again; entries may go at any time). Where nothing
+is told OpenAI's older rules stand, and what is learnt from answers corrects them. Where sources disagree about a least
+length, the larger stands here: assuming one that is too large forgoes a saving, one that is too small loses reads.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class ProviderCache(NamedTuple):
     What a request may say about it: `mark`: the field of a content block that marks where a prefix ends ('': none),
     `most_marks`: how many count, `hour`: whether a mark may be kept for an hour, at a price of its own; `keyed`: it may
     name a `prompt_cache_key`, of which `key_per_minute` requests stay together (0: not told); `key_header`: where a
-    chat names it, if not in a field. `source`: who says all this."""
+    chat names it, if not in a field; `responses`: all this holds for OpenAI's responses too. `source`: who says it."""
 
     kind: Kind = Kind.NONE
     minimum_tokens: int = 0
@@ -53,6 +53,7 @@ class ProviderCache(NamedTuple):
     keyed: bool = False
     key_per_minute: int = 0
     key_header: str = ""
+    responses: bool = False
     source: str = ""
 
     @property
@@ -66,6 +67,7 @@ _OPENAI = ProviderCache(
     *(Kind.AUTOMATIC, 1024, 128, 300.0, 600.0),
     keyed=True,
     key_per_minute=15,
+    responses=True,
     source="OpenAI, Prompt caching: models before GPT-5.6",
 )
 _OPENAI_CHARGING = ProviderCache(
@@ -75,6 +77,7 @@ _OPENAI_CHARGING = ProviderCache(
     most_marks=4,
     keyed=True,
     key_per_minute=15,
+    responses=True,
     source="OpenAI, Prompt caching: GPT-5.6 and later; API reference, prompt_cache_options",
 )
 _DEEPSEEK = ProviderCache(Kind.AUTOMATIC, 64, 64, 300.0, 10_800.0, source="DeepSeek API docs, Context caching")
@@ -85,6 +88,7 @@ _XAI = ProviderCache(
     *(Kind.AUTOMATIC, 1024, 128, 300.0),
     keyed=True,
     key_header="x-grok-conv-id",
+    responses=True,
     source="xAI docs, Prompt Caching: Maximizing Cache Hits",
 )
 _ANTHROPIC = ProviderCache(

@@ -52,13 +52,14 @@ class Terms(NamedTuple):
 class Place(NamedTuple):
     """Where a mark may stand, or stands. `tokens`: of the prefix that ends there, `block`: its number, `chances`: see
     prefix_returns.Returns. `warm`: the provider has this prefix. `own`: the number of the life of the client's mark;
-    None: it has none there."""
+    None: it has none there. `markable`: whether one may stand there; if not, only the provider by itself caches it."""
 
     tokens: int
     block: int
     chances: Sequence[float]
     warm: bool = False
     own: int | None = None
+    markable: bool = True
 
 
 class Marking(NamedTuple):
@@ -109,7 +110,7 @@ def _best(places: Sequence[Place], terms: Terms, room: int) -> _Way:
     must = -1  # the client's last mark so far: no way may pass it over
     all_lives = tuple(reversed(range(len(terms.lives))))  # of equals the shortest one
     for number, place in enumerate(places):
-        if place.own is None and place.tokens < terms.minimum_tokens:
+        if place.own is None and (place.tokens < terms.minimum_tokens or not place.markable):
             continue
         lives = all_lives if place.own is None else (place.own,)
         for (last, life_before, used), way in list(ways.items()):

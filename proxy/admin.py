@@ -93,6 +93,7 @@ class Admin:
             self.state,
             self.texts,
             self.declared,
+            waiting=self.waiting,
         )
         self._store: StoreStats | None = None
         self._trusted = Trusted(services.config.server.trusted_proxies)
@@ -130,7 +131,6 @@ class Admin:
             "upstream": host_of(config.upstream.url),
             "upstream_name": config.upstream.name,
             "replicas": pool_admin.told(services),
-            "deferred": None if self._held.deferred is None else self._held.deferred.standing(),
             "simulated": config.upstream.name == "simulated",
             "exact": config.cache.mode,
             "semantic": config.semantic.shown,
@@ -152,6 +152,10 @@ class Admin:
             "ledger_aside": [] if self._held.ledger is None else [*self._held.ledger.aside],
             "ledger_dropped": 0 if self._held.ledger is None else self._held.ledger.dropped,
         }
+
+    async def waiting(self) -> dict[str, Any] | None:
+        """Of deferred requests; sums of money, which are for who may see the ledger. None where nothing is deferred."""
+        return None if self._held.deferred is None else await self._held.deferred.standing()
 
     async def texts(self, last: Sequence[tuple[str, float]]) -> dict[str, str]:
         """The prompts behind keys: near-duplicates' where they may be shown, else the capture store's."""
@@ -184,7 +188,6 @@ class Admin:
     async def _ready(self) -> web.Response:
         """Whether requests should come here. The upstream's state does not fail it: hits can still be served."""
         body = self.state()
-        del body["deferred"]  # sums of money: for who may see the ledger
         try:
             stats = await self._held.store.stats()
             body["store"] = {"kind": stats.kind, "entries": stats.entries, "healthy": stats.healthy}

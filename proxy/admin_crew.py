@@ -147,6 +147,8 @@ def together(path: str, own: dict[str, Any], others: Sequence[dict[str, Any]]) -
             return own | {"known": known, "purged": own["purged"] + sum(one["purged"] for one in others)}
         case "erase" if "verified" in own:
             found = {name: _sums(own[name], [one[name] for one in others]) for name in ("erased", "left")}
+            for name in found:  # one process sees to these, whichever is called
+                found[name]["deferred"] = max(one[name]["deferred"] for one in (own, *others))
             return found | {"verified": own["verified"] and all(one["verified"] for one in others)}
         case "erase":
             return _sums(own, others)

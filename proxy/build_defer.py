@@ -34,14 +34,12 @@ async def open_desk(config: Config, held: State, stack: AsyncExitStack) -> None:
     """Open `held.deferred` where requests may be deferred now, or were before; a file that can't be read is told, and
     then nothing is deferred. Raises ConfigFault: the keys that seal can't be had."""
     path = config.state_dir / _FILE
-    if held.crew is not None:
-        if held.keeper and held.crew.first and (_defers(config) or path.exists()):
-            log.warning("with several workers nothing is deferred, and what was waits until there is one again")
-        return
     if held.deferred is not None or not (_defers(config) or path.exists()):
         return
     seal = sealer(config.store, held.randomness)
-    desk = Desk(DeferStore(path, seal), held.clock, held.randomness, held.secret)
+    peers = None if held.crew is None else held.crew.peers
+    lock = path.with_suffix(".lock")
+    desk = Desk(DeferStore(path, seal), held.clock, held.randomness, held.secret, lock, peers)
     try:
         await desk.open()
     except StoreFault as fault:

@@ -74,6 +74,7 @@ class Dashboard:
 
     `ledger`: the SQLite file, which need not exist yet. `state`: what is on, shown as badges; never a secret. `texts`:
     None: no prompts may be shown. `declared`: the routes and variants in force. `most_looked`: figures_lists.py.
+    `waiting`: of deferred requests, for the state.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class Dashboard:
         texts: Texts | None = None,
         declared: Callable[[], Declared] = Declared,
         most_looked: int = MOST_LOOKED,
+        waiting: Callable[[], Awaitable[Any]] | None = None,
     ) -> None:
         self._texts = texts
         self._most_looked = most_looked
@@ -91,6 +93,7 @@ class Dashboard:
         self._ledger = ledger
         self._clock = clock
         self._state = state
+        self._waiting = waiting
         folder = Path(__file__).parent / "static"
         self._files = {
             path.name: (TYPES[path.suffix], path.read_bytes()) for path in folder.iterdir() if path.suffix in TYPES
@@ -110,7 +113,8 @@ class Dashboard:
             found = self._files.get(name)
             reply = fault(404, f"there is no file {name[:80]!r}") if found is None else (200, *found)
         else:
-            ask = self._questions(name, query)
+            around = await self._around() if name == "summary" else {}
+            ask = self._questions(name, query, around)
             if ask is None:
                 return None
             turns = self._slow_turns if name == "summary" and is_slow(query) else self._turns
@@ -119,11 +123,17 @@ class Dashboard:
             reply = (200, JSON, orjson.dumps(await with_texts(orjson.loads(reply[2]), self._texts)))
         return (reply[0], reply[1], b"") if method == "HEAD" else reply
 
-    def _questions(self, name: str, query: Mapping[str, str]) -> Callable[[sqlite3.Connection], Any] | None:
-        """What to ask of the ledger; None for a name that isn't ours."""
+    async def _around(self) -> dict[str, Any]:
+        """What is told beside a summary of the ledger."""
+        waiting = {} if self._waiting is None else {"deferred": await self._waiting()}
+        return {"state": self._state() | waiting, "groups_known": [*GROUPS]}
+
+    def _questions(
+        self, name: str, query: Mapping[str, str], around: dict[str, Any]
+    ) -> Callable[[sqlite3.Connection], Any] | None:
+        """What to ask of the ledger; None for a name that isn't ours. `around`: what is told beside a summary."""
         now_s = self._clock.now_s()
         if name == "summary":
-            around = {"state": self._state(), "groups_known": [*GROUPS]}
             return lambda conn: {**self._summary(conn, query, now_s), **around}
         if name == "series":
             return lambda conn: self._series(conn, query, now_s)

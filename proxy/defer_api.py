@@ -23,7 +23,6 @@ __all__ = ["PATH", "deferred"]
 
 PATH = "/farthing/api/deferred"
 _JSON = "application/json"
-_MOST_LISTED = 1000
 
 
 async def deferred(services: Services, request: web.BaseRequest, path: str) -> web.Response:
@@ -33,7 +32,7 @@ async def deferred(services: Services, request: web.BaseRequest, path: str) -> w
     except ClientFault as fault:
         return _fault(fault.status, fault.message, fault.code or "", fault.kind)
     except StoreFault:
-        return _fault(503, "deferred requests can't be looked up: their file can't be read", "store_unavailable")
+        return _fault(503, "deferred requests can't be seen to at this moment; ask again", "store_unavailable")
 
 
 async def _answer(services: Services, request: web.BaseRequest, parts: list[str]) -> web.Response:
@@ -41,20 +40,22 @@ async def _answer(services: Services, request: web.BaseRequest, parts: list[str]
     credential = await _credential(services, request)
     if desk is None:
         return _not_there()
-    desk.meet(CIMultiDict(request.headers))
+    await desk.meet(CIMultiDict(request.headers))
     id, verb, method = parts[0], "/".join(parts[1:]), request.method
     if not id:
-        mine = [desk.status(one) for one in desk.of(credential)[:_MOST_LISTED]]
-        return _json(200, {"object": "list", "data": mine}) if method == "GET" else _wrong_method("GET")
-    kept = desk.find(id, credential)
-    if kept is None:
+        if method != "GET":
+            return _wrong_method("GET")
+        return _json(200, {"object": "list", "data": await desk.of(credential)})
+    status = await desk.find(id, credential)
+    if status is None:
         return _not_there()
     if not verb and method == "GET":
-        return _json(200, desk.status(kept))
+        return _json(200, status)
     if (not verb and method == "DELETE") or (verb == "cancel" and method == "POST"):
-        return _json(200, desk.status(await desk.cancel(kept)))
+        await desk.cancel(id)
+        return _json(200, await desk.find(id, credential) or status)
     if verb == "result" and method == "GET":
-        return await _result(desk, kept.id, desk.status(kept))
+        return await _result(desk, id, status)
     return _not_there() if verb not in ("", "cancel", "result") else _wrong_method("GET")
 
 

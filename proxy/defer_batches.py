@@ -44,6 +44,7 @@ class Batches:
     shelf: Shelf
     randomness: Randomness
     _next_look_s: dict[str, float] = field(default_factory=dict)
+    _unsure_s: dict[str, float] = field(default_factory=dict)  # until when one that is not there may still be made
 
     async def begin(self, members: Sequence[Kept]) -> None:
         """Give a batch its name; `look` makes it. Raises StoreFault."""
@@ -57,12 +58,17 @@ class Batches:
         """See to each batch whose turn it is."""
         for name in list(self.shelf.batches):
             if now_s >= self._next_look_s.get(name, 0.0):
+                batch = self.shelf.batches[name]
+                if name not in self._next_look_s and batch.file and not batch.id:
+                    self._unsure_s[name] = now_s + works.config.poll_s  # who asked for it ended, perhaps just now
                 self._next_look_s[name] = now_s + works.config.poll_s
-                await survive("a batch can't be looked after", self._advance(works, self.shelf.batches[name]))
-        self._next_look_s = {name: at for name, at in self._next_look_s.items() if name in self.shelf.batches}
+                await survive("a batch can't be looked after", self._advance(works, batch))
+        for known in (self._next_look_s, self._unsure_s):
+            for name in known.keys() - self.shelf.batches.keys():
+                del known[name]
 
     async def _advance(self, works: Works, batch: Batch) -> None:
-        pairs, target = self.shelf.callers.get(batch.account), works.by_key.get(batch.upstream)
+        target, pairs = works.by_key.get(batch.upstream), self.shelf.shown(works, batch.account, batch.upstream)
         if pairs is None or target is None:
             return
         members = self.shelf.members(batch.name)
@@ -95,6 +101,8 @@ class Batches:
         shelf, members = self.shelf, self.shelf.members(batch.name)
         unsent = [one for one in members if one.state == "sending"]
         job = await api.made(batch.file, batch.name, {one.id for one in members}) if batch.file else None
+        if job is None and self.shelf.clock.now_s() < self._unsure_s.get(batch.name, 0.0):
+            return
         if job is None and not unsent:
             await self._forget(batch)  # all were cancelled: what isn't booked yet is, at the next turn
             await self._clear(api, batch)
@@ -180,7 +188,6 @@ class Batches:
             one = one._replace(state="completed", ended_s=shelf.clock.now_s(), error="", status=result.status)
             shelf.all[one.id] = one
             await shelf.store.answer(one, result, b"" if result.body == line.body else said_of(line))
-        own.hold = shelf.holds.pop(one.id, None)
         return await works.books.batched(own, target, batch.id, dropped=dropped)
 
     async def _unused(self, works: Works, target: Target, one: Kept, own: Exchange) -> None:
@@ -207,7 +214,6 @@ class Batches:
 
     async def _forget(self, batch: Batch) -> None:
         await self.shelf.forget_batch(batch)
-        self._next_look_s.pop(batch.name, None)
 
 
 async def _cancelled(api: BatchApi, batch: Batch) -> None:

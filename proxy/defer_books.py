@@ -5,8 +5,12 @@ Rules of this file: what must be known of a request to book it stands in its `me
 
 from __future__ import annotations
 
+import asyncio
+import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -26,8 +30,10 @@ from farthing.proxy.batch_ways import Target
 from farthing.proxy.body import NoBody
 from farthing.proxy.budgets import Hold, who_asks
 from farthing.proxy.clock import Clock
+from farthing.proxy.defer_hold import as_hold, hold_as
 from farthing.proxy.defer_lines import as_value, as_variant
 from farthing.proxy.defer_store import Kept, Texts
+from farthing.proxy.errors import StoreFault
 from farthing.proxy.exchange import Billed, CacheStatus, Controls, Endpoint, Exchange, Original, Outcome, Stage
 from farthing.proxy.header_facts import HeaderFacts
 from farthing.proxy.routing import Plan, Routing
@@ -38,11 +44,12 @@ __all__ = ["BATCH_TIER", "Books", "as_billed", "known_of", "meta_of", "paid_of",
 
 BATCH_TIER = "batch"
 _JSON = (("Content-Type", "application/json"),)
+_BUSY_S = 5.0
 
 
 def meta_of(ex: Exchange, variant: Variant | None = None, route: str = "") -> bytes:
-    """What is to be known later of the request; no text of it, no credential. `variant`: who is asked, where a route or
-    the client names another than the model asked for."""
+    """What is to be known later of the request, and what it reserved; no text of it, no credential. `variant`: who is
+    asked, where a route or the client names another than the model asked for."""
     caller, controls = ex.caller, ex.controls
     return orjson.dumps(
         {
@@ -60,6 +67,7 @@ def meta_of(ex: Exchange, variant: Variant | None = None, route: str = "") -> by
             "items": None if ex.items is None else ex.items.keys,
             "variant": None if variant is None else as_value(variant),
             "route": route,
+            "hold": hold_as(ex.hold),
             "decisions": [[one.stage, one.action, one.reason] for one in ex.decisions],
         }
     )
@@ -130,6 +138,7 @@ def restored(kept: Kept, texts: Texts, clock: Clock, headers: Sequence[tuple[str
         ex.payload, ex.exact = read.payload, read.exact
     ex.body, ex.model = texts.body, kept.model
     ex.cache, ex.cache_reason = CacheStatus.BYPASS, "deferred"
+    ex.hold = as_hold(known.get("hold"))
     ex.variant = None if known.get("variant") is None else as_variant(known["variant"])
     asked = None if known["items"] is None or ex.exact is None else asked_of(ex.exact)
     if asked is not None:
@@ -202,6 +211,17 @@ class Books:
             await self._keep(own)
         self._write(own, usage, money)
 
+    async def before(self, own: Exchange) -> int | None:
+        """What the row says to have been saved that the ledger has of it already; what it reserved is ended with what
+        that row cost. None: there is no row. Raises StoreFault."""
+        ledger = self.account.ledger
+        row = None if ledger is None else await asyncio.to_thread(_row, ledger.path, own.id)
+        if row is None:
+            return None
+        cost_pico, saved_pico = row
+        self.account.end_hold(own, cost_pico)
+        return saved_pico or 0
+
     def never(self, own: Exchange, outcome: Outcome, why: str) -> None:
         """Book one that was never sent."""
         own.outcome, own.error = outcome, why
@@ -221,7 +241,7 @@ class Books:
         return Billed(model, one, target.upstream.name)
 
     def _write(self, own: Exchange, usage: Any, money: Any) -> None:
-        if own.hold is None and self.account.spending is not None:  # a restart lost what was reserved
+        if own.hold is None and self.account.spending is not None:  # kept by a version that wrote no reservations
             wants = wanted(self.account.spending.budgets, who_asks(own), own.received_s)  # where it was reserved
             own.hold = Hold(own.id, wants) if wants else None
         try:
@@ -235,3 +255,15 @@ class Books:
         waits = self.keep.on_end(own)
         if waits is not None:
             await waits
+
+
+def _row(path: Path, id: str) -> tuple[int | None, int | None] | None:
+    """What a request cost and saved by where it was sent, in pico-dollars, by the ledger's file. Raises StoreFault."""
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=_BUSY_S)) as conn:
+            found: tuple[int | None, int | None] | None = conn.execute(
+                "select cost_usd, saved_route_usd from requests where id = ?", (id,)
+            ).fetchone()
+            return found
+    except sqlite3.Error as error:
+        raise StoreFault(f"{path}: {error}") from error

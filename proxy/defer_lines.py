@@ -25,7 +25,7 @@ from farthing.proxy.observe import loads, read_whole
 from farthing.proxy.routing import Routing
 from farthing.proxy.styles import suited
 
-__all__ = ["Sent", "answered", "answered_directly", "as_value", "as_variant", "failed_body", "inputs_of", "to_send"]
+__all__ = ["Sent", "answered", "as_value", "as_variant", "failed_body", "inputs_of", "to_send"]
 
 _JSON = "application/json"
 
@@ -72,13 +72,14 @@ def inputs_of(ex: Exchange) -> int:
 
 
 async def answered(
-    own: Exchange, target: Target, line: Line, filling: FillingStage, routing: Routing | None
+    own: Exchange, target: Target, line: Line, filling: FillingStage, routing: Routing | None, *, given: bool = False
 ) -> Result | None:
     """What the client gets; None: the answer to a part doesn't fit what was known, and all of it has to be asked for.
+    `given`: the line is what the client got already.
 
     Effects: `own.call` stands for the line, ready for the books.
     """
-    adapter = adapter_between(own, target.upstream)
+    adapter = None if given else adapter_between(own, target.upstream)
     endpoint = own.endpoint if adapter is None else adapter.upstream
     name, variant = target.upstream.name, own.variant
     call = own.call = Call(id=own.id, upstream=name, started_tick=own.received_tick)  # all of it is waiting
@@ -100,24 +101,12 @@ async def answered(
     call.answer, call.value = body, told if adapter is None else loads(body)
     own.status = status
     case = own.items
-    if case is not None and case.reduced and status == 200:
+    if case is not None and case.reduced and status == 200 and not given:
         whole = await filling.together(own, case, call)
         if whole is None:
             return None
         call.answer, call.value, body = whole, loads(whole), whole
     return Result(status, _JSON, body)
-
-
-def answered_directly(own: Exchange, target: Target, result: Result) -> None:
-    """Make `own.call` of an answer that its client has, as far as that tells: no batch brought it."""
-    name = target.upstream.name
-    call = own.call = Call(id=own.id, upstream=name, started_tick=own.received_tick)
-    call.elsewhere, call.complete = target.foreign, True
-    call.attempts.append(Attempt(name, status=result.status))
-    call.head = Head(result.status, CIMultiDict({"Content-Type": result.kind}))
-    call.answer, call.value = result.body, loads(result.body)
-    call.usage, call.model_served = read_whole(own.endpoint, call.value)
-    own.status = result.status
 
 
 def failed_body(own: Exchange, status: int, message: str) -> bytes:

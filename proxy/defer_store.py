@@ -4,7 +4,9 @@ Rules of this file:
 1. A body is kept until there is an answer, and an answer until it expires; what is removed is overwritten
    (`secure_delete`). No credential is ever written.
 2. A request is on disk before its client hears that it was accepted, and so is every step from there on.
-3. Where stored answers are sealed (`store.encryption_key`), all texts here are too; to each is bound whose it is. What
+3. Several processes may have the file open. Any of them adds and reads; whoever sees to the requests (deferring.py)
+   alone changes and removes, and looks for what others have added.
+4. Where stored answers are sealed (`store.encryption_key`), all texts here are too; to each is bound whose it is. What
    can't be opened, since its key isn't here, is as if it had no text.
 """
 
@@ -32,11 +34,15 @@ create table if not exists requests (
   tries integer not null, batch text not null, ended_s real not null, booked integer not null, error text not null,
   meta blob not null, body blob, status integer not null, kind text not null, answer blob
 );
-create index if not exists by_state on requests (state);
 create table if not exists batches (
   name text primary key, account text not null, upstream text not null, file text not null, id text not null,
   cancelled_s real not null
 );
+"""
+_INDEXES = """
+drop index if exists by_state;
+create index if not exists by_state_account on requests (state, account);
+create index if not exists by_credential on requests (credential, created_s, id);
 """
 _ADDED = {  # since the first version of the file
     "api": "text not null default 'openai'",
@@ -53,6 +59,7 @@ _ADDED = {  # since the first version of the file
 _LIGHT = "id, account, credential, upstream, path, model, state, created_s, deadline_s, size, tries, batch, ended_s"
 _LIGHT += ", booked, error, status, api, sent_path, sent_model, saved_pico, inputs"
 _TEXTS = ("body", "sent", "known", "said", "paid")
+_UNFINISHED = "state in ('queued', 'sending', 'sent', 'direct')"
 
 
 class Kept(NamedTuple):
@@ -134,20 +141,65 @@ class DeferStore:
         self._db = SmallDb(path, _SCHEMA, ("synchronous = full", "secure_delete = on"))
         self._seal = seal
         self._missing = MissingKeys()
+        self._version = 0  # of the file, as others had changed it when it was looked at last
 
-    async def load(self) -> tuple[list[Kept], list[Batch]]:
-        """All that is there; first of all, so that an older file is brought up to date."""
+    async def open(self) -> None:
+        """Bring an older file up to date; before anything else."""
 
-        def loaded(conn: sqlite3.Connection) -> tuple[list[Kept], list[Batch]]:
+        def updated(conn: sqlite3.Connection) -> None:
             for table, added in (("requests", _ADDED), ("batches", {"api": _ADDED["api"]})):
                 there = {row[1] for row in conn.execute(f"pragma table_info({table})")}
                 for name, kind in added.items():
                     if name not in there:
                         conn.execute(f"alter table {table} add column {name} {kind}")
+            conn.executescript(_INDEXES)
+
+        await self._db.run(updated)
+
+    async def load(self) -> tuple[list[Kept], list[Batch]]:
+        """All that is there."""
+
+        def loaded(conn: sqlite3.Connection) -> tuple[list[Kept], list[Batch]]:
+            self._changed(conn)
             requests = conn.execute(f"select {_LIGHT} from requests order by created_s, id").fetchall()
             return [Kept(*row) for row in requests], [Batch(*row) for row in conn.execute("select * from batches")]
 
         return await self._db.run(loaded)
+
+    async def arrived(self) -> list[Kept]:
+        """What is queued, if another process has changed the file since the last look: new ones are among them."""
+
+        def found(conn: sqlite3.Connection) -> list[Kept]:
+            if not self._changed(conn):
+                return []
+            return [Kept(*row) for row in conn.execute(f"select {_LIGHT} from requests where state = 'queued'")]
+
+        return await self._db.run(found)
+
+    def _changed(self, conn: sqlite3.Connection) -> bool:
+        before, self._version = self._version, conn.execute("pragma data_version").fetchone()[0]
+        return before != self._version
+
+    async def seen(self, credential: str, id: str = "", most: int = 1) -> list[tuple[Kept, str]]:
+        """A credential's requests, latest first, or that one of them; each with its batch's own id, if it has one."""
+        names = ", ".join(f"requests.{name}" for name in Kept._fields)
+        query = (
+            f"select {names}, coalesce(batches.id, '') from requests left join batches on batches.name = requests.batch"
+            " where requests.credential = ?1 and (?2 = '' or requests.id = ?2)"
+            " order by requests.created_s desc, requests.id desc limit ?3"
+        )
+        rows = await self._db.run(lambda conn: conn.execute(query, (credential, id, most)).fetchall())
+        return [(Kept(*row[:-1]), row[-1]) for row in rows]
+
+    async def waiting(self) -> int:
+        """How many aren't over."""
+        query = f"select count(*) from requests where {_UNFINISHED}"
+        return int((await self._db.run(lambda conn: conn.execute(query).fetchone()))[0])
+
+    async def waits_for(self, account: str) -> bool:
+        """Whether any that isn't over is to be sent on that account."""
+        query = f"select 1 from requests where {_UNFINISHED} and account = ? limit 1"
+        return await self._db.run(lambda conn: conn.execute(query, (account,)).fetchone()) is not None
 
     async def add(self, kept: Kept, texts: Texts) -> None:
         """A new one; on disk when this returns."""
@@ -188,10 +240,10 @@ class DeferStore:
         def answered(conn: sqlite3.Connection) -> None:
             self._reseal(conn, kept.id)
             conn.execute(
-                "update requests set state = ?, ended_s = ?, error = ?, status = ?, kind = ?, answer = ?, said = ?"
-                " where id = ?",
+                "update requests set state = ?, batch = ?, ended_s = ?, error = ?, status = ?, kind = ?, answer = ?,"
+                " said = ? where id = ?",
                 (
-                    *(kept.state, kept.ended_s, kept.error, result.status, result.kind),
+                    *(kept.state, kept.batch, kept.ended_s, kept.error, result.status, result.kind),
                     self._closed(kept.id, "answer", result.body),
                     self._closed(kept.id, "said", said),
                     kept.id,

@@ -1,49 +1,52 @@
-"""Deferred requests: kept, sent in batches, asked for by themselves where that fails, answered when fetched.
+"""Deferred requests: taken from clients, answered when fetched; one process sees to them (proxy/defer_work.py).
 
 Rules of this file:
-1. Whatever becomes of a batch, each of its requests gets an answer by its own deadline or soon after: what isn't done
-   then is sent directly. One that is sent before that, and finds the upstream busy or away, waits and is sent again.
-   Only a request whose credential nobody has any more fails, or one whose text can't be opened.
-2. Credentials are held in memory alone. After a restart a client that asks for its requests brings its own back.
-3. One row in the ledger for each request, when it is over.
-
-What it works on is proxy/defer_shelf.py, what becomes of batches proxy/defer_batches.py.
+1. What is on disk is what is known: a request is there before its client hears of it, and each process reads there what
+   became of it. So whichever process is asked can take one, tell of one and give its result.
+2. Whoever holds the lock on a file of its own sees to them. The lock ends with its process, however that ends, and then
+   the next one to look takes over, as after a restart. Nobody sends anything without it.
+3. Credentials are held in memory alone, by every process: what a client shows one of them is told to the others. When
+   all have ended a client that asks for its requests brings its own back.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hmac
-from collections.abc import Awaitable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any, NamedTuple
 
 import structlog
 from multidict import CIMultiDict, MultiMapping
 
-from farthing.cache.flight import Flight
-from farthing.policies.defer import Group, Rules, Waiting, ready
-from farthing.policies.retry import AGAIN
 from farthing.policies.variant import Variant
-from farthing.proxy.account import dollars
-from farthing.proxy.batch_ways import Kind, Target, kind_named
+from farthing.proxy import state
+from farthing.proxy.batch_ways import Kind, Target
 from farthing.proxy.clock import Clock, Randomness
-from farthing.proxy.defer_batches import PART_UNUSED, Batches, line_of
-from farthing.proxy.defer_books import as_billed, known_of, meta_of, planned, restored
-from farthing.proxy.defer_lines import Sent, answered, answered_directly, failed_body, inputs_of
+from farthing.proxy.defer_books import known_of, meta_of
+from farthing.proxy.defer_lines import Sent, inputs_of
 from farthing.proxy.defer_shelf import Shelf, Works, survive
 from farthing.proxy.defer_store import DeferStore, Kept, Result, Texts
-from farthing.proxy.errors import ClientFault, UpstreamFault
-from farthing.proxy.exchange import Attempt, Call, Exchange, Outcome
-from farthing.proxy.styles import STYLES
+from farthing.proxy.defer_work import Work
+from farthing.proxy.errors import StoreFault
+from farthing.proxy.exchange import Exchange
+from farthing.proxy.peers import Peers
 from farthing.proxy.tasks import TaskGroup
 
-__all__ = ["Desk", "Placed"]
+__all__ = ["Caller", "Desk", "Placed"]
 
 log = structlog.get_logger("farthing.defer")
 
-_JSON = "application/json"
-_CANCELLING_S = 600.0  # how long a provider may take to break a batch off (OpenAI API reference: up to 10 minutes)
-_LONGEST_PAUSE_S = 3600.0
+_MOST_LISTED = 1000
+_WITHIN_S, _CALLERS_WITHIN_S = 10.0, 2.0
+_CALLER, _CALLERS, _DO = "deferred caller", "deferred callers", "deferred"  # what workers say to each other
+
+
+class Caller(NamedTuple):
+    """On whose account a request is sent, and what shows that."""
+
+    account: str
+    pairs: Sequence[tuple[str, str]]
 
 
 class Placed(NamedTuple):
@@ -57,31 +60,44 @@ class Placed(NamedTuple):
 
 
 class Desk:
-    """All deferred requests of this process. `open`, `use`, then `start`; `close` leaves all as it stands."""
+    """All deferred requests, as one process has to do with them. `lock`: the file whose lock says who sees to them;
+    `peers`: the other workers, if there are any. `open`, `use`, then `start`; `close` leaves all as it stands."""
 
-    def __init__(self, store: DeferStore, clock: Clock, randomness: Randomness, secret: bytes) -> None:
+    def __init__(
+        self,
+        store: DeferStore,
+        clock: Clock,
+        randomness: Randomness,
+        secret: bytes,
+        lock: Path,
+        peers: Peers | None = None,
+    ) -> None:
+        self._store = store
         self._shelf = Shelf(store, clock)
         self._clock = clock
         self._secret = secret
         self._works: Works | None = None
-        self._batches = Batches(self._shelf, randomness)
+        self._work = Work(self._shelf, clock, randomness)
         self._tasks = TaskGroup()
-        self._few = asyncio.Semaphore(8)
-        self._again: dict[str, tuple[int, float]] = {}  # of what was sent directly in vain: how often, and when next
+        self._path = lock
+        self._lock: IO[str] | None = None
+        self._taking = asyncio.Lock()
+        self._peers = peers
 
     # -- opening and closing
 
     async def open(self) -> None:
-        """Read what is there. Raises StoreFault."""
-        await self._shelf.open()
+        """Read what is there, and see to it where nobody does. Raises StoreFault."""
+        await self._store.open()
+        await self._owns()
+        if self._peers is not None:
+            self._peers.when_told(_CALLER, self._met_elsewhere)
+            self._peers.when_asked(_CALLERS, self._all_callers)
+            self._peers.when_asked(_DO, self._asked)
 
     def use(self, works: Works) -> None:
         """There is a configuration to work with; the first one is, until `follow` says which."""
         self._works = self._works or works
-        for one in self._shelf.all.values():
-            target = works.by_key.get(one.upstream)
-            if target is not None and target.operators and one.account.startswith("operator"):
-                self._shelf.callers[one.account] = target.operators_pairs(one.account)
 
     def follow(self, active: Works, lanes: Mapping[str, Works]) -> None:
         """Work with this configuration from now on. `lanes`: of every policy that answers now, by its version: what
@@ -94,121 +110,96 @@ class Desk:
             self._tasks.spawn(self._run(), "deferred requests")
 
     async def close(self) -> None:
-        """Stop at once; what is under way is found again."""
+        """Stop; what is under way is found again, here or by whoever follows."""
         await self._tasks.drain(0)
-        await self._shelf.store.close()
-
-    @property
-    def waiting(self) -> int:
-        """Requests that aren't over."""
-        return sum(not one.over for one in self._shelf.all.values())
+        await self._work.close()
+        await self._store.close()
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
 
     @property
     def works(self) -> Works | None:
         """The configuration in force."""
         return self._works
 
-    def standing(self) -> dict[str, Any]:
-        """How many wait, are with a provider, done, failed and cancelled, of those that are kept; and by upstream."""
-        counts = dict.fromkeys(("waiting", "running", "done", "failed", "cancelled"), 0)
-        states = {"queued": "waiting", "completed": "done", "failed": "failed", "cancelled": "cancelled"}
-        by_key = {} if self._works is None else self._works.by_key
-        upstreams: dict[str, dict[str, int]] = {}
-        saved_of: dict[str, int] = {}
-        for one in self._shelf.all.values():
-            state = states.get(one.state, "running")
-            counts[state] += 1
-            name = by_key[one.upstream].upstream.name if one.upstream in by_key else "no longer configured"
-            of = upstreams.setdefault(name, dict.fromkeys(counts, 0))
-            of[state] += 1
-            saved_of[name] = saved_of.get(name, 0) + one.saved_pico
-        oldest_s = min((one.created_s for one in self._shelf.all.values() if not one.over), default=None)
-        return {
-            **counts,
-            "saved_usd": dollars(sum(saved_of.values())),
-            "batches": len(self._shelf.batches),
-            "oldest_s": None if oldest_s is None else max(0.0, self._clock.now_s() - oldest_s),
-            "keep_s": self._keep_s,
-            "upstreams": [
-                {"upstream": name, **of, "saved_usd": dollars(saved_of[name])} for name, of in sorted(upstreams.items())
-            ],
-        }
-
     # -- what clients ask
 
-    def account_of(self, headers: MultiMapping[str], target: Target) -> str:
-        """On whose account such a request is sent, with what shows that remembered; '' where there is none."""
+    def caller_of(self, headers: MultiMapping[str], target: Target) -> Caller | None:
+        """On whose account such a request is sent; None where there is none."""
         found = target.account(headers, self._secret)
-        if found is None:
-            return ""
-        self._shelf.callers[found[0]] = found[1]
-        return found[0]
+        return None if found is None else Caller(*found)
 
-    def meet(self, headers: CIMultiDict[str]) -> None:
-        """A client is there: what it shows may be what its requests wait for."""
+    async def meet(self, headers: CIMultiDict[str]) -> None:
+        """A client is there: what it shows may be what its requests wait for. Raises StoreFault."""
         for target in () if self._works is None else self._works.targets.values():
-            if not target.operators:
-                self.account_of(headers, target)
+            caller = None if target.operators else self.caller_of(headers, target)
+            if caller is None or caller.account in self._shelf.callers:
+                continue
+            if await self._store.waits_for(caller.account):
+                self._know(caller)
 
-    async def accept(self, ex: Exchange, account: str, placed: Placed, sent: Sent, wait_s: float) -> Kept:
-        """Keep it; it is on disk when this returns. Raises StoreFault."""
+    async def waiting(self) -> int:
+        """Requests that aren't over. Raises StoreFault."""
+        return await self._store.waiting()
+
+    async def accept(self, ex: Exchange, caller: Caller, placed: Placed, sent: Sent, wait_s: float) -> dict[str, Any]:
+        """Keep it, and what its client is told; it is on disk when this returns. Where its client leaves meanwhile it
+        is kept all the same, and what it reserved goes with it. Raises StoreFault."""
         assert ex.body is not None
         now_s = self._clock.now_s()
-        kept = Kept(ex.id, account, ex.credential, placed.target.key, ex.original.path, ex.model, "queued",
+        kept = Kept(ex.id, caller.account, ex.credential, placed.target.key, ex.original.path, ex.model, "queued",
                     now_s, now_s + wait_s, len(sent.body),
                     api=placed.kind, sent_path=sent.path, sent_model=sent.model, inputs=inputs_of(ex))  # fmt: skip
         same = sent.body == ex.body
         texts = Texts(meta_of(ex, placed.variant, placed.route), ex.body, b"" if same else sent.body, known_of(ex))
-        await self._shelf.store.add(kept, texts)
-        self._shelf.all[kept.id] = kept
-        if ex.hold is not None:
-            self._shelf.holds[kept.id], ex.hold = ex.hold, None
-        return kept
+        self._know(caller)
+        hold, ex.hold, ex.deferred = ex.hold, None, True
+        try:
+            await asyncio.shield(self._tasks.spawn(self._add(kept, texts), "keep a request"))
+        except Exception:
+            ex.hold, ex.deferred = hold, False
+            raise
+        return self._told(kept, "")
 
-    def of(self, credential: str) -> list[Kept]:
-        """A credential's own, latest first."""
-        mine = [one for one in self._shelf.all.values() if one.credential == credential]
-        return sorted(mine, key=lambda one: (one.created_s, one.id), reverse=True)
+    async def _add(self, kept: Kept, texts: Texts) -> None:
+        await self._store.add(kept, texts)
+        if self._lock is not None:
+            self._shelf.take_in([kept])
 
-    def find(self, id: str, credential: str) -> Kept | None:
-        """It, if it is that credential's."""
-        kept = self._shelf.all.get(id)
-        return kept if kept is not None and hmac.compare_digest(kept.credential, credential) else None
+    async def of(self, credential: str) -> list[dict[str, Any]]:
+        """A credential's own, latest first. Raises StoreFault."""
+        return [self._told(*one) for one in await self._store.seen(credential, most=_MOST_LISTED)]
+
+    async def find(self, id: str, credential: str) -> dict[str, Any] | None:
+        """It as its client sees it, if it is that credential's. Raises StoreFault."""
+        found = await self._store.seen(credential, id)
+        return self._told(*found[0]) if found else None
 
     async def result(self, id: str) -> Result | None:
         """Its answer. Raises StoreFault."""
-        return await self._shelf.store.result(id)
+        return await self._store.result(id)
 
-    async def cancel(self, kept: Kept) -> Kept:
-        """Forget about it. What the provider has begun is paid for, and booked when it is known."""
-        shelf = self._shelf
-        kept = shelf.all[kept.id]
-        waits = kept.id in self._again and kept.id not in shelf.asking and kept.error != PART_UNUSED
-        unsent = kept.state == "queued" or (kept.state == "direct" and waits)
-        if kept.over or (kept.state == "direct" and not unsent):
-            return kept
-        self._again.pop(kept.id, None)
-        now = kept._replace(state="cancelled", ended_s=self._clock.now_s())
-        shelf.asking.add(kept.id)
-        try:
-            await shelf.write([now])
-            if unsent:
-                await shelf.book_never(self._works, now, Outcome.ABANDONED, "cancelled by the client")
-        finally:
-            shelf.asking.discard(kept.id)
-        return shelf.all[kept.id]
+    async def cancel(self, id: str) -> None:
+        """Forget about it. What the provider has begun is paid for, and booked when it is known. Raises StoreFault."""
+        await self._done("cancel", id)
 
     async def erase(self, user: str) -> int:
-        """Cancel and forget all of a user's; how many there were. One whose bill is to come stays until it has come."""
-        shelf = self._shelf
-        mine = [shelf.all[id] for id in await shelf.store.ids_of(user) if id in shelf.all]
-        await shelf.forget([one.id for one in [await self.cancel(kept) for kept in mine] if one.over and one.booked])
-        return len(mine)
+        """Cancel and forget all of a user's; how many there were. One whose bill is to come stays until it has come.
+        Raises StoreFault."""
+        return int(await self._done("erase", user))
 
-    def status(self, kept: Kept) -> dict[str, Any]:
-        """It as a client sees it."""
-        batch = self._shelf.batches.get(kept.batch)
-        known = kept.account in self._shelf.callers
+    async def standing(self) -> dict[str, Any] | None:
+        """How many wait, are with a provider, done, failed and cancelled, of those that are kept; and by upstream. None
+        where nobody can say it now."""
+        try:
+            found: dict[str, Any] = await self._done("standing", "")
+        except StoreFault:
+            return None
+        return found
+
+    def _told(self, kept: Kept, batch_id: str) -> dict[str, Any]:
+        works, shelf = self._works, self._shelf
         state = {"queued": "queued", "completed": "completed", "failed": "failed", "cancelled": "cancelled"}
         return {
             "id": kept.id,
@@ -219,187 +210,102 @@ class Desk:
             "created_at": int(kept.created_s),
             "deadline_at": int(kept.deadline_s),
             "ended_at": int(kept.ended_s) or None,
-            "expires_at": int(kept.ended_s + self._keep_s) if kept.over else None,
-            "batch_id": batch.id or None if batch is not None else None,
-            "waits_for_credential": not known and not kept.over,
+            "expires_at": int(kept.ended_s + works.config.keep_s) if kept.over and works is not None else None,
+            "batch_id": batch_id or None,
+            "waits_for_credential": not kept.over and (works is None or not shelf.can_send(works, kept)),
             "status_code": kept.status or None,
             "result_url": f"/farthing/api/deferred/{kept.id}/result",
             "error": {"code": kept.error, "message": _WORDS.get(kept.error, "")} if kept.state == "failed" else None,
         }
 
-    @property
-    def _keep_s(self) -> float:
-        return self._works.config.keep_s if self._works is not None else 0.0
-
-    # -- the work
+    # -- who sees to them
 
     async def _run(self) -> None:
+        await survive("what the other workers were shown isn't known", self._ask_for_callers())
         while True:
             works = self._works
             if works is not None:
-                await survive("deferred requests can't be worked on", self._tick(works))
+                await survive("deferred requests can't be worked on", self._turn(works))
             pause_s = 1.0 if works is None else min(1.0, works.config.poll_s, works.config.flush_s)
             await asyncio.sleep(pause_s)
 
-    async def _tick(self, works: Works) -> None:
-        shelf, now_s = self._shelf, self._clock.now_s()
-        old = [one.id for one in shelf.all.values() if one.over and one.booked and now_s >= one.ended_s + self._keep_s]
-        if old:
-            await shelf.forget(old)
-        for one in [one for one in shelf.all.values() if one.over and not one.booked]:
-            await survive("a deferred request can't be booked", self._book_again(works, one))
-        waiting = [
-            Waiting(
-                one.id, _group(one, works.by_key[one.upstream]), one.size, one.created_s, one.deadline_s, one.inputs
-            )
-            for one in shelf.all.values()
-            if one.state == "queued" and shelf.can_send(works, one) and now_s < one.deadline_s
-        ]
-        for batch in ready(waiting, lambda group: _rules(works, group), now_s):
-            members = [shelf.all[one.id] for one in batch]
-            await self._batches.begin([one for one in members if one.state == "queued"])
-        await self._batches.look(works, now_s)
-        await self._late(works, self._clock.now_s())
-        for one in shelf.all.values():
-            ready_s = min(one.deadline_s, self._again.get(one.id, (0, 0.0))[1])
-            if one.state == "direct" and now_s >= ready_s and one.id not in shelf.asking and shelf.can_send(works, one):
-                shelf.asking.add(one.id)
-                self._tasks.spawn(survive("a deferred request can't be sent", self._directly(works, one)))
+    async def _turn(self, works: Works) -> None:
+        if await self._owns():
+            self._shelf.take_in(await self._store.arrived())
+            await self._work.turn(works)
 
-    async def _late(self, works: Works, now_s: float) -> None:
-        """Whose deadline has passed: sent directly, where no batch may still bring it."""
-        shelf, late = self._shelf, []
-        for one in shelf.all.values():
-            if one.over or now_s < one.deadline_s:
-                continue
-            if not shelf.can_send(works, one) and one.id not in shelf.asking:
-                late.append(one._replace(state="failed", ended_s=now_s, error="credential_lost"))
-                continue
-            batch = shelf.batches.get(one.batch)
-            # Where the batch API is away it can't even be broken off: that is waited for no longer than a breaking off.
-            since_s = one.deadline_s if batch is None else batch.cancelled_s or one.deadline_s
-            given_up = batch is None or not batch.id or now_s > since_s + _CANCELLING_S
-            if one.state != "direct" and given_up:
-                late.append(one._replace(state="direct", batch="", error="deadline"))
-        if late:
-            await shelf.write(late)
-            for one in late:
-                if one.over:
-                    await shelf.book_never(works, one, Outcome.FAILED, "credential lost")
-
-    async def _book_again(self, works: Works, kept: Kept) -> None:
-        """It was over, and a crash came before its row was surely written: the ledger takes a row's id but once."""
-        shelf = self._shelf
-        if (kept.state == "cancelled" and kept.batch in shelf.batches) or kept.id in shelf.asking:
-            return
-        result = await shelf.store.result(kept.id)
-        found = (await shelf.store.texts([kept.id])).get(kept.id)
-        target = works.by_key.get(kept.upstream) or next(iter(works.targets.values()))
-        if result is None or found is None:
-            await shelf.book_never(works, kept, Outcome.ABANDONED, kept.error or "cancelled by the client")
-            return
-        own = restored(kept, found, self._clock)
-        works = shelf.lane(own, works)
-        saved = 0
-        if kept.batch:
-            await answered(own, target, line_of(found.said, result, kept.id), works.carrier, works.routing)
-            saved = await works.books.batched(own, target, kept.batch, dropped=False)
-        else:
-            answered_directly(own, target, result)
-            await works.books.direct(own, "before a crash")
-        await shelf.flushed(works)
-        await shelf.write([kept._replace(booked=1, saved_pico=saved)])
-
-    # -- one by one
-
-    async def _directly(self, works: Works, kept: Kept) -> None:
-        """Ask for it as any request is asked for."""
-        shelf = self._shelf
-        async with self._few:
+    async def _owns(self) -> bool:
+        """Whether this process sees to them: it does from now on where nobody does. Raises StoreFault."""
+        async with self._taking:
+            if self._lock is not None:
+                return True
             try:
-                texts = (await shelf.store.texts([kept.id])).get(kept.id)
-                if texts is None:
-                    return
-                if not texts.body:
-                    lost = kept._replace(state="failed", ended_s=self._clock.now_s(), error="unreadable")
-                    await shelf.write([lost])
-                    await shelf.book_never(works, lost, Outcome.FAILED, "sealed under a key that is not here")
-                    return
-                why = kept.error
-                own = restored(kept, texts, self._clock, self._shown(works, kept))
-                own.hold = shelf.holds.pop(kept.id, None)
-                works = shelf.lane(own, works)
-                planned(own, texts.meta, works.routing)
-                result, again = await self._asked(works, own, texts.paid)
-                if again and self._clock.now_s() < kept.deadline_s:
-                    self._wait(works, kept, own)
-                    return
-                self._again.pop(kept.id, None)
-                done = kept._replace(state="completed", ended_s=self._clock.now_s(), error="", status=result.status)
-                shelf.all[kept.id] = done
-                await shelf.store.answer(done, result)
-                await works.books.direct(own, why)
-                await shelf.flushed(works)
-                await shelf.write([done._replace(booked=1)])
-            finally:
-                shelf.asking.discard(kept.id)
+                lock = state.hold(self._path)
+            except OSError as error:
+                raise StoreFault(f"{self._path}: {error}") from error
+            if lock is None:
+                return False
+            try:
+                await self._shelf.open()
+            except BaseException:
+                lock.close()
+                raise
+            self._lock = lock
+            if self._peers is not None:
+                log.info("this worker sees to deferred requests", kept=len(self._shelf.all))
+            return True
 
-    def _wait(self, works: Works, kept: Kept, own: Exchange) -> None:
-        """The upstream was busy or away: it may wait, so it is sent once more, later each time."""
-        tries = self._again.get(kept.id, (0, 0.0))[0] + 1
-        pause_s = min(_LONGEST_PAUSE_S, works.config.poll_s * 2.0 ** min(tries - 1, 16))
-        self._again[kept.id] = (tries, self._clock.now_s() + pause_s)
-        if own.hold is not None:
-            self._shelf.holds[kept.id] = own.hold
-        log.info("a deferred request is sent again", request=kept.id, status=own.status, pause_s=pause_s)
+    async def _done(self, what: str, about: str) -> Any:
+        """Have it done by whoever sees to them. Raises StoreFault: nobody can be asked."""
+        if await self._owns():
+            return await self._do(what, about)
+        peers = self._peers
+        answers = [] if peers is None else (await peers.ask(_DO, [what, about], to="others", within_s=_WITHIN_S)).values
+        for _, answer in answers:
+            if answer is not None:
+                return answer[0]
+        raise StoreFault("nobody sees to deferred requests at this moment")
 
-    def _shown(self, works: Works, kept: Kept) -> list[tuple[str, str]]:
-        """What the client showed, where that means something; for messages as Anthropic's clients show it."""
-        shown = CIMultiDict(self._shelf.callers[kept.account])
-        if kept.path == "/v1/messages":
-            shown.setdefault(*STYLES["anthropic"].headers[0])
-            if works.by_key[kept.upstream].operators:
-                shown.setdefault("x-api-key", "")  # where the operator's key is to be shown
-        return list(shown.items())
+    async def _do(self, what: str, about: str) -> Any:
+        works = self._works
+        if works is None:
+            raise StoreFault("there is no configuration yet")
+        if what == "standing":
+            return self._work.standing(works)
+        self._shelf.take_in(await self._store.arrived())
+        return await (self._work.cancel if what == "cancel" else self._work.erase)(works, about)
 
-    async def _asked(self, works: Works, own: Exchange, paid: bytes) -> tuple[Result, bool]:
-        """The answer, and whether the upstream was busy or away, so that nothing was paid for."""
-        call = own.call = Call(id=own.id)
-        if paid:
-            billed = as_billed(paid)
-            call.others.append(billed)
-            call.attempts.append(Attempt(billed.upstream, status=200, billed=billed))
-        before = len(call.others)
-
-        def paid_for() -> bool:
-            return len(call.others) > before
-
-        flight = own.sink = Flight(call, stream=False, limit_bytes=works.buffer_bytes)
+    async def _asked(self, said: Sequence[str]) -> list[Any] | None:
+        """What another worker wants to have done; None where it isn't done here."""
+        if self._lock is None:
+            return None
         try:
-            waits = works.carrier.on_request(own)
-            if isinstance(waits, Awaitable):
-                await waits
-            own.status = call.status
-        except (UpstreamFault, ClientFault) as fault:
-            own.status, own.outcome, own.error = fault.status, Outcome.FAILED, fault.message
-            again = isinstance(fault, UpstreamFault) and not fault.sent and not paid_for()
-            return Result(fault.status, _JSON, failed_body(own, fault.status, fault.message)), again
-        finally:
-            call.ended_tick = self._clock.tick_s()
-        body = call.answer if call.answer is not None else flight.body() or b""
-        kind = call.head.headers.get("Content-Type", _JSON) if call.head is not None else _JSON
-        again = (call.status in AGAIN or call.status >= 500) and not paid_for()
-        return Result(call.status, kind, body), again
+            return [await self._do(*said)]
+        except StoreFault as fault:
+            log.warning("what another worker asked of deferred requests can't be done", error=str(fault))
+            return None
 
+    # -- what shows whose accounts are
 
-def _group(kept: Kept, target: Target) -> Group:
-    hurried = kept.deadline_s - kept.created_s < target.upstream.batch_window_s
-    path, model = kept.sent_path or kept.path, kept.sent_model or kept.model
-    return Group(kept.account, kept.upstream, path, model, hurried, kept.api)
+    def _know(self, caller: Caller) -> None:
+        if caller.account not in self._shelf.callers:
+            self._shelf.callers[caller.account] = caller.pairs
+            if self._peers is not None:
+                self._peers.tell(_CALLER, caller)
 
+    def _met_elsewhere(self, said: Sequence[Any]) -> None:
+        account, pairs = said
+        self._shelf.callers[account] = [(name, value) for name, value in pairs]
 
-def _rules(works: Works, group: Group) -> Rules:
-    return works.by_key[group.upstream].rules(kind_named(group.kind))
+    async def _all_callers(self, _: object) -> list[Any]:
+        return list(self._shelf.callers.items())
+
+    async def _ask_for_callers(self) -> None:
+        if self._peers is not None:
+            found = await self._peers.ask(_CALLERS, None, to="others", within_s=_CALLERS_WITHIN_S)
+            for _, told in found.values:
+                for said in told:
+                    self._met_elsewhere(said)
 
 
 _WORDS = {

@@ -36,14 +36,17 @@ from farthing.proxy.prompt_spots import Spot, Spots, inserted, own_marks, spots_
 from farthing.proxy.prompt_tools import in_first_order
 from farthing.proxy.usage import Usage, UsageSource
 
-__all__ = ["Marked", "Marker", "provider_of", "without_marks"]
+__all__ = ["MARKED", "Marked", "Marker", "provider_of", "without_marks"]
 
+MARKED = frozenset({Endpoint.CHAT, Endpoint.MESSAGES, Endpoint.RESPONSES})
+"""Whose requests may say what is to be cached."""
 _MOST_PLACES = 6
 _ENOUGH = 20  # ends of prompts whose return or absence was seen
 _LEAST_CHARS_PER_TOKEN = 2
 _LOST_SHARE = 0.1  # of promised reads: fewer are no reason for a key
 _READ_WELL = 0.8
 _HOURS = {"1h": 3600.0}
+_DAY_S = 86_400.0
 _HOSTS = {
     "api.openai.com": "openai",
     "api.anthropic.com": "anthropic",
@@ -106,10 +109,14 @@ class Marked:
         return self.body is not self.plain
 
     @property
+    def key_header(self) -> str:
+        """Where the key is named, if not in a field."""
+        return self.cache.key_header if self.endpoint is Endpoint.CHAT else ""
+
+    @property
     def headers(self) -> tuple[tuple[str, str], ...]:
         """What goes with it besides, of those providers that read a key there."""
-        header = self.cache.key_header
-        return ((header, self.key),) if self.serves and self.key and header else ()
+        return ((self.key_header, self.key),) if self.serves and self.key and self.key_header else ()
 
     @property
     def remarked(self) -> bool:
@@ -147,7 +154,7 @@ class Marker:
     async def look(self, ex: Exchange, upstream: Upstream, endpoint: Endpoint, body: Any) -> Marked | None:
         """What to send in place of `body`, which speaks `endpoint`'s API; None where there is nothing to care for."""
         provider = provider_of(upstream, self._declared if upstream.name == self._default else "auto")
-        if not provider or not isinstance(body, bytes) or endpoint not in (Endpoint.CHAT, Endpoint.MESSAGES):
+        if not provider or not isinstance(body, bytes) or endpoint not in MARKED:
             return None
         payload = ex.payload if body is ex.body else None
         model: str = ex.model if ex.variant is None else ex.variant.model
@@ -155,6 +162,8 @@ class Marker:
         if len(body) < _LEAST_CHARS_PER_TOKEN * cache.minimum_tokens or not (cache.mark or cache.keyed):
             return None
         if (cache.mark == "cache_control") != (endpoint is Endpoint.MESSAGES):
+            return None
+        if endpoint is Endpoint.RESPONSES and not cache.responses:
             return None
         now_s = self._clock.now_s()
         who = (upstream.name, model)
@@ -199,14 +208,15 @@ class Marker:
         sent = [(spot, _own_life(spot.own)) for spot in spots.spots if spot.own is not None]
         # A mark where we don't look for one, or one of its other ways to say it: then all of it is the client's.
         by_itself = cache.kind is Kind.AUTOMATIC
-        hands_off = others or (by_itself and (sent or payload.get("prompt_cache_options")))
+        own = any(payload.get(name) for name in ("prompt_cache_options", "prompt_cache_retention"))
+        hands_off = others or (by_itself and (sent or own))
         if by_itself and terms is not None and not hands_off:  # what it does by itself isn't overruled by a guess
             hands_off = memory.returns.trials(kinds[-1], terms.lives[-1].window) < _ENOUGH
         if cache.mark and terms is not None and not hands_off:
             sent += self._decide_marks(marked, places, terms, rates)
-        self._foresee(
-            marked, places, sent, by_itself=cache.kind is Kind.AUTOMATIC and not (marked.explicit and self.serves)
-        )
+        alone = by_itself and not (marked.explicit and self.serves)
+        kept_s = _DAY_S if payload.get("prompt_cache_retention") == "24h" else cache.kept_s
+        self._foresee(marked, places, sent, alone_s=kept_s if alone else None)
 
     def _decide_marks(
         self, marked: Marked, places: list[tuple[Spot, Place]], terms: Terms, rates: Rates | None
@@ -236,7 +246,7 @@ class Marker:
             if seen is not None and seen.warm_tokens:
                 tokens = seen.warm_tokens
             own = None if spot.own is None else _number(names, _own_life(spot.own))
-            found.append((spot, Place(tokens, spot.block, returns.chances(spot.key, kind), warm, own)))
+            found.append((spot, Place(tokens, spot.block, returns.chances(spot.key, kind), warm, own, spot.markable)))
         longest = 0  # two ways to count may disagree by a few tokens: a longer prefix is never the shorter one
         least: Sequence[float] = (1.0,) * len(WINDOWS_S)
         for number, (spot, place) in enumerate(found):
@@ -260,21 +270,22 @@ class Marker:
         most = marked.cache.key_per_minute
         while most and group.rate > most * group.buckets:
             group.buckets *= 2  # never fewer again: a conversation that moves is cold
-        marked.key = _key_of(payload, group.buckets)
+        marked.key = _key_of(marked.endpoint, payload, group.buckets)
 
     def _foresee(
-        self, marked: Marked, places: list[tuple[Spot, Place]], sent: list[tuple[Spot, str]], *, by_itself: bool
+        self, marked: Marked, places: list[tuple[Spot, Place]], sent: list[tuple[Spot, str]], *, alone_s: float | None
     ) -> None:
-        """What should be read now, and what will be in the cache afterwards."""
+        """What should be read now, and what will be in the cache afterwards. `alone_s`: how long the provider keeps
+        what it caches by itself; None: it caches what is marked."""
         cache = marked.cache
-        if by_itself:
-            marked.cached = [(spot, cache.kept_s) for spot in marked.spots.spots]
+        if alone_s is not None:
+            marked.cached = [(spot, alone_s) for spot in marked.spots.spots]
             reach = marked.spots.spots[-1].block + 1
             within = [reach]
         else:
             marked.cached = [(spot, _HOURS.get(name, cache.ttl_s)) for spot, name in sent]
             within = [spot.block for spot, _ in sent]
-        back = cache.look_back_blocks or (10**9 if by_itself else 1)
+        back = cache.look_back_blocks or (10**9 if alone_s is not None else 1)
         for spot, place in reversed(places):
             if place.warm and any(0 <= block - place.block < back for block in within):
                 if place.tokens >= cache.minimum_tokens:
@@ -326,7 +337,7 @@ def _read(
 def _written(marked: Marked) -> bytes:
     """The body with what was decided."""
     members: list[tuple[str, bytes]] = []
-    if marked.key and not marked.cache.key_header:
+    if marked.key and not marked.key_header:
         members.append(("prompt_cache_key", orjson.dumps(marked.key)))
     if marked.explicit:
         members.append(("prompt_cache_options", b'{"mode":"explicit"}'))
@@ -387,10 +398,15 @@ def _number(names: Sequence[str], name: str) -> int:
     return names.index(name) if name in names else max(0, len(names) - 1)
 
 
-def _key_of(payload: dict[str, Any], buckets: int) -> str:
+def _key_of(endpoint: str, payload: dict[str, Any], buckets: int) -> str:
     """The same for one head and, where one key would get too many requests, for one conversation; in every process."""
-    turns = [turn for turn in payload.get("messages", ()) if isinstance(turn, dict)]
+    said = payload.get("input" if endpoint == "responses" else "messages") or ()
+    if isinstance(said, str):
+        said = [{"role": "user", "content": said}]
+    turns = [turn for turn in said if isinstance(turn, dict)]
     head = [turn for turn in turns if turn.get("role") in ("system", "developer")][:1]
+    if endpoint == "responses":
+        head.insert(0, {"instructions": payload.get("instructions")})
     name = _digest([payload.get("tools"), head])
     if buckets == 1:
         return f"farthing-{name}"

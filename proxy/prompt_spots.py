@@ -6,10 +6,13 @@ tool, for the system prompt, and for each turn: at its last block that may carry
 Rules of this file:
 1. Marks are inserted, nothing is written anew: without what was inserted the body is what it was, byte for byte.
 2. A text is one block: `"hi"` becomes `[{"type":"text","text":"hi", MARK}]`, which both APIs take for the same.
-3. What can't carry a mark (thinking, empty texts, calls in a chat) is a part of the prefix all the same.
+3. What can't carry a mark (thinking, empty texts, calls in a chat) is a part of the prefix all the same. Of a response
+   its end is a spot too, since the provider may cache it by itself: only no mark goes there (`markable`).
+4. A response whose prompt lies elsewhere, in whole or in part, has no spots: nobody here knows its prefix.
 
-Sources: Anthropic API reference, "Prompt caching" (what can be cached); OpenAI API reference, chat/create
-(`prompt_cache_breakpoint`, `prompt_cache_options`).
+Sources: Anthropic API reference, "Prompt caching" (what can be cached); OpenAI API reference, chat/create and
+responses/create (`prompt_cache_breakpoint` of input_text, input_image and input_file, not of `instructions` or tools;
+`prompt_cache_options`; a text as `input` or as a message's content is one input_text, of a user where nobody is named).
 """
 
 from __future__ import annotations
@@ -26,23 +29,29 @@ __all__ = ["Spot", "Spots", "inserted", "own_marks", "spots_of"]
 
 _OTHER_CHARS = 3_000  # what an image weighs at the most, whatever its encoding's length
 _MARKABLE = {
-    "cache_control": frozenset({"text", "image", "document", "tool_use", "tool_result", "search_result"}),
-    "prompt_cache_breakpoint": frozenset({"text", "image_url", "input_audio", "file"}),
+    "messages": frozenset({"text", "image", "document", "tool_use", "tool_result", "search_result"}),
+    "chat": frozenset({"text", "image_url", "input_audio", "file"}),
+    "responses": frozenset({"input_text", "input_image", "input_file"}),
 }
+_WEIGH_LITTLE = frozenset({"image", "image_url", "document", "input_image"})
+_TEXTS = frozenset({"text", "input_text", "output_text"})
+_ELSEWHERE = ("previous_response_id", "conversation", "prompt")
 Path = tuple[str | int, ...]
 
 
 class Spot(NamedTuple):
-    """`path`: of the block or, where `text`, of the text that is to become one. `key`: the prefix's hash, `chars`: its
-    length, `block`: its number. `turn`: of which it is the end, from 1 on; 0: of the head. `own`: the client's mark."""
+    """`path`: of the block or, where `text`, of the text that is to become one of that type. `key`: the prefix's hash,
+    `chars`: its length, `block`: its number. `turn`: of which it is the end, from 1 on; 0: of the head. `own`: the
+    client's mark. `markable`: whether one may stand there."""
 
     path: Path
-    text: bool
+    text: str
     key: int
     chars: int
     block: int
     turn: int
     own: Any = None
+    markable: bool = True
 
 
 @dataclass(slots=True)
@@ -57,24 +66,21 @@ class Spots:
 
 
 def spots_of(endpoint: str, payload: dict[str, Any], field: str, scope: tuple[object, ...]) -> Spots:
-    """The spots of a chat or of Anthropic's messages. `field`: the mark's name. `scope`: whose cache it is, and for
-    which model. Cost: linear in the bytes, about 2 microseconds a kilobyte."""
-    walk = _Walk(field, hash(scope))
+    """The spots of a chat, of a response or of Anthropic's messages. `field`: the mark's name. `scope`: whose cache it
+    is, and for which model. Cost: linear in the bytes, about 2 microseconds a kilobyte."""
+    walk = _Walk(endpoint, field, hash(scope))
+    if endpoint == "responses" and _elsewhere(payload):
+        return Spots([], 0, walk.key, walk.key)
     tools = payload.get("tools")
     for number, tool in enumerate(tools if isinstance(tools, list) else ()):
-        walk.block(tool, ("tools", number), markable=field == "cache_control")
+        walk.block(tool, ("tools", number), markable=endpoint == "messages")
     walk.end(0)
-    if endpoint == "messages":
-        walk.content(payload.get("system"), ("system",))
-        walk.end(0)
-        for name in ("tool_choice", "thinking"):
-            if payload.get(name) is not None:
-                walk.within(name, payload[name])
-    else:
-        if payload.get("response_format") is not None:
-            walk.within("response_format", payload["response_format"])
+    _head(walk, endpoint, payload)
     head, first = walk.key, 0
-    turns = payload.get("messages")
+    name = "input" if endpoint == "responses" else "messages"
+    turns, bare = payload.get(name), False
+    if endpoint == "responses" and isinstance(turns, str):
+        turns, bare = [{"role": "user", "content": turns}], True
     heading = endpoint != "messages"
     for number, turn in enumerate(turns if isinstance(turns, list) else ()):
         if not isinstance(turn, dict):
@@ -83,11 +89,10 @@ def spots_of(endpoint: str, payload: dict[str, Any], field: str, scope: tuple[ob
         role = turn.get("role")
         heading = heading and role in ("system", "developer")
         walk.within("role", role)
-        walk.content(
-            turn.get("content"), ("messages", number, "content"), markable=role != "assistant" or not walk.chat
-        )
+        path: Path = (name,) if bare else (name, number, "content")
+        walk.content(turn.get("content"), path, markable=role != "assistant" or endpoint == "messages")
         rest = {name: value for name, value in turn.items() if name not in ("role", "content")}
-        if rest:
+        if rest and not (endpoint == "responses" and rest == {"type": "message"}):  # what an item is by itself
             walk.within("rest", rest)
         walk.end(0 if heading else number + 1)
         head = walk.key if heading else head
@@ -95,14 +100,38 @@ def spots_of(endpoint: str, payload: dict[str, Any], field: str, scope: tuple[ob
     return Spots(walk.spots, walk.chars, head, first or walk.key)
 
 
+def _elsewhere(payload: dict[str, Any]) -> bool:
+    """Whether a part of the prompt is named only: it lies with the provider."""
+    items = payload.get("input")
+    return any(payload.get(name) is not None for name in _ELSEWHERE) or any(
+        isinstance(one, dict) and one.get("type") == "item_reference"
+        for one in (items if isinstance(items, list) else ())
+    )
+
+
+def _head(walk: _Walk, endpoint: str, payload: dict[str, Any]) -> None:
+    """What stands between the tools and the turns."""
+    if endpoint == "messages":
+        walk.content(payload.get("system"), ("system",))
+        walk.end(0)
+    names = {"messages": ("tool_choice", "thinking"), "chat": ("response_format",)}.get(endpoint, ("text",))
+    for name in names:
+        if payload.get(name) is not None:
+            walk.within(name, payload[name])
+    if endpoint == "responses":
+        walk.content(payload.get("instructions"), ("instructions",), markable=False)
+        walk.end(0)
+
+
 class _Walk:
     """The prefix as it grows."""
 
-    __slots__ = ("_field", "_last", "_markable", "block_number", "chars", "chat", "key", "spots")
+    __slots__ = ("_field", "_last", "_markable", "_text_type", "_whole", "block_number", "chars", "key", "spots")
 
-    def __init__(self, field: str, key: int) -> None:
-        self._field, self._markable = field, _MARKABLE.get(field, frozenset())
-        self.chat = field != "cache_control"
+    def __init__(self, endpoint: str, field: str, key: int) -> None:
+        self._field, self._markable = field, _MARKABLE[endpoint]
+        self._text_type = "input_text" if endpoint == "responses" else "text"
+        self._whole = endpoint == "responses"  # each end is told, also where no mark may stand
         self.key, self.chars, self.block_number = key, 0, 0
         self.spots: list[Spot] = []
         self._last: Spot | None = None
@@ -118,7 +147,7 @@ class _Walk:
         if isinstance(content, str):
             self._text(content)
             if content and markable:
-                self._note(path, text=True)
+                self._note(path, text=self._text_type)
         elif isinstance(content, list):
             for number, block in enumerate(content):
                 self.block(block, (*path, number), markable=markable)
@@ -132,23 +161,26 @@ class _Walk:
             return
         kind, text = block.get("type"), block.get("text")
         bare = {name: value for name, value in block.items() if name != self._field}
-        if kind == "text" and isinstance(text, str) and len(bare) == 2:
+        if kind in _TEXTS and isinstance(text, str) and len(bare) == 2:
             self._text(text)
         else:
             raw = _plain(bare)
             self.key = hash((self.key, raw))
-            self.chars += min(len(raw), _OTHER_CHARS) if kind in ("image", "image_url", "document") else len(raw)
+            self.chars += min(len(raw), _OTHER_CHARS) if kind in _WEIGH_LITTLE else len(raw)
             self.block_number += 1
         own = block.get(self._field)
-        if path[0] == "tools" or (kind in self._markable and not (kind == "text" and not text)):
+        if path[0] == "tools" or (kind in self._markable and not (kind in _TEXTS and not text)):
             if own is not None:
-                self.spots.append(self._spot(path, text=False, own=own))
+                self.spots.append(self._spot(path, own=own))
                 self._last = None
             elif markable:
-                self._note(path, text=False)
+                self._note(path)
 
     def end(self, turn: int) -> None:
-        """The turn ends here: its last block that may carry a mark is a spot."""
+        """The turn ends here: its last block that may carry a mark is a spot; where there is none, its end may be."""
+        if self._last is None and self._whole and self.chars and not (self.spots and self.spots[-1].key == self.key):
+            self.block_number += 1
+            self._last = self._spot(())._replace(markable=False)
         if self._last is not None:
             self.spots.append(self._last._replace(turn=turn))
             self._last = None
@@ -158,10 +190,10 @@ class _Walk:
         self.chars += len(text)
         self.block_number += 1
 
-    def _note(self, path: Path, *, text: bool) -> None:
-        self._last = self._spot(path, text=text, own=None)
+    def _note(self, path: Path, *, text: str = "") -> None:
+        self._last = self._spot(path, text=text)
 
-    def _spot(self, path: Path, *, text: bool, own: Any) -> Spot:
+    def _spot(self, path: Path, *, text: str = "", own: Any = None) -> Spot:
         return Spot(path, text, self.key, self.chars, self.block_number, 0, own)
 
 
@@ -185,13 +217,15 @@ def inserted(
     edits: list[tuple[int, int, bytes]] = []
     name = orjson.dumps(field)
     for spot, value in marks:
-        span = find(body, spot.path)
+        span = find(body, spot.path) if spot.markable else None
         if span is None:
             raise ValueError("the block to be marked isn't there")
         start, end = span
         if spot.text:
-            edits.append((start, start, b'[{"type":"text","text":'))
-            edits.append((end, end, b"," + name + b":" + value + b"}]"))
+            before, after = b'[{"type":"%s","text":' % spot.text.encode(), b"," + name + b":" + value + b"}]"
+            if spot.path == ("input",):  # all that is asked is this text
+                before, after = b'[{"role":"user","content":' + before, after + b"}]"
+            edits += ((start, start, before), (end, end, after))
         else:  # a block is never empty: it has a type, or is a tool
             edits.append((start + 1, start + 1, name + b":" + value + b","))
     out = splice(body, edits)

@@ -89,7 +89,9 @@ def trail_of(
         elif endpoint in _TURNS:
             _head(walk, endpoint, payload)
             turns = payload.get(_TURNS[endpoint])
-            for turn in [turns] if isinstance(turns, str) else turns if isinstance(turns, list) else ():
+            if isinstance(turns, str):  # a user's, who isn't named
+                turns = [{"role": "user", "content": turns}]
+            for turn in turns if isinstance(turns, list) else ():
                 _turn(walk, turn)
         else:
             return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -29,6 +30,7 @@ class SmallDb:
         self._pragmas = ("journal_mode = wal", *pragmas)
         self._conn: sqlite3.Connection | None = None
         self._one = asyncio.Lock()
+        self._turn = threading.Lock()  # a command goes on in its thread when who asked for it is cancelled
 
     async def run(self, command: Callable[[sqlite3.Connection], T]) -> T:
         """The command's result, in a transaction of its own. Raises StoreFault."""
@@ -36,20 +38,27 @@ class SmallDb:
             return await asyncio.to_thread(self._now, command)
 
     async def close(self) -> None:
-        """Let go; idempotent."""
+        """Let go, once what is under way has ended; idempotent."""
         async with self._one:
+            await asyncio.to_thread(self._shut)
+
+    def _shut(self) -> None:
+        with self._turn:
             if self._conn is not None:
                 self._conn.close()
                 self._conn = None
 
     def _now(self, command: Callable[[sqlite3.Connection], T]) -> T:
         try:
-            if self._conn is None:
-                self._conn = self._open()
-            with self._conn:
-                return command(self._conn)
+            with self._turn, self._connection() as conn:
+                return command(conn)
         except (sqlite3.Error, OSError) as error:
             raise StoreFault(f"{self.path}: {error}") from error
+
+    def _connection(self) -> sqlite3.Connection:
+        if self._conn is None:
+            self._conn = self._open()
+        return self._conn
 
     def _open(self) -> sqlite3.Connection:
         self.path.parent.mkdir(parents=True, exist_ok=True)

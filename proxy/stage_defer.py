@@ -17,7 +17,7 @@ from farthing.proxy.config import Config
 from farthing.proxy.config_routes import target_of
 from farthing.proxy.defer_lines import Sent, to_send
 from farthing.proxy.defer_shelf import Works
-from farthing.proxy.deferring import Desk, Placed
+from farthing.proxy.deferring import Caller, Desk, Placed
 from farthing.proxy.errors import ClientFault
 from farthing.proxy.exchange import GO_ON, CacheStatus, Continue, Endpoint, Exchange, LocalReply, Quiet, Stage, Verdict
 from farthing.proxy.routing import Plan, Routing
@@ -57,17 +57,15 @@ class DeferStage(Quiet):
         if isinstance(placed, str) or desk is None:
             ex.decide(self.name, "at once", str(placed))
             return GO_ON
-        account = desk.account_of(CIMultiDict(ex.original.headers), placed.target)
-        if not account:
+        caller = desk.caller_of(CIMultiDict(ex.original.headers), placed.target)
+        if caller is None:
             ex.decide(self.name, "at once", "there is no credential to send it with")
             return GO_ON
-        return self._keep(ex, desk, account, placed, wait_s)
+        return self._keep(ex, desk, caller, placed, wait_s)
 
     def _obstacle(self, ex: Exchange, desk: Desk | None, wait_s: int) -> str:
         """Why it can't wait, whoever would be asked; ''."""
         config = self.config.defer
-        if desk is None and self.config.server.workers > 1:
-            return "with several workers nothing is deferred"
         if desk is None:
             return "the upstream has no batch API" if config.enabled else "defer.enabled is false"
         if not ex.optimise:
@@ -86,8 +84,6 @@ class DeferStage(Quiet):
             return f"it may wait for less than {config.min_s:g} s (defer.min_s)"
         if len(ex.body) > config.max_bytes:
             return "it is longer than defer.max_bytes"
-        if desk.waiting >= config.max_waiting:
-            return "too many wait (defer.max_waiting)"
         return ""
 
     def _placed(self, ex: Exchange) -> Placed | str:
@@ -119,10 +115,10 @@ class DeferStage(Quiet):
             order, route = plan.choice.order, plan.route
             if not order:
                 return None, ""
-            if route is not None and route.strategy == "cascade":
-                return "a cascade asks one after the other"
             if order[0].student:
                 return "a student may answer it"
+            if route is not None and route.strategy == "cascade":
+                return "a cascade asks one after the other"
             ex.decide("route", "routed", f"{order[0].name}, {plan.choice.why}")
             return (None if order[0].is_plainly(ex.model) else order[0]), "" if route is None else route.name
         wanted = ex.controls.route
@@ -130,7 +126,7 @@ class DeferStage(Quiet):
             wanted = target_of(self.routing.aliases, wanted)
         return (Variant(wanted, wanted) if wanted and wanted != ex.model else None), ""
 
-    async def _keep(self, ex: Exchange, desk: Desk, account: str, placed: Placed, wait_s: int) -> Verdict:
+    async def _keep(self, ex: Exchange, desk: Desk, caller: Caller, placed: Placed, wait_s: int) -> Verdict:
         assert ex.body is not None
         work = partial(to_send, ex, placed.target, placed.variant)
         sent: Sent | None
@@ -142,20 +138,23 @@ class DeferStage(Quiet):
         if sent is None:
             ex.decide(self.name, "at once", "the body doesn't go on one line")
             return GO_ON
+        if await desk.waiting() >= self.config.defer.max_waiting:
+            ex.decide(self.name, "at once", "too many wait (defer.max_waiting)")
+            return GO_ON
         verdict = GO_ON if self.spend.idle else self.spend.on_request(ex)
         if not isinstance(verdict, Continue | LocalReply):
             await verdict
         ex.decide(self.name, "kept", f"for at most {wait_s} s")
         try:
-            kept = await desk.accept(ex, account, placed, sent, float(wait_s))
+            told = await desk.accept(ex, caller, placed, sent, float(wait_s))
         except BaseException:
             if ex.hold is not None:
                 self.account.end_hold(ex, 0)
                 ex.hold = None
             raise
-        ex.deferred, ex.cache, ex.cache_reason = True, CacheStatus.BYPASS, "deferred"
+        ex.cache, ex.cache_reason = CacheStatus.BYPASS, "deferred"
         return LocalReply(
             202,
-            {"Content-Type": "application/json", "Location": f"/farthing/api/deferred/{kept.id}"},
-            orjson.dumps(desk.status(kept)),
+            {"Content-Type": "application/json", "Location": f"/farthing/api/deferred/{ex.id}"},
+            orjson.dumps(told),
         )

@@ -9,13 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from farthing.proxy.account import dollars
-from farthing.proxy.exchange import GO_ON, Endpoint, Exchange, Quiet, Verdict
-from farthing.proxy.prompt_marking import Marked, Marker
+from farthing.proxy.exchange import GO_ON, Exchange, Quiet, Verdict
+from farthing.proxy.prompt_marking import MARKED, Marked, Marker
 from farthing.proxy.prompt_warm import Warmer
 
 __all__ = ["PromptCacheStage"]
-
-_UNDERSTOOD = (Endpoint.CHAT, Endpoint.MESSAGES)
 
 
 @dataclass(slots=True)
@@ -34,7 +32,7 @@ class PromptCacheStage(Quiet):
 
     def on_request(self, ex: Exchange) -> Verdict:
         """Let the upstream stage care for it, where it is a prompt that is understood."""
-        if ex.optimise and ex.payload is not None and ex.exact is not None and ex.endpoint in _UNDERSTOOD:
+        if ex.optimise and ex.payload is not None and ex.exact is not None and ex.endpoint in MARKED:
             ex.marker = self.marker
         return GO_ON
 

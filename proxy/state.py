@@ -10,7 +10,7 @@ from typing import IO
 from farthing.proxy.clock import Clock, Randomness
 from farthing.proxy.errors import ConfigFault
 
-__all__ = ["SWITCH", "Held", "Switch", "announce", "announced", "claim", "from_here", "local_secret"]
+__all__ = ["SWITCH", "Held", "Switch", "announce", "announced", "claim", "from_here", "hold", "local_secret"]
 
 SWITCH = "switch"
 """What other workers are told of it."""
@@ -43,19 +43,32 @@ class Held(ConfigFault):
     """Another process holds the state directory."""
 
 
+def hold(path: Path) -> IO[str] | None:
+    """Lock a file, which is made where it isn't, until it is closed or this process has ended, however it ends; None
+    where another one holds it. Raises OSError."""
+    lock = path.open("a")  # not "w": what stands in it is its holder's until it is ours
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        return None
+    except OSError:
+        lock.close()
+        raise
+    return lock
+
+
 def claim(state_dir: Path) -> IO[str]:
     """Hold the state directory for this process. Raises Held where another one does, ConfigFault where nobody can."""
     try:
         state_dir.mkdir(parents=True, exist_ok=True)
-        lock = (state_dir / "lock").open("a")  # not "w": what stands in it is its holder's until it is ours
+        lock = hold(state_dir / "lock")
+        if lock is not None:
+            lock.truncate(0)
     except OSError as error:
         raise ConfigFault(f"can't use the state directory {state_dir}: {error.strerror}") from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        lock.truncate(0)
-    except OSError:
-        lock.close()
-        raise Held(f"another farthing uses {state_dir}; stop it, or give this one its own --state DIR") from None
+    if lock is None:
+        raise Held(f"another farthing uses {state_dir}; stop it, or give this one its own --state DIR")
     return lock
 
 

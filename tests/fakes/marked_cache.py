@@ -1,4 +1,4 @@
-"""An upstream that caches prompts by marks: Anthropic's messages, and chats by GPT-5.6's rules."""
+"""An upstream that caches prompts by marks: Anthropic's messages, and chats by GPT-5.6's rules, and so responses."""
 
 from __future__ import annotations
 
@@ -132,6 +132,32 @@ class MarkedCache:
         head = {"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": body["model"]}
         return web.json_response(head | {"choices": [choice], "usage": usage})
 
+    async def responses(self, request: web.Request) -> web.StreamResponse:
+        """The same of the responses API."""
+        body = await request.json()
+        call = Marked(body, key=request.headers.get("x-grok-conv-id", ""))
+        self.calls.append(call)
+        if self.forgets:
+            self.provider.held.clear()
+        call.billed(self.provider.chat(body, self.clock.now_s()))
+        details = {"cached_tokens": call.read, "cache_write_tokens": call.written}
+        given = call.fresh + call.read + call.written
+        usage = {"input_tokens": given, "output_tokens": 2, "total_tokens": given + 2, "input_tokens_details": details}
+        text = {"type": "output_text", "text": "Fine, thanks.", "annotations": []}
+        said = {"type": "message", "id": "msg_1", "role": "assistant", "status": "completed", "content": [text]}
+        head = {"id": "resp_1", "object": "response", "created_at": 1, "model": body["model"], "status": "completed"}
+        whole = head | {"output": [said], "usage": usage, "parallel_tool_calls": True, "tool_choice": "auto"}
+        whole["tools"] = []
+        if not body.get("stream"):
+            return web.json_response(whole)
+        begun = {"type": "response.created", "response": whole | {"status": "in_progress", "output": []}}
+        ended = {"type": "response.completed", "response": whole}
+        events = "".join(
+            f"event: {event['type']}\ndata: {json.dumps(event | {'sequence_number': at})}\n\n"
+            for at, event in enumerate((begun, ended))
+        )
+        return web.Response(body=events.encode(), content_type="text/event-stream")
+
 
 @asynccontextmanager
 async def marked_cache() -> AsyncIterator[MarkedCache]:
@@ -140,6 +166,7 @@ async def marked_cache() -> AsyncIterator[MarkedCache]:
     app = web.Application(client_max_size=2**26)
     app.router.add_post("/v1/messages", server.messages)
     app.router.add_post("/v1/chat/completions", server.chat)
+    app.router.add_post("/v1/responses", server.responses)
     runner = web.AppRunner(app)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)

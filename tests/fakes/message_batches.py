@@ -62,7 +62,7 @@ class MessageBatchUpstream(BatchUpstream):
         for one in asked["requests"]:
             if set(one) != {"custom_id", "params"} or "max_tokens" not in one["params"] or one["params"].get("stream"):
                 return _said(400, "invalid_request_error", "params")
-        name = f"msgbatch_{len(self.batches) + 1}"
+        name = f"msgbatch_{len(self.batches) + len(self.cleared) + 1}"
         counts = dict.fromkeys(("processing", "succeeded", "errored", "canceled", "expired"), 0)
         value = {
             "id": name,

@@ -65,6 +65,16 @@ def test_where_the_provider_writes_by_itself_one_off_tails_are_left_out() -> Non
     assert mark(always, terms, as_left(always, terms)) == Marking()
 
 
+def test_what_cannot_be_marked_counts_for_what_the_provider_does_by_itself_alone() -> None:
+    terms = Terms(1024, 4, 1, 0.1, (SHORT,))
+    head, tail = place(2000, 0.9, markable=False), place(2600, 0.0)
+    assert as_left([head, tail], terms) == pytest.approx(2000 * (0.9 * 0.9 - 0.1 * 0.25) - 600 * 0.25)
+    assert mark([head, tail], terms, as_left([head, tail], terms)) == Marking()  # else the head's reads were lost
+    vain = [head, place(12_000, 0.0)]
+    assert mark(vain, terms, as_left(vain, terms)).marks == ()
+    assert mark(vain, terms, as_left(vain, terms)).gain_tokens == pytest.approx(-as_left(vain, terms))
+
+
 CHANCE = st.floats(0, 1)
 
 

@@ -33,7 +33,7 @@ def on_disk(path: Path) -> bytes:
 
 
 async def kept_and_answered(store: DeferStore) -> None:
-    await store.load()
+    await store.open()
     await store.add(KEPT, TEXTS)
     done = KEPT._replace(state="completed")
     await store.answer(done, Result(200, "application/json", b"the answer"), b"what was said")
@@ -69,7 +69,7 @@ async def test_what_cannot_be_opened_has_no_text(tmp_path: Path) -> None:
 
 async def test_a_text_of_another_request_does_not_open(tmp_path: Path) -> None:
     store = DeferStore(tmp_path / "d.db", sealer(b"k" * 32))
-    await store.load()
+    await store.open()
     await store.add(KEPT, TEXTS)
     await store.add(KEPT._replace(id="id-2"), TEXTS)
     with closing(sqlite3.connect(tmp_path / "d.db")) as conn, conn:
@@ -83,7 +83,7 @@ async def test_a_text_of_another_request_does_not_open(tmp_path: Path) -> None:
 async def test_sealing_may_begin_and_end_while_requests_wait(tmp_path: Path, first: bool) -> None:
     key = sealer(b"k" * 32)
     store = DeferStore(tmp_path / "d.db", key if first else None)
-    await store.load()
+    await store.open()
     await store.add(KEPT, TEXTS)
     await store.close()
     store = DeferStore(tmp_path / "d.db", None if first else key)
@@ -108,6 +108,7 @@ async def test_a_file_of_the_first_version_is_brought_up_to_date(tmp_path: Path)
             "insert into batches values ('fb','a','u','file-1','batch-1',0);"
         )
     store = DeferStore(tmp_path / "d.db")
+    await store.open()
     requests, batches = await store.load()
     await store.write([requests[0]._replace(state="direct")], batches[0]._replace(cancelled_s=1.0))
     again = DeferStore(tmp_path / "d.db")
@@ -123,3 +124,24 @@ def test_a_line_is_booked_once_more_as_it_came(id: str, status: int, body: bytes
     line = Line(id, status, body)
     assert line_of(said_of(line), Result(1, "", b""), "x") == line
     assert line_of(b"", Result(status, "", body), id) == line
+
+
+async def test_what_another_process_adds_is_found_once_and_told_by_both(tmp_path: Path) -> None:
+    ours, theirs = DeferStore(tmp_path / "d.db"), DeferStore(tmp_path / "d.db")
+    for store in (ours, theirs):
+        await store.open()
+    assert await ours.load() == ([], [])
+    await ours.add(KEPT, TEXTS)
+    assert await ours.arrived() == []  # nobody else has written
+    other = KEPT._replace(id="id-2", created_s=5.0)
+    await theirs.add(other, TEXTS)
+    assert {one.id for one in await ours.arrived()} == {"id-1", "id-2"}
+    assert await ours.arrived() == []
+    sent = KEPT._replace(state="sent", batch="fb")
+    await ours.write([sent], Batch("fb", "a", "u", "file-1", "batch-1"))
+    for store in (ours, theirs):
+        assert await store.seen("c", most=10) == [(other, ""), (sent, "batch-1")]
+        assert await store.seen("c", "id-1") == [(sent, "batch-1")]
+        assert await store.seen("somebody else", "id-1") == []
+        assert (await store.waiting(), await store.waits_for("a"), await store.waits_for("b")) == (2, True, False)
+        await store.close()

@@ -107,3 +107,55 @@ def test_tools_come_in_the_order_that_was_seen_first() -> None:
     assert in_first_order(other, json.loads(other), "s", orders) == b'{"x":1.0, "tools":[{"name":"b"},{"name": "a"}]}'
     assert in_first_order(third, json.loads(third), "s", orders) == third
     assert in_first_order(other, json.loads(other), "other scope", orders) == other
+
+
+BREAKPOINT = b'{"mode":"explicit"}'
+BLOCK = {"type": "input_text", "text": "hello"}
+CALL = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}
+
+
+@pytest.mark.parametrize(
+    ("asked", "paths"),
+    [
+        ({"input": "hello"}, [("input",)]),
+        ({"input": [{"role": "user", "content": "hello"}]}, [("input", 0, "content")]),
+        ({"input": [{"type": "message", "role": "user", "content": "hello"}]}, [("input", 0, "content")]),
+        ({"input": [{"role": "user", "content": [BLOCK]}]}, [("input", 0, "content", 0)]),
+        ({"instructions": "be brief", "input": "hello"}, [(), ("input",)]),
+        ({"tools": [{"type": "function", "name": "f"}], "input": "hello"}, [(), ("input",)]),
+        ({"input": [{"role": "user", "content": "a"}, CALL]}, [("input", 0, "content"), ()]),
+        ({"input": [{"role": "assistant", "content": [{"type": "output_text", "text": "a"}]}]}, [()]),
+        ({"input": [{"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]}]}, [()]),
+        ({"input": "hello", "previous_response_id": "resp_1"}, []),
+        ({"input": [{"type": "item_reference", "id": "msg_1"}, {"role": "user", "content": "hello"}]}, []),
+    ],
+)  # fmt: skip
+def test_where_a_response_may_be_marked(asked: dict[str, Any], paths: list[Any]) -> None:
+    """Where there is no path the provider may keep it, and no mark may stand."""
+    spots = spots_of("responses", asked, "prompt_cache_breakpoint", ()).spots
+    assert [spot.path for spot in spots] == paths
+    assert [spot.markable for spot in spots] == [bool(path) for path in paths]
+    for spot in spots:
+        if not spot.markable:
+            with pytest.raises(ValueError, match="isn't there"):
+                inserted(json.dumps(asked).encode(), [(spot, BREAKPOINT)], "prompt_cache_breakpoint")
+
+
+def test_however_a_response_says_one_text_it_is_the_same_prefix_and_marked_alike() -> None:
+    ways: list[Any] = [
+        "hello",
+        [{"role": "user", "content": "hello"}],
+        [{"role": "user", "content": [BLOCK]}],
+        [{"role": "user", "content": [BLOCK], "type": "message"}],
+    ]
+    found = [spots_of("responses", {"input": way}, "prompt_cache_breakpoint", ()).spots for way in ways]
+    assert len({spots[0].key for spots in found}) == 1
+    for way, spots in zip(ways, found, strict=True):
+        body = json.dumps({"input": way}).encode()
+        marked = json.loads(inserted(body, [(spots[0], BREAKPOINT)], "prompt_cache_breakpoint"))
+        [item] = marked["input"]
+        assert item["role"] == "user"
+        assert item["content"] == [BLOCK | {"prompt_cache_breakpoint": {"mode": "explicit"}}]
+        again = spots_of("responses", marked, "prompt_cache_breakpoint", ()).spots
+        assert [spot.key for spot in again] == [spot.key for spot in spots]
+        assert own_marks(marked, "prompt_cache_breakpoint") == 1

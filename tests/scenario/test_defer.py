@@ -45,7 +45,7 @@ async def test_kill_9_in_the_middle_loses_none_and_pays_for_none_twice(tmp_path:
     ids: dict[str, str] = {}
     async with listening(fake) as up:
         up.polls = 3
-        for turn in range(4):
+        for turn in range(3):
             async with serving(up, tmp_path, **settings) as (child, client):
                 client.headers["Authorization"] = "Bearer sk-one"
                 for number in range(5):

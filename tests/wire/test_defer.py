@@ -324,7 +324,7 @@ async def test_no_credential_is_written_and_no_prompt_outlives_its_answer(up: Ba
 
 
 async def test_a_hard_budget_reserves_what_waits(up: BatchUpstream, tmp_path: Path) -> None:
-    budgets = [{"name": "all", "usd": "0.0005", "per": "day", "hard": True}]
+    budgets = [{"name": "all", "usd": "0.0008", "per": "day", "hard": True}]
     async with deferring(up, tmp_path, budgets=budgets, defer__flush_s=0.5) as proxy:
         asked = chat("x", max_tokens=40)
         first = await proxy.post(asked, **DAY)
@@ -403,3 +403,55 @@ async def test_a_request_that_is_not_deferred_is_as_it_was(up: BatchUpstream, tm
         response = await proxy.post(chat())
         await proxy.rows(1)
     assert response.status_code == 200 and not up.asked
+
+
+async def test_a_client_that_leaves_while_its_request_is_kept_is_paid_for_and_booked_once(
+    up: BatchUpstream, tmp_path: Path
+) -> None:
+    async with deferring(up, tmp_path, budgets=[{"name": "b", "usd": 1, "per": "day"}]) as proxy:
+        with closing(sqlite3.connect(tmp_path / "deferred.db", isolation_level=None)) as other:
+            other.execute("begin immediate")  # so that keeping it takes a while
+            with pytest.raises(httpx.ReadTimeout):
+                late: Any = {"headers": {"x-farthing-defer": "24h"}, "timeout": 0.3}
+                await proxy.client.post("/v1/chat/completions", json=chat("gone"), **late)
+            other.execute("rollback")
+        for _ in range(500):
+            listed = (await proxy.client.get(HERE)).json()["data"]
+            if listed and listed[0]["status"] == "completed":
+                break
+            await asyncio.sleep(0.02)
+        [row] = await books(proxy, up, 1)
+        accounts = proxy.services.state.accounts
+        assert accounts is not None
+        [standing] = await accounts.standing(row["ts"])
+    assert (row["status"], row["cache_reason"]) == (200, "deferred") and len(up.batched) == 1
+    assert (standing.spent, standing.held) == (row["cost_usd"], 0)
+
+
+@pytest.mark.parametrize("row", ["lost", "there"])
+@pytest.mark.parametrize("way", ["batch", "direct"])
+async def test_one_whose_booking_was_cut_off_is_booked_once_and_at_its_own_price(
+    up: BatchUpstream, tmp_path: Path, way: str, row: str
+) -> None:
+    """The process ends when the answer is kept, before or after the ledger has its row."""
+    up.refuses = 403 if way == "direct" else 0
+    stops = "create trigger stops before update on requests when new.booked begin select raise(abort, 'gone'); end"
+    budgets = [{"name": "b", "usd": 1, "per": "day"}]
+    async with deferring(up, tmp_path, upstream__api_key="sk-op", budgets=budgets) as proxy:
+        with closing(sqlite3.connect(tmp_path / "deferred.db")) as conn:
+            conn.execute(stops)
+        await until(proxy, (await proxy.post(chat("x"), **DAY)).json()["id"], "completed")
+        await proxy.rows(1)
+    for file, undone in (("ledger.db", "delete from requests"), ("deferred.db", "drop trigger stops")):
+        with closing(sqlite3.connect(tmp_path / file)) as conn, conn:
+            if row == "lost" or file == "deferred.db":
+                conn.execute(undone)
+    async with deferring(up, tmp_path, upstream__api_key="sk-op", budgets=budgets) as proxy:
+        for _ in range(500):
+            with closing(sqlite3.connect(tmp_path / "deferred.db")) as conn:
+                if conn.execute("select booked from requests").fetchone()[0]:
+                    break
+            await asyncio.sleep(0.02)
+        [booked] = await books(proxy, up, 1)
+    assert len(up.calls + up.batched) == 1
+    assert booked["cost_usd"] * (1 if way == "direct" else 2) == booked["baseline_usd"] > 0

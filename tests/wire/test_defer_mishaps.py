@@ -98,7 +98,9 @@ async def test_an_answer_that_stands_there_twice_is_booked_once(up: BatchUpstrea
         id = await sent(proxy, up)
         await until(proxy, id, "completed")
         [row] = await proxy.rows(1)
-        while proxy.services.state.deferred and proxy.services.state.deferred.standing()["batches"]:
+        desk = proxy.services.state.deferred
+        assert desk is not None
+        while (standing := await desk.standing()) is None or standing["batches"]:
             await asyncio.sleep(0.02)
         assert proxy.services.state.total.read(proxy.services.state.clock.now_s()) == row["cost_usd"]
 

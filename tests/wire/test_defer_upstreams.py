@@ -321,7 +321,7 @@ async def test_the_models_name_alone_may_be_another(up: BatchUpstream, tmp_path:
 async def test_a_budget_reserves_and_settles_what_waits_elsewhere(
     up: BatchUpstream, claude: MessageBatchUpstream, tmp_path: Path
 ) -> None:
-    budgets = [{"name": "all", "usd": "0.001", "per": "day", "hard": True}]
+    budgets = [{"name": "all", "usd": "0.0016", "per": "day", "hard": True}]
     more: dict[str, Any] = {"budgets": budgets, "defer__flush_s": 0.5}
     async with two_upstreams(up, claude, tmp_path, {"style": "anthropic"}, **more) as proxy:
         first = await proxy.post(chat("x", max_tokens=40, model="far"), **DAY)

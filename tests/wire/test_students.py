@@ -110,6 +110,15 @@ async def test_a_student_answers_in_its_teachers_words_for_nothing(
     assert again.headers["x-farthing-cache"] != "hit-exact"  # it may have lost its standing by then
 
 
+async def test_one_that_may_wait_is_answered_at_once(up: ScriptedUpstream, tmp_path: Path, taught: Student) -> None:
+    """For nothing, where a batch would cost half."""
+    async with school(up, tmp_path, taught, upstream__batch=True, defer__min_s=0) as (proxy, _):
+        answer = await proxy.post(asked(REFUNDS[0].format(5)), x_farthing_defer="24h")
+        row = (await proxy.rows(2))[1]
+    assert answer.status_code == 200 and said(answer) == "refund" and row["cost_usd"] == 0
+    assert ["defer", "at once", "a student may answer it"] in json.loads(row["decisions"])
+
+
 async def test_its_own_declared_price_is_booked(up: ScriptedUpstream, tmp_path: Path, taught: Student) -> None:
     models = PRICES["models"] | {"student/s": {"input_usd_per_mtok": 0, "request_usd": 0.000001}}
     async with school(up, tmp_path, taught, prices={"models": models}) as (proxy, _):
