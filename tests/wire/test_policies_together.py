@@ -12,7 +12,7 @@ from tests.fakes.proxying import chat, quiet
 from tests.fakes.upstream import Script
 from tests.wire.test_routes import house, meter, why
 
-HARD = {"name": "all", "usd": "0.0001"}
+HARD = {"name": "all", "usd": "0.00018"}
 
 
 async def spent(proxy: Any) -> Decimal:

@@ -323,8 +323,8 @@ async def test_tools_come_in_one_order_where_that_is_asked_for(up: MarkedCache, 
 
 
 async def test_budgets_reserve_for_writes(up: MarkedCache, tmp_path: Path) -> None:
-    """A body of 7.5 kB is reserved as 5,300 tokens: $0.021 written for an hour, $0.011 at the ordinary price."""
-    budgets = [{"name": "small", "usd": 0.015, "per": "day"}]
+    """A body of 7.5 kB is reserved as 7,500 tokens: $0.030 written for an hour, $0.015 at the ordinary price."""
+    budgets = [{"name": "small", "usd": 0.022, "per": "day"}]
     statuses = {}
     for mode in ("observe", "serve"):
         async with serving(up, tmp_path / mode, budgets=budgets, prompt_cache__mode=mode) as proxy:
