@@ -36,14 +36,18 @@ async def split(tmp_path: Path, **settings: Any) -> AsyncIterator[tuple[Proxied,
             yield proxy, default, cheap
 
 
+def compared(one: Any) -> int:
+    """How many answers of both arms have been; nothing is read at first."""
+    fresh = one["reading"] and one["reading"]["candidates"]["no-route"]["metrics"]["fresh"]
+    return sum(fresh["units"]) if fresh else 0
+
+
 async def test_what_an_optimiser_does_to_answers_is_the_difference_of_its_arms(tmp_path: Path) -> None:
     async with split(tmp_path, holdout__compared=1.0) as (proxy, _, _):
         for number in range(ASKED):
             await proxy.post(chat(f"question {number % 5}?"))  # most are hits, by the short way if not drawn
             await quiet(proxy)
-        one = await until(
-            proxy, lambda one: sum(one["reading"]["candidates"]["no-route"]["metrics"]["fresh"]["units"]) == ASKED
-        )
+        one = await until(proxy, lambda one: compared(one) == ASKED)
         rows = await proxy.rows(2 * ASKED)
     arm = one["reading"]["candidates"]["no-route"]
     fresh = arm["metrics"]["fresh"]
