@@ -6,6 +6,9 @@ PIP := PYTHONWARNINGS=ignore $(BIN)/pip install --quiet --disable-pip-version-ch
 ARGS ?=
 LOCK_PYTHON ?= python3.12
 
+# Each command that a test starts would compile all of farthing anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help run test demo demo-evals check test-torch test-clients chaos chaos-short soak fuzz bench bench-quick guard package lock sbom audit clean
 
 help:
@@ -69,7 +72,8 @@ test: check
 	@command -v chromium >/dev/null || echo "chromium is not installed: the browser tests will be skipped (Debian: apt install chromium)"
 	@command -v promtool >/dev/null || echo "Prometheus is not installed: its tests will be skipped (Debian: apt install prometheus)"
 	@command -v nginx >/dev/null || echo "nginx is not installed: the balancer's tests will be skipped (Debian: apt install nginx)"
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
+	# In the order of folders: xdist's own puts files with few tests last, and those are the long ones.
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-torch: $(VENV)/.dev
 	@echo "installing sentence-transformers, llmlingua and torch (several hundred MB)"
