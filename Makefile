@@ -22,7 +22,7 @@ help:
 	@echo "make fuzz         parsers, compressors, adapters and importers by coverage, a minute each (ARGS='--seconds 600 sse')"
 	@echo "make lock         deploy/requirements.lock; make audit: known vulnerabilities of it; make sbom: sbom.json"
 	@echo "make guard        does the hot path cost more processor time than it did? (a minute)"
-	@echo "make bench        the benchmarks of docs/benchmarks.md (bench-quick: three minutes)"
+	@echo "make bench        the benchmarks of docs/benchmarks.md (bench-quick: some four minutes)"
 
 $(VENV)/.made: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
