@@ -34,13 +34,24 @@ from farthing.proxy.defer_hold import as_hold, hold_as
 from farthing.proxy.defer_lines import as_value, as_variant
 from farthing.proxy.defer_store import Kept, Texts
 from farthing.proxy.errors import StoreFault
-from farthing.proxy.exchange import Billed, CacheStatus, Controls, Endpoint, Exchange, Original, Outcome, Stage
+from farthing.proxy.exchange import (
+    Attempt,
+    Billed,
+    CacheStatus,
+    Call,
+    Controls,
+    Endpoint,
+    Exchange,
+    Original,
+    Outcome,
+    Stage,
+)
 from farthing.proxy.header_facts import HeaderFacts
 from farthing.proxy.routing import Plan, Routing
 from farthing.proxy.tenants import Caller
 from farthing.proxy.usage import Usage, UsageSource
 
-__all__ = ["BATCH_TIER", "Books", "as_billed", "known_of", "meta_of", "paid_of", "planned", "restored"]
+__all__ = ["BATCH_TIER", "Books", "known_of", "meta_of", "paid_before", "paid_of", "planned", "restored"]
 
 BATCH_TIER = "batch"
 _JSON = (("Content-Type", "application/json"),)
@@ -112,14 +123,18 @@ def _usage(values: Sequence[Any]) -> Usage:
 
 
 def paid_of(billed: Billed) -> bytes:
-    """What was paid for an answer that can't be used, for `as_billed`."""
+    """What was paid for an answer that can't be used, for `paid_before`."""
     return orjson.dumps([billed.model, list(billed.usage), billed.upstream])
 
 
-def as_billed(paid: bytes) -> Billed:
-    """What `paid_of` gave."""
-    model, values, upstream = orjson.loads(paid)
-    return Billed(model, _usage(values), upstream)
+def paid_before(own: Exchange, paid: bytes) -> None:
+    """What an answer cost that couldn't be used is a part of the bill of `own`, whose call may not have begun."""
+    if paid:
+        model, values, upstream = orjson.loads(paid)
+        billed = Billed(model, _usage(values), upstream)
+        call = own.call = own.call or Call(id=own.id)
+        call.others.append(billed)
+        call.attempts.append(Attempt(billed.upstream, status=200, billed=billed))
 
 
 def restored(kept: Kept, texts: Texts, clock: Clock, headers: Sequence[tuple[str, str]] = ()) -> Exchange:
@@ -223,7 +238,7 @@ class Books:
         return saved_pico or 0
 
     def never(self, own: Exchange, outcome: Outcome, why: str) -> None:
-        """Book one that was never sent."""
+        """Book one that has no answer; what was paid for in vain stands in `own.call`."""
         own.outcome, own.error = outcome, why
         own.decide("defer", outcome.value, why)
         own.ended_tick = self.clock.tick_s()

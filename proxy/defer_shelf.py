@@ -18,7 +18,7 @@ from farthing.proxy.batch_api import Refused, Unclear
 from farthing.proxy.batch_ways import Target
 from farthing.proxy.clock import Clock
 from farthing.proxy.config_defer import Defer
-from farthing.proxy.defer_books import Books, restored
+from farthing.proxy.defer_books import Books, paid_before, restored
 from farthing.proxy.defer_store import Batch, DeferStore, Kept
 from farthing.proxy.errors import StoreFault, UpstreamFault
 from farthing.proxy.exchange import Exchange, Outcome
@@ -111,10 +111,11 @@ class Shelf:
         self.batches.pop(batch.name, None)
 
     async def book_never(self, works: Works | None, kept: Kept, outcome: Outcome, why: str) -> None:
-        """Its row, where it was never sent. Raises StoreFault."""
+        """Its row, where it has no answer; with what was paid for in vain. Raises StoreFault."""
         texts = await self.store.texts([kept.id])
         if works is not None and kept.id in texts:
             own = restored(kept, texts[kept.id], self.clock)
+            paid_before(own, texts[kept.id].paid)
             works.books.never(own, outcome, why)
             await self.flushed(works)
         await self.write([self.all[kept.id]._replace(booked=1)])

@@ -7,7 +7,8 @@ Rules of this file:
 3. Several processes may have the file open. Any of them adds and reads; whoever sees to the requests (deferring.py)
    alone changes and removes, and looks for what others have added.
 4. Where stored answers are sealed (`store.encryption_key`), all texts here are too; to each is bound whose it is. What
-   can't be opened, since its key isn't here, is as if it had no text.
+   can't be opened, since its key isn't here, is as if it had no text. A bill (`paid`) holds no text, and lies open: it
+   must be readable when the texts no longer are.
 """
 
 from __future__ import annotations
@@ -319,10 +320,10 @@ class DeferStore:
     def _closed(self, id: str, name: str, text: bytes) -> bytes | None:
         if not text and name not in ("body", "answer"):
             return None
-        return text if self._seal is None else self._seal.close(text, _bound(id, name))
+        return text if self._seal is None or name == "paid" else self._seal.close(text, _bound(id, name))
 
     def _opened(self, id: str, name: str, text: bytes | None, sealed: int) -> bytes:
-        if text is None or not sealed:
+        if text is None or not sealed or name == "paid":
             return text or b""
         try:
             if self._seal is None:

@@ -26,12 +26,12 @@ from farthing.proxy.account import dollars
 from farthing.proxy.batch_ways import Target, kind_named
 from farthing.proxy.clock import Clock, Randomness
 from farthing.proxy.defer_batches import PART_UNUSED, Batches, line_of
-from farthing.proxy.defer_books import as_billed, planned, restored
+from farthing.proxy.defer_books import paid_before, planned, restored
 from farthing.proxy.defer_lines import answered, failed_body
 from farthing.proxy.defer_shelf import Shelf, Works, survive
 from farthing.proxy.defer_store import Kept, Result
 from farthing.proxy.errors import ClientFault, UpstreamFault
-from farthing.proxy.exchange import Attempt, Call, Exchange, Outcome
+from farthing.proxy.exchange import Call, Exchange, Outcome
 from farthing.proxy.styles import STYLES
 from farthing.proxy.tasks import TaskGroup
 
@@ -72,7 +72,6 @@ class Work:
         unsent = kept.state == "queued" or (kept.state == "direct" and waits)
         if kept.state == "direct" and not unsent:
             return
-        self._again.pop(id, None)
         now = kept._replace(state="cancelled", ended_s=self._clock.now_s())
         shelf.asking.add(id)
         try:
@@ -124,6 +123,8 @@ class Work:
     async def turn(self, works: Works) -> None:
         """Do what is due. Raises StoreFault."""
         shelf, now_s = self._shelf, self._clock.now_s()
+        for id in [id for id in self._again if (known := shelf.all.get(id)) is None or known.over]:
+            del self._again[id]
         keep_s = works.config.keep_s
         old = [one.id for one in shelf.all.values() if one.over and one.booked and now_s >= one.ended_s + keep_s]
         if old:
@@ -192,7 +193,7 @@ class Work:
         if kept.batch:
             saved = await works.books.batched(own, target, kept.batch, dropped=False)
         else:
-            _paid_before(own, found.paid)
+            paid_before(own, found.paid)
             await works.books.direct(own, "before the process ended that asked")
         await shelf.flushed(works)
         await shelf.write([kept._replace(booked=1, saved_pico=saved)])
@@ -220,10 +221,7 @@ class Work:
                 if again and self._clock.now_s() < kept.deadline_s:
                     self._wait(works, kept, own)
                     return
-                self._again.pop(kept.id, None)
-                done = kept._replace(
-                    state="completed", ended_s=self._clock.now_s(), error="", status=result.status, batch=""
-                )
+                done = kept._replace(state="completed", ended_s=self._clock.now_s(), error="", status=result.status)
                 shelf.all[kept.id] = done
                 await shelf.store.answer(done, result)
                 await works.books.direct(own, why)
@@ -251,7 +249,7 @@ class Work:
     async def _asked(self, works: Works, own: Exchange, paid: bytes) -> tuple[Result, bool]:
         """The answer, and whether the upstream was busy or away, so that nothing was paid for."""
         call = own.call = Call(id=own.id)
-        _paid_before(own, paid)
+        paid_before(own, paid)
         before = len(call.others)
 
         def paid_for() -> bool:
@@ -273,14 +271,6 @@ class Work:
         kind = call.head.headers.get("Content-Type", _JSON) if call.head is not None else _JSON
         again = (call.status in AGAIN or call.status >= 500) and not paid_for()
         return Result(call.status, kind, body), again
-
-
-def _paid_before(own: Exchange, paid: bytes) -> None:
-    """What an answer cost that couldn't be used is a part of the bill."""
-    if paid and own.call is not None:
-        billed = as_billed(paid)
-        own.call.others.append(billed)
-        own.call.attempts.append(Attempt(billed.upstream, status=200, billed=billed))
 
 
 def _group(kept: Kept, target: Target) -> Group:

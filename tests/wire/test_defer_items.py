@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from farthing.proxy.clock import FakeClock
 from tests.fakes.batches import BatchUpstream, batching
 from tests.fakes.proxying import Proxied
 from tests.fakes.upstream import Script
@@ -29,6 +30,20 @@ async def known(proxy: Proxied, texts: list[str], **more: Any) -> None:
     assert (await proxy.post({"model": "m", "input": texts} | more, WHERE)).status_code == 200
     await proxy.rows(1)
     await asyncio.sleep(0.05)
+
+
+def longer(up: BatchUpstream) -> None:
+    """From now on its vectors have a number more, so that a part's don't fit what is known."""
+    plain = up._embeddings
+
+    def answer(call: Any, asked: dict[str, Any], script: Any) -> Any:
+        kind, pieces = plain(call, asked, script)
+        value = json.loads(b"".join(pieces))
+        for one in value["data"]:
+            one["embedding"] += [1.0]
+        return kind, [json.dumps(value).encode()]
+
+    up._embeddings = answer  # type: ignore[method-assign]
 
 
 @pytest.mark.parametrize("encoding", ["float", "base64"])
@@ -74,16 +89,7 @@ async def test_what_does_not_fit_is_asked_for_whole_and_nothing_is_lost_in_the_b
     async with deferring(up, tmp_path, defer__flush_s=0.3) as proxy:
         await known(proxy, ["known text"])
         kept = (await proxy.post({"model": "m", "input": ["new", "known text"]}, WHERE, **DAY)).json()
-        plain = up._embeddings
-
-        def longer(call: Any, asked: dict[str, Any], script: Any) -> Any:
-            kind, pieces = plain(call, asked, script)
-            value = json.loads(b"".join(pieces))
-            for one in value["data"]:
-                one["embedding"] += [1.0]
-            return kind, [json.dumps(value).encode()]
-
-        up._embeddings = longer  # type: ignore[method-assign]
+        longer(up)
         await until(proxy, kept["id"], "completed")
         got = (await result(proxy, kept["id"])).json()
         rows = await proxy.rows(2)
@@ -131,3 +137,32 @@ async def test_what_was_paid_for_in_vain_is_not_sent_again_without_its_bill(up: 
     row = next(row for row in rows if row["id"] == kept["id"])
     assert told["status_code"] == 429 and len(up.calls) == 3
     assert row["attempts"] == 2 and json.loads(row["attempts_detail"])[0]["status"] == 200
+
+
+@pytest.mark.parametrize("why", ["credential_lost", "unreadable"])
+async def test_what_a_batch_charged_in_vain_is_booked_though_nobody_can_ask_again(
+    up: BatchUpstream, tmp_path: Path, why: str
+) -> None:
+    clock = FakeClock()
+    key = {"store__encryption_key": "0123456789abcdef" * 4} if why == "unreadable" else {}
+    async with deferring(up, tmp_path, clock=clock, upstream__retries=0, defer__flush_s=0.3, **key) as proxy:
+        await known(proxy, ["known text"])
+        kept = (await proxy.post({"model": "m", "input": ["new", "known text"]}, WHERE, **DAY)).json()
+        longer(up)
+        up.default = Script(status=503)
+        while len(up.calls) < 2:  # the part was answered by a batch, and doesn't fit: the whole was asked for in vain
+            clock.advance(0.1)
+            await asyncio.sleep(0.02)
+    assert len(up.batched) == 1
+    if why == "credential_lost":
+        clock.advance(86_401.0)
+    async with deferring(up, tmp_path, clock=clock, defer__flush_s=0.3) as proxy:
+        if why == "unreadable":
+            await proxy.client.get("/farthing/api/deferred")  # who asked is known again, but not what
+        told = await until(proxy, kept["id"], "failed")
+        rows = await proxy.rows(2)
+    row = next(row for row in rows if row["id"] == kept["id"])
+    assert told["error"]["code"] == why and row["outcome"] == "failed"
+    assert len(up.calls) == 2, "nobody asked again"
+    assert row["cost_usd"] == 1 * 2 * 10**6  # a token, at its price at once: none of the tier is known
+    assert row["attempts"] == 1 and json.loads(row["attempts_detail"])[0]["status"] == 200
