@@ -93,8 +93,8 @@ class MiniLmOnnx:
         self._tokenizer.no_padding()
 
     def _run_by(self, model: bytes) -> None:
-        # onnxruntime 1.32 has telemetry to Microsoft, and keeps a device's id and events at home. It reads this variable
-        # when it is imported; its disable_telemetry_events() can only be called after that, when both files are there.
+        # onnxruntime 1.32 has telemetry to Microsoft, and keeps a device's id and events at home. It reads this when
+        # it is imported; its disable_telemetry_events() can only be called after that, when both files are there.
         os.environ["ORT_DISABLE_TELEMETRY"] = "1"
         import onnxruntime
 

@@ -109,7 +109,9 @@ def test_another_file_than_the_known_one_is_not_loaded(monkeypatch: pytest.Monke
 
 def test_the_models_runtime_keeps_no_telemetry(tmp_path: Path) -> None:
     """Without what the embedder sets, onnxruntime 1.32 leaves a device's id and a file of events at home."""
-    program = "from farthing.cache.embedder import MiniLmOnnx; MiniLmOnnx().embed(['a farthing is a quarter of a penny'])"
+    program = (
+        "from farthing.cache.embedder import MiniLmOnnx; MiniLmOnnx().embed(['a farthing is a quarter of a penny'])"
+    )
     plain = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
     home = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache"), "PYTHONDONTWRITEBYTECODE": "1"}
     subprocess.run([sys.executable, "-c", program], env=plain | home, check=True, timeout=60)
