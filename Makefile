@@ -9,7 +9,7 @@ LOCK_PYTHON ?= python3.12
 # Each command that a test starts would compile all of farthing anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run test demo demo-evals check test-torch test-clients chaos chaos-short soak fuzz bench bench-quick guard package lock sbom audit clean
+.PHONY: help run test demo demo-evals check test-torch test-clients chaos chaos-short soak fuzz bench bench-quick guard package image-check lock sbom audit clean
 
 help:
 	@echo "make run          start the proxy        (make run ARGS='--upstream http://127.0.0.1:8000/v1')"
@@ -21,6 +21,7 @@ help:
 	@echo "make chaos        every fault of docs/reliability.md, in full (chaos-short: under five minutes); make soak: two million requests"
 	@echo "make fuzz         parsers, compressors, adapters and importers by coverage, a minute each (ARGS='--seconds 600 sse')"
 	@echo "make lock         deploy/requirements.lock; make audit: known vulnerabilities of it; make sbom: sbom.json"
+	@echo "make image-check builds the image and runs it, by docker or podman (ARGS='--base IMAGE')"
 	@echo "make guard        does the hot path cost more processor time than it did? (a minute)"
 	@echo "make bench        the benchmarks of docs/benchmarks.md (bench-quick: some four minutes)"
 
@@ -114,6 +115,9 @@ bench-quick: $(VENV)/.dev
 
 package: $(VENV)/.dev
 	rm -rf dist && $(BIN)/python -m build --quiet
+
+image-check:
+	$(PYTHON) deploy/try_image.py $(ARGS)
 
 # The image's Python makes the lock, since what is needed hangs on it.
 .venv-lock/.made:

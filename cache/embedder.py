@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -92,6 +93,9 @@ class MiniLmOnnx:
         self._tokenizer.no_padding()
 
     def _run_by(self, model: bytes) -> None:
+        # onnxruntime 1.32 has telemetry to Microsoft, and keeps a device's id and events at home. It reads this when
+        # it is imported; its disable_telemetry_events() can only be called after that, when both files are there.
+        os.environ["ORT_DISABLE_TELEMETRY"] = "1"
         import onnxruntime
 
         options = onnxruntime.SessionOptions()

@@ -5,6 +5,9 @@ from __future__ import annotations
 import base64
 import importlib.util
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +105,18 @@ def test_another_file_than_the_known_one_is_not_loaded(monkeypatch: pytest.Monke
 
     with pytest.raises(EmbedderUnavailable, match=r"model\.onnx is not the file it should be"):
         MiniLmOnnx()
+
+
+def test_the_models_runtime_keeps_no_telemetry(tmp_path: Path) -> None:
+    """Without what the embedder sets, onnxruntime 1.32 leaves a device's id and a file of events at home."""
+    program = (
+        "from farthing.cache.embedder import MiniLmOnnx; MiniLmOnnx().embed(['a farthing is a quarter of a penny'])"
+    )
+    plain = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    home = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache"), "PYTHONDONTWRITEBYTECODE": "1"}
+    subprocess.run([sys.executable, "-c", program], env=plain | home, check=True, timeout=60)
+
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 @pytest.mark.parametrize("name", ["", "minilm", "sentence-transformers:", "openai:text-embedding-3-small"])

@@ -1,8 +1,12 @@
-"""The Dockerfile, as far as it can be followed without a Docker: its shape by a parser, its steps in a directory."""
+"""The Dockerfile, as far as it can be followed without a Docker: its shape by a parser, its steps in a directory.
+
+`pytest -m image` builds and runs it where docker or podman is; FARTHING_TEST_BASE names another base.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -100,3 +104,14 @@ async def checked(port: str) -> int:
         *(sys.executable, "-I", str(ROOT / "deploy" / "healthcheck.py")), env={"FARTHING_SERVER__PORT": port}
     )
     return await asyncio.wait_for(child.wait(), 20)
+
+
+@pytest.mark.image
+@pytest.mark.timeout(1800)
+def test_the_image_is_built_and_does_what_it_should() -> None:
+    base = os.environ.get("FARTHING_TEST_BASE")
+    command = [sys.executable, str(ROOT / "deploy" / "try_image.py"), *(["--base", base] if base else [])]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    if ran.returncode == 3:
+        pytest.skip(ran.stderr.strip())
+    assert ran.returncode == 0, ran.stdout + ran.stderr
