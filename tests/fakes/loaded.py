@@ -10,21 +10,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from pathlib import Path
 from typing import Any
 
-import certifi
 import pytest
 
 from farthing.cache.embedder import MiniLmOnnx
 from farthing.proxy import tokens
 
-__all__ = ["loaded_once", "one_authority"]
+__all__ = ["loaded_once"]
 
 
 @contextmanager
 def loaded_once() -> Iterator[None]:
-    """Share ranks and sessions of the embedding model. The functions themselves: `inspect.unwrap` of what stands there."""
+    """Share ranks and the embedding model's sessions. How ranks are loaded: `inspect.unwrap(tokens._load)`."""
     run_by, made = MiniLmOnnx._run_by, dict[bytes, tuple[Any, Any]]()
 
     def shared(self: MiniLmOnnx, model: bytes) -> None:
@@ -37,12 +35,3 @@ def loaded_once() -> Iterator[None]:
         patch.setattr(tokens, "_load", cache(tokens._load))
         patch.setattr(MiniLmOnnx, "_run_by", shared)
         yield
-
-
-def one_authority(folder: Path) -> Path:
-    """A file with one certificate authority. Reading all of the system's, as clients and started commands do even where
-    they speak to loopback without TLS, costs half of what a proxy's start does."""
-    end = "-----END CERTIFICATE-----\n"
-    path = folder / "authority.pem"
-    path.write_text(Path(certifi.where()).read_text("utf-8").partition(end)[0] + end, "utf-8")
-    return path
