@@ -38,13 +38,10 @@ async def test_the_page_fits_and_shows_what_the_ledger_holds(browser: Any, tmp_p
     shown = page.locator(".chart svg:visible[role=img]")
     assert await shown.count() == 3
     # Bars are as high as their amounts: the highest one's height is the greatest amount's share of the axis.
-    heights = await shown.first.locator("rect.spent").evaluate_all(
-        "bars => bars.map(bar => bar.height.baseVal.value)"
-    )
+    heights = await shown.first.locator("rect.spent").evaluate_all("bars => bars.map(bar => bar.height.baseVal.value)")
     spent = [stretch.sums.spent for stretch in report.stretches]
     assert len(heights) == len(spent)
     scale = max(heights) / max(spent)
     assert all(abs(height - amount * scale) < 0.2 for height, amount in zip(heights, spent, strict=True))
-        finally:
-    await browser.close()
+    await page.close()
     assert faults == []
