@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import structlog
+from hypothesis import settings
 
 from tests.fakes.loaded import loaded_once
 
@@ -20,6 +21,9 @@ def pytest_configure() -> None:
     """Trust one authority, whose key nobody has. Clients and commands that a test starts would read all of the
     system's, even where they speak to loopback without TLS: half of the time of a proxy's start."""
     os.environ["SSL_CERT_FILE"] = str(AUTHORITY)
+    # What a machine is busy with is no fault of the test's; work that grows too fast is found by counting steps.
+    settings.register_profile("house", settings.default, deadline=None)
+    settings.load_profile("house")
 
 
 @pytest.hookimpl(wrapper=True)
