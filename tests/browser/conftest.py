@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from aiohttp import web
 
 from farthing.proxy.clock import FakeClock
@@ -24,6 +25,8 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed")
 marks = [
     pytest.mark.browser,
+    # One browser for all tests: to start one takes longer than most of them. So they and their fixtures share its loop.
+    pytest.mark.asyncio(loop_scope="session"),
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed (apt-get install chromium)"),
 ]
 
@@ -103,37 +106,43 @@ def is_complaint(said: Any, fault: int) -> bool:
     return said.type == "error" and f"status of {fault}" not in said.text
 
 
-@pytest.fixture
-async def visit() -> AsyncIterator[Opener]:
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def browser() -> AsyncIterator[Any]:
+    """The browser; each page has a profile of its own."""
+    async with playwright.async_playwright() as play:
+        started = await play.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-background-networking"]
+        )
+        yield started
+        await started.close()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def visit(browser: Any) -> AsyncIterator[Opener]:
     """Opens pages of one server; afterwards there must have been no error on a console, and no call to elsewhere."""
     complaints: list[str] = []
     pages: list[Any] = []
-    async with playwright.async_playwright() as play:
-        browser = await play.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-background-networking"]
-        )
 
-        async def go(
-            base: str, address: str = "", *, width: int = 1280, scheme: str = "light", fault: int = 500, at_s: float = 0
-        ) -> Any:
-            page = await browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-            pages.append(page)
-            if at_s:
-                await page.clock.set_fixed_time(at_s)
-            page.on("pageerror", lambda error: complaints.append(str(error)))
-            page.on("console", lambda said: complaints.append(said.text) if is_complaint(said, fault) else None)
-            page.on("request", lambda asked: complaints.append(asked.url) if not asked.url.startswith(base) else None)
-            await page.goto(f"{base}/farthing/#{address}")
-            return page
+    async def go(
+        base: str, address: str = "", *, width: int = 1280, scheme: str = "light", fault: int = 500, at_s: float = 0
+    ) -> Any:
+        page = await browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        pages.append(page)
+        if at_s:
+            await page.clock.set_fixed_time(at_s)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("console", lambda said: complaints.append(said.text) if is_complaint(said, fault) else None)
+        page.on("request", lambda asked: complaints.append(asked.url) if not asked.url.startswith(base) else None)
+        await page.goto(f"{base}/farthing/#{address}")
+        return page
 
-        yield go
-        for page in pages:
-            await page.close()
-        await browser.close()
+    yield go
+    for page in pages:
+        await page.close()
     assert complaints == []
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def opened(visit: Opener, tmp_path: Path) -> AsyncIterator[Opener]:
     """Opens the page on a ledger of `rows`."""
     pages: list[Any] = []

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from farthing.proxy.report import money
 from tests.browser.conftest import Opener, marks, playwright
@@ -158,7 +159,7 @@ async def test_replicas_tell_their_state(opened: Opener) -> None:
     assert len(set(swatches)) == 3
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def pair(tmp_path: Path) -> AsyncIterator[Proxied]:
     """A proxy before two replicas."""
     async with AsyncExitStack() as stack:

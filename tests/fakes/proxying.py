@@ -21,6 +21,9 @@ __all__ = ["PRICES", "Proxied", "chat", "proxied", "quiet"]
 
 PRICES = {"models": {"m": {"input_usd_per_mtok": 2, "cached_usd_per_mtok": 1, "output_usd_per_mtok": 8}}}
 
+_AT_ONCE = 16
+"""Requests that wait for their answers, of one pool."""
+
 
 @dataclass
 class Proxied:
@@ -58,6 +61,32 @@ def chat(text: str = "hello there", **more: Any) -> dict[str, Any]:
     return {"model": "m", "messages": [{"role": "user", "content": text}]} | more
 
 
+class Pools(httpx.AsyncBaseTransport):
+    """As many connections as are wanted. httpx's pool goes through all of its connections for each one that is free,
+    so hundreds are spread over several; requests that come one after another use one connection, as in one pool."""
+
+    def __init__(self) -> None:
+        self._limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+        self._pools: list[tuple[httpx.AsyncHTTPTransport, set[httpx.Request]]] = []
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send it by the first pool that has room for it."""
+        free = next((at for at, (_, waiting) in enumerate(self._pools) if len(waiting) < _AT_ONCE), len(self._pools))
+        if free == len(self._pools):
+            self._pools.append((httpx.AsyncHTTPTransport(limits=self._limits), set()))
+        pool, waiting = self._pools[free]
+        waiting.add(request)
+        try:
+            return await pool.handle_async_request(request)
+        finally:
+            waiting.discard(request)
+
+    async def aclose(self) -> None:
+        """Close all of them."""
+        for pool, _ in self._pools:
+            await pool.aclose()
+
+
 @asynccontextmanager
 async def proxied(
     upstream_url: str,
@@ -79,10 +108,8 @@ async def proxied(
     flags |= {name.replace("__", "."): value for name, value in settings.items()}
     config = load(None, {}, flags)
     async with running(config, clock=clock) as proxy:
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
-        async with httpx.AsyncClient(
-            base_url=proxy.url, timeout=30, limits=limits, headers={"Authorization": "Bearer sk-one"}
-        ) as client:
+        headers = {"Authorization": "Bearer sk-one"}
+        async with httpx.AsyncClient(base_url=proxy.url, timeout=30, transport=Pools(), headers=headers) as client:
             yield Proxied(proxy.url, proxy.services, client, state_dir, proxy)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -27,14 +28,23 @@ from tests.fakes.rows import NOW_S, plausible, row
 ROWS = [*plausible(3000, days=5), row(id="last", ts=NOW_S, user="=cmd()", cost_usd=None, baseline_usd=2**62)]
 
 
-@pytest.fixture
-def state(tmp_path: Path) -> Path:
-    conn, _ = connect(tmp_path / "ledger.db", whole=False)
+@pytest.fixture(scope="module")
+def rolled_up(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A state directory, which stays as it is."""
+    made = tmp_path_factory.mktemp("rolled-up")
+    conn, _ = connect(made / "ledger.db", whole=False)
     with closing(conn):
         conn.executemany(INSERT, ROWS)
         roller = Roller(conn)
         while roller.roll(1000):
             pass
+    return made
+
+
+@pytest.fixture
+def state(rolled_up: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    shutil.copytree(rolled_up, tmp_path, dirs_exist_ok=True)
     return tmp_path
 
 

@@ -14,6 +14,7 @@ from farthing.policies.outcome import Outcome
 from farthing.proxy.experiment_data import Data
 from farthing.proxy.experiment_kept import keep, restore
 from farthing.proxy.outcomes import FILE, Outcomes
+from farthing.proxy.row import COLUMNS
 from tests.fakes.rows import NOW_S, ledger, row
 from tests.proxy.test_experiment_data import data, sums, taken
 
@@ -58,9 +59,12 @@ def test_it_goes_on_from_what_was_kept_as_if_there_had_been_no_restart(tmp_path:
 
 
 def test_more_rows_than_were_ever_read_at_once_are_all_counted(tmp_path: Path) -> None:
-    ledger(
-        tmp_path / "ledger.db", (taken(number % 50)._replace(id=f"far-{number}") for number in range(210_000))
-    ).close()
+    others = ", ".join(f'"{column}"' for column in COLUMNS if column != "id")
+    with closing(ledger(tmp_path / "ledger.db", (taken(number) for number in range(50)))) as conn, conn:
+        conn.execute(  # each of the fifty 4,199 times more
+            "with recursive n(n) as (select 1 union all select n + 1 from n where n < 4199) "
+            f"insert into requests (id, {others}) select id || '-' || n, {others} from n, requests"
+        )
     again = data(tmp_path, "request")
     restore(tmp_path / "e.sums", again)
     assert [one.units for one in again.assigned.sums] == [105_000, 105_000]

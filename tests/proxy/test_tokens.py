@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import lzma
 import random
@@ -419,6 +420,13 @@ def test_the_memory_is_bounded_and_forgets_the_oldest() -> None:
     assert tokenizer.count(texts[-1], "gpt-4") == Tokenizer().count(texts[-1], "gpt-4")
 
 
+@pytest.fixture
+def loading(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each tokenizer loads its ranks itself."""
+    monkeypatch.setattr(tokens_module, "_load", inspect.unwrap(tokens_module._load))
+
+
+@pytest.mark.usefixtures("loading")
 def test_threads_may_share_it() -> None:
     tokenizer = Tokenizer(cache_bytes=192 * 20)
     texts = [babble(seed, 300) for seed in range(40)]
@@ -434,6 +442,7 @@ def test_threads_may_share_it() -> None:
     assert found == [expected] * 8
 
 
+@pytest.mark.usefixtures("loading")
 def test_damaged_ranks_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     real = lzma.decompress
     monkeypatch.setattr(lzma, "decompress", lambda packed: real(packed)[:-1] + b"7")
