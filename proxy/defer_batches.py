@@ -186,8 +186,8 @@ class Batches:
             return None
         if not dropped and result is not None:
             one = one._replace(state="completed", ended_s=shelf.clock.now_s(), error="", status=result.status)
-            shelf.all[one.id] = one
-            await shelf.store.answer(one, result, b"" if result.body == line.body else said_of(line))
+            said = b"" if result.body == line.body else said_of(line)
+            await shelf.step(one, shelf.store.answer(one, result, said))
         return await works.books.batched(own, target, batch.id, dropped=dropped)
 
     async def _unused(self, works: Works, target: Target, one: Kept, own: Exchange) -> None:
@@ -196,8 +196,8 @@ class Batches:
         usage = own.call.usage or works.carrier.counted(own, own.items)
         log.warning("a batch's embeddings can't be put together: the whole request is sent", model=own.model)
         again = one._replace(state="direct", batch="", error=PART_UNUSED)
-        self.shelf.all[one.id] = again
-        await self.shelf.store.unused(again, paid_of(works.books.unused(own, target, usage)))
+        bill = paid_of(works.books.unused(own, target, usage))
+        await self.shelf.step(again, self.shelf.store.unused(again, bill))
 
     async def _dissolve(self, batch: Batch, why: str) -> None:
         """The batch is no more; its requests that have no answer go on in another way."""

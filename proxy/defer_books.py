@@ -25,7 +25,7 @@ from farthing.policies.routes import facts_of
 from farthing.policies.variant import Variant
 from farthing.proxy import wire
 from farthing.proxy.account import Account
-from farthing.proxy.attribute import attribute_deferred
+from farthing.proxy.attribute import UNKNOWN, attribute_deferred
 from farthing.proxy.batch_ways import Target
 from farthing.proxy.body import NoBody
 from farthing.proxy.budgets import Hold, who_asks
@@ -237,12 +237,13 @@ class Books:
         self.account.end_hold(own, cost_pico)
         return saved_pico or 0
 
-    def never(self, own: Exchange, outcome: Outcome, why: str) -> None:
-        """Book one that has no answer; what was paid for in vain stands in `own.call`."""
+    def never(self, own: Exchange, outcome: Outcome, why: str, *, billed: bool = False) -> None:
+        """Book one that has no answer; what was paid for in vain stands in `own.call`. `billed`: a provider has it, and
+        nobody can ask what it charges."""
         own.outcome, own.error = outcome, why
         own.decide("defer", outcome.value, why)
         own.ended_tick = self.clock.tick_s()
-        self._write(own, None, self.account.money(own, None))
+        self._write(own, None, UNKNOWN if billed else self.account.money(own, None))
 
     def unused(self, own: Exchange, target: Target, usage: Usage) -> Billed:
         """What a batch's answer to a part cost that can't be used. Where no price of the tier is known, it counts as

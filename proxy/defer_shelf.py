@@ -94,10 +94,36 @@ class Shelf:
 
     async def write(self, changed: Sequence[Kept], batch: Batch | None = None) -> None:
         """What became of some, and of a batch. Raises StoreFault."""
-        self.all |= {one.id: one for one in changed}
+        before, batches = [self.all.get(one.id) for one in changed], self.batches
+        known = None if batch is None else batches.get(batch.name)
         if batch is not None:
-            self.batches[batch.name] = batch
-        await self.store.write(changed, batch)
+            batches[batch.name] = batch
+        self.all |= {one.id: one for one in changed}
+        try:
+            await self.store.write(changed, batch)
+        except StoreFault:
+            self._back(changed, before)
+            if batch is not None and batches.get(batch.name) is batch:
+                if known is None:
+                    del batches[batch.name]
+                else:
+                    batches[batch.name] = known
+            raise
+
+    async def step(self, now: Kept, writing: Awaitable[None]) -> None:
+        """One goes on, as it is being written. Raises StoreFault."""
+        before, self.all[now.id] = self.all.get(now.id), now
+        try:
+            await writing
+        except StoreFault:
+            self._back([now], [before])
+            raise
+
+    def _back(self, changed: Sequence[Kept], before: Sequence[Kept | None]) -> None:
+        """Where the disk fails they are what they were: a step that is in memory alone would be half done for ever."""
+        for now, one in zip(changed, before, strict=True):
+            if one is not None and self.all.get(now.id) is now:
+                self.all[now.id] = one
 
     async def forget(self, ids: Sequence[str]) -> None:
         """Remove requests. Raises StoreFault."""
@@ -116,7 +142,7 @@ class Shelf:
         if works is not None and kept.id in texts:
             own = restored(kept, texts[kept.id], self.clock)
             paid_before(own, texts[kept.id].paid)
-            works.books.never(own, outcome, why)
+            works.books.never(own, outcome, why, billed=kept.state == "failed" and bool(kept.batch))
             await self.flushed(works)
         await self.write([self.all[kept.id]._replace(booked=1)])
 

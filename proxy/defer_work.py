@@ -30,7 +30,7 @@ from farthing.proxy.defer_books import paid_before, planned, restored
 from farthing.proxy.defer_lines import answered, failed_body
 from farthing.proxy.defer_shelf import Shelf, Works, survive
 from farthing.proxy.defer_store import Kept, Result
-from farthing.proxy.errors import ClientFault, UpstreamFault
+from farthing.proxy.errors import ClientFault, StoreFault, UpstreamFault
 from farthing.proxy.exchange import Call, Exchange, Outcome
 from farthing.proxy.styles import STYLES
 from farthing.proxy.tasks import TaskGroup
@@ -41,6 +41,7 @@ log = structlog.get_logger("farthing.defer")
 
 _JSON = "application/json"
 _CANCELLING_S = 600.0  # how long a provider may take to break a batch off (OpenAI API reference: up to 10 minutes)
+_WHY = {"credential_lost": "credential lost", "unreadable": "sealed under a key that is not here"}
 _LONGEST_PAUSE_S = 3600.0
 _ENDS_WITHIN_S = 10.0  # what is being asked for directly when this process ends: whoever follows would pay for it again
 
@@ -168,7 +169,7 @@ class Work:
             await shelf.write(late)
             for one in late:
                 if one.over:
-                    await shelf.book_never(works, one, Outcome.FAILED, "credential lost")
+                    await shelf.book_never(works, one, Outcome.FAILED, _WHY[one.error])
 
     async def _book_again(self, works: Works, kept: Kept) -> None:
         """It was over, and whoever saw to it ended before it was surely booked: once, whether the ledger has its row by
@@ -185,7 +186,8 @@ class Work:
             await shelf.write([kept._replace(booked=1, saved_pico=saved)])
             return
         if result is None or found is None or own is None:
-            await shelf.book_never(works, kept, Outcome.ABANDONED, kept.error or "cancelled by the client")
+            outcome = Outcome.FAILED if kept.state == "failed" else Outcome.ABANDONED
+            await shelf.book_never(works, kept, outcome, _WHY.get(kept.error, "cancelled by the client"))
             return
         works = shelf.lane(own, works)
         line, saved = line_of(found.said, result, kept.id), 0
@@ -206,12 +208,10 @@ class Work:
         async with self._few:
             try:
                 texts = (await shelf.store.texts([kept.id])).get(kept.id)
-                if texts is None:
-                    return
-                if not texts.body:
+                if texts is None or not texts.body:
                     lost = kept._replace(state="failed", ended_s=self._clock.now_s(), error="unreadable")
                     await shelf.write([lost])
-                    await shelf.book_never(works, lost, Outcome.FAILED, "sealed under a key that is not here")
+                    await shelf.book_never(works, lost, Outcome.FAILED, _WHY[lost.error])
                     return
                 why = kept.error
                 own = restored(kept, texts, self._clock, self._shown(works, kept))
@@ -222,13 +222,22 @@ class Work:
                     self._wait(works, kept, own)
                     return
                 done = kept._replace(state="completed", ended_s=self._clock.now_s(), error="", status=result.status)
-                shelf.all[kept.id] = done
-                await shelf.store.answer(done, result)
+                await self._answered(works, done, result)
                 await works.books.direct(own, why)
                 await shelf.flushed(works)
                 await shelf.write([done._replace(booked=1)])
             finally:
                 shelf.asking.discard(kept.id)
+
+    async def _answered(self, works: Works, done: Kept, result: Result) -> None:
+        """Its answer is kept, however often the disk fails: it was paid for, and would be again."""
+        while True:
+            try:
+                await self._shelf.step(done, self._shelf.store.answer(done, result))
+                return
+            except StoreFault as fault:
+                log.warning("a deferred request's answer can't be kept yet", request=done.id, error=str(fault))
+            await asyncio.sleep(works.config.poll_s)
 
     def _wait(self, works: Works, kept: Kept, own: Exchange) -> None:
         """The upstream was busy or away: it may wait, so it is sent once more, later each time."""

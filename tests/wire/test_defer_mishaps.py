@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from farthing.proxy.clock import FakeClock
 from farthing.proxy.defer_books import Books
+from farthing.proxy.defer_store import DeferStore
 from farthing.proxy.errors import StoreFault
 from farthing.proxy.exchange import Exchange
 from tests.fakes.batches import BatchUpstream, batching
@@ -173,3 +177,56 @@ async def test_what_was_sent_directly_is_booked_at_its_full_price_after_a_crash(
         [row] = await books(proxy, up, 1)
     assert len(up.calls) == 1 and not faults
     assert row["cost_usd"] == row["baseline_usd"] > 0
+
+
+def failing_once(monkeypatch: pytest.MonkeyPatch, name: str) -> list[StoreFault]:
+    """The next call of the store's method of that name fails; what is returned is empty once it has."""
+    plain, faults = getattr(DeferStore, name), [StoreFault("the disk is full")]
+
+    async def called(self: DeferStore, *given: Any, **named: Any) -> Any:
+        if faults:
+            raise faults.pop()
+        return await plain(self, *given, **named)
+
+    monkeypatch.setattr(DeferStore, name, called)
+    return faults
+
+
+@pytest.mark.parametrize("way", ["batch", "directly"])
+async def test_an_answer_that_the_disk_does_not_take_at_first_is_neither_lost_nor_asked_for_again(
+    up: BatchUpstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    faults = failing_once(monkeypatch, "answer")
+    up.refuse_create = 400 if way == "directly" else 0
+    async with deferring(up, tmp_path) as proxy:
+        id = (await proxy.post(chat(), **DAY)).json()["id"]
+        await until(proxy, id, "completed")
+        assert (await result(proxy, id)).status_code == 200
+        [row] = await books(proxy, up, 1)
+    assert not faults and len(up.calls) + len(up.batched) == 1
+    assert row["cost_usd"] > 0 and row["outcome"] == "completed"
+
+
+async def test_a_batch_that_the_disk_does_not_know_is_not_made(
+    up: BatchUpstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults, up.polls = failing_once(monkeypatch, "write"), 10**6
+    async with deferring(up, tmp_path, defer__poll_s=0.1) as proxy:
+        await sent(proxy, up)
+        with closing(sqlite3.connect(tmp_path / "deferred.db")) as conn:
+            [(name, batch)] = conn.execute("select batches.name, batch from requests, batches").fetchall()
+    assert not faults and name == batch and len(up.batches) == 1
+
+
+async def test_what_a_batch_charges_that_nobody_can_ask_about_is_unknown_not_nothing(
+    up: BatchUpstream, tmp_path: Path
+) -> None:
+    clock, up.polls = FakeClock(), 10**6
+    async with deferring(up, tmp_path, clock=clock) as proxy:
+        id = await sent(proxy, up, clock)
+    clock.advance(DAY_S + 1)
+    async with deferring(up, tmp_path, clock=clock) as proxy:
+        told = await until(proxy, id, "failed")
+        [row] = await proxy.rows(1)
+    assert told["error"]["code"] == "credential_lost"
+    assert (row["outcome"], row["cost_usd"]) == ("failed", None)
