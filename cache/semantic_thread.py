@@ -113,8 +113,9 @@ class SemanticThread:
         return self._built
 
     def _let_go(self) -> None:
-        if self._built is not None:
-            self._built.close()
+        built, self._built = self._built, None
+        if built is not None:
+            built.close()
 
     def _open(self) -> SemanticCache:
         if self._cache is None:

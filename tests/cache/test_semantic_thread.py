@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -152,6 +154,25 @@ async def test_it_can_be_closed_in_the_middle_of_a_rebuild(monkeypatch: pytest.M
 
     with pytest.raises(RuntimeError, match="not open"):
         await thread.lookup("s", "r", ASKED, NOW)
+
+
+async def test_a_closed_one_holds_its_model_no_longer() -> None:
+    """A proxy and its thread know each other, so they go when garbage is looked for: seldom, and a model is large."""
+    models = [Letters()]
+    model = weakref.ref(models[0])
+    thread = SemanticThread(lambda: SemanticCache.open(None, models.pop(), max_entries=10))
+    await thread.open()
+    assert model() is not None
+    gc.disable()
+    try:
+        await thread.close()
+        for _ in range(100):  # the executor's thread lets go of the work itself a moment later
+            if model() is None:
+                break
+            await asyncio.sleep(0.02)
+        assert model() is None
+    finally:
+        gc.enable()
 
 
 async def test_it_can_be_closed_while_it_loads_and_twice() -> None:
