@@ -315,7 +315,8 @@ class Admin:
             return 200, await _ASKED[path](self._proxy.services, asked)
         if path == "/farthing/api/cache/stats":
             stats = await self._held.store.stats()
-            return 200, {name: getattr(stats, name) for name in stats.__slots__}
+            shown: dict[str, Any] = {name: getattr(stats, name) for name in stats.__slots__}
+            return 200, shown | {"key_ids": list(self._held.key_ids)}
         return 404, {"fault": f"there is no {path}", "code": "not_found"}
 
     async def _here(self, method: str, raw_path: str, asked: dict[str, Any]) -> tuple[int, Any]:

@@ -53,6 +53,7 @@ from farthing.proxy.reuse_state import REUSE
 from farthing.proxy.route_standing import FILE as ROUTES_FILE
 from farthing.proxy.route_standing import RouteStandings
 from farthing.proxy.row import ERRANDS, Row
+from farthing.proxy.sealing import key_ids
 from farthing.proxy.stage_semantic import Case
 from farthing.proxy.storing import open_leases, open_store
 from farthing.proxy.students import Embeds, Known
@@ -83,7 +84,7 @@ class State:
     id, whether it is bad), while a policy is rolled out. `students`: by their hashes; `heirs`: by their names, those
     that were trained beside them; `embeds`: for students alone; `vouched`: the credentials that
     their teachers have answered; `crew`: None where farthing is one process; `counts`: of what is under way, here and
-    at upstreams."""
+    at upstreams. `key_ids`: of the keys that texts are sealed with, the current one first."""
 
     clock: Clock
     randomness: Randomness
@@ -121,6 +122,7 @@ class State:
     prompts: PromptMemory
     route_standings: RouteStandings
     counts: Counts
+    key_ids: tuple[str, ...]
     rated: Callable[[str, bool], None] | None = None
     watch: Watching | None = None
     decisions: Decisions | None = None
@@ -263,6 +265,7 @@ async def open_state(
         route_standings=route_standings,
         crew=crew,
         counts=Counts(crew),
+        key_ids=key_ids(config.store, randomness),
     )
     stack.callback(held.close_capture)
     if ledger is not None:
