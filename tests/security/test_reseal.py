@@ -407,6 +407,28 @@ def at_rest(client: Any, name: bytes) -> bytes:
     return b""
 
 
+def test_the_recipe_of_the_docs_ends_with_the_old_key_thrown_away(tmp_path: Path) -> None:
+    recipe = (
+        Path("docs/security.md").read_text("utf-8").partition("<!-- recipe -->")[2].partition("<!-- /recipe -->")[0]
+    )
+    commands = recipe.partition("```\n")[2].rpartition("```")[0]
+    assert commands.count("farthing ") >= 2
+    (tmp_path / ".farthing").mkdir()
+    answers(tmp_path / ".farthing" / "answers.db", 5, sealer(ONE))
+    env = {name: value for name, value in os.environ.items() if not name.startswith("FARTHING_")}
+    env |= {"FARTHING_STORE__ENCRYPTION_KEY": ONE, "PATH": f"{Path(sys.executable).parent}:{env['PATH']}"}
+    script = f"{commands}\nfarthing reseal --json > after\nprintf %s $FARTHING_STORE__ENCRYPTION_KEY > key\n"
+    shown = subprocess.run(
+        ["bash", "-euc", script], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert shown.returncode == 0, shown.stderr
+    assert "no entry is left under another key" in shown.stdout
+    assert json.loads((tmp_path / "after").read_text())["stores"]["answers.db"]["already"] == 5
+    assert all(
+        is_under(raw, (tmp_path / "key").read_text()) for _, raw in stored(tmp_path / ".farthing" / "answers.db")
+    )
+
+
 def test_the_key_s_id_is_no_key() -> None:
     seal = sealer(ONE, TWO)
     assert isinstance(seal, Sealer) and len(seal.key_ids) == 2 and seal.key_ids[0] == sealer(ONE).key_ids[0]
