@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
@@ -41,6 +42,7 @@ from farthing.proxy.learnt_crew import Copied, Kept
 from farthing.proxy.ledger import Ledger
 from farthing.proxy.ledger_file import LOCK_WAIT_S
 from farthing.proxy.ledger_follow import LedgerFollower, place_of
+from farthing.proxy.ledger_waiting import WaitingRows
 from farthing.proxy.levels import Levels
 from farthing.proxy.metrics import Metrics
 from farthing.proxy.otlp import Otlp, require
@@ -123,6 +125,7 @@ class State:
     route_standings: RouteStandings
     counts: Counts
     key_ids: tuple[str, ...]
+    waiting: WaitingRows | None = None
     rated: Callable[[str, bool], None] | None = None
     watch: Watching | None = None
     decisions: Decisions | None = None
@@ -180,7 +183,7 @@ async def open_state(
         stack.callback(watch.close)  # after the ledger, whose last rows it takes
         listeners.append(watch.on_rows)
     totals = total, audited, judged, shadowed, warmed = day_totals(crew)
-    ledger = None
+    ledger = waiting = None
     if config.ledger.enabled:
         ledger = Ledger(
             config.state_dir / "ledger.db",
@@ -199,6 +202,10 @@ async def open_state(
             follower = LedgerFollower(ledger.path, told(listeners))
             stack.callback(follower.close)  # after the ledger, whose last rows it sees
         stack.callback(ledger.close)
+        waiting = WaitingRows(config.state_dir, str(os.getpid()))
+        for row in waiting.left():
+            ledger.append(row)
+        stack.callback(waiting.close)
     levels = Levels(config.state_dir, clock)
     stack.callback(levels.close)
     tasks = TaskGroup()
@@ -265,6 +272,7 @@ async def open_state(
         route_standings=route_standings,
         crew=crew,
         counts=Counts(crew),
+        waiting=waiting,
         key_ids=key_ids(config.store, randomness),
     )
     stack.callback(held.close_capture)
