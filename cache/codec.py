@@ -19,7 +19,7 @@ from farthing.cache.entry import Entry
 from farthing.proxy.seal import Seal, SealedElsewhere
 from farthing.proxy.usage import Usage, UsageSource
 
-__all__ = ["Labels", "decode", "encode", "peek"]
+__all__ = ["Labels", "decode", "encode", "peek", "resealed"]
 
 _MAGIC = b"FTH"
 _PREFIX = _MAGIC + b"\x01"
@@ -119,6 +119,25 @@ def decode(raw: bytes, seal: Seal | None = None) -> Entry | None:
         raise
     except _NOT_OURS:
         return None
+
+
+def resealed(raw: bytes, seal: Seal) -> bytes | None:
+    """An encoded entry with its body under the seal's current key, and all else as it is; None where it is so already.
+
+    Raises SealedElsewhere: its key isn't here; ValueError: it is damaged, or none of ours.
+    """
+    view = memoryview(raw)
+    end = _HEADER_AT + int.from_bytes(view[_LENGTH_AT:_HEADER_AT], "big")
+    whole = len(raw) >= _HEADER_AT and raw.startswith(_PREFIXES) and end <= len(raw)
+    if not whole or _digest(view[_LENGTH_AT:]) != view[_DIGEST_AT:_LENGTH_AT]:
+        raise ValueError("not an entry, or damaged")
+    length, header, body = raw[_LENGTH_AT:_HEADER_AT], raw[_HEADER_AT:end], raw[end:]
+    if raw.startswith(_SEALED_PREFIX):
+        if seal.is_current(body):
+            return None
+        body = seal.open(body, header)
+    body = seal.close(body, header)
+    return b"".join((_SEALED_PREFIX, _digest(length, header, body), length, header, body))
 
 
 def peek(start: bytes) -> Labels | None:

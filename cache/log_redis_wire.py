@@ -28,7 +28,7 @@ from farthing.proxy.seal import Seal, SealedElsewhere
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["APPEND", "BEGIN", "CHUNKS", "CLEAR", "READ", "TALK", "Names", "pack", "unpack"]
+__all__ = ["APPEND", "BEGIN", "CHUNKS", "CLEAR", "READ", "REPLACE", "TALK", "Names", "pack", "resealed", "unpack"]
 
 CHUNKS = 256
 _FORMAT = "1"
@@ -94,6 +94,25 @@ def unpack(entry_key: str, packed: bytes, dim: int, seal: Seal | None) -> Row | 
     return Row(scope, entry_key, text, expires_s, vector, worth_usd if 0 <= worth_usd < math.inf else None)
 
 
+def resealed(entry_key: str, packed: bytes, seal: Seal) -> bytes | None:
+    """The row under the seal's current key; None where it is so already. Raises SealedElsewhere; ValueError: it is
+    damaged."""
+    if seal.is_current(packed):
+        return None
+    bound = entry_key.encode()
+    return seal.close(packed if _is_open(packed) else seal.open(packed, bound), bound)
+
+
+def _is_open(packed: bytes) -> bool:
+    """Whether it is a row that no seal has closed: those have no mark."""
+    try:
+        check, _, _, scope_bytes, text_bytes = _HEAD.unpack_from(packed)
+    except struct.error:
+        return False
+    whole: bool = len(packed) >= _HEAD.size + scope_bytes + text_bytes
+    return whole and zlib.crc32(memoryview(packed)[4:]) == check
+
+
 # KEYS: about, stream, then each change's rows. ARGV: generation, writer, length of the stream, then for each change the
 # entry key and the row, '' where it goes. Gives the generation, and for each change the number by which it stood in the
 # log, and the number that it outdates, or 0.
@@ -115,6 +134,18 @@ for i = 3, #KEYS do
   told[#told + 1] = old and tonumber(string.match(old, '^(%d+) ')) or 0
 end
 return told
+"""
+
+# KEYS: about, stream, the entry's rows. ARGV: generation, writer, length of the stream, entry key, number and row as
+# they stand, the row as it shall be. Gives the number that the change got; 0 where another one came first.
+REPLACE = """
+if (redis.call('HGET', KEYS[1], 'generation') or '') ~= ARGV[1] then return 0 end
+if redis.call('HGET', KEYS[3], ARGV[4]) ~= ARGV[5] then return 0 end
+local seq = redis.call('HINCRBY', KEYS[1], 'seq', 1)
+redis.call('HSET', KEYS[3], ARGV[4], seq .. ' ' .. ARGV[6])
+redis.call('XADD', KEYS[2], 'MINID', '~', math.max(seq - ARGV[3], 0) .. '-0', seq .. '-0',
+  'w', ARGV[2], 'k', ARGV[4], 'r', ARGV[6])
+return seq
 """
 
 # KEYS: about, stream, all rows. ARGV: generation, writer.

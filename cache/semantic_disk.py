@@ -22,13 +22,13 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from farthing.proxy.seal import MissingKeys, Seal, SealedElsewhere, closed, is_sealed, opened
+from farthing.proxy.seal import MissingKeys, Seal, SealedElsewhere, anew, closed, is_sealed, opened
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["FIELDS", "Change", "Row", "SemanticDisk", "forget_in"]
+__all__ = ["FIELDS", "Change", "Row", "SemanticDisk", "forget_in", "resealed"]
 
 log = structlog.get_logger("farthing.semantic")
 
@@ -229,24 +229,20 @@ class SemanticDisk:
         if self._seal is None:
             return row.text, vector
         text = row.text.encode()
-        whole = len(text).to_bytes(_LENGTH_BYTES, "big") + text + vector
-        return "", closed(self._seal, whole, self._bound(row.entry_key, row.scope))
+        return "", closed(self._seal, _joined(text, vector), _bound(row.entry_key, row.scope, self._embedder))
 
     def _opened(self, key: str, scope: str, text: str, blob: bytes) -> tuple[str, bytes]:
         """Text and vector of what `_stored` gave; no vector where it was changed. Raises SealedElsewhere."""
         if text or not is_sealed(blob):
             return text, blob
         try:
-            whole = opened(self._seal, blob, self._bound(key, scope))
+            whole = opened(self._seal, blob, _bound(key, scope, self._embedder))
             end = _LENGTH_BYTES + int.from_bytes(whole[:_LENGTH_BYTES], "big")
             return whole[_LENGTH_BYTES:end].decode(), whole[end:]
         except SealedElsewhere:
             raise
         except ValueError:
             return "", b""
-
-    def _bound(self, key: str, scope: str) -> bytes:
-        return "\0".join(("near-duplicate", key, scope, self._embedder)).encode()
 
     def _noting(self, entry_keys: Iterable[str] | None) -> tuple[Change, ...]:
         """What else is written where these entries change; None: all of them."""
@@ -304,6 +300,39 @@ def forget_in(path: Path, entry_keys: Sequence[str], *, everything: bool = False
     except sqlite3.Error as error:
         log.error("the semantic cache's file can't be changed", path=str(path), error=repr(error))
         return 0
+
+
+def resealed(
+    seal: Seal,
+    key: str,
+    scope: str,
+    text: str,
+    expires_s: float,
+    embedder: str,
+    vector: bytes,
+    worth_usd: float,
+    checksum: bytes,
+) -> tuple[str, bytes, bytes] | None:
+    """A row's text, vector and checksum as they are written under the seal's current key; None: they are so already.
+
+    Raises SealedElsewhere; ValueError: the row is damaged.
+    """  # fmt: skip
+    if checksum != _checksum(key, scope, text, expires_s, embedder, vector, worth_usd):
+        raise ValueError("its checksum is another")
+    bound = _bound(key, scope, embedder)
+    if text or not is_sealed(vector):
+        blob: bytes | None = closed(seal, _joined(text.encode(), vector), bound)
+    else:
+        blob = anew(seal, vector, bound)
+    return None if blob is None else ("", blob, _checksum(key, scope, "", expires_s, embedder, blob, worth_usd))
+
+
+def _joined(text: bytes, vector: bytes) -> bytes:
+    return len(text).to_bytes(_LENGTH_BYTES, "big") + text + vector
+
+
+def _bound(key: str, scope: str, embedder: str) -> bytes:
+    return "\0".join(("near-duplicate", key, scope, embedder)).encode()
 
 
 class _ForeignSchema(sqlite3.DatabaseError):

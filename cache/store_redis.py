@@ -185,7 +185,7 @@ class RedisStore:
             return await self._purge_key(selector)
         removed: list[str] = []
         names: list[bytes] = []
-        following = self._names()
+        following = self._names(f"{self.names.entries}*")
         while True:
             name = await self._step(following)
             if name is not None:
@@ -200,7 +200,7 @@ class RedisStore:
         """Every entry as it is encoded, for a backup: in no order, perhaps one twice; one that comes or goes meanwhile
         may be missing. Raises StoreFault."""
         names: list[bytes] = []
-        following = self._names()
+        following = self._names(f"{self.names.entries}*")
         while True:
             name = await self._step(following)
             if name is not None:
@@ -212,6 +212,13 @@ class RedisStore:
                 names = []
             if name is None:
                 return
+
+    async def named(self, pattern: str) -> AsyncIterator[bytes]:
+        """The names of all keys like this, in no order, perhaps one twice; for whoever keeps something else on this
+        server. Raises StoreFault."""
+        following = self._names(pattern)
+        while (name := await self._step(following)) is not None:
+            yield name
 
     async def stats(self) -> StoreStats:
         """Store.stats; never raises: while the server is away, the last known figures, not healthy."""
@@ -286,9 +293,9 @@ class RedisStore:
             return []
         return [key for (_, key), count in zip(matching, await self._step(unlink), strict=True) if count]
 
-    def _names(self) -> Callable[[], Awaitable[bytes | None]]:
-        """Gives the next entry's name at each call; None after the last."""
-        walk = self._client.scan_iter(match=f"{self.names.entries}*", count=_SCAN_COUNT).__aiter__()
+    def _names(self, pattern: str) -> Callable[[], Awaitable[bytes | None]]:
+        """Gives the next name at each call; None after the last."""
+        walk = self._client.scan_iter(match=pattern, count=_SCAN_COUNT).__aiter__()
         fault: Exception | None = None
 
         async def following() -> bytes | None:

@@ -32,6 +32,7 @@ __all__ = [
     "LOST",
     "TAG_BYTES",
     "Decision",
+    "anew",
     "chain",
     "decode",
     "encode",
@@ -152,13 +153,20 @@ def decode(key: bytes, stored: bytes, seal: Seal | None = None) -> Decision | No
 
 def resealed(key: bytes, stored: bytes, seal: Seal | None) -> bytes | None:
     """The same as it is stored now; None where it is so already, or can't be opened."""
+    try:
+        return anew(key, stored, seal)
+    except ValueError:
+        return None
+
+
+def anew(key: bytes, stored: bytes, seal: Seal | None) -> bytes | None:
+    """The same as it is stored now; None where it is so already. Raises SealedElsewhere; ValueError: it is damaged."""
     if is_current(seal, stored):
         return None
-    try:
-        decision = decode(key, stored, seal)
-    except SealedElsewhere:
-        return None
-    return None if decision is None else encode(key, decision, seal)
+    decision = decode(key, stored, seal)
+    if decision is None:
+        raise ValueError("no decision, or damaged")
+    return encode(key, decision, seal)
 
 
 def _decoded(key: bytes, plain: bytes) -> Decision | None:

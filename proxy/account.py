@@ -31,6 +31,7 @@ from farthing.proxy.counting import Counting, changed, must_count_prompt, needs_
 from farthing.proxy.drift_sample import DriftSample
 from farthing.proxy.exchange import CacheStatus, Endpoint, Exchange, Outcome, Quiet
 from farthing.proxy.ledger import Ledger
+from farthing.proxy.ledger_waiting import WaitingRows
 from farthing.proxy.otlp_contents import Contents
 from farthing.proxy.prices import RateCard
 from farthing.proxy.provider_reads import ProviderReads
@@ -85,6 +86,7 @@ class Account:
     drift: DriftSample | None = None
     spending: Spending | None = None
     watch: Watching | None = None
+    waiting: WaitingRows | None = None
 
     def __post_init__(self) -> None:
         self.counting = Counting(self.tokenizer)
@@ -232,12 +234,22 @@ class Account:
             if not ex.looking.done():
                 ex.decide("semantic", "late", "the look-up outlived the request")
         if self._must_count(ex):
+            self._hold(ex)
             usage = await self.usage_of(ex)
+            if self.waiting is not None:
+                self.waiting.release(ex.id)
             self.book(ex, usage, self.money(ex, usage))
         else:
             self.book_known(ex)
         if self.drift is not None and self.drift.wants(ex):
             await self.drift.compare(ex)
+
+    def _hold(self, ex: Exchange) -> None:
+        """Keep what is known of the row, where the tokenizer's ranks have to be loaded before it can be counted."""
+        if self.waiting is None or self.ledger is None or self.tokenizer.ready(ex.model):
+            return
+        if self.usage(ex) is None:
+            self.waiting.hold(self.row(ex, None, self.money(ex, None)))
 
     def book_known(self, ex: Exchange) -> None:
         """Append the row of an exchange that has nothing to wait for."""

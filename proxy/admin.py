@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -58,7 +59,26 @@ _SECURITY = {
     "Cache-Control": "no-store",
 }
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1", "[::1]"})
-_FORWARDED = ("X-Forwarded-For", "X-Real-IP", "Forwarded", "Via")  # it came through a proxy: not from this machine
+# What proxies add, and all that begins with X-Forwarded: it isn't from this machine then.
+_FORWARDED = frozenset(
+    {
+        "cf-connecting-ip",
+        "cf-ray",
+        "fastly-client-ip",
+        "fly-client-ip",
+        "forwarded",
+        "true-client-ip",
+        "via",
+        "x-azure-clientip",
+        "x-client-ip",
+        "x-cluster-client-ip",
+        "x-envoy-external-address",
+        "x-original-host",
+        "x-real-ip",
+    }
+)
+# RFC 9110, 7.2: a host and a port, and nothing that a URL might hold beside them.
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.\-]+)(?::[0-9]{0,5})?")
 _MAX_ADMIN_BODY = 64 * 1024
 _MAX_ASKED = 16 * 2**20
 _ASKED = {
@@ -206,7 +226,8 @@ class Admin:
                 return None
             return _refusal(401, "this needs the admin token (Authorization: Bearer ...)", "admin_token")
         try:
-            host = URL(f"http://{request.headers.get('Host', '')}").host or ""
+            named = _HOST.fullmatch(request.headers.get("Host", ""))
+            host = named[1].lower() if named else ""
             local = ipaddress.ip_address(self._client(request)).is_loopback
         except ValueError:
             host, local = "", False
@@ -216,7 +237,8 @@ class Admin:
 
     def _client(self, request: web.BaseRequest) -> str:
         """The address at the other end; '' where reverse proxies that aren't trusted, or say nothing, hide it."""
-        through = any(name in request.headers for name in _FORWARDED)
+        names = [name.lower().replace("_", "-") for name in request.headers]
+        through = any(name.startswith("x-forwarded") or name in _FORWARDED for name in names)
         return self._trusted.client_of(
             request.remote or "", request.headers.getall("X-Forwarded-For", ()), through=through
         )
@@ -315,7 +337,8 @@ class Admin:
             return 200, await _ASKED[path](self._proxy.services, asked)
         if path == "/farthing/api/cache/stats":
             stats = await self._held.store.stats()
-            return 200, {name: getattr(stats, name) for name in stats.__slots__}
+            shown: dict[str, Any] = {name: getattr(stats, name) for name in stats.__slots__}
+            return 200, shown | {"key_ids": list(self._held.key_ids)}
         return 404, {"fault": f"there is no {path}", "code": "not_found"}
 
     async def _here(self, method: str, raw_path: str, asked: dict[str, Any]) -> tuple[int, Any]:

@@ -21,7 +21,7 @@ from farthing.proxy.config import Config
 from farthing.proxy.crew import Crew
 from farthing.proxy.errors import ConfigFault
 from farthing.proxy.experiments import Experiments
-from farthing.proxy.front import FrontServer, not_http
+from farthing.proxy.front import FrontServer, not_http, well_coded
 from farthing.proxy.gates_by_themselves import GateWatch, ModelsServed
 from farthing.proxy.gating import GateRuns
 from farthing.proxy.held import State, open_state
@@ -118,7 +118,8 @@ async def running(
             return await lane.relay.handle(request, source)
 
         def handle(request: web.BaseRequest) -> Awaitable[web.StreamResponse]:
-            if request.version.major != 1:  # aiohttp takes HTTP/0.9, which ends no request as others would
+            # aiohttp takes HTTP/0.9, which ends no request as others would, and codings that others take for others.
+            if request.version.major != 1 or not well_coded(request):
                 return refused()
             if not request.raw_path.startswith("/v1/"):
                 return own_or_relayed(request)

@@ -168,6 +168,7 @@ async def build(
             others={one.name: cache_behind(one, "auto") for one in config.upstreams},
         ),
         compressed=held.compressed,
+        waiting=held.waiting,
         capture=in_force(config, held),
         contents=contents,
         spending=open_spending(config, held, rates, stack),

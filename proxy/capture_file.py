@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from farthing.proxy.capture_record import Line
 from farthing.proxy.ledger_file import is_corrupt, move_aside
-from farthing.proxy.seal import Seal, SealedElsewhere, closed, opened
+from farthing.proxy.seal import Seal, SealedElsewhere, anew, closed, opened
 
 __all__ = [
     "Selection",
@@ -32,6 +32,7 @@ __all__ = [
     "lines",
     "lines_at",
     "remove_asides",
+    "resealed",
     "stats",
     "sweep",
 ]
@@ -210,6 +211,12 @@ def remove_asides(path: Path, before_s: float | None = None) -> int:
     for found in chosen:
         found.unlink(missing_ok=True)
     return len(chosen)
+
+
+def resealed(seal: Seal, id: str, tenant: str, user: str, stored: bytes) -> bytes | None:
+    """A record's line under the seal's current key; None where it is so already. Raises SealedElsewhere; ValueError: it
+    was changed."""
+    return anew(seal, stored, _bound(id, tenant, user))
 
 
 def _opened(seal: Seal | None, id: str, tenant: str, user: str, stored: bytes) -> bytes:

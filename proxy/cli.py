@@ -13,10 +13,9 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from farthing.proxy import cli_archive
+from farthing.proxy import cli_archive, cli_erase, cli_reseal
 from farthing.proxy.cli_capture import app as capture_app
 from farthing.proxy.cli_distill import app as distill_app
-from farthing.proxy.cli_erase import erase
 from farthing.proxy.cli_eval import app as eval_app
 from farthing.proxy.cli_experiment import app as experiment_app
 from farthing.proxy.cli_keys import app as keys_app
@@ -64,7 +63,8 @@ app.add_typer(capture_app, name="capture")
 app.add_typer(keys_app, name="keys")
 app.add_typer(distill_app, name="distill")
 app.add_typer(eval_app, name="eval")
-app.command(epilog="Example: farthing erase --user u-1234")(erase)
+app.command(epilog="Example: farthing erase --user u-1234")(cli_erase.erase)
+cli_reseal.add_to(app)
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="Configuration file (default: ./farthing.toml).")]
 StateOption = Annotated[Path | None, typer.Option("--state", help="State directory (default: .farthing).")]

@@ -15,6 +15,7 @@ from farthing.proxy.clock import SystemClock, SystemRandomness
 from farthing.proxy.config import Config
 from farthing.proxy.errors import ClientFault, ConfigFault, StoreFault
 from farthing.proxy.purge import purge_alone, selector_of
+from farthing.proxy.sealing import key_ids
 from farthing.proxy.server_tls import trusting
 from farthing.proxy.storing import open_store
 
@@ -63,6 +64,8 @@ def table(found: dict[str, Any]) -> Table:
     """The figures, aligned."""
     shown = Table(show_header=False, box=None, padding=(0, 2))
     for name, value in found.items():
+        if isinstance(value, list):
+            value = ", ".join(map(str, value)) or "none"
         text = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
         shown.add_row(f"[dim]{name.replace('_', ' ')}[/]", text)
     return shown
@@ -102,6 +105,7 @@ async def _stats(config: Config) -> dict[str, Any]:
     store = await open_store(config, SystemClock(), SystemRandomness())
     try:
         found = await store.stats()
-        return {name: getattr(found, name) for name in found.__slots__}
+        shown: dict[str, Any] = {name: getattr(found, name) for name in found.__slots__}
+        return shown | {"key_ids": list(key_ids(config.store, SystemRandomness()))}
     finally:
         await store.close()

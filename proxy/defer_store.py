@@ -24,7 +24,7 @@ from farthing.proxy.errors import StoreFault
 from farthing.proxy.seal import MissingKeys, Seal, SealedElsewhere
 from farthing.proxy.small_db import SmallDb
 
-__all__ = ["Batch", "DeferStore", "Kept", "Result", "Texts"]
+__all__ = ["SEALED", "Batch", "DeferStore", "Kept", "Result", "Texts", "resealed"]
 
 log = structlog.get_logger("farthing.defer")
 
@@ -60,6 +60,8 @@ _ADDED = {  # since the first version of the file
 _LIGHT = "id, account, credential, upstream, path, model, state, created_s, deadline_s, size, tries, batch, ended_s"
 _LIGHT += ", booked, error, status, api, sent_path, sent_model, saved_pico, inputs"
 _TEXTS = ("body", "sent", "known", "said", "paid")
+SEALED = (*_TEXTS, "answer")
+"""The columns that hold texts."""
 _UNFINISHED = "state in ('queued', 'sending', 'sent', 'direct')"
 
 
@@ -338,7 +340,7 @@ class DeferStore:
     def _reseal(self, conn: sqlite3.Connection, id: str) -> None:
         """All texts of a request are sealed, or none: as it is configured now."""
         want = int(self._seal is not None)
-        names = (*_TEXTS, "answer")
+        names = SEALED
         row = conn.execute(f"select sealed, {', '.join(names)} from requests where id = ?", (id,)).fetchone()
         if row is None or row[0] == want:
             return
@@ -348,6 +350,20 @@ class DeferStore:
             f"update requests set sealed = ?, {', '.join(f'{name} = ?' for name in names)} where id = ?",
             (want, *texts, id),
         )
+
+
+def resealed(seal: Seal, id: str, sealed: int, texts: Sequence[bytes | None]) -> list[bytes | None] | None:
+    """A request's texts, in the order of SEALED, under the seal's current key; None where all are so already.
+
+    Raises SealedElsewhere; ValueError: one was changed.
+    """
+    named = list(zip(SEALED, texts, strict=True))
+    if sealed and all(text is None or seal.is_current(text) for text in texts):
+        return None
+    plain = [text if text is None or not sealed else seal.open(text, _bound(id, name)) for name, text in named]
+    return [
+        None if text is None else seal.close(text, _bound(id, name)) for name, text in zip(SEALED, plain, strict=True)
+    ]
 
 
 def _bound(id: str, name: str) -> bytes:

@@ -16,7 +16,7 @@ from aiohttp.web_protocol import RequestHandler
 
 from farthing.proxy.errors import error_body
 
-__all__ = ["FrontServer", "not_http"]
+__all__ = ["FrontServer", "not_http", "well_coded"]
 
 log = structlog.get_logger("farthing.server")
 
@@ -47,6 +47,14 @@ class _Connection(RequestHandler):
     def log_exception(self, *args: Any, **kwargs: Any) -> None:
         """The kind of fault alone."""
         log.error("a connection failed", fault=type(kwargs.get("exc_info")).__name__)
+
+
+def well_coded(request: web.BaseRequest) -> bool:
+    """Whether its transfer coding is chunked alone, or none, as everybody reads it: an empty one, an empty element of
+    the list, and another coding before it (which nobody would undo) are not (RFC 9112, 6.1)."""
+    if "Transfer-Encoding" not in request.headers:
+        return True
+    return [each.strip(" \t").lower() for each in request.headers.getall("Transfer-Encoding")] == ["chunked"]
 
 
 def not_http(status: int = 400) -> web.Response:

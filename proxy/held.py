@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
@@ -41,6 +42,7 @@ from farthing.proxy.learnt_crew import Copied, Kept
 from farthing.proxy.ledger import Ledger
 from farthing.proxy.ledger_file import LOCK_WAIT_S
 from farthing.proxy.ledger_follow import LedgerFollower, place_of
+from farthing.proxy.ledger_waiting import WaitingRows
 from farthing.proxy.levels import Levels
 from farthing.proxy.metrics import Metrics
 from farthing.proxy.otlp import Otlp, require
@@ -53,6 +55,7 @@ from farthing.proxy.reuse_state import REUSE
 from farthing.proxy.route_standing import FILE as ROUTES_FILE
 from farthing.proxy.route_standing import RouteStandings
 from farthing.proxy.row import ERRANDS, Row
+from farthing.proxy.sealing import key_ids
 from farthing.proxy.stage_semantic import Case
 from farthing.proxy.storing import open_leases, open_store
 from farthing.proxy.students import Embeds, Known
@@ -83,7 +86,7 @@ class State:
     id, whether it is bad), while a policy is rolled out. `students`: by their hashes; `heirs`: by their names, those
     that were trained beside them; `embeds`: for students alone; `vouched`: the credentials that
     their teachers have answered; `crew`: None where farthing is one process; `counts`: of what is under way, here and
-    at upstreams."""
+    at upstreams. `key_ids`: of the keys that texts are sealed with, the current one first."""
 
     clock: Clock
     randomness: Randomness
@@ -121,6 +124,8 @@ class State:
     prompts: PromptMemory
     route_standings: RouteStandings
     counts: Counts
+    key_ids: tuple[str, ...]
+    waiting: WaitingRows | None = None
     rated: Callable[[str, bool], None] | None = None
     watch: Watching | None = None
     decisions: Decisions | None = None
@@ -178,7 +183,7 @@ async def open_state(
         stack.callback(watch.close)  # after the ledger, whose last rows it takes
         listeners.append(watch.on_rows)
     totals = total, audited, judged, shadowed, warmed = day_totals(crew)
-    ledger = None
+    ledger = waiting = None
     if config.ledger.enabled:
         ledger = Ledger(
             config.state_dir / "ledger.db",
@@ -197,6 +202,10 @@ async def open_state(
             follower = LedgerFollower(ledger.path, told(listeners))
             stack.callback(follower.close)  # after the ledger, whose last rows it sees
         stack.callback(ledger.close)
+        waiting = WaitingRows(config.state_dir, str(os.getpid()))
+        for row in waiting.left():
+            ledger.append(row)
+        stack.callback(waiting.close)
     levels = Levels(config.state_dir, clock)
     stack.callback(levels.close)
     tasks = TaskGroup()
@@ -263,6 +272,8 @@ async def open_state(
         route_standings=route_standings,
         crew=crew,
         counts=Counts(crew),
+        waiting=waiting,
+        key_ids=key_ids(config.store, randomness),
     )
     stack.callback(held.close_capture)
     if ledger is not None:

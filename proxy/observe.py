@@ -100,7 +100,8 @@ def read_whole(endpoint: Endpoint, value: dict[str, Any] | None) -> tuple[Usage 
 
 
 def decoded(body: bytes, headers: Mapping[str, str], limit_bytes: int) -> bytes | None:
-    """The body without its content encoding; None where it can't be had, or would be larger than the limit.
+    """The body without its content encoding; None where it can't be had, or would be larger than the limit, or where
+    something stands behind its end (another member of gzip, RFC 1952, 2.2): half an answer is none.
 
     RFC 9110, 8.4: gzip and deflate, identity. The limit keeps a decompression bomb small.
     """
@@ -114,4 +115,4 @@ def decoded(body: bytes, headers: Mapping[str, str], limit_bytes: int) -> bytes 
         plain = unzip.decompress(body, limit_bytes)
     except zlib.error:
         return None
-    return plain if unzip.eof and not unzip.unconsumed_tail else None
+    return plain if unzip.eof and not unzip.unconsumed_tail and not unzip.unused_data else None

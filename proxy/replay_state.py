@@ -16,10 +16,10 @@ from typing import Any
 from farthing.proxy.errors import ConfigFault
 from farthing.proxy.object_graph import graph_of, lines_of_graph
 from farthing.proxy.replay_run import Run
-from farthing.proxy.seal import Seal, SealedElsewhere, closed, opened
+from farthing.proxy.seal import Seal, SealedElsewhere, anew, closed, opened
 from farthing.proxy.whole_file import write_whole
 
-__all__ = ["load", "save", "state_file"]
+__all__ = ["load", "resealed", "save", "state_file"]
 
 _MAGIC = b"farthing-replay-2\n"
 _SIGNATURE_BYTES = 32
@@ -39,9 +39,8 @@ def save(
         plain = b"\n".join((fingerprint.encode(), *lines_of_graph(run, services)))
     except TypeError as error:
         raise ConfigFault(f"this run can't be kept: {error}") from None
-    content = closed(seal, plain, _BOUND)
     try:
-        write_whole(path, (_MAGIC, hmac.digest(secret, content, "sha256"), content))
+        write_whole(path, _signed(closed(seal, plain, _BOUND), secret))
     except OSError as error:
         raise ConfigFault(f"can't write {path}: {error.strerror}") from None
 
@@ -53,8 +52,8 @@ def load(path: Path, fingerprint: str, secret: bytes, services: Mapping[str, Any
         content = path.read_bytes()
     except OSError:
         raise ConfigFault(f"nothing to resume: there is no {path}") from None
-    signed, body = content[len(_MAGIC) :][:_SIGNATURE_BYTES], content[len(_MAGIC) + _SIGNATURE_BYTES :]
-    if not content.startswith(_MAGIC) or not hmac.compare_digest(signed, hmac.digest(secret, body, "sha256")):
+    body = _body(content, secret)
+    if body is None:
         raise ConfigFault(f"{path} was not written by this farthing, or is damaged: run without --resume")
     try:
         written_for, *lines = opened(seal, body, _BOUND).split(b"\n")
@@ -71,6 +70,28 @@ def load(path: Path, fingerprint: str, secret: bytes, services: Mapping[str, Any
     if not isinstance(run, Run):
         raise ConfigFault(f"{path} holds no run: run without --resume")
     return run
+
+
+def resealed(content: bytes, secret: bytes, seal: Seal) -> tuple[bytes, ...] | None:
+    """The pieces of a file that `save` wrote, under the seal's current key; None where it is so already.
+
+    Raises SealedElsewhere; ValueError: it isn't ours, or was changed.
+    """
+    body = _body(content, secret)
+    if body is None:
+        raise ValueError("not written by this farthing, or damaged")
+    again = anew(seal, body, _BOUND)
+    return None if again is None else _signed(again, secret)
+
+
+def _body(content: bytes, secret: bytes) -> bytes | None:
+    signed, body = content[len(_MAGIC) :][:_SIGNATURE_BYTES], content[len(_MAGIC) + _SIGNATURE_BYTES :]
+    good = content.startswith(_MAGIC) and hmac.compare_digest(signed, hmac.digest(secret, body, "sha256"))
+    return body if good else None
+
+
+def _signed(body: bytes, secret: bytes) -> tuple[bytes, bytes, bytes]:
+    return _MAGIC, hmac.digest(secret, body, "sha256"), body
 
 
 def fingerprint_of(*parts: object) -> str:

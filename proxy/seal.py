@@ -17,7 +17,17 @@ from typing import Protocol
 
 import structlog
 
-__all__ = ["MissingKeys", "Seal", "SealedElsewhere", "Sealer", "closed", "is_current", "is_sealed", "opened"]
+__all__ = [
+    "MissingKeys",
+    "Seal",
+    "SealedElsewhere",
+    "Sealer",
+    "anew",
+    "closed",
+    "is_current",
+    "is_sealed",
+    "opened",
+]
 
 log = structlog.get_logger("farthing.store")
 
@@ -77,6 +87,11 @@ class Sealer:
         self._current = _id_of(keys[0])
         self._noise = noise
 
+    @property
+    def key_ids(self) -> tuple[str, ...]:
+        """The keys' ids as hex, the one that closes first."""
+        return tuple(id.hex() for id in (self._current, *(id for id in self._ciphers if id != self._current)))
+
     def close(self, plain: bytes, bound: bytes) -> bytes:
         """Seal.close."""
         nonce = self._noise(_NONCE_BYTES)
@@ -127,6 +142,14 @@ def is_sealed(stored: bytes) -> bool:
 def is_current(seal: Seal | None, stored: bytes) -> bool:
     """Whether `closed` would store it under the same key now, or in the open too."""
     return not is_sealed(stored) if seal is None else is_sealed(stored) and seal.is_current(stored[len(_MARK) :])
+
+
+def anew(seal: Seal, stored: bytes, bound: bytes) -> bytes | None:
+    """What `closed` or nothing at all had made of a text, as `closed` would store it now; None where it is so already.
+
+    Raises SealedElsewhere; ValueError: it was changed, cut, or bound to something else.
+    """
+    return None if is_current(seal, stored) else closed(seal, opened(seal, stored, bound), bound)
 
 
 def _id_of(key: bytes) -> bytes:

@@ -7,7 +7,7 @@ from farthing.proxy.config_store import Store, key_of
 from farthing.proxy.errors import ConfigFault
 from farthing.proxy.seal import Sealer
 
-__all__ = ["sealer"]
+__all__ = ["key_ids", "sealer"]
 
 
 def sealer(store: Store, randomness: Randomness) -> Sealer | None:
@@ -22,6 +22,12 @@ def sealer(store: Store, randomness: Randomness) -> Sealer | None:
         return Sealer(keys, lambda count: bytes.fromhex(randomness.token(count)))
     except ModuleNotFoundError:
         raise ConfigFault("store.encryption_key needs a library: pip install 'farthing[encryption]'") from None
+
+
+def key_ids(store: Store, randomness: Randomness) -> tuple[str, ...]:
+    """The ids of the keys, the one that closes first; none where nothing is sealed. Raises as `sealer`."""
+    seal = sealer(store, randomness)
+    return () if seal is None else seal.key_ids
 
 
 def _keys(store: Store) -> list[bytes]:

@@ -128,7 +128,11 @@ def test_nothing_that_a_client_writes_makes_it_another(lines: list[str], strange
 async def test_a_proxy_on_this_machine_makes_nobody_local(tmp_path: Path) -> None:
     local = {"Host": "localhost"}
     async with scripted() as up, proxied(up.url, tmp_path) as proxy:
-        for name in ("X-Forwarded-For", "X-Real-IP", "Forwarded", "Via"):
+        for name in (
+            "X-Forwarded-For", "X-Real-IP", "Forwarded", "Via", "X-Forwarded-Proto", "X-Forwarded-Host",
+            "X_Forwarded_For",
+            "X-Client-IP", "True-Client-IP", "CF-Connecting-IP", "Fastly-Client-IP", "X-Envoy-External-Address",
+        ):  # fmt: skip
             answer = await proxy.client.get("/farthing/api/summary", headers=local | {name: "127.0.0.1"})
             assert answer.status_code == 403
     async with scripted() as up, proxied(up.url, tmp_path, server__trusted_proxies=["127.0.0.1"]) as proxy:
@@ -136,6 +140,14 @@ async def test_a_proxy_on_this_machine_makes_nobody_local(tmp_path: Path) -> Non
         assert (await proxy.client.get("/farthing/api/summary", headers=local | said)).status_code == 403
         # One that adds nothing is as good as none: it can't be told who asks.
         assert (await proxy.client.get("/farthing/api/summary", headers=local)).status_code == 403
+
+
+@pytest.mark.parametrize("host", ["evil@127.0.0.1", "127.0.0.1/evil.example", "localhost?.evil.example", "localhost#x"])
+async def test_a_host_that_only_seems_to_be_this_machine_is_none(tmp_path: Path, host: str) -> None:
+    async with scripted() as up, proxied(up.url, tmp_path) as proxy:
+        assert (await proxy.client.get("/farthing/api/summary", headers={"Host": host})).status_code == 403
+        for good in ("localhost", "127.0.0.1:8080", "[::1]:8080"):
+            assert (await proxy.client.get("/farthing/api/summary", headers={"Host": good})).status_code == 200
 
 
 async def test_the_audit_log_has_the_client_that_a_trusted_proxy_names(tmp_path: Path) -> None:

@@ -133,6 +133,25 @@ async def test_a_decompression_bomb_is_passed_on_and_not_unpacked(form: str, tmp
     assert stats.entries == 0
 
 
+@pytest.mark.parametrize("form", ["gzip", "deflate"])
+@pytest.mark.parametrize(
+    ("rest", "kept"), [(b"", 1), (gzip.compress(b"\n"), 0), (b"and more", 0)], ids=["whole", "packed", "open"]
+)
+async def test_an_answer_that_is_packed_in_pieces_is_passed_on_and_never_stored_in_part(
+    form: str, rest: bytes, kept: int, tmp_path: Path
+) -> None:
+    """RFC 1952, 2.2: clients unpack all members; of the first alone another answer would be made for later ones."""
+    said = {"index": 0, "message": {"role": "assistant", "content": "yes"}, "finish_reason": "stop"}
+    first = json.dumps({"id": "c", "object": "chat.completion", "created": 1, "model": "m", "choices": [said]}).encode()
+    whole = (gzip.compress(first) if form == "gzip" else zlib.compress(first)) + rest
+    async with scripted() as up, proxied(up.url, tmp_path) as proxy:
+        up.default = Script(headers={"Content-Type": "application/json", "Content-Encoding": form}, body=whole)
+        async with proxy.client.stream("POST", "/v1/chat/completions", json=chat()) as answer:
+            assert b"".join([piece async for piece in answer.aiter_raw()]) == whole
+        await proxy.rows(1)
+        assert (await proxy.services.state.store.stats()).entries == kept
+
+
 async def test_a_packed_request_is_never_unpacked(tmp_path: Path) -> None:
     bomb = gzip.compress(json.dumps(chat()).encode() + b" " * 2**26)
     async with scripted() as up, proxied(up.url, tmp_path) as proxy:
