@@ -43,6 +43,8 @@ from farthing.proxy.would import AS_BILLED, Would
 
 __all__ = ["Account", "AccountStage", "cache_status", "dollars"]
 
+_OFF_LOOP_BYTES = 262_144
+
 _CACHE_STATUS = {  # RFC 9211
     CacheStatus.HIT_EXACT: "farthing; hit",
     CacheStatus.HIT_SEMANTIC: "farthing; hit; detail=semantic",
@@ -233,6 +235,8 @@ class Account:
                 ex.decide("semantic", "late", "the look-up outlived the request")
         if self._must_count(ex):
             usage = await self.usage_of(ex)
+            if usage is not None and len(ex.body or b"") > _OFF_LOOP_BYTES and not costs_nothing(ex):
+                await asyncio.to_thread(self.counterfactual.walk, ex, usage)
             self.book(ex, usage, self.money(ex, usage))
         else:
             self.book_known(ex)
