@@ -221,11 +221,17 @@ class Account:
         return (
             (ex.looking is not None and not ex.looking.done())
             or self._must_count(ex)
+            or self._must_walk(ex)
             or (self.drift is not None and self.drift.wants(ex))
         )
 
     def _must_count(self, ex: Exchange) -> bool:
         return must_count_prompt(ex) or needs_counting(ex, self.usage(ex))
+
+    def _must_walk(self, ex: Exchange) -> bool:
+        """Whether another prompt was sent, and what the provider's cache would have done with both takes long."""
+        long = ex.body_out is not None and len(ex.body or b"") > _OFF_LOOP_BYTES
+        return long and ex.would is None and not costs_nothing(ex)
 
     async def settle(self, ex: Exchange) -> None:
         """Count what has to be counted, and append the row."""
@@ -233,9 +239,9 @@ class Account:
             await asyncio.wait([ex.looking], timeout=self.patience_s)
             if not ex.looking.done():
                 ex.decide("semantic", "late", "the look-up outlived the request")
-        if self._must_count(ex):
+        if self._must_count(ex) or self._must_walk(ex):
             usage = await self.usage_of(ex)
-            if usage is not None and len(ex.body or b"") > _OFF_LOOP_BYTES and not costs_nothing(ex):
+            if usage is not None and self._must_walk(ex):
                 await asyncio.to_thread(self.counterfactual.walk, ex, usage)
             self.book(ex, usage, self.money(ex, usage))
         else:

@@ -168,8 +168,10 @@ async def test_long_prompts_are_walked_in_a_thread(chars: int, aside: bool) -> N
     payload = body("a tool's result. " * (chars // 17 + 1))
     ex = asked(0.0, payload, body(SHORT), compress="tidy", body=json.dumps(payload).encode())
     assert ex.call is not None
-    ex.call.usage = Usage(fresh=3000)
+    ex.call.usage, ex.counted = Usage(fresh=3000), True
+    assert books.must_wait(ex) is aside
     await books.settle(ex)
+    assert not books.must_wait(ex)
     assert len(threads) == 2
     assert all((one != threading.get_ident()) is aside for one in threads)
     assert ex.would is not None
