@@ -44,6 +44,8 @@ from farthing.proxy.would import AS_BILLED, Would
 
 __all__ = ["Account", "AccountStage", "cache_status", "dollars"]
 
+_OFF_LOOP_BYTES = 262_144
+
 _CACHE_STATUS = {  # RFC 9211
     CacheStatus.HIT_EXACT: "farthing; hit",
     CacheStatus.HIT_SEMANTIC: "farthing; hit; detail=semantic",
@@ -221,11 +223,17 @@ class Account:
         return (
             (ex.looking is not None and not ex.looking.done())
             or self._must_count(ex)
+            or self._must_walk(ex)
             or (self.drift is not None and self.drift.wants(ex))
         )
 
     def _must_count(self, ex: Exchange) -> bool:
         return must_count_prompt(ex) or needs_counting(ex, self.usage(ex))
+
+    def _must_walk(self, ex: Exchange) -> bool:
+        """Whether another prompt was sent, and what the provider's cache would have done with both takes long."""
+        long = ex.body_out is not None and len(ex.body or b"") > _OFF_LOOP_BYTES
+        return long and ex.would is None and not costs_nothing(ex)
 
     async def settle(self, ex: Exchange) -> None:
         """Count what has to be counted, and append the row."""
@@ -233,9 +241,11 @@ class Account:
             await asyncio.wait([ex.looking], timeout=self.patience_s)
             if not ex.looking.done():
                 ex.decide("semantic", "late", "the look-up outlived the request")
-        if self._must_count(ex):
+        if self._must_count(ex) or self._must_walk(ex):
             self._hold(ex)
             usage = await self.usage_of(ex)
+            if usage is not None and self._must_walk(ex):
+                await asyncio.to_thread(self.counterfactual.walk, ex, usage)
             if self.waiting is not None:
                 self.waiting.release(ex.id)
             self.book(ex, usage, self.money(ex, usage))

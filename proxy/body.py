@@ -13,6 +13,7 @@ from farthing.proxy.errors import ClientFault
 __all__ = ["IncomingBody", "NoBody"]
 
 _AT_ONCE_BYTES = 262_144
+_ASIDE_BYTES = 1_048_576  # from here on bytes.join lets other threads run
 
 
 class IncomingBody:
@@ -57,7 +58,11 @@ class IncomingBody:
                 ) from None
         if self._seen_bytes > limit_bytes:
             return None
-        return self._head[0] if len(self._head) == 1 else b"".join(self._head)
+        if len(self._head) == 1:
+            return self._head[0]
+        if self._seen_bytes > _ASIDE_BYTES:
+            return await asyncio.to_thread(b"".join, self._head)
+        return b"".join(self._head)
 
     async def stream(self) -> AsyncIterator[bytes]:
         """The body in pieces: first what has been read, then the rest as it arrives."""

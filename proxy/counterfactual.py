@@ -38,8 +38,7 @@ class Counterfactual:
     def of(self, ex: Exchange, usage: Usage, *, free: bool) -> Would:
         """What this exchange's prompt would have read. `usage`: behind its answer. `free`: nothing was sent for it."""
         if ex.would is None:
-            tokens_in = usage.tokens_in + (0 if free else ex.tokens_saved)
-            trail = self._trail(ex, ex.payload, ex.model, tokens_in, self.provider)
+            trail = self._own(ex, usage, free) if ex.trails is None else ex.trails[0]
             if trail is None:  # what it reads or writes by our marks it wouldn't have
                 ours = ex.marked is not None and ex.marked.remarked
                 ex.would = Would(0, 0, writes=0) if ours else AS_BILLED
@@ -52,8 +51,32 @@ class Counterfactual:
                 told = self._sent if ex.body_out is None and ex.variant is None else self._changed
                 told = self._marked if ex.marked is not None and ex.marked.remarked else told
                 ex.would = told(ex, trail, usage)._replace(charges_writes=trail.cache.charges_writes, trail=trail)
+            ex.trails = None
         would: Would = ex.would
         return would
+
+    def walk(self, ex: Exchange, usage: Usage) -> None:
+        """Make both trails beforehand, of a prompt in whose place another was sent; for a thread, where it is long.
+
+        `usage`: as `of` will be told.
+        """
+        if ex.would is None:
+            ex.trails = self._own(ex, usage, free=False), self._other(ex, usage)
+
+    def _own(self, ex: Exchange, usage: Usage, free: bool) -> Trail | None:
+        """Of the client's prompt."""
+        tokens_in = usage.tokens_in + (0 if free else ex.tokens_saved)
+        return self._trail(ex, ex.payload, ex.model, tokens_in, self.provider)
+
+    def _other(self, ex: Exchange, usage: Usage) -> Trail | None:
+        """Of the prompt that went upstream in its place."""
+        model = ex.model if ex.variant is None else ex.variant.model
+        if (marked := ex.marked) is not None and marked.remarked:
+            tenant = "" if self.one_account else ex.tenant
+            sent = loads(marked.body)
+            return self.reads.trail(marked.endpoint, sent, model, self._asked(ex), tenant, usage.tokens_in)
+        payload = ex.payload if ex.body_out is None else loads(ex.body_out)
+        return self._trail(ex, payload, model, usage.tokens_in, self._asked(ex))
 
     def _trail(
         self, ex: Exchange, payload: dict[str, Any] | None, model: str, tokens_in: int, provider: str
@@ -80,8 +103,7 @@ class Counterfactual:
         model = ex.model if ex.variant is None else ex.variant.model
         whole = usage._replace(fresh=max(0, usage.fresh + ex.tokens_saved))
         (direct,) = self.reads.arrive(trail, whole, at_s, ready_s, (World.DIRECT,))
-        payload = ex.payload if ex.body_out is None else loads(ex.body_out)
-        other = self._trail(ex, payload, model, usage.tokens_in, self._asked(ex))
+        other = self._other(ex, usage) if ex.trails is None else ex.trails[1]
         sent = 0 if other is None else self.reads.arrive(other, usage, at_s, ready_s, (World.SENT,))[0]
         self.reads.note(model, sent, usage)
         if not direct or not _told(ex, usage):
@@ -96,9 +118,7 @@ class Counterfactual:
         model = ex.model if ex.variant is None else ex.variant.model
         whole = usage._replace(fresh=max(0, usage.fresh + ex.tokens_saved))
         (direct,) = self.reads.arrive(trail, whole, at_s, ready_s, (World.DIRECT,))
-        tenant = "" if self.one_account else ex.tenant
-        marked = ex.marked
-        other = self.reads.trail(marked.endpoint, loads(marked.body), model, self._asked(ex), tenant, usage.tokens_in)
+        other = self._other(ex, usage) if ex.trails is None else ex.trails[1]
         sent = 0 if other is None else self.reads.arrive(other, usage, at_s, ready_s, (World.SENT,))[0]
         self.reads.note(model, sent, usage)
         if not _told(ex, usage):

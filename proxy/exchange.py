@@ -383,6 +383,7 @@ class Exchange:
     # the way back
     status: int = 0
     would: Any = None  # counterfactual.Would, once it is worked out
+    trails: tuple[Any, Any] | None = None  # prompt_trail.Trail of the client's prompt and of the one sent, made early
     given: bytes | None = None  # the whole answer, where a stage of this exchange's own gave it
     money: Any = None  # attribute.Money, once it is worked out for this usage
     outcome: Outcome | None = None

@@ -24,12 +24,21 @@ from farthing.proxy.figures_values import (
     no_times,
     plus,
 )
-from farthing.proxy.row import ERRANDS, LONGEST_NAME
+from farthing.proxy.row import ERRANDS, LONGEST_NAME, MONEY_COLUMNS
 
 __all__ = [
     "LATENCIES",
     "MEASURES",
+    "MICRO",
+    "MOST_TOKENS",
+    "PARTS",
+    "PRICES",
+    "SAVED_TOKENS",
+    "SHAPE",
+    "TOKENS",
+    "VALUES",
     "Parameters",
+    "Part",
     "Rows",
     "as_key",
     "group_expressions",
@@ -60,6 +69,32 @@ LATENCIES: Mapping[str, tuple[str, str]] = {
 TOKENS = ("tokens_in_original", "tokens_in_sent", "tokens_in_cached", "tokens_out")
 MOST_TOKENS = 10**10
 """What is above this is no count of one request's tokens, and left out: a sum of them could end SQLite's 64 bits."""
+MICRO = 1_000_000
+"""Pico-dollars in a micro-dollar."""
+
+
+class Part(NamedTuple):
+    """A measure in two parts: where the condition holds, the value is added.
+
+    `condition`: SQL over SHAPE and over whether the amounts of PRICES are null. `value`: one of VALUES; '': one.
+    """
+
+    condition: str
+    value: str = ""
+
+    @property
+    def sql(self) -> str:
+        """Both in one expression; null is nothing."""
+        value = VALUES.get(self.value, "1")
+        if self.condition == ALWAYS:
+            return value
+        return f"case when {self.condition} then {value} end" if self.value else self.condition
+
+
+ALWAYS = "1"
+SHAPE = ("status", "outcome", "cache_reason", "modelled", "endpoint", "cache", "compress")
+PRICES = ("cost_usd", "baseline_usd", "overhead_usd")
+SAVED_TOKENS = "tokens_saved"
 
 
 def count_of(column: str) -> str:
@@ -67,40 +102,43 @@ def count_of(column: str) -> str:
     return f"(case when {column} between -{MOST_TOKENS} and {MOST_TOKENS} then {column} end)"
 
 
-COUNTS: Mapping[str, str] = {
-    "rows": "1",
-    "requests": CLIENTS,
-    "errors": f"(outcome = 'failed' or (status >= 400 and {ENDED})) and {CLIENTS}",
-    "abandoned": f"outcome = 'abandoned' and {CLIENTS}",
-    "unproven": "cache = 'hit-semantic' and cache_reason like '%unproven%'",
-    "modelled": "modelled <> 0",
-    **{name: f"case when {CLIENTS} then {count_of(name)} end" for name in TOKENS},
-    **{
-        f"tokens_saved_{form}": f"case when compress = '{form}' and {CLIENTS} "
-        f"then {count_of('tokens_in_original')} - {count_of('tokens_in_sent')} end"
-        for form in FORMS
-    },
-    "unpriced": f"not {PRICED}",
-    "overhead_unknown": f"{PRICED} and overhead_usd is null",
-}
-MONEY: Mapping[str, str] = {
-    "baseline": f"case when {PRICED} then baseline_usd end",
-    "cost": f"case when {PRICED} then cost_usd end",
-    "cost_unpriced": f"case when not {PRICED} then cost_usd end",
-    "overhead": "overhead_usd",
-    **{cause: f"case when {PRICED} then saved_{cause}_usd end" for cause in CAUSES},
-}
-MEASURES: Mapping[str, str] = {
-    **COUNTS,
-    **{f"is_{status.replace('-', '_')}": f"cache = '{status}' and {CLIENTS}" for status in STATUSES},
+VALUES: Mapping[str, str] = {
+    **{name: count_of(name) for name in TOKENS},
+    SAVED_TOKENS: f"{count_of('tokens_in_original')} - {count_of('tokens_in_sent')}",
     # In two parts: 64 bits of pico-dollars end at 9.2 million dollars, and SQLite's sum would fail there.
     **{
-        f"{name}_{part}": f"({sql}) {do} 1000000"
-        for name, sql in MONEY.items()
+        f"{column}_{part}": f"{column} {do} {MICRO}"
+        for column in MONEY_COLUMNS
         for part, do in (("u", "/"), ("p", "%"))
     },
 }
-"""By name, what a row adds; null is nothing. Money: whole micro-dollars (`_u`) and the pico-dollars left (`_p`)."""
+"""By name, SQL of what a measure may add. Money: whole micro-dollars (`_u`) and the pico-dollars left (`_p`)."""
+COUNTS: Mapping[str, Part] = {
+    "rows": Part(ALWAYS),
+    "requests": Part(CLIENTS),
+    "errors": Part(f"(outcome = 'failed' or (status >= 400 and {ENDED})) and {CLIENTS}"),
+    "abandoned": Part(f"outcome = 'abandoned' and {CLIENTS}"),
+    "unproven": Part("cache = 'hit-semantic' and cache_reason like '%unproven%'"),
+    "modelled": Part("modelled <> 0"),
+    **{name: Part(CLIENTS, name) for name in TOKENS},
+    **{f"tokens_saved_{form}": Part(f"compress = '{form}' and {CLIENTS}", SAVED_TOKENS) for form in FORMS},
+    "unpriced": Part(f"not {PRICED}"),
+    "overhead_unknown": Part(f"{PRICED} and overhead_usd is null"),
+}
+MONEY: Mapping[str, Part] = {
+    "baseline": Part(PRICED, "baseline_usd"),
+    "cost": Part(PRICED, "cost_usd"),
+    "cost_unpriced": Part(f"not {PRICED}", "cost_usd"),
+    "overhead": Part(ALWAYS, "overhead_usd"),
+    **{cause: Part(PRICED, f"saved_{cause}_usd") for cause in CAUSES},
+}
+PARTS: Mapping[str, Part] = {
+    **COUNTS,
+    **{f"is_{status.replace('-', '_')}": Part(f"cache = '{status}' and {CLIENTS}") for status in STATUSES},
+    **{f"{name}_{half}": Part(part.condition, f"{part.value}_{half}") for name, part in MONEY.items() for half in "up"},
+}
+MEASURES: Mapping[str, str] = {name: part.sql for name, part in PARTS.items()}
+"""By name, SQL of what a row adds; null is nothing."""
 
 
 class Rows(NamedTuple):
@@ -160,7 +198,7 @@ def group_expressions(by: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ..
 def sums_of(values: Sequence[int | None]) -> Sums:
     """Sums from the sums of each of MEASURES, in order."""
     named = dict(zip(MEASURES, (value or 0 for value in values), strict=True))
-    amounts = {name: named[f"{name}_u"] * 1_000_000 + named[f"{name}_p"] for name in MONEY}
+    amounts = {name: named[f"{name}_u"] * MICRO + named[f"{name}_p"] for name in MONEY}
     return Sums(
         **{name: named[name] for name in COUNTS},
         cache={status: named[f"is_{status.replace('-', '_')}"] for status in STATUSES},

@@ -23,6 +23,7 @@ __all__ = ["Connection", "request_head"]
 
 _HEAD_BYTES = 262_144
 _HELD_BYTES = 262_144
+_JOINED_BYTES = 65_536  # a longer body isn't copied to be one piece with its head
 
 
 def request_head(method: str, target: str, lines: str) -> bytes:
@@ -77,7 +78,11 @@ class Connection(asyncio.Protocol):
         assert self._transport is not None
         self._begin(no_body=no_body)
         self._parser = httptools.HttpResponseParser(self)
-        self._transport.write(head + body)
+        if len(body) > _JOINED_BYTES:
+            self._transport.write(head)
+            self._transport.write(body)
+        else:
+            self._transport.write(head + body)
 
     def uploading(self, task: asyncio.Task[None]) -> None:
         """That `task`, which runs `pour`, sends this exchange's body; it ends with the exchange."""

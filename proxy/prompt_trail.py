@@ -2,8 +2,9 @@
 
 Rules of this file:
 1. The order is the provider's: tools, system, turns. What isn't part of the prompt (temperature, limits) isn't in it.
-2. A prefix ends where a turn or a block ends and, within a long text, every PIECE_CHARS characters. A difference inside
-   of a piece so hides at most that much of what two prompts share.
+2. A prefix ends where a turn or a block ends and, within a long text, every PIECE_CHARS characters; behind the first
+   FINE_CHARS of a prompt every COARSE_CHARS. A difference inside of a piece so hides at most that much of what two
+   prompts share: below 1 % of it.
 3. Cache marks are no content: they wander from turn to turn while the prefix stays the same.
 4. Keys are hashes of 64 bits, chained; what hangs on them is an estimate. In a proxy they are Python's own salted
    ones, which live in this process's memory only and cost a quarter of what BLAKE2b does; `lasting` ones are the same
@@ -23,10 +24,12 @@ import orjson
 
 from farthing.compress.provider_cache import Kind, ProviderCache
 
-__all__ = ["PIECE_CHARS", "Trail", "lasting", "trail_of"]
+__all__ = ["COARSE_CHARS", "FINE_CHARS", "PIECE_CHARS", "Trail", "lasting", "trail_of"]
 
 PIECE_CHARS = 512
 """About 128 tokens of English, which is the step in which OpenAI counts reads."""
+FINE_CHARS, COARSE_CHARS = 1_000_000, 8_192
+"""Prompts of megabytes would else have so many prefixes that looking them up holds the event loop for a while."""
 
 _OTHER_CHARS = 3_000  # what an image or a sound weighs at the most, whatever its encoding's length
 _MARKS = ("cache_control", "prompt_cache_breakpoint")
@@ -119,8 +122,18 @@ class _Walk:
 
     def text(self, text: str) -> None:
         """A text that one can be a part of another; where marks say what is cached, only ends count."""
+        if self._mark_s is not None:
+            step = len(text) or 1
+        elif self._chars >= FINE_CHARS:
+            step = COARSE_CHARS
+        else:
+            step = PIECE_CHARS
+            fine = -(-(FINE_CHARS - self._chars) // step) * step
+            if fine < len(text):
+                self.text(text[:fine])
+                self.text(text[fine:])
+                return
         key, chars, keys, ends, hashed = self._key, self._chars, self.keys, self.ends, self._hashed
-        step = PIECE_CHARS if self._mark_s is None else len(text) or 1
         for at in range(0, len(text), step):
             piece = text[at : at + step]
             chars += len(piece)

@@ -1,4 +1,4 @@
-"""Rows into roll-ups, a slice of rows at a time. numpy does the adding, since it runs beside requests.
+"""Rows into roll-ups, a slice of rows at a time.
 
 Rules of this file: a slice and its mark are one transaction; what is beyond a bound goes to `(others)` and is still in
 every total; a bound holds for one cut, length and start.
@@ -6,23 +6,21 @@ every total; a bound holds for one cut, length and start.
 
 from __future__ import annotations
 
-import math
 import sqlite3
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
 
 import numpy as np
 import orjson
-from numpy.typing import NDArray
 
 from farthing.proxy.figures_sql import LATENCIES, MEASURES
-from farthing.proxy.figures_values import CAUSES, GROUPS, OTHERS
-from farthing.proxy.repeated import Coming, Repeats
+from farthing.proxy.figures_values import OTHERS
+from farthing.proxy.repeated import Repeats
 from farthing.proxy.rollup_plan import DAY_S, HOUR_S, MINUTE_S
-from farthing.proxy.rollup_tables import ANY, MOST_TAGS, WIDE, WIDE_GROUPS, marks, row_columns, set_mark
-from farthing.proxy.sketch import BINS, PACKED_BYTES, bins_of, merge, pack
+from farthing.proxy.rollup_slice import Counted, Numbers, Reader, Slice, sums_of_groups
+from farthing.proxy.rollup_tables import ANY, MOST_TAGS, WIDE, WIDE_GROUPS, marks, set_mark
+from farthing.proxy.sketch import BINS, PACKED_BYTES, merge, pack
 
 __all__ = ["LENGTHS_S", "MOST_KEYS", "Roller"]
 
@@ -43,10 +41,6 @@ _UPSERT_TIMES = (
     "insert into rollup_times values (?, ?, ?, ?, ?, ?) on conflict do update set "
     "counts = merge_counts(counts, excluded.counts)"
 )
-_NUMBERS = NDArray[np.int64]
-_Counted = tuple[_NUMBERS, _NUMBERS, _NUMBERS]
-"""Of one latency: kinds of rows, bins, and how many rows of the kind are in the bin; a pair of the first two is there
-once."""
 
 
 class Roller:
@@ -59,11 +53,7 @@ class Roller:
         self._tags: set[str] = set()
         self._parsed: dict[str, dict[str, str]] = {}
         self._repeats = Repeats()
-        times = (f"case when {condition} then {column} end" for column, condition in LATENCIES.values())
-        columns = [*row_columns(), *(f"coalesce({sql}, 0)" for sql in MEASURES.values()), *times]
-        self._select = (
-            f"select rowid, id, ts, key_hash, {', '.join(columns)} from requests where rowid > ? order by rowid limit ?"
-        )
+        self._reader = Reader(conn)
 
     def roll(self, most_rows: int) -> int:
         """Add the next rows, at most that many, to the roll-ups, and move the mark; how many there were.
@@ -73,11 +63,11 @@ class Roller:
         conn = self._conn
         conn.execute("begin immediate")
         try:
-            rows = conn.execute(self._select, (marks(conn).rolled, most_rows)).fetchall()
-            if rows:
-                self._add(rows)
-                set_mark(conn, "rolled", rows[-1][0])
-                set_mark(conn, "rolled_id", rows[-1][1])
+            slice = self._reader.read(marks(conn).rolled, most_rows)
+            if slice is not None:
+                self._add(slice)
+                set_mark(conn, "rolled", slice.last[0])
+                set_mark(conn, "rolled_id", slice.last[1])
             conn.execute("commit")
         except BaseException:
             self._known.clear()
@@ -86,72 +76,29 @@ class Roller:
             with suppress(sqlite3.Error):
                 conn.execute("rollback")
             raise
-        return len(rows)
+        return slice.rows if slice is not None else 0
 
-    def _add(self, rows: Sequence[tuple[Any, ...]]) -> None:
-        columns = [*zip(*rows, strict=True)]
-        _, _, moments, key_hashes, *named = columns[: 4 + len(GROUPS) + 1]
-        numbers = columns[4 + len(GROUPS) + 1 :]
-        each = np.array(numbers[: len(MEASURES)], dtype=np.int64).T
-        times = np.array(numbers[len(MEASURES) :], dtype=np.float64)
-        moments_s = np.clip(np.array(moments, dtype=np.float64), -1e12, 1e12)
-        each_minute_s = (np.floor(moments_s / MINUTE_S) * MINUTE_S).astype(np.int64)
-        # Rows that agree in their minute, groups and tags are one from here on: mostly few are left.
-        kinds: dict[tuple[Any, ...], int] = {}
-        kind = np.array(
-            [kinds.setdefault(key, len(kinds)) for key in zip(each_minute_s.tolist(), *named, strict=True)],
-            dtype=np.int64,
-        )
-        measures = sums_of_groups(each, kind, len(kinds))
-        bins = [counted(kind, values) for values in times]
-        minutes, *names_of_kinds = zip(*kinds, strict=True)
-        minutes_s, tags = np.array(minutes, dtype=np.int64), names_of_kinds.pop()
-        groups = dict(zip(GROUPS, names_of_kinds, strict=True))
-        self._cut("", minutes_s, [""] * len(kinds), measures, bins)
-        for group, names in groups.items():
+    def _add(self, slice: Slice) -> None:
+        minutes_s, measures, bins = slice.minutes_s, slice.measures, slice.bins
+        self._cut("", minutes_s, [""] * len(minutes_s), measures, bins)
+        for group, names in slice.groups.items():
             self._cut(group, minutes_s, names, measures, bins)
-        wide = [orjson.dumps(parts).decode() for parts in zip(*(groups[group] for group in WIDE_GROUPS), strict=True)]
+        parts = (slice.groups[group] for group in WIDE_GROUPS)
+        wide = [orjson.dumps(each).decode() for each in zip(*parts, strict=True)]
         self._cut(WIDE, minutes_s, wide, measures, bins)
-        for name, having in self._tagged(tags).items():
-            values = [self._parsed[tags[i]][name] for i in having]
-            place = np.full(len(kinds), -1)
+        for name, having in self._tagged(slice.tags).items():
+            values = [self._parsed[slice.tags[i]][name] for i in having]
+            place = np.full(len(minutes_s), -1)
             place[having] = np.arange(len(having))
             tagged = [
                 (place[of][place[of] >= 0], bin[place[of] >= 0], count[place[of] >= 0]) for of, bin, count in bins
             ]
             for keys in (values, [ANY] * len(having)):
                 self._cut(f"tag:{name}", minutes_s[having], keys, measures[having], tagged)
-        hours_s = (each_minute_s // HOUR_S * HOUR_S).tolist()
-        comings = self._comings(hours_s, key_hashes, moments, named[0], each)
-        self._repeats.add(self._conn, comings)
-
-    def _comings(
-        self,
-        hours_s: Sequence[int],
-        key_hashes: Sequence[str],
-        moments_s: Sequence[float],
-        models: Sequence[str],
-        measures: _NUMBERS,
-    ) -> Iterable[Coming]:
-        """The clients' requests of which the prompt is known, by hour and prompt."""
-        names = [*MEASURES]
-        client = measures[:, names.index("requests")].tolist()
-        hits = measures[:, [names.index(name) for name in ("is_hit_exact", "is_hit_semantic", "is_joined")]].sum(axis=1)
-        saved = (measures[:, [names.index(f"{cause}_{part}") for cause in CAUSES]].sum(axis=1) for part in "up")
-        what = np.column_stack([np.ones(len(client), dtype=np.int64), hits, *saved])
-        having = [i for i, key_hash in enumerate(key_hashes) if key_hash and client[i]]
-        places: dict[tuple[int, str], int] = {}
-        last: dict[int, tuple[float, str]] = {}
-        place = [places.setdefault((hours_s[i], key_hashes[i]), len(places)) for i in having]
-        for one, i in zip(place, having, strict=True):
-            last[one] = max(last.get(one, (-math.inf, "")), (moments_s[i], models[i]))
-        sums = sums_of_groups(what[having], np.array(place, dtype=np.int64), len(places)).tolist() if having else []
-        for (hour_s, key_hash), one in places.items():
-            requests, hits_here, saved_u, saved_p = sums[one]
-            yield Coming(hour_s, key_hash, requests, hits_here, saved_u, saved_p, *last[one])
+        self._repeats.add(self._conn, slice.comings)
 
     def _cut(
-        self, cut: str, minutes_s: _NUMBERS, names: Sequence[str], measures: _NUMBERS, bins: Sequence[_Counted]
+        self, cut: str, minutes_s: Numbers, names: Sequence[str], measures: Numbers, bins: Sequence[Counted]
     ) -> None:
         """Add kinds of rows to one cut, in all its lengths."""
         codes: dict[str, int] = {}
@@ -176,8 +123,8 @@ class Roller:
     def _histograms(
         self,
         places: Sequence[tuple[str, int, int, str]],
-        where: _NUMBERS,
-        bins: Sequence[_Counted],
+        where: Numbers,
+        bins: Sequence[Counted],
         timed: Iterable[int],
     ) -> Iterable[tuple[str, int, int, str, str, bytes]]:
         for i in timed:
@@ -245,16 +192,3 @@ class Roller:
             return {name: value for name, value in self._conn.execute(query, (text,)) if value} if valid else {}
         except sqlite3.OperationalError:  # a name that SQLite lists and won't look up: nobody can ask for it either
             return {}
-
-
-def sums_of_groups(values: _NUMBERS, group: _NUMBERS, count: int) -> _NUMBERS:
-    """The sums of rows of `values` that have the same number in `group`; each of the `count` numbers is there."""
-    order = np.argsort(group, kind="stable")
-    return np.add.reduceat(values[order], np.searchsorted(group[order], np.arange(count)), axis=0)
-
-
-def counted(kind: _NUMBERS, times_ms: NDArray[np.float64]) -> _Counted:
-    """How many times of each kind are in each bin; those that aren't known in none."""
-    has = ~np.isnan(times_ms)
-    both, counts = np.unique(kind[has] * BINS + bins_of(times_ms[has]), return_counts=True)
-    return both // BINS, both % BINS, counts

@@ -17,7 +17,7 @@ import sqlite3
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from farthing.proxy.figures_sql import MEASURES, name_column
+from farthing.proxy.figures_sql import MEASURES
 from farthing.proxy.figures_values import GROUPS, OTHERS
 
 __all__ = [
@@ -29,7 +29,6 @@ __all__ = [
     "create",
     "empty",
     "marks",
-    "row_columns",
     "set_mark",
     "wide_expressions",
 ]
@@ -108,8 +107,3 @@ def wide_expressions(by: Sequence[str]) -> tuple[str, ...]:
     return tuple(
         f"case when key = '{OTHERS}' then key else json_extract(key, '$[{WIDE_GROUPS.index(part)}]') end" for part in by
     )
-
-
-def row_columns() -> list[str]:
-    """SQL for what a roll-up must know of a row beside its measures: the groups, in GROUPS' order, and the tags."""
-    return [*(name_column(group) for group in GROUPS), "tags"]

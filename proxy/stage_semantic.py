@@ -33,7 +33,7 @@ from farthing.cache.semantic_thread import SemanticThread
 from farthing.cache.stage_exact import OFF_LOOP_BYTES, Renderer, scope_of, served, too_old, unfit
 from farthing.cache.store import Store
 from farthing.cache.unmatchable import UNLESS_DIVIDED, unmatchable_turn
-from farthing.cache.walls import Walls, parts_of
+from farthing.cache.walls import Parts, Walls, parts_of
 from farthing.policies.agree import agree_bytes
 from farthing.policies.opinion import Agreement, Opinion
 from farthing.policies.reuse import Action, Candidate, Label, Policy, RouteKey, Source, Verdict
@@ -55,6 +55,7 @@ Moving = Collection[asyncio.Task[Any]]
 
 _RATEABLE = 10_000
 _MOST_COMPARED_BYTES = 2**20
+_MOST_TOLD_APART_BYTES = 2**20  # what is longer would hold the event loop for what only explains a miss
 # Reading more than this takes milliseconds, so it leaves the event loop.
 _LONG_CHARS = 2_000
 # Comparing costs more than looking up; below this score no threshold is ever proved.
@@ -159,8 +160,8 @@ class SemanticStage(Quiet):
         """A new answer is in the store: let its prompt be found."""
         if self.thread is None or ex.place is None or not self.thread.ready:
             return
-        if ex.exact is not None:
-            self.walls.note(ex.tenant, ex.place.origin.text, parts_of(ex.exact, ex.endpoint), ex.key)
+        if (parts := _parts(ex)) is not None:
+            self.walls.note(ex.tenant, ex.place.origin.text, parts, ex.key)
         if self.reuse.entries == "misses":
             self._add(ex.place, entry)
         else:
@@ -230,9 +231,9 @@ class SemanticStage(Quiet):
 
     def _apart(self, ex: Exchange) -> tuple[str, ...]:
         """Which parts keep it from the nearest that is stored."""
-        if ex.place is None or ex.exact is None:
+        if ex.place is None or (parts := _parts(ex)) is None:
             return ()
-        return self.walls.differing(ex.tenant, ex.place.origin.text, parts_of(ex.exact, ex.endpoint), ex.key)
+        return self.walls.differing(ex.tenant, ex.place.origin.text, parts, ex.key)
 
     async def _show(self, watch: Watching, thread: SemanticThread, text: str) -> None:
         """The vector of a text that was just looked up, so that it is known already."""
@@ -379,3 +380,10 @@ def tool_result(payload: dict[str, Any] | None, endpoint: Endpoint) -> str:
     last = turns[-1] if isinstance(turns, list) and turns else None
     turn = unmatchable_turn(last) if isinstance(last, dict) else ""
     return turn if turn == "tool result" else ""
+
+
+def _parts(ex: Exchange) -> Parts | None:
+    """What tells a request apart from others; None where it is too long for that."""
+    if ex.exact is None or len(ex.body or b"") > _MOST_TOLD_APART_BYTES:
+        return None
+    return parts_of(ex.exact, ex.endpoint)

@@ -1,8 +1,9 @@
 """Loading the ranks by which tokens are counted before the first answer needs them.
 
-Whose upstream leaves usage out needs them with the first answer after each start, and the answer's row waits for them,
-half a second in which a killed process loses it. The ledger's last rows say whose that is: others don't pay for it, in
-memory or processor time.
+Whose upstream leaves usage out, or whose prompts are made shorter, needs them with the first such answer after each
+start, and the answer's row waits for them, half a second in which a killed process loses it; for a part of it Python's
+lock is held, so that no request goes on. The ledger's last rows say whose that is: others don't pay for it, in memory
+or processor time.
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ _LAST_ROWS = 1_000
 
 
 def warm(tokenizer: Tokenizer, ledger: Path) -> None:
-    """Load the ranks of the models whose answers were counted lately; none where the ledger can't be read. Blocks."""
+    """Load the ranks of models whose answers or prompts were counted lately; none without a ledger that can be read.
+
+    Blocks.
+    """
     for model in _counted(ledger):
         if not tokenizer.ready(model):
             tokenizer.count("farthing", model)
@@ -31,7 +35,8 @@ def _counted(ledger: Path) -> list[str]:
         return []
     query = (
         "select distinct model_requested from "
-        "(select model_requested, usage_source from requests order by rowid desc limit ?) where usage_source = ?"
+        "(select model_requested, usage_source, compress from requests order by rowid desc limit ?) "
+        "where usage_source = ? or compress <> ''"
     )
     try:
         with closing(sqlite3.connect(f"{ledger.absolute().as_uri()}?mode=ro", uri=True, timeout=1.0)) as conn:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import threading
 from typing import Any, cast
 
+import pytest
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from farthing.policies.spend import DayTotal
@@ -26,6 +28,7 @@ from farthing.proxy.exchange import (
 )
 from farthing.proxy.header_facts import HeaderFacts
 from farthing.proxy.prices import RateCard
+from farthing.proxy.prompt_trail import Trail
 from farthing.proxy.provider_reads import ProviderReads
 from farthing.proxy.tokens import Tokenizer
 from farthing.proxy.usage import Usage, UsageSource
@@ -71,6 +74,24 @@ def test_what_a_shorter_prompt_read_says_what_the_longer_one_would_have() -> Non
     assert would[1].read_whole == 3968  # all that was promised was read
     assert would[2].read_whole == 3968 // 2
     assert would[3].read_whole == 0  # this provider didn't read, so it wouldn't have read more
+
+
+def test_trails_that_were_made_before_tell_the_same_and_are_let_go() -> None:
+    usage = [Usage(fresh=2000), Usage(fresh=80, cached=1920), Usage(fresh=1040, cached=960)]
+    found = []
+    for before in (False, True):
+        what = Counterfactual(ProviderReads(), "openai")
+        for at, used in enumerate(usage):
+            ex = asked(10.0 * at, body(LONG), body(SHORT), compress="recode", tokens_saved=2000)
+            if before:
+                what.walk(ex, used)
+                assert ex.trails is not None
+                ex.body_out = b"not to be read again"
+            found.append(what.of(ex, used, free=False))
+            assert ex.trails is None
+            what.walk(ex, used)
+            assert ex.trails is None  # it is known
+    assert found[:3] == found[3:]
 
 
 def test_another_models_cache_tells_nothing_of_the_one_asked_for() -> None:
@@ -131,6 +152,30 @@ def account() -> Account:
 
     card = RateCard({"m": price(4), "small": price(2), "claude-x": price(4)})
     return Account(card, None, Tokenizer(), DayTotal(), FakeClock())
+
+
+@pytest.mark.parametrize(("chars", "aside"), [(20_000, False), (300_000, True)])
+async def test_long_prompts_are_walked_in_a_thread(chars: int, aside: bool) -> None:
+    threads: list[int] = []
+
+    class Seen(ProviderReads):
+        def trail(self, *given: Any) -> Trail | None:
+            threads.append(threading.get_ident())
+            return super().trail(*given)
+
+    books = account()
+    books.counterfactual = Counterfactual(Seen(), "openai")
+    payload = body("a tool's result. " * (chars // 17 + 1))
+    ex = asked(0.0, payload, body(SHORT), compress="tidy", body=json.dumps(payload).encode())
+    assert ex.call is not None
+    ex.call.usage, ex.counted = Usage(fresh=3000), True
+    assert books.must_wait(ex) is aside
+    await books.settle(ex)
+    assert not books.must_wait(ex)
+    assert len(threads) == 2
+    assert all((one != threading.get_ident()) is aside for one in threads)
+    assert ex.would is not None
+    assert ex.would.trail is not None
 
 
 def test_a_cascade_and_a_failure_carry_what_their_tries_were_billed_with() -> None:

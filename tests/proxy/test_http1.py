@@ -48,6 +48,23 @@ def begun(no_body: bool = False) -> tuple[Connection, Wire]:
     return connection, wire
 
 
+def test_a_long_body_is_not_copied_to_be_sent() -> None:
+    class Kept(Wire):
+        pieces: list[bytes]
+
+        def write(self, data: Any) -> None:
+            self.pieces = [*getattr(self, "pieces", []), data]
+
+    head, long, short = b"POST / HTTP/1.1\r\n\r\n", b"x" * 65_537, b"x" * 65_536
+    connection, wire = Connection(), Kept()
+    connection.connection_made(wire)
+    connection.send(head, long, no_body=False)
+    assert wire.pieces == [head, long]
+    assert wire.pieces[1] is long
+    connection.send(head, short, no_body=False)
+    assert wire.pieces[2:] == [head + short]
+
+
 async def answer(connection: Connection) -> tuple[int, list[tuple[str, str]], bytes]:
     """The whole answer. Waits a second at the most."""
     async with asyncio.timeout(1):

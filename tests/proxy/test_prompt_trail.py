@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from farthing.compress.provider_cache import NO_CACHE, ProviderCache, provider_cache
-from farthing.proxy.prompt_trail import PIECE_CHARS, Trail, lasting, trail_of
+from farthing.proxy.prompt_trail import COARSE_CHARS, FINE_CHARS, PIECE_CHARS, Trail, lasting, trail_of
 
 OPENAI, CLAUDE = provider_cache("gpt-4o"), provider_cache("claude-sonnet-4-5")
 LASTING = -8066954428341545825
@@ -48,6 +48,23 @@ def test_a_difference_hides_no_more_than_a_piece(at: int) -> None:
     text = "abcd" * 500
     other = text[:at] + "#" + text[at + 1 :]
     assert common(trail(chat(text)), trail(chat(other))) == at // PIECE_CHARS
+
+
+LONG = "".join(f"{number:08d}" for number in range(FINE_CHARS // 8 + 5 * COARSE_CHARS))
+
+
+@pytest.mark.parametrize("texts", [(LONG,), ("x" * 700, LONG), (LONG[: FINE_CHARS - 100], LONG[FINE_CHARS - 100 :])])
+def test_behind_a_megabyte_pieces_are_coarse(texts: tuple[str, ...]) -> None:
+    whole = trail(chat(*texts))
+    assert len(whole.keys) <= FINE_CHARS / PIECE_CHARS + len(LONG[FINE_CHARS:]) / COARSE_CHARS + 4
+    grown, other = trail(chat(*texts, "more")), trail(chat(*texts[:-1], texts[-1][:-10] + "#" * 10))
+    assert grown.keys[: len(whole.keys)] == whole.keys
+    assert len(whole.keys) - common(whole, other) <= 1
+    cut = trail(chat(*texts[:-1], texts[-1][: len(texts[-1]) // 2]))
+    assert common(whole, cut) >= len(cut.keys) - 1
+    early = trail(chat(*texts[:-1], "#" + texts[-1][1:]))
+    assert common(whole, early) == (len(trail(chat(*texts[:-1])).keys) if texts[:-1] else 0)
+    assert len(trail(chat(*texts), cache=CLAUDE, endpoint="messages").keys) == len(texts)
 
 
 @pytest.mark.parametrize(

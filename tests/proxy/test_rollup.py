@@ -25,7 +25,7 @@ from farthing.proxy.sketch import ERROR
 from tests.fakes.rows import row
 
 DAY0_S = 20_000.0 * DAY_S
-MODELS = ("gpt-4o-mini", "claude", "llama \N{GRINNING FACE}", "m" * 300, "")
+MODELS = ("gpt-4o-mini", "claude", "llama \N{GRINNING FACE}", "m" * 300, "nul\0l", "")
 TAGS = (
     "{}", "", "not json", '["a"]', '{"team":"search"}', '{"team":"docs","n":5,"deep":{"a":1}}', '{"team":""}',
     '{"team":null,"ok":true}', '{"a b":1.5,"team":"\u00e9"}', '{"team":["x","y"]}', '{"t.x":"dot","team":"(others)"}',

@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 
+from farthing.proxy.ledger_file import INSERT, connect
 from farthing.proxy.ledger_waiting import WaitingRows
 from farthing.proxy.row import Row
 from farthing.proxy.tokens import Tokenizer
 from farthing.proxy.warming import warm
 from tests.fakes.proxying import Proxied, chat, proxied, quiet
+from tests.fakes.rows import row
 from tests.fakes.upstream import Script, scripted
 
 
@@ -38,6 +40,16 @@ async def test_a_row_waits_for_the_ranks_once_in_a_state_directorys_life(tmp_pat
             assert rows[-1]["usage_source"] == "counted"
         async with proxied(up.url, tmp_path) as proxy:
             assert await ready(proxy), "no request has come yet"
+
+
+def test_whose_prompts_were_made_shorter_has_the_ranks_too(tmp_path: Path) -> None:
+    conn, _ = connect(tmp_path / "ledger.db", whole=False)
+    for form, loaded in (("", False), ("tidy", True)):
+        conn.execute(INSERT, row(id=form, model_requested="m", compress=form))
+        tokenizer = Tokenizer()
+        warm(tokenizer, tmp_path / "ledger.db")
+        assert tokenizer.ready("m") is loaded
+    conn.close()
 
 
 def test_a_ledger_that_cannot_be_read_loads_nothing(tmp_path: Path) -> None:
