@@ -7,19 +7,21 @@ Rules of this file:
    more than the buffer is cut off.
 4. Once the buffer has overflown nobody may join any more, and nothing will be stored.
 5. Flights never cross a credential: the credential is part of the flight's key.
+6. A reader that has read everything may have what comes next handed to it by the writer, without a turn of its own
+   task for each frame; what goes wrong with it there is its own affair, never the writer's.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any, NamedTuple
 
 from farthing.proxy.errors import FarthingError, UpstreamFault
 from farthing.proxy.exchange import Call, Head
 
-__all__ = ["CutOff", "Flight", "Flights", "Frame", "Reader"]
+__all__ = ["CutOff", "Flight", "Flights", "Frame", "Reader", "Take"]
 
 
 class CutOff(FarthingError):
@@ -31,6 +33,10 @@ class Frame(NamedTuple):
 
     body: bytes
     usage_only: bool = False
+
+
+Take = Callable[[Frame], bool]
+"""Takes a frame at once; False: no more for now."""
 
 
 class Flight:
@@ -66,9 +72,11 @@ class Flight:
 
     async def write(self, body: bytes, *, usage_only: bool = False) -> None:
         """Append; waits while every reader is behind by more than the buffer."""
-        self._frames.append(Frame(body, usage_only))
+        frame = Frame(body, usage_only)
+        self._frames.append(frame)
         self.held_bytes += len(body)
-        self._wake()
+        for reader in self._readers:
+            reader.offer(frame)
         if self.held_bytes <= self._limit:
             return
         self.overflown = True
@@ -170,13 +178,29 @@ class Flight:
 class Reader:
     """One reader's place in a flight. Close it, or the flight can't know that nobody reads any more."""
 
-    __slots__ = ("_waiter", "cut", "flight", "position")
+    __slots__ = ("_failed", "_take", "_waiter", "cut", "flight", "position")
 
     def __init__(self, flight: Flight) -> None:
         self.flight = flight
         self.position = 0
         self.cut = False
         self._waiter: asyncio.Future[None] | None = None
+        self._take: Take | None = None  # set only while it waits, and has read all that there is
+        self._failed: Exception | None = None
+
+    def offer(self, frame: Frame) -> None:
+        """`frame` has just been written behind all others."""
+        if self._take is None:
+            self.wake()
+            return
+        self.position += 1
+        try:
+            more = self._take(frame)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it must not reach the writer
+            self._failed, more = error, False
+        if not more:
+            self._take = None
+            self.wake()
 
     def wake(self) -> None:
         """Something changed."""
@@ -211,6 +235,32 @@ class Reader:
                     raise flight.fault
                 return None
             await self._wait()
+
+    async def pour(self, take: Take) -> None:
+        """Hand each frame to `take` as soon as it is written, until that returns False or the answer has ended.
+
+        Raises like `next`, and what `take` raises.
+        """
+        flight = self.flight
+        while not self.cut:
+            while (frame := flight._get(self.position)) is not None:
+                self.position += 1
+                if flight._room is not None:
+                    flight._advanced()
+                if not take(frame):
+                    return
+            if flight.ended:
+                break
+            self._take = take
+            try:
+                await self._wait()
+                handed_all = self._take is not None
+            finally:
+                self._take = None
+            if self._failed is not None:
+                raise self._failed
+            if not handed_all:
+                return
 
     async def frames(self) -> AsyncIterator[Frame]:
         """`next` until there is none."""

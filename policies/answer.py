@@ -62,8 +62,10 @@ def read(body: bytes) -> tuple[Answer, ...] | None:
 
 def exact_json(text: str | bytes) -> Any:
     """The value; reals as decimals. Raises ValueError: not JSON, duplicate keys, NaN. RecursionError: too deep."""
+    if isinstance(text, bytes):
+        text = text.decode(json.detect_encoding(text), "surrogatepass")  # as json.loads does
     try:
-        return json.loads(text, parse_float=Decimal, parse_constant=_no_number, object_pairs_hook=_unique)
+        return _EXACT.decode(text)
     except ArithmeticError:
         raise ValueError("a number beyond all bounds") from None
 
@@ -77,6 +79,10 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(table) != len(pairs):
         raise ValueError("duplicate keys")
     return table
+
+
+# json.loads makes a decoder anew for each call with such options, which costs more than reading an event of a stream.
+_EXACT = json.JSONDecoder(parse_float=Decimal, parse_constant=_no_number, object_pairs_hook=_unique)
 
 
 @dataclass(slots=True)

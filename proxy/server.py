@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import re
 from collections.abc import Mapping
 from functools import partial
 
@@ -26,6 +25,7 @@ from farthing.proxy.adapt_errors import message_error
 from farthing.proxy.afresh import Afresh
 from farthing.proxy.aliases_answer import answered, without_theirs
 from farthing.proxy.body import IncomingBody
+from farthing.proxy.client_view import ClientView
 from farthing.proxy.clock import Clock, Randomness, new_id
 from farthing.proxy.config import Limits, Upstream
 from farthing.proxy.errors import ClientFault, FarthingError, UpstreamFault, error_body
@@ -46,7 +46,6 @@ _REPLACED = {"content-length", "cache-status"}  # farthing's own stand in their 
 _FRAMED = {"Content-Length", "Content-Encoding"}  # nothing can be appended to such a body
 _FAILED = "farthing failed on this request"
 _COUNTS_USAGE = (Endpoint.CHAT, Endpoint.COMPLETIONS)
-_NULL_USAGE = re.compile(rb',\s*"usage"\s*:\s*null')
 
 
 class Relay:
@@ -233,17 +232,18 @@ class Relay:
         added = call is not None and (call.usage_injected or not ex.leads)
         understood = ex.optimise and ex.payload is not None and ex.endpoint in _COUNTS_USAGE
         hides = added and understood and not ex.asks_usage and _is_event_stream_type(response)
+        view = ClientView(request, response, hides=hides)
         try:
             while (frame := await reader.next()) is not None:
-                body = frame.body
-                if hides:
-                    if frame.usage_only:
-                        continue
-                    if b'"usage"' in body:
-                        body = _NULL_USAGE.sub(b"", body)
+                body = view.seen(frame)
+                if body is None:
+                    continue
                 if ex.first_byte_tick is None:
                     ex.first_byte_tick = self._clock.tick_s()
-                await response.write(body)
+                await response.write(body)  # with the head, the first time
+                if view.chunked:
+                    await reader.pour(view.take)
+                    await request.writer.drain()
         except UpstreamFault as fault:
             ex.outcome, ex.error = Outcome.FAILED, fault.message
             told = None if response.headers.keys() & _FRAMED else error_event(ex.endpoint, fault.message)

@@ -87,6 +87,8 @@ class Splitter:
         """The events completed by `chunk`, each with its blank line."""
         if self.overflown:
             return [chunk]
+        if not self._tail and 1 < chunk.find(b"\n\n") + 2 == len(chunk) and b"\r" not in chunk:
+            return [chunk]  # the usual case: a whole event, and nothing else
         text = self._tail + chunk if self._tail else chunk
         # A boundary may straddle the border by up to three bytes, so only the new part and those are searched.
         pieces, start = [], 0

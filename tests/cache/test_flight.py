@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from random import Random
 from typing import Any
 
 import pytest
 from multidict import CIMultiDict
 
-from farthing.cache.flight import CutOff, Flight, Flights, Reader
+from farthing.cache.flight import CutOff, Flight, Flights, Frame, Reader
 from farthing.proxy.errors import UpstreamFault
 from farthing.proxy.exchange import Call, Head
 
@@ -165,3 +166,126 @@ def test_an_old_flight_does_not_remove_a_newer_one() -> None:
     assert board.find("me", "k", stream=True) is new
     board.remove("me", "k", new)
     assert len(board) == 0
+
+
+class Glass:
+    """Takes frames until it is full."""
+
+    def __init__(self, full_at: int = 10**9) -> None:
+        self.got = b""
+        self.full_at = full_at
+
+    def take(self, frame: Frame) -> bool:
+        self.got += frame.body
+        return len(self.got) < self.full_at
+
+
+async def test_a_reader_that_has_read_all_is_handed_what_comes_without_a_turn_of_its_own() -> None:
+    air, glass = flight(), Glass()
+    reader = air.reader()
+    air.open(HEAD)
+    await air.write(b"a")
+    pouring = await soon(reader.pour(glass.take))
+    assert glass.got == b"a"
+    await air.write(b"b")
+    await air.write(b"c")
+    assert (glass.got, reader.position) == (b"abc", 3)
+    air.end()
+    await pouring
+
+    assert await reader.next() is None
+
+
+async def test_one_that_has_enough_gets_no_more_until_it_asks_again() -> None:
+    air, glass = flight(), Glass(full_at=2)
+    reader = air.reader()
+    pouring = await soon(reader.pour(glass.take))
+    for body in (b"a", b"b", b"c"):
+        await air.write(body)
+    assert glass.got == b"ab"
+    await pouring
+    air.end()
+    glass.full_at = 10
+    await reader.pour(glass.take)
+
+    assert glass.got == b"abc"
+
+
+async def test_what_goes_wrong_with_a_reader_is_its_own_affair() -> None:
+    air, other = flight(), Glass()
+    bad, good = air.reader(), air.reader()
+
+    def gone(frame: Frame) -> bool:
+        raise ConnectionResetError(frame.body.decode())
+
+    broken, pouring = await soon(bad.pour(gone)), await soon(good.pour(other.take))
+    await air.write(b"a")
+    await air.write(b"b")
+    with pytest.raises(ConnectionResetError, match="a"):
+        await broken
+    air.end()
+    await pouring
+
+    assert other.got == b"ab"
+
+
+async def test_a_reader_that_was_cancelled_is_handed_nothing_more_and_its_leaving_is_noticed() -> None:
+    air, glass = flight(), Glass()
+    air.task = await soon(asyncio.sleep(60))
+    reader = air.reader()
+    pouring = await soon(reader.pour(glass.take))
+    await air.write(b"a")
+    pouring.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await pouring
+    await air.write(b"b")
+    assert glass.got == b"a"
+    reader.close()
+
+    with pytest.raises(asyncio.CancelledError):
+        await air.task
+
+
+async def test_a_fault_comes_after_what_was_handed_over() -> None:
+    air, glass = flight(), Glass()
+    reader = air.reader()
+    pouring = await soon(reader.pour(glass.take))
+    await air.write(b"half")
+    air.fail(UpstreamFault("cut", phase="body"))
+    await pouring
+    with pytest.raises(UpstreamFault):
+        await reader.next()
+
+    assert glass.got == b"half"
+
+
+@pytest.mark.parametrize("seed", range(30))
+async def test_however_readers_read_each_gets_every_byte_in_order(seed: int) -> None:
+    chance, limit = Random(seed), 40
+    air = flight(limit=limit)
+    air.open(HEAD)
+
+    async def read(reader: Reader) -> bytes:
+        got = Glass()
+        while (frame := await reader.next()) is not None:
+            got.take(frame)
+            if chance.random() < 0.3:
+                await asyncio.sleep(0)
+            if chance.random() < 0.7:
+                got.full_at = len(got.got) + chance.randint(1, 30)
+                await reader.pour(got.take)
+        return got.got
+
+    reading = [await soon(read(air.reader())) for _ in range(chance.randint(1, 3))]
+    sent = [bytes([65 + chance.randrange(26)]) * chance.randint(1, 9) for _ in range(60)]
+    for number, body in enumerate(sent):
+        await air.write(body)
+        if not air.overflown and number < 4 and chance.random() < 0.3:
+            reading.append(await soon(read(air.reader())))
+        if chance.random() < 0.5:
+            await asyncio.sleep(0)
+        assert air.held_bytes <= limit + 9
+    air.end()
+    given = [one for one in await asyncio.gather(*reading, return_exceptions=True) if not isinstance(one, CutOff)]
+
+    assert given and set(given) == {b"".join(sent)}
