@@ -43,8 +43,10 @@ _SCAN_COUNT = 500
 _WALK_COUNT = 32  # whole bodies, of 8 MiB at most each
 # Covers the labels of any entry but those with very long tags; those are then read whole.
 _LABELS_BYTES = 1024
-# What uvloop raises on writing to a connection that has just been lost, where asyncio raises an OSError or nothing.
-_Closed = RuntimeError
+# What is raised on writing to a connection that has just been lost, where asyncio raises an OSError or nothing: the
+# first by uvloop; the second by redis-py (8.1), whose cluster client lets go of everybody's connections when somebody
+# is told that the cluster is down.
+_Closed = (RuntimeError, AttributeError)
 
 
 class _NoPlace(Exception):
@@ -363,7 +365,7 @@ class RedisStore:
             result = await self._within(deadline_s, command)
         except (_NoPlace, MaxConnectionsError) as error:
             raise StoreFault(f"{self._where}: all of our connections are in use") from error
-        except (RedisGone, RedisSlow, RedisClusterException, OSError, TimeoutError, _Closed) as error:
+        except (RedisGone, RedisSlow, RedisClusterException, OSError, TimeoutError, *_Closed) as error:
             self._failed(error)
             raise StoreFault(f"{self._where} failed: {type(error).__name__}") from error
         except (RedisError, ResponseError) as error:
@@ -392,7 +394,7 @@ class RedisStore:
                     return await command()
                 except MaxConnectionsError:
                     raise
-                except (RedisGone, OSError, _Closed):  # once more: a pooled connection may have died since its last use
+                except (RedisGone, OSError, *_Closed):  # once more: a pooled connection may have died meanwhile
                     return await command()
 
         running = asyncio.gather(twice())
@@ -449,7 +451,7 @@ class RedisStore:
 
         try:
             await self._within(_PROBE_S, self._client.ping)
-        except (RedisError, RedisClusterException, OSError, TimeoutError, _Closed, _NoPlace) as error:
+        except (RedisError, RedisClusterException, OSError, TimeoutError, *_Closed, _NoPlace) as error:
             self._failed(error, probe=True)
         else:
             self._worked("read", None)

@@ -57,12 +57,20 @@ class Limited(Section):
 
 
 class Budget(Limited):
-    """What may be spent in a day, a week from Monday on, or a month (UTC), by each subject."""
+    """What may be spent in a day, a week from Monday on, or a month (UTC), by each subject. `alerts`: None is nothing
+    for a hard budget, which shows by what it refuses, and all of it for a soft one, which nothing else would show."""
 
     usd: Decimal = Field(ge=LEAST_USD, le=1_000_000)
     per: Per = "day"
     hard: bool = True
-    alerts: tuple[Annotated[float, Field(gt=0, le=1)], ...] = ()
+    alerts: tuple[Annotated[float, Field(gt=0, le=1)], ...] | None = None
+
+    @property
+    def told(self) -> tuple[float, ...]:
+        """The shares that are told of."""
+        if self.alerts is None:
+            return () if self.hard else (1.0,)
+        return self.alerts
 
 
 class RateLimit(Limited):
@@ -147,7 +155,7 @@ def impossible(
 
 def budgets_of(declared: Sequence[Budget]) -> tuple[budget.Budget, ...]:
     """The budgets as policies know them."""
-    return tuple(budget.Budget(one.name, pico(one.usd), one.per, one.subject, one.hard, one.alerts) for one in declared)
+    return tuple(budget.Budget(one.name, pico(one.usd), one.per, one.subject, one.hard, one.told) for one in declared)
 
 
 def rates_of(declared: Sequence[RateLimit]) -> tuple[bucket.Rate, ...]:

@@ -81,7 +81,16 @@ def test_is_read_as_policies_need_it_and_secrets_are_masked() -> None:
         },
     )
 
-    assert budgets_of(config.budgets) == (Budget("team", 25 * 10**11, "week", Subject("tag:team"), hard=False),)
+    team = Budget("team", 25 * 10**11, "week", Subject("tag:team"), hard=False, alerts=(1.0,))
+    assert budgets_of(config.budgets) == (team,)
     only = Subject("key", ("a*",))
     assert rates_of(config.rate_limits) == (Rate("r", "requests", 5, only), Rate("r", "tokens", 100, only))
     assert "secret" not in str(effective(config)["alerts"].values())
+
+
+def test_a_soft_budget_is_told_of_unless_it_says_otherwise() -> None:
+    """It refuses nothing: without a word nobody would learn that it is spent."""
+    declared = [{"name": "s", "usd": 1, "hard": False}, {"name": "quiet", "usd": 1, "hard": False, "alerts": []}]
+    declared += [{"name": "h", "usd": 1}, {"name": "early", "usd": 1, "hard": False, "alerts": [0.5]}]
+    config = load(None, {}, {"budgets": declared})
+    assert [one.alerts for one in budgets_of(config.budgets)] == [(1.0,), (), (), (0.5,)]

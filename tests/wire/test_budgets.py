@@ -315,6 +315,17 @@ async def test_thresholds_are_told_once_signed_and_tried_again(up: ScriptedUpstr
     assert 'farthing_budget_refused_total{budget="all"} 1.0' in text
 
 
+async def test_a_soft_budget_that_is_spent_is_told_of_once(up: ScriptedUpstream, tmp_path: Path) -> None:
+    async with receiver() as (url, got):
+        soft = [budget("0.0001", hard=False)]
+        async with proxied(up.url, tmp_path, budgets=soft, alerts__webhook=url, cache__mode="off") as proxy:
+            for _ in range(5):
+                assert (await proxy.post(chat("x"))).status_code == 200
+            while len(proxy.services.state.tasks):
+                await asyncio.sleep(0.05)
+    assert [(event["budget"], event["share"], event["hard"]) for event, _, _ in got] == [("all", 1.0, False)]
+
+
 async def test_a_webhook_that_is_away_delays_nobody(up: ScriptedUpstream, tmp_path: Path) -> None:
     settings: dict[str, Any] = {"alerts__webhook": "http://127.0.0.1:9/", "alerts__tries": 1, "cache__mode": "off"}
     async with proxied(up.url, tmp_path, budgets=[budget("0.0001", hard=False, alerts=[0.1])], **settings) as proxy:
