@@ -16,7 +16,7 @@ from tests.cache.test_store_near import KEY, entry, held, read, until
 from tests.fakes.valkey_many import WatchedValkey
 
 STALE_S = 0.5
-WATCHED_S = 4.0  # sentinels leave the old primary as it is for some 8 s
+WATCHED_S = 4.0  # sentinels leave the old primary as it is for longer; the test asserts it
 
 
 @pytest.mark.chaos
