@@ -19,7 +19,7 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
 
 from farthing.proxy.errors import ConfigFault
 
-__all__ = ["Way", "is_cluster", "open_way", "where_of"]
+__all__ = ["Way", "hang_up_all", "is_cluster", "open_way", "still_primary", "where_of"]
 
 _CONNECT_S, _ANSWER_S = 2.0, 5.0
 _SENTINEL_S = 0.3
@@ -65,6 +65,19 @@ def open_way(url: str, max_connections: int, *, answer_s: float = _ANSWER_S, **m
         return Way(client, client.aclose)
     except ValueError as error:
         raise ConfigFault(f"store.url: {error}") from None
+
+
+async def still_primary(client: Any, link: Any) -> bool:
+    """Whether the sentinels name the server at the other end of `link`; true where there are none to ask. `client`: of
+    `open_way`. Raises redis-py's ConnectionError: no sentinel that answers knows a primary."""
+    ask = getattr(client.connection_pool, "get_master_address", None)
+    return ask is None or tuple(await ask()) == (link.host, link.port)
+
+
+async def hang_up_all(client: Any) -> None:
+    """Close every connection of it, idle or not, where sentinels say who is primary: the next one asks them again."""
+    if hasattr(client, "connection_pool") and hasattr(client.connection_pool, "get_master_address"):
+        await client.connection_pool.disconnect(inuse_connections=True)
 
 
 def where_of(url: str) -> str:

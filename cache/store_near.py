@@ -95,6 +95,7 @@ class NearStore:
             clock=clock,
             changed=lambda name: self.changed(behind.names.key(name)),
             lost=self.clear,
+            moved=behind.hang_up,
         )
 
     async def open(self) -> None:

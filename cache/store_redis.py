@@ -22,7 +22,7 @@ from farthing.cache.breaker import Breaker, Gate
 from farthing.cache.codec import Labels, decode, encode, peek
 from farthing.cache.damage import Damage
 from farthing.cache.entry import Entry
-from farthing.cache.redis_client import open_way, where_of
+from farthing.cache.redis_client import hang_up_all, open_way, where_of
 from farthing.cache.redis_names import Names
 from farthing.cache.store import Selector, StoreStats
 from farthing.proxy.clock import Clock
@@ -231,6 +231,10 @@ class RedisStore:
             return StoreStats("redis", old.entries, old.bytes, 0, 0, old.evicted, False)
         self._stats = StoreStats("redis", entries, memory, 0, 0, counters, not self._refused)
         return self._stats
+
+    async def hang_up(self) -> None:
+        """Ask the sentinels, where there are some, before the next command; one that is under way may fail."""
+        await hang_up_all(self._client)
 
     async def close(self) -> None:
         """Store.close."""

@@ -7,21 +7,26 @@ before. So an answered PING proves that everything is known that had changed whe
 moment is `as_of_tick`, and whoever serves from memory looks how long ago it was. A server that hangs, or a line that
 lost its other end without a word, makes what is in memory old, and not wrong.
 
+Behind sentinels that holds only while the server is primary. One that was stopped or cut off while its replica took
+over answers PINGs again, and believes for seconds that it is primary still, while all others write to the new one. So
+each PING's answer counts only if the sentinels, asked after it, still name this server.
+
 Rules of this file: while nothing is heard nothing is known; and after each new connection all that was in memory is
-forgotten, since nobody says what changed meanwhile.
+forgotten, since nobody says what changed meanwhile: `moved` first, so that nothing is read any more from a server that
+was left, then `lost`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
 import structlog
 
-from farthing.cache.redis_client import open_way, where_of
+from farthing.cache.redis_client import open_way, still_primary, where_of
 from farthing.proxy.clock import Clock
 
 __all__ = ["Tracking"]
@@ -38,8 +43,9 @@ _PINGS = 4  # within the time that memory may be old
 
 class Tracking:
     """`prefix`: of the keys that are told. `stale_s`: how old what is known may become before it is no good; four PINGs
-    are sent in that time. `changed`: called with each key; `lost`: all of them may have changed. One connection of its
-    own. Raises ConfigFault: a URL that redis-py can't read."""
+    are sent in that time. `changed`: called with each key; `lost`: all of them may have changed; `moved`: awaited
+    before `lost` on a new connection, which may be to another server. One connection of its own. Raises ConfigFault: a
+    URL that redis-py can't read."""
 
     def __init__(
         self,
@@ -50,6 +56,7 @@ class Tracking:
         clock: Clock,
         changed: Callable[[str], None],
         lost: Callable[[], None],
+        moved: Callable[[], Awaitable[None]],
     ) -> None:
         self._client, self._hang_up = open_way(url, 1, answer_s=_ANSWER_S, protocol=2)
         self._where = where_of(url)
@@ -58,6 +65,7 @@ class Tracking:
         self._clock = clock
         self._changed = changed
         self._lost = lost
+        self._moved = moved
         self._working: bool | None = None
         self.as_of_tick = -math.inf
         """Monotonic seconds: everything is known that changed before."""
@@ -96,6 +104,7 @@ class Tracking:
             await _answer(link, "CLIENT", "TRACKING", "ON", "REDIRECT", id, "BCAST", "PREFIX", self._prefix)
             begun_tick = self._clock.tick_s()
             await _answer(link, "SUBSCRIBE", _CHANNEL)
+            await self._moved()
             self._lost()  # what is being read now may have changed before
             self.as_of_tick = begun_tick
             self._tell("")
@@ -120,6 +129,8 @@ class Tracking:
             if said is None:
                 continue
             if said[0] == b"pong" and asked_tick is not None:
+                if not await still_primary(self._client, link):
+                    raise OSError("another server is primary now")
                 self.as_of_tick, known_tick, asked_tick = known_tick, asked_tick, None
             elif said[0] == b"message":
                 self._heard(said[2])
