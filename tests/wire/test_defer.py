@@ -21,6 +21,7 @@ from tests.fakes.upstream import Script
 PER_MTOK = ("2", "1", "8")
 DAY = {"x_farthing_defer": "24h"}
 HERE = "/farthing/api/deferred"
+TOGETHER = {"defer__flush_s": 0.6}  # a few that come after each other make one batch on a busy machine too
 
 
 @pytest.fixture
@@ -66,7 +67,7 @@ async def books(proxy: Proxied, up: BatchUpstream, count: int) -> list[dict[str,
 
 
 async def test_half_the_price_for_the_same_answer(up: BatchUpstream, tmp_path: Path) -> None:
-    async with deferring(up, tmp_path) as proxy:
+    async with deferring(up, tmp_path, **TOGETHER) as proxy:
         first = await proxy.post(chat("wait for me"), **DAY)
         second = await proxy.post(chat("and me"), **DAY)
         assert first.status_code == second.status_code == 202
@@ -237,7 +238,7 @@ async def test_a_batch_that_ends_badly_leaves_nobody_without_an_answer(
     up: BatchUpstream, tmp_path: Path, ends: str
 ) -> None:
     up.ends, up.answers_before_end = ends, 1
-    async with deferring(up, tmp_path) as proxy:
+    async with deferring(up, tmp_path, **TOGETHER) as proxy:
         ids = [(await proxy.post(chat(text), **DAY)).json()["id"] for text in ("one", "two", "three")]
         for id in ids:
             assert (await until(proxy, id, "completed"))["status_code"] == 200

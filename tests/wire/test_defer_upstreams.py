@@ -20,7 +20,7 @@ from tests.fakes.gemini_batches import GeminiBatchUpstream
 from tests.fakes.message_batches import MessageBatchUpstream
 from tests.fakes.proxying import PRICES, Proxied, chat
 from tests.fakes.upstream import Script
-from tests.wire.test_defer import DAY, PER_MTOK, deferring, result, until
+from tests.wire.test_defer import DAY, PER_MTOK, TOGETHER, deferring, result, until
 
 CLAUDE = {"input_usd_per_mtok": 4, "cached_usd_per_mtok": 2, "output_usd_per_mtok": 16}
 CLAUDES = ("4", "2", "16")
@@ -176,7 +176,7 @@ async def test_errors_of_message_batches_come_as_the_client_reads_them(
     claude: MessageBatchUpstream, tmp_path: Path
 ) -> None:
     claude.statuses = {"bad": 400, "busy": 503}
-    async with deferring(claude, tmp_path, upstream__style="anthropic") as proxy:
+    async with deferring(claude, tmp_path, upstream__style="anthropic", **TOGETHER) as proxy:
         ids = [(await proxy.post(chat(text), **DAY)).json()["id"] for text in ("good", "bad", "busy")]
         for id in ids:
             await until(proxy, id, "completed")
@@ -191,7 +191,7 @@ async def test_errors_of_message_batches_come_as_the_client_reads_them(
 @pytest.mark.parametrize("ends", ["failed", "expired"])
 async def test_nobody_is_left_without_an_answer(claude: MessageBatchUpstream, tmp_path: Path, ends: str) -> None:
     claude.ends, claude.answers_before_end = ends, 1
-    async with deferring(claude, tmp_path, upstream__style="anthropic") as proxy:
+    async with deferring(claude, tmp_path, upstream__style="anthropic", **TOGETHER) as proxy:
         ids = [(await proxy.post(chat(text), **DAY)).json()["id"] for text in ("one", "two", "three")]
         for id in ids:
             assert (await until(proxy, id, "completed"))["status_code"] == 200
