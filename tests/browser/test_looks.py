@@ -68,7 +68,7 @@ async def test_series_stand_out_and_stay_apart_whichever_cones_are_missing(opene
     assert {pair for pair in TEXTS if contrast(known[pair[0]], known[pair[1]]) < READABLE} == set()
 
 
-def test_the_measures_are_those_of_their_sources() -> None:
+async def test_the_measures_are_those_of_their_sources() -> None:
     white, black, red, green = (parse(text) for text in ("255, 255, 255", "0, 0, 0", "200, 0, 0", "0, 110, 0"))
 
     assert contrast(white, black) == pytest.approx(21.0)
