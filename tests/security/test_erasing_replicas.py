@@ -23,7 +23,7 @@ from tests.fakes.batches import BatchUpstream, batching
 from tests.fakes.proxying import Proxied, chat, proxied
 from tests.fakes.upstream import Script
 from tests.fakes.valkey import ValkeyProcess
-from tests.security.test_erasing import EVERYWHERE, erase, words
+from tests.security.test_erasing import ADMIN, EVERYWHERE, erase, words
 from tests.security.test_erasing import lived as left_words
 from tests.security.test_isolation import exchanged, same_indexes
 from tests.security.test_purging_alone import at_rest
@@ -128,8 +128,9 @@ async def test_what_replicas_share_is_gone_at_both_and_another_users_is_not(two:
     assert near == "miss" and after == ["hit-exact", "hit-exact"]
 
 
+@pytest.mark.parametrize("call", ["erase", "purge", "purge all"])
 async def test_near_duplicates_that_the_other_has_only_just_put_go_too(
-    two: Two, monkeypatch: pytest.MonkeyPatch
+    two: Two, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     """They stand in the log, and the index of the one that is asked hasn't read them yet."""
     speechless(two.one, monkeypatch)
@@ -137,14 +138,19 @@ async def test_near_duplicates_that_the_other_has_only_just_put_go_too(
     await learnt(two.other, 1)
     await exchanged([two.other])
     logged = at_rest(two.valkey.url).lower()
-    found = await erase(two.one, user="u-one")
+    if call == "erase":
+        found = (await erase(two.one, user="u-one"))["erased"]
+    else:
+        chosen = {"tags": ["user=u-one"]} if call == "purge" else {}
+        path = "/farthing/api/cache/purge"
+        found = (await two.one.client.post(path, json=chosen, headers=ADMIN)).json()
     rest = at_rest(two.valkey.url).lower()
     async with asyncio.timeout(10):
         while await indexed(two.other):
             await asyncio.sleep(0.02)
 
     assert b"change my delivery address" in logged and b"delivery address" not in rest
-    assert found["verified"] and found["erased"]["near_duplicates"] == 1
+    assert found["near_duplicates"] == 1
 
 
 async def test_near_duplicates_that_are_sent_while_it_goes_on_are_found_by_the_second_look(
@@ -178,6 +184,17 @@ async def test_what_the_other_has_of_its_own_is_told_of_and_goes_when_it_is_aske
     assert of_one == [{}, {}, {}] and all(of_other)
     assert second["verified"] and all(second["erased"][name] for name in OWN)
     assert rest == [{}] * 6 and b"u-one" not in at_rest(two.valkey.url)
+
+
+async def test_a_comment_that_came_to_another_replica_than_the_one_that_answered_is_not_found(two: Two) -> None:
+    """A limit that docs/security.md tells; the answer to the feedback says so too."""
+    answer = await ask(two.one, ADDRESS, **of("u-one"))
+    said = {"id": answer.headers["x-farthing-id"], "rating": "good", "comment": "said by u-one"}
+    told = (await two.other.client.post("/farthing/api/feedback", json=said, headers=ADMIN)).json()
+    counts = [(await erase(proxy, user="u-one"))["erased"]["comments"] for proxy in (two.one, two.other)]
+
+    assert (told["kept"], told["known"], counts) == (True, False, [0, 0])
+    assert words(two.other.state_dir, "said by u-one")
 
 
 async def test_what_compression_keeps_goes_by_the_tenants_of_the_one_that_is_asked(two: Two) -> None:
