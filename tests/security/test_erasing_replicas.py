@@ -153,6 +153,18 @@ async def test_near_duplicates_that_the_other_has_only_just_put_go_too(
     assert found["near_duplicates"] == 1
 
 
+async def test_what_waits_to_be_sent_leaves_no_text_in_the_log(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor in its stream, where what a replica removes by itself stays for a minute."""
+    speechless(two.one, monkeypatch)
+    await ask(two.one, ADDRESS, **of("u-one"))
+    await learnt(two.one, 1)
+    monkeypatch.undo()
+    found = await erase(two.one, user="u-one")
+
+    assert found["verified"] and found["erased"]["near_duplicates"] == 1
+    assert b"delivery address" not in at_rest(two.valkey.url).lower()
+
+
 async def test_near_duplicates_that_are_sent_while_it_goes_on_are_found_by_the_second_look(
     two: Two, monkeypatch: pytest.MonkeyPatch
 ) -> None:
