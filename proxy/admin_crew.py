@@ -149,7 +149,8 @@ def together(path: str, own: dict[str, Any], others: Sequence[dict[str, Any]]) -
             found = {name: _sums(own[name], [one[name] for one in others]) for name in ("erased", "left")}
             for name in found:  # one process sees to these, whichever is called
                 found[name]["deferred"] = max(one[name]["deferred"] for one in (own, *others))
-            return found | {"verified": own["verified"] and all(one["verified"] for one in others)}
+            verified = own["verified"] and all(one["verified"] for one in others)
+            return found | {"verified": verified, "elsewhere": own["elsewhere"]}
         case "erase":
             return _sums(own, others)
         case _:

@@ -41,6 +41,8 @@ def erase(
             typer.echo(f"{name.replace('_', ' '):24} {count:,}")
         left = ", ".join(f"{count:,} {name}" for name, count in found["left"].items() if count)
         typer.echo(f"left: {left}; ask again later" if left else "a second look finds nothing")
+        if found.get("elsewhere"):
+            typer.echo(f"ask each replica that shares this store: {', '.join(found['elsewhere'])} are its own")
     if not found["verified"]:
         raise typer.Exit(1)
 

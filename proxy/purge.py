@@ -59,12 +59,20 @@ async def purge_alone(config: Config, asked: Mapping[str, Any], clock: Clock, ra
 
 
 async def near_purged(services: Services, keys: Sequence[str], *, everything: bool = False) -> int:
-    """Forget what near-duplicates could find of these answers, or all that they could: how many. Raises StoreFault."""
+    """Forget what near-duplicates could find of these answers, or all that they could: how many. Where replicas share
+    them it is gone from their log when this returns, what this one's index hasn't read yet included. Raises StoreFault.
+    """
+    thread, held, kept_gone = services.semantic.thread, services.state, 0
+    loaded = thread if thread is not None and thread.loaded else None
+    shared = loaded.shared if loaded is not None else None
+    if loaded is not None and shared is not None and (keys or everything):
+        await shared.look(loaded)  # what waits here to be sent would come into the log behind what is removed there
+    if loaded is None or shared is not None:
+        kept_gone = await kept.forget_near(services.config, held.store, held.randomness, keys, everything=everything)
     gone = await services.semantic.forget(keys)
-    thread, held = services.semantic.thread, services.state
-    if thread is None or not thread.loaded:
-        return gone + await kept.forget_near(services.config, held.store, held.randomness, keys, everything=everything)
-    return gone + (await thread.run(lambda cache: cache.forget_all()) if everything else 0)
+    if loaded is not None and everything:
+        gone += await loaded.run(lambda cache: cache.forget_all())
+    return max(gone, kept_gone)  # of one that is in both the index and the log, one is counted
 
 
 async def purged(store: Store, selector: Selector, now_s: float) -> tuple[str, ...]:

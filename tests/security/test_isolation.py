@@ -1,7 +1,8 @@
 """No tenant ever sees another's answer: in no tier, by no header, alone or at once.
 
 Random tenants send random requests from a small pool, so that nearly all of them could be answered with another's. The
-upstream's answers name who asked. One proxy lives through all examples, so that what earlier ones left is there too.
+upstream's answers name who asked. One proxy, or two replicas, live through all examples, so that what earlier ones left
+is there too.
 """
 
 from __future__ import annotations
@@ -9,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import json
 import tempfile
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import Coroutine, Iterator, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from farthing.cache.store import Selector
+from farthing.cache.store_near import NearStore
 from farthing.proxy.aliases import PRODUCTS
 from tests.fakes.proxying import Proxied, proxied
 from tests.fakes.valkey import running_valkey
@@ -78,6 +80,14 @@ class Sent:
     controls: dict[str, str]
     endpoint: str
     body: dict[str, Any]
+    at: int = 0
+    """The replica that it is sent to, where there are several."""
+
+    @property
+    def question(self) -> tuple[str, str, int]:
+        """Who asks where, and what, however it is asked."""
+        words = self.body.get("input") or [self.body["messages"][0]["content"]]
+        return owner_of(self.tenant), " ".join(words), self.at
 
 
 @st.composite
@@ -98,7 +108,8 @@ def bursts(draw: st.DrawFn) -> list[list[Sent]]:
         else:
             body |= {"messages": [{"role": "user", "content": draw(texts)}]}
             body |= {"stream": True} if endpoint == "stream" else {}
-        return Sent(draw(st.sampled_from(tenants)), draw(st.sampled_from(controls)), endpoint, body)
+        at = draw(st.integers(0, 1))
+        return Sent(draw(st.sampled_from(tenants)), draw(st.sampled_from(controls)), endpoint, body, at)
 
     return draw(st.lists(st.lists(one(), min_size=1, max_size=8), min_size=1, max_size=4))
 
@@ -116,30 +127,42 @@ async def ask(proxy: Proxied, sent: Sent) -> tuple[str, str, set[str]]:
 
 
 class World:
-    """A proxy in a loop of its own, for as long as a test's examples need it."""
+    """A proxy in a loop of its own, for as long as a test's examples need it; or several that share what they know."""
 
-    def __init__(self, **config: Any) -> None:
+    def __init__(self, replicas: int = 1, **config: Any) -> None:
         self._runner = asyncio.Runner()
+        self._replicas = replicas
         self._config = config
         self._stack = AsyncExitStack()
+        self._asked: set[tuple[str, str, int]] = set()
+        self.proxies: list[Proxied] = []
         self.tiers: set[str] = set()
         self.hits = 0  # of embeddings, whose items are stored one by one
+        self.across = 0  # hits on what a tenant had asked at another replica, and never at this one
 
     def __enter__(self) -> World:
-        self._proxy = self._runner.run(self._stack.enter_async_context(self._opened()))
+        self._runner.run(self._opened())
         return self
 
     def __exit__(self, *_: object) -> None:
         self._runner.run(self._stack.aclose())
         self._runner.close()
 
-    @asynccontextmanager
-    async def _opened(self) -> AsyncIterator[Proxied]:
-        with tempfile.TemporaryDirectory() as home:
-            async with marking() as url, proxied(url, Path(home), **self._config) as proxy:
-                if self._config.get("semantic__mode"):
-                    await loaded(proxy)
-                yield proxy
+    async def _opened(self) -> None:
+        home = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
+        url = await self._stack.enter_async_context(marking())
+        for number in range(self._replicas):
+            state_dir = home / str(number)
+            state_dir.mkdir()
+            (state_dir / "secret").write_text(f"{'5a' * 32}\n")  # tenants are told apart alike
+            proxy = await self._stack.enter_async_context(proxied(url, state_dir, **self._config))
+            if self._config.get("semantic__mode"):
+                await loaded(proxy)
+            self.proxies.append(proxy)
+
+    def run(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """In the world's loop."""
+        return self._runner.run(work)
 
     def check(self, rounds: list[list[Sent]], *, afresh: bool) -> None:
         """Each round's requests go out at once; every answer names its asker and nobody else. `afresh`: nothing is
@@ -147,27 +170,62 @@ class World:
 
         async def all_rounds() -> None:
             if afresh:
-                await self._proxy.services.state.store.purge(Selector())
-            for burst in rounds:
-                answers = await asyncio.gather(*(ask(self._proxy, sent) for sent in burst))
-                for endpoint, (how, asker, named) in zip((sent.endpoint for sent in burst), answers, strict=True):
+                for proxy in self.proxies:
+                    await proxy.services.state.store.purge(Selector())
+                self._asked.clear()
+            for burst in rounds if self._replicas == 1 else self._and_elsewhere(rounds):
+                answers = await asyncio.gather(*(ask(self.proxies[sent.at % self._replicas], sent) for sent in burst))
+                for sent, (how, asker, named) in zip(burst, answers, strict=True):
                     assert named == {asker}, how
                     self.tiers.add(how)
-                    self.hits += how == "hit-exact" and endpoint == "embeddings"
+                    self.hits += how == "hit-exact" and sent.endpoint == "embeddings"
+                    self.across += (
+                        how == "hit-exact" and sent.endpoint != "embeddings" and sent.question not in self._asked
+                    )
+                self._asked |= {sent.question for sent in burst}
+                if self._replicas > 1:
+                    await exchanged(self.proxies)
 
-        self._runner.run(all_rounds())
+        self.run(all_rounds())
+
+    def _and_elsewhere(self, rounds: list[list[Sent]]) -> Iterator[list[Sent]]:
+        """Each round, and then the same round with each request sent to the other replica."""
+        for burst in rounds:
+            yield burst
+            yield [replace(sent, at=1 - sent.at) for sent in burst]
+
+
+async def exchanged(proxies: Sequence[Proxied]) -> None:
+    """The replicas tell each other now what they have put of near-duplicates, and not a quarter of a second later."""
+    for proxy in (*proxies, *proxies):
+        thread = proxy.services.thread
+        assert thread is not None and thread.shared is not None
+        await thread.shared.look(thread)
+
+
+async def same_indexes(proxies: Sequence[Proxied], least: int) -> None:
+    """Until all hold the same near-duplicates, so many at least."""
+    async with asyncio.timeout(20):
+        while True:
+            await exchanged(proxies)
+            threads = [proxy.services.thread for proxy in proxies]
+            held = [await thread.run(lambda cache: cache.keys()) for thread in threads if thread is not None]
+            if len(held[0]) >= least and len(set(held)) == 1:
+                return
+            await asyncio.sleep(0.02)
 
 
 SEMANTIC = {
     "semantic__mode": "serve", "semantic__unproven": True, "semantic__threshold": 0.8,
     "semantic__deadline_ms": 5000, "semantic__audit_daily_usd": 0,
 }  # fmt: skip
+SHARED: dict[str, Any] = {"store__url": "valkey", "store__deadline_ms": 5000}
 WORLDS: dict[str, dict[str, Any]] = {
     "memory and SQLite": {},
     "little memory": {"store__memory_bytes": 0},
     "near-duplicates": SEMANTIC,
     "other gateways' words": {"compat__aliases": list(PRODUCTS), **SEMANTIC},
-    "Valkey": {"store__url": "valkey", "store__deadline_ms": 5000},
+    "Valkey": SHARED,
 }
 
 
@@ -191,6 +249,40 @@ def test_nobody_sees_anybody_elses_answer(name: str, valkey: str) -> None:
         expected = {"miss", "joined", "hit-exact"}
         assert world.tiers >= expected | ({"hit-semantic"} if "semantic__mode" in config else set())
         assert world.hits > 0
+
+
+def test_nobody_sees_anybody_elses_answer_at_another_replica(valkey: str) -> None:
+    """Two replicas, each with memory and an index of its own, over one server with answers and the replicas' log."""
+    with World(2, **{**SHARED, **SEMANTIC, "store__url": valkey}) as world:
+        assert all(isinstance(proxy.services.state.store, NearStore) for proxy in world.proxies)
+
+        @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+        @given(bursts(), st.booleans())
+        def checked(rounds: list[list[Sent]], afresh: bool) -> None:
+            world.check(rounds, afresh=afresh)
+
+        checked()
+        assert world.tiers >= {"miss", "joined", "hit-exact", "hit-semantic"}
+        assert world.hits > 0 and world.across > 0
+        assert world.run(shared_by(world.proxies)) == ["miss", "hit-exact", "miss", "hit-semantic"]
+
+
+async def shared_by(proxies: Sequence[Proxied]) -> list[str]:
+    """What one replica has answered is there at the other: for whoever asked it, in every tier, and for nobody else."""
+    one, other = proxies
+    for proxy in proxies:
+        await proxy.services.state.store.purge(Selector())
+        assert proxy.services.thread is not None
+        await proxy.services.thread.run(lambda cache: cache.forget_all())
+    await same_indexes(proxies, 0)
+    mine, theirs = TENANTS[:2]
+    asked, alike = ({"model": "m", "messages": [{"role": "user", "content": text}]} for text in TEXTS[:2])
+    told = [await ask(one, Sent(mine, {}, "chat", asked))]
+    await same_indexes(proxies, 1)
+    told.append(await ask(other, Sent(mine, {}, "chat", asked)))
+    told += [await ask(other, Sent(tenant, {}, "chat", alike)) for tenant in (theirs, mine)]
+    assert all(named == {asker} for _, asker, named in told)
+    return [how for how, _, _ in told]
 
 
 async def test_a_credential_that_connection_keeps_from_the_upstream_still_says_who_asks(tmp_path: Path) -> None:
