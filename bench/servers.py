@@ -103,7 +103,7 @@ def _wait(child: subprocess.Popen[bytes], url: str, name: str, log: Path, timeou
             time.sleep(0.1)
     why = f"ended with {child.returncode}" if child.poll() is not None else f"not ready after {timeout_s:.0f} s"
     tail = "\n".join(log.read_text("utf-8", "replace").splitlines()[-15:])
-    raise DidNotStart(f"{name}: {why}\n{tail}")
+    raise DidNotStart(f"{name}: {why}\n{tail}".replace(f"{ROOT}/", ""))  # it may come into a document
 
 
 def module(name: str, *arguments: str) -> list[str]:
