@@ -32,7 +32,7 @@ from bench.machine import Stat, cpu_s, parse_stat, rss_bytes, settle
 from bench.peer_runs import against
 from bench.report import Report, Target, markdown, replace_section, save
 from bench.run import DOCUMENT, EXPERIMENTS, QUICK, document_of, main, parser
-from bench.servers import DidNotStart, free_port, get, started
+from bench.servers import ROOT, DidNotStart, free_port, get, started
 from bench.streams import mixed, until
 from bench.upstream import StaticAnswer, answer, events, nginx_conf
 
@@ -234,10 +234,10 @@ def test_the_page_has_a_section_for_every_experiment() -> None:
 
 
 def test_a_server_that_ends_at_once_is_reported_with_what_it_said(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", "import sys; print('no such thing'); sys.exit(3)"]
+    command = [sys.executable, "-c", f"import sys; print('no such thing in {ROOT}/bench'); sys.exit(3)"]
 
     with (
-        pytest.raises(DidNotStart, match=r"ended with 3\nno such thing"),
+        pytest.raises(DidNotStart, match=r"ended with 3\nno such thing in bench"),
         started("it", command, free_port(), tmp_path, core=0),
     ):
         pass
