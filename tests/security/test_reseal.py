@@ -33,9 +33,20 @@ from tests.fakes.proxying import chat, proxied
 from tests.fakes.upstream import Script, ScriptedUpstream, scripted
 from tests.fakes.valkey import ValkeyProcess
 from tests.security.test_sealing import ONE, TWO, entry, sealer
-from tests.security.test_sealing_kept import KEYS, SECRET, SHORT, command, disk, put, row, rows_in
+from tests.security.test_sealing_kept import (
+    KEYS,
+    QUESTION,
+    SECRET,
+    SHORT,
+    command,
+    disk,
+    put,
+    row,
+    rows_in,
+    texts_everywhere,
+)
 from tests.wire.test_compress import UNPROVEN
-from tests.wire.test_retrieval import asked, begun, blob
+from tests.wire.test_retrieval import blob
 from tests.wire.test_semantic import loaded
 
 ALL = ("answers.db", "semantic.db", "decided.db", "removed.db", "capture.db", "deferred.db")
@@ -44,7 +55,6 @@ EVERYTHING = UNPROVEN | {
     "compress__retrieval": True, "cache__mode": "exact", "capture__enabled": True, "semantic__mode": "serve",
     "semantic__unproven": True, "upstream__batch": True, "defer__flush_s": 600,
 }  # fmt: skip
-QUESTION = chat("How do I change my delivery address?", temperature=0)
 
 
 @pytest.fixture
@@ -66,15 +76,7 @@ def resealed(home: Path, *keys: str, **env: str) -> tuple[int, dict[str, Any], s
 async def filled(up: ScriptedUpstream, home: Path, *keys: str) -> None:
     """Every place that holds texts, with some in it."""
     async with proxied(up.url, home, **EVERYTHING, **keyed(*keys)) as proxy:
-        await loaded(proxy)
-        up.default = Script(says=SECRET)
-        await proxy.post(QUESTION)
-        up.default = Script(fetches=0)
-        await begun(proxy, asked())
-        await proxy.post(asked(turns=1))
-        deferred = await proxy.post(chat(f"How do I change {SECRET}?"), x_farthing_defer="24h")
-        assert deferred.status_code == 202
-        await proxy.rows(3)
+        await texts_everywhere(proxy, up)
     secret = bytes.fromhex((home / "secret").read_text("ascii"))
     content = closed(sealer(*keys) if keys else None, f"f\n{SECRET}".encode(), b"replay state")
     (home / "trace.jsonl.replay-state").write_bytes(b"".join(replay_state._signed(content, secret)))

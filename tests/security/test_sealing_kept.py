@@ -29,8 +29,8 @@ from farthing.compress.removed import Handles, Removed
 from farthing.proxy.cli import app
 from farthing.proxy.clock import FakeClock
 from tests.fakes.decisions import TTL_S
-from tests.fakes.proxying import chat, proxied
-from tests.fakes.upstream import Script, scripted
+from tests.fakes.proxying import Proxied, chat, proxied
+from tests.fakes.upstream import Script, ScriptedUpstream, scripted
 from tests.fakes.valkey import ValkeyProcess
 from tests.security.test_sealing import ONE, TWO, sealer
 from tests.wire.test_compress import UNPROVEN
@@ -38,6 +38,7 @@ from tests.wire.test_retrieval import asked, begun, blob
 from tests.wire.test_semantic import loaded
 
 SECRET = "the-merger-is-on"
+QUESTION = chat("How do I change my delivery address?", temperature=0)
 VECTOR = np.arange(4, dtype=np.float32) / 8
 
 
@@ -276,6 +277,19 @@ async def test_captures_are_sealed_and_every_reader_opens_them(tmp_path: Path) -
     assert left["user"] == "u-one"
 
 
+async def texts_everywhere(proxy: Proxied, up: ScriptedUpstream) -> None:
+    """Ask until every place that keeps texts has some."""
+    await loaded(proxy)
+    up.default = Script(says=SECRET)
+    await proxy.post(QUESTION)
+    up.default = Script(fetches=0)
+    await begun(proxy, asked())
+    await proxy.post(asked(turns=1))
+    deferred = await proxy.post(chat(f"How do I change {SECRET}?"), x_farthing_defer="24h")
+    assert deferred.status_code == 202
+    await proxy.rows(3)
+
+
 async def test_no_prompt_and_no_answer_stands_anywhere_in_the_state_directory(tmp_path: Path) -> None:
     """With all on that keeps texts. A new file that forgets the seal is found here."""
     words = ("how do I change", SECRET, blob()[:60])
@@ -284,15 +298,7 @@ async def test_no_prompt_and_no_answer_stands_anywhere_in_the_state_directory(tm
         "semantic__unproven": True, "store__encryption_key": ONE, "upstream__batch": True, "defer__flush_s": 600,
     }  # fmt: skip
     async with scripted() as up, proxied(up.url, tmp_path, **on) as proxy:
-        await loaded(proxy)
-        up.default = Script(says=SECRET)
-        await proxy.post(chat("How do I change my delivery address?", temperature=0))
-        up.default = Script(fetches=0)
-        await begun(proxy, asked())
-        await proxy.post(asked(turns=1))
-        deferred = await proxy.post(chat(f"How do I change {SECRET}?"), x_farthing_defer="24h")
-        assert deferred.status_code == 202
-        await proxy.rows(3)
+        await texts_everywhere(proxy, up)
     files = [file for file in tmp_path.rglob("*") if file.is_file()]
     found = {
         file.name: [word for word in words if word.lower().encode() in file.read_bytes().lower()] for file in files
