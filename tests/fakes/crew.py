@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +29,32 @@ class Crew:
     child: asyncio.subprocess.Process
     client: httpx.AsyncClient
     cwd: Path
+    size: int
+    made: list[httpx.AsyncClient] = field(default_factory=list)
 
     @property
     def url(self) -> str:
         return str(self.client.base_url)
 
     def fresh(self) -> httpx.AsyncClient:
-        """A client with connections of its own."""
-        return httpx.AsyncClient(base_url=self.client.base_url, timeout=30, headers={"Authorization": "Bearer sk-one"})
+        """A client with connections of its own, closed with the crew if nobody does before."""
+        client = httpx.AsyncClient(
+            base_url=self.client.base_url, timeout=30, headers={"Authorization": "Bearer sk-one"}
+        )
+        self.made.append(client)
+        return client
+
+    async def spread(self, count: int) -> list[httpx.AsyncClient]:
+        """So many clients, of whose connections every worker has some: which one takes a connection is chance."""
+        for _ in range(100):
+            before = self.connections()
+            clients = [self.fresh() for _ in range(count)]
+            await asyncio.gather(*(one.get("/healthz") for one in clients))
+            if sum(now > before[slot] for slot, now in self.connections().items()) == self.size:
+                return clients
+            await asyncio.gather(*(one.aclose() for one in clients))
+            await asyncio.sleep(0.2)
+        raise AssertionError(self.connections())
 
     def workers(self) -> dict[int, int]:
         """Process ids by slot; of two in one slot the newer one."""
@@ -102,6 +120,10 @@ async def ask(client: httpx.AsyncClient, text: str, **more: Any) -> httpx.Respon
 async def crew_of(count: int, up: ScriptedUpstream, cwd: Path, *arguments: str, **env: str) -> AsyncIterator[Crew]:
     """It, once all workers answer."""
     async with serving(up, cwd, "--workers", str(count), *arguments, **env) as (child, client):
-        crew = Crew(child, client, cwd)
+        crew = Crew(child, client, cwd, count)
         await crew.logged("workers are ready")
-        yield crew
+        try:
+            yield crew
+        finally:
+            for one in crew.made:
+                await one.aclose()

@@ -47,18 +47,6 @@ def left(crew: Crew) -> int:
         return int(conn.execute("select count(*) from requests where state != 'completed'").fetchone()[0])
 
 
-async def of_each_worker(crew: Crew) -> list[httpx.AsyncClient]:
-    """Four clients, whose connections are with both workers."""
-    while True:
-        clients = [crew.fresh() for _ in range(4)]
-        await asyncio.gather(*(one.get("/healthz") for one in clients))
-        workers = crew.workers()
-        if len(workers) == 2 and all(crew.connections()[slot] for slot in workers):
-            return clients
-        await asyncio.gather(*(one.aclose() for one in clients))
-        await asyncio.sleep(0.2)
-
-
 async def all_tell(clients: list[httpx.AsyncClient], ids: dict[str, str], status: str) -> bool:
     """Whether every client hears that of each of them, whoever answers it."""
     told = [await statuses(one) for one in clients]
@@ -70,7 +58,7 @@ async def test_any_worker_takes_them_and_a_killed_one_loses_and_doubles_none(tmp
     config.write_text(BUDGET)
     chance, ids = random.Random(6), dict[str, str]()
     async with batching() as up, crew_of(2, up, tmp_path, "--config", str(config), **SETTINGS) as crew:
-        clients = await of_each_worker(crew)
+        clients = await crew.spread(4)
         ids |= {await asked(client, f"first {at}"): f"first {at}" for at, client in enumerate(clients)}
         await until(lambda: all_tell(clients, ids, "completed"))
         await until(lambda: crew.rows() == len(ids))
@@ -81,27 +69,23 @@ async def test_any_worker_takes_them_and_a_killed_one_loses_and_doubles_none(tmp
             for at, client in enumerate(clients):
                 text = f"{turn} {at}"
                 ids[await asked(client, text)] = text
-            for client in clients:
-                await client.aclose()
             await asyncio.sleep(chance.uniform(0, 0.3))
             killed = owner(crew)
             assert killed is not None
             os.kill(killed, signal.SIGKILL)
             await until(lambda killed=killed: owner(crew) not in (None, killed))
-            clients = await of_each_worker(crew)
+            clients = await crew.spread(4)
         await until(lambda: not left(crew))
         await until(lambda: all_tell(clients, ids, "completed"))
 
         # All are replaced: what clients showed goes on with them.
         up.polls = 10**9
         ids |= {await asked(client, f"last {at}"): f"last {at}" for at, client in enumerate(clients)}
-        for client in clients:
-            await client.aclose()
         crew.child.send_signal(signal.SIGHUP)
         await crew.logged("workers are replaced")
         up.polls = 1
         await until(lambda: not left(crew))
-        clients = await of_each_worker(crew)
+        clients = await crew.spread(4)
         await until(lambda: all_tell(clients, ids, "completed"))
 
         up.polls, up.answers_before_end = 10**9, 0
@@ -119,8 +103,6 @@ async def test_any_worker_takes_them_and_a_killed_one_loses_and_doubles_none(tmp
             for client in clients:
                 got = await client.get(f"{HERE}/{id}/result")
                 assert got.status_code == 200 and text in got.json()["choices"][0]["message"]["content"]
-        for client in clients:
-            await client.aclose()
 
     with closing(sqlite3.connect(tmp_path / "state" / "ledger.db")) as ledger:
         rows = ledger.execute("select id, cost_usd from requests where outcome = 'completed'").fetchall()

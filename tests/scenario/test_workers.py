@@ -64,7 +64,7 @@ async def test_an_answer_of_one_is_everybodys_as_are_a_purge_and_a_flight(tmp_pa
             for number in range(8):
                 assert (await ask(client, f"stored {number}")).status_code == 200
         await asyncio.sleep(0.5)
-        clients = [crew.fresh() for _ in range(4)]
+        clients = await crew.spread(4)
         hits = [(await ask(one, f"stored {at}")).headers["x-farthing-cache"] for one in clients for at in range(8)]
         assert hits == ["hit-exact"] * 32 and len(up.calls) == 8
 
@@ -77,8 +77,6 @@ async def test_an_answer_of_one_is_everybodys_as_are_a_purge_and_a_flight(tmp_pa
         clients += [crew.fresh() for _ in range(20)]
         answers = await asyncio.gather(*(ask(one, "of all at once") for one in clients))
         spread = crew.connections()
-        for one in clients:
-            await one.aclose()
         assert min(spread[0], spread[1]) > 0 and len(up.calls) == asked + 1
         assert {one.headers["x-farthing-cache"] for one in answers} == {"miss", "joined"}
 
@@ -91,16 +89,13 @@ async def all_say(clients: list[httpx.AsyncClient], status: str) -> bool:
 
 async def test_the_switch_reaches_every_worker(tmp_path: Path) -> None:
     async with scripted() as up, crew_of(2, up, tmp_path) as crew:
-        clients = [crew.fresh() for _ in range(6)]
+        clients = await crew.spread(6)
         for one in clients:
             await ask(one, "the same")
         await crew.admin("policy/off")
         await until(lambda: all_say(clients, "bypass"))
         await crew.admin("policy/on")
         await until(lambda: all_say(clients, "hit-exact"))
-        assert len({slot for slot, count in crew.connections().items() if count}) == 2
-        for one in clients:
-            await one.aclose()
 
 
 def spread_of(crew: Crew) -> int:
@@ -205,12 +200,10 @@ async def test_a_budget_is_exact_over_all_workers(tmp_path: Path) -> None:
     budget = '[[budgets]]\nname = "all"\nusd = "0.002"\nper = "day"\n'
     config.write_text(PRICES + budget)
     async with scripted() as up, crew_of(2, up, tmp_path, "--config", str(config)) as crew:
-        clients = [crew.fresh() for _ in range(20)]
+        clients = await crew.spread(20)
         answers = await asyncio.gather(
             *(ask(clients[number % 20], f"{number}", max_tokens=20) for number in range(300))
         )
-        for one in clients:
-            await one.aclose()
         codes = [one.status_code for one in answers]
         await until(lambda: crew.rows() == 300)
         spent = crew.rows("sum(cost_usd)")
@@ -231,12 +224,11 @@ async def test_over_one_redis_workers_are_one_farthing(tmp_path: Path) -> None:
             scripted() as up,
             crew_of(2, up, tmp_path, "--config", str(config), FARTHING_STORE__URL=url) as crew,
         ):
-            clients = [crew.fresh() for _ in range(12)]
+            clients = await crew.spread(12)
             for number in range(8):
                 assert (await ask(clients[0], f"stored {number}", max_tokens=20)).status_code == 200
             both = [await ask(one, f"stored {at % 8}", max_tokens=20) for at, one in enumerate(clients)]
             assert {one.headers["x-farthing-cache"] for one in both} == {"hit-exact"} and len(up.calls) == 8
-            assert len({slot for slot, count in crew.connections().items() if count}) == 2
 
             answers = await asyncio.gather(
                 *(ask(clients[number % 12], f"{number}", max_tokens=20) for number in range(300))
@@ -253,8 +245,6 @@ async def test_over_one_redis_workers_are_one_farthing(tmp_path: Path) -> None:
             await until(settled)
             seen = {await crew.metric("farthing_requests_total", one) for one in clients}
             priced = [await crew.metric("farthing_cost_usd_total", one) for one in clients]
-            for one in clients:
-                await one.aclose()
 
     assert set(codes) == {200, 402} and len(up.calls) == 8 + codes.count(200)
     assert 0 < spent <= 0.002 * 10**12
@@ -267,18 +257,13 @@ async def test_limits_on_requests_under_way_are_the_machines(tmp_path: Path) -> 
         up.default.wait_s = 0.5
         limits = {"FARTHING_UPSTREAM__MAX_IN_FLIGHT": "3", "FARTHING_LIMITS__MAX_IN_FLIGHT": "7"}
         async with crew_of(2, up, tmp_path, FARTHING_UPSTREAM__RETRIES="0", **limits) as crew:
-            clients = [crew.fresh() for _ in range(16)]
-            for one in clients:
-                await one.get("/healthz")
-            assert len({slot for slot, count in crew.connections().items() if count}) == 2
+            clients = await crew.spread(16)
             told = Counter[str]()
             for _ in range(3):
                 answers = await asyncio.gather(*(ask(one, f"{at}") for at, one in enumerate(clients)))
                 told += Counter(one.json().get("error", {}).get("code", "") for one in answers)
                 up.calls.clear()
                 await crew.admin("cache/purge")
-            for one in clients:
-                await one.aclose()
 
     assert up.most_at_once == 3, told
     assert set(told) == {"", "upstream_busy", "too_many_requests"}
@@ -289,11 +274,9 @@ async def test_the_daily_limit_counts_what_all_workers_spend(tmp_path: Path) -> 
     config = tmp_path / "farthing.toml"
     config.write_text(PRICES + '[spend]\ndaily_usd = "0.0005"\n')
     async with scripted() as up, crew_of(2, up, tmp_path, "--config", str(config)) as crew:
-        clients = [crew.fresh() for _ in range(4)]
+        clients = await crew.spread(4)
         codes = [(await ask(clients[number % 4], f"{number}")).status_code for number in range(60)]
         limited = codes.index(402)
-        for one in clients:
-            await one.aclose()
         await until(lambda: crew.rows() == 60)
         spent = [await crew.metric("farthing_spend_today_usd") for _ in range(3)]
 
@@ -303,7 +286,7 @@ async def test_the_daily_limit_counts_what_all_workers_spend(tmp_path: Path) -> 
 
 async def test_a_promotion_reaches_every_worker(tmp_path: Path) -> None:
     async with scripted() as up, crew_of(2, up, tmp_path) as crew:
-        clients = [crew.fresh() for _ in range(6)]
+        clients = await crew.spread(6)
         for one in clients:
             await ask(one, "the same")
         promoted = await crew.admin("policy/promote", sections={"cache": {"mode": "off"}}, now=True)
@@ -313,8 +296,6 @@ async def test_a_promotion_reaches_every_worker(tmp_path: Path) -> None:
         back = await crew.admin("policy/rollback")
         assert back.status_code == 200, back.text
         await until(lambda: all_say(clients, "hit-exact"))
-        for one in clients:
-            await one.aclose()
 
         assert told == {promoted.json()["active"]["version"]}
 
@@ -322,7 +303,7 @@ async def test_a_promotion_reaches_every_worker(tmp_path: Path) -> None:
 async def test_a_rollback_reaches_every_worker_though_nothing_can_be_written(tmp_path: Path) -> None:
     """A disk that fails is a bad moment for half of the workers to keep a candidate that somebody took back."""
     async with scripted() as up, crew_of(2, up, tmp_path) as crew:
-        clients = [crew.fresh() for _ in range(6)]
+        clients = await crew.spread(6)
 
         async def versions() -> list[set[str]]:
             """That answer each client."""
@@ -339,8 +320,6 @@ async def test_a_rollback_reaches_every_worker_though_nothing_can_be_written(tmp
         assert (await crew.admin("policy/rollback")).status_code == 200
         await asyncio.sleep(0.5)
         assert await versions() == [{begun["active"]["version"]}] * 6
-        for one in clients:
-            await one.aclose()
 
 
 async def every(versions: Callable[[], Awaitable[list[set[str]]]], wanted: set[str]) -> bool:
@@ -350,7 +329,7 @@ async def every(versions: Callable[[], Awaitable[list[set[str]]]], wanted: set[s
 async def test_sigterm_drains_all_and_nobody_outlives_the_supervisor(tmp_path: Path) -> None:
     async with scripted() as up, crew_of(2, up, tmp_path) as crew:
         up.default.wait_s = 0.5
-        clients = [crew.fresh() for _ in range(6)]
+        clients = await crew.spread(6)
         under_way = [asyncio.create_task(ask(one, f"{at}")) for at, one in enumerate(clients)]
         while len(up.calls) < 6:
             await asyncio.sleep(0.01)
@@ -358,8 +337,6 @@ async def test_sigterm_drains_all_and_nobody_outlives_the_supervisor(tmp_path: P
         assert [one.status_code for one in await asyncio.gather(*under_way)] == [200] * 6
         assert await crew.child.wait() == 0
         assert crew.rows() == 6
-        for one in clients:
-            await one.aclose()
 
     async with scripted() as up, crew_of(2, up, tmp_path) as crew:
         pids = crew.workers().values()
@@ -372,9 +349,8 @@ async def test_admin_calls_do_the_same_whichever_worker_takes_them(tmp_path: Pat
     async with scripted() as up, scripted() as other:
         config.write_text(f'[upstream]\nreplicas = ["{up.url}", "{other.url}"]\n')
         async with crew_of(2, up, tmp_path, "--config", str(config), FARTHING_UPSTREAM="") as crew:
-            clients = [crew.fresh() for _ in range(6)]
+            clients = await crew.spread(6)
             asked = [await ask(one, f"{at}", user="u-1") for at, one in enumerate(clients)]
-            assert len({slot for slot, count in crew.connections().items() if count}) == 2
             for path in ("policy", "experiments", "watch", "levels", "budgets", "replicas", "incidents"):
                 same = path in ("policy", "watch", "levels", "budgets")
                 for _ in range(100):  # what the six requests left behind may still be on its way
@@ -407,7 +383,7 @@ async def test_admin_calls_do_the_same_whichever_worker_takes_them(tmp_path: Pat
             for one in clients:
                 await one.aclose()
             up.calls.clear(), other.calls.clear()
-            clients = [crew.fresh() for _ in range(6)]
+            clients = await crew.spread(6)
             for at, one in enumerate(clients):
                 await ask(one, f"after {at}")
                 await one.aclose()
