@@ -12,6 +12,7 @@ import pytest
 import structlog
 from hypothesis import settings
 
+from tests.fakes.commands import forks
 from tests.fakes.loaded import loaded_once
 
 AUTHORITY = Path(__file__).parent / "fakes" / "nobody.pem"
@@ -46,7 +47,7 @@ def pytest_collection() -> Iterator[None]:
 @pytest.fixture(scope="session", autouse=True)
 def shared() -> Iterator[None]:
     """What is loaded once."""
-    with loaded_once():
+    with loaded_once(), forks():
         yield
 
 

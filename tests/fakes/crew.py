@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx
 
+from tests.fakes.commands import Command
 from tests.fakes.proxying import chat
 from tests.fakes.upstream import ScriptedUpstream
 from tests.scenario.test_serve import serving
@@ -26,7 +27,7 @@ __all__ = ["Crew", "crew_of"]
 class Crew:
     """A farthing of several workers. `client`: one of its clients."""
 
-    child: asyncio.subprocess.Process
+    child: Command
     client: httpx.AsyncClient
     cwd: Path
     size: int

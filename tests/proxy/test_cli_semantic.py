@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ from rich.console import Console
 
 from farthing.proxy.cli_semantic import explained
 from farthing.proxy.state import announce
+from tests.fakes.commands import ran
 from tests.fakes.proxying import chat, proxied
 from tests.fakes.upstream import scripted
 from tests.wire.test_semantic import learnt, loaded
@@ -24,16 +23,8 @@ THINGS = ("password", "invoice", "passport", "router", "charger", "garden", "ket
 
 async def farthing(*argv: str | Path, stdin: str = "") -> tuple[int, str, str]:
     """Exit status, standard output and standard error."""
-    child = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "farthing.proxy.cli", "cache", *map(str, argv)),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env={name: value for name, value in os.environ.items() if not name.startswith("FARTHING_")},
-    )
-    out, err = await asyncio.wait_for(child.communicate(stdin.encode()), 60)
-    assert child.returncode is not None
-    return child.returncode, out.decode(), err.decode()
+    ended = await asyncio.to_thread(ran, "cache", *map(str, argv), stdin=stdin)
+    return ended.returncode, ended.stdout, ended.stderr
 
 
 def trace(path: Path, *, wrong: bool) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -96,21 +96,28 @@ def test_what_makes_no_sense_is_refused() -> None:
 spans = st.tuples(st.floats(-3 * DAY_S, 25 * DAY_S), st.floats(1, 25 * DAY_S))
 
 
+@pytest.fixture(scope="module")
+def twenty_days() -> Iterator[sqlite3.Connection]:
+    with closing(rolled(plausible(300, days=20))) as conn:
+        yield conn
+
+
 @settings(max_examples=40, deadline=None)
 @given(spans, st.sampled_from([*UNITS]))
-def test_stretches_add_up_to_the_span_and_touch(span: tuple[float, float], unit: str) -> None:
+def test_stretches_add_up_to_the_span_and_touch(
+    twenty_days: sqlite3.Connection, span: tuple[float, float], unit: str
+) -> None:
     since_s = NOW_S - 20 * DAY_S + span[0]
     until_s = since_s + span[1]
-    with closing(rolled(plausible(300, days=20))) as conn:
-        found = stretches(conn, unit, since_s, until_s)
-        total = summary(conn, since_s, until_s).total
+    found = stretches(twenty_days, unit, since_s, until_s)
+    total = summary(twenty_days, since_s, until_s).total
     assert (found[0].start_s, found[-1].end_s) == (since_s, until_s)
     assert all(a.end_s == b.start_s for a, b in pairwise(found))
     added = Sums()
     for each in found:
         added = plus(added, each.sums)
     assert (added.requests, added.spent, dict(added.saved)) == (total.requests, total.spent, dict(total.saved))
-    assert stretches(conn, unit, until_s, since_s) == ()
+    assert stretches(twenty_days, unit, until_s, since_s) == ()
 
 
 def test_the_first_moment_is_known_when_its_rows_are_gone() -> None:

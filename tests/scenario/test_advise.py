@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import pytest
 from bench.advise_requests import PROMPT
 from farthing.proxy import small_model
 from farthing.proxy.demo_servers import Server, free_port
+from tests.fakes.commands import ran
 from tests.fakes.upstream import Script, scripted
 
 PRICES = '[prices.models."m"]\ninput_usd_per_mtok = 1.0\ncached_usd_per_mtok = 0.1\noutput_usd_per_mtok = 4.0\n'
@@ -23,16 +23,9 @@ WORDY = "Please note that"
 
 async def farthing(*argv: str | Path, stdin: str = "", timeout_s: float = 100) -> tuple[int, str, str]:
     """Exit status, standard output and standard error of `farthing compress advise ...`."""
-    child = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "farthing.proxy.cli", "compress", *map(str, argv)),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env={name: value for name, value in os.environ.items() if not name.startswith(("FARTHING_", "OPENAI_"))},
-    )
-    out, err = await asyncio.wait_for(child.communicate(stdin.encode()), timeout_s)
-    assert child.returncode is not None
-    return child.returncode, out.decode(), err.decode()
+    words = ("compress", *map(str, argv))
+    ended = await asyncio.to_thread(ran, *words, stdin=stdin, timeout_s=timeout_s)
+    return ended.returncode, ended.stdout, ended.stderr
 
 
 def traffic(path: Path, count: int = 120, model: str = "m", **more: Any) -> Path:

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.fakes.commands import farthing
 from tests.fakes.upstream import scripted
 from tests.fakes.valkey import running_valkey
-from tests.scenario.test_serve import ask, farthing, serving
+from tests.scenario.test_serve import ask, serving
 
 TEXTS = [f"question {number}" for number in range(20)]
 

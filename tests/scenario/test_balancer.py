@@ -6,7 +6,6 @@ import asyncio
 import os
 import shutil
 import signal
-import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -16,10 +15,10 @@ import httpx
 import openai
 import pytest
 
+from tests.fakes.commands import CLEAN, Command, forked
 from tests.fakes.proxying import chat
 from tests.fakes.upstream import ScriptedUpstream, scripted
 from tests.fakes.valkey import free_port, running_valkey
-from tests.scenario.test_serve import CLEAN
 
 NGINX = shutil.which("nginx") or next((path for path in ("/usr/sbin/nginx",) if Path(path).exists()), None)
 SHIPPED = Path(__file__).parents[2] / "deploy" / "nginx"
@@ -35,7 +34,7 @@ class Fleet:
         self.home, self._up, self._valkey = home, up, valkey
         self.ports = [free_port() for _ in range(3)]
         self._port = free_port()
-        self.children: list[asyncio.subprocess.Process | None] = [None] * 3
+        self.children: list[Command | None] = [None] * 3
         self.url = f"http://127.0.0.1:{self._port}/v1"
 
     async def start(self, number: int) -> None:
@@ -44,9 +43,9 @@ class Fleet:
         state.mkdir(exist_ok=True)
         (state / "secret").write_text(SECRET + "\n", "ascii")
         with (self.home / f"farthing{number}.log").open("ab") as log:
-            self.children[number] = child = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "farthing.proxy.cli", "serve", "--port", str(self.ports[number])),
-                *("--upstream", self._up.url, "--state", str(state)),
+            options = ("--port", str(self.ports[number]), "--upstream", self._up.url, "--state", str(state))
+            self.children[number] = child = forked(
+                *("serve", *options),
                 cwd=self.home,
                 env=CLEAN | {"FARTHING_SEMANTIC__MODE": "off", "FARTHING_STORE__URL": self._valkey},
                 stderr=log,

@@ -10,9 +10,10 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from tests.fakes.commands import farthing
 from tests.fakes.proxying import chat
 from tests.fakes.upstream import scripted
-from tests.scenario.test_serve import farthing, serving
+from tests.scenario.test_serve import serving
 
 ON = {"FARTHING_CAPTURE__ENABLED": "true"}
 

@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import sys
 from pathlib import Path
+
+import pytest
 
 from farthing.proxy.demo_world import World, asked
 from farthing.proxy.traffic import load_questions
-from tests.scenario.test_serve import CLEAN
+from tests.scenario.test_demo import TIMEOUT_S, run_demo
 
 
-async def test_the_story_ends_as_it_should(tmp_path: Path) -> None:
-    child = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "farthing.proxy.cli", "demo", "--evals", "--once", "--state", str(tmp_path)),
-        cwd=tmp_path,
-        env=CLEAN,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    out, _ = await asyncio.wait_for(child.communicate(), 280)
+@pytest.mark.timeout(TIMEOUT_S)
+def test_the_story_ends_as_it_should(tmp_path: Path) -> None:
+    ended = run_demo(tmp_path, "--once", target="demo-evals")
     told = json.loads((tmp_path / "told.json").read_text())
-    assert told == {"shipped": True, "blocked": True, "rolled_back": True, "alarms": True}, out.decode()
-    assert child.returncode == 0
+    assert told == {"shipped": True, "blocked": True, "rolled_back": True, "alarms": True}, ended.stdout
+    assert ended.returncode == 0
     assert (tmp_path / "gate-small.html").read_text().startswith("<!doctype html>")
-    assert b"was rolled back at" in out
+    assert "was rolled back at" in ended.stdout
 
 
 def test_the_world_is_as_right_as_it_says() -> None:

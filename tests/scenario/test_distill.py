@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 from farthing.proxy.capture import Capture
+from tests.fakes.commands import ran
 from tests.fakes.proxying import PRICES, Proxied, chat, proxied, quiet
 from tests.fakes.students import ready
 from tests.fakes.upstream import Script, scripted
@@ -31,10 +30,6 @@ def asked(text: str) -> dict[str, Any]:
 def texts(round: int) -> list[str]:
     forms = [form for pair in zip(*ASKS.values(), strict=True) for form in pair]
     return [form.format(f"{thing} no {round}") for thing in THINGS for form in forms]
-
-
-def run(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "farthing.proxy.cli", *words], capture_output=True, text=True)
 
 
 async def ask_all(proxy: Proxied, round: int) -> None:
@@ -61,7 +56,7 @@ async def test_a_student_is_trained_of_traffic_and_takes_over(tmp_path: Path) ->
         teacher_calls = len(up.calls)
 
         out = tmp_path / "out"
-        exported = await asyncio.to_thread(run, "distill", "export", str(out), "--state", str(state), "--json")
+        exported = await asyncio.to_thread(ran, "distill", "export", str(out), "--state", str(state), "--json")
         assert exported.returncode == 0, exported.stderr
         facts = json.loads(exported.stdout)
         lines = [json.loads(line) for line in (out / "train.jsonl").read_text("utf-8").splitlines()]
@@ -69,9 +64,9 @@ async def test_a_student_is_trained_of_traffic_and_takes_over(tmp_path: Path) ->
         assert {line["messages"][-1]["content"].strip() for line in lines} == {"refund", "track"}
 
         lenient = ("--max-disagree", "0.2", "--level", "0.2", "--near", "0", "--state", str(state))
-        strict = await asyncio.to_thread(run, "distill", "train", "--name", "x", "--near", "0", "--state", str(state))
+        strict = await asyncio.to_thread(ran, "distill", "train", "--name", "x", "--near", "0", "--state", str(state))
         assert strict.returncode == 1 and "A proof takes 149 answers" in strict.stdout
-        trained = await asyncio.to_thread(run, "distill", "train", "--name", "intents", *lenient)
+        trained = await asyncio.to_thread(ran, "distill", "train", "--name", "intents", *lenient)
         assert trained.returncode == 0, trained.stderr + trained.stdout
         assert "observes until live traffic proves it too" in trained.stdout
 
@@ -84,9 +79,9 @@ async def test_a_student_is_trained_of_traffic_and_takes_over(tmp_path: Path) ->
         assert len(served) > 60 and len(up.calls) - teacher_calls < 130
         assert all(row["cost_usd"] == 0 and row["saved_route_usd"] > 0 for row in served)
 
-    shown = json.loads((await asyncio.to_thread(run, "distill", "show", "--state", str(state), "--json")).stdout)
+    shown = json.loads((await asyncio.to_thread(ran, "distill", "show", "--state", str(state), "--json")).stdout)
     assert [(one["name"], one["serves"], one["fell_back"]) for one in shown] == [("intents", True, 0)]
-    again = await asyncio.to_thread(run, "distill", "train", "--name", "intents", *lenient, "--json")
+    again = await asyncio.to_thread(ran, "distill", "train", "--name", "intents", *lenient, "--json")
     assert json.loads(again.stdout)["dropped"]["a student's answer"] >= 60
 
 
@@ -98,5 +93,5 @@ def test_a_name_that_is_a_path_and_a_format_that_is_none_are_refused(tmp_path: P
         ("train", "--name", "x"),
         ("train", "--name", "x", "--route", "none"),
     ):
-        found = run("distill", *words, "--state", str(tmp_path))
+        found = ran("distill", *words, "--state", str(tmp_path))
         assert found.returncode == 2, (words, found.stdout, found.stderr)

@@ -7,8 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from tests.fakes.commands import farthing
 from tests.fakes.upstream import scripted
-from tests.scenario.test_serve import ask, farthing, serving
+from tests.scenario.test_serve import ask, serving
 
 QUIET = {"FARTHING_SEMANTIC__MODE": "off"}
 CONFIG = """

@@ -10,8 +10,8 @@ from xml.etree import ElementTree
 
 import pytest
 
+from tests.fakes.commands import farthing
 from tests.fakes.upstream import Script, ScriptedUpstream, scripted
-from tests.scenario.test_serve import farthing
 
 GOOD, BAD = "cheap-and-right", "cheap-and-wrong"
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from tests.fakes.commands import farthing
 from tests.fakes.upstream import scripted
 from tests.fakes.valkey import ValkeyProcess
-from tests.scenario.test_serve import ask, farthing, serving
+from tests.scenario.test_serve import ask, serving
 
 CONFIG = """
 [auth]

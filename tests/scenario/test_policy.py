@@ -10,8 +10,9 @@ from typing import Any
 
 import httpx
 
+from tests.fakes.commands import farthing
 from tests.fakes.upstream import Script, scripted
-from tests.scenario.test_serve import ask, farthing, serving
+from tests.scenario.test_serve import ask, serving
 
 QUIET = {"FARTHING_SEMANTIC__MODE": "off"}
 BETTER = '[semantic]\nmode = "off"\n[cache]\nttl_s = 60\n[server]\nport = 1\n'

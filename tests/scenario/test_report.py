@@ -17,8 +17,8 @@ import pytest
 from farthing.proxy.ledger_file import INSERT, connect
 from farthing.proxy.ledger_upkeep import remove_rows
 from farthing.proxy.rollup import Roller
+from tests.fakes.commands import farthing
 from tests.fakes.rows import DOLLAR, plausible, row
-from tests.scenario.test_serve import farthing
 
 DAY_S = 86_400.0
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from farthing.proxy import student_files
 from farthing.proxy.students import Students
+from tests.fakes.commands import ran
 from tests.fakes.proxying import PRICES, Proxied, chat, proxied, quiet
 from tests.fakes.students import ready
 from tests.fakes.upstream import Script, ScriptedUpstream, scripted
@@ -37,8 +36,7 @@ async def ask(proxy: Proxied, round: int) -> None:
 
 
 def run(*words: str) -> None:
-    command = [sys.executable, "-m", "farthing.proxy.cli", "distill", *words]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = ran("distill", *words)
     assert done.returncode == 0, done.stderr + done.stdout
 
 
@@ -75,10 +73,9 @@ async def test_it_learns_again_proves_itself_and_takes_over(tmp_path: Path) -> N
             assert training.latest["intents"]["result"] == "heir", training.latest
             heir = proxy.services.state.heirs["intents"]
             assert answering(proxy) == old and not heir.standing.serves  # it has yet to prove itself
+            policies.hindered = lambda: "the experiment x is under way"
             await ask(proxy, 3)
             assert heir.standing.serves and heir.did["answered"] == 0
-
-            policies.hindered = lambda: "the experiment x is under way"
             await training.tick()
             assert answering(proxy) == old and training.waits == {"intents": "the experiment x is under way"}
             policies.hindered = None

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
 import sqlite3
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
@@ -18,30 +15,19 @@ import httpx
 import pytest
 
 from farthing.proxy.serve import _reload
+from tests.fakes.commands import CLEAN, Command, farthing, forked
 from tests.fakes.proxying import chat, proxied
 from tests.fakes.upstream import Script, ScriptedUpstream, scripted
-
-CLEAN = {name: value for name, value in os.environ.items() if not name.startswith(("FARTHING_", "OPENAI_"))}
-
-
-def farthing(*arguments: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "farthing.proxy.cli", *arguments]
-    return subprocess.run(command, cwd=cwd, env=CLEAN | env, capture_output=True, text=True, timeout=60, check=False)
 
 
 @asynccontextmanager
 async def serving(
     up: ScriptedUpstream, cwd: Path, *arguments: str, **env: str
-) -> AsyncIterator[tuple[asyncio.subprocess.Process, httpx.AsyncClient]]:
+) -> AsyncIterator[tuple[Command, httpx.AsyncClient]]:
     """`farthing serve` as a child; its log goes to serve.log."""
     with (cwd / "serve.log").open("ab") as log:
-        child = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "farthing.proxy.cli", "serve", "--port", "0", "--upstream", up.url),
-            *("--state", "state", *arguments),
-            cwd=cwd,
-            env=CLEAN | {"FARTHING_SEMANTIC__MODE": "off"} | env,
-            stderr=log,
-        )
+        options = ("--port", "0", "--upstream", up.url, "--state", "state", *arguments)
+        child = forked("serve", *options, cwd=cwd, env=CLEAN | {"FARTHING_SEMANTIC__MODE": "off"} | env, stderr=log)
     try:
         url = ""
         for _ in range(600):
