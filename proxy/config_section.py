@@ -20,4 +20,4 @@ Secret = Annotated[SecretStr | None, BeforeValidator(_none_for_empty)]
 class Section(BaseModel):
     """A part of the configuration: immutable, and strict about its keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, allow_inf_nan=False, defer_build=True)
