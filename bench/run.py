@@ -54,7 +54,7 @@ EXPERIMENTS: Mapping[str, Callable[[Place, Effort, Tell], Report]] = {
     "memory": memory,
     "peers": peers,
 }
-FULL = Effort(rounds=8, seconds=1, peer_rounds=3, peer_seconds=3, memory_requests=100_000)
+FULL = Effort(rounds=6, seconds=1, peer_rounds=2, peer_seconds=3, memory_requests=100_000)
 QUICK = Effort(
     rounds=1, seconds=1, peer_rounds=1, peer_seconds=2, installs=False, concurrencies=(64,), memory_requests=5_000
 )
