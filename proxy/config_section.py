@@ -20,4 +20,7 @@ Secret = Annotated[SecretStr | None, BeforeValidator(_none_for_empty)]
 class Section(BaseModel):
     """A part of the configuration: immutable, and strict about its keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, allow_inf_nan=False, defer_build=True)
+    # Its checks are built when it is first read: with the whole, once, and not at the import of each part.
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, hide_input_in_errors=True, allow_inf_nan=False, defer_build=True
+    )

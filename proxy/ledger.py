@@ -23,6 +23,7 @@ from farthing.proxy.clock import Clock, SystemClock
 from farthing.proxy.ledger_aside import aside
 from farthing.proxy.ledger_file import (
     INSERT,
+    INSERTS,
     LOCK_WAIT_S,
     POISON,
     Lines,
@@ -42,6 +43,7 @@ _RETRY_S = 0.25  # between attempts on a disk that failed
 _LAST_TRY_S, _LAST_TRIES = 1.0, 20  # how long, and how often, `close` goes on trying
 _BATCH_ROWS = 5_000
 _LOOK_S = 5.0  # between looks at what lies beside the ledger
+_OVERRUN_S = 10.0  # without a row refused, until the rows are said to be kept up with again
 
 
 class Ledger:
@@ -91,6 +93,7 @@ class Ledger:
         self._fresh: deque[Row] = deque()  # appended, not yet seen by the thread
         self._kept: deque[Row] = deque()  # the thread's own: told to on_rows, waiting for the disk
         self._refused = self._lost = 0  # two counters, since two threads count
+        self._seen, self._overrun, self._overrun_s = 0, False, 0.0  # of the refused
         self._wake = threading.Event()
         self._round = threading.Condition()
         self._asked = self._done = 0
@@ -105,8 +108,8 @@ class Ledger:
 
     @property
     def healthy(self) -> bool:
-        """Whether the last thing written got where it should."""
-        return self._works and (self._lines is None or self._lines.works)
+        """Whether the last thing written got where it should, and nothing was refused lately."""
+        return self._works and not self._overrun and (self._lines is None or self._lines.works)
 
     @property
     def dropped(self) -> int:
@@ -168,6 +171,7 @@ class Ledger:
             self._wake.wait(self._flush_s if not ending else 0 if self._works else _LAST_TRY_S / _LAST_TRIES)
             self._wake.clear()
             asked = self._asked
+            self._tell_overrun()
             self._take()
             rest -= 1
             if self._works or ending or asked > self._done or rest <= 0:
@@ -190,6 +194,21 @@ class Ledger:
     def _look(self) -> None:
         self._look_at_s = self._clock.tick_s() + _LOOK_S
         self.aside = aside(self.path)
+
+    def _tell_overrun(self) -> None:
+        """More came between two rounds than may wait: said at once, and its end when none was refused for a while."""
+        now_s, refused = self._clock.tick_s(), self._refused
+        if refused > self._seen:
+            self._seen, self._overrun_s = refused, now_s
+            if not self._overrun:
+                self._overrun = True
+                self._log.error(
+                    "ledger_overrun", path=str(self.path), dropped=self.dropped, bound=self._most,
+                    meaning="rows come faster than they are written", remedy="server.workers, or ledger.buffer_rows",
+                )  # fmt: skip
+        elif self._overrun and now_s - self._overrun_s >= _OVERRUN_S:
+            self._overrun = False
+            self._log.info("ledger_overrun_ended", path=str(self.path), dropped=self.dropped)
 
     def _take(self) -> None:
         """Move what has come to what is kept, tell others of it, and drop the oldest beyond the bound."""
@@ -242,7 +261,7 @@ class Ledger:
         try:
             conn.execute("begin immediate")
             try:
-                conn.executemany(INSERT, map(tuple, rows))  # SQLite binds a plain tuple faster
+                INSERTS.put(conn, rows)
             except POISON:
                 conn.execute("rollback")
                 conn.execute("begin immediate")

@@ -17,9 +17,11 @@ import orjson
 
 from farthing.proxy import rollup_tables
 from farthing.proxy.row import COLUMNS, Row
+from farthing.proxy.sql_rows import Rows
 
 __all__ = [
     "INSERT",
+    "INSERTS",
     "LOCK_WAIT_S",
     "POISON",
     "SCHEMA_VERSION",
@@ -35,7 +37,8 @@ __all__ = [
 SCHEMA_VERSION = 3
 # 1 had no roll-ups; 2, never released, had none by the minute.
 
-INSERT = f"insert into requests values ({', '.join('?' * len(COLUMNS))})"
+INSERTS = Rows("insert into requests", len(COLUMNS))
+INSERT = INSERTS.one
 # What SQLite raises for a row that it can't hold, rather than for a disk that it can't write.
 POISON = (
     sqlite3.IntegrityError,

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from farthing.proxy.rollup_plan import DAY_S, HOUR_S
+from farthing.proxy.sql_rows import Rows
 
 __all__ = ["Coming", "Repeats"]
 
@@ -19,11 +20,13 @@ MOST_HELD = 20_000
 MOST_WRITTEN = {HOUR_S: 500, DAY_S: 2000}
 """Lines that are kept for one start, by length, whenever twice as many are reached."""
 
-_UPSERT = """
-    insert into repeated values (?, ?, ?, ?, ?, ?, ?, ?, ?) on conflict do update set
-    requests = requests + excluded.requests, hits = hits + excluded.hits, saved_u = saved_u + excluded.saved_u,
-    saved_p = saved_p + excluded.saved_p, model = iif(excluded.last_s >= last_s, excluded.model, model),
-    last_s = max(last_s, excluded.last_s)"""
+_UPSERT = Rows(
+    "insert into repeated",
+    9,
+    "on conflict do update set requests = requests + excluded.requests, hits = hits + excluded.hits, "
+    "saved_u = saved_u + excluded.saved_u, saved_p = saved_p + excluded.saved_p, "
+    "model = iif(excluded.last_s >= last_s, excluded.model, model), last_s = max(last_s, excluded.last_s)",
+)
 _PRUNE = """
     delete from repeated where length_s = ?1 and start_s = ?2 and key_hash not in (
         select key_hash from repeated where length_s = ?1 and start_s = ?2
@@ -62,8 +65,8 @@ class Repeats:
             touched[place] = count
         due = [(place, count) for place, count in touched.items() if count.repeated]
         for length_s in MOST_WRITTEN:
-            conn.executemany(
-                _UPSERT,
+            _UPSERT.put(
+                conn,
                 (
                     (length_s, hour_s // length_s * length_s, key_hash, *count.unwritten())
                     for (hour_s, key_hash), count in due

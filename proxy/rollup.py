@@ -21,6 +21,7 @@ from farthing.proxy.rollup_plan import DAY_S, HOUR_S, MINUTE_S
 from farthing.proxy.rollup_slice import Counted, Numbers, Reader, Slice, sums_of_groups
 from farthing.proxy.rollup_tables import ANY, MOST_TAGS, WIDE, WIDE_GROUPS, marks, set_mark
 from farthing.proxy.sketch import BINS, PACKED_BYTES, merge, pack
+from farthing.proxy.sql_rows import Rows
 
 __all__ = ["LENGTHS_S", "MOST_KEYS", "Roller"]
 
@@ -33,13 +34,10 @@ KEPT_STARTS = 400
 
 _GROUP_TIMES = ("latency", "overhead")
 _PLACE = ("cut", "length_s", "start_s", "key")
-_UPSERT = (
-    f"insert into rollups values ({', '.join('?' * (len(_PLACE) + len(MEASURES)))}) on conflict do update set "
-    + ", ".join(f"{name} = {name} + excluded.{name}" for name in MEASURES)
-)
-_UPSERT_TIMES = (
-    "insert into rollup_times values (?, ?, ?, ?, ?, ?) on conflict do update set "
-    "counts = merge_counts(counts, excluded.counts)"
+_ADDED = ", ".join(f"{name} = {name} + excluded.{name}" for name in MEASURES)
+_UPSERT = Rows("insert into rollups", len(_PLACE) + len(MEASURES), f"on conflict do update set {_ADDED}")
+_UPSERT_TIMES = Rows(
+    "insert into rollup_times", 6, "on conflict do update set counts = merge_counts(counts, excluded.counts)"
 )
 
 
@@ -117,8 +115,8 @@ class Roller:
                 (cut, length_s, int(different_s[code // len(names_of_keys)]), names_of_keys[code % len(names_of_keys)])
                 for code in groups.tolist()
             ]
-            self._conn.executemany(_UPSERT, ((*place, *sums) for place, sums in zip(places, summed, strict=True)))
-            self._conn.executemany(_UPSERT_TIMES, self._histograms(places, where, bins, timed))
+            _UPSERT.put(self._conn, ((*place, *sums) for place, sums in zip(places, summed, strict=True)))
+            _UPSERT_TIMES.put(self._conn, self._histograms(places, where, bins, timed))
 
     def _histograms(
         self,

@@ -163,6 +163,23 @@ def test_beyond_the_buffer_the_oldest_rows_are_dropped_and_counted(opened: Open,
     assert seen == [str(n) for n in range(25)]
 
 
+def test_more_than_may_wait_is_told_once_and_its_end_too(opened: Open) -> None:
+    clock = FakeClock()
+    with capture_logs() as logs:
+        ledger = opened(buffer_rows=10, flush_ms=10_000, clock=clock)
+        assert ledger.flush()  # the thread waits now
+        for _ in range(2):
+            for number in range(13):
+                ledger.append(row(id=f"{number}"))
+            assert ledger.flush()
+        assert (ledger.healthy, ledger.dropped) == (False, 6)
+        clock.advance(9)
+        assert ledger.flush() and not ledger.healthy
+        clock.advance(2)
+        assert ledger.flush() and ledger.healthy
+    assert [entry["event"] for entry in logs] == ["ledger_overrun", "ledger_overrun_ended"]
+
+
 def test_a_full_disk_is_told_once_and_got_over(opened: Open, tmp_path: Path) -> None:
     """SQLite's own limit on pages gives the same SQLITE_FULL as a full disk."""
     ledger = opened()
