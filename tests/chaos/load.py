@@ -57,6 +57,11 @@ class Asked:
         return self.status == 200 and not self.right
 
     @property
+    def hit(self) -> bool:
+        """Whether the cache gave it its right answer."""
+        return self.right and self.cache == "hit-exact"
+
+    @property
     def failed(self) -> bool:
         """Whether no answer came, though a direct call would have been served."""
         return self.status != 200 and self.direct_ok is not False and not self.unheard

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from tests.chaos.load import Load, loading
-from tests.chaos.measured import NEVER_S, RECOVERY_S, Line, Moments, line_of, recovery_s, row_ids
+from tests.chaos.measured import NEVER_S, RECOVERY_S, Line, Moments, cold, line_of, recovery_s, row_ids
 from tests.chaos.places import Farthing
 
 __all__ = ["Fault", "On", "Place", "Setting", "measure"]
@@ -110,6 +110,20 @@ class Stall:
             self._woke.append((woke, max(0.0, woke - began - _FLUSH_S)))
 
 
+class Took:
+    """How long each part of a measurement took, in seconds and in order."""
+
+    def __init__(self) -> None:
+        self.parts_s: dict[str, float] = {}
+        self._from = time.monotonic()
+
+    def over(self, part: str) -> None:
+        """This part ends now; it began where the one before ended."""
+        now = time.monotonic()
+        self.parts_s[part] = round(now - self._from, 2)
+        self._from = now
+
+
 def _log_lines(place: Place) -> int:
     return sum(replica.said().count("\n") for replica in place.replicas)
 
@@ -121,17 +135,21 @@ async def measure(place: P, fault: Fault[P], *, longer: float = 1.0) -> Line:
     """Calm, the fault, and calm again, under load all the while. `longer`: times as long as in the short form."""
     those = range(len(place.replicas))
     load = Load([one.url for one in place.replicas], next(_SEEDS), direct=place.direct if fault.paired else "")
-    stall, said = Stall(), _log_lines(place)
+    stall, said, took = Stall(), _log_lines(place), Took()
     async with loading(load):
+        took.over("warm")
         await asyncio.sleep(_CALM_S * longer)
+        await _until(lambda: not cold(load.asked, those), time.monotonic() + 2 * RECOVERY_S)
+        took.over("calm")
         scene = On(place, fault.hold_s * longer, longer)
         began = time.monotonic()
         await fault.inject(scene)
         moments = Moments(began, time.monotonic(), scene.kills, scene.cuts)
+        took.over("fault")
         await asyncio.sleep(_AFTER_S * longer)
-        late = moments.ended + 2 * RECOVERY_S
-        while recovery_s(load.asked, moments, those) == NEVER_S and time.monotonic() < late:
-            await asyncio.sleep(0.1)
+        await _until(lambda: recovery_s(load.asked, moments, those) != NEVER_S, moments.ended + 2 * RECOVERY_S)
+        took.over("after")
+    took.over("drain")
     moments.stalls = stall.stop()
     until = time.monotonic() + _ROWS_WITHIN_S
     while True:
@@ -141,7 +159,15 @@ async def measure(place: P, fault: Fault[P], *, longer: float = 1.0) -> Line:
         line = line_of(fault.name, fault.promise, load.asked, ids | scene.rows, moments, those, scene.notes, lines)
         if not line.lost_rows or time.monotonic() > until:
             break
+    took.over("rows")
+    line.notes["took_s"] = took.parts_s
     told = [f"{one.prompt!r} {one.status} {one.errors[-1:]}" for one in load.asked if moments.fails(one) or one.wrong]
     if told:
         line.notes["examples"] = told[:5]
     return line
+
+
+async def _until(true: Callable[[], bool], at_most: float) -> None:
+    """Wait for it; for no longer than that moment of time.monotonic."""
+    while not true() and time.monotonic() < at_most:
+        await asyncio.sleep(0.1)
