@@ -93,13 +93,17 @@ class Load:
         self._going = False
 
     async def warm(self) -> None:
-        """Ask what is known, so that it is."""
+        """Ask what is known, so that it is; as many at once as there are clients."""
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_PATIENCE_S)) as session:
-            for prompt in KNOWN:
-                one = Asked(prompt, False, time.monotonic())
-                await self._ask(session, one, 0)
-                if not one.right:
-                    raise RuntimeError(f"not even without a fault: {one}")
+            shares = [KNOWN[number :: self._clients] for number in range(self._clients)]
+            await asyncio.gather(*(self._warm(session, share) for share in shares))
+
+    async def _warm(self, session: aiohttp.ClientSession, prompts: Sequence[str]) -> None:
+        for prompt in prompts:
+            one = Asked(prompt, False, time.monotonic())
+            await self._ask(session, one, 0)
+            if not one.right:
+                raise RuntimeError(f"not even without a fault: {one}")
 
     async def _client(self, session: aiohttp.ClientSession, number: int) -> None:
         while self._going:

@@ -18,9 +18,8 @@ from tests.chaos.load import Load, loading
 from tests.chaos.measured import NEVER_S, RECOVERY_S, Line, Moments, cold, line_of, recovery_s, row_ids
 from tests.chaos.places import Farthing
 
-__all__ = ["Fault", "On", "Place", "Setting", "measure"]
+__all__ = ["FULL", "SHORT", "Fault", "On", "Pace", "Place", "Setting", "measure"]
 
-_CALM_S, _AFTER_S = 1.5, 2.5
 _FLUSH_S = 0.05  # ledger.flush_ms
 _FLUSHED_S = 10 * _FLUSH_S
 _ROWS_WITHIN_S = 10.0  # a bound, for a machine that is busy
@@ -36,6 +35,18 @@ class Place(Protocol):
         """Where the upstream answers, past every farthing."""
         ...
 
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How long the parts of a measurement last, in seconds. `calm_s`: before the fault, or longer until each replica
+    has served a hit; `after_s`: after it, or longer until each has again; `longer`: times a fault's own length."""
+
+    calm_s: float
+    after_s: float
+    longer: float = 1.0
+
+
+SHORT, FULL = Pace(1.0, 2.5), Pace(6.0, 10.0, longer=4.0)
 
 P = TypeVar("P", bound=Place)
 
@@ -131,22 +142,22 @@ def _log_lines(place: Place) -> int:
 _SEEDS = itertools.count(time.time_ns() // 10**6 % 10**9)
 
 
-async def measure(place: P, fault: Fault[P], *, longer: float = 1.0) -> Line:
-    """Calm, the fault, and calm again, under load all the while. `longer`: times as long as in the short form."""
+async def measure(place: P, fault: Fault[P], pace: Pace = SHORT) -> Line:
+    """Calm, the fault, and calm again, under load all the while."""
     those = range(len(place.replicas))
     load = Load([one.url for one in place.replicas], next(_SEEDS), direct=place.direct if fault.paired else "")
     stall, said, took = Stall(), _log_lines(place), Took()
     async with loading(load):
         took.over("warm")
-        await asyncio.sleep(_CALM_S * longer)
+        await asyncio.sleep(pace.calm_s)
         await _until(lambda: not cold(load.asked, those), time.monotonic() + 2 * RECOVERY_S)
         took.over("calm")
-        scene = On(place, fault.hold_s * longer, longer)
+        scene = On(place, fault.hold_s * pace.longer, pace.longer)
         began = time.monotonic()
         await fault.inject(scene)
         moments = Moments(began, time.monotonic(), scene.kills, scene.cuts)
         took.over("fault")
-        await asyncio.sleep(_AFTER_S * longer)
+        await asyncio.sleep(pace.after_s)
         await _until(lambda: recovery_s(load.asked, moments, those) != NEVER_S, moments.ended + 2 * RECOVERY_S)
         took.over("after")
     took.over("drain")
