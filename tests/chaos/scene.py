@@ -18,8 +18,10 @@ from tests.chaos.load import Load, loading
 from tests.chaos.measured import NEVER_S, RECOVERY_S, Line, Moments, cold, line_of, recovery_s, row_ids
 from tests.chaos.places import Farthing
 
-__all__ = ["FULL", "SHORT", "Fault", "On", "Pace", "Place", "Setting", "measure"]
+__all__ = ["FEW", "FULL", "SHORT", "Fault", "On", "Pace", "Place", "Setting", "measure"]
 
+FEW = 10
+"""More requests than these have ended before a fault begins, else a slow place would show no load before it."""
 _FLUSH_S = 0.05  # ledger.flush_ms
 _FLUSHED_S = 10 * _FLUSH_S
 _ROWS_WITHIN_S = 10.0  # a bound, for a machine that is busy
@@ -150,7 +152,8 @@ async def measure(place: P, fault: Fault[P], pace: Pace = SHORT) -> Line:
     async with loading(load):
         took.over("warm")
         await asyncio.sleep(pace.calm_s)
-        await _until(lambda: not cold(load.asked, those), time.monotonic() + 2 * RECOVERY_S)
+        well_by = time.monotonic() + 2 * RECOVERY_S
+        await _until(lambda: len(load.asked) > FEW and not cold(load.asked, those), well_by)
         took.over("calm")
         scene = On(place, fault.hold_s * pace.longer, pace.longer)
         began = time.monotonic()

@@ -18,7 +18,7 @@ from tests.chaos.faults import FAULTS
 from tests.chaos.measured import Line
 from tests.chaos.places import Cluster, three
 from tests.chaos.run import SETTINGS
-from tests.chaos.scene import Fault, Setting, measure
+from tests.chaos.scene import FEW, Fault, Setting, measure
 from tests.fakes.valkey import ValkeyProcess
 
 Property = Callable[[str, object], None]
@@ -42,7 +42,7 @@ def every_claim_held(line: Line, fault: Fault[Any], record: Property) -> None:
 
     assert line.broken == [], line
     assert line.requests > 50
-    assert min(line.notes["before"], line.notes["after"]) > 10, line
+    assert min(line.notes["before"], line.notes["after"]) > FEW, line
     assert line.notes["during"] > 0 or not fault.hold_s, line
 
 
