@@ -21,7 +21,7 @@ from tests.chaos.places import Farthing
 __all__ = ["FEW", "FULL", "SHORT", "Fault", "On", "Pace", "Place", "Setting", "measure"]
 
 FEW = 10
-"""More requests than these have ended before a fault begins, else a slow place would show no load before it."""
+"""A fault begins once more requests than these have ended: in a slow place `calm_s` alone may show no load."""
 _FLUSH_S = 0.05  # ledger.flush_ms
 _FLUSHED_S = 10 * _FLUSH_S
 _ROWS_WITHIN_S = 10.0  # a bound, for a machine that is busy
