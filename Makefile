@@ -18,7 +18,7 @@ help:
 	@echo "make test         lint, types and all tests, with the real servers that they need"
 	@echo "make test-torch   the sentence-transformers and LLMLingua paths (installs several hundred MB)"
 	@echo "make test-clients the official OpenAI clients 2 and 3, each in an environment of its own"
-	@echo "make chaos        every fault of docs/reliability.md, in full (chaos-short: under five minutes); make soak: two million requests"
+	@echo "make chaos        every fault of docs/reliability.md, in full (chaos-short: under three minutes); make soak: two million requests"
 	@echo "make fuzz         parsers, compressors, adapters and importers by coverage, a minute each (ARGS='--seconds 600 sse')"
 	@echo "make lock         deploy/requirements.lock; make audit: known vulnerabilities of it; make sbom: sbom.json"
 	@echo "make image-check builds the image and runs it, by docker or podman (ARGS='--base IMAGE')"
@@ -95,7 +95,7 @@ chaos: $(VENV)/.dev
 	  status=$$?; $(BIN)/python -m tests.chaos.page && exit $$status
 
 chaos-short: $(VENV)/.dev
-	$(BIN)/python -m pytest -m chaos tests/chaos $(ARGS)
+	$(BIN)/python -m pytest -m chaos tests/chaos --numprocesses 2 --dist loadgroup $(ARGS)
 
 soak: $(VENV)/.dev
 	$(BIN)/python -m tests.chaos.soak --out docs/reliability-soak.json $(ARGS); \

@@ -57,6 +57,11 @@ class Asked:
         return self.status == 200 and not self.right
 
     @property
+    def hit(self) -> bool:
+        """Whether the cache gave it its right answer."""
+        return self.right and self.cache == "hit-exact"
+
+    @property
     def failed(self) -> bool:
         """Whether no answer came, though a direct call would have been served."""
         return self.status != 200 and self.direct_ok is not False and not self.unheard
@@ -88,13 +93,17 @@ class Load:
         self._going = False
 
     async def warm(self) -> None:
-        """Ask what is known, so that it is."""
+        """Ask what is known, so that it is; as many at once as there are clients."""
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_PATIENCE_S)) as session:
-            for prompt in KNOWN:
-                one = Asked(prompt, False, time.monotonic())
-                await self._ask(session, one, 0)
-                if not one.right:
-                    raise RuntimeError(f"not even without a fault: {one}")
+            shares = [KNOWN[number :: self._clients] for number in range(self._clients)]
+            await asyncio.gather(*(self._warm(session, share) for share in shares))
+
+    async def _warm(self, session: aiohttp.ClientSession, prompts: Sequence[str]) -> None:
+        for prompt in prompts:
+            one = Asked(prompt, False, time.monotonic())
+            await self._ask(session, one, 0)
+            if not one.right:
+                raise RuntimeError(f"not even without a fault: {one}")
 
     async def _client(self, session: aiohttp.ClientSession, number: int) -> None:
         while self._going:

@@ -3,8 +3,9 @@
 A ledger row is lost when a client has an answer whose `x-farthing-id` is in no ledger. Rows answered within
 WINDOW_S before their replica was killed may be lost: that is documented, for a machine that runs the writer when it is
 due. On a busy one the window is longer by what a thread beside it had to wait in the second before the kill
-(`stalls`). Recovery is how long after the fault's end the last replica gave its first answer from the cache again;
-latencies are compared with the same run's calm beginning.
+(`stalls`). A fault shows nothing unless each replica served hits before it (`cold`). Recovery is how long after the
+fault's end the last replica gave its first answer from the cache again; latencies are compared with the same run's calm
+beginning.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ __all__ = [
     "WINDOW_S",
     "Line",
     "Moments",
+    "cold",
     "line_of",
     "recovery_s",
     "row_ids",
@@ -97,6 +99,7 @@ class Line:
     def broken(self) -> list[str]:
         """The claims that did not hold."""
         claims = {
+            f"replicas that served no hit before the fault: {self.notes['cold']}": self.notes["cold"],
             f"{self.failed} requests failed that a direct call would have served": self.failed,
             f"{self.wrong} wrong answers": self.wrong,
             f"{self.lost_rows} ledger rows lost beyond the window": self.lost_rows,
@@ -151,7 +154,13 @@ def line_of(
             "lost_after_ms": sorted(round(moments.age_s(one) * 1000) for one in lost),
             "down": down,
         }
-        | {"during": len(during), "answers": dict(Counter(one.cache or "none" for one in during))},
+        | {
+            "cold": cold(asked, replicas, moments.began),
+            "before": sum(one.ended < moments.began for one in asked),
+            "during": len(during),
+            "after": sum(one.began >= moments.ended for one in asked),
+            "answers": dict(Counter(one.cache or "none" for one in during)),
+        },
     )
 
 
@@ -170,11 +179,17 @@ def row_ids(states: Iterable[Path]) -> Counter[str]:
     return found
 
 
+def cold(asked: Iterable[Asked], replicas: Collection[int], before: float = NEVER_S) -> list[int]:
+    """The replicas that served no hit until that moment. A fault that finds one could hide behind the fault before it,
+    from which that one never recovered."""
+    return sorted({*replicas} - {one.replica for one in asked if one.hit and one.ended < before})
+
+
 def recovery_s(asked: Sequence[Asked], moments: Moments, replicas: Collection[int]) -> float:
     """Seconds from the fault's end until each replica has served a hit again and nothing fails; NEVER_S: not yet."""
     first: dict[int, float] = {}
     for one in asked:
-        if one.began >= moments.ended and one.right and one.cache == "hit-exact":
+        if one.began >= moments.ended and one.hit:
             first[one.replica] = min(one.ended, first.get(one.replica, one.ended))
     if not {*replicas} <= {*first}:
         return NEVER_S

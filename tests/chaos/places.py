@@ -29,10 +29,13 @@ _READY_S, _TOLD_WITHIN_S = 60.0, 20.0  # bounds, not expectations: the machine m
 
 
 class Process:
-    """One process, started, stopped in every way, and started again."""
+    """One process, started, stopped in every way, and started again. `piped`: it is told what to do line by line."""
 
-    def __init__(self, command: Sequence[str], log: Path, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, command: Sequence[str], log: Path, env: Mapping[str, str] | None = None, *, piped: bool = False
+    ) -> None:
         self.command = list(command)
+        self._pipe = subprocess.PIPE if piped else None
         self.env = dict(env or {})
         self._log = log
         self._child: subprocess.Popen[bytes] | None = None
@@ -48,13 +51,23 @@ class Process:
         """Whether it has not ended."""
         return self._child is not None and self._child.poll() is None
 
-    def spawn(self, stdin: int | None = None, stdout: int | None = None) -> subprocess.Popen[bytes]:
-        """Start it; ready when it says so itself."""
+    def spawn(self) -> None:
+        """Start it; see `await_ready`."""
         with self._log.open("ab") as log:
             self._child = subprocess.Popen(
-                self.command, cwd=ROOT, env=CLEAN | self.env, stdin=stdin, stdout=stdout or log, stderr=log
+                self.command, cwd=ROOT, env=CLEAN | self.env, stdin=self._pipe, stdout=self._pipe or log, stderr=log
             )
-        return self._child
+
+    def await_ready(self) -> None:
+        """Wait until it does what it is for. Raises RuntimeError: it ended, or never did."""
+        raise NotImplementedError
+
+    def start(self) -> float:
+        """Start it and wait until it is ready; the seconds that took."""
+        began = time.monotonic()
+        self.spawn()
+        self.await_ready()
+        return time.monotonic() - began
 
     def signal(self, number: int) -> None:
         """Send a signal."""
@@ -79,15 +92,15 @@ class Process:
         """Its log."""
         return self._log.read_text("utf-8", "replace")
 
-    def wait_for(self, url: str) -> float:
-        """Wait until the URL answers 200; the seconds that took. Raises RuntimeError: it ended, or never did."""
+    def wait_for(self, url: str) -> None:
+        """Wait until the URL answers 200. Raises RuntimeError: it ended, or never did."""
         began = time.monotonic()
         while time.monotonic() - began < _READY_S:
             if not self.runs:
                 raise RuntimeError(f"{self.command[2:5]} ended: {self.said()[-2000:]}")
             with suppress(OSError, urllib.error.URLError), urllib.request.urlopen(url, timeout=2) as told:
                 if told.status == 200:
-                    return time.monotonic() - began
+                    return
             time.sleep(0.02)
         raise RuntimeError(f"{url} did not answer within {_READY_S:g} s: {self.said()[-2000:]}")
 
@@ -110,10 +123,9 @@ class Farthing(Process):
             {"FARTHING_SEMANTIC__MODE": "off"} | more,
         )
 
-    def start(self) -> float:
-        """Start it and wait until it is ready; the seconds that took."""
-        self.spawn()
-        return self.wait_for(f"{self.url}/readyz")
+    def await_ready(self) -> None:
+        """Process.await_ready."""
+        self.wait_for(f"{self.url}/readyz")
 
 
 class UpstreamProcess(Process):
@@ -123,9 +135,8 @@ class UpstreamProcess(Process):
         self.port = free_port()
         super().__init__((sys.executable, "-m", "tests.chaos.upstream", str(self.port)), home / "upstream.log")
 
-    def start(self) -> None:
-        """Start it and wait until it answers."""
-        self.spawn()
+    def await_ready(self) -> None:
+        """Process.await_ready."""
         began = time.monotonic()
         while time.monotonic() - began < _READY_S:
             with suppress(OSError):
@@ -152,11 +163,12 @@ class Links(Process):
     def __init__(self, home: Path, targets: Sequence[int]) -> None:
         self.ports = [free_port() for _ in targets]
         places = [f"{port}:{target}" for port, target in zip(self.ports, targets, strict=True)]
-        super().__init__((sys.executable, "-m", "tests.chaos.link", *places), home / "links.log")
+        super().__init__((sys.executable, "-m", "tests.chaos.link", *places), home / "links.log", piped=True)
 
-    def start(self) -> None:
-        """Start them and wait until they listen."""
-        self._told(self.spawn(subprocess.PIPE, subprocess.PIPE))
+    def await_ready(self) -> None:
+        """Process.await_ready: they listen."""
+        assert self._child is not None
+        self._told(self._child)
 
     def become(self, mode: str, which: Sequence[int]) -> None:
         """Change the links of these numbers; done when this returns. `mode`: as in link.py."""
@@ -237,14 +249,16 @@ class Cluster(ForAWhile, Generic[V]):
         return f"http://127.0.0.1:{self.links.ports[3]}"
 
     def start(self) -> None:
-        """ForAWhile.start."""
+        """ForAWhile.start. At the same time, but that no replica begins with an outage of the server."""
+        self.upstream.spawn()
+        self.links.spawn()
         self.valkey.start()
-        self.upstream.start()
-        self.links.start()
+        self.links.await_ready()
         for replica in self.replicas:
             replica.spawn()
+        self.upstream.await_ready()
         for replica in self.replicas:
-            replica.wait_for(f"{replica.url}/readyz")
+            replica.await_ready()
 
     def close(self) -> None:
         """ForAWhile.close."""
@@ -280,8 +294,10 @@ class Alone(ForAWhile):
 
     def start(self) -> None:
         """ForAWhile.start."""
-        self.upstream.start()
-        self.farthing.start()
+        self.upstream.spawn()
+        self.farthing.spawn()
+        self.upstream.await_ready()
+        self.farthing.await_ready()
 
     def close(self) -> None:
         """ForAWhile.close."""

@@ -16,21 +16,20 @@ from tests.chaos.faults import FAULTS
 from tests.chaos.measured import Line, shown_s
 from tests.chaos.namespace import NAMESPACED
 from tests.chaos.places import three
-from tests.chaos.scene import Setting, measure
+from tests.chaos.scene import FULL, SHORT, Pace, Setting, measure
 from tests.chaos.standing_in import STANDING_IN
 
 SETTINGS: tuple[Setting[Any], ...] = (NAMESPACED, *STANDING_IN, *ALONE)
-LONGER = 4.0  # times the short form
 
 
-async def lines(longer: float, only: str) -> list[Line]:
+async def lines(pace: Pace, only: str) -> list[Line]:
     """Every fault whose name holds `only`, in turn."""
     found: list[Line] = []
     with tempfile.TemporaryDirectory(prefix="farthing-chaos-") as home:
         shared = [fault for fault in FAULTS if only in fault.name]
         if shared:
             with three(Path(home)) as cluster:
-                found += [told(await measure(cluster, fault, longer=longer)) for fault in shared]
+                found += [told(await measure(cluster, fault, pace)) for fault in shared]
         for at, setting in enumerate(setting for setting in SETTINGS if only in setting.fault.name):
             if setting.needs():
                 sys.stdout.write(f"{setting.fault.name}: left out: {setting.needs()}\n")
@@ -38,7 +37,7 @@ async def lines(longer: float, only: str) -> list[Line]:
             own = Path(home) / f"alone{at}"
             own.mkdir()
             with setting.place(own) as place:
-                found.append(told(await measure(place, setting.fault, longer=longer)))
+                found.append(told(await measure(place, setting.fault, pace)))
     return found
 
 
@@ -62,11 +61,11 @@ def keep(path: Path, found: list[Line], command: str) -> None:
 def main() -> int:
     """0 where every claim held."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--short", action="store_true", help="a quarter of the time, and 20 kills for 200")
+    parser.add_argument("--short", action="store_true", help="a quarter of the time or less, and 20 kills for 200")
     parser.add_argument("--only", default="", metavar="TEXT", help="faults whose name holds this")
     parser.add_argument("--out", type=Path, help="where the lines go, as JSON")
     given = parser.parse_args()
-    found = asyncio.run(lines(1.0 if given.short else LONGER, given.only))
+    found = asyncio.run(lines(SHORT if given.short else FULL, given.only))
     if given.out:
         keep(given.out, found, "make chaos" if not given.short else "make chaos ARGS=--short")
     return 1 if any(line.broken for line in found) else 0

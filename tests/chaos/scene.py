@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from tests.chaos.load import Load, loading
-from tests.chaos.measured import NEVER_S, RECOVERY_S, Line, Moments, line_of, recovery_s, row_ids
+from tests.chaos.measured import NEVER_S, RECOVERY_S, Line, Moments, cold, line_of, recovery_s, row_ids
 from tests.chaos.places import Farthing
 
-__all__ = ["Fault", "On", "Place", "Setting", "measure"]
+__all__ = ["FEW", "FULL", "SHORT", "Fault", "On", "Pace", "Place", "Setting", "measure"]
 
-_CALM_S, _AFTER_S = 1.5, 2.5
+FEW = 10
+"""A fault begins once more requests than these have ended: in a slow place `calm_s` alone may show no load."""
 _FLUSH_S = 0.05  # ledger.flush_ms
 _FLUSHED_S = 10 * _FLUSH_S
 _ROWS_WITHIN_S = 10.0  # a bound, for a machine that is busy
@@ -36,6 +37,18 @@ class Place(Protocol):
         """Where the upstream answers, past every farthing."""
         ...
 
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How long the parts of a measurement last, in seconds. `calm_s`: before the fault, or longer until each replica
+    has served a hit; `after_s`: after it, or longer until each has again; `longer`: times a fault's own length."""
+
+    calm_s: float
+    after_s: float
+    longer: float = 1.0
+
+
+SHORT, FULL = Pace(1.0, 2.5), Pace(6.0, 10.0, longer=4.0)
 
 P = TypeVar("P", bound=Place)
 
@@ -110,6 +123,20 @@ class Stall:
             self._woke.append((woke, max(0.0, woke - began - _FLUSH_S)))
 
 
+class Took:
+    """How long each part of a measurement took, in seconds and in order."""
+
+    def __init__(self) -> None:
+        self.parts_s: dict[str, float] = {}
+        self._from = time.monotonic()
+
+    def over(self, part: str) -> None:
+        """This part ends now; it began where the one before ended."""
+        now = time.monotonic()
+        self.parts_s[part] = round(now - self._from, 2)
+        self._from = now
+
+
 def _log_lines(place: Place) -> int:
     return sum(replica.said().count("\n") for replica in place.replicas)
 
@@ -117,21 +144,26 @@ def _log_lines(place: Place) -> int:
 _SEEDS = itertools.count(time.time_ns() // 10**6 % 10**9)
 
 
-async def measure(place: P, fault: Fault[P], *, longer: float = 1.0) -> Line:
-    """Calm, the fault, and calm again, under load all the while. `longer`: times as long as in the short form."""
+async def measure(place: P, fault: Fault[P], pace: Pace = SHORT) -> Line:
+    """Calm, the fault, and calm again, under load all the while."""
     those = range(len(place.replicas))
     load = Load([one.url for one in place.replicas], next(_SEEDS), direct=place.direct if fault.paired else "")
-    stall, said = Stall(), _log_lines(place)
+    stall, said, took = Stall(), _log_lines(place), Took()
     async with loading(load):
-        await asyncio.sleep(_CALM_S * longer)
-        scene = On(place, fault.hold_s * longer, longer)
+        took.over("warm")
+        await asyncio.sleep(pace.calm_s)
+        well_by = time.monotonic() + 2 * RECOVERY_S
+        await _until(lambda: len(load.asked) > FEW and not cold(load.asked, those), well_by)
+        took.over("calm")
+        scene = On(place, fault.hold_s * pace.longer, pace.longer)
         began = time.monotonic()
         await fault.inject(scene)
         moments = Moments(began, time.monotonic(), scene.kills, scene.cuts)
-        await asyncio.sleep(_AFTER_S * longer)
-        late = moments.ended + 2 * RECOVERY_S
-        while recovery_s(load.asked, moments, those) == NEVER_S and time.monotonic() < late:
-            await asyncio.sleep(0.1)
+        took.over("fault")
+        await asyncio.sleep(pace.after_s)
+        await _until(lambda: recovery_s(load.asked, moments, those) != NEVER_S, moments.ended + 2 * RECOVERY_S)
+        took.over("after")
+    took.over("drain")
     moments.stalls = stall.stop()
     until = time.monotonic() + _ROWS_WITHIN_S
     while True:
@@ -141,7 +173,15 @@ async def measure(place: P, fault: Fault[P], *, longer: float = 1.0) -> Line:
         line = line_of(fault.name, fault.promise, load.asked, ids | scene.rows, moments, those, scene.notes, lines)
         if not line.lost_rows or time.monotonic() > until:
             break
+    took.over("rows")
+    line.notes["took_s"] = took.parts_s
     told = [f"{one.prompt!r} {one.status} {one.errors[-1:]}" for one in load.asked if moments.fails(one) or one.wrong]
     if told:
         line.notes["examples"] = told[:5]
     return line
+
+
+async def _until(true: Callable[[], bool], at_most: float) -> None:
+    """Wait for it; for no longer than that moment of time.monotonic."""
+    while not true() and time.monotonic() < at_most:
+        await asyncio.sleep(0.1)

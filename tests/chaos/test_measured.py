@@ -28,15 +28,17 @@ def one(began: float, row_id: str = "a", **more: Any) -> Asked:
     return Asked("known 1", False, began, **given | more)
 
 
-def line(*asked: Asked, rows: str = "abz", moments: Moments | None = None) -> Line:
-    return line_of("f", "p", [*asked, one(5, "z")], Counter(rows), moments or Moments(2, 4), range(1))
+def line(*asked: Asked, rows: str = "ab", moments: Moments | None = None) -> Line:
+    well = [one(0.5, "y"), *asked, one(5, "z")]
+    return line_of("f", "p", well, Counter(f"{rows}yz"), moments or Moments(2, 4), range(1))
 
 
 def test_nothing_is_broken_where_all_is_well() -> None:
     found = line(one(1), one(3, "b"))
 
     assert found.broken == []
-    assert (found.requests, found.recovery_s, found.notes["during"]) == (3, 1.01, 1)
+    assert (found.requests, found.recovery_s) == (4, 1.01)
+    assert [found.notes[when] for when in ("before", "during", "after")] == [2, 1, 1]
 
 
 @pytest.mark.parametrize(
@@ -55,13 +57,21 @@ def test_each_claim_can_break(asked: Asked, broken: str) -> None:
 
 
 def test_a_log_line_for_each_request_is_seen() -> None:
-    found = line_of("f", "p", [one(4.1)], Counter("a"), Moments(2, 4), range(1), log_lines=26)
+    found = line_of("f", "p", [one(1), one(4.1)], Counter("a"), Moments(2, 4), range(1), log_lines=26)
 
     assert found.broken == ["26 log lines"]
 
 
+@pytest.mark.parametrize("asked", [one(1, cache="miss"), one(1, right=False, status=502), one(1.995), one(3)])
+def test_a_replica_that_was_not_well_before_the_fault_is_seen(asked: Asked) -> None:
+    asked.replica = 1
+    found = line_of("f", "p", [one(1), asked, one(4.1), one(4.1, replica=1)], Counter("a"), Moments(2, 4), range(2))
+
+    assert "replicas that served no hit before the fault: [1]" in found.broken
+
+
 def test_a_row_written_twice_is_seen() -> None:
-    assert "1 requests have two rows" in line(one(4.1), rows="aaz").broken
+    assert "1 requests have two rows" in line(one(4.1), rows="aa").broken
 
 
 @pytest.mark.parametrize(
