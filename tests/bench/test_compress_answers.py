@@ -195,7 +195,7 @@ def test_without_data_it_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[s
 def test_it_runs_against_the_model_and_asks_nothing_twice(tmp_path: Path) -> None:
     written(tmp_path)
     kept = tmp_path / "kept.jsonl"
-    arguments = ["--data", str(tmp_path), "--results", str(tmp_path), "--items", "1", "--tokens", "250", "--no-docs"]
+    arguments = ["--data", str(tmp_path), "--results", str(tmp_path), "--items", "1", "--tokens", "120", "--no-docs"]
     arguments += ["--kept", str(kept)]
 
     assert main(arguments) == 0
@@ -203,6 +203,6 @@ def test_it_runs_against_the_model_and_asks_nothing_twice(tmp_path: Path) -> Non
     saved = json.loads((tmp_path / "compress-answers.json").read_text("utf-8"))
     assert {row["slice"] for row in saved["windows"]} <= {*ASKED_SLICES}
     assert saved["windows"]
-    assert all(row["reply"]["prompt_tokens"] <= 250 for row in saved["windows"] if row["form"] == WHOLE)
+    assert all(row["reply"]["prompt_tokens"] <= 120 for row in saved["windows"] if row["form"] == WHOLE)
     assert main(arguments) == 0
     assert kept.read_text("utf-8") == first

@@ -57,7 +57,7 @@ def test_in_explicit_mode_only_breakpoints_are_written_and_read() -> None:
 @pytest.mark.parametrize("provider", list(PROVIDERS))
 async def test_the_decision_costs_less_than_any_rule_and_more_than_the_future(provider: str) -> None:
     prices = PROVIDERS[provider][1]
-    cost = {way: sums.usd(prices) for way, sums in (await measure(1.5, 3, provider)).items()}
+    cost = {way: sums.usd(prices) for way, sums in (await measure(0.8, 3, provider)).items()}
     farthing, foreseen = cost.pop("farthing"), cost.pop("foreseen")
     assert foreseen < farthing < min(cost.values())
 
