@@ -18,7 +18,7 @@ help:
 	@echo "make test         lint, types and all tests, with the real servers that they need"
 	@echo "make test-torch   the sentence-transformers and LLMLingua paths (installs several hundred MB)"
 	@echo "make test-clients the official OpenAI clients 2 and 3, each in an environment of its own"
-	@echo "make chaos        every fault of docs/reliability.md, in full (chaos-short: under three minutes); make soak: two million requests"
+	@echo "make chaos        every fault of docs/reliability.md, in full (chaos-short: shorter, two at a time); make soak: two million requests"
 	@echo "make fuzz         parsers, compressors, adapters and importers by coverage, a minute each (ARGS='--seconds 600 sse')"
 	@echo "make lock         deploy/requirements.lock; make audit: known vulnerabilities of it; make sbom: sbom.json"
 	@echo "make image-check builds the image and runs it, by docker or podman (ARGS='--base IMAGE')"
