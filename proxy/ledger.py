@@ -93,7 +93,8 @@ class Ledger:
         self._fresh: deque[Row] = deque()  # appended, not yet seen by the thread
         self._kept: deque[Row] = deque()  # the thread's own: told to on_rows, waiting for the disk
         self._refused = self._lost = 0  # two counters, since two threads count
-        self._seen, self._overrun, self._overrun_s = 0, False, 0.0  # of the refused
+        self._seen = 0  # of the refused
+        self._overrun_s: float | None = None  # when the last of them was seen; None: they are kept up with
         self._wake = threading.Event()
         self._round = threading.Condition()
         self._asked = self._done = 0
@@ -109,7 +110,7 @@ class Ledger:
     @property
     def healthy(self) -> bool:
         """Whether the last thing written got where it should, and nothing was refused lately."""
-        return self._works and not self._overrun and (self._lines is None or self._lines.works)
+        return self._works and self._overrun_s is None and (self._lines is None or self._lines.works)
 
     @property
     def dropped(self) -> int:
@@ -171,7 +172,8 @@ class Ledger:
             self._wake.wait(self._flush_s if not ending else 0 if self._works else _LAST_TRY_S / _LAST_TRIES)
             self._wake.clear()
             asked = self._asked
-            self._tell_overrun()
+            if not ending:  # what comes after that is refused too, and no overrun
+                self._tell_overrun()
             self._take()
             rest -= 1
             if self._works or ending or asked > self._done or rest <= 0:
@@ -199,15 +201,14 @@ class Ledger:
         """More came between two rounds than may wait: said at once, and its end when none was refused for a while."""
         now_s, refused = self._clock.tick_s(), self._refused
         if refused > self._seen:
-            self._seen, self._overrun_s = refused, now_s
-            if not self._overrun:
-                self._overrun = True
+            if self._overrun_s is None:
                 self._log.error(
                     "ledger_overrun", path=str(self.path), dropped=self.dropped, bound=self._most,
                     meaning="rows come faster than they are written", remedy="server.workers, or ledger.buffer_rows",
                 )  # fmt: skip
-        elif self._overrun and now_s - self._overrun_s >= _OVERRUN_S:
-            self._overrun = False
+            self._seen, self._overrun_s = refused, now_s
+        elif self._overrun_s is not None and now_s - self._overrun_s >= _OVERRUN_S:
+            self._overrun_s = None
             self._log.info("ledger_overrun_ended", path=str(self.path), dropped=self.dropped)
 
     def _take(self) -> None:

@@ -125,7 +125,7 @@ class Reader:
         try:
             (text,) = self._conn.execute(_SELECT_AT_ONCE, (after, most_rows)).fetchone()
             rows = orjson.loads(text)
-        except sqlite3.OperationalError:  # JSON can't hold what a damaged file may
+        except (sqlite3.OperationalError, orjson.JSONDecodeError):  # JSON can't hold what a damaged file may
             rows = self._conn.execute(_SELECT, (after, most_rows)).fetchall()
         if not rows:
             return None
@@ -189,8 +189,8 @@ def _whole(values: Sequence[Any]) -> tuple[Numbers, Any]:
     """Integers, 0 for what is none, and whether each is one."""
     try:
         return np.array(values, dtype=np.int64), True
-    except (TypeError, ValueError):  # nulls; and a damaged file's texts
-        known = [isinstance(value, int | float) for value in values]
+    except (TypeError, ValueError, OverflowError):  # nulls; and a damaged file's texts and numbers
+        known = [isinstance(value, int | float) and abs(value) < 2**63 for value in values]
         return np.array(
             [value if is_one else 0 for value, is_one in zip(values, known, strict=True)], dtype=np.int64
         ), (np.array(known))

@@ -1,8 +1,8 @@
 """Many rows in few steps of SQLite.
 
 The interpreter's lock is given up and asked for anew with each step of a statement, and with `executemany` or a
-`fetchall` each row is one. Where requests keep the lock busy, a step costs up to the switch interval (5 ms), so that
-only some hundred rows a second get through; measured in `python -m bench.saturated`.
+`fetchall` each row is one. Where requests keep the lock busy, a step may wait as long as the switch interval (5 ms),
+and rows come faster than they are written (`python -m bench.saturated`).
 Source: docs.python.org/3/library/sys.html#sys.setswitchinterval, sqlite.org/lang_insert.html.
 """
 
@@ -24,11 +24,9 @@ class Rows:
 
     def __init__(self, head: str, columns: int, tail: str = "") -> None:
         one = f"({', '.join('?' * columns)})"
-        self.one = f"{head} values {one} {tail}"
-        self._by_count = {
-            1 << power: f"{head} values {', '.join([one] * (1 << power))} {tail}"
-            for power in range(_AT_ONCE.bit_length())
-        }
+        counts = [1 << power for power in range(_AT_ONCE.bit_length())]
+        self._by_count = {count: f"{head} values {', '.join([one] * count)} {tail}" for count in counts}
+        self.one = self._by_count[1]
 
     def put(self, conn: sqlite3.Connection, rows: Iterable[Sequence[Any]]) -> None:
         """Put them in, in their order. Raises what `execute` does; then some of them may be in."""

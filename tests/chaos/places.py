@@ -12,11 +12,13 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
+from tests.fakes.commands import CLEAN
 from tests.fakes.for_a_while import ForAWhile
 from tests.fakes.valkey import ValkeyProcess, free_port
 
@@ -24,11 +26,10 @@ __all__ = ["CLEAN", "Alone", "Cluster", "Farthing", "Links", "Process", "Server"
 
 ROOT = Path(__file__).parents[2]
 SECRET = "5a" * 32
-CLEAN = {name: value for name, value in os.environ.items() if not name.startswith(("FARTHING_", "OPENAI_"))}
 _READY_S, _TOLD_WITHIN_S = 60.0, 20.0  # bounds, not expectations: the machine may be busy
 
 
-class Process:
+class Process(ABC):
     """One process, started, stopped in every way, and started again. `piped`: it is told what to do line by line."""
 
     def __init__(
@@ -58,9 +59,9 @@ class Process:
                 self.command, cwd=ROOT, env=CLEAN | self.env, stdin=self._pipe, stdout=self._pipe or log, stderr=log
             )
 
+    @abstractmethod
     def await_ready(self) -> None:
         """Wait until it does what it is for. Raises RuntimeError: it ended, or never did."""
-        raise NotImplementedError
 
     def start(self) -> float:
         """Start it and wait until it is ready; the seconds that took."""

@@ -177,6 +177,8 @@ def test_more_than_may_wait_is_told_once_and_its_end_too(opened: Open) -> None:
         assert ledger.flush() and not ledger.healthy
         clock.advance(2)
         assert ledger.flush() and ledger.healthy
+        ledger.close()
+        ledger.append(row(id="late"))
     assert [entry["event"] for entry in logs] == ["ledger_overrun", "ledger_overrun_ended"]
 
 

@@ -46,8 +46,7 @@ def test_what_is_put_twice_is_added_within_one_statement() -> None:
 
 
 def test_rows_are_written_and_rolled_up_in_few_steps(conn: sqlite3.Connection) -> None:
-    """With a statement for each row, and a row of a result at a time, requests that keep the interpreter busy kept nine
-    rows in ten waiting until they were dropped."""
+    """With a step for each row, requests that kept the interpreter busy kept rows waiting until they were dropped."""
     ran: list[str] = []
     conn.set_trace_callback(ran.append)
     INSERTS.put(conn, [row(id=f"{number}", ts=NOW_S, key_hash="same") for number in range(4000)])
@@ -79,9 +78,10 @@ def test_all_rows_in_one_value_are_the_rows(told: list[tuple[float, float | None
         assert [repr(each) for each in zip(*read.values(), strict=True)] == [repr(each) for each in rows]
 
 
-def test_what_json_cannot_hold_is_read_row_by_row(conn: sqlite3.Connection) -> None:
+@pytest.mark.parametrize("damage", ["user = x'00ff'", "tokens_out = 9e999"])
+def test_what_json_cannot_hold_is_read_row_by_row(conn: sqlite3.Connection, damage: str) -> None:
     INSERTS.put(conn, plausible(20, days=1))
-    conn.execute("update requests set user = x'00ff' where rowid = 3")
+    conn.execute(f"update requests set {damage} where rowid = 3")
     read = Reader(conn)._columns(0, 100)
     assert read is not None and [*zip(*read.values(), strict=True)] == conn.execute(_SELECT, (0, 100)).fetchall()
     assert Roller(conn).roll(100) == 20
