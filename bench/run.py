@@ -1,7 +1,7 @@
 """The benchmarks of docs/benchmarks.md: `python -m bench.run EXPERIMENT|all [--quick]`.
 
-Needs wrk and nginx (Debian: `apt install wrk nginx`) and two cores, otherwise idle. A full run takes up to 20 minutes,
-a quick one a few. Exit status 0: every target that was measured was reached; 1: one was missed; 2: an
+Needs wrk and nginx (Debian: `apt install wrk nginx`) and two cores, otherwise idle. A full run takes some 20 minutes,
+a quick one five or six. Exit status 0: every target that was measured was reached; 1: one was missed; 2: an
 experiment couldn't run; the others did.
 """
 
