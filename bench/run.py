@@ -1,8 +1,8 @@
 """The benchmarks of docs/benchmarks.md: `python -m bench.run EXPERIMENT|all [--quick]`.
 
-Needs wrk and nginx (Debian: `apt install wrk nginx`) and two cores, otherwise idle. A full run takes some 20 minutes,
-a quick one five or six. Exit status 0: every target that was measured was reached; 1: one was missed; 2: an
-experiment couldn't run; the others did.
+Needs wrk and nginx (Debian: `apt install wrk nginx`) and two cores, otherwise idle. On a slow machine a full run took
+23 minutes (with eight rounds; it has six), a quick one five and a half. Exit status 0: every target that was measured
+was reached; 1: one was missed; 2: an experiment couldn't run; the others did.
 """
 
 from __future__ import annotations
