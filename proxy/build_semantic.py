@@ -77,8 +77,10 @@ def open_semantic(config: Config, held: State, stack: AsyncExitStack) -> Semanti
     def load() -> SemanticCache:
         from farthing.cache.embedder import open_embedder
         from farthing.cache.scorer import GuardScorer, VerifierScorer
+        from farthing.cache.unmatchable import get_ready
         from farthing.cache.verifier import Verifier
 
+        get_ready()
         embedder = open_embedder(config.semantic.model)
         path = config.state_dir / "semantic.db"
         scorer = GuardScorer() if config.semantic.unproven else VerifierScorer(Verifier.open())
