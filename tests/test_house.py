@@ -104,3 +104,13 @@ def test_a_start_imports_nothing_that_only_some_configurations_need() -> None:
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT.parent)
 
     assert [name for name in off if f"farthing.{name}" in shown.stdout.split()] == []
+
+
+def test_a_command_imports_only_what_it_needs() -> None:
+    """`farthing --help` and `farthing version` need no configuration, so they don't wait for its checks to be made."""
+    code = "import farthing.proxy.cli, sys; print(*(name for name in ('asyncio', 'pydantic') if name in sys.modules), "
+    code += "*(name for name in sys.modules if name.startswith('farthing.proxy.config')))"
+
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT.parent)
+
+    assert shown.stdout.split() == []
