@@ -9,7 +9,7 @@ from random import Random
 
 import orjson
 
-from farthing.policies.agree import comparator
+from farthing.policies.agree_measured import comparator
 from farthing.policies.reuse import Action, Bound, Candidate, Label, RouteKey
 from farthing.policies.verified import Settings, Verified
 from farthing.proxy.config import Semantic

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from farthing.cache.digest import Ahead, Digest, Entry, Stamp, stamp_of
 from farthing.cache.index_log import IndexLog
-from farthing.cache.log_redis import RedisLog
 from farthing.cache.semantic_disk import Row
+
+if TYPE_CHECKING:
+    from farthing.cache.log_redis import RedisLog
 
 __all__ = ["Copy", "Following", "FollowingFile", "FollowingReplicas"]
 

@@ -20,8 +20,6 @@ from farthing.cache.digest import Stamp, stamp_of
 from farthing.cache.embedder import Embedder
 from farthing.cache.following import Following, FollowingFile, FollowingReplicas
 from farthing.cache.index_growing import GrowingIndex
-from farthing.cache.index_pg import PgIndex, PgVectors
-from farthing.cache.log_redis import RedisLog
 from farthing.cache.rarity import RouteWords
 from farthing.cache.scorer import GuardScorer, Scorer
 from farthing.cache.semantic_disk import Row, SemanticDisk
@@ -35,6 +33,9 @@ from farthing.proxy.text import normalise
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from farthing.cache.index_pg import PgIndex, PgVectors
+    from farthing.cache.log_redis import RedisLog
 
 __all__ = ["Found", "Neighbour", "SemanticCache", "best"]
 

@@ -21,7 +21,6 @@ from farthing.compress.recode_table import Tables
 from farthing.compress.removed import Handles
 from farthing.compress.repeats import encode_repeats
 from farthing.compress.rule import Rule
-from farthing.compress.squeeze import Target, squeeze
 from farthing.compress.tidy import tidied_text
 
 __all__ = [
@@ -191,6 +190,8 @@ def _recoded(text: str, form: Form, count: Count, mark: Mark | None) -> Recoded 
 
 def _squeezed(text: str, question: str, form: Form, count: Count, mark: Mark | None) -> Short | None:
     """What is left, recoded; None where neither makes it shorter."""
+    from farthing.compress.squeeze import Target, squeeze
+
     assert form.keep is not None
     share = max(form.keep, form.least_tokens / max(1, count(text)))
     chosen = squeeze(text, question, Target(min(1.0, share)), count)

@@ -18,7 +18,6 @@ from typing import Any
 
 import orjson
 
-from farthing.policies.agree import agree, refuses
 from farthing.policies.answer import Answer, read
 from farthing.policies.judge import unmarked
 from farthing.policies.opinion import Agreement
@@ -46,6 +45,8 @@ class Accept:
 
 def refused(accept: Accept, answer: bytes, payload: dict[str, Any]) -> str:
     """Why this answer to `payload` isn't accepted; '' where it is. `answer`: whole, or a complete stream's bytes."""
+    from farthing.policies.agree import refuses  # which only cascades need
+
     choices = read(answer)
     if not choices:
         return "no answer that is understood"
@@ -69,6 +70,8 @@ def refused(accept: Accept, answer: bytes, payload: dict[str, Any]) -> str:
 
 def consistent(answers: Sequence[bytes]) -> bool:
     """Whether every sample surely says what the first one says."""
+    from farthing.policies.agree import agree
+
     told = [read(answer) for answer in answers]
     first = told[0]
     if first is None or len(first) != 1:

@@ -11,16 +11,14 @@ from __future__ import annotations
 import re
 from collections.abc import Set
 
-from farthing.policies import agree_measured
 from farthing.policies.agree_code import blocks_of, compare_code
 from farthing.policies.agree_json import compare_calls, compare_json
 from farthing.policies.agree_prose import compare_prose, sentences
 from farthing.policies.agree_short import compare_labels, compare_numbers, compare_polarity
 from farthing.policies.answer import Answer, read
 from farthing.policies.opinion import Agreement, Embed, Opinion, different, same, unsure
-from farthing.policies.sequence import Comparator
 
-__all__ = ["agree", "agree_bytes", "comparator", "refuses"]
+__all__ = ["agree", "agree_bytes", "refuses"]
 
 # A cut answer that is the beginning of the other must be most of it: 'Yes' is the beginning of many answers.
 _CUT_SHARE = 0.5
@@ -69,16 +67,6 @@ def agree(a: Answer, b: Answer, embed: Embed | None = None, labels: Set[str] = f
         or compare_labels(a.text, b.text, labels)
         or compare_prose(a.text, b.text, embed)
     )
-
-
-def comparator() -> Comparator:
-    """The chain's error, for a bound that rests on `Opinion.wrong`: the worst of the comparators that judge."""
-    judging = [
-        found.false_same_upper
-        for name, found in agree_measured.MEASURED.items()
-        if name not in agree_measured.PROVED and name != "refusal"  # two refusals are never called the same
-    ]
-    return Comparator(false_same=max(judging))
 
 
 def refuses(answer: Answer) -> bool:

@@ -1,4 +1,4 @@
-"""How often each comparator errs, measured; written by bench/comparators.py. No logic but the look-up.
+"""How often each comparator errs, measured; written by bench/comparators.py. No logic but the look-ups.
 
 A bound on wrong answers that rests on opinions must allow for `false_same`: of pairs that truly differ at most that
 share was called Same, so that true wrong rate <= observed rate / (1 - false_same). Half of the sources was held out
@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["MADE_BY", "MADE_ON", "MEASURED", "PROVED", "VERSION", "Measured", "false_same"]
+from farthing.policies.sequence import Comparator
+
+__all__ = ["MADE_BY", "MADE_ON", "MEASURED", "PROVED", "VERSION", "Measured", "comparator", "false_same"]
 
 VERSION = 1
 PROVED = frozenset({"bytes", "json", "calls"})
@@ -57,3 +59,13 @@ def false_same(by: str) -> float:
         return 0.0
     found = MEASURED.get(by)
     return found.false_same_upper if found is not None else 1.0
+
+
+def comparator() -> Comparator:
+    """The chain's error, for a bound that rests on `Opinion.wrong`: the worst of the comparators that judge."""
+    judging = [
+        found.false_same_upper
+        for name, found in MEASURED.items()
+        if name not in PROVED and name != "refusal"  # two refusals are never called the same
+    ]
+    return Comparator(false_same=max(judging))

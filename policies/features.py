@@ -15,7 +15,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from farthing.policies.agree import refuses
 from farthing.policies.answer import read
 from farthing.proxy.lexicon import LANGUAGE_WORDS
 
@@ -79,6 +78,8 @@ def asked(payload: Mapping[str, Any]) -> Asked:
 
 def answered(body: bytes, *, wants_json: bool = False) -> Answered | None:
     """Of an answer, whole or a stream; None where it isn't understood. Of several choices the first. Never raises."""
+    from farthing.policies.agree import refuses  # with the first answer, in the ledger's thread
+
     choices = read(body)
     if not choices:
         return None

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal, get_args
 
-from farthing.policies.agree import refuses
 from farthing.policies.answer import Answer, exact_json, read
 
 __all__ = ["KINDS", "Freshness", "Kind", "Lifetime", "Rule", "kinds_of"]
@@ -95,6 +94,8 @@ def kinds_of(body: bytes) -> frozenset[Kind]:
 
 
 def _form(answer: Answer) -> Kind:
+    from farthing.policies.agree import refuses  # which few configurations need
+
     if answer.calls:
         return "tool_call"
     if refuses(answer):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from farthing.policies.free import surely_free
 from farthing.policies.spend import DayTotal
@@ -32,7 +33,6 @@ from farthing.proxy.drift_sample import DriftSample
 from farthing.proxy.exchange import CacheStatus, Endpoint, Exchange, Outcome, Quiet
 from farthing.proxy.ledger import Ledger
 from farthing.proxy.ledger_waiting import WaitingRows
-from farthing.proxy.otlp_contents import Contents
 from farthing.proxy.prices import RateCard
 from farthing.proxy.provider_reads import ProviderReads
 from farthing.proxy.row import LONGEST_NAME, Row
@@ -41,6 +41,9 @@ from farthing.proxy.tokens import Tokenizer
 from farthing.proxy.usage import Usage, UsageSource, total
 from farthing.proxy.watching import Watching
 from farthing.proxy.would import AS_BILLED, Would
+
+if TYPE_CHECKING:
+    from farthing.proxy.otlp_contents import Contents
 
 __all__ = ["Account", "AccountStage", "cache_status", "dollars"]
 

@@ -7,6 +7,7 @@ header that no cross-site form can send.
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import ipaddress
 import re
@@ -20,7 +21,6 @@ from yarl import URL
 from farthing.cache.store import StoreStats
 from farthing.proxy import (
     capture_admin,
-    compress_admin,
     defer_api,
     erasing,
     experiment_admin,
@@ -32,23 +32,23 @@ from farthing.proxy import (
     student_admin,
     watch_admin,
 )
-from farthing.proxy.admin_crew import EVERYWHERE, CrewAdmin
 from farthing.proxy.admin_log import FILE, AdminLog
-from farthing.proxy.dashboard import Dashboard
 from farthing.proxy.errors import ClientFault, FarthingError, error_body
-from farthing.proxy.figures_routes import Declared
 from farthing.proxy.forwarded import Trusted
 from farthing.proxy.gates_by_themselves import shown
 from farthing.proxy.gauges import gauges
 from farthing.proxy.health import health
 from farthing.proxy.metrics_push import of_all
-from farthing.proxy.openapi import document
 from farthing.proxy.purge import purge
 from farthing.proxy.version import version
 from farthing.proxy.wire import host_of
 
 if TYPE_CHECKING:
+    from farthing.proxy.admin_crew import CrewAdmin
     from farthing.proxy.app import Running
+    from farthing.proxy.crew import Crew
+    from farthing.proxy.dashboard import Dashboard
+    from farthing.proxy.figures_routes import Declared
 
 __all__ = ["Admin"]
 
@@ -107,20 +107,13 @@ class Admin:
         self._proxy = proxy
         services = proxy.services
         self._held = services.state
-        self._dashboard = Dashboard(
-            services.config.state_dir / "ledger.db",
-            self._held.clock,
-            self.state,
-            self.texts,
-            self.declared,
-            waiting=self.waiting,
-        )
+        self._dashboard: Dashboard | None = None
         self._store: StoreStats | None = None
         self._trusted = Trusted(services.config.server.trusted_proxies)
         self._log = AdminLog(services.config.state_dir / FILE, self._held.clock, self._held.secret)
         self._held.metrics.watch(self.gauges)
         crew = self._held.crew
-        self.crew = None if crew is None else CrewAdmin(crew, lambda: proxy.services, self._here)
+        self.crew = None if crew is None else self._with_others(crew)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse | None:
         """The answer, or None where the path is not ours."""
@@ -173,6 +166,25 @@ class Admin:
             "ledger_dropped": 0 if self._held.ledger is None else self._held.ledger.dropped,
         }
 
+    def _with_others(self, crew: Crew) -> CrewAdmin:
+        from farthing.proxy.admin_crew import CrewAdmin
+
+        return CrewAdmin(crew, lambda: self._proxy.services, self._here)
+
+    async def _pages(self) -> Dashboard:
+        """The dashboard. What it takes is imported, and its files are read, when somebody first asks: most processes
+        are never asked."""
+        if self._dashboard is None:
+            made = await asyncio.to_thread(self._made_pages)
+            self._dashboard = self._dashboard or made
+        return self._dashboard
+
+    def _made_pages(self) -> Dashboard:
+        from farthing.proxy.dashboard import Dashboard
+
+        ledger = self._proxy.services.config.state_dir / "ledger.db"
+        return Dashboard(ledger, self._held.clock, self.state, self.texts, self.declared, waiting=self.waiting)
+
     async def waiting(self) -> dict[str, Any] | None:
         """Of deferred requests; sums of money, which are for who may see the ledger. None where nothing is deferred."""
         return None if self._held.deferred is None else await self._held.deferred.standing()
@@ -185,6 +197,8 @@ class Admin:
 
     def declared(self) -> Declared:
         """The routes and variants in force."""
+        from farthing.proxy.figures_routes import Declared
+
         config = self._proxy.services.config
         routes = tuple((one.name, one.mode, one.strategy) for one in config.routes)
         routing = self._proxy.services.routing
@@ -257,7 +271,7 @@ class Admin:
         if found is not None:
             return _json(200, found)
         query = dict(URL(request.raw_path, encoded=True).query)
-        page = await self._dashboard.handle(request.method, path, query)
+        page = await (await self._pages()).handle(request.method, path, query)
         if page is None:
             return _refusal(404, f"there is no {path}", "not_found")
         status, kind, body = page
@@ -277,7 +291,10 @@ class Admin:
             case "/farthing/api/capture":
                 return await capture_admin.told(services)
             case "/farthing/api/compress":
-                return await compress_admin.told(services, self._dashboard)
+                pages = await self._pages()
+                from farthing.proxy import compress_admin  # which tells the dashboard's figures
+
+                return await compress_admin.told(services, pages)
             case "/farthing/api/budgets":
                 return await spend_admin.budgets(services)
             case "/farthing/api/keys":
@@ -295,7 +312,7 @@ class Admin:
             case "/farthing/api/students":
                 return student_admin.told(self._proxy)
             case "/farthing/api/openapi.json":
-                return document(version())
+                return await asyncio.to_thread(_described)
             case "/farthing/api/incidents":
                 return policy_admin.incidents(self._proxy, query)
         return await _TOLD[path](services, query) if path in _TOLD else None
@@ -323,7 +340,7 @@ class Admin:
     async def _changed(self, path: str, asked: dict[str, Any]) -> web.Response:
         if self.crew is not None and self.crew.elsewhere(path):
             return _answered(*await self.crew.of_keeper(("POST", path, asked)))
-        if self.crew is not None and path in EVERYWHERE:
+        if self.crew is not None and self.crew.is_everywhere(path):
             return _json(200, await self.crew.everywhere(path, asked))
         return _answered(*await self._done(path, asked))
 
@@ -348,6 +365,12 @@ class Admin:
             return (200, await self._told(path, raw_path)) if method == "GET" else await self._done(path, asked)
         except (ValueError, TypeError):
             raise ClientFault("the body must be a JSON object") from None
+
+
+def _described() -> dict[str, Any]:
+    from farthing.proxy.openapi import document
+
+    return document(version())
 
 
 def _answered(status: int, told: Any) -> web.Response:

@@ -77,6 +77,10 @@ class CrewAdmin:
         """Whether this call is the keeper's, and this isn't the keeper."""
         return path in KEEPERS and not self._crew.keeper
 
+    def is_everywhere(self, path: str) -> bool:
+        """Whether this call is to be done in every process."""
+        return path in EVERYWHERE
+
     async def of_keeper(self, call: Call) -> Answer:
         """What the keeper answers. Raises ClientFault: it isn't there."""
         found = await self._crew.peers.ask("call", call, to="keeper", within_s=_WITHIN_S)

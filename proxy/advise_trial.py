@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from farthing.policies.agree import agree, comparator
+from farthing.policies.agree import agree
+from farthing.policies.agree_measured import comparator
 from farthing.policies.answer import Answer
 from farthing.policies.opinion import Embed
 from farthing.policies.paired import Case, Judged, judge_cases

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
 
 import structlog
 from aiohttp import web
@@ -18,7 +19,6 @@ from farthing.proxy.admin import Admin
 from farthing.proxy.build import Services, build
 from farthing.proxy.clock import Clock, Randomness, SystemClock, SystemRandomness
 from farthing.proxy.config import Config
-from farthing.proxy.crew import Crew
 from farthing.proxy.errors import ConfigFault
 from farthing.proxy.experiments import Experiments
 from farthing.proxy.front import FrontServer, not_http, well_coded
@@ -33,6 +33,9 @@ from farthing.proxy.student_pins import pinned, unpinned
 from farthing.proxy.student_training import StudentTraining
 from farthing.proxy.tasks import TaskGroup
 from farthing.proxy.versions import Book, Standing, policy_version, with_sections
+
+if TYPE_CHECKING:
+    from farthing.proxy.crew import Crew
 
 __all__ = ["Running", "running"]
 

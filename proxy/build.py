@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 from farthing.cache.flight import Flights
 from farthing.cache.places import Places
@@ -37,7 +38,6 @@ from farthing.proxy.build_semantic import (
     same_thread,
 )
 from farthing.proxy.build_spend import open_ring, open_spending
-from farthing.proxy.build_students import found, hashes, open_students
 from farthing.proxy.build_watch import keep_audit, open_watch, tell_when_taken_back
 from farthing.proxy.capture_admin import in_force
 from farthing.proxy.config import Config
@@ -48,7 +48,7 @@ from farthing.proxy.errand import Errands
 from farthing.proxy.exchange import Stage
 from farthing.proxy.filling import FillingStage
 from farthing.proxy.held import State
-from farthing.proxy.otlp_names import target_of
+from farthing.proxy.needed import load
 from farthing.proxy.pipeline import Pipeline
 from farthing.proxy.pool import Pool
 from farthing.proxy.pool_open import Probes
@@ -56,17 +56,18 @@ from farthing.proxy.prompt_marking import cache_behind
 from farthing.proxy.rate_cards import card_of
 from farthing.proxy.repeat import Repeats
 from farthing.proxy.retrieving import RetrievingStage
-from farthing.proxy.route_shadow import RouteShadow
-from farthing.proxy.routing import Routing
 from farthing.proxy.server import Relay
 from farthing.proxy.stage_compress import CompressStage
 from farthing.proxy.stage_prompt_cache import PromptCacheStage
 from farthing.proxy.stage_route import RouteStage, RoutingStage
 from farthing.proxy.stage_semantic import SemanticStage
 from farthing.proxy.stages import AdmitStage, AssignStage, ParseStage
-from farthing.proxy.students import Students
 from farthing.proxy.tenants import Tenants
 from farthing.proxy.versions import policy_version
+
+if TYPE_CHECKING:
+    from farthing.proxy.routing import Routing
+    from farthing.proxy.students import Students
 
 __all__ = ["Services", "build"]
 
@@ -110,6 +111,7 @@ async def build(
 
     `beside`: `old` goes on answering too, for another share of the traffic.
     """
+    await asyncio.to_thread(load, config)
     first, *more = on_their_keys(config)
     pool, probes = open_upstream(first, held, stack, None if old is None else old.default)
     before = {} if old is None else old.others
@@ -120,6 +122,8 @@ async def build(
     elif thread is None:
         thread = open_semantic(config, held, stack)
     if held.otlp is not None:
+        from farthing.proxy.otlp_names import target_of
+
         held.otlp.target = target_of(config.upstream.url, config.upstream.provider)
     traces = None if held.otlp is None or not config.otlp.spans else held.otlp.traces
     contents = None if held.otlp is None else held.otlp.contents
@@ -179,9 +183,8 @@ async def build(
         account.drift = DriftSample(held.drift, config.ledger.drift_sample, held.tokenizer, slow, held.clock)
     compress = CompressStage(config.compress.tidy, config.compress.squeeze, count=account.counting.prompt)
     tenants = Tenants(held.secret, config.auth, await open_ring(config, held, stack))
-    taught = await asyncio.to_thread(found, config)
-    students = await open_students(config, held, taught, thread, stack)
-    routing = open_routing(config, held, rates, tenants, None if old is None else old.routing, hashes(taught))
+    students, hashes = await students_of(config, held, thread, stack)
+    routing = open_routing(config, held, rates, tenants, None if old is None else old.routing, hashes)
     ways = Ways(config, held, pool, others, account.spending)
     await open_desk(config, held, stack)
     prompt_cache = PromptCacheStage(open_marker(config, held, rates))
@@ -212,6 +215,8 @@ async def build(
     compress.beyond = await open_beyond(config, held, rates, audits, compares, stack, beside=beside)
     on_the_way_route = on_the_way[1]
     if config.shadow.share and isinstance(on_the_way_route, RoutingStage):
+        from farthing.proxy.route_shadow import RouteShadow
+
         shadows = shadows_of(config.shadow.daily_usd, held, audits, compares)
         on_the_way_route.shadow = RouteShadow(
             shadows, config.shadow.share, on_the_way_route.routing, held.outcomes, held.clock, held.randomness,
@@ -272,6 +277,18 @@ async def build(
         students,
         deferring,
     )
+
+
+async def students_of(
+    config: Config, held: State, thread: SemanticThread | None, stack: AsyncExitStack
+) -> tuple[Students | None, Mapping[str, str]]:
+    """Those that variants name and that are there, and their hashes."""
+    if not any(one.student for one in config.variants):
+        return None, {}
+    from farthing.proxy.build_students import found, hashes, open_students
+
+    taught = await asyncio.to_thread(found, config)
+    return await open_students(config, held, taught, thread, stack), hashes(taught)
 
 
 def lay_out(

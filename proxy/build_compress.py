@@ -15,7 +15,6 @@ from farthing.compress.forms import VERSION, Form, described, forms_of, rules_wi
 from farthing.compress.places import Marks
 from farthing.compress.removed import Removed
 from farthing.compress.rule import Rule
-from farthing.policies.agree import agree_bytes
 from farthing.policies.opinion import Opinion
 from farthing.policies.reuse import Policy
 from farthing.policies.steps import Chain, Step
@@ -27,6 +26,7 @@ from farthing.proxy.errors import ConfigFault
 from farthing.proxy.held import State
 from farthing.proxy.keeping import Keeping
 from farthing.proxy.noted import Noted
+from farthing.proxy.opinions import opinion_on
 from farthing.proxy.prices import RateCard
 from farthing.proxy.prompt_marking import cache_behind
 from farthing.proxy.sealing import sealer
@@ -125,8 +125,8 @@ def shadows_of(daily_usd: Decimal, held: State, audits: Errands, thread: Semanti
 
     async def compare(a: bytes, b: bytes) -> Opinion:
         if thread is None or not thread.loaded:
-            return await asyncio.to_thread(agree_bytes, a, b)
-        return await thread.run(lambda cache: agree_bytes(a, b, cache.embed))  # in its turn: nobody waits for it
+            return await asyncio.to_thread(opinion_on, a, b)
+        return await thread.run(lambda cache: opinion_on(a, b, cache.embed))  # in its turn: nobody waits for it
 
     return Shadows(calls, compare, lambda: thread is None or not thread.loading)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -19,9 +20,11 @@ from farthing.proxy.errors import StoreFault
 from farthing.proxy.exchange import Endpoint, Stage
 from farthing.proxy.filling import FillingStage
 from farthing.proxy.held import State
-from farthing.proxy.routing import Routing
 from farthing.proxy.sealing import sealer
 from farthing.proxy.stage_defer import DeferStage
+
+if TYPE_CHECKING:
+    from farthing.proxy.routing import Routing
 
 __all__ = ["open_desk", "open_stage"]
 

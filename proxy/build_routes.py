@@ -6,11 +6,10 @@ from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from farthing.policies.retry import RetryRules
 from farthing.policies.routes import RouteTable
-from farthing.policies.stays import Stays
 from farthing.policies.variant import DEFAULT_UPSTREAM
 from farthing.proxy.budgets import Spending
 from farthing.proxy.config import Config, Upstream
@@ -18,16 +17,17 @@ from farthing.proxy.config_routes import is_digest, routes_of, variants_of
 from farthing.proxy.deadlines import Deadlines
 from farthing.proxy.exchange import Quiet
 from farthing.proxy.held import State
-from farthing.proxy.legs import Carriers, Legs
 from farthing.proxy.pool import Pool
 from farthing.proxy.pool_open import Probes, open_pool
 from farthing.proxy.prices import RateCard
 from farthing.proxy.prompt_marking import cache_behind
-from farthing.proxy.routing import Routing
-from farthing.proxy.stage_routed import RoutedStage
 from farthing.proxy.stage_upstream import UpstreamStage
-from farthing.proxy.students import Students
 from farthing.proxy.tenants import Tenants
+
+if TYPE_CHECKING:
+    from farthing.proxy.routing import Routing
+    from farthing.proxy.stage_routed import RoutedStage
+    from farthing.proxy.students import Students
 
 __all__ = ["Opened", "Ways", "open_routing", "open_upstream", "scopes_of"]
 
@@ -71,6 +71,9 @@ def open_routing(
     """
     if not config.routed:
         return None
+    from farthing.policies.stays import Stays
+    from farthing.proxy.routing import Routing
+
     providers = {DEFAULT_UPSTREAM: cache_behind(config.upstream, config.compress.provider_cache)}
     providers |= {one.name: cache_behind(one, "auto") for one in config.upstreams}
     identities = {one.name: one.identity for one in config.upstreams}
@@ -124,6 +127,9 @@ class Ways:
         `students`: None where they may not answer."""
         if routing is None:
             return None
+        from farthing.proxy.legs import Carriers, Legs
+        from farthing.proxy.stage_routed import RoutedStage
+
         others = {
             one.name: wrap(self._to(one, self.others[one.name].pool, foreign=True)) for one in self.config.upstreams
         }

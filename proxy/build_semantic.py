@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import structlog
 
 from farthing.cache.entry import Entry
-from farthing.cache.index_pg import PgVectors
 from farthing.cache.semantic import SemanticCache
 from farthing.cache.semantic_thread import SemanticThread
-from farthing.cache.shared_index import SharedIndex
 from farthing.policies.freshness import Freshness, Rule
 from farthing.proxy.clock import Clock
 from farthing.proxy.config import Cache as CacheConfig
@@ -24,6 +23,10 @@ from farthing.proxy.judge import Judge
 from farthing.proxy.prices import RateCard
 from farthing.proxy.sealing import sealer
 from farthing.proxy.second_stage import CrossEncoderStage, SecondStage
+
+if TYPE_CHECKING:
+    from farthing.cache.index_pg import PgVectors
+    from farthing.cache.shared_index import SharedIndex
 
 __all__ = ["a_hits_worth_usd", "freshness", "near_until_s", "open_second", "open_semantic", "same_thread"]
 
@@ -66,14 +69,18 @@ def open_semantic(config: Config, held: State, stack: AsyncExitStack) -> Semanti
     seal = sealer(config.store, held.randomness)
     url = config.store.url.get_secret_value()
     if url and config.semantic.shared:
+        from farthing.cache.shared_index import SharedIndex
+
         shared = SharedIndex(url, clock=held.clock, randomness=held.randomness, seal=seal)
         stack.push_async_callback(shared.close)
 
     def load() -> SemanticCache:
         from farthing.cache.embedder import open_embedder
         from farthing.cache.scorer import GuardScorer, VerifierScorer
+        from farthing.cache.unmatchable import get_ready
         from farthing.cache.verifier import Verifier
 
+        get_ready()
         embedder = open_embedder(config.semantic.model)
         path = config.state_dir / "semantic.db"
         scorer = GuardScorer() if config.semantic.unproven else VerifierScorer(Verifier.open())
@@ -110,6 +117,8 @@ def _elsewhere(semantic: SemanticConfig, clock: Clock, model: str, dim: int) -> 
     """Where the configuration keeps vectors; None: in memory. Raises ConfigFault: its library isn't installed."""
     if semantic.index == "memory":
         return None
+    from farthing.cache.index_pg import PgVectors
+
     url, deadline_s = semantic.index_url.get_secret_value(), semantic.deadline_ms / 1000
     return PgVectors(url, model=model, dim=dim, deadline_s=deadline_s, clock=clock)
 

@@ -6,8 +6,9 @@ from __future__ import annotations
 import json
 import os
 import sys
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -20,9 +21,10 @@ from farthing.proxy.cli_eval import app as eval_app
 from farthing.proxy.cli_experiment import app as experiment_app
 from farthing.proxy.cli_keys import app as keys_app
 from farthing.proxy.cli_policy import app as policy_app
-from farthing.proxy.config import Config, effective
-from farthing.proxy.config import load as load_config
 from farthing.proxy.errors import ConfigFault
+
+if TYPE_CHECKING:
+    from farthing.proxy.config import Config
 
 __all__ = ["main"]
 
@@ -70,8 +72,6 @@ ConfigOption = Annotated[Path | None, typer.Option("--config", help="Configurati
 StateOption = Annotated[Path | None, typer.Option("--state", help="State directory (default: .farthing).")]
 JsonOption = Annotated[bool, typer.Option("--json", help="For a machine to read.")]
 
-_PIPE_BROKE = 128 + 13  # as shells tell of SIGPIPE
-
 
 def main() -> None:
     """The console script. Who reads what it prints may stop reading: then it ends as SIGPIPE would end it, and says
@@ -89,11 +89,13 @@ def main() -> None:
         if not isinstance(ended, BrokenPipeError) and not isinstance(ended.__context__, BrokenPipeError):
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what still waits to be written has no reader
-        sys.exit(_PIPE_BROKE)
+        sys.exit(128 + 13)  # as shells tell of SIGPIPE
 
 
 def _load(config: Path | None, **flags: Any) -> Config:
-    return load_config(config, flags={name.replace("__", "."): value for name, value in flags.items()})
+    from farthing.proxy.config import load
+
+    return load(config, flags={name.replace("__", "."): value for name, value in flags.items()})
 
 
 def _width() -> int | None:
@@ -118,11 +120,8 @@ def serve(
     from farthing.proxy.logs import set_up
 
     flags = {"server.host": host, "server.port": port, "server.workers": workers, "upstream.url": upstream}
-    flags["state_dir"] = None if state is None else str(state)
-
-    def load() -> Config:
-        return load_config(config, flags=flags)
-
+    flags |= {"state_dir": None if state is None else str(state)}
+    load = partial(_load, config, **flags)
     os.umask(0o077)  # answers and prompts lie in the state directory: they are the operator's alone
     loaded = load()
     set_up(loaded.log)
@@ -138,6 +137,7 @@ def serve(
 @app.command(epilog="Example: farthing check --config farthing.toml")
 def check(config: ConfigOption = None, state: StateOption = None) -> None:
     """Print the effective configuration with secrets masked; exit 2 where it is not valid."""
+    from farthing.proxy.config import effective
     from farthing.proxy.otlp import require
 
     loaded = _load(config, state_dir=state)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import sys
@@ -68,6 +67,8 @@ def export(
         out.write(writer.foot())
         return left_out
 
+    import asyncio
+
     with _to(file) as out, _told():
         left_out = asyncio.run(copy(out))
     said = f", {left_out:,} expired or damaged ones left out" if left_out else ""
@@ -82,6 +83,8 @@ def import_(
 ) -> None:
     """Add an archive's answers to the store; later ones that are there stay. Exit 2, and nothing is added, where the
     archive is damaged or of another secret."""
+    import asyncio
+
     loaded = _load(config, state)
     with _told():
         found = asyncio.run(_import(loaded, file))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import sys
@@ -123,6 +122,8 @@ def run_(
     as_json: JsonOption = False,
 ) -> None:
     """Ask both arms every case and compare: overall, by slice, with intervals. Exit status 1: worse, or not shown."""
+    import asyncio
+
     from farthing.proxy.clock import SystemClock
     from farthing.proxy.config import load
     from farthing.proxy.eval_arm import Arm, plain

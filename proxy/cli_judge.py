@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import sys
@@ -41,6 +40,8 @@ def judge_labelled(
     as_json: Annotated[bool, typer.Option("--json", help="For a machine to read.")] = False,
 ) -> None:
     """How far a judge can be trusted: its verdicts beside people's labels (good, bad; or better, worse, tie)."""
+    import asyncio
+
     from farthing.policies.judge_agreement import PREFERENCE, QUALITY, Verdict, agreement, word_of
     from farthing.proxy import eval_agreement
     from farthing.proxy.config import load

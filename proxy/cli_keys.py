@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
 from collections.abc import Awaitable, Callable
@@ -118,6 +117,8 @@ def revoke(
 
 def _on(config: Config, act: Callable[[KeyStore], Awaitable[T]]) -> T:
     """What `act` gives on the store that the configuration names; exit status 3 where it can't be reached."""
+    import asyncio
+
     from farthing.proxy.errors import StoreFault
 
     async def run() -> T:

@@ -121,7 +121,7 @@ def calibrated(
     from farthing.cache.scorer import VerifierScorer
     from farthing.cache.semantic import SemanticCache
     from farthing.cache.verifier import Verifier
-    from farthing.policies.agree import comparator
+    from farthing.policies.agree_measured import comparator
     from farthing.proxy.calibrate import as_json, calibrate, read_trace, table
 
     turns = list(read_trace(trace))

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 from farthing.policies.reuse import RouteKey, RouteState
 from farthing.proxy.compress_counts import MODES, RULES, CompressCounts, RouteCount
 from farthing.proxy.compressing import Compressing, Track
-from farthing.proxy.dashboard import Dashboard
 from farthing.proxy.figures import saved_by_form
 from farthing.proxy.report import dollars
 
 if TYPE_CHECKING:
     from farthing.proxy.build import Services
+    from farthing.proxy.dashboard import Dashboard
 
 __all__ = ["told"]
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 from farthing.compress.forms import VERSION
 from farthing.policies import agree_measured
-from farthing.policies.agree import comparator
+from farthing.policies.agree_measured import comparator
 from farthing.policies.ladder import Ladder
 from farthing.policies.reuse import Bound, Mode, Policy
 from farthing.policies.static import Static

@@ -6,11 +6,9 @@ nearest known one; nothing here opens a connection or reads a clock.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import ipaddress
 import os
-import tomllib
 from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
@@ -208,39 +206,39 @@ class Config(Section):
     """The whole configuration."""
 
     state_dir: Path = Path(".farthing")
-    server: Server = Server()
-    upstream: Upstream = Upstream()
+    server: Server = Server.model_construct()
+    upstream: Upstream = Upstream.model_construct()
     upstreams: tuple[Upstream, ...] = ()
     variants: tuple[VariantSection, ...] = ()
     routes: tuple[RouteSection, ...] = ()
     aliases: dict[str, str] = Field(default_factory=dict)
-    store: Store = Store()
-    cache: Cache = Cache()
-    semantic: Semantic = Semantic()
-    compress: Compress = Compress()
-    prompt_cache: PromptCache = PromptCache()
-    compat: Compat = Compat()
-    capture: Capture = Capture()
-    ledger: Ledger = Ledger()
-    watch: Watch = Watch()
-    feedback: Feedback = Feedback()
-    distill: Distill = Distill()
+    store: Store = Store.model_construct()
+    cache: Cache = Cache.model_construct()
+    semantic: Semantic = Semantic.model_construct()
+    compress: Compress = Compress.model_construct()
+    prompt_cache: PromptCache = PromptCache.model_construct()
+    compat: Compat = Compat.model_construct()
+    capture: Capture = Capture.model_construct()
+    ledger: Ledger = Ledger.model_construct()
+    watch: Watch = Watch.model_construct()
+    feedback: Feedback = Feedback.model_construct()
+    distill: Distill = Distill.model_construct()
     service_levels: ServiceLevels = ()
-    otlp: Otlp = Otlp()
-    prices: Prices = Prices()
-    auth: Auth = Auth()
-    spend: Spend = Spend()
+    otlp: Otlp = Otlp.model_construct()
+    prices: Prices = Prices.model_construct()
+    auth: Auth = Auth.model_construct()
+    spend: Spend = Spend.model_construct()
     budgets: Budgets = ()
     rate_limits: RateLimits = ()
-    alerts: Alerts = Alerts()
-    rollout: Rollout = Rollout()
+    alerts: Alerts = Alerts.model_construct()
+    rollout: Rollout = Rollout.model_construct()
     experiments: tuple[ExperimentSection, ...] = ()
-    holdout: HoldoutSection = HoldoutSection()
-    shadow: Shadow = Shadow()
-    gates: Gates = Gates()
-    defer: Defer = Defer()
-    limits: Limits = Limits()
-    log: Log = Log()
+    holdout: HoldoutSection = HoldoutSection.model_construct()
+    shadow: Shadow = Shadow.model_construct()
+    gates: Gates = Gates.model_construct()
+    defer: Defer = Defer.model_construct()
+    limits: Limits = Limits.model_construct()
+    log: Log = Log.model_construct()
 
     @model_validator(mode="after")
     def _routes_lead_somewhere(self) -> Config:
@@ -377,6 +375,8 @@ def piped(body: bytes) -> Config:
 
 def read_toml(path: Path) -> dict[str, Any]:
     """The file's table. Raises ConfigFault with the path and the line."""
+    import tomllib
+
     try:
         return tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
@@ -400,6 +400,8 @@ def parse_value(text: str) -> Any:
     """A value of the environment: a TOML list or table where it is one, else the text itself."""
     if not text.lstrip().startswith(("[", "{")):
         return text  # what a number is, its key decides: an API key or a directory may consist of digits
+    import tomllib
+
     try:
         return tomllib.loads(f"v = {text}")["v"]
     except tomllib.TOMLDecodeError:
@@ -443,6 +445,8 @@ def nearest(location: tuple[int | str, ...]) -> str:
         if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
             break
         model = inner
+    import difflib  # only faults need it
+
     found = difflib.get_close_matches(str(location[-1]), list(model.model_fields), n=1, cutoff=0.5)
     if found:
         return found[0]

@@ -96,7 +96,7 @@ class ExperimentSection(MetricSection):
     name: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")
     arms: tuple[ArmSection, ...] = Field(min_length=2, max_length=8)
     unit: Unit = "user"
-    where: WhereSection = WhereSection()
+    where: WhereSection = WhereSection.model_construct()
     guardrails: tuple[GuardrailSection, ...] = ()
     slices: tuple[str, ...] = Field((), description="endpoint, model, tenant, tag:NAME")
     minimum_days: float = Field(7.0, ge=0)

@@ -6,7 +6,6 @@ it meant something else.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
@@ -127,7 +126,7 @@ class RouteSection(Section):
     usd_per_s: Decimal = Field(Decimal(0), ge=0, description="what a second is worth, for balanced")
     fallbacks: tuple[str, ...] = ()
     on: tuple[FailureClass, ...] = DEFAULT_CLASSES
-    accept: AcceptSection = AcceptSection()
+    accept: AcceptSection = AcceptSection.model_construct()
     hedge_after_ms: float = Field(0.0, ge=0, description="0: never")
     hedge_share: float = Field(0.05, gt=0, le=0.5, description="of the route's requests, at most")
     max_worse: float | None = Field(
@@ -407,5 +406,7 @@ def is_digest(text: str) -> bool:
 
 
 def _near(name: str, known: Iterable[str]) -> str:
+    import difflib  # only faults need it
+
     found = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.5)
     return f"; did you mean {found[0]!r}?" if found else ""

@@ -20,7 +20,8 @@ Secret = Annotated[SecretStr | None, BeforeValidator(_none_for_empty)]
 class Section(BaseModel):
     """A part of the configuration: immutable, and strict about its keys."""
 
-    # Its checks are built when it is first read: with the whole, once, and not at the import of each part.
+    # Its checks are built when it is first read: with the whole, once, and not at the import of each part. So a part
+    # that is the default of another is `Part.model_construct()`, of which nothing is checked: Part() would build them.
     model_config = ConfigDict(
         extra="forbid", frozen=True, hide_input_in_errors=True, allow_inf_nan=False, defer_build=True
     )

@@ -5,10 +5,13 @@ from __future__ import annotations
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from farthing.policies.spend import DayTotal
 from farthing.proxy.board import TOTALS, Board, SharedTotal
-from farthing.proxy.peers import Peers
+
+if TYPE_CHECKING:
+    from farthing.proxy.peers import Peers
 
 __all__ = ["Crew", "day_totals"]
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
-from farthing.proxy.crew import Crew
 from farthing.proxy.implicit_rows import Nearest
 from farthing.proxy.outcomes import Change, Outcomes
-from farthing.proxy.peers import Peers
+
+if TYPE_CHECKING:
+    from farthing.proxy.crew import Crew
+    from farthing.proxy.peers import Peers
 
 __all__ = ["nearest_of", "share_outcomes"]
 

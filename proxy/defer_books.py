@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 from multidict import CIMultiDict, CIMultiDictProxy
@@ -20,7 +20,6 @@ from farthing.cache.entry import Entry
 from farthing.cache.items import Case, Vector, asked_of
 from farthing.cache.stage_items import reduced
 from farthing.policies.budget import wanted
-from farthing.policies.choose import Choice
 from farthing.policies.routes import facts_of
 from farthing.policies.variant import Variant
 from farthing.proxy import wire
@@ -47,9 +46,11 @@ from farthing.proxy.exchange import (
     Stage,
 )
 from farthing.proxy.header_facts import HeaderFacts
-from farthing.proxy.routing import Plan, Routing
 from farthing.proxy.tenants import Caller
 from farthing.proxy.usage import Usage, UsageSource
+
+if TYPE_CHECKING:
+    from farthing.proxy.routing import Routing
 
 __all__ = ["BATCH_TIER", "Books", "known_of", "meta_of", "paid_before", "paid_of", "planned", "restored"]
 
@@ -170,6 +171,9 @@ def planned(own: Exchange, meta: bytes, routing: Routing | None) -> None:
     variant = own.variant
     if routing is None or variant is None or variant.name not in routing.variants or own.payload is None:
         return  # the client named a model, or the variant is no more: it goes where it was led, without a route
+    from farthing.policies.choose import Choice
+    from farthing.proxy.routing import Plan
+
     name = orjson.loads(meta).get("route")
     route = next((one for one in routing.routes.routes if one.name == name), None)
     facts = facts_of(own.endpoint, own.payload, own.controls.tags, own.tenant, never_chained=routing.never_chained)

@@ -6,7 +6,7 @@ would have been turned; what was told of usage is the upstream's own.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from multidict import CIMultiDict
 
@@ -22,8 +22,10 @@ from farthing.proxy.exchange import Attempt, Call, Endpoint, Exchange, Head, Out
 from farthing.proxy.filling import FillingStage
 from farthing.proxy.jsontext import minify
 from farthing.proxy.observe import loads, read_whole
-from farthing.proxy.routing import Routing
 from farthing.proxy.styles import suited
+
+if TYPE_CHECKING:
+    from farthing.proxy.routing import Routing
 
 __all__ = ["Sent", "answered", "as_value", "as_variant", "failed_body", "inputs_of", "to_send"]
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -23,7 +24,9 @@ from farthing.proxy.defer_store import Batch, DeferStore, Kept
 from farthing.proxy.errors import StoreFault, UpstreamFault
 from farthing.proxy.exchange import Exchange, Outcome
 from farthing.proxy.filling import FillingStage
-from farthing.proxy.routing import Routing
+
+if TYPE_CHECKING:
+    from farthing.proxy.routing import Routing
 
 __all__ = ["Shelf", "Works", "survive"]
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import structlog
 from multidict import CIMultiDict, MultiMapping
@@ -30,8 +30,10 @@ from farthing.proxy.defer_store import DeferStore, Kept, Result, Texts
 from farthing.proxy.defer_work import Work
 from farthing.proxy.errors import StoreFault
 from farthing.proxy.exchange import Exchange
-from farthing.proxy.peers import Peers
 from farthing.proxy.tasks import TaskGroup
+
+if TYPE_CHECKING:
+    from farthing.proxy.peers import Peers
 
 __all__ = ["Caller", "Desk", "Placed"]
 

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from farthing.cache.store import Selector
-from farthing.cache.store_near import redis_of
 from farthing.proxy import capture_admin
 from farthing.proxy.errors import ClientFault, StoreFault
+from farthing.proxy.kept import server_of
 from farthing.proxy.purge import near_purged, texts_purged
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ async def erase(services: Services, asked: dict[str, Any]) -> dict[str, Any]:
     what = erasure_of(asked)
     try:
         first, keys = await _once(services, what)
-        shared = redis_of(services.state.store) is not None
+        shared = server_of(services.config, services.state.store) is not None
         if keys and shared:
             await asyncio.sleep(_SENT_WITHIN_S)
         left, _ = await _once(services, what, keys)

@@ -15,16 +15,18 @@ import sys
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import orjson
 import structlog
 
-from farthing.policies.dataset import EvalCase
 from farthing.policies.outcome import RATING
 from farthing.proxy.config import Config
 from farthing.proxy.errors import ConfigFault
 from farthing.proxy.gating import child_of
+
+if TYPE_CHECKING:
+    from farthing.policies.dataset import EvalCase
 
 __all__ = ["Refresh"]
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 from farthing.cache.store import StoreStats
 from farthing.proxy import spend_admin
 from farthing.proxy.capture_admin import gauges as capture_gauges
-from farthing.proxy.otlp import Otlp
 from farthing.proxy.pool_admin import gauges as replica_gauges
 from farthing.proxy.semantic_admin import MOST_ROUTES
 
 if TYPE_CHECKING:
     from farthing.proxy.build import Services
     from farthing.proxy.held import State
+    from farthing.proxy.otlp import Otlp
 
 __all__ = ["gauges"]
 

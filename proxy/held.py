@@ -29,7 +29,7 @@ from farthing.proxy.compress_state import RECODED, SQUEEZED
 from farthing.proxy.config import Config, Semantic
 from farthing.proxy.config_compress import Compress
 from farthing.proxy.config_section import Section
-from farthing.proxy.crew import Crew, day_totals
+from farthing.proxy.crew import day_totals
 from farthing.proxy.crew_words import nearest_of, share_outcomes
 from farthing.proxy.deferring import Desk
 from farthing.proxy.implicit_rows import ImplicitRows
@@ -38,15 +38,12 @@ from farthing.proxy.judge import Verdicts
 from farthing.proxy.keys import KeyRing
 from farthing.proxy.lately import Lately
 from farthing.proxy.learnt import Learnt, Recipe
-from farthing.proxy.learnt_crew import Copied, Kept
 from farthing.proxy.ledger import Ledger
 from farthing.proxy.ledger_file import LOCK_WAIT_S
 from farthing.proxy.ledger_follow import LedgerFollower, place_of
 from farthing.proxy.ledger_waiting import WaitingRows
 from farthing.proxy.levels import Levels
 from farthing.proxy.metrics import Metrics
-from farthing.proxy.otlp import Otlp, require
-from farthing.proxy.otlp_names import target_of
 from farthing.proxy.outcomes import FILE, Outcomes
 from farthing.proxy.prompt_memory import PromptMemory
 from farthing.proxy.provider_reads import ProviderReads
@@ -58,7 +55,6 @@ from farthing.proxy.row import ERRANDS, Row
 from farthing.proxy.sealing import key_ids
 from farthing.proxy.stage_semantic import Case
 from farthing.proxy.storing import open_leases, open_store
-from farthing.proxy.students import Embeds, Known
 from farthing.proxy.tasks import TaskGroup
 from farthing.proxy.tokens import Tokenizer
 from farthing.proxy.under_way import EVERYTHING, Counts, UnderWay
@@ -68,6 +64,9 @@ from farthing.proxy.watching import Watching
 
 if TYPE_CHECKING:
     from farthing.cache.store_redis import RedisStore
+    from farthing.proxy.crew import Crew
+    from farthing.proxy.otlp import Otlp
+    from farthing.proxy.students import Embeds, Known
 
 log = structlog.get_logger("farthing")
 
@@ -287,6 +286,8 @@ def open_learnt(config: Config, tasks: TaskGroup, recipe: Recipe[S], crew: Crew 
     """What is learnt by this recipe: here, or by the keeper from all workers."""
     if crew is None:
         return Learnt(config.state_dir, tasks.spawn, recipe)
+    from farthing.proxy.learnt_crew import Copied, Kept
+
     if crew.keeper:
         return Kept(config.state_dir, tasks.spawn, recipe, crew)
     return Copied(config.state_dir, tasks, recipe, crew)
@@ -296,6 +297,9 @@ def open_otlp(config: Config, clock: Clock, secret: bytes) -> Otlp | None:
     """What sends telemetry, running; None where it is off. Raises ConfigFault: its libraries aren't installed."""
     if not config.otlp.on:
         return None
+    from farthing.proxy.otlp import Otlp, require
+    from farthing.proxy.otlp_names import target_of
+
     require(config.otlp)
     target = target_of(config.upstream.url, config.upstream.provider)
     return Otlp(config.otlp, target, clock, config.capture, secret)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from farthing.proxy.every import Every
 from farthing.proxy.metrics import Metrics, rendered
 from farthing.proxy.metrics_merge import merged
-from farthing.proxy.peers import Peers
-from farthing.proxy.tasks import TaskGroup
+
+if TYPE_CHECKING:
+    from farthing.proxy.peers import Peers
+    from farthing.proxy.tasks import TaskGroup
 
 __all__ = ["of_all", "push"]
 

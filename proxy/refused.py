@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator, MutableSet
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 
-from farthing.proxy.peers import Peers
+if TYPE_CHECKING:
+    from farthing.proxy.peers import Peers
 
 __all__ = ["Refused"]
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from farthing.policies.agree import comparator
+from farthing.policies.agree_measured import comparator
 from farthing.policies.opinion import Agreement
 from farthing.policies.sequence import Evidence, lower, upper
 from farthing.proxy.attribute import Money

@@ -6,7 +6,7 @@ import hashlib
 
 from farthing.cache.verifier import MODEL, VERSION
 from farthing.policies import agree_measured, judge
-from farthing.policies.agree import comparator
+from farthing.policies.agree_measured import comparator
 from farthing.policies.ladder import Ladder
 from farthing.policies.reuse import Bound, Policy
 from farthing.policies.static import Static

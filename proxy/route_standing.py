@@ -15,15 +15,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 import structlog
 
 from farthing.policies.routes import Route
 from farthing.policies.student_standing import Standing
-from farthing.proxy.crew import Crew
 from farthing.proxy.whole_file import write_whole
+
+if TYPE_CHECKING:
+    from farthing.proxy.crew import Crew
 
 __all__ = ["FILE", "RouteStandings"]
 

@@ -11,7 +11,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from farthing.cache.differences import diff, differences
 from farthing.cache.key import Place, Scope, neighbourhood
-from farthing.policies.agree import comparator
+from farthing.policies.agree_measured import comparator
 from farthing.policies.reuse import RouteKey, RouteState
 from farthing.policies.sequence import Comparator, Evidence, interval
 from farthing.proxy import wire

@@ -16,12 +16,8 @@ from rich.table import Table
 
 from farthing.proxy import state
 from farthing.proxy.app import Running, running
-from farthing.proxy.board import Board
 from farthing.proxy.config import Config, is_loopback, mask_url
 from farthing.proxy.config_spend import budgets_of, rates_of
-from farthing.proxy.crew import Crew
-from farthing.proxy.metrics_push import push
-from farthing.proxy.peers import Peers
 from farthing.proxy.place import Place
 from farthing.proxy.spend_admin import limits_in_words
 from farthing.proxy.tasks import TaskGroup
@@ -71,6 +67,11 @@ def work(config: Config, place: Place, console: Console) -> int:
 
 
 async def _work(config: Config, place: Place, console: Console) -> int:
+    from farthing.proxy.board import Board
+    from farthing.proxy.crew import Crew
+    from farthing.proxy.metrics_push import push
+    from farthing.proxy.peers import Peers
+
     stop, tasks = asyncio.Event(), TaskGroup()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from farthing.cache.stage_exact import unfit
 from farthing.policies.opinion import Opinion
 from farthing.proxy.branch import CARRIED
 from farthing.proxy.errand import Errands
 from farthing.proxy.exchange import Call, Controls, Exchange
-from farthing.proxy.routing import Plan
+
+if TYPE_CHECKING:
+    from farthing.proxy.routing import Plan
 
 __all__ = ["Shadows"]
 

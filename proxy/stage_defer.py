@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from functools import partial
+from typing import TYPE_CHECKING
 
 import orjson
 from multidict import CIMultiDict
@@ -20,9 +21,11 @@ from farthing.proxy.defer_shelf import Works
 from farthing.proxy.deferring import Caller, Desk, Placed
 from farthing.proxy.errors import ClientFault
 from farthing.proxy.exchange import GO_ON, CacheStatus, Continue, Endpoint, Exchange, LocalReply, Quiet, Stage, Verdict
-from farthing.proxy.routing import Plan, Routing
 from farthing.proxy.styles import STYLES
 from farthing.proxy.wire import telling_who
+
+if TYPE_CHECKING:
+    from farthing.proxy.routing import Plan, Routing
 
 __all__ = ["DeferStage"]
 

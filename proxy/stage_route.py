@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from farthing.policies.variant import Variant
 from farthing.proxy.account import dollars
 from farthing.proxy.config_routes import target_of
 from farthing.proxy.errors import ClientFault
 from farthing.proxy.exchange import GO_ON, Exchange, Quiet, Verdict
-from farthing.proxy.route_shadow import RouteShadow
-from farthing.proxy.routing import Plan, Routing
-from farthing.proxy.students import Students
+
+if TYPE_CHECKING:
+    from farthing.proxy.route_shadow import RouteShadow
+    from farthing.proxy.routing import Plan, Routing
+    from farthing.proxy.students import Students
 
 __all__ = ["RouteStage", "RoutingStage"]
 

@@ -19,7 +19,6 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Coroutine, Iterable
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 import structlog
@@ -34,7 +33,6 @@ from farthing.cache.stage_exact import OFF_LOOP_BYTES, Renderer, scope_of, serve
 from farthing.cache.store import Store
 from farthing.cache.unmatchable import UNLESS_DIVIDED, unmatchable_turn
 from farthing.cache.walls import Parts, Walls, parts_of
-from farthing.policies.agree import agree_bytes
 from farthing.policies.opinion import Agreement, Opinion
 from farthing.policies.reuse import Action, Candidate, Label, Policy, RouteKey, Source, Verdict
 from farthing.proxy.audit import Auditor
@@ -43,6 +41,7 @@ from farthing.proxy.exchange import GO_ON, CacheStatus, Call, Endpoint, Exchange
 from farthing.proxy.exchange import Verdict as StageVerdict
 from farthing.proxy.implicit_rows import Nearest
 from farthing.proxy.lately import Lately, Sighting
+from farthing.proxy.opinions import opinion_on
 from farthing.proxy.second_stage import Said, SecondStage
 from farthing.proxy.text import normalise
 from farthing.proxy.watching import Watching
@@ -121,8 +120,8 @@ class SemanticStage(Quiet):
             ex.decide(self.name, "passed by", place if isinstance(place, str) else turn)
             return GO_ON
         settled = self.places.settle(place)
-        long = len(place.text) > _LONG_CHARS
-        refusal = await asyncio.to_thread(self.places.refusal, settled) if long else self.places.refusal(settled)
+        aside = len(place.text) > _LONG_CHARS or not thread.loaded  # until then it may not be ready to be quick
+        refusal = await asyncio.to_thread(self.places.refusal, settled) if aside else self.places.refusal(settled)
         place = settled.place
         if not refusal or refusal in UNLESS_DIVIDED:
             ex.place = settled
@@ -337,8 +336,8 @@ class SemanticStage(Quiet):
         """Learn whether the candidate's answer says what the fresh one says. In doubt it doesn't."""
         if unfit(call, ex.endpoint, _MOST_COMPARED_BYTES) or call.answer is None or self.thread is None:
             return None  # an upstream's bad hour says nothing about the candidate
-        work = partial(agree_bytes, entry.body, call.answer)
-        opinion = await self.thread.run(lambda cache: work(cache.embed))
+        fresh_answer = call.answer
+        opinion = await self.thread.run(lambda cache: opinion_on(entry.body, fresh_answer, cache.embed))
         self.reuse.learn(case.route, case.candidate, case.verdict, Label(float(opinion.wrong)))
         if self.watch is not None:
             self.watch.compared(case.candidate.score, wrong=bool(opinion.wrong))

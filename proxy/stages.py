@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from farthing.proxy import wire
 from farthing.proxy.aliases import under
@@ -12,9 +13,11 @@ from farthing.proxy.aliases_body import TakenOut, take_out
 from farthing.proxy.config import Limits
 from farthing.proxy.errors import ClientFault
 from farthing.proxy.exchange import GO_ON, Continue, Endpoint, Exchange, LocalReply, Quiet, Verdict
-from farthing.proxy.routing import Routing
 from farthing.proxy.tenants import Tenants
 from farthing.proxy.under_way import UnderWay
+
+if TYPE_CHECKING:
+    from farthing.proxy.routing import Routing
 
 __all__ = ["AdmitStage", "AssignStage", "ParseStage"]
 

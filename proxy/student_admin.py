@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from farthing.proxy.students import Known
-
 if TYPE_CHECKING:
     from farthing.proxy.app import Running
+    from farthing.proxy.students import Known
 
 __all__ = ["gauges", "told"]
 

@@ -6,8 +6,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from farthing.policies.student import Unfit
-from farthing.proxy import student_files
 from farthing.proxy.config import Config
 
 __all__ = ["pinned", "unpinned", "with_student"]
@@ -29,6 +27,9 @@ def with_student(config: Config, name: str, hash: str) -> Config:
 
 
 def _latest(state_dir: Path, name: str) -> str:
+    from farthing.policies.student import Unfit
+    from farthing.proxy import student_files
+
     try:
         student = student_files.load(state_dir, name)
     except Unfit:

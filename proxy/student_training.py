@@ -14,21 +14,21 @@ from __future__ import annotations
 import asyncio
 import sys
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 import structlog
 
-from farthing.policies.student import Unfit
 from farthing.policies.student_due import due
-from farthing.proxy import student_files
 from farthing.proxy.config import Config
 from farthing.proxy.errors import FarthingError
 from farthing.proxy.gating import child_of
 from farthing.proxy.held import State
 from farthing.proxy.incidents import append, tail
 from farthing.proxy.rollouts import Rollouts
-from farthing.proxy.students import Known
+
+if TYPE_CHECKING:
+    from farthing.proxy.students import Known
 
 __all__ = ["StudentTraining"]
 
@@ -76,6 +76,8 @@ class StudentTraining:
                 continue
             if made_of(heir) < made_s:  # an operator has trained another one since
                 del self.held.heirs[name]
+                from farthing.proxy import student_files
+
                 await asyncio.to_thread(student_files.drop_heir, self._config.state_dir, name)
             elif heir.standing.serves or heir.student.template != known.student.template:
                 proved.add(name)
@@ -111,6 +113,10 @@ class StudentTraining:
         return {known.student.name: (known, made_of(known)) for known in students.known.values()}
 
     async def _take_up(self, name: str) -> None:
+        from farthing.policies.student import Unfit
+        from farthing.proxy import student_files
+        from farthing.proxy.students import Known
+
         try:
             heir = await asyncio.to_thread(student_files.heir_of, self._config.state_dir, name)
         except Unfit as error:
@@ -133,6 +139,8 @@ class StudentTraining:
         try:
             waits = await self.policies.take_student(name, heir.student.hash, why)
             if not waits:
+                from farthing.proxy import student_files
+
                 await asyncio.to_thread(student_files.take_heir, self._config.state_dir, heir.student)
         except FarthingError as error:
             waits = str(error)

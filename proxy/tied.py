@@ -8,7 +8,6 @@ systems it only becomes the command.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import sys
@@ -28,6 +27,8 @@ def main(argv: Sequence[str]) -> None:
     """Become `argv[1:]`, tied to the parent whose id is `argv[0]`. Returns only where that parent is gone already."""
     parent, argv = int(argv[0]), argv[1:]
     if sys.platform == "linux":
+        import ctypes
+
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
         if os.getppid() != parent:  # it died before the request above was in force
             return

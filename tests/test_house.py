@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -87,8 +88,29 @@ def test_importing_the_command_line_is_light() -> None:
     heavy = {"faiss", "onnxruntime", "tiktoken", "genai_prices", "numpy", "scipy", "torch", "redis", "openai", "lxml"}
     heavy |= {"opentelemetry", "pyarrow", "requests"}
     code = f"import farthing.proxy.app, sys; print([name for name in {heavy!r} if name in sys.modules])"
-    import sys
 
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT.parent)
 
     assert shown.stdout.strip() == "[]"
+
+
+def test_a_start_imports_nothing_that_only_some_configurations_need() -> None:
+    """Each is imported where it is turned on (proxy/needed.py) or asked for, so that every other start is faster."""
+    off = ("cache.index_pg", "cache.shared_index", "cache.store_redis", "compress.squeeze", "policies.agree")
+    off += ("proxy.dashboard", "proxy.hub", "proxy.openapi", "proxy.otlp", "proxy.peers", "proxy.route_shadow")
+    off += ("proxy.routing", "proxy.stage_routed", "proxy.students")
+    code = "import farthing.proxy.serve, sys; print(*(name for name in sys.modules if name.startswith('farthing.')))"
+
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT.parent)
+
+    assert [name for name in off if f"farthing.{name}" in shown.stdout.split()] == []
+
+
+def test_a_command_imports_only_what_it_needs() -> None:
+    """`farthing --help` and `farthing version` need no configuration, so they don't wait for its checks to be made."""
+    code = "import farthing.proxy.cli, sys; print(*(name for name in ('asyncio', 'pydantic') if name in sys.modules), "
+    code += "*(name for name in sys.modules if name.startswith('farthing.proxy.config')))"
+
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT.parent)
+
+    assert shown.stdout.split() == []

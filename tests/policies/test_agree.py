@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from farthing.policies import agree_measured
-from farthing.policies.agree import agree, agree_bytes, comparator, refuses
+from farthing.policies.agree import agree, agree_bytes, refuses
+from farthing.policies.agree_measured import comparator
 from farthing.policies.answer import Answer, Call
 from farthing.policies.opinion import Agreement
 from tests.policies.test_answer import chat, delta, sse
@@ -305,7 +306,7 @@ def test_it_can_be_used_without_anything_of_the_semantic_cache() -> None:
     rooms = {name.split(".")[1] for name in shown}
     policies = {name.split(".")[2] for name in shown if name.startswith("farthing.policies.")}
     assert rooms == {"policies", "proxy"}
-    assert {name for name in policies if not name.startswith("agree")} == {"answer", "opinion", "sequence"}
+    assert {name for name in policies if not name.startswith("agree")} == {"answer", "opinion"}
 
 
 def said(text: str) -> bytes:

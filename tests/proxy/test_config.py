@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import SecretStr, ValidationError
+from pydantic import BaseModel, SecretStr, ValidationError
 
 from farthing.proxy.config import Config, Semantic, effective, load
 from farthing.proxy.errors import ConfigFault
@@ -32,6 +34,24 @@ def test_with_nothing_at_all_the_defaults_are_the_designs(tmp_path: Path, monkey
     assert (config.cache.mode, config.cache.ttl_s) == ("exact", 86_400)
     assert (config.semantic.mode, config.compress.tidy, config.ledger.enabled) == ("observe", True, True)
     assert config.server.host == "127.0.0.1"
+
+
+def test_sections_that_nobody_sets_are_as_their_checks_would_make_them() -> None:
+    defaults = [field.default for field in Config.model_fields.values() if isinstance(field.default, BaseModel)]
+
+    assert len(defaults) > 20
+    for section in defaults:
+        assert type(section).model_validate({}) == section
+        assert section.model_fields_set == set()
+
+
+def test_the_import_builds_no_checks() -> None:
+    code = "import farthing.proxy.config as c; print(*(name for name, one in vars(c).items()"
+    code += " if isinstance(one, type) and issubclass(one, c.Section) and one.__pydantic_complete__))"
+
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert shown.stdout.split() == []
 
 
 def test_file_then_environment_then_flags(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from farthing.policies.agree import comparator
+from farthing.policies.agree_measured import comparator
 from farthing.proxy import figures
 from farthing.proxy.outcomes import read_only
 from tests.fakes.proxying import Proxied, chat, proxied, quiet
