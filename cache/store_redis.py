@@ -22,6 +22,7 @@ from farthing.cache.breaker import Breaker, Gate
 from farthing.cache.codec import Labels, decode, encode, peek
 from farthing.cache.damage import Damage
 from farthing.cache.entry import Entry
+from farthing.cache.reading_at import At, read, read_many
 from farthing.cache.redis_client import hang_up_all, open_way, where_of
 from farthing.cache.redis_names import Names
 from farthing.cache.store import Selector, StoreStats
@@ -97,9 +98,9 @@ class RedisStore:
     async def open(self) -> None:
         """Nothing: connections are made when they are needed. Here so that every store opens alike."""
 
-    async def get(self, key: str, now_s: float) -> Entry | None:
-        """Store.get."""
-        raw: bytes | None = await self._call("read", lambda: self._client.get(self.names.entry(key)))
+    async def get(self, key: str, now_s: float, at: At | None = None) -> Entry | None:
+        """Store.get. `at`: where to read it first."""
+        raw = await self._call("read", lambda: read(self._client, self.names.entry(key), at))
         if raw is None:
             return None
         try:
@@ -114,13 +115,13 @@ class RedisStore:
             return None
         return entry if entry.expires_s > now_s else None
 
-    async def get_many(self, keys: Sequence[str], now_s: float) -> list[Entry | None]:
-        """Store.get_many: all of them within one deadline."""
+    async def get_many(self, keys: Sequence[str], now_s: float, ats: Sequence[At] | None = None) -> list[Entry | None]:
+        """Store.get_many: all of them within one deadline. `ats`: where to read each first."""
         if not keys:
             return []
 
         names = [self.names.entry(key) for key in keys]
-        raws = await self._call("read", lambda: self._raws(names))
+        raws = await self._call("read", lambda: read_many(self._raws, names, ats))
         large = sum(len(raw) for raw in raws if raw is not None) > _THREAD_FROM_BYTES
         entries = await asyncio.to_thread(self._decoded, raws) if large else self._decoded(raws)
         return [
