@@ -7,7 +7,7 @@ with ValkeyCluster(replicas=True) as cluster: cluster.nodes[0].kill()
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from redis.crc import key_slot
 
@@ -110,6 +110,7 @@ class ValkeyCluster(ForAWhile):
         options = (*_AT_ONCE, "--cluster-enabled", "yes", "--cluster-node-timeout", str(timeout_ms))
         options += ("--cluster-replica-validity-factor", "0", "--enable-debug-command", "local")
         self.nodes = [ValkeyProcess(*options) for _ in range(6 if replicas else 3)]
+        self._asked_at = [node.port for node in self.nodes]
 
     @property
     def port(self) -> int:
@@ -119,7 +120,13 @@ class ValkeyCluster(ForAWhile):
     @property
     def url(self) -> str:
         """As `store.url` has it."""
-        return f"redis+cluster://{','.join(f'127.0.0.1:{one.port}' for one in self.nodes[:3])}"
+        return f"redis+cluster://{','.join(f'127.0.0.1:{port}' for port in self._asked_at[:3])}"
+
+    def announce(self, ports: Sequence[int]) -> None:
+        """Clients are told to ask the nodes at these ports, which lead there. Before it starts."""
+        self._asked_at = list(ports)
+        for node, port in zip(self.nodes, ports, strict=True):
+            node.options += ("--cluster-announce-port", str(port))
 
     def await_whole(self, but: ValkeyProcess | None = None) -> None:
         """Wait until every node says that all slots are served. `but`: one that is down, and that none may name."""
@@ -135,7 +142,7 @@ class ValkeyCluster(ForAWhile):
             for first, _, last in (part.partition("-") for part in line[8:] if not part.startswith("[")):
                 if int(first) <= slot <= int(last or first):
                     port = int(line[1].partition("@")[0].rpartition(":")[2])
-                    return next(one for one in self.nodes if one.port == port)
+                    return self.nodes[self._asked_at.index(port)]
         raise RuntimeError(f"nobody has slot {slot}")
 
     def begin_move(self, name: str, to: ValkeyProcess) -> None:
