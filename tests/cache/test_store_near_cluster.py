@@ -65,11 +65,11 @@ async def two(cluster: ValkeyCluster) -> AsyncIterator[tuple[NearStore, NearStor
 
 
 def keys_of(cluster: ValkeyCluster) -> list[str]:
-    """One key of each node's, in the nodes' order."""
+    """One key of each primary's, in the nodes' order."""
     found: dict[int, str] = {}
     for number in range(100):
         found.setdefault(cluster.owner(NAMES.entry(key := f"{number:032x}")).port, key)
-    return [found[node.port] for node in cluster.nodes]
+    return [found[node.port] for node in cluster.nodes[:3]]
 
 
 async def bodies(store: NearStore, keys: list[str]) -> list[bytes | None]:
