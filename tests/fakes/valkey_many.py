@@ -14,7 +14,7 @@ from redis.crc import key_slot
 from tests.fakes.for_a_while import ForAWhile
 from tests.fakes.valkey import ValkeyProcess
 
-__all__ = ["SERVICE", "ValkeyCluster", "WatchedValkey", "slot_of"]
+__all__ = ["SERVICE", "ValkeyCluster", "WatchedValkey", "until"]
 
 SERVICE = "answers"
 _WITHIN_S = 30.0
