@@ -95,7 +95,7 @@ chaos: $(VENV)/.dev
 	  status=$$?; $(BIN)/python -m tests.chaos.page && exit $$status
 
 chaos-short: $(VENV)/.dev
-	$(BIN)/python -m pytest -m chaos tests/chaos --numprocesses 2 --dist loadgroup $(ARGS)
+	$(BIN)/python -m pytest -m chaos tests/chaos tests/cache --numprocesses 2 --dist loadgroup $(ARGS)
 
 soak: $(VENV)/.dev
 	$(BIN)/python -m tests.chaos.soak --out docs/reliability-soak.json $(ARGS); \

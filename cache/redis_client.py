@@ -19,11 +19,13 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
 
 from farthing.proxy.errors import ConfigFault
 
-__all__ = ["Way", "hang_up_all", "is_cluster", "open_way", "still_primary", "where_of"]
+__all__ = ["Nodes", "Way", "hang_up_all", "is_cluster", "nodes_of", "open_way", "still_primary", "where_of"]
 
 _CONNECT_S, _ANSWER_S = 2.0, 5.0
 _SENTINEL_S = 0.3
 _PORT, _SENTINEL_PORT = 6_379, 26_379
+# What redis-py's cluster client takes from a URL, and its client to one node doesn't.
+_OF_CLUSTERS = ("require_full_coverage", "read_from_replicas", "dynamic_startup_nodes", "reinitialize_steps")
 
 
 class Way(NamedTuple):
@@ -31,6 +33,14 @@ class Way(NamedTuple):
 
     client: Any
     close: Callable[[], Awaitable[None]]
+
+
+class Nodes(NamedTuple):
+    """`places`: host and port of those that a cluster's URL names. `open`: redis-py's client to the node at a place; it
+    connects when it is needed, and whoever opened it closes it."""
+
+    places: tuple[tuple[str, int], ...]
+    open: Callable[[str, int], Any]
 
 
 def is_cluster(url: str) -> bool:
@@ -45,16 +55,8 @@ def open_way(url: str, max_connections: int, *, answer_s: float = _ANSWER_S, **m
     can't be read.
     """
     from redis.asyncio import Redis
-    from redis.asyncio.retry import Retry
-    from redis.backoff import NoBackoff
 
-    options: dict[str, Any] = {
-        "retry": Retry(NoBackoff(), 0),
-        "max_connections": max_connections,
-        "socket_connect_timeout": _CONNECT_S,
-        "socket_timeout": answer_s,
-        **more,
-    }
+    options = {**_options(answer_s), "max_connections": max_connections, **more}
     plain, _, kind = url.partition("://")[0].partition("+")
     try:
         if kind == "sentinel":
@@ -65,6 +67,26 @@ def open_way(url: str, max_connections: int, *, answer_s: float = _ANSWER_S, **m
         return Way(client, client.aclose)
     except ValueError as error:
         raise ConfigFault(f"store.url: {error}") from None
+
+
+def nodes_of(url: str, *, answer_s: float = _ANSWER_S, **more: Any) -> Nodes:
+    """The way to each node of a cluster by itself, with the URL's user, password and TLS; else as `open_way`."""
+    from redis.asyncio import Redis
+    from redis.asyncio.connection import parse_url
+
+    parts = urlsplit(url)
+    auth, at, hosts = parts.netloc.rpartition("@")
+    try:
+        places = tuple(_place(one, _PORT) for one in hosts.split(","))
+        given: dict[str, Any] = {**parse_url(f"{parts.scheme.partition('+')[0]}://{auth}{at}there?{parts.query}")}
+    except ValueError as error:
+        raise ConfigFault(f"store.url: {error}") from None
+    if given.pop("connection_class", None) is not None:
+        given["ssl"] = True
+    for name in ("host", "port", *_OF_CLUSTERS):
+        given.pop(name, None)
+    options = {**given, **_options(answer_s), **more}
+    return Nodes(places, lambda host, port: Redis(host=host, port=port, **options))
 
 
 async def still_primary(client: Any, link: Any) -> bool:
@@ -84,6 +106,18 @@ def where_of(url: str) -> str:
     """The URL's address alone: a password must not reach a log."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def _options(answer_s: float) -> dict[str, Any]:
+    """Of redis-py, for every way: no retries of its own."""
+    from redis.asyncio.retry import Retry
+    from redis.backoff import NoBackoff
+
+    return {
+        "retry": Retry(NoBackoff(), 0),
+        "socket_connect_timeout": _CONNECT_S,
+        "socket_timeout": answer_s,
+    }
 
 
 def _by_sentinels(parts: SplitResult, plain: str, options: dict[str, Any]) -> Way:

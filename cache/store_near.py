@@ -3,7 +3,8 @@
 Rules of this file:
 1. Nothing is served from memory that may have changed longer ago than `stale_s`: the server says what changed, and
    when it was last heard is known (tracking.py). Where it isn't heard in time, it is asked as if there were no memory.
-2. Only what was read is held, and only where nothing was heard of its key since the reading began.
+2. Only what was read is held, and only where nothing was heard of its key since the reading began, and where it came
+   from the server that tells of it (reading_at.py).
 3. What is held for `HELD_S` is read again, so that the server's eviction sees what is used, and nothing that was never
    told is believed for ever.
 4. What this process puts or purges is gone from its memory when the call returns, whatever the server said.
@@ -20,6 +21,7 @@ from typing import Any
 
 from farthing.cache.entry import Entry
 from farthing.cache.expiry import Expiries
+from farthing.cache.reading_at import At
 from farthing.cache.store import Selector, Store, StoreStats
 from farthing.cache.store_local import LocalStore
 from farthing.cache.store_redis import RedisStore
@@ -35,8 +37,9 @@ _END_S = 0.5
 
 @dataclass(slots=True, eq=False)
 class _Reading:
-    """An entry is being read. `good`: nothing was heard of its key meanwhile."""
+    """An entry is being read there. `good`: nothing was heard of its key meanwhile."""
 
+    at: At
     good: bool = True
 
 
@@ -65,7 +68,7 @@ class _Memory(LocalStore):
 
 
 class NearStore:
-    """Store: memory before `behind`. `url`: of that store's server, no cluster. `memory_bytes`, `max_entries`: what is
+    """Store: memory before `behind`. `url`: of that store's server. `memory_bytes`, `max_entries`: what is
     held here at most; `spawn`: starts what listens to the server. Call `open` first."""
 
     def __init__(
@@ -80,8 +83,6 @@ class NearStore:
         spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[Any]],
     ) -> None:
         self.behind = behind
-        self._clock = clock
-        self._stale_s = stale_s
         self._memory = _Memory(
             None, clock=clock, memory_bytes=memory_bytes, max_bytes=memory_bytes, max_entries=max_entries
         )
@@ -106,7 +107,7 @@ class NearStore:
     @property
     def fresh(self) -> bool:
         """Whether what is in memory may be served now."""
-        return self._clock.tick_s() - self._tracking.as_of_tick <= self._stale_s
+        return self._tracking.fresh
 
     def clear(self) -> None:
         """Hold nothing any more."""
@@ -126,7 +127,7 @@ class NearStore:
             return found
         reading = self._begin(key)
         try:
-            entry = await self.behind.get(key, now_s)
+            entry = await self.behind.get(key, now_s, reading.at)
         finally:
             self._end(key, reading)
         self._hold(entry, reading, now_s)
@@ -138,7 +139,7 @@ class NearStore:
         lacking = [key for key, entry in found.items() if entry is None]
         readings = {key: self._begin(key) for key in lacking}
         try:
-            read = await self.behind.get_many(lacking, now_s)
+            read = await self.behind.get_many(lacking, now_s, [reading.at for reading in readings.values()])
         finally:
             for key, reading in readings.items():
                 self._end(key, reading)
@@ -203,7 +204,7 @@ class NearStore:
         await self.behind.close()
 
     def _begin(self, key: str) -> _Reading:
-        reading = _Reading()
+        reading = _Reading(self._tracking.at(self.behind.names.entry(key)))
         self._readings.setdefault(key, set()).add(reading)
         return reading
 
@@ -215,7 +216,7 @@ class NearStore:
                 del self._readings[key]
 
     def _hold(self, entry: Entry | None, reading: _Reading, now_s: float) -> None:
-        if entry is not None and reading.good and self.fresh:
+        if entry is not None and reading.good and reading.at.heard and self.fresh:
             self._memory.hold(entry, now_s + HELD_S)
 
     def _spoil(self, key: str) -> None:

@@ -22,7 +22,8 @@ from farthing.cache.breaker import Breaker, Gate
 from farthing.cache.codec import Labels, decode, encode, peek
 from farthing.cache.damage import Damage
 from farthing.cache.entry import Entry
-from farthing.cache.redis_client import hang_up_all, open_way, where_of
+from farthing.cache.reading_at import At, read, read_many
+from farthing.cache.redis_client import hang_up_all, is_cluster, open_way, where_of
 from farthing.cache.redis_names import Names
 from farthing.cache.store import Selector, StoreStats
 from farthing.proxy.clock import Clock
@@ -79,6 +80,8 @@ class RedisStore:
     ) -> None:
         self._told_as, self._passed_by = told_as, passed_by
         self._client, self._hang_up = open_way(url, max_connections)
+        # Unless told, a cluster's client (redis-py 8.1) asks one node for its figures.
+        self._everywhere = {"target_nodes": "primaries"} if is_cluster(url) else {}
         self._places = asyncio.Semaphore(max_connections)
         self._where = where_of(url)
         self._deadline_s = deadline_ms / 1000
@@ -97,9 +100,9 @@ class RedisStore:
     async def open(self) -> None:
         """Nothing: connections are made when they are needed. Here so that every store opens alike."""
 
-    async def get(self, key: str, now_s: float) -> Entry | None:
-        """Store.get."""
-        raw: bytes | None = await self._call("read", lambda: self._client.get(self.names.entry(key)))
+    async def get(self, key: str, now_s: float, at: At | None = None) -> Entry | None:
+        """Store.get. `at`: where to read it first."""
+        raw = await self._call("read", lambda: read(self._client, self.names.entry(key), at))
         if raw is None:
             return None
         try:
@@ -114,13 +117,13 @@ class RedisStore:
             return None
         return entry if entry.expires_s > now_s else None
 
-    async def get_many(self, keys: Sequence[str], now_s: float) -> list[Entry | None]:
-        """Store.get_many: all of them within one deadline."""
+    async def get_many(self, keys: Sequence[str], now_s: float, ats: Sequence[At] | None = None) -> list[Entry | None]:
+        """Store.get_many: all of them within one deadline. `ats`: where to read each first."""
         if not keys:
             return []
 
         names = [self.names.entry(key) for key in keys]
-        raws = await self._call("read", lambda: self._raws(names))
+        raws = await self._call("read", lambda: read_many(self._raws, names, ats))
         large = sum(len(raw) for raw in raws if raw is not None) > _THREAD_FROM_BYTES
         entries = await asyncio.to_thread(self._decoded, raws) if large else self._decoded(raws)
         return [
@@ -329,9 +332,9 @@ class RedisStore:
         return peek(raw) if raw else None
 
     async def _figures(self) -> tuple[int, int, int]:
-        """Keys, bytes and evictions of the server; of all its nodes where it is a cluster."""
-        entries = await self._client.dbsize()
-        info = await self._client.info()
+        """Keys, bytes and evictions of the server; of all its primaries where it is a cluster."""
+        entries = await self._client.dbsize(**self._everywhere)
+        info = await self._client.info(**self._everywhere)
         nodes = [info] if "used_memory" in info else list(info.values())
         return (
             int(entries),

@@ -190,7 +190,7 @@ def _whole(values: Sequence[Any]) -> tuple[Numbers, Any]:
     try:
         return np.array(values, dtype=np.int64), True
     except (TypeError, ValueError, OverflowError):  # nulls; and a damaged file's texts and numbers
-        known = [isinstance(value, int | float) and abs(value) < 2**63 for value in values]
+        known = [isinstance(value, int | float) and -(2**63) <= value < 2**63 for value in values]
         return np.array(
             [value if is_one else 0 for value, is_one in zip(values, known, strict=True)], dtype=np.int64
         ), (np.array(known))

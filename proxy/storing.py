@@ -49,13 +49,11 @@ async def open_store(
 
 
 async def before(server: RedisStore, config: Config, clock: Clock) -> Store:
-    """Memory before the server, where the configuration has some, and the server isn't a cluster: each of its nodes
-    would have to be listened to."""
-    from farthing.cache.redis_client import is_cluster
+    """Memory before the server, where the configuration has some."""
     from farthing.cache.store_near import NearStore
 
     own, url = config.store, config.store.url.get_secret_value()
-    if not (own.stale_s and own.memory_bytes) or is_cluster(url):
+    if not (own.stale_s and own.memory_bytes):
         return server
     store = NearStore(
         server,

@@ -11,6 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from farthing.cache.entry import Entry
+from farthing.cache.reading_at import At
 from farthing.cache.redis_names import Names
 from farthing.cache.store import Selector
 from farthing.cache.store_near import HELD_S, NearStore, server_of
@@ -35,8 +36,8 @@ class Held(RedisStore):
 
     gate: asyncio.Event | None = None
 
-    async def get(self, key: str, now_s: float) -> Entry | None:
-        found = await super().get(key, now_s)
+    async def get(self, key: str, now_s: float, at: At | None = None) -> Entry | None:
+        found = await super().get(key, now_s, at)
         if self.gate is not None:
             await self.gate.wait()
         return found

@@ -10,12 +10,19 @@ import pytest
 from farthing.proxy.clock import FakeClock
 from tests.fakes.decisions import KINDS, Opened
 from tests.fakes.valkey import ValkeyProcess
+from tests.fakes.valkey_many import ValkeyCluster
 
 
 @pytest.fixture(scope="module")
 def valkey() -> Iterator[ValkeyProcess]:
     with ValkeyProcess() as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def valkey_cluster() -> Iterator[ValkeyCluster]:
+    with ValkeyCluster(replicas=False) as cluster:
+        yield cluster
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""One promise, four stores: memory alone, memory over SQLite (alone, or with others), and a real Valkey."""
+"""One promise, five stores: memory alone, memory over SQLite (alone, or with others), a real Valkey, and a cluster."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from farthing.proxy.errors import StoreFault
 from farthing.proxy.seal import Sealer
 from farthing.proxy.tasks import TaskGroup
 from farthing.proxy.usage import Usage
-from tests.fakes.valkey import ValkeyProcess
+from tests.fakes.valkey_many import ValkeyCluster
 
 KEY = "a" * 32
 OTHER = "b" * 32
@@ -35,19 +35,21 @@ OTHER = "b" * 32
         "file, nothing hot, sealed",
         "redis, sealed",
         "redis, memory before",
+        "redis cluster",
+        "redis cluster, memory before",
     ]
 )
-async def store(
-    request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock, valkey: ValkeyProcess
-) -> AsyncIterator[Store]:
+async def store(request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock) -> AsyncIterator[Store]:
     made: LocalStore | RedisStore | NearStore
     seal = Sealer([b"k" * 32], os.urandom) if "sealed" in request.param else None
     if request.param.startswith("redis"):
-        valkey.command("FLUSHALL")
-        made = RedisStore(valkey.url, deadline_ms=2000, clock=clock, seal=seal)
+        server = request.getfixturevalue("valkey_cluster" if "cluster" in request.param else "valkey")
+        for node in server.nodes if isinstance(server, ValkeyCluster) else [server]:
+            node.command("FLUSHALL")
+        made = RedisStore(server.url, deadline_ms=2000, clock=clock, seal=seal)
         if "before" in request.param:
             made = NearStore(
-                made, valkey.url, clock=clock, memory_bytes=10**7, max_entries=1000, stale_s=1.0,
+                made, server.url, clock=clock, memory_bytes=10**7, max_entries=1000, stale_s=1.0,
                 spawn=TaskGroup().spawn,
             )  # fmt: skip
     elif "shared" in request.param:

@@ -55,7 +55,7 @@ class ValkeyProcess(ForAWhile):
     """
 
     def __init__(self, *options: str, host: str = "127.0.0.1", within: Sequence[str] = ()) -> None:
-        self._options = options
+        self.options = options
         self._host, self._within = host, within
         self._home = Path(tempfile.mkdtemp(prefix="farthing-valkey-"))
         self.port = free_port()
@@ -71,7 +71,7 @@ class ValkeyProcess(ForAWhile):
         """Of the server's command line."""
         return [
             *("--bind", self._host, "--port", str(self.port), "--dir", str(self._home)),
-            *("--save", "", "--appendonly", "no", *self._options),
+            *("--save", "", "--appendonly", "no", *self.options),
         ]
 
     def start(self) -> None:

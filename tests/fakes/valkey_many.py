@@ -7,12 +7,14 @@ with ValkeyCluster(replicas=True) as cluster: cluster.nodes[0].kill()
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+
+from redis.crc import key_slot
 
 from tests.fakes.for_a_while import ForAWhile
 from tests.fakes.valkey import ValkeyProcess
 
-__all__ = ["SERVICE", "ValkeyCluster", "WatchedValkey"]
+__all__ = ["SERVICE", "ValkeyCluster", "WatchedValkey", "until"]
 
 SERVICE = "answers"
 _WITHIN_S = 30.0
@@ -106,8 +108,9 @@ class ValkeyCluster(ForAWhile):
 
     def __init__(self, *, replicas: bool, timeout_ms: int = 1000) -> None:
         options = (*_AT_ONCE, "--cluster-enabled", "yes", "--cluster-node-timeout", str(timeout_ms))
-        options += ("--cluster-replica-validity-factor", "0")
+        options += ("--cluster-replica-validity-factor", "0", "--enable-debug-command", "local")
         self.nodes = [ValkeyProcess(*options) for _ in range(6 if replicas else 3)]
+        self._asked_at = [node.port for node in self.nodes]
 
     @property
     def port(self) -> int:
@@ -117,13 +120,52 @@ class ValkeyCluster(ForAWhile):
     @property
     def url(self) -> str:
         """As `store.url` has it."""
-        return f"redis+cluster://{','.join(f'127.0.0.1:{one.port}' for one in self.nodes[:3])}"
+        return f"redis+cluster://{','.join(f'127.0.0.1:{port}' for port in self._asked_at[:3])}"
+
+    def announce(self, ports: Sequence[int]) -> None:
+        """Clients are told to ask the nodes at these ports, which lead there. Before it starts."""
+        self._asked_at = list(ports)
+        for node, port in zip(self.nodes, ports, strict=True):
+            node.options += ("--cluster-announce-port", str(port))
 
     def await_whole(self, but: ValkeyProcess | None = None) -> None:
         """Wait until every node says that all slots are served. `but`: one that is down, and that none may name."""
         for one in self.nodes:
             if one is not but:
                 until("a cluster that is whole", lambda one=one: _whole(one, but))
+
+    def owner(self, name: str) -> ValkeyProcess:
+        """The primary that has the key of that name, as the first node sees it."""
+        slot = slot_of(name)
+        lines = [line.split() for line in self.nodes[0].command("CLUSTER NODES").decode().splitlines()]
+        for line in lines:
+            for first, _, last in (part.partition("-") for part in line[8:] if not part.startswith("[")):
+                if int(first) <= slot <= int(last or first):
+                    port = int(line[1].partition("@")[0].rpartition(":")[2])
+                    return self.nodes[self._asked_at.index(port)]
+        raise RuntimeError(f"nobody has slot {slot}")
+
+    def begin_move(self, name: str, to: ValkeyProcess) -> None:
+        """That key's slot is on its way to that node: what is left of it goes when `MIGRATE` says so."""
+        slot, there = slot_of(name), self.owner(name)
+        _done(to.command(f"CLUSTER SETSLOT {slot} IMPORTING {id_of(there)}"))
+        _done(there.command(f"CLUSTER SETSLOT {slot} MIGRATING {id_of(to)}"))
+
+    def carry(self, name: str, to: ValkeyProcess) -> None:
+        """Move that key alone, of a slot that is on its way."""
+        _done(self.owner(name).command(f"MIGRATE 127.0.0.1 {to.port} {name} 0 5000"))
+
+    def end_move(self, name: str, to: ValkeyProcess) -> None:
+        """That node has the slot, as every node knows."""
+        for one in (to, *(node for node in self.nodes if node is not to)):
+            one.command(f"CLUSTER SETSLOT {slot_of(name)} NODE {id_of(to)}")
+        self.await_whole()
+
+    def cut_off(self, node: ValkeyProcess) -> None:
+        """No other node hears this one, nor it them; clients reach it as before."""
+        for line in ("DISABLE-CLUSTER-RECONNECTION 1", "CLOSE-CLUSTER-LINK-ON-PACKET-DROP 1"):
+            _done(node.command(f"DEBUG {line}"))
+        _done(node.command("DEBUG DROP-CLUSTER-PACKET-FILTER -2"))
 
     def start(self) -> None:
         """ForAWhile.start: all slots are served, and the replicas are in step."""
@@ -141,7 +183,7 @@ class ValkeyCluster(ForAWhile):
         for node in self.nodes:
             until("nodes that know each other", lambda node=node: known in node.command("CLUSTER INFO"))
         for node, primary in zip(self.nodes[3:], primaries, strict=False):
-            name = primary.command("CLUSTER MYID").split(b"\r\n")[1].decode()
+            name = id_of(primary)
             until("a replica", lambda node=node, name=name: b"OK" in node.command(f"CLUSTER REPLICATE {name}"))
             until(
                 "a replica in step",
@@ -153,6 +195,22 @@ class ValkeyCluster(ForAWhile):
         """ForAWhile.close."""
         for node in self.nodes:
             node.close()
+
+
+def slot_of(name: str) -> int:
+    """Of a key in a cluster."""
+    return int(key_slot(name.encode()))
+
+
+def id_of(node: ValkeyProcess) -> str:
+    """What a cluster calls it."""
+    return node.command("CLUSTER MYID").split(b"\r\n")[1].decode()
+
+
+def _done(said: bytes) -> None:
+    """Raises RuntimeError: it was refused."""
+    if b"OK" not in said:
+        raise RuntimeError(said.decode())
 
 
 def _whole(node: ValkeyProcess, but: ValkeyProcess | None) -> bool:

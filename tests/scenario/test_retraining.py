@@ -82,15 +82,11 @@ async def test_it_learns_again_proves_itself_and_takes_over(tmp_path: Path) -> N
             await training.tick()
             assert answering(proxy) == heir.student.hash != old
             assert policies.standing.active == policies.standing.file != first
-            served = await proxy.post(
-                chat() | {"messages": [SYSTEM, {"role": "user", "content": FORMS[2].format("my lamp no 4")}]}
-            )
-            await quiet(proxy)
-            row = (await proxy.rows())[-2]  # the last one is its audit
+            await ask(proxy, 4)  # which of them it holds for its own hangs on what it was trained with
+            rows = await proxy.rows()
             (incident,) = [one for one in proxy.services.state.incidents.latest() if one["kind"] == "student"]
             second = policies.standing.active
-        assert served.headers["x-farthing-model"] == "student/intents"
-        assert (row["model_served"], row["policy"]) == ("student/intents", second)
+        assert [row for row in rows if (row["model_served"], row["policy"]) == ("student/intents", second)]
         assert (incident["policy"], incident["evidence"]["before"]) == (second, old)
         assert policies.book.changes(1)[0]["what"] == "a student was retrained"
         assert student_files.heir_of(state, "intents") is None
