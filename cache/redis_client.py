@@ -19,7 +19,17 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
 
 from farthing.proxy.errors import ConfigFault
 
-__all__ = ["Nodes", "Way", "hang_up_all", "is_cluster", "nodes_of", "open_way", "still_primary", "where_of"]
+__all__ = [
+    "Nodes",
+    "Way",
+    "everywhere",
+    "hang_up_all",
+    "is_cluster",
+    "nodes_of",
+    "open_way",
+    "still_primary",
+    "where_of",
+]
 
 _CONNECT_S, _ANSWER_S = 2.0, 5.0
 _SENTINEL_S = 0.3
@@ -94,6 +104,12 @@ async def still_primary(client: Any, link: Any) -> bool:
     `open_way`. Raises redis-py's ConnectionError: no sentinel that answers knows a primary."""
     ask = getattr(client.connection_pool, "get_master_address", None)
     return ask is None or tuple(await ask()) == (link.host, link.port)
+
+
+def everywhere(client: Any) -> dict[str, Any]:
+    """What makes a command about the server (INFO, DBSIZE) ask every primary, given with it: unless told, a cluster's
+    client (redis-py 8.1) asks one node. `client`: of `open_way`."""
+    return {"target_nodes": "primaries"} if hasattr(client, "get_primaries") else {}
 
 
 async def hang_up_all(client: Any) -> None:

@@ -23,7 +23,7 @@ from farthing.cache.codec import Labels, decode, encode, peek
 from farthing.cache.damage import Damage
 from farthing.cache.entry import Entry
 from farthing.cache.reading_at import At, read, read_many
-from farthing.cache.redis_client import hang_up_all, is_cluster, open_way, where_of
+from farthing.cache.redis_client import everywhere, hang_up_all, open_way, where_of
 from farthing.cache.redis_names import Names
 from farthing.cache.store import Selector, StoreStats
 from farthing.proxy.clock import Clock
@@ -80,8 +80,6 @@ class RedisStore:
     ) -> None:
         self._told_as, self._passed_by = told_as, passed_by
         self._client, self._hang_up = open_way(url, max_connections)
-        # Unless told, a cluster's client (redis-py 8.1) asks one node for its figures.
-        self._everywhere = {"target_nodes": "primaries"} if is_cluster(url) else {}
         self._places = asyncio.Semaphore(max_connections)
         self._where = where_of(url)
         self._deadline_s = deadline_ms / 1000
@@ -333,8 +331,8 @@ class RedisStore:
 
     async def _figures(self) -> tuple[int, int, int]:
         """Keys, bytes and evictions of the server; of all its primaries where it is a cluster."""
-        entries = await self._client.dbsize(**self._everywhere)
-        info = await self._client.info(**self._everywhere)
+        entries = await self._client.dbsize(**everywhere(self._client))
+        info = await self._client.info(**everywhere(self._client))
         nodes = [info] if "used_memory" in info else list(info.values())
         return (
             int(entries),

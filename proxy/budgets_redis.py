@@ -30,6 +30,7 @@ from typing import Any, Protocol, TypeVar
 
 import structlog
 
+from farthing.cache.redis_client import everywhere
 from farthing.policies.bucket import Take
 from farthing.policies.budget import Moved, Want
 from farthing.proxy.budgets import Reserved, Standing
@@ -270,7 +271,7 @@ class RedisAccounts:
     async def warn_of_eviction(self) -> None:
         """Tell in the log where the server, once it is full, may drop what was spent. Never raises."""
         with suppress(StoreFault):
-            told = await self._server.run("read", lambda client: client.info("memory"))
+            told = await self._server.run("read", lambda client: client.info("memory", **everywhere(client)))
             nodes = [told] if "maxmemory" in told else list(told.values())  # of a cluster: by node
             full = {node.get("maxmemory_policy", "") for node in nodes if int(node.get("maxmemory", 0))}
             if found := sorted(one for one in full if one.startswith("allkeys")):

@@ -24,6 +24,7 @@ from farthing.proxy.clock import FakeClock
 from farthing.proxy.tasks import TaskGroup
 from tests.contract.test_accounts import ALL, DOLLAR, Bench
 from tests.fakes.valkey import ValkeyProcess
+from tests.fakes.valkey_many import ValkeyCluster
 
 KEY = "farthing:{spend}:a:a"
 
@@ -67,6 +68,18 @@ async def test_a_server_that_may_forget_budgets_is_told_of(clock: FakeClock) -> 
                 await RedisAccounts(store, clock=clock, spawn=TaskGroup().spawn).warn_of_eviction()
             await store.close()
         assert [line.get("maxmemory_policy") for line in logs] == [policy] * told
+
+
+async def test_of_a_cluster_every_node_that_may_forget_budgets_is_told_of(clock: FakeClock) -> None:
+    with ValkeyCluster(replicas=False) as cluster:
+        for node in cluster.nodes:
+            node.command("CONFIG SET maxmemory 8mb maxmemory-policy allkeys-lru")
+            store = RedisStore(cluster.url, deadline_ms=5000, clock=clock)
+            with structlog.testing.capture_logs() as logs:
+                await RedisAccounts(store, clock=clock, spawn=TaskGroup().spawn).warn_of_eviction()
+            await store.close()
+            node.command("CONFIG SET maxmemory-policy volatile-lru")
+            assert [line.get("maxmemory_policy") for line in logs] == ["allkeys-lru"], node.port
 
 
 async def test_accounts_go_two_days_after_their_window_by_the_servers_clock(

@@ -94,7 +94,7 @@ class ValkeyProcess(ForAWhile):
 
     def command(self, line: str) -> bytes:
         """Send one inline command and give back what came."""
-        with socket.create_connection((self._host, self.port), timeout=1) as link:
+        with socket.create_connection((self._host, self.port), timeout=5) as link:
             link.sendall(line.encode() + b"\r\n")
             return link.recv(65536)
 
