@@ -120,7 +120,7 @@ class SemanticStage(Quiet):
             ex.decide(self.name, "passed by", place if isinstance(place, str) else turn)
             return GO_ON
         settled = self.places.settle(place)
-        aside = len(place.text) > _LONG_CHARS or not thread.loaded  # until then it may not be ready to be quick
+        aside = len(place.text) > _LONG_CHARS or thread.loading  # until then it may not be ready to be quick
         refusal = await asyncio.to_thread(self.places.refusal, settled) if aside else self.places.refusal(settled)
         place = settled.place
         if not refusal or refusal in UNLESS_DIVIDED:

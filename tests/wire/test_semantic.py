@@ -288,3 +288,29 @@ async def test_who_joins_a_near_duplicates_answer_is_told_so_and_saves_as_much(
     assert {answer.headers["x-farthing-bound"] for answer in answers} == {"unproven"}
     assert [row["saved_semantic_usd"] for row in rows[1:]] == [rows[0]["cost_usd"]] * 3
     assert {row["cache_reason"] for row in rows[1:]} == {"unproven"}
+
+
+async def test_where_the_model_does_not_load_no_miss_waits_for_a_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    aside: list[str] = []
+
+    async def to_thread(call: Any, *given: Any, **named: Any) -> Any:
+        aside.append(getattr(call, "__qualname__", ""))
+        return await asyncio.get_running_loop().run_in_executor(None, lambda: call(*given, **named))
+
+    async with scripted() as up, proxied(up.url, tmp_path, semantic__mode="observe", semantic__model="nosuch") as proxy:
+        thread = proxy.services.thread
+        assert thread is not None
+        async with asyncio.timeout(20):
+            while thread.loading:
+                await asyncio.sleep(0.02)
+        monkeypatch.setattr(asyncio, "to_thread", to_thread)
+        answer = await proxy.post(chat(ASK))
+        (row,) = await proxy.rows(1)
+
+    assert (how(answer), json.loads(row["decisions"])[0]) == (
+        "miss",
+        ["semantic", "passed by", "busy or not loaded yet"],
+    )
+    assert "Places.refusal" not in aside
