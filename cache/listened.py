@@ -106,12 +106,12 @@ class _Cluster:
     @asynccontextmanager
     async def found(self) -> AsyncIterator[Sequence[Server]]:
         """Listened.found: the primaries that most of those who answer name."""
-        said = await self._asked()
+        said = [view for view in await self._asked() if any(slots for _, slots in view.dealt)]  # not one by itself
+        if not said:
+            raise OSError("the cluster has no primary")
         counts = Counter((view.dealt, view.sound) for view in said)
         most = counts.most_common(1)[0][0]
         view = next(view for view in said if (view.dealt, view.sound) == most)
-        if not view.dealt:
-            raise OSError("the cluster has no primary")
         self._known = [*dict.fromkeys([*self._nodes.places, *view.places.values()])]
         self._view, self._by_slot = view, []
         self._servers = {id: Server(self._nodes.open(*view.places[id])) for id in sorted(view.primaries)}

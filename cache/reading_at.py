@@ -59,7 +59,7 @@ class At:
 
 async def read(own: Any, name: str, at: At | None) -> bytes | None:
     """The entry as it is kept, from that server, else by `own`, redis-py's client. Raises what it raises."""
-    if at is not None:
+    if at is not None and at.server is not None:
         found = await _some(at.server, [name], [at])
         if found:
             return found[0]
@@ -71,7 +71,7 @@ async def read_many(
     own: Callable[[Sequence[str]], Awaitable[list[bytes | None]]], names: Sequence[str], ats: Sequence[At] | None
 ) -> list[bytes | None]:
     """`read` for each, each server asked once and all at the same time. `own`: many by the store's client."""
-    if ats is None:
+    if ats is None or all(at.server is None for at in ats):
         return await own(names)
     by_server: dict[Server | None, list[int]] = {}
     for place, at in enumerate(ats):

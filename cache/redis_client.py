@@ -23,6 +23,7 @@ __all__ = [
     "Nodes",
     "Way",
     "everywhere",
+    "find_nodes",
     "hang_up_all",
     "is_cluster",
     "nodes_of",
@@ -35,7 +36,17 @@ _CONNECT_S, _ANSWER_S = 2.0, 5.0
 _SENTINEL_S = 0.3
 _PORT, _SENTINEL_PORT = 6_379, 26_379
 # What redis-py's cluster client takes from a URL, and its client to one node doesn't.
-_OF_CLUSTERS = ("require_full_coverage", "read_from_replicas", "dynamic_startup_nodes", "reinitialize_steps")
+_OF_CLUSTERS = (
+    "address_remap",
+    "cluster_error_retry_attempts",
+    "dynamic_startup_nodes",
+    "load_balancing_strategy",
+    "policy_resolver",
+    "read_from_replicas",
+    "reinitialize_steps",
+    "require_full_coverage",
+)
+_TO_A_NODE = 10_000  # redis-py's own bound of connections is below what the store reads at once, which is the real one
 
 
 class Way(NamedTuple):
@@ -95,8 +106,16 @@ def nodes_of(url: str, *, answer_s: float = _ANSWER_S, **more: Any) -> Nodes:
         given["ssl"] = True
     for name in ("host", "port", *_OF_CLUSTERS):
         given.pop(name, None)
-    options = {**given, **_options(answer_s), **more}
-    return Nodes(places, lambda host, port: Redis(host=host, port=port, **options))
+    options = {**given, **_options(answer_s), "max_connections": _TO_A_NODE, **more}
+
+    def to(host: str, port: int) -> Any:
+        return Redis(host=host, port=port, **options)
+
+    try:
+        to(*places[0])  # it connects when it is asked
+    except (TypeError, ValueError) as error:
+        raise ConfigFault(f"store.url: {error}") from None
+    return Nodes(places, to)
 
 
 async def still_primary(client: Any, link: Any) -> bool:
@@ -110,6 +129,13 @@ def everywhere(client: Any) -> dict[str, Any]:
     """What makes a command about the server (INFO, DBSIZE) ask every primary, given with it: unless told, a cluster's
     client (redis-py 8.1) asks one node. `client`: of `open_way`."""
     return {"target_nodes": "primaries"} if hasattr(client, "get_primaries") else {}
+
+
+async def find_nodes(client: Any) -> None:
+    """Let a cluster's client ask anew who is there: by itself it learns of a primary that joined only when a node sends
+    it there. Raises what redis-py raises. `client`: of `open_way`."""
+    if hasattr(client, "nodes_manager"):
+        await client.nodes_manager.initialize()
 
 
 async def hang_up_all(client: Any) -> None:

@@ -83,6 +83,8 @@ class NearStore:
         spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[Any]],
     ) -> None:
         self.behind = behind
+        self._clock = clock
+        self._stale_s = stale_s
         self._memory = _Memory(
             None, clock=clock, memory_bytes=memory_bytes, max_bytes=memory_bytes, max_entries=max_entries
         )
@@ -107,7 +109,7 @@ class NearStore:
     @property
     def fresh(self) -> bool:
         """Whether what is in memory may be served now."""
-        return self._tracking.fresh
+        return self._clock.tick_s() - self._tracking.as_of_tick <= self._stale_s  # Tracking.fresh, at half of its price
 
     def clear(self) -> None:
         """Hold nothing any more."""

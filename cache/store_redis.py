@@ -12,7 +12,7 @@ connections wait for one within their deadline; that is our own limit, and says 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -23,7 +23,7 @@ from farthing.cache.codec import Labels, decode, encode, peek
 from farthing.cache.damage import Damage
 from farthing.cache.entry import Entry
 from farthing.cache.reading_at import At, read, read_many
-from farthing.cache.redis_client import everywhere, hang_up_all, open_way, where_of
+from farthing.cache.redis_client import everywhere, find_nodes, hang_up_all, open_way, where_of
 from farthing.cache.redis_names import Names
 from farthing.cache.store import Selector, StoreStats
 from farthing.proxy.clock import Clock
@@ -302,7 +302,7 @@ class RedisStore:
 
     def _names(self, pattern: str) -> Callable[[], Awaitable[bytes | None]]:
         """Gives the next name at each call; None after the last."""
-        walk = self._client.scan_iter(match=pattern, count=_SCAN_COUNT).__aiter__()
+        walk = self._all(pattern)
         fault: Exception | None = None
 
         async def following() -> bytes | None:
@@ -318,6 +318,11 @@ class RedisStore:
 
         return following
 
+    async def _all(self, pattern: str) -> AsyncGenerator[bytes, None]:
+        await find_nodes(self._client)
+        async for name in self._client.scan_iter(match=pattern, count=_SCAN_COUNT):
+            yield name
+
     async def _raws(self, names: Sequence[bytes] | Sequence[str]) -> list[bytes | None]:
         pipe = self._client.pipeline(transaction=False)
         for name in names:
@@ -331,6 +336,7 @@ class RedisStore:
 
     async def _figures(self) -> tuple[int, int, int]:
         """Keys, bytes and evictions of the server; of all its primaries where it is a cluster."""
+        await find_nodes(self._client)
         entries = await self._client.dbsize(**everywhere(self._client))
         info = await self._client.info(**everywhere(self._client))
         nodes = [info] if "used_memory" in info else list(info.values())

@@ -97,7 +97,7 @@ class Tracking:
             except ResponseError as error:
                 self._tell(f"the server refuses: {error}")
                 pause_s = _PAUSE_REFUSED_S
-            except (RedisError, OSError, EOFError, TimeoutError, RuntimeError) as error:
+            except (RedisError, OSError, EOFError, TimeoutError, RuntimeError, AttributeError) as error:
                 self._tell(repr(error))
                 worked = self.as_of_tick >= heard_tick
                 pause_s = _PAUSE_FIRST_S if worked else min(2 * pause_s, _PAUSE_MOST_S)
@@ -138,7 +138,7 @@ class Tracking:
             self._lost()  # what is being read now may have changed before
             known_tick = agreed_tick = begun_tick
             asked_tick: float | None = None
-            while True:
+            while not over.is_set():
                 now_tick = self._clock.tick_s()
                 if same:
                     self.as_of_tick, agreed_tick = known_tick, now_tick
@@ -158,14 +158,17 @@ class Tracking:
 
     async def _hear(self, line: _Line, over: asyncio.Event) -> None:
         """What one server says, until it is over: redis-py was seen to lose a cancellation (store_redis.py)."""
-        while not over.is_set():
-            said = await line.link.read_response(disable_decoding=True, timeout=max(0.001, self._beat_s))
-            if said is None:
-                continue
-            if said[0] == b"pong":
-                line.answered.set()
-            elif said[0] == b"message":
-                self._heard(said[2])
+        try:
+            while not over.is_set():
+                said = await line.link.read_response(disable_decoding=True, timeout=max(0.001, self._beat_s))
+                if said is None:
+                    continue
+                if said[0] == b"pong":
+                    line.answered.set()
+                elif said[0] == b"message":
+                    self._heard(said[2])
+        finally:
+            over.set()
 
     def _forget(self) -> None:
         self.as_of_tick = -math.inf

@@ -55,6 +55,27 @@ async def test_while_one_is_held_to_be_down_they_are_not_those(cluster: ValkeyCl
         assert await there.still([]) and there.at("a").heard
 
 
+async def test_a_node_that_is_a_cluster_by_itself_is_not_asked_who_has_what(cluster: ValkeyCluster) -> None:
+    with ValkeyProcess("--cluster-enabled", "yes") as lone:
+        there = listened(f"redis+cluster://127.0.0.1:{lone.port},127.0.0.1:{cluster.nodes[0].port}")
+        async with there.found() as servers:
+            assert len(servers) == 3 and await there.still([]) and there.at("a").server is not None
+        alone = listened(f"redis+cluster://127.0.0.1:{lone.port}")
+        with pytest.raises(OSError, match="no primary"):
+            async with alone.found():
+                pass
+
+
+async def test_readers_leave_room_for_the_question_who_has_what(cluster: ValkeyCluster) -> None:
+    there = listened(cluster.url)
+    async with there.found() as servers:
+        pool = servers[0].client.connection_pool
+        readers = [await pool.get_connection() for _ in range(130)]  # the store reads 128 at once
+        assert await there.still([])
+        for reader in readers:
+            await pool.release(reader)
+
+
 async def test_another_node_at_a_nodes_address_is_not_it(cluster: ValkeyCluster) -> None:
     there: Any = listened(cluster.url)
     async with there.found():
@@ -100,5 +121,8 @@ def test_nodes_are_reached_as_the_cluster_is() -> None:
     kwargs = nodes.open("c", 1).connection_pool.connection_kwargs
     assert (kwargs["host"], kwargs["port"], kwargs["username"], kwargs["password"]) == ("c", 1, "u", "p@")
     assert "reinitialize_steps" not in kwargs and kwargs["ssl_cert_reqs"] == "none" and kwargs["protocol"] == 2
+    nodes_of("redis+cluster://a:7000?cluster_error_retry_attempts=3&load_balancing_strategy=round_robin")
+    with pytest.raises(ConfigFault, match="wrong_name"):
+        nodes_of("redis+cluster://a:7000?wrong_name=1")
     with pytest.raises(ConfigFault, match="address"):
         nodes_of("redis+cluster://a:7000,")

@@ -42,7 +42,7 @@ def cluster(shared: ValkeyCluster) -> ValkeyCluster:
 async def replica(cluster: ValkeyCluster, stale_s: float = STALE_S) -> AsyncIterator[NearStore]:
     clock = SystemClock()
     store = NearStore(
-        RedisStore(cluster.url, deadline_ms=1000, clock=clock, threshold=2, pause_s=0.05),
+        RedisStore(cluster.url, deadline_ms=5000, clock=clock, threshold=2, pause_s=0.05),
         cluster.url,
         clock=clock,
         memory_bytes=10**6,
@@ -169,6 +169,27 @@ async def test_a_slot_that_goes_to_another_node_without_its_keys_is_forgotten(
     assert await read(other, key) is None
     cluster.begin_move(name, home)
     cluster.end_move(name, home)
+
+
+async def test_a_primary_that_joined_is_read_counted_and_purged(tmp_path: Path) -> None:
+    """The store's own client isn't sent to it by a read: what is held is read from it by those who listen to it."""
+    with ValkeyCluster(replicas=False) as cluster:
+        async with replica(cluster) as one, replica(cluster) as other:
+            keys = keys_of(cluster)
+            joined, name = cluster.join(), NAMES.entry(keys[0])
+            cluster.begin_move(name, joined)
+            cluster.end_move(name, joined)
+            await other.put_many([entry(key) for key in keys])
+
+            def listened_to() -> bool:
+                server = one._tracking.at(name).server
+                return server is not None and server.client.connection_pool.connection_kwargs["port"] == joined.port
+
+            await until(listened_to, within_s=20)
+            assert await bodies(one, keys) == 3 * [b"{}"] and held(one, keys[0]) is not None
+            assert (await one.stats()).entries == 3
+            assert sorted(await one.purge(Selector())) == sorted(keys)
+            assert await bodies(other, keys) == 3 * [None]
 
 
 async def test_a_silent_node_makes_memory_old_and_its_return_makes_it_good(cluster: ValkeyCluster) -> None:

@@ -109,6 +109,7 @@ class ValkeyCluster(ForAWhile):
     def __init__(self, *, replicas: bool, timeout_ms: int = 1000) -> None:
         options = (*_AT_ONCE, "--cluster-enabled", "yes", "--cluster-node-timeout", str(timeout_ms))
         options += ("--cluster-replica-validity-factor", "0", "--enable-debug-command", "local")
+        self._options = options
         self.nodes = [ValkeyProcess(*options) for _ in range(6 if replicas else 3)]
         self._asked_at = [node.port for node in self.nodes]
 
@@ -145,6 +146,17 @@ class ValkeyCluster(ForAWhile):
                     return self.nodes[self._asked_at.index(port)]
         raise RuntimeError(f"nobody has slot {slot}")
 
+    def join(self) -> ValkeyProcess:
+        """One more primary, without slots, that all know."""
+        node = ValkeyProcess(*self._options)
+        self.nodes.append(node)
+        self._asked_at.append(node.port)
+        node.start()
+        node.command(f"CLUSTER SET-CONFIG-EPOCH {len(self.nodes)}")
+        self.nodes[0].command(f"CLUSTER MEET 127.0.0.1 {node.port}")
+        self._await_known()
+        return node
+
     def begin_move(self, name: str, to: ValkeyProcess) -> None:
         """That key's slot is on its way to that node: what is left of it goes when `MIGRATE` says so."""
         slot, there = slot_of(name), self.owner(name)
@@ -179,9 +191,7 @@ class ValkeyCluster(ForAWhile):
             node.command(f"CLUSTER ADDSLOTSRANGE {begin} {end - 1}")
         for node in others:
             first.command(f"CLUSTER MEET 127.0.0.1 {node.port}")
-        known = f"cluster_known_nodes:{len(self.nodes)}\r".encode()
-        for node in self.nodes:
-            until("nodes that know each other", lambda node=node: known in node.command("CLUSTER INFO"))
+        self._await_known()
         for node, primary in zip(self.nodes[3:], primaries, strict=False):
             name = id_of(primary)
             until("a replica", lambda node=node, name=name: b"OK" in node.command(f"CLUSTER REPLICATE {name}"))
@@ -195,6 +205,11 @@ class ValkeyCluster(ForAWhile):
         """ForAWhile.close."""
         for node in self.nodes:
             node.close()
+
+    def _await_known(self) -> None:
+        known = f"cluster_known_nodes:{len(self.nodes)}\r".encode()
+        for node in self.nodes:
+            until("nodes that know each other", lambda node=node: known in node.command("CLUSTER INFO"))
 
 
 def slot_of(name: str) -> int:
