@@ -176,6 +176,7 @@ async def test_a_primary_that_joined_is_read_counted_and_purged(tmp_path: Path) 
     with ValkeyCluster(replicas=False) as cluster:
         async with replica(cluster) as one, replica(cluster) as other:
             keys = keys_of(cluster)
+            assert (await one.stats()).entries == 0  # its own client knows three
             joined, name = cluster.join(), NAMES.entry(keys[0])
             cluster.begin_move(name, joined)
             cluster.end_move(name, joined)
