@@ -54,6 +54,8 @@ EXPERIMENTS: Mapping[str, Callable[[Place, Effort, Tell], Report]] = {
     "memory": memory,
     "peers": peers,
 }
+LEFT_OUT = frozenset({"peers", "weights", "memory"})
+"""Of a quick run: what says nothing before tens of thousands of requests, and what installs."""
 FULL = Effort(rounds=6, seconds=1, peer_rounds=2, peer_seconds=3, memory_requests=100_000)
 QUICK = Effort(
     rounds=1, seconds=1, peer_rounds=1, peer_seconds=2, installs=False, concurrencies=(64,), memory_requests=5_000
@@ -72,7 +74,8 @@ def main(arguments: list[str] | None = None) -> int:
     results = RESULTS / "quick" if given.quick else RESULTS
     wanted: tuple[str, ...] = (given.experiment,)
     if given.experiment == "all":
-        wanted = tuple(name for name in EXPERIMENTS if name != "peers" or not (given.quick or given.no_peers))
+        left_out = LEFT_OUT if given.quick else {"peers"} if given.no_peers else set()
+        wanted = tuple(name for name in EXPERIMENTS if name not in left_out)
     command = " ".join(["python -m bench.run", *(arguments if arguments is not None else sys.argv[1:])])
     document = document_of(given)
     missed = failed = False
