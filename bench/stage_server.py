@@ -26,8 +26,8 @@ __all__ = ["Meter", "Metered", "stepped"]
 
 
 class Meter:
-    """Figures by name. `enter` and `leave` go round a call or a step of one. Memory is counted from the first `take` on:
-    what is loaded before, the tokenizer above all, would take minutes under the interpreter's count."""
+    """Figures by name. `enter` and `leave` go round a call or a step of one. Memory is counted from the first `take`
+    on: what is loaded before, the tokenizer above all, would take minutes under the interpreter's count."""
 
     def __init__(self, *, memory: bool) -> None:
         self.calls: dict[str, list[Any]] = {}

@@ -238,21 +238,26 @@ class Supervisor:
             await self._again(KEEPER, 0.0)
 
     async def _begin(self, slot: int, *, first: bool = False) -> _Worker:
-        """Start a process; it doesn't answer yet."""
+        """Start a process; it doesn't answer yet.
+
+        Nothing is awaited between its start and its place among those that are alive: told to stop there, the
+        supervisor would end without it, and it would answer on."""
         cell = await self._free_cell(slot)
         ours, theirs = socket.socketpair()
-        try:
+        with contextlib.closing(theirs):
+            reader, writer = await asyncio.open_unix_connection(sock=ours, limit=LONGEST_LINE)
             place = Place(
                 slot, self.board.count, cell, tuple(one.fileno() for one in self.sockets), theirs.fileno(),
                 self.board.fd, first, self.config_path, self.flags,
             )  # fmt: skip
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "farthing.proxy.worker", place.written()),
-                pass_fds=(*place.listeners, place.line, place.board),
-            )
-        finally:
-            theirs.close()
-        reader, writer = await asyncio.open_unix_connection(sock=ours, limit=LONGEST_LINE)
+            try:
+                process = await asyncio.create_subprocess_exec(  # cancelled, it ends what it has started
+                    *(sys.executable, "-m", "farthing.proxy.worker", place.written()),
+                    pass_fds=(*place.listeners, place.line, place.board),
+                )
+            except BaseException:
+                writer.close()
+                raise
         line = self.hub.listen(slot, reader, writer)
         one = _Worker(slot, cell, process, line, self.clock.tick_s())
         self.alive.append(one)

@@ -18,6 +18,7 @@ from tests.fakes.valkey import running_valkey
 from tests.scenario.test_serve import ask, serving
 
 TEXTS = [f"question {number}" for number in range(20)]
+PATIENT = {"FARTHING_STORE__DEADLINE_MS": "5000"}  # a busy machine passes by what would be a hit
 
 
 @pytest.mark.parametrize(("from_redis", "to_redis"), [(False, False), (False, True), (True, False), (True, True)])
@@ -26,14 +27,16 @@ async def test_answers_move_from_any_store_to_any_store(tmp_path: Path, from_red
     old.mkdir()
     (new / "state").mkdir(parents=True)
     with running_valkey() as first, running_valkey() as second:
-        source = {"FARTHING_STORE__URL": first} if from_redis else {}
-        target = {"FARTHING_STORE__URL": second} if to_redis else {}
+        source = {"FARTHING_STORE__URL": first, **PATIENT} if from_redis else {}
+        target = {"FARTHING_STORE__URL": second, **PATIENT} if to_redis else {}
         async with scripted() as up:
             async with serving(up, old, **source) as (_, client):
                 for text in TEXTS:
                     await ask(client, text)
                 stream = await ask(client, "a stream", stream=True)
-                await asyncio.sleep(0.3)
+                async with asyncio.timeout(20):
+                    while (await client.get("/farthing/api/health")).json()["store"]["entries"] < len(TEXTS) + 1:
+                        await asyncio.sleep(0.05)
                 kept = await asyncio.to_thread(  # while it runs
                     lambda: farthing("cache", "export", "kept.jsonl", "--state", "state", cwd=old, **source)
                 )

@@ -74,7 +74,9 @@ async def test_a_huge_request_is_placed_beside_the_loop_and_as_a_small_one_is(
         for number, system in enumerate(([], [policy])):
             await proxy.post({"model": "m", "messages": [*system, {"role": "user", "content": ASK}]})
             await learnt(proxy, number + 1)
+            up.default.wait_s = 1.0  # a row doesn't wait long for a look that serves nobody
             await proxy.post({"model": "m", "messages": [*system, {"role": "user", "content": AGAIN}]})
+            up.default.wait_s = 0.0
         rows = await proxy.rows(4)
 
     assert placed_on == [True, True, False, False]
