@@ -32,6 +32,7 @@ from farthing.proxy.seal import Seal, SealedElsewhere, Sealer, closed, opened
 from tests.fakes.proxying import chat, proxied
 from tests.fakes.upstream import Script, ScriptedUpstream, scripted
 from tests.fakes.valkey import ValkeyProcess
+from tests.fakes.valkey_many import ValkeyCluster
 from tests.security.test_sealing import ONE, TWO, entry, sealer
 from tests.security.test_sealing_kept import (
     KEYS,
@@ -325,21 +326,31 @@ def test_near_duplicates_of_every_model_are_sealed_anew(tmp_path: Path) -> None:
     assert rows_in(tmp_path / "semantic.db", TWO) == [SECRET, SECRET]
 
 
-@pytest.fixture(scope="module")
-def valkey() -> Iterator[ValkeyProcess]:
-    with ValkeyProcess() as server:
-        yield server
+@pytest.fixture(scope="module", params=["one server", "cluster"])
+def valkey(request: pytest.FixtureRequest) -> Iterator[ValkeyProcess | ValkeyCluster]:
+    with ValkeyProcess() if request.param == "one server" else ValkeyCluster(replicas=False) as there:
+        yield there
+
+
+def emptied(valkey: ValkeyProcess | ValkeyCluster) -> Any:
+    """A client of it, when there is nothing in it."""
+    if isinstance(valkey, ValkeyProcess):
+        client: Any = redis.Redis.from_url(valkey.url)
+    else:
+        client = redis.RedisCluster("127.0.0.1", valkey.port)
+    client.flushall()
+    return client
 
 
 @pytest.mark.parametrize("was", [(), (ONE,)], ids=["open", "sealed"])
 async def test_what_lies_in_redis_is_sealed_anew_and_replicas_follow(
     up: ScriptedUpstream,
     tmp_path: Path,
-    valkey: ValkeyProcess,
+    valkey: ValkeyProcess | ValkeyCluster,
     was: tuple[str, ...],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    valkey.command("FLUSHALL")
+    client = emptied(valkey)
     before = sealer(*was) if was else None
     clock = SystemClock()
     server = RedisStore(valkey.url, deadline_ms=5000, clock=clock, seal=before)
@@ -364,7 +375,7 @@ async def test_what_lies_in_redis_is_sealed_anew_and_replicas_follow(
         assert [one.text for one in follower.snapshot().rows] == [SECRET]
 
     monkeypatch.setenv("FARTHING_STORE__URL", valkey.url)
-    with redis.Redis.from_url(valkey.url) as client:
+    with client:
         lives = {name: client.pttl(name) for name in client.scan_iter("farthing:*")}
         code, found, said = await asyncio.to_thread(resealed, tmp_path, TWO, *was)
         assert code == 0, said
