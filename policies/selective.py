@@ -25,7 +25,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from farthing.policies.scipy_here import stats
+from farthing.policies.scipy_here import special
 
 __all__ = ["Chosen", "Scored", "chosen", "least_cases", "outcome"]
 
@@ -85,7 +85,7 @@ def outcome(part: Scored, threshold: float, level: float) -> Chosen:
     """What a threshold does on a part."""
     answered = part.confidence >= threshold
     count, wrong = int(answered.sum()), int(part.wrong[answered].sum())
-    upper = 1.0 if wrong >= count else float(stats().beta.ppf(1 - level, wrong + 1, count - wrong))
+    upper = 1.0 if wrong >= count else float(special().betaincinv(wrong + 1, count - wrong, 1 - level))
     return Chosen(float(threshold), int(part.confidence.size), count, wrong, upper)
 
 
@@ -107,4 +107,5 @@ def _p_value(tried: Chosen, bound: float, scale: float = 1.0, pessimism: float =
     size, with that many wrong answers more than were seen."""
     count = tried.answered * scale
     wrong = (tried.wrong + pessimism) * scale
-    return float(stats().binom.cdf(math.floor(wrong), max(1, round(count)), bound)) if count >= 1 else 1.0
+    of = max(1, round(count))
+    return float(special().bdtr(min(math.floor(wrong), of), of, bound)) if count >= 1 else 1.0

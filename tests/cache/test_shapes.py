@@ -113,7 +113,7 @@ def test_whole_to_stream_to_whole_is_the_same_value(
 
 @pytest.mark.parametrize("endpoint", WHOLE)
 @given(st.data(), cuts(), st.booleans())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_stream_to_whole_to_stream_is_the_same_to_the_official_client(
     endpoint: str, data: st.DataObject, cut: Cut, ascii_only: bool
 ) -> None:

@@ -188,7 +188,7 @@ def test_what_has_no_rows_or_is_ambiguous_is_left_alone(text: str) -> None:
 
 
 @given(text=like_objects())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_every_form_decodes_to_the_equal_value(text: str) -> None:
     short = ROWS.encode(text)
     if short is None:
@@ -203,7 +203,7 @@ def test_every_form_decodes_to_the_equal_value(text: str) -> None:
 
 
 @given(text=st.one_of(damaged(like_objects()), damaged(json_texts()), json_texts("container"), st.text(max_size=300)))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_it_never_raises_and_never_errs(text: str) -> None:
     short = ROWS.encode(text)
 
@@ -212,7 +212,7 @@ def test_it_never_raises_and_never_errs(text: str) -> None:
 
 
 @given(text=like_objects(), data=st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_damaged_rows_are_refused_or_unequal(text: str, data: st.DataObject) -> None:
     short = ROWS.encode(text)
     if short is None:

@@ -51,12 +51,13 @@ _SCHEMAS: Mapping[str, dict[str, Any]] = {
     "gen_ai.system_instructions": _PARTS,
     "gen_ai.tool.definitions": {"type": "array", "items": _TOOL},
 }
+_VALIDATORS = {name: jsonschema_rs.Draft202012Validator(schema) for name, schema in _SCHEMAS.items()}
 
 
 def checked(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """The attributes that hold messages, read. Raises AssertionError, ValueError: one isn't as it must be."""
     found = {name: json.loads(attributes[name]) for name in _SCHEMAS if name in attributes}
     for name, value in found.items():
-        faults = [fault.message for fault in jsonschema_rs.Draft202012Validator(_SCHEMAS[name]).iter_errors(value)]
+        faults = [fault.message for fault in _VALIDATORS[name].iter_errors(value)]
         assert not faults, (name, faults[:3])
     return found

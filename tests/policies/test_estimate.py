@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from farthing.policies import estimate
 from farthing.policies.estimate import (
     adjusted,
     cases_needed,
@@ -23,6 +24,12 @@ from farthing.policies.estimate import (
 )
 
 RUNS = 200
+
+
+@pytest.fixture
+def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where many runs are counted, their own chance is three times that of an end that 1,000 resamples tell."""
+    monkeypatch.setattr(estimate, "_RESAMPLES", 1_000)
 
 
 def rng(seed: int = 1) -> np.random.Generator:
@@ -76,6 +83,7 @@ def test_an_interval_for_a_quantile_is_open_where_the_sample_ends() -> None:
     assert quantile([], 0.5).low == 0.0
 
 
+@pytest.mark.usefixtures("few_resamples")
 def test_the_paired_bootstrap_covers_the_difference() -> None:
     dice, misses = rng(7), 0
     for _ in range(RUNS):
@@ -96,6 +104,7 @@ def test_a_quantile_is_covered_as_often_as_it_says() -> None:
     assert below + above > 20  # and it is no wider than it has to be
 
 
+@pytest.mark.usefixtures("few_resamples")
 def test_a_weighted_mean_covers_productions_mean() -> None:
     dice, misses = rng(8), 0
     for _ in range(RUNS):
@@ -105,6 +114,7 @@ def test_a_weighted_mean_covers_productions_mean() -> None:
     assert misses <= most_misses(0.08)  # a bootstrap of a skewed sample of 100 is known to be a little short
 
 
+@pytest.mark.usefixtures("few_resamples")
 def test_a_ratio_of_costs_covers_the_truth() -> None:
     dice, misses = rng(9), 0
     for _ in range(RUNS):
@@ -124,6 +134,7 @@ def test_the_permutation_test_keeps_its_level_and_finds_a_difference() -> None:
     assert permutation(base, base, dice) == 1.0
 
 
+@pytest.mark.usefixtures("few_resamples")
 def test_non_inferiority_is_claimed_wrongly_at_most_at_its_level() -> None:
     dice, claimed = rng(11), 0
     for _ in range(RUNS):

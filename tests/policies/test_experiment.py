@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from dataclasses import astuple
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from farthing.policies.estimate import Interval
 from farthing.policies.experiment import (
@@ -243,28 +247,83 @@ def test_as_many_units_as_the_calculator_says_do_show_the_effect(
 # -- the whole way, looked at all the time
 
 
-def ever_decided(rng: np.random.Generator, unit: str, kind: Kind, better: float, requests: int = 3000) -> str:
-    """One experiment with users of very different habits who come again and again; asked again and again."""
-    alone = unit == "request"
+class World(NamedTuple):
+    """One experiment with users of very different habits who come again and again. Of each request: who asked, in which
+    arm, what came of it. `past`: of each user."""
+
+    user: NDArray[np.int64]
+    arm: NDArray[np.int64]
+    value: NDArray[np.float64]
+    past: NDArray[np.float64]
+
+
+def world(rng: np.random.Generator, unit: str, better: float, requests: int = 3000) -> World:
     users = 150
     level = rng.beta(2, 3, users)
-    past = {f"u{number}": float(np.clip(one + rng.normal(0, 0.1), 0, 1)) for number, one in enumerate(level)}
+    past = np.clip(level + rng.normal(0, 0.1, users), 0, 1)
     arm_of = rng.integers(0, 2, users)
-    habit = rng.dirichlet(np.full(users, 0.5))
-    measure = Measure(kind, up=True, alone=alone, bounds=(0.0, 1.0))
-    tracker = Tracker(kind, 2, alone, 1000, (0.0, 1.0), {} if alone else past)
-    for number, user in enumerate(rng.choice(users, requests, p=habit), 1):
-        arm = int(rng.integers(0, 2)) if alone else int(arm_of[user])
-        value = float(rng.random() < level[user] + better * arm)
-        tracker.add(arm, f"u{user}", 0, value, 1, 1)
-        if number % (200 if alone else 25) == 0:
-            said = read(measure, effect(measure, *tracker.sums, 0.05), 8.0, (7.0, 0.0))
-            if said.final:
-                return said.word
+    user = rng.choice(users, requests, p=rng.dirichlet(np.full(users, 0.5)))
+    arm = rng.integers(0, 2, requests) if unit == "request" else arm_of[user]
+    return World(user, arm, (rng.random(requests) < level[user] + better * arm).astype(float), past)
+
+
+def looked_at(seen: World, unit: str, kind: Kind, every: int) -> Iterator[tuple[ArmSums, ArmSums]]:
+    """Both arms' sums after each `every` requests; as Tracker's, but of a whole world at once."""
+    looks, look = -(-seen.user.size // every), np.arange(seen.user.size) // every
+
+    def until(name: NDArray[np.int64], names: int, weight: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
+        each = np.bincount(look * names + name, weight, looks * names).reshape(looks, names)
+        return each.cumsum(axis=0).astype(float)
+
+    if unit == "request":  # of values that are 0 or 1
+        units, a = until(seen.arm, 2), until(seen.arm, 2, seen.value)
+        b, aa, bb, ab = np.zeros_like(a), a, np.zeros_like(a), np.zeros_like(a)
+    else:
+        users = seen.past.size
+        came, total = until(seen.user, users), until(seen.user, users, seen.value)
+        of = np.zeros((users, 2))
+        of[seen.user, seen.arm] = 1
+        there = came > 0
+        one = total if kind == "ratio" else total / np.maximum(came, 1)
+        other = came if kind == "ratio" else there * seen.past
+        units, a, b, aa, bb, ab = (
+            each @ of for each in (there, one, other, one * one, other * other, one * other)
+        )  # fmt: skip
+    for at in range(looks):
+        first, second = (
+            ArmSums(int(units[at, arm]), *(float(each[at, arm]) for each in (a, b, aa, bb, ab))) for arm in (0, 1)
+        )
+        yield first, second
+
+
+WAYS = [("request", "proportion"), ("user", "mean"), ("user", "ratio")]
+
+
+@pytest.mark.parametrize(("unit", "kind"), WAYS)
+def test_the_worlds_sums_are_the_trackers(unit: str, kind: Kind) -> None:
+    seen = world(np.random.default_rng(6), unit, 0.1, 1000)
+    past = {} if unit == "request" else {f"u{number}": float(one) for number, one in enumerate(seen.past)}
+    tracker = Tracker(kind, 2, unit == "request", 1000, (0.0, 1.0), past)
+    looks = looked_at(seen, unit, kind, 50)
+    for number, (user, arm, value) in enumerate(zip(seen.user, seen.arm, seen.value, strict=True), 1):
+        tracker.add(int(arm), f"u{user}", 0, float(value), 1, 1)
+        if number % 50 == 0:
+            for mine, theirs in zip(next(looks), tracker.sums, strict=True):
+                assert astuple(mine) == pytest.approx(astuple(theirs))
+
+
+def ever_decided(rng: np.random.Generator, unit: str, kind: Kind, better: float) -> str:
+    """One experiment, asked again and again."""
+    measure = Measure(kind, up=True, alone=unit == "request", bounds=(0.0, 1.0))
+    for sums in looked_at(world(rng, unit, better), unit, kind, 200 if unit == "request" else 25):
+        found = effect(measure, *sums, 0.05)._replace(deviation=math.nan)  # so that `read` needn't say what it needs
+        said = read(measure, found, 8.0, (7.0, 0.0))
+        if said.final:
+            return said.word
     return "undecided"
 
 
-@pytest.mark.parametrize(("unit", "kind"), [("request", "proportion"), ("user", "mean"), ("user", "ratio")])
+@pytest.mark.parametrize(("unit", "kind"), WAYS)
 def test_looking_all_the_time_finds_nothing_where_there_is_nothing(unit: str, kind: Kind) -> None:
     rng = np.random.default_rng(6)
     decided = [ever_decided(rng, unit, kind, 0.0) for _ in range(120)]

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+from farthing.policies import estimate
 from farthing.policies.selective import Scored
 from farthing.policies.student_again import beside
 from farthing.policies.student_due import due
@@ -46,7 +47,11 @@ def test_one_that_is_as_good_passes_and_says_so() -> None:
 
 
 @pytest.mark.parametrize(("answers", "wrong"), [(0.6, 0.0436), (0.54, 0.01)])  # at a margin: 2 %, 6 % of requests less
-def test_one_that_is_worse_by_the_margin_passes_in_one_of_twenty_at_most(answers: float, wrong: float) -> None:
+def test_one_that_is_worse_by_the_margin_passes_in_one_of_twenty_at_most(
+    answers: float, wrong: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The end of an interval is off by 0.7 points of its level then, where sixty runs tell it to 2.8.
+    monkeypatch.setattr(estimate, "_RESAMPLES", 1_000)
     passed = 0
     for seed in range(60):
         rng = np.random.default_rng(seed)

@@ -16,7 +16,7 @@ from farthing.proxy.experiment_kept import keep, restore
 from farthing.proxy.outcomes import FILE, Outcomes
 from farthing.proxy.row import COLUMNS
 from tests.fakes.rows import NOW_S, ledger, row
-from tests.proxy.test_experiment_data import data, sums, taken
+from tests.proxy.test_experiment_data import WANTED, data, sums, taken
 
 
 def everything(of: Data) -> dict[str, Any]:
@@ -65,7 +65,8 @@ def test_more_rows_than_were_ever_read_at_once_are_all_counted(tmp_path: Path) -
             "with recursive n(n) as (select 1 union all select n + 1 from n where n < 4199) "
             f"insert into requests (id, {others}) select id || '-' || n, {others} from n, requests"
         )
-    again = data(tmp_path, "request")
+    path = tmp_path / "ledger.db"
+    again = Data("trial", ("a", "b"), "request", NOW_S - 3600, WANTED[:1], most_units=1000, ledger=path)
     restore(tmp_path / "e.sums", again)
     assert [one.units for one in again.assigned.sums] == [105_000, 105_000]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from farthing.proxy.clock import FakeClock, SystemClock
 from farthing.proxy.config_capture import Capture, OwnPattern
 from farthing.proxy.otlp_content import LEFT_OUT, Content
 from farthing.proxy.redact import KINDS, Redactor
+from tests.fakes.hostile_json import HostileJson
 from tests.fakes.otel_schema import checked
 from tests.fakes.rows import NOW_S, row
 
@@ -359,41 +361,47 @@ def test_arguments_of_any_shape_are_cut_too() -> None:
 
 # -- whatever comes
 
-HOSTILE = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=20),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(
-        st.sampled_from(["role", "content", "type", "text", "image_url", "source", "tool_calls", "function", "name",
-                         "arguments", "input", "output", "summary", "file", "data", "choices", "delta", "message",
-                         "finish_reason", "index", "item", "content_block"]) | st.text(max_size=5), inner, max_size=5),
-    max_leaves=25,
+KEYS = (
+    "role", "content", "type", "text", "image_url", "source", "tool_calls", "function", "name", "arguments", "input",
+    "output", "summary", "file", "data", "choices", "delta", "message", "finish_reason", "index", "item",
+    "content_block",
 )  # fmt: skip
-KINDS_OF_PARTS = st.sampled_from(
-    ["text", "image_url", "input_audio", "file", "image", "tool_use", "tool_result", "function_call", "reasoning",
-     "message", "refusal", "thinking", "input_image", "message_start", "content_block_start", "content_block_delta",
-     "message_delta", "response.output_item.added", "response.completed"]
+KINDS_OF_PARTS = (
+    "text", "image_url", "input_audio", "file", "image", "tool_use", "tool_result", "function_call", "reasoning",
+    "message", "refusal", "thinking", "input_image", "message_start", "content_block_start", "content_block_delta",
+    "message_delta", "response.output_item.added", "response.completed",
 )  # fmt: skip
-TYPED = st.builds(
-    lambda kind, rest: {**rest, "type": kind}, KINDS_OF_PARTS, st.dictionaries(st.text(max_size=4), HOSTILE)
-)
+ASKED = ("messages", "input", "prompt", "system", "instructions", "tools")
+ANSWERED = ("choices", "output", "content", "type", "object", "status", "stop_reason")
 
 
 @settings(max_examples=300, deadline=None)
 @given(
     st.sampled_from(["chat", "messages", "responses", "completions"]),
-    st.dictionaries(
-        st.sampled_from(["messages", "input", "prompt", "system", "instructions", "tools"]),
-        st.lists(HOSTILE | TYPED, max_size=5) | HOSTILE,
-    ),
-    st.dictionaries(
-        st.sampled_from(["choices", "output", "content", "type", "object", "status", "stop_reason"]),
-        st.lists(HOSTILE | TYPED, max_size=4) | st.sampled_from(["message", "response"]),
-    ),
-    st.lists(HOSTILE | TYPED, max_size=5),
+    st.integers(0, 2**32),
+    st.integers(0, 25),
     st.booleans(),
 )
 def test_any_json_gives_what_the_conventions_allow_within_the_bound(
-    endpoint: str, request: Any, answer: Any, events: Any, streamed: bool
+    endpoint: str, seed: int, leaves: int, streamed: bool
 ) -> None:
+    dice = random.Random(seed)
+    drawn = HostileJson(dice, KEYS, leaves)
+
+    def one() -> Any:
+        return drawn.value() if dice.random() < 0.5 else drawn.typed(KINDS_OF_PARTS)
+
+    def asked() -> Any:
+        return drawn.many(one, dice.choice((4, 40))) if dice.random() < 0.9 else drawn.value()
+
+    def answered() -> Any:
+        return drawn.many(one, 8) if dice.random() < 0.7 else dice.choice(["message", "response"])
+
+    request = {name: asked() for name in ASKED if dice.random() < 0.7}
+    answer = {name: answered() for name in ANSWERED if dice.random() < 0.7}
+    if dice.random() < 0.5:
+        answer |= {"type": "message", "object": "response"}  # what the others call a whole answer
+    events = drawn.many(one, 5)
     found = attributes(request, sse(*events) if streamed else answer, endpoint, 1024)
     messages = checked(found)
 

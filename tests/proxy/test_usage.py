@@ -124,12 +124,14 @@ def test_buckets_are_disjoint_and_their_sum_is_the_providers(endpoint: str, payl
 
 
 KEYS = st.sampled_from(NAMES + DETAILS + MORE) | st.text(max_size=3)
-ABSURD = st.recursive(COUNTS, lambda inner: st.dictionaries(KEYS, inner) | st.lists(inner), max_leaves=12)
+ABSURD = st.recursive(
+    COUNTS, lambda inner: st.dictionaries(KEYS, inner, max_size=4) | st.lists(inner, max_size=3), max_leaves=6
+)
 
 
 @given(
     st.sampled_from(["chat", "responses", "messages", "embeddings", "?"]),
-    st.dictionaries(KEYS, ABSURD),
+    st.dictionaries(KEYS, ABSURD, max_size=6),
     COUNTS | st.lists(COUNTS, max_size=1),
 )
 def test_absurd_payloads_never_raise(endpoint: str, payload: dict[str, Any], tier: object) -> None:
