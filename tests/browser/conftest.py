@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -76,33 +77,51 @@ QUIET: dict[str, Any] = {
 }
 
 
-@asynccontextmanager
-async def served(
-    dashboard: Dashboard, canned_by_name: dict[str, dict[str, Any]], lately: dict[str, Any]
-) -> AsyncIterator[str]:
-    """The page, with canned answers to what isn't the ledger's, `lately` by kind. One with "error" has status 500."""
+@dataclass(slots=True)
+class Site:
+    """What one address serves at present: the page, with canned answers to what isn't the ledger's, `lately` by kind.
 
-    async def handler(request: web.Request) -> web.Response:
-        canned = canned_by_name.get(request.path.removeprefix("/farthing/api/"))
+    One with "error" has status 500. An address outlives its test, so that the browser fetches and compiles the page's
+    scripts once, and not for every test.
+    """
+
+    base: str = ""
+    dashboard: Dashboard | None = None
+    canned_by_name: dict[str, dict[str, Any]] = field(default_factory=dict)
+    lately: dict[str, Any] = field(default_factory=dict)
+
+    async def answer(self, request: web.Request) -> web.Response:
+        canned = self.canned_by_name.get(request.path.removeprefix("/farthing/api/"))
         if request.path == "/farthing/api/semantic/lately":
-            canned = {**LATELY, "kind": request.query["kind"], **lately.get(request.query["kind"], {})}
+            canned = {**LATELY, "kind": request.query["kind"], **self.lately.get(request.query["kind"], {})}
             if request.query["route"]:
                 canned["latest"] = [
                     each for each in canned["latest"] if "/".join(each["route"].values()) == request.query["route"]
                 ]
         if canned is not None:
             return web.json_response(canned, status=500 if "error" in canned else 200)
-        found = await dashboard.handle(request.method, request.path, request.query)
+        found = None
+        if self.dashboard is not None:
+            found = await self.dashboard.handle(request.method, request.path, request.query)
         status, kind, body = found or (404, "text/plain", b"")
-        return web.Response(status=status, body=body, headers={"Content-Type": kind, "Content-Security-Policy": CSP})
+        headers = {"Content-Type": kind, "Content-Security-Policy": CSP}
+        if request.path.startswith("/farthing/static/"):
+            headers["Cache-Control"] = "max-age=86400"
+        return web.Response(status=status, body=body, headers=headers)
 
+
+@asynccontextmanager
+async def serving() -> AsyncIterator[Site]:
+    """A site at an address of its own; what it serves is still to be said."""
+    site = Site()
     app = web.Application()
-    app.router.add_route("*", "/{path:.*}", handler)
+    app.router.add_route("*", "/{path:.*}", site.answer)
     runner = web.AppRunner(app)
     await runner.setup()
     try:
         await web.TCPSite(runner, "127.0.0.1", 0).start()
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+        site.base = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        yield site
     finally:
         await runner.cleanup()
 
@@ -114,28 +133,81 @@ def is_complaint(said: Any, fault: int) -> bool:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def browser() -> AsyncIterator[Any]:
-    """The browser; each page has a profile of its own."""
+    """The browser. One process draws all pages of a profile: to start one for each takes a third of a test's time."""
     async with playwright.async_playwright() as play:
         started = await play.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-background-networking"]
+            executable_path=CHROMIUM,
+            args=["--no-sandbox", "--disable-background-networking", "--renderer-process-limit=1"],
         )
         yield started
         await started.close()
 
 
+Profiles = Callable[..., Any]
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def profiles(browser: Any) -> AsyncIterator[Profiles]:
+    """Makes profiles whose clock stands at `at_s` (0: goes); the same one again unless it is to be had `alone`."""
+    shared: dict[float, Any] = {}
+
+    async def profile(at_s: float, alone: bool) -> Any:
+        if at_s in shared and not alone:
+            return shared[at_s]
+        # What moves is drawn sixty times a second, without a graphics card.
+        made = await browser.new_context(viewport={"width": 1280, "height": 900}, reduced_motion="reduce")
+        if at_s:
+            await made.clock.set_fixed_time(at_s)
+        if not alone:
+            shared[at_s] = made
+            await made.new_page()  # an empty one, which keeps the process that draws
+        return made
+
+    yield profile
+    for made in shared.values():
+        await made.close()
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def sites() -> AsyncIterator[tuple[list[Site], Callable[[], Any]]]:
+    """Sites that nobody uses at present, and how one more is made."""
+    async with AsyncExitStack() as stack:
+        yield [], lambda: stack.enter_async_context(serving())
+
+
+async def left(page: Any) -> None:
+    """Closed, and the next test finds nothing that this one stored."""
+    if not page.is_closed():
+        await page.evaluate("localStorage.clear()")
+        await page.close()
+
+
 @pytest_asyncio.fixture(loop_scope="session")
-async def visit(browser: Any) -> AsyncIterator[Opener]:
+async def visit(profiles: Profiles) -> AsyncIterator[Opener]:
     """Opens pages of one server; afterwards there must have been no error on a console, and no call to elsewhere."""
     complaints: list[str] = []
     pages: list[Any] = []
+    own: list[Any] = []
 
     async def go(
-        base: str, address: str = "", *, width: int = 1280, scheme: str = "light", fault: int = 500, at_s: float = 0
+        base: str,
+        address: str = "",
+        *,
+        width: int = 1280,
+        scheme: str = "light",
+        fault: int = 500,
+        at_s: float = 0,
+        alone: bool = False,
     ) -> Any:
-        page = await browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        profile = await profiles(at_s, alone)
+        if alone:
+            own.append(profile)
+        page = await profile.new_page()
         pages.append(page)
-        if at_s:
-            await page.clock.set_fixed_time(at_s)
+        if width != 1280:
+            await page.set_viewport_size({"width": width, "height": 900})
+        if scheme != "light":
+            await page.emulate_media(color_scheme=scheme)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("console", lambda said: complaints.append(said.text) if is_complaint(said, fault) else None)
         page.on("request", lambda asked: complaints.append(asked.url) if not asked.url.startswith(base) else None)
@@ -144,56 +216,63 @@ async def visit(browser: Any) -> AsyncIterator[Opener]:
 
     yield go
     for page in pages:
-        await page.close()
+        await left(page)
+    for profile in own:
+        await profile.close()
     assert complaints == []
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def opened(visit: Opener, tmp_path: Path) -> AsyncIterator[Opener]:
-    """Opens the page on a ledger of `rows`."""
+async def opened(visit: Opener, sites: tuple[list[Site], Any], tmp_path: Path) -> AsyncIterator[Opener]:
+    """Opens the page on a ledger of `rows`; `alone`: in a profile that no other test had."""
     pages: list[Any] = []
-    async with AsyncExitStack() as stack:
+    used: list[Site] = []
+    free, another = sites
 
-        async def open_page(
-            rows: Iterable[Row],
-            wait: str = "ready",
-            reuse: dict[str, Any] | None = None,
-            lately: dict[str, Any] | None = None,
-            compress: dict[str, Any] | None = None,
-            health: dict[str, Any] | None = None,
-            canned: dict[str, dict[str, Any]] | None = None,
-            declared: Declared = DECLARED,
-            address: str = "since=7d",
-            width: int = 1280,
-            scheme: str = "light",
-            fault: int = 500,
-            most_looked: int = MOST_LOOKED,
-            **state: Any,
-        ) -> Any:
-            ledger(tmp_path / "ledger.db", rows).close()
-            dashboard = Dashboard(
-                tmp_path / "ledger.db",
-                FakeClock(NOW_S),
-                lambda: {**STATE, **state},
-                declared=lambda: declared,
-                most_looked=most_looked,
-            )
-            told = {
-                "semantic": {**REUSE, **(reuse or {})},
-                "compress": {**COMPRESS, **(compress or {})},
-                "health": {**HEALTH, **(health or {})},
-                "capture": CAPTURE,
-                "budgets": BUDGETS,
-                "levels": {"as_of_s": None, "levels": []},
-                **QUIET,
-                **(canned or {}),
-            }
-            base = await stack.enter_async_context(served(dashboard, told, lately or {}))
-            page = await visit(base, address, width=width, scheme=scheme, fault=fault, at_s=NOW_S)
-            pages.append(page)
-            await page.wait_for_selector(f"main[data-state={wait}]", timeout=20_000)
-            return page
+    async def open_page(
+        rows: Iterable[Row],
+        wait: str = "ready",
+        reuse: dict[str, Any] | None = None,
+        lately: dict[str, Any] | None = None,
+        compress: dict[str, Any] | None = None,
+        health: dict[str, Any] | None = None,
+        canned: dict[str, dict[str, Any]] | None = None,
+        declared: Declared = DECLARED,
+        address: str = "since=7d",
+        width: int = 1280,
+        scheme: str = "light",
+        fault: int = 500,
+        most_looked: int = MOST_LOOKED,
+        alone: bool = False,
+        **state: Any,
+    ) -> Any:
+        ledger(tmp_path / "ledger.db", rows).close()
+        dashboard = Dashboard(
+            tmp_path / "ledger.db",
+            FakeClock(NOW_S),
+            lambda: {**STATE, **state},
+            declared=lambda: declared,
+            most_looked=most_looked,
+        )
+        told = {
+            "semantic": {**REUSE, **(reuse or {})},
+            "compress": {**COMPRESS, **(compress or {})},
+            "health": {**HEALTH, **(health or {})},
+            "capture": CAPTURE,
+            "budgets": BUDGETS,
+            "levels": {"as_of_s": None, "levels": []},
+            **QUIET,
+            **(canned or {}),
+        }
+        site = free.pop() if free else await another()
+        used.append(site)
+        site.dashboard, site.canned_by_name, site.lately = dashboard, told, lately or {}
+        page = await visit(site.base, address, width=width, scheme=scheme, fault=fault, at_s=NOW_S, alone=alone)
+        pages.append(page)
+        await page.wait_for_selector(f"main[data-state={wait}]", timeout=20_000)
+        return page
 
-        yield open_page
-        for page in pages:  # or they would ask on while their servers close
-            await page.close()
+    yield open_page
+    for page in pages:  # or they would ask on, and get the next test's answers
+        await left(page)
+    free.extend(used)

@@ -86,7 +86,7 @@ async def test_stacks_have_patterns_and_lines_have_dashes_beside_colours(opened:
 
 
 async def test_the_theme_is_chosen_and_stays(opened: Opener) -> None:
-    page = await opened([row()], scheme="light")
+    page = await opened([row()], alone=True)
     paper = "getComputedStyle(document.body).backgroundColor"
     light = await page.evaluate(paper)
     await page.select_option("#theme", "dark")

@@ -95,7 +95,7 @@ async def test_an_odd_address_is_passed_over(opened: Opener) -> None:
 
 
 async def test_figures_come_by_themselves_only_while_that_is_wanted(opened: Opener) -> None:
-    page = await opened([row()])
+    page = await opened([row()], alone=True)  # whose clock is another one
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     await page.uncheck("#live")

@@ -1,9 +1,8 @@
-"""`farthing replay` as people run it: a real process, stopped by a real Ctrl-C, going on where it stopped."""
+"""`farthing replay` as people run it: processes of its own, stopped by a real Ctrl-C, going on where it stopped."""
 
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.fakes import commands
 
 FARTHING = [sys.executable, "-c", "from farthing.proxy.cli import main; main()", "replay"]
 
@@ -36,17 +37,16 @@ def line(number: int) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def trace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Some 11 MB: enough blocks to be stopped between them, and to be read by other processes."""
+    """Some 7 MB: enough blocks to be stopped between them, and to be read by other processes."""
     path = tmp_path_factory.mktemp("trace") / "trace.jsonl"
     with path.open("w", encoding="utf-8") as out:
-        for number in range(3_200):
-            out.write("{broken\n" if number == 2_000 else json.dumps(line(number)) + "\n")
+        for number in range(2_000):
+            out.write("{broken\n" if number == 1_200 else json.dumps(line(number)) + "\n")
     return path
 
 
 def ran(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    env = {name: value for name, value in os.environ.items() if not name.startswith("FARTHING_")}
-    return subprocess.run([*FARTHING, *arguments], cwd=folder, env=env, capture_output=True, text=True, check=False)
+    return commands.ran("replay", *arguments, cwd=folder, timeout_s=100)
 
 
 @pytest.mark.parametrize("processes", ["1", "2"])
@@ -69,13 +69,13 @@ def test_stopped_by_ctrl_c_it_prints_what_it_has_and_goes_on_to_the_same_figures
     assert straight.returncode == 0, straight.stderr
     assert first.startswith("replaying: ")
     assert (going.returncode, part["finished"]) == (130, False), told
-    assert 0 < part["requests"] < 3_199 and "--resume" in told
+    assert 0 < part["requests"] < 1_999 and "--resume" in told
     for lane in part["replayed"]:  # none is missing, though all of them waited to be put in order
         assert lane["requests"] == part["requests"] and lane["baseline_usd"] > 0
     assert rest.returncode == 0, rest.stderr
     assert json.loads(rest.stdout) == json.loads(straight.stdout)
     whole = json.loads(rest.stdout)
-    assert (whole["requests"], whole["broken"]["first"][0]["line"]) == (3_199, 2_001)
+    assert (whole["requests"], whole["broken"]["first"][0]["line"]) == (1_999, 1_201)
     assert (again.returncode, "nothing to resume" in again.stderr) == (2, True)
 
 
@@ -85,7 +85,7 @@ def test_the_table_and_the_drawings(trace: Path, tmp_path: Path) -> None:
 
     assert shown.returncode == 0, shown.stderr
     assert "farthing would have saved" in shown.stdout and "gpt-4o-mini" in shown.stdout
-    assert "line 2,001: not JSON" in shown.stdout
+    assert "line 1,201: not JSON" in shown.stdout
     assert swept.returncode == 0, swept.stderr
     assert swept.stdout.count("%") > 6 and "cache.ttl_s" in swept.stdout
     assert (tmp_path / "s.png").read_bytes().startswith(b"\x89PNG")

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import pytest
+import pytest_asyncio
 
 from farthing.proxy import student_files
 from farthing.proxy.students import Students
@@ -47,28 +51,36 @@ def answering(proxy: Proxied) -> str:
     return known.student.hash
 
 
-async def first_student(up: ScriptedUpstream, state: Path) -> None:
-    """Trained by the command line on what came by."""
-    async with proxied(up.url, state, **SETTINGS) as proxy:
-        await ask(proxy, 0)
-        await ask(proxy, 1)
+def answers(up: ScriptedUpstream) -> None:
+    up.by_text = {word: Script(says="track") for word in ("parcel", "track")}
+    up.default = Script(says="refund")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A state whose student was trained by the command line on what came by; each test has a copy of its own."""
+    state = tmp_path_factory.mktemp("first") / "state"
+    async with scripted() as up:
+        answers(up)
+        async with proxied(up.url, state, **SETTINGS) as proxy:
+            await ask(proxy, 0)
+            await ask(proxy, 1)
     lenient = ("--max-disagree", "0.2", "--level", "0.2", "--near", "0", "--state", str(state))
     await asyncio.to_thread(run, "train", "--name", "intents", *lenient)
+    return state
 
 
-async def test_it_learns_again_proves_itself_and_takes_over(tmp_path: Path) -> None:
-    state = tmp_path / "state"
+async def test_it_learns_again_proves_itself_and_takes_over(first: Path, tmp_path: Path) -> None:
+    state = shutil.copytree(first, tmp_path / "state")
     async with scripted() as up:
-        up.by_text = {word: Script(says="track") for word in ("parcel", "track")}
-        up.default = Script(says="refund")
-        await first_student(up, state)
+        answers(up)
 
         async with proxied(up.url, state, **SETTINGS) as proxy:
             await ready(proxy)
             training, policies = proxy.running.training, proxy.running.policies
             await training.open()
             await ask(proxy, 2)
-            old, first = answering(proxy), policies.standing.active
+            old, before = answering(proxy), policies.standing.active
             await training.tick()
             assert training.latest["intents"]["result"] == "heir", training.latest
             heir = proxy.services.state.heirs["intents"]
@@ -81,7 +93,7 @@ async def test_it_learns_again_proves_itself_and_takes_over(tmp_path: Path) -> N
             policies.hindered = None
             await training.tick()
             assert answering(proxy) == heir.student.hash != old
-            assert policies.standing.active == policies.standing.file != first
+            assert policies.standing.active == policies.standing.file != before
             await ask(proxy, 4)  # which of them it holds for its own hangs on what it was trained with
             rows = await proxy.rows()
             (incident,) = [one for one in proxy.services.state.incidents.latest() if one["kind"] == "student"]
@@ -94,18 +106,18 @@ async def test_it_learns_again_proves_itself_and_takes_over(tmp_path: Path) -> N
         async with proxied(up.url, state, **SETTINGS) as proxy:
             assert proxy.running.policies.standing.active == second and answering(proxy) == heir.student.hash
             await proxy.running.policies.roll_back()  # the version before has the student before
-            assert proxy.running.policies.standing.active == first and answering(proxy) == old
+            assert proxy.running.policies.standing.active == before and answering(proxy) == old
         async with proxied(up.url, state, **SETTINGS) as proxy:
-            assert proxy.running.policies.standing.active == first and answering(proxy) == old
+            assert proxy.running.policies.standing.active == before and answering(proxy) == old
 
 
-async def test_a_training_that_fails_leaves_the_old_one_says_so_once_and_is_tried_again(tmp_path: Path) -> None:
+async def test_a_training_that_fails_leaves_the_old_one_says_so_once_and_is_tried_again(
+    first: Path, tmp_path: Path
+) -> None:
     """Of a student that went back to observe, until there is an heir: not in a year, when its schedule comes."""
-    state = tmp_path / "state"
+    state = shutil.copytree(first, tmp_path / "state")
     async with scripted() as up:
-        up.by_text = {word: Script(says="track") for word in ("parcel", "track")}
-        up.default = Script(says="refund")
-        await first_student(up, state)
+        answers(up)
         failing = {"distill__retrain_timeout_s": 0.01, "distill__retrain_days": 365}
         async with proxied(up.url, state, **SETTINGS | failing) as proxy:
             training, old = proxy.running.training, answering(proxy)
