@@ -56,7 +56,7 @@ EXPERIMENTS: Mapping[str, Callable[[Place, Effort, Tell], Report]] = {
 }
 LEFT_OUT = frozenset({"peers", "weights", "memory"})
 """Of a quick run: what says nothing before tens of thousands of requests, and what installs."""
-FULL = Effort(rounds=6, seconds=1, peer_rounds=2, peer_seconds=3, memory_requests=100_000)
+FULL = Effort(rounds=5, seconds=1, peer_rounds=2, peer_seconds=3, memory_requests=100_000)
 QUICK = Effort(
     rounds=1, seconds=1, peer_rounds=1, peer_seconds=2, installs=False, concurrencies=(64,), memory_requests=5_000
 )
