@@ -118,7 +118,7 @@ def _memory(calls: list[tuple[int, int]]) -> tuple[str, str]:
 
 def stages(here: Place, effort: Effort, tell: Tell) -> Report:
     """Times first, then memory in another run, since counting memory takes time."""
-    count = 400 * min(5, effort.rounds)
+    count = 200 if effort.quick else 2000
     report = Report("stages", "A request's budget", ["way", "part", "µs", "share", "blocks kept", "most bytes"])
     with fast(here) as upstream:
         tell(f"stages: {count} requests each way, time")

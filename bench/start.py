@@ -120,7 +120,7 @@ def start(here: Place, effort: Effort, tell: Tell) -> Report:
         report.targets.append(Target(what, f"≤ {goal_s:.1f} s", f"{answered_s:.2f} s", answered_s <= goal_s))
     tell("start: imports")
     imports_ms = {
-        what: median(imported_s(here, what) for _ in range(rounds + 1)) * 1000
+        what: median(imported_s(here, what) for _ in range(rounds)) * 1000
         for what in ("farthing.proxy.app", "farthing.proxy.cli", "aiohttp, pydantic, uvloop")
     }
     report.raw.append({"imports_ms": imports_ms})

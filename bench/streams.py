@@ -45,14 +45,15 @@ def stream(here: Place, effort: Effort, tell: Tell) -> Report:
             direct,
             stack.enter_context(passing(direct.port, here)),
             stack.enter_context(farthing(OURS, direct.port, here, {"SEMANTIC__MODE": "off"})),
-            stack.enter_context(farthing(OBSERVE, direct.port, here, {"SEMANTIC__MODE": "observe"})),
         ]
+        if not effort.quick:
+            servers.append(stack.enter_context(farthing(OBSERVE, direct.port, here, {"SEMANTIC__MODE": "observe"})))
         for server in servers:
             drive(server.port, fresh(serials, CONCURRENT * 2), CONCURRENT, spread)
         for number, server in itertools.product(range(effort.rounds), servers):
             tell(f"stream: round {number + 1} of {effort.rounds}, {server.name}")
             before = settle(server.pid)
-            timings = drive(server.port, until(serials, effort.seconds + 1), CONCURRENT, spread)
+            timings = drive(server.port, until(serials, effort.seconds + (not effort.quick)), CONCURRENT, spread)
             cpu_us = (settle(server.pid) - before) * 1e6 / len(timings)
             check(server, timings)
             found.setdefault(server.name, []).append(summary(timings) | {"cpu_us": cpu_us})
