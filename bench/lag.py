@@ -130,6 +130,7 @@ KINDS = (
     *(Kind(f"{size} of tool results", single(huge("tools", size), 3)) for size in SIZES_BYTES),
     Kind("10 MB, the same again", single(lambda _: huge_body(10_000_000, "messages", "same"), 4)),
 )
+NOT_QUICK = ("100 KB", "1 MB", "10 MB in one")
 
 
 @contextlib.contextmanager
@@ -173,7 +174,7 @@ def lag(here: Place, effort: Effort, tell: Tell) -> Report:
         for request in (http_request(chat_body("warm-up-0000")), one_request("warm-up-0001", stream=True)):
             sent_alone(ours.port, request)
         beats(ours, out, 0)
-        kinds = [kind for kind in KINDS if not (effort.quick and kind.name.startswith(("100 KB", "1 MB", "10 MB in one")))]
+        kinds = [kind for kind in KINDS if not (effort.quick and kind.name.startswith(NOT_QUICK))]
         for number, kind in enumerate(kinds, 1):
             tell(f"lag: {kind.name}")
             kind.run(ours.port, effort.seconds + (not effort.quick))
