@@ -23,7 +23,7 @@ help:
 	@echo "make lock         deploy/requirements.lock; make audit: known vulnerabilities of it; make sbom: sbom.json"
 	@echo "make image-check builds the image and runs it, by docker or podman (ARGS='--base IMAGE')"
 	@echo "make guard        does the hot path cost more processor time than it did? (a minute)"
-	@echo "make bench        the benchmarks of docs/benchmarks.md (bench-quick: some five minutes)"
+	@echo "make bench        the benchmarks of docs/benchmarks.md (bench-quick: two minutes)"
 
 $(VENV)/.made: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -25,6 +25,7 @@ from bench.upstream import streaming
 __all__ = ["Streamed", "chunk_rate", "chunks", "cost_of"]
 
 CHUNKS, GAP_MS = 100, 20.0
+QUICK_CHUNKS = 50
 PROBE_PER_S = 1_000.0
 LEAST_SHARE, MOST_ADDED_MS = 0.80, 5.0
 
@@ -82,9 +83,9 @@ async def at_once(port: int, count: int, series: str, over_s: float) -> list[Str
     return list(await asyncio.gather(*(one(number) for number in range(count))))
 
 
-def cost_of(used_s: float, streams: list[Streamed]) -> float:
+def cost_of(used_s: float, streams: list[Streamed], chunks: int = CHUNKS) -> float:
     """Processor microseconds a chunk, a stream's beginning and end on its bill. Raises ValueError: one isn't whole."""
-    short = [one for one in streams if one.events != CHUNKS + 4]  # the role before; the end, usage and [DONE] after
+    short = [one for one in streams if one.events != chunks + 4]  # the role before; the end, usage and [DONE] after
     if short or not streams:
         raise ValueError(f"{len(short)} of {len(streams)} streams weren't whole")
     return used_s * 1e6 / sum(one.events for one in streams)
@@ -95,14 +96,14 @@ def chunk_rate(cost_us: float) -> float:
     return 1e6 / cost_us
 
 
-def load(server: Running, per_s: float, series: str) -> tuple[float, list[Streamed]]:
+def load(server: Running, per_s: float, series: str, chunks: int) -> tuple[float, list[Streamed]]:
     """Streams that together bring so many chunks a second; the processor microseconds a chunk, and the streams."""
     import uvloop
 
     count = max(1, round(per_s * GAP_MS / 1000))
     before = settle(server.pid)
     streams = uvloop.run(at_once(server.port, count, series, over_s=0.5))
-    return cost_of(settle(server.pid) - before, streams), streams
+    return cost_of(settle(server.pid) - before, streams, chunks), streams
 
 
 def chunks(here: Place, effort: Effort, tell: Tell) -> Report:
@@ -110,9 +111,9 @@ def chunks(here: Place, effort: Effort, tell: Tell) -> Report:
     report = Report("chunks", "Chunks of many streams", ["load", "path", "chunks/s", "CPU µs/chunk", "× pass-through"])
     report.columns += ["core", "gap p50 ms", "gap p99 ms", "added gap p99 ms", "delivered"]
     names = (f"{number:04x}" for number in itertools.count())
-    rounds = min(2, effort.rounds)
+    rounds, length = min(2, effort.rounds), QUICK_CHUNKS if effort.quick else CHUNKS
     with contextlib.ExitStack() as stack:
-        direct = stack.enter_context(streaming(here, chunks=CHUNKS, first_ms=GAP_MS, gap_ms=GAP_MS))
+        direct = stack.enter_context(streaming(here, chunks=length, first_ms=GAP_MS, gap_ms=GAP_MS))
         through = stack.enter_context(passing(direct.port, here))
         servers = (direct, through, stack.enter_context(farthing(OURS, direct.port, here, {"SEMANTIC__MODE": "off"})))
 
@@ -120,7 +121,7 @@ def chunks(here: Place, effort: Effort, tell: Tell) -> Report:
             each: dict[str, list[tuple[float, list[Streamed]]]] = {server.name: [] for server in servers}
             for number, server in itertools.product(range(rounds), servers):
                 tell(f"chunks: {per_s:,.0f} a second, round {number + 1}, {server.name}")
-                each[server.name].append(load(server, per_s, next(names)))
+                each[server.name].append(load(server, per_s, next(names), length))
             return {name: Loaded.of(found) for name, found in each.items()}
 
         probe = at(PROBE_PER_S)
@@ -129,7 +130,7 @@ def chunks(here: Place, effort: Effort, tell: Tell) -> Report:
         for share in (0.5,) if effort.quick else (0.5, LEAST_SHARE):
             loads[f"{share:.0%}"] = share * full_per_s, at(share * full_per_s)
     for name, (per_s, found) in loads.items():
-        tabulate(report, name, per_s, found)
+        tabulate(report, name, per_s, found, length)
     reached = chunk_rate(probe[OURS].cost_us) / full_per_s
     what = "chunk rate that fills a core"
     passed = reached >= LEAST_SHARE
@@ -140,7 +141,7 @@ def chunks(here: Place, effort: Effort, tell: Tell) -> Report:
     passed = added_ms <= MOST_ADDED_MS
     report.targets.append(Target(what, f"≤ {MOST_ADDED_MS:g} ms", f"{added_ms:.2f} ms", passed, "direct"))
     report.notes.append(
-        f"Streams of {CHUNKS} chunks, {GAP_MS:g} ms apart, as many at once as make the rate. Loads are shares of the "
+        f"Streams of {length} chunks, {GAP_MS:g} ms apart, as many at once as make the rate. Loads are shares of the "
         f"{full_per_s:,.0f} chunks a second that fill the pass-through's core: one over its processor time a "
         "chunk where each goes through by itself (probe); beyond, several come in one read and cost less. 'Delivered': "
         "the time that the chunks should take, over what they took."
@@ -168,14 +169,14 @@ class Loaded:
         )
 
 
-def tabulate(report: Report, load: str, per_s: float, found: dict[str, Loaded]) -> None:
+def tabulate(report: Report, load: str, per_s: float, found: dict[str, Loaded], length: int) -> None:
     """Rows of one load, and its raw figures; 'added' against the same client without a proxy."""
     for name, one in found.items():
         proxied = name != "direct"
         row = [f"{per_s:,.0f}", f"{one.cost_us:,.1f}", f"{one.cost_us / found[PASS].cost_us:.2f}" if proxied else ""]
         row += [f"{per_s * one.cost_us / 1e6:.0%}", f"{one.gap_p50_ms:.2f}", f"{one.gap_p99_ms:.2f}"]
         row.append(f"{one.gap_p99_ms - found['direct'].gap_p99_ms:.2f}" if proxied else "")
-        report.rows.append([load, name, *row, f"{CHUNKS * GAP_MS / 1000 / one.took_s:.0%}"])
+        report.rows.append([load, name, *row, f"{length * GAP_MS / 1000 / one.took_s:.0%}"])
         report.raw.append({"load": load, "per_s": per_s, "server": name, **asdict(one)})
 
 

@@ -130,7 +130,7 @@ KINDS = (
     *(Kind(f"{size} of tool results", single(huge("tools", size), 3)) for size in SIZES_BYTES),
     Kind("10 MB, the same again", single(lambda _: huge_body(10_000_000, "messages", "same"), 4)),
 )
-NOT_QUICK = ("100 KB", "1 MB", "10 MB in one")
+NOT_QUICK = ("100 KB", "1 MB", "10 MB in one", "10 MB of tool")
 
 
 @contextlib.contextmanager
