@@ -69,14 +69,14 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# In the order of folders: xdist's own order puts files with few tests last, and those are the long ones. Two processes
-# leave a third of two cores idle: tests wait for servers, and for clocks.
+# In the order of folders: xdist's own order puts files with few tests last, and those are the long ones. A
+# third process gains a tenth on two cores, and makes what waits for a clock late.
 test: check
 	@command -v chromium-headless-shell >/dev/null || command -v chromium >/dev/null || \
 	  echo "chromium is not installed: the browser tests will be skipped (Debian: apt install chromium-headless-shell)"
 	@command -v promtool >/dev/null || echo "Prometheus is not installed: its tests will be skipped (Debian: apt install prometheus)"
 	@command -v nginx >/dev/null || echo "nginx is not installed: the balancer's tests will be skipped (Debian: apt install nginx)"
-	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-torch: $(VENV)/.dev
 	@echo "installing sentence-transformers, llmlingua and torch (several hundred MB)"

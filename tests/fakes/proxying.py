@@ -103,6 +103,8 @@ async def proxied(
         "upstream.url": upstream_url,
         "upstream.retry_base_s": 0.01,
         "semantic.mode": "off",
+        "store.deadline_ms": 5000,  # what a busy machine is late with would be a miss, or refused
+        "spend.deadline_ms": 5000,
         "prices": PRICES,
     }
     flags |= {name.replace("__", "."): value for name, value in settings.items()}

@@ -291,6 +291,8 @@ def test_every_model_of_the_table_like_the_table_itself(
     ]
     if hour and prices.cache_write_1h_mtok is None and prices.cache_write_mtok is not None:
         wanting.append("cache_write_1h_mtok")
+    if prices.input_mtok is None:  # a tier of which the table says nothing any more: they call that free
+        wanting.append("input_mtok")
     if wanting or (tier and not active):
         assert ours is None
         return

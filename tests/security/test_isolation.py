@@ -199,8 +199,9 @@ async def exchanged(proxies: Sequence[Proxied]) -> None:
     """The replicas tell each other now what they have put of near-duplicates, and not a quarter of a second later."""
     for proxy in (*proxies, *proxies):
         thread = proxy.services.thread
-        assert thread is not None and thread.shared is not None
-        await thread.shared.look(thread)
+        assert thread is not None and (thread.shared is not None or len(proxies) == 1)
+        if thread.shared is not None:
+            await thread.shared.look(thread)
 
 
 async def same_indexes(proxies: Sequence[Proxied], least: int) -> None:
@@ -246,9 +247,10 @@ def test_nobody_sees_anybody_elses_answer(name: str, valkey: str) -> None:
             world.check(rounds, afresh=afresh)
 
         checked()
-        expected = {"miss", "joined", "hit-exact"}
-        assert world.tiers >= expected | ({"hit-semantic"} if "semantic__mode" in config else set())
+        assert world.tiers >= {"miss", "joined", "hit-exact"}
         assert world.hits > 0
+        if "semantic__mode" in config:  # whether examples come to one hangs on how busy the machine is
+            assert world.run(alike(world.proxies)) == ["miss", "miss", "hit-semantic"]
 
 
 def test_nobody_sees_anybody_elses_answer_at_another_replica(valkey: str) -> None:
@@ -267,14 +269,32 @@ def test_nobody_sees_anybody_elses_answer_at_another_replica(valkey: str) -> Non
         assert world.run(shared_by(world.proxies)) == ["miss", "hit-exact", "miss", "hit-semantic"]
 
 
-async def shared_by(proxies: Sequence[Proxied]) -> list[str]:
-    """What one replica has answered is there at the other: for whoever asked it, in every tier, and for nobody else."""
-    one, other = proxies
+async def alike(proxies: Sequence[Proxied]) -> list[str]:
+    """What is like what was answered is a hit: for whoever asked that, and for nobody else."""
+    await emptied(proxies)
+    (proxy,) = proxies
+    mine, theirs = TENANTS[:2]
+    asked, near = ({"model": "m", "messages": [{"role": "user", "content": text}]} for text in TEXTS[:2])
+    told = [await ask(proxy, Sent(mine, {}, "chat", asked))]
+    await same_indexes(proxies, 1)
+    told += [await ask(proxy, Sent(tenant, {}, "chat", near)) for tenant in (theirs, mine)]
+    assert all(named == {asker} for _, asker, named in told)
+    return [how for how, _, _ in told]
+
+
+async def emptied(proxies: Sequence[Proxied]) -> None:
+    """Nobody has anything in any tier."""
     for proxy in proxies:
         await proxy.services.state.store.purge(Selector())
         assert proxy.services.thread is not None
         await proxy.services.thread.run(lambda cache: cache.forget_all())
     await same_indexes(proxies, 0)
+
+
+async def shared_by(proxies: Sequence[Proxied]) -> list[str]:
+    """What one replica has answered is there at the other: for whoever asked it, in every tier, and for nobody else."""
+    one, other = proxies
+    await emptied(proxies)
     mine, theirs = TENANTS[:2]
     asked, alike = ({"model": "m", "messages": [{"role": "user", "content": text}]} for text in TEXTS[:2])
     told = [await ask(one, Sent(mine, {}, "chat", asked))]
