@@ -69,8 +69,8 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# In the order of folders: xdist's own order puts files with few tests last, and those are the long ones. A
-# third process gains a tenth on two cores, and makes what waits for a clock late.
+# In the order of folders: xdist's own order puts files with few tests last, and those are the long ones. Two
+# processes: with a third on two cores, what waits for a clock was late.
 test: check
 	@command -v chromium-headless-shell >/dev/null || command -v chromium >/dev/null || \
 	  echo "chromium is not installed: the browser tests will be skipped (Debian: apt install chromium-headless-shell)"
