@@ -20,6 +20,7 @@ from farthing.proxy.clock import SystemClock
 from farthing.proxy.errors import StoreFault
 from farthing.proxy.tasks import TaskGroup
 from tests.fakes.valkey import ValkeyProcess
+from tests.fakes.valkey_many import ValkeyCluster
 
 KEY, OTHER = "a" * 32, "b" * 32
 STALE_S = 2.0
@@ -44,10 +45,12 @@ class Held(RedisStore):
 
 
 @asynccontextmanager
-async def replica(server: ValkeyProcess, stale_s: float = STALE_S) -> AsyncIterator[NearStore]:
+async def replica(
+    server: ValkeyProcess | ValkeyCluster, stale_s: float = STALE_S, deadline_ms: float = 1000
+) -> AsyncIterator[NearStore]:
     clock = SystemClock()
     store = NearStore(
-        Held(server.url, deadline_ms=1000, clock=clock, threshold=2, pause_s=0.05),
+        Held(server.url, deadline_ms=deadline_ms, clock=clock, threshold=2, pause_s=0.05),
         server.url,
         clock=clock,
         memory_bytes=10**6,
