@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -127,12 +128,17 @@ def test_an_answer_is_known_by_its_prompt_in_both_shapes(prompt: str) -> None:
 
 
 async def test_links_pass_slow_hold_and_cut(tmp_path: Any) -> None:
+    under_way: set[Any] = set()
+
     async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while piece := await reader.read(100):
-                writer.write(piece)
-        finally:
-            writer.close()
+        under_way.add(asyncio.current_task())
+        with suppress(ConnectionError):
+            try:
+                while piece := await reader.read(100):
+                    writer.write(piece)
+            finally:
+                writer.close()
+                await writer.wait_closed()
 
     port = free_port()
     async with await asyncio.start_server(echo, "127.0.0.1", port):
@@ -162,6 +168,9 @@ async def test_links_pass_slow_hold_and_cut(tmp_path: Any) -> None:
                 await asyncio.open_connection("127.0.0.1", links.ports[0])
             await asyncio.to_thread(links.become, "pass", [0])
             writer.close()
-            (await asyncio.open_connection("127.0.0.1", links.ports[0]))[1].close()
+            reader, writer = await asyncio.open_connection("127.0.0.1", links.ports[0])
+            await round_s()
+            writer.close()
         finally:
             links.close()
+            await asyncio.wait(under_way)  # a line that is still open when the loop ends is a later test's failure
