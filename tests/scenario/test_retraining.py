@@ -31,12 +31,16 @@ SETTINGS: dict[str, Any] = {
 }  # fmt: skip
 
 
-async def ask(proxy: Proxied, round: int) -> None:
+async def ask(proxy: Proxied, round: int) -> list[str]:
+    """Every thing in every form; who answered, as the client is told."""
+    told = []
     for thing in THINGS:
         for form in FORMS:
             text = form.format(f"{thing} no {round}")
-            await proxy.post(chat() | {"messages": [SYSTEM, {"role": "user", "content": text}]})
+            answer = await proxy.post(chat() | {"messages": [SYSTEM, {"role": "user", "content": text}]})
+            told.append(answer.headers["x-farthing-model"])
     await quiet(proxy)
+    return told
 
 
 def run(*words: str) -> None:
@@ -94,11 +98,12 @@ async def test_it_learns_again_proves_itself_and_takes_over(first: Path, tmp_pat
             await training.tick()
             assert answering(proxy) == heir.student.hash != old
             assert policies.standing.active == policies.standing.file != before
-            await ask(proxy, 4)  # which of them it holds for its own hangs on what it was trained with
+            told = await ask(proxy, 4)  # which of them it holds for its own hangs on what it was trained with
             rows = await proxy.rows()
             (incident,) = [one for one in proxy.services.state.incidents.latest() if one["kind"] == "student"]
             second = policies.standing.active
-        assert [row for row in rows if (row["model_served"], row["policy"]) == ("student/intents", second)]
+        mine = [row for row in rows if (row["model_served"], row["policy"]) == ("student/intents", second)]
+        assert 0 < len(mine) == told.count("student/intents")
         assert (incident["policy"], incident["evidence"]["before"]) == (second, old)
         assert policies.book.changes(1)[0]["what"] == "a student was retrained"
         assert student_files.heir_of(state, "intents") is None
