@@ -97,7 +97,7 @@ def measured(kind: str, entries: Matrix, queries: Matrix, truth: list[int]) -> d
 
 
 def rebuilt(entries: Matrix) -> str:
-    """A flat index turned into a graph in slices: how long a look-up may have to wait for one of them."""
+    """A flat index turned into lists in slices: how long a look-up may have to wait for one of them."""
     index = GrowingIndex(entries.shape[1], len(entries) - 1)
     for number, vector in enumerate(entries):
         index.add(number, vector)

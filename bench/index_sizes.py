@@ -6,10 +6,10 @@ as near as another wording is. A query is an entry turned to .95. What is right 
 
 Times are processor time: of building, all threads'; of one search, the one thread's that does it. `index` is what
 FAISS would write of it, `resident` how much the process grew, tables and spare room included. Each kind is built in a
-process of its own. The two that farthing has are built with its settings, the graph on all cores.
+process of its own. The two that farthing has are its own classes, filled as they are there.
 
     python -m bench.index_sizes                                     writes the tables of docs/ too
-    python -m bench.index_sizes --sizes 1000000 --kinds graph       one that takes long, by itself
+    python -m bench.index_sizes --sizes 1000000 --kinds graph       the one that takes long, by itself
     python -m bench.index_sizes --sizes 10000 --no-docs             a minute
 """
 
@@ -39,7 +39,7 @@ from bench.index import Matrix, moved, real_vectors, timed
 from bench.index_pages import cells, kept, write
 from bench.provenance import about
 from farthing.cache.index import BruteIndex
-from farthing.cache.index_hnsw import EF_BUILD, EF_SEARCH, LINKS
+from farthing.cache.index_ivf import NPROBE, IvfIndex, Training
 
 __all__ = ["KINDS", "Kind", "clustered", "measured", "nearest", "run", "turned"]
 
@@ -50,25 +50,27 @@ _BLOCK = 50_000
 _TRAINED_ON = 40  # vectors for each list
 _ROUNDS = 10  # of k-means
 _NPROBE = 16
+_LINKS, _EF_BUILD, _EF_SEARCH = 32, 200, 128  # of the graph: a link more or more care than most use
 
 Search = Callable[[Matrix], tuple[NDArray[np.float32], NDArray[np.int64]]]
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """`spec`: FAISS's, with LISTS for the number of lists; '' for the product's flat index. `np`: without
-    training codes for Hamming distances, which nothing here uses."""
+    """`spec`: FAISS's, with LISTS for the number of lists; FLAT and IVF: the product's. `np`: without training codes
+    for Hamming distances, which nothing here uses."""
 
     name: str
     spec: str
 
 
-GRAPH = "graph"
+FLAT, IVF = "farthing's flat", "farthing's IVF"
 KINDS = (
-    Kind("flat, 32 bits (farthing's)", ""),
+    Kind("flat, 32 bits (farthing's)", FLAT),
     Kind("flat, 16 bits", "SQfp16"),
     Kind("flat, 8 bits", "SQ8"),
-    Kind("graph, HNSW, 16 bits (farthing's)", GRAPH),
+    Kind(f"IVF, 16 bits, nprobe {NPROBE} (farthing's)", IVF),
+    Kind("graph, HNSW, 16 bits", f"HNSW{_LINKS},SQfp16"),
     Kind(f"IVF, 8 bits, nprobe {_NPROBE}", "IVFLISTS,SQ8"),
     Kind(f"IVF-PQ, 96 bytes, nprobe {_NPROBE}", "IVFLISTS,PQ96np"),
     Kind(f"IVF-PQ, 48 bytes, nprobe {_NPROBE}", "IVFLISTS,PQ48np"),
@@ -104,40 +106,67 @@ def nearest(entries: Matrix, queries: Matrix) -> tuple[NDArray[np.int64], NDArra
     return found, best
 
 
-def flat(entries: Matrix) -> tuple[Search, int]:
+def flat(entries: Matrix) -> BruteIndex:
     """The product's own, filled as it is there: one by one."""
     index = BruteIndex(entries.shape[1])
     for number, vector in enumerate(entries):
         index.add(number, vector)
+    return index
+
+
+def lists(entries: Matrix) -> IvfIndex:
+    """The product's own, trained and filled in slices, as it is there."""
+    training, index = Training(range(len(entries))), None
+    held: Any = Held(entries)
+    while index is None:
+        index = training.step(held)
+    for start in range(0, len(entries), index.slice):
+        index.extend([*enumerate(entries[start : start + index.slice], start)])
+    return index
+
+
+class Held:
+    """What a training reads from: the index before it."""
+
+    def __init__(self, entries: Matrix) -> None:
+        self._entries = entries
+
+    def __contains__(self, number: int) -> bool:
+        return 0 <= number < len(self._entries)
+
+    def vector(self, number: int) -> Matrix:
+        return np.array(self._entries[number])
+
+
+def own(spec: str, entries: Matrix) -> tuple[Search, int]:
+    """One of the product's, and its size."""
+    index = flat(entries) if spec == FLAT else lists(entries)
+    size = entries.size * 4 if isinstance(index, BruteIndex) else len(faiss.serialize_index(index._ivf))
 
     def search(query: Matrix) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         found = index.search(query[0], K)
         return np.array([[c for _, c in found]], np.float32), np.array([[n for n, _ in found]], np.int64)
 
-    return search, entries.shape[0] * entries.shape[1] * 4
+    return search, size
 
 
 def by_faiss(spec: str, entries: Matrix, threads: int) -> tuple[Search, int]:
     """One of FAISS's: trained on a part where it must be, filled in blocks, by so many threads."""
     faiss.omp_set_num_threads(threads)
     count, dim = entries.shape
-    index: Any
-    if spec == GRAPH:
-        make: Any = faiss.IndexHNSWSQ
-        index = make(dim, faiss.ScalarQuantizer.QT_fp16, LINKS, faiss.METRIC_INNER_PRODUCT)
-        index.hnsw.efConstruction, index.hnsw.efSearch = EF_BUILD, EF_SEARCH
-    else:
-        lists = 2 * math.isqrt(count)
-        index = faiss.index_factory(dim, spec.replace("LISTS", str(lists)), faiss.METRIC_INNER_PRODUCT)
-        if spec.startswith("IVF"):
-            ivf = faiss.downcast_index(faiss.extract_index_ivf(index))
-            ivf.nprobe = _NPROBE
-            clusterings = [ivf.cp, *([ivf.pq.cp] if isinstance(ivf, faiss.IndexIVFPQ) else [])]
-            for clustering in clusterings:
-                clustering.niter, clustering.min_points_per_centroid = _ROUNDS, 1  # no word about small sizes
-        if not index.is_trained:
-            some = np.linspace(0, count - 1, min(count, _TRAINED_ON * lists)).astype(np.int64)
-            index.train(np.asarray(entries[some]))
+    lists = 2 * math.isqrt(count)
+    index: Any = faiss.index_factory(dim, spec.replace("LISTS", str(lists)), faiss.METRIC_INNER_PRODUCT)
+    if spec.startswith("HNSW"):
+        index.hnsw.efConstruction, index.hnsw.efSearch = _EF_BUILD, _EF_SEARCH
+    if spec.startswith("IVF"):
+        ivf = faiss.downcast_index(faiss.extract_index_ivf(index))
+        ivf.nprobe = _NPROBE
+        clusterings = [ivf.cp, *([ivf.pq.cp] if isinstance(ivf, faiss.IndexIVFPQ) else [])]
+        for clustering in clusterings:
+            clustering.niter, clustering.min_points_per_centroid = _ROUNDS, 1  # no word about small sizes
+    if not index.is_trained:
+        some = np.linspace(0, count - 1, min(count, _TRAINED_ON * lists)).astype(np.int64)
+        index.train(np.asarray(entries[some]))
     for start in range(0, count, _BLOCK):
         index.add(np.asarray(entries[start : start + _BLOCK]))
     faiss.omp_set_num_threads(1)
@@ -148,7 +177,7 @@ def measured(spec: str, stored: Path, queries: Matrix, threads: int) -> dict[str
     """One kind over the entries in that file. `threads`: that build; one searches."""
     entries = np.load(stored, mmap_mode="r")
     before, begun_s = anonymous_bytes(), time.process_time()
-    search, size = flat(entries) if not spec else by_faiss(spec, entries, threads)
+    search, size = own(spec, entries) if spec in (FLAT, IVF) else by_faiss(spec, entries, threads)
     built_s, resident = time.process_time() - begun_s, anonymous_bytes() - before
     found: list[tuple[int, float]] = []
 

@@ -205,9 +205,13 @@ def _held(copy: Copy, rows: Iterable[Row], ahead: Ahead) -> tuple[int, set[str]]
     changed: list[Row] = []
     count = 0
     for row in rows:
-        seen.add(row.entry_key)
-        theirs = stamp_of(row)
-        if not ahead.said(row.entry_key, theirs) and copy.stamp(row.entry_key) != theirs:
+        key = row.entry_key
+        seen.add(key)
+        if key in ahead:
+            ahead.said(key, stamp_of(row))
+            continue
+        ours = copy.stamp(key)
+        if ours is None or ours != stamp_of(row):
             changed.append(row)
             count += 1
             if len(changed) >= _TAKEN_AT_ONCE:

@@ -1,10 +1,10 @@
-"""The index of one scope: exact while it is small, a graph when it is large, rebuilt aside while it serves.
+"""The index of one scope: exact while it is small, inverted lists when it is large, rebuilt aside while it serves.
 
 Rules of this file:
 1. `add`, `remove` and `search` never rebuild anything. Whoever owns the index calls `tend` when nobody waits; each call
-   moves a few vectors, about 3 ms of work at most.
-2. While a new index is built aside, the old one answers, and both take every change; then they are swapped. So a
-   rebuild costs memory for both, and nobody sees a half-built index.
+   does some 2 ms of work.
+2. While a new index is trained and filled aside, the old one answers; once it is there, both take every change; then
+   they are swapped. So a rebuild costs memory for both, and nobody sees a half-built index.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from farthing.cache.index import BruteIndex
-from farthing.cache.index_hnsw import HnswIndex
+from farthing.cache.index_ivf import IvfIndex, Training
 
 if TYPE_CHECKING:
     from farthing.cache.index import Vector
@@ -20,11 +20,9 @@ if TYPE_CHECKING:
 __all__ = ["GROW_AT", "GrowingIndex"]
 
 # Measured (bench/index.py, docs/semantic-cache.md): here a flat look-up costs 2.5 ms, a third of embedding the prompt.
-# A graph is quicker from 1,000 on, but loses some neighbours, and a lost hit costs more than milliseconds.
-# Half of it is where a graph turns back.
+# Lists are quicker from 1,000 on, but may lose a neighbour, and a lost hit costs more than milliseconds.
+# Half of it is where lists turn back.
 GROW_AT = 20_000
-_MOST_DEAD = 0.25
-_FEW_DEAD = 256
 
 
 class GrowingIndex:
@@ -33,8 +31,8 @@ class GrowingIndex:
     def __init__(self, dim: int, grow_at: int = GROW_AT) -> None:
         self._dim = dim
         self._grow_at = grow_at
-        self._now: BruteIndex | HnswIndex = BruteIndex(dim)
-        self._next: BruteIndex | HnswIndex | None = None
+        self._now: BruteIndex | IvfIndex = BruteIndex(dim)
+        self._next: BruteIndex | IvfIndex | Training | None = None
         self._todo: list[int] = []
 
     def __len__(self) -> int:
@@ -42,13 +40,13 @@ class GrowingIndex:
 
     @property
     def kind(self) -> str:
-        """'flat' or 'graph'."""
-        return "graph" if isinstance(self._now, HnswIndex) else "flat"
+        """'flat' or 'ivf'."""
+        return "ivf" if isinstance(self._now, IvfIndex) else "flat"
 
     @property
     def restless(self) -> bool:
         """Whether there is something to `tend`."""
-        return self._next is not None or self._wanted() is not None
+        return self._next is not None or self._outgrown
 
     def numbers(self) -> list[int]:
         """Index.numbers."""
@@ -57,7 +55,7 @@ class GrowingIndex:
     def add(self, number: int, vector: Vector) -> None:
         """Index.add."""
         self._now.add(number, vector)
-        if self._next is not None:
+        if isinstance(self._next, BruteIndex | IvfIndex):
             try:
                 self._next.add(number, vector)
             except Exception:  # noqa: BLE001 - the old index has it; `tend` tries anew and tells
@@ -66,11 +64,11 @@ class GrowingIndex:
     def remove(self, *numbers: int) -> None:
         """Index.remove."""
         self._now.remove(*numbers)
-        if self._next is not None:
+        if isinstance(self._next, BruteIndex | IvfIndex):
             self._next.remove(*numbers)
 
     def search(self, vector: Vector, k: int) -> list[tuple[int, float]]:
-        """Index.search; approximate when large (see HnswIndex)."""
+        """Index.search; approximate when large (see IvfIndex)."""
         return self._now.search(vector, k)
 
     def vector(self, number: int) -> Vector:
@@ -86,31 +84,43 @@ class GrowingIndex:
 
         Raises what the new index raises, which is given up then; the old one goes on.
         """
-        if self._next is None:
-            kind = self._wanted()
-            if kind is None:
-                return False
-            self._next = kind(self._dim)
-            self._todo = self._now.numbers()
-        held, known = self._now, self._next
         try:
-            for _ in range(min(known.slice, len(self._todo))):
-                number = self._todo.pop()
-                # Removed since, or removed and added anew, and then it is there already.
-                if number in held and number not in known:
-                    known.add(number, held.vector(number))
+            if self._next is None:
+                self._begin()
+            elif isinstance(self._next, Training):
+                self._train(self._next)
+            else:
+                self._fill(self._next)
         except BaseException:
             self._next = None
             raise
-        if not self._todo:
-            self._now, self._next = known, None
         return self.restless
 
-    def _wanted(self) -> type[BruteIndex | HnswIndex] | None:
-        """The kind to build anew; None while the one in use will do."""
-        size = len(self._now)
+    def _begin(self) -> None:
+        if not self._outgrown:
+            return
+        if len(self._now) < self._grow_at // 2:
+            self._next, self._todo = BruteIndex(self._dim), self._now.numbers()
+        else:
+            self._next = Training(self._now.numbers())
+
+    def _train(self, training: Training) -> None:
+        if not self._outgrown:  # it has shrunk meanwhile
+            self._next = None
+        elif (trained := training.step(self._now)) is not None:
+            self._next, self._todo = trained, self._now.numbers()
+
+    def _fill(self, filled: BruteIndex | IvfIndex) -> None:
+        some = self._todo[-filled.slice :]
+        del self._todo[-filled.slice :]
+        # Removed since, or removed and added anew, and then it is there already.
+        filled.extend([(n, self._now.vector(n)) for n in some if n in self._now and n not in filled])
+        if not self._todo:
+            self._now, self._next = filled, None
+
+    @property
+    def _outgrown(self) -> bool:
+        """Whether the index in use isn't the one for its size."""
         if isinstance(self._now, BruteIndex):
-            return HnswIndex if size > self._grow_at else None
-        if size < self._grow_at // 2:
-            return BruteIndex
-        return HnswIndex if self._now.dead > max(_FEW_DEAD, _MOST_DEAD * size) else None
+            return len(self._now) > self._grow_at
+        return self._now.worn or len(self._now) < self._grow_at // 2

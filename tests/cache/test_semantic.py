@@ -222,7 +222,7 @@ def test_the_least_recently_used_make_room() -> None:
     assert served(cache, "s0", f"how is {word(0)} made", NOW, 0.9) == "k0"
 
 
-def test_a_large_scope_becomes_a_graph_and_finds_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_scope_turns_into_lists_and_finds_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(index_growing.GrowingIndex.__init__, "__defaults__", (30,))
     cache = SemanticCache.open(None, Letters(), max_entries=80)
     for number in range(100):
@@ -232,7 +232,7 @@ def test_a_large_scope_becomes_a_graph_and_finds_the_same(monkeypatch: pytest.Mo
     while cache.tend():
         pass
     assert not cache.restless
-    assert cache._scopes["s"].kind == "graph"
+    assert cache._scopes["s"].kind == "ivf"
     assert len(cache) <= 80
     assert served(cache, "s", f"how is {word(99)} made", NOW, 0.9) == "k99"
     assert served(cache, "s", f"how is {word(50)} made", NOW, 0.9) == "k50"

@@ -135,7 +135,7 @@ async def test_indexes_are_rebuilt_in_between_and_look_ups_go_first(monkeypatch:
         if not await thread.run(lambda cache: cache.restless):
             break
 
-    assert await thread.run(lambda cache: cache._scopes["s"].kind) == "graph"
+    assert await thread.run(lambda cache: cache._scopes["s"].kind) == "ivf"
     await thread.close()
 
 
@@ -204,7 +204,7 @@ async def test_a_rebuild_that_fails_is_told_and_the_old_index_goes_on(monkeypatc
     thread = opened(Letters())
     await thread.open()
     monkeypatch.setattr(index_growing.GrowingIndex.__init__, "__defaults__", (2,))
-    monkeypatch.setattr(index_growing.HnswIndex, "add", lambda *_: 1 / 0)
+    monkeypatch.setattr(index_growing.IvfIndex, "extend", lambda *_: 1 / 0)
 
     def fill(cache: SemanticCache) -> None:
         for n in range(3):

@@ -1,4 +1,4 @@
-"""One suite over every Index: exact, or (graphs) right to half precision, and nothing that isn't there."""
+"""One suite over every Index: exact, or (lists) right to half precision, and nothing that isn't there."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from farthing.cache.index import BruteIndex, Index
 from farthing.cache.index_growing import GrowingIndex
-from farthing.cache.index_hnsw import HnswIndex
+from farthing.cache.index_ivf import IvfIndex
 from farthing.cache.index_pg import PgIndex, PgVectors
 from farthing.proxy.clock import SystemClock
 from tests.fakes.postgres import running_postgres
@@ -26,7 +26,7 @@ ROUGH = 2e-3
 
 
 class Tended(GrowingIndex):
-    """Rebuilt after every change: it turns into a graph at 3 and back at 1."""
+    """Rebuilt after every change: it turns into lists beyond 3 and back at none."""
 
     def __init__(self, dim: int) -> None:
         super().__init__(dim, grow_at=3)
@@ -42,6 +42,10 @@ class Tended(GrowingIndex):
             pass
 
 
+def three_lists(dim: int) -> IvfIndex:
+    return IvfIndex(np.stack([unit(seed, dim) for seed in range(3)]), size=3)
+
+
 class HalfTended(GrowingIndex):
     """Always in the middle of a rebuild: one vector moves with each change."""
 
@@ -54,7 +58,7 @@ class HalfTended(GrowingIndex):
 
 
 KINDS: dict[str, Make] = {
-    "brute": BruteIndex, "graph": HnswIndex, "growing": Tended, "half way": HalfTended
+    "brute": BruteIndex, "ivf": three_lists, "growing": Tended, "half way": HalfTended
 }  # fmt: skip
 
 

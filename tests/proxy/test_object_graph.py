@@ -99,7 +99,7 @@ def test_numbers_keep_their_kind_and_shape(array: Any) -> None:
 def test_indexes_find_the_same() -> None:
     drawn = np.random.default_rng(1).normal(size=(60, 8)).astype(np.float32)
     drawn /= np.linalg.norm(drawn, axis=1, keepdims=True)
-    for grow_at in (1000, 20):  # flat, and a graph
+    for grow_at in (1000, 20):  # flat, and lists
         index = GrowingIndex(8, grow_at)
         for number, vector in enumerate(drawn):
             index.add(number, vector)
