@@ -112,7 +112,8 @@ class IvfIndex:
         # FAISS would start a thread for each core for one query; here one thread is all that a look-up may take.
         faiss.omp_set_num_threads(1)
         make: Any = faiss.IndexIVFScalarQuantizer
-        self._lists, self._dim = centres.shape
+        self._lists: int = centres.shape[0]
+        self._dim: int = centres.shape[1]
         quantizer: Any = faiss.IndexFlatIP(self._dim)
         quantizer.add(centres)
         fp16, by_residual = faiss.ScalarQuantizer.QT_fp16, False

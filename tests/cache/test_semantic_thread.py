@@ -204,7 +204,7 @@ async def test_a_rebuild_that_fails_is_told_and_the_old_index_goes_on(monkeypatc
     thread = opened(Letters())
     await thread.open()
     monkeypatch.setattr(index_growing.GrowingIndex.__init__, "__defaults__", (2,))
-    monkeypatch.setattr(index_growing.IvfIndex, "extend", lambda *_: 1 / 0)
+    monkeypatch.setattr(index_growing.Training, "step", lambda *_: 1 / 0)
 
     def fill(cache: SemanticCache) -> None:
         for n in range(3):
