@@ -48,11 +48,11 @@ class Beat:
         self.last_s, self._used_s = now_s, used_s
         loop.call_later(BEAT_S, self._beat, loop)
 
-    def watch(self, thread_id: int) -> None:
-        """Note who holds the loop whenever it is busy for too long; runs on a thread of its own, for ever."""
+    def watch(self, thread_id: int, ended: threading.Event) -> None:
+        """Note who holds the loop whenever it is busy for too long, until `ended`, which must come before that thread's
+        end; runs on a thread of its own."""
         clock = time.pthread_getcpuclockid(thread_id)
-        while True:
-            time.sleep(BEAT_S / 2)
+        while not ended.wait(BEAT_S / 2):
             if (time.clock_gettime(clock) - self._used_s) * 1000 > STALL_MS:
                 frame = sys._current_frames().get(thread_id)
                 if frame is not None:
@@ -97,8 +97,14 @@ def main() -> None:
         loop = asyncio.get_running_loop()
         beat.start(loop)
         loop.add_signal_handler(signal.SIGUSR1, write)
-        threading.Thread(target=beat.watch, args=(threading.get_ident(),), daemon=True).start()
-        return await main
+        ended = threading.Event()
+        watching = threading.Thread(target=beat.watch, args=(threading.get_ident(), ended), daemon=True)
+        watching.start()
+        try:
+            return await main
+        finally:
+            ended.set()
+            watching.join()
 
     def run(main: Any, **given: Any) -> Any:
         return runs(beating(main), **given)

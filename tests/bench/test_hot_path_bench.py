@@ -126,14 +126,20 @@ def test_every_beat_is_in_one_bucket(values: list[float]) -> None:
 async def test_a_loop_that_is_held_shows_it() -> None:
     beat = Beat()
     beat.start(asyncio.get_running_loop())
-    threading.Thread(target=beat.watch, args=(threading.get_ident(),), daemon=True).start()
-    await asyncio.sleep(0.02)
-    quiet = max(beat.take()["busy_ms"])
+    ended = threading.Event()
+    watching = threading.Thread(target=beat.watch, args=(threading.get_ident(), ended))
+    watching.start()
+    try:
+        await asyncio.sleep(0.02)
+        quiet = max(beat.take()["busy_ms"])
 
-    hold_the_loop(0.1)
-    await asyncio.sleep(0.02)
+        hold_the_loop(0.1)
+        await asyncio.sleep(0.02)
 
-    told_ = beat.take()
+        told_ = beat.take()
+    finally:
+        ended.set()
+        watching.join()
     assert quiet < 50 < max(told_["busy_ms"])
     assert max(told_["lag_ms"]) > 90
     assert any("hold_the_loop" in name for name in told_["stalls"])
