@@ -30,6 +30,7 @@ from farthing.cache.semantic import SemanticCache
 from farthing.cache.semantic_disk import Row
 from farthing.cache.store_redis import RedisStore
 from farthing.proxy.clock import SystemClock, SystemRandomness
+from farthing.proxy.serve import collect_seldom
 from tests.fakes.valkey import running_valkey
 
 DIM = 384
@@ -98,6 +99,7 @@ async def filled(log: RedisLog, entries: int, scopes: int) -> Spent:
 
 async def started(url: str, entries: int) -> tuple[SemanticCache, RedisLog, dict[str, float]]:
     """A replica that begins with nothing, until it has all; and what that took."""
+    collect_seldom()  # as `farthing serve` does
     log = a_log(url)
     cache = SemanticCache.open(None, Given(), max_entries=2 * entries, max_bytes=2**40, replicas=log)
     before = rss_bytes(os.getpid())
