@@ -9,13 +9,14 @@ LOCK_PYTHON ?= python3.12
 # Each command that a test starts would compile all of farthing anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run test demo demo-evals check test-torch test-clients chaos chaos-short soak fuzz bench bench-quick guard package image-check lock sbom audit clean
+.PHONY: help run test test-long demo demo-evals check test-torch test-clients chaos chaos-short soak fuzz bench bench-quick guard package image-check lock sbom audit clean
 
 help:
 	@echo "make run          start the proxy        (make run ARGS='--upstream http://127.0.0.1:8000/v1')"
 	@echo "make demo         a real small model, the proxy before it, a real workload, and what was saved"
 	@echo "make demo-evals   how a policy proves itself: gates, a roll-out, a regression that is taken back (simulated)"
-	@echo "make test         lint, types and all tests, with the real servers that they need"
+	@echo "make test         lint, types and the tests, with the real servers that they need"
+	@echo "make test-long    what that leaves out: pages at every width and in both themes, longer runs with a real model"
 	@echo "make test-torch   the sentence-transformers and LLMLingua paths (installs several hundred MB)"
 	@echo "make test-clients the official OpenAI clients 2 and 3, each in an environment of its own"
 	@echo "make chaos        every fault of docs/reliability.md, in full (chaos-short: shorter, two at a time); make soak: two million requests"
@@ -77,6 +78,9 @@ test: check
 	@command -v promtool >/dev/null || echo "Prometheus is not installed: its tests will be skipped (Debian: apt install prometheus)"
 	@command -v nginx >/dev/null || echo "nginx is not installed: the balancer's tests will be skipped (Debian: apt install nginx)"
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+
+test-long: $(VENV)/.dev $(VENV)/.model $(VENV)/.eval
+	$(BIN)/python -m pytest -m 'long and not chaos and not image' --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-torch: $(VENV)/.dev
 	@echo "installing sentence-transformers, llmlingua and torch (several hundred MB)"

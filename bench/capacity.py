@@ -28,7 +28,7 @@ GIB = 2**30
 class Costs:
     """What one thing takes. Processor times: docs/benchmarks.md, at 16 at a time, semantic cache off; `semantic_us`:
     what observing adds to a miss, which looks at fewer the busier it is. `event_us`: of one event of a stream, from the
-    stream benchmark (23 events). `vector_bytes`: of an entry of the graph (docs/semantic-cache.md, 100,000 entries;
+    stream benchmark (23 events). `vector_bytes`: of an entry of the lists (docs/semantic-cache.md, 100,000 entries;
     docs/index-sizes.json has every kind). `ledger_row_bytes`: docs/benchmarks.md, "A large ledger".
 
     Assumed, not measured: `redis_ops_per_s` and `redis_bytes` (what one shard is planned with), `entry_overhead_bytes`

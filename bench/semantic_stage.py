@@ -99,8 +99,8 @@ def measured(texts: Sequence[str], vectors: NDArray[np.float32], size: int, one_
 def started(texts: Sequence[str], vectors: NDArray[np.float32], size: int, folder: Path) -> dict[str, float]:
     """A start with `size` entries of one scope in the file.
 
-    `served_s`: by the clock until look-ups are answered; `flat_p50_ms`: a look-up then; `graph_s`: processor seconds
-    until the graph stands.
+    `served_s`: by the clock until look-ups are answered; `flat_p50_ms`: a look-up then; `lists_s`: processor seconds
+    until the lists stand.
     """
     disk = SemanticDisk(folder / "semantic.db", embedder=MiniLmOnnx.name, dim=MiniLmOnnx.dim)
     disk.load()
@@ -118,7 +118,7 @@ def started(texts: Sequence[str], vectors: NDArray[np.float32], size: int, folde
     began = time.thread_time()
     while cache.tend():
         pass
-    return {"served_s": served_s, "flat_p50_ms": _at(flat, 50), "graph_s": time.thread_time() - began}
+    return {"served_s": served_s, "flat_p50_ms": _at(flat, 50), "lists_s": time.thread_time() - began}
 
 
 def _rows(texts: Sequence[str], vectors: NDArray[np.float32], size: int, one_scope: bool, chance: Random) -> list[Row]:

@@ -37,6 +37,19 @@ marks = [
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed (apt-get install chromium-headless-shell)"),
 ]
 
+_SEEN = pytest.StashKey[set[str]]()
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Of a test that runs at several widths, in both themes or on several words, all but the first are long."""
+    if isinstance(item, pytest.Function) and hasattr(item, "callspec"):
+        assert item.parent is not None
+        seen = item.parent.stash.setdefault(_SEEN, set())
+        if item.originalname in seen:
+            item.add_marker(pytest.mark.long)
+        seen.add(item.originalname)
+
+
 STATE = {"version": "0.1.0", "upstream": "127.0.0.1", "simulated": False, "exact": "exact", "semantic": "observe",
          "tidy": True, "capture": "off", "switched_off": False, "ledger": "ok", "ledger_dropped": 0}  # fmt: skip
 CSP = "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"

@@ -112,7 +112,7 @@ async def test_what_one_puts_all_find_and_what_one_removes_none_does(three: list
     assert agree(*three) and third.cache.keys() <= {"Peru"}  # cleared before or after: for all alike
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.long) for seed in (2, 3))])
 async def test_under_changes_that_never_rest_all_converge_and_the_digests_agree(
     server: ValkeyProcess, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -49,7 +49,7 @@ def ran(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return commands.ran("replay", *arguments, cwd=folder, timeout_s=100)
 
 
-@pytest.mark.parametrize("processes", ["1", "2"])
+@pytest.mark.parametrize("processes", [pytest.param("1", marks=pytest.mark.long), "2"])
 def test_stopped_by_ctrl_c_it_prints_what_it_has_and_goes_on_to_the_same_figures(
     trace: Path, tmp_path: Path, processes: str
 ) -> None:
