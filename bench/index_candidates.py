@@ -68,7 +68,7 @@ class Lists(GrowingIndex):
 
 CANDIDATES: dict[str, Callable[[int], Any]] = {
     "flat (numpy)": BruteIndex,
-    "IVF fp16, nprobe 32 (farthing)": Lists,
+    "IVF-fp16 nprobe 32": Lists,
     "flat (FAISS)": lambda dim: Faiss(dim, "IDMap2,Flat"),
     "flat fp16 (FAISS)": lambda dim: Faiss(dim, "IDMap2,SQfp16"),
     "IVF-SQ8 nprobe 16": lambda dim: Faiss(dim, "IVF256,SQ8", TRAIN_AT, 16),

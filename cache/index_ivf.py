@@ -38,9 +38,9 @@ class Training:
     `numbers`: of its entries. One that is gone when it would be read is passed over.
     """
 
-    def __init__(self, numbers: Sequence[int]) -> None:
-        self._size = len(numbers)
-        self._lists = max(1, min(LISTS_PER_ROOT * math.isqrt(self._size), self._size))
+    def __init__(self, numbers: Sequence[int], lists_per_root: int = LISTS_PER_ROOT, passes: int = PASSES) -> None:
+        self._size, self._passes = len(numbers), passes
+        self._lists = max(1, min(lists_per_root * math.isqrt(self._size), self._size))
         sampled = min(self._size, SAMPLED_PER_LIST * self._lists)
         # Evenly over all, so that no time of day or topic is left out.
         self._unread = [numbers[at * self._size // sampled] for at in range(sampled)]
@@ -56,7 +56,7 @@ class Training:
             self._read_some(held)
         elif self._centres is None:
             self._begin()
-        elif self._passed < PASSES:
+        elif self._passed < self._passes:
             self._assign()
         else:
             return IvfIndex(self._centres, self._size)
@@ -106,7 +106,7 @@ class IvfIndex:
     Memory: 2 bytes a dimension and some 100 an entry. Add: O(lists); remove: O(1); search: O(lists), and NPROBE lists.
     """
 
-    def __init__(self, centres: Vector, size: int) -> None:
+    def __init__(self, centres: Vector, size: int, nprobe: int = NPROBE) -> None:
         import faiss
 
         # FAISS would start a thread for each core for one query; here one thread is all that a look-up may take.
@@ -119,7 +119,7 @@ class IvfIndex:
         fp16, by_residual = faiss.ScalarQuantizer.QT_fp16, False
         self._ivf: Any = make(quantizer, self._dim, self._lists, fp16, faiss.METRIC_INNER_PRODUCT, by_residual)
         self._ivf.is_trained = True  # half precision has nothing to learn, and the centres are given
-        self._ivf.nprobe = NPROBE
+        self._ivf.nprobe = nprobe
         by_number: Any = faiss
         self._ivf.set_direct_map_type(by_number.DirectMap.Hashtable)
         self._held: set[int] = set()

@@ -10,6 +10,8 @@ import pytest
 
 from bench.index_pages import all_of_it, for_a_million, kept, write
 from bench.index_sizes import KINDS, Kind, clustered, measured, nearest, turned
+from bench.index_training import Setting
+from bench.index_training import measured as of_lists
 from bench.report import replace_section
 
 DIM = 384
@@ -62,6 +64,14 @@ def test_each_kind_finds_what_is_near_and_costs_what_its_vectors_do(kind: Kind, 
     assert got["recall"] >= (0.5 if "PQ" in kind.name else 0.95)
     assert got["off"] < (0.2 if "PQ" in kind.name else 0.02)
     assert 0 < got["p50_us"] <= got["p99_us"]
+
+
+def test_the_more_lists_are_looked_into_the_more_is_found() -> None:
+    rows = list(of_lists(unit(2_000), Setting(16, 0), 100, np.random.default_rng(7)))
+
+    assert [row[:3] for row in rows] == [["16", "0", nprobe] for nprobe in ("8", "16", "32", "64")]
+    recalls = [float(row[4]) for row in rows]
+    assert recalls == sorted(recalls) and recalls[0] < 1 and recalls[-1] > 0.9
 
 
 def figure(index: str, entries: int, size: float = 1500.0) -> dict[str, Any]:
