@@ -28,8 +28,8 @@ GIB = 2**30
 class Costs:
     """What one thing takes. Processor times: docs/benchmarks.md, at 16 at a time, semantic cache off; `semantic_us`:
     what observing adds to a miss, which looks at fewer the busier it is. `event_us`: of one event of a stream, from the
-    stream benchmark (23 events). `vector_bytes`: of an entry of the lists (docs/semantic-cache.md, 100,000 entries;
-    docs/index-sizes.json has every kind). `ledger_row_bytes`: docs/benchmarks.md, "A large ledger".
+    stream benchmark (23 events). `vector_bytes`: what a process grows by for an entry of the lists, a million of them
+    (docs/index-sizes.json has every kind). `ledger_row_bytes`: docs/benchmarks.md, "A large ledger".
 
     Assumed, not measured: `redis_ops_per_s` and `redis_bytes` (what one shard is planned with), `entry_overhead_bytes`
     (a key and header in Redis), `prompt_bytes` (beside a vector), `in_flight_bytes`, and both prices.
@@ -44,7 +44,7 @@ class Costs:
     redis_ops_per_s: float = 50_000
     redis_bytes: int = 16 * GIB
     entry_overhead_bytes: int = 350
-    vector_bytes: float = 1_162
+    vector_bytes: float = 1_135
     prompt_bytes: float = 2_300
     ledger_row_bytes: float = 7.8 * GIB / 9_999_990
     core_usd_per_month: float = 25
