@@ -53,6 +53,7 @@ _NPROBE = 16
 _LINKS, _EF_BUILD, _EF_SEARCH = 32, 200, 128  # of the graph: a link more or more care than most use
 
 Search = Callable[[Matrix], tuple[NDArray[np.float32], NDArray[np.int64]]]
+Size = Callable[[], int]  # to be asked when memory has been looked at: it takes a copy
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,10 +139,12 @@ class Held:
         return np.array(self._entries[number])
 
 
-def own(spec: str, entries: Matrix) -> tuple[Search, int]:
-    """One of the product's, and its size."""
+def own(spec: str, entries: Matrix) -> tuple[Search, Size]:
+    """One of the product's, and what tells its size."""
     index = flat(entries) if spec == FLAT else lists(entries)
-    size = entries.size * 4 if isinstance(index, BruteIndex) else len(faiss.serialize_index(index._ivf))
+
+    def size() -> int:
+        return entries.size * 4 if isinstance(index, BruteIndex) else len(faiss.serialize_index(index._ivf))
 
     def search(query: Matrix) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         found = index.search(query[0], K)
@@ -150,7 +153,7 @@ def own(spec: str, entries: Matrix) -> tuple[Search, int]:
     return search, size
 
 
-def by_faiss(spec: str, entries: Matrix, threads: int) -> tuple[Search, int]:
+def by_faiss(spec: str, entries: Matrix, threads: int) -> tuple[Search, Size]:
     """One of FAISS's: trained on a part where it must be, filled in blocks, by so many threads."""
     faiss.omp_set_num_threads(threads)
     count, dim = entries.shape
@@ -170,7 +173,7 @@ def by_faiss(spec: str, entries: Matrix, threads: int) -> tuple[Search, int]:
     for start in range(0, count, _BLOCK):
         index.add(np.asarray(entries[start : start + _BLOCK]))
     faiss.omp_set_num_threads(1)
-    return lambda query: index.search(query, K), len(faiss.serialize_index(index))
+    return lambda query: index.search(query, K), lambda: len(faiss.serialize_index(index))
 
 
 def measured(spec: str, stored: Path, queries: Matrix, threads: int) -> dict[str, Any]:
@@ -189,7 +192,7 @@ def measured(spec: str, stored: Path, queries: Matrix, threads: int) -> dict[str
     right, _ = nearest(entries, queries)
     off = [abs(cosine - float(entries[n] @ query)) for (n, cosine), query in zip(found, queries, strict=True) if n >= 0]
     return {
-        "bytes": size / len(entries),
+        "bytes": size() / len(entries),
         "resident": resident / len(entries),
         "built_s": built_s,
         "p50_us": 1000 * float(np.percentile(times_ms, 50)),

@@ -139,9 +139,8 @@ def check(number: int, vector: Vector, dim: int, taken: Container[int]) -> None:
 
 
 def is_finite(vector: Vector) -> bool:
-    """Whether all of its numbers are: those of a vector of length 1 by their squares' sum, at a third of the cost."""
-    if math.isfinite(vector.dot(vector)):
-        return True
+    """Whether all numbers of a vector of length 1 are: by the sum of their squares, at a third of the cost of asking
+    each. Of one that isn't of length 1 the sum may overflow, of which numpy warns."""
     import numpy as np
 
-    return bool(np.isfinite(vector).all())
+    return math.isfinite(vector.dot(vector)) or bool(np.isfinite(vector).all())

@@ -105,7 +105,7 @@ class GrowingIndex:
             self._next = Training(self._now.numbers())
 
     def _train(self, training: Training) -> None:
-        if not self._outgrown:  # it has shrunk meanwhile
+        if training.stale or not self._outgrown:  # exchanged or shrunk meanwhile
             self._next = None
         elif (trained := training.step(self._now)) is not None:
             self._next, self._todo = trained, self._now.numbers()

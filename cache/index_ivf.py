@@ -45,13 +45,19 @@ class Training:
         # Evenly over all, so that no time of day or topic is left out.
         self._unread = [numbers[at * self._size // sampled] for at in range(sampled)]
         self._sample: Any = None
-        self._read = 0  # so many rows of it are filled
+        self._sampled, self._read = sampled, 0  # rows that it shall have, and that are filled
         self._centres: Any = None
+        self._near: Any = None  # finds the nearest of them
         self._sums: Any = None
         self._at = self._passed = 0
 
+    @property
+    def stale(self) -> bool:
+        """Whether so much of the sample has gone while it was read that it says little: begin anew."""
+        return not self._unread and 2 * self._read < self._sampled
+
     def step(self, held: BruteIndex | IvfIndex) -> IvfIndex | None:
-        """Do a little more; the index, empty, once its centres are done. Raises ValueError: no entry was left."""
+        """Do a little more; the index, empty, once its centres are done. Not for one that is stale."""
         if self._unread:
             self._read_some(held)
         elif self._centres is None:
@@ -77,27 +83,38 @@ class Training:
     def _begin(self) -> None:
         import numpy as np
 
-        if not self._read:
-            raise ValueError("no entry is left to train on")
         self._sample = self._sample[: self._read]
         lists = min(self._lists, self._read)
         self._centres = self._sample[np.arange(lists) * self._read // lists]
         self._sums = np.zeros_like(self._centres)
+        self._near = nearest_of(self._centres)
 
     def _assign(self) -> None:
         import numpy as np
 
         block = self._sample[self._at : self._at + max(1, _MACS_AT_ONCE // self._centres.size)]
-        nearest = (block @ self._centres.T).argmax(axis=1)
-        np.add.at(self._sums, nearest, block)
+        _, nearest = self._near.search(block, 1)
+        np.add.at(self._sums, nearest[:, 0], block)
         self._at += len(block)
         if self._at < len(self._sample):
             return
         lengths = np.linalg.norm(self._sums, axis=1, keepdims=True)
         # A centre that none is nearest to stays where it is.
         self._centres = np.where(lengths > 0, self._sums / np.where(lengths > 0, lengths, 1), self._centres)
+        self._near = nearest_of(self._centres)
         self._sums[:] = 0
         self._at, self._passed = 0, self._passed + 1
+
+
+def nearest_of(centres: Vector) -> Any:
+    """FAISS's index that finds the nearest of these exactly, on one thread, which is all that a look-up may take: FAISS
+    would start one for each core for one query, and numpy's products do."""
+    import faiss
+
+    faiss.omp_set_num_threads(1)
+    found: Any = faiss.IndexFlatIP(centres.shape[1])
+    found.add(centres)
+    return found
 
 
 class IvfIndex:
@@ -109,13 +126,10 @@ class IvfIndex:
     def __init__(self, centres: Vector, size: int, nprobe: int = NPROBE) -> None:
         import faiss
 
-        # FAISS would start a thread for each core for one query; here one thread is all that a look-up may take.
-        faiss.omp_set_num_threads(1)
         make: Any = faiss.IndexIVFScalarQuantizer
         self._lists: int = centres.shape[0]
         self._dim: int = centres.shape[1]
-        quantizer: Any = faiss.IndexFlatIP(self._dim)
-        quantizer.add(centres)
+        quantizer = nearest_of(centres)
         fp16, by_residual = faiss.ScalarQuantizer.QT_fp16, False
         self._ivf: Any = make(quantizer, self._dim, self._lists, fp16, faiss.METRIC_INNER_PRODUCT, by_residual)
         self._ivf.is_trained = True  # half precision has nothing to learn, and the centres are given

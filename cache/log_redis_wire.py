@@ -22,7 +22,6 @@ import struct
 import zlib
 from typing import TYPE_CHECKING
 
-from farthing.cache.index import is_finite
 from farthing.cache.semantic_disk import Row
 from farthing.proxy.seal import Seal, SealedElsewhere
 
@@ -90,7 +89,7 @@ def unpack(entry_key: str, packed: bytes, dim: int, seal: Seal | None) -> Row | 
     except (SealedElsewhere, ValueError, struct.error):
         return None
     vector = np.frombuffer(whole, "<f2", offset=vector_at).astype(np.float32)
-    if not is_finite(vector) or not math.isfinite(expires_s):
+    if not np.isfinite(vector).all() or not math.isfinite(expires_s):
         return None
     return Row(scope, entry_key, text, expires_s, vector, worth_usd if 0 <= worth_usd < math.inf else None)
 

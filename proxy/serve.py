@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from typing import Any
 
 import structlog
@@ -31,6 +32,7 @@ def serve(load: Callable[[], Config], console: Console) -> int:
     """Run the proxy. Returns the exit status: 0 after an orderly end, 2 where it can't start."""
     import uvloop
 
+    multiply_alone(os.environ)
     return uvloop.run(_serve(load, console))
 
 
@@ -63,6 +65,7 @@ def work(config: Config, place: Place, console: Console) -> int:
     """Be one of several workers, until told to stop or the supervisor has gone. Returns the exit status."""
     import uvloop
 
+    multiply_alone(os.environ)
     return uvloop.run(_work(config, place, console))
 
 
@@ -96,6 +99,12 @@ async def _work(config: Config, place: Place, console: Console) -> int:
     await peers.close()
     await tasks.drain(0)
     return 0
+
+
+def multiply_alone(environ: MutableMapping[str, str]) -> None:
+    """numpy's products take one thread unless the operator says otherwise: on several they wait for each other by
+    spinning, on cores that other replicas serve requests on. To be called before numpy is imported."""
+    environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def collect_seldom() -> None:

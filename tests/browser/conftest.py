@@ -37,12 +37,13 @@ marks = [
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed (apt-get install chromium-headless-shell)"),
 ]
 
+_LOOKS = {"width", "scheme"}
 _SEEN = pytest.StashKey[set[str]]()
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Of a test that runs at several widths, in both themes or on several words, all but the first are long."""
-    if isinstance(item, pytest.Function) and hasattr(item, "callspec"):
+    """Of a test of a page's looks at several widths or in both themes all but the first are long."""
+    if isinstance(item, pytest.Function) and hasattr(item, "callspec") and {*item.callspec.params} <= _LOOKS:
         assert item.parent is not None
         seen = item.parent.stash.setdefault(_SEEN, set())
         if item.originalname in seen:
