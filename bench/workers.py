@@ -140,8 +140,8 @@ def report_of(name: str, title: str, windows: Windows) -> Report:
     order = {server: at for at, (server, _, _) in enumerate(windows)}
     report.rows.sort(key=lambda row: (row[1], int(row[2]), order[row[0]]))
     report.notes = [
-        f"A hit: {_HITS} prompts come again and again. A miss: every prompt differs. 2.3 KB of JSON, an answer of 0.7 KB, "
-        "medians over the rounds. CPU: the servers', with nginx's before them; not Valkey's, nor the upstream's.",
+        f"A hit: {_HITS} prompts come again and again. A miss: every prompt differs. 2.3 KB of JSON, answers of 0.7.",
+        "Medians over the rounds. CPU: the servers', with nginx's before them; not Valkey's, nor the upstream's.",
     ]
     return report
 
