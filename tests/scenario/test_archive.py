@@ -9,6 +9,7 @@ import sqlite3
 import stat
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -87,6 +88,34 @@ async def test_another_secret_a_cut_archive_and_a_running_farthing_are_refused(t
 
 
 BACKUP = (Path(__file__).parents[2] / "deploy" / "backup.py").read_text("utf-8")
+
+
+def test_the_documented_backup_leaves_out_what_is_still_written_and_takes_databases_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A row waits in a file until it is in the ledger, so the file is read before; and may be gone when it is read."""
+    state, copied = tmp_path / "state", list[str]()
+    (state / "policies").mkdir(parents=True)
+    for name in ("lock", "watch.json", "watch.new.json", ".keys.new", "ledger.waiting-1", "gone", "policies/1.json"):
+        (state / name).write_text(name)
+    with closing(sqlite3.connect(state / "ledger.db")) as ledger:
+        ledger.execute("create table requests (id text)")
+    backup: dict[str, Any] = {"__name__": "backup"}
+    exec(compile(BACKUP, "backup.py", "exec"), backup)
+
+    def copy2(path: Path, to: Path) -> None:
+        copied.append(path.name)
+        assert not (tmp_path / "copy" / "ledger.db").exists()
+        if path.name == "gone":
+            raise FileNotFoundError(path)
+        to.write_bytes(path.read_bytes())
+
+    monkeypatch.setattr(shutil, "copy2", copy2)
+    backup["main"](state, tmp_path / "copy")
+
+    assert sorted(copied) == ["1.json", "gone", "ledger.waiting-1", "watch.json"]
+    found = {str(path.relative_to(tmp_path / "copy")) for path in (tmp_path / "copy").rglob("*") if path.is_file()}
+    assert found == {"policies/1.json", "ledger.waiting-1", "watch.json", "ledger.db"}
 
 
 async def test_the_documented_backup_is_whole_while_rows_are_written(tmp_path: Path) -> None:
