@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["IvfIndex", "Training"]
 
-# Chosen by bench.index and bench.index_sizes (docs/semantic-cache.md).
+# Chosen by bench.index_training (docs/semantic-cache.md).
 LISTS_PER_ROOT = 2  # lists: so many times the square root of the entries
 SAMPLED_PER_LIST = 16
 PASSES = 2
