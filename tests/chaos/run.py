@@ -7,6 +7,7 @@ import asyncio
 import json
 import sys
 import tempfile
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,14 @@ from tests.chaos.standing_in import STANDING_IN
 SETTINGS: tuple[Setting[Any], ...] = (NAMESPACED, *STANDING_IN, *ALONE)
 
 
-async def lines(pace: Pace, only: str) -> list[Line]:
+async def lines(pace: Pace, only: str) -> AsyncIterator[Line]:
     """Every fault whose name holds `only`, in turn."""
-    found: list[Line] = []
     with tempfile.TemporaryDirectory(prefix="farthing-chaos-") as home:
         shared = [fault for fault in FAULTS if only in fault.name]
         if shared:
             with three(Path(home)) as cluster:
-                found += [told(await measure(cluster, fault, pace)) for fault in shared]
+                for fault in shared:
+                    yield await measure(cluster, fault, pace)
         for at, setting in enumerate(setting for setting in SETTINGS if only in setting.fault.name):
             if setting.needs():
                 sys.stdout.write(f"{setting.fault.name}: left out: {setting.needs()}\n")
@@ -37,25 +38,34 @@ async def lines(pace: Pace, only: str) -> list[Line]:
             own = Path(home) / f"alone{at}"
             own.mkdir()
             with setting.place(own) as place:
-                found.append(told(await measure(place, setting.fault, pace)))
-    return found
+                yield await measure(place, setting.fault, pace)
 
 
-def told(line: Line) -> Line:
-    """The line, after a word about it."""
+def tell(line: Line) -> None:
+    """A word about it."""
     said = [f"{line.fault}: {line.requests} requests, recovered in {shown_s(line.recovery_s)} s", *line.broken]
     sys.stdout.write("\n  ".join([*said, *line.notes.get("examples", ())]) + "\n")
     sys.stdout.flush()
-    return line
 
 
-def keep(path: Path, found: list[Line], command: str) -> None:
-    """Write the lines to a file, in the faults' order; lines that it has of other faults stay."""
+def keep(path: Path, line: Line, command: str) -> None:
+    """Write the line to a file, in the faults' order; lines that it has of other faults stay."""
     kept = {line["fault"]: line for line in json.loads(path.read_text("utf-8"))} if path.exists() else {}
-    kept |= {line.fault: line.told() | about(command) for line in found}
+    kept[line.fault] = line.told() | about(command)
     order = [fault.name for fault in FAULTS] + [setting.fault.name for setting in SETTINGS]
     lines = [kept[name] for name in order if name in kept]
     path.write_text(json.dumps(lines, indent=1) + "\n", "utf-8")
+
+
+async def measured(pace: Pace, only: str, out: Path | None, command: str) -> bool:
+    """Measure, tell and keep each line as it comes, so that one that can't be measured loses none; whether all held."""
+    held = True
+    async for line in lines(pace, only):
+        tell(line)
+        held = held and not line.broken
+        if out:
+            keep(out, line, command)
+    return held
 
 
 def main() -> int:
@@ -65,10 +75,8 @@ def main() -> int:
     parser.add_argument("--only", default="", metavar="TEXT", help="faults whose name holds this")
     parser.add_argument("--out", type=Path, help="where the lines go, as JSON")
     given = parser.parse_args()
-    found = asyncio.run(lines(SHORT if given.short else FULL, given.only))
-    if given.out:
-        keep(given.out, found, "make chaos" if not given.short else "make chaos ARGS=--short")
-    return 1 if any(line.broken for line in found) else 0
+    pace, command = (SHORT, "make chaos ARGS=--short") if given.short else (FULL, "make chaos")
+    return 0 if asyncio.run(measured(pace, given.only, given.out, command)) else 1
 
 
 if __name__ == "__main__":

@@ -34,13 +34,14 @@ _OUTGOING = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on, with room for the cluster bus above it.
+    """A loopback port that nobody listens on, with room for the cluster bus above it, where none of these ports is.
 
     It is below those that the system gives to outgoing connections. One of these could be taken by a client while its
     server is down, which then can't come back; or a client that asks for the dead server's port could be given that
     very port for its own end, and be connected to itself.
     """
-    highest = (int(_OUTGOING.read_text().split()[0]) if _OUTGOING.exists() else 32_768) - _CLUSTER_BUS
+    outgoing = int(_OUTGOING.read_text().split()[0]) if _OUTGOING.exists() else 32_768
+    highest = min(outgoing - _CLUSTER_BUS, _LOWEST_PORT + _CLUSTER_BUS)
     while True:
         port = random.randrange(_LOWEST_PORT, highest)
         with socket.socket() as probe, contextlib.suppress(OSError):
