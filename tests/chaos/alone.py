@@ -163,10 +163,15 @@ def _faketime() -> str:
 
 @contextlib.contextmanager
 def _with_own_clock(home: Path) -> Iterator[Alone]:
-    """A farthing whose wall clock is what a file says; its monotonic clock is the kernel's, which can't jump."""
+    """A farthing whose wall clock is what a file says; its monotonic clock is the kernel's, which can't jump.
+
+    The file is looked at once a second (a duration of 0). Read at each look at any clock, as whoever waits for
+    Python's lock does every 5 ms, it was what farthing was busy with, and a first request could take longer than a
+    client waits.
+    """
     clock = home / "clock"
     clock.write_text("+0\n", "ascii")
-    fake = {"LD_PRELOAD": _faketime(), "FAKETIME_TIMESTAMP_FILE": str(clock), "FAKETIME_NO_CACHE": "1"}
+    fake = {"LD_PRELOAD": _faketime(), "FAKETIME_TIMESTAMP_FILE": str(clock), "FAKETIME_CACHE_DURATION": "0"}
     with Alone(home, **fake, FAKETIME_DONT_FAKE_MONOTONIC="1") as alone:
         yield alone
 
