@@ -153,8 +153,8 @@ def start_table(start: dict[str, float], size: int) -> Report:
         Target("look-ups served", "a few seconds (5)", f"{start['served_s']:.1f} s", start["served_s"] <= 5)
     ]
     report.notes = [
-        "The rest of the proxy serves from the first moment. 'Graph': processor time of all slices, if nobody asks "
-        "meanwhile. Until it stands the flat index answers; embedding included."
+        "The rest of the proxy serves from the first moment. 'Lists': processor time of all slices, if nobody asks "
+        "meanwhile. Until they stand the flat index answers; embedding included."
     ]
     return report
 
