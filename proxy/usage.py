@@ -139,7 +139,7 @@ def from_payload(endpoint: str, usage: Mapping[str, Any], tier: object = "") -> 
         if whole_in is None and given not in usage:
             if endpoint != "embeddings" or both is None:
                 return None
-            whole_in = both
+            whole_in = max(_count(both) - _count(whole_out), 0)
         if type(whole_in) is not int or not 0 <= whole_in <= _MOST:
             whole_in = _count(whole_in)
         if type(whole_out) is not int or not 0 <= whole_out <= _MOST:
