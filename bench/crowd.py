@@ -1,6 +1,6 @@
 """Several farthings over one Redis or Valkey behind nginx as it is shipped: one command, whose children they are.
 
-    python -m bench.crowd --port 9100 --upstream 9000 --store redis://127.0.0.1:6379/0 --count 3 --folder /tmp/crowd
+    python -m bench.crowd --port 9100 --upstream 9000 --store redis://127.0.0.1:6379/0 --count 3 --folder FOLDER
 
 Until it is told to stop. Its processor time is nginx's and the farthings'; the store is somebody else's.
 """
