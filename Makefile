@@ -16,7 +16,7 @@ help:
 	@echo "make demo         a real small model, the proxy before it, a real workload, and what was saved"
 	@echo "make demo-evals   how a policy proves itself: gates, a roll-out, a regression that is taken back (simulated)"
 	@echo "make test         lint, types and the tests, with the real servers that they need"
-	@echo "make test-long    what that leaves out: pages at every width and in both themes, longer runs with a real model"
+	@echo "make test-long    what that leaves out: pages at the other widths and in the other theme, more seeds"
 	@echo "make test-torch   the sentence-transformers and LLMLingua paths (installs several hundred MB)"
 	@echo "make test-clients the official OpenAI clients 2 and 3, each in an environment of its own"
 	@echo "make chaos        every fault of docs/reliability.md, in full (chaos-short: shorter, two at a time); make soak: two million requests"

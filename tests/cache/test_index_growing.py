@@ -124,7 +124,7 @@ def test_as_many_new_ones_as_there_were_and_it_is_trained_anew() -> None:
     assert sum(nearest(index, number) == number for number in range(600, 1_201, 10)) == 61
 
 
-def test_what_is_in_no_list_that_was_looked_into_is_missed_and_nothing_is_invented() -> None:
+def test_whatever_is_found_is_there_and_its_cosine_is_right() -> None:
     index = filled(3_000, grow_at=500)
     settle(index)
     assert isinstance(index._now, IvfIndex)

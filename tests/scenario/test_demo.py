@@ -125,7 +125,6 @@ def check_run(state: Path, ended: subprocess.CompletedProcess[str], requests: in
     return second
 
 
-@pytest.mark.long
 @pytest.mark.timeout(TIMEOUT_S)
 def test_simulated_it_says_so_and_with_enough_requests_a_route_goes_from_observe_to_serve(tmp_path: Path) -> None:
     ended = run_demo(tmp_path, "--simulated", "--once", "--requests", "150")
