@@ -44,7 +44,7 @@ class Costs:
     redis_ops_per_s: float = 50_000
     redis_bytes: int = 16 * GIB
     entry_overhead_bytes: int = 350
-    vector_bytes: float = 1_135
+    vector_bytes: float = 1_114
     prompt_bytes: float = 2_300
     ledger_row_bytes: float = 7.8 * GIB / 9_999_990
     core_usd_per_month: float = 25
