@@ -206,7 +206,7 @@ async def test_rates_are_taken_from_all_buckets_or_none_and_come_back(bench: Ben
 
 
 async def test_a_clock_that_was_ahead_lets_nobody_wait_once_it_is_right(bench: Bench) -> None:
-    """Something was asked a day and an hour ahead. Then whoever waits as long as it is told is served, and no more is."""
+    """Something was asked a day and an hour ahead. Then whoever waits as it is told is served, and nobody besides."""
     one, clock = await bench.another(), bench.clock
     both = [Take(name, 60, Rate(name, "tokens", 60, ALL), "") for name in "xy"]
     assert await now(one.take(both, clock.now_s())) == (-1, 0.0)
