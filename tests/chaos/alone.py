@@ -300,7 +300,7 @@ ALONE = (
         _needs_faketime,
     ),
     Setting(
-        Fault("restarted while its clock is 25 h ahead", "limits know what was spent", _restarted_ahead, hold_s=1),
+        Fault("restarted while its clock is 25 h ahead", "limits know what was spent", _restarted_ahead, hold_s=2),
         _with_own_clock,
         _needs_faketime,
     ),
