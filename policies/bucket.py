@@ -2,20 +2,27 @@
 
 A bucket holds a minute's worth and fills at that pace. What is asked for beyond it waits. A single request that is
 larger than the whole bucket passes when the bucket is full, and leaves it in debt: else it never could.
+
+Clocks go wrong. One that goes ahead lets in what would run in meanwhile, a bucketful at most and what was owed; one
+that goes back lets in nothing. What was stamped by a clock that was ahead waits for it `AHEAD_S` at most. That is for
+one clock: two that differ by more, and stamp by turns, would let in their difference at each turn.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from farthing.policies.budget import Subject
 from farthing.proxy.errors import ClientFault
 
-__all__ = ["Buckets", "Level", "Rate", "Take", "give", "over_rate", "take"]
+__all__ = ["AHEAD_S", "Buckets", "Level", "Rate", "Take", "give", "over_rate", "take", "take_all"]
 
+AHEAD_S = 15.0
+"""So far may a stamp be ahead of now: clocks of replicas differ by a little, and requests wait before they are counted.
+Nothing runs in until now has come there. One that is further ahead was made by a clock that was wrong."""
 _MINUTE_S = 60.0
 _MOST_BUCKETS = 20_000
 
@@ -49,11 +56,18 @@ class Level(NamedTuple):
 
 
 def filled(level: Level | None, per_min: int, now_s: float) -> Level:
-    """The bucket now; one that is new is full. A clock that goes back fills nothing and empties nothing."""
+    """The bucket now; one that is new is full. A clock that goes back fills nothing and empties nothing; from a stamp
+    that is more than `AHEAD_S` ahead it goes on from now."""
     if level is None:
         return Level(float(per_min), now_s)
-    passed_s = max(0.0, now_s - level.at_s)
-    return Level(min(float(per_min), level.held + passed_s * per_min / _MINUTE_S), max(now_s, level.at_s))
+    at_s = now_s if misdated(level, now_s) else level.at_s
+    passed_s = max(0.0, now_s - at_s)
+    return Level(min(float(per_min), level.held + passed_s * per_min / _MINUTE_S), max(now_s, at_s))
+
+
+def misdated(level: Level, now_s: float) -> bool:
+    """Whether its stamp was made by a clock that was wrong."""
+    return level.at_s > now_s + AHEAD_S
 
 
 def take(level: Level | None, per_min: int, amount: int, now_s: float) -> tuple[Level, float]:
@@ -61,8 +75,29 @@ def take(level: Level | None, per_min: int, amount: int, now_s: float) -> tuple[
     now = filled(level, per_min, now_s)
     lacks = min(amount, per_min) - now.held
     if lacks > 1e-9:
-        return now, lacks * _MINUTE_S / per_min
+        return now, now.at_s - now_s + lacks * _MINUTE_S / per_min
     return Level(now.held - amount, now.at_s), 0.0
+
+
+def take_all(
+    takes: Sequence[Take], find: Callable[[str], Level | None], now_s: float
+) -> tuple[int, float, list[tuple[str, Level]]]:
+    """Take from all buckets or from none: -1 and 0, or where to wait longest and how long; then what is to be kept.
+
+    Of a refusal that is what goes on from now: it would never fill if it were forgotten that it does.
+    """
+    after: list[tuple[str, Level]] = []
+    anew: list[tuple[str, Level]] = []
+    short, longest_s = -1, 0.0
+    for place, one in enumerate(takes):
+        before = find(one.bucket)
+        level, wait_s = take(before, one.rate.per_min, one.amount, now_s)
+        after.append((one.bucket, level))
+        if before is not None and misdated(before, now_s):
+            anew.append((one.bucket, filled(before, one.rate.per_min, now_s)))
+        if wait_s > longest_s:
+            short, longest_s = place, wait_s
+    return short, longest_s, after if short < 0 else anew
 
 
 def give(level: Level | None, per_min: int, amount: int, now_s: float) -> Level:
@@ -79,16 +114,9 @@ class Buckets:
 
     def take(self, takes: Sequence[Take], now_s: float) -> tuple[int, float]:
         """Take from all of them or from none. Returns -1 and 0, or where to wait longest and how long."""
-        after: list[Level] = []
-        short, longest_s = -1, 0.0
-        for place, one in enumerate(takes):
-            level, wait_s = take(self.levels.get(one.bucket), one.rate.per_min, one.amount, now_s)
-            after.append(level)
-            if wait_s > longest_s:
-                short, longest_s = place, wait_s
-        if short < 0:
-            for one, level in zip(takes, after, strict=True):
-                self._put(one.bucket, level)
+        short, longest_s, kept = take_all(takes, self.levels.get, now_s)
+        for bucket, level in kept:
+            self._put(bucket, level)
         return short, longest_s
 
     def give(self, takes: Sequence[Take], amount: int, now_s: float) -> None:

@@ -6,6 +6,7 @@ Rules of this file:
 2. A reservation stands in all of its accounts or in none; it ends once, whoever settles it how often.
 3. A hard account never takes a reservation that it has no room for. So what it spends beyond its limit is at most what
    answers cost beyond what was reserved for them: nothing, where a request bounds its own output.
+4. What was spent is kept `KEPT_S` beyond its window: a clock that was ahead and is right again comes back into it.
 
 Pure: no clock, no IO. Money is integer pico-dollars.
 """
@@ -23,9 +24,11 @@ from typing import Literal, NamedTuple
 from farthing.proxy.errors import ClientFault
 
 __all__ = [
+    "KEPT_S",
     "Books",
     "Budget",
     "Moved",
+    "Over",
     "Per",
     "Subject",
     "Tally",
@@ -39,6 +42,8 @@ __all__ = [
 
 Per = Literal["day", "week", "month"]
 _DAY_S = 86_400
+KEPT_S = 2 * _DAY_S
+"""So long is an account kept when its window is over."""
 _MONDAY_S = 4 * _DAY_S  # the epoch was a Thursday
 _LONGEST_SUBJECT = 64
 _SOON_S = 1.0
@@ -147,11 +152,24 @@ class Tally:
 
 
 @dataclass(slots=True)
+class Over:
+    """Since when windows are over, by a clock that can't jump: the wall clock may be years ahead and right again."""
+
+    since: dict[int, float] = field(default_factory=dict)
+
+    def gone(self, ends: Iterable[int], now_s: float, tick_s: float) -> set[int]:
+        """Those of these ends that were past at each look for `KEPT_S` of monotonic time. `ends`: all there are."""
+        self.since = {end: self.since.get(end, tick_s) for end in ends if end <= now_s}
+        return {end for end, tick in self.since.items() if tick_s - tick >= KEPT_S}
+
+
+@dataclass(slots=True)
 class Books:
     """All accounts of one process, and the reservations in them."""
 
     tallies: dict[str, Tally] = field(default_factory=dict)
     holds: dict[str, tuple[tuple[Want, ...], int]] = field(default_factory=dict)
+    over: Over = field(default_factory=Over)
 
     def reserve(self, hold: str, wants: Sequence[Want], pico: int) -> int:
         """Reserve an amount in all of these accounts under the name `hold`.
@@ -189,10 +207,14 @@ class Books:
             tally = self.tallies[account] = Tally(ends_s=ends_s)
         return tally
 
-    def close_idle(self, now_s: float) -> None:
-        """Drop the accounts whose window is over, and those in which nothing ever was; none with a reservation."""
+    def close_idle(self, now_s: float, tick_s: float) -> None:
+        """Drop the accounts whose window has been over for `KEPT_S` (`Over`), and those in which nothing ever was; none
+        with a reservation."""
+        gone = self.over.gone({tally.ends_s for tally in self.tallies.values()}, now_s, tick_s)
         self.tallies = {
-            name: tally for name, tally in self.tallies.items() if tally.held or (tally.spent and tally.ends_s > now_s)
+            name: tally
+            for name, tally in self.tallies.items()
+            if tally.held or (tally.spent and tally.ends_s not in gone)
         }
 
 

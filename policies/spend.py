@@ -5,21 +5,24 @@ First form: one hard limit a UTC day, over everything that passes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from farthing.proxy.errors import ClientFault
 
-__all__ = ["DayTotal", "refuse_beyond"]
+__all__ = ["DAYS", "DayTotal", "refuse_beyond"]
 
 _DAY_S = 86_400
+DAYS = 4
+"""So many days' totals are kept: a clock that was wrong and is right again comes back to one. The earliest one goes."""
 
 
 @dataclass(slots=True)
 class DayTotal:
-    """Pico-dollars spent since midnight UTC."""
+    """Pico-dollars spent since midnight UTC. `others`: of other days, by their number."""
 
     day: int = 0
     spent_pico: int = 0
+    others: dict[int, int] = field(default_factory=dict)
 
     def begin(self, pico: int, now_s: float) -> None:
         """What was spent before this process began."""
@@ -38,7 +41,11 @@ class DayTotal:
     def _turn(self, now_s: float) -> None:
         today = int(now_s // _DAY_S)
         if today != self.day:
-            self.day, self.spent_pico = today, 0
+            if self.spent_pico:
+                self.others[self.day] = self.spent_pico
+            self.day, self.spent_pico = today, self.others.pop(today, 0)
+            if len(self.others) >= DAYS:
+                del self.others[min(self.others)]
 
 
 def refuse_beyond(limit_pico: int | None, spent_pico: int, now_s: float) -> None:

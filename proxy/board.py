@@ -17,14 +17,14 @@ import os
 import tempfile
 from collections.abc import Iterator
 
-from farthing.policies.spend import DayTotal
+from farthing.policies.spend import DAYS, DayTotal
 from farthing.proxy.errors import ConfigFault
 
 __all__ = ["PLACES", "TOTALS", "Board", "SharedTotal"]
 
 TOTALS = ("total", "audited", "judged", "shadowed", "warmed")
 _TAKES, _OPEN, _FIRST_TOTAL = 0, 1, 2
-_FIRST_PLACE = _FIRST_TOTAL + 2 * len(TOTALS)
+_FIRST_PLACE = _FIRST_TOTAL + 2 * DAYS * len(TOTALS)
 PLACES = 1024
 _ROW = _FIRST_PLACE + 2 * PLACES
 _BYTES = 8
@@ -120,10 +120,12 @@ class Board:
     # -- money
 
     def add(self, cell: int, which: int, day: int, pico: int) -> None:
-        """Add to what this cell says of that day; what it said of another day is over."""
-        at = cell * _ROW + _FIRST_TOTAL + 2 * which
+        """Add to what this cell says of that day, in the place of the earliest day where it says nothing of it yet."""
+        first = self._of(cell, which)
+        said = [self._cells[at] for at in range(first, first + 2 * DAYS, 2)]
+        at = first + 2 * said.index(day if day in said else min(said))  # 0 is a free one
         if self._cells[at] != day:
-            self._cells[at + 1] = 0  # before the day, so that nobody takes yesterday's for today's
+            self._cells[at + 1] = 0  # before the day, so that nobody takes another day's for this one's
             self._cells[at] = day
         self._cells[at + 1] += pico
 
@@ -133,12 +135,17 @@ class Board:
 
     def known(self, which: int) -> bool:
         """Whether a total has been begun."""
-        return self._cells[self.first * _ROW + _FIRST_TOTAL + 2 * which] != 0
+        return self._cells[self._of(self.first, which)] != 0
 
     def _pairs(self, which: int) -> Iterator[tuple[int, int]]:
         for cell in range(2 * self.count + 1):
-            at = cell * _ROW + _FIRST_TOTAL + 2 * which
-            yield self._cells[at], self._cells[at + 1]
+            first = self._of(cell, which)
+            for at in range(first, first + 2 * DAYS, 2):
+                yield self._cells[at], self._cells[at + 1]
+
+    def _of(self, cell: int, which: int) -> int:
+        """Where the days of a total begin in a cell: `DAYS` pairs, a day's number and what was spent."""
+        return cell * _ROW + _FIRST_TOTAL + 2 * DAYS * which
 
 
 def _hash(name: str) -> int:

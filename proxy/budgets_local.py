@@ -4,6 +4,7 @@ Rules of this file:
 1. A request waits for no disk. What changed is written at most `_EVERY_S` later, all of it in one transaction.
 2. What was reserved when the process died was spent, as far as anybody knows: it counts as spent after the restart.
 3. A disk that fails costs nobody an answer: the sums in memory stay right. It is told, and tried again.
+4. What was spent is kept beyond its window, here and in the file (policies.budget.KEPT_S): the clock may be ahead.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 import structlog
 
 from farthing.policies.bucket import Buckets, Take
-from farthing.policies.budget import Books, Moved, Tally, Want
+from farthing.policies.budget import KEPT_S, Books, Moved, Tally, Want
 from farthing.proxy.budgets import Reserved, Standing
 from farthing.proxy.clock import Clock
 from farthing.proxy.errors import ConfigFault
@@ -60,7 +61,7 @@ class LocalAccounts:
             self._conn.execute("pragma journal_mode = wal")
             self._conn.execute("pragma synchronous = normal")
             self._conn.execute(_SCHEMA)
-            self._conn.execute("delete from accounts where ends_s <= ?", (clock.now_s(),))
+            self._conn.execute("delete from accounts where ends_s <= ?", (clock.now_s() - KEPT_S,))
             self._conn.execute("update accounts set spent = spent + held, held = 0 where held > 0")
             self._conn.commit()
             rows = self._conn.execute("select account, spent, ends_s from accounts").fetchall()
@@ -123,9 +124,10 @@ class LocalAccounts:
             while written and self._dirty:  # more may have changed while it was written
                 await asyncio.sleep(_EVERY_S)
                 rows = self._rows()
-                if self._clock.tick_s() - self._swept_tick >= _SWEEP_S:
-                    self._books.close_idle(self._clock.now_s())
-                    self._swept_tick = self._clock.tick_s()
+                tick = self._clock.tick_s()
+                if tick - self._swept_tick >= _SWEEP_S:
+                    self._books.close_idle(self._clock.now_s(), tick)
+                    self._swept_tick = tick
                 written = await asyncio.to_thread(self._write, rows)
                 if not written:
                     self._dirty.update(row[0] for row in rows)

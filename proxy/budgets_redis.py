@@ -5,7 +5,7 @@ Keys, all in one slot so that a request's accounts can be looked at together:
     <prefix>:{spend}:z:ACCOUNT   sorted set of reservations by their deadline
     <prefix>:{spend}:ends        sorted set of accounts by when they go, two days after their window
     <prefix>:{spend}:d:HOLD      that this reservation is over though there was none, for ten minutes
-    <prefix>:{spend}:b:BUCKET    hash: held, at; it ends when the bucket would be full
+    <prefix>:{spend}:b:BUCKET    hash: held, at (by the server's clock); it ends when the bucket would be full
 
 Rules of this file:
 1. A reservation whose deadline has passed was most likely made by a replica that died: it counts as spent, until it is
@@ -17,6 +17,9 @@ Rules of this file:
    1e-10 dollar beyond.
 4. Accounts have no expiry, so that a server that is full and evicts what has one (`volatile-*`) takes answers and no
    money. They are removed by whoever reserves next, by the server's own clock.
+5. Rates go by the server's clock too: replicas whose own ones differ would fill a bucket at each turn. A replica
+   carries on what the server said with its own monotonic clock, which can't jump, and is put right by the next answer
+   where it is off by half of `AHEAD_S`: so two that were put right don't differ by more than a stamp may.
 """
 
 from __future__ import annotations
@@ -31,8 +34,8 @@ from typing import Any, Protocol, TypeVar
 import structlog
 
 from farthing.cache.redis_client import everywhere
-from farthing.policies.bucket import Take
-from farthing.policies.budget import Moved, Want
+from farthing.policies.bucket import AHEAD_S, Take
+from farthing.policies.budget import KEPT_S, Moved, Want
 from farthing.proxy.budgets import Reserved, Standing
 from farthing.proxy.clock import Clock
 from farthing.proxy.errors import StoreFault
@@ -42,10 +45,10 @@ __all__ = ["RedisAccounts", "Server"]
 log = structlog.get_logger("farthing.budgets")
 T = TypeVar("T")
 
-_KEPT_S = 2 * 86_400
 _PAUSES_S = (0.1, 0.5, 2.0, 5.0, 15.0)
 _MOST_SEEN = 10_000
 _MOST_TOLD_AT_ONCE = 500
+_FRESH_S = 1.0  # an answer that took longer tells the time no more
 _MOST_AT_ONCE = 32  # more wait here, where no deadline of theirs runs; connections are shared with the caches
 
 # KEYS: account and deadlines of each, then the mark and the ends. ARGV: hold, pico, now, deadline, then limit (-1:
@@ -146,18 +149,22 @@ end
 return told
 """
 
-# KEYS: buckets. ARGV: mode (take, give), now, then amount and per minute of each. Gives the place to wait for, and the
-# seconds as text. The same arithmetic as policies.bucket.
+# KEYS: buckets. ARGV: mode (take, give), now (empty: as the server says), how far a stamp may be ahead, then amount and
+# per minute of each. Gives the place to wait for, the seconds, and the server's time, as text. The same arithmetic as
+# policies.bucket.take_all and give.
 _BUCKETS = """
-local giving, now = ARGV[1] == 'give', tonumber(ARGV[2])
+local time = redis.call('TIME')
+local clock = string.format('%d.%06d', time[1], time[2])
+local giving, now, ahead = ARGV[1] == 'give', tonumber(ARGV[2]) or tonumber(clock), tonumber(ARGV[3])
 local place, longest = -1, 0
-local held, at = {}, {}
+local held, at, anew = {}, {}, {}
 for i = 1, #KEYS do
-  local amount, per = tonumber(ARGV[1 + 2 * i]), tonumber(ARGV[2 + 2 * i])
+  local amount, per = tonumber(ARGV[2 + 2 * i]), tonumber(ARGV[3 + 2 * i])
   local level = redis.call('HMGET', KEYS[i], 'held', 'at')
   held[i], at[i] = per, now
   if level[1] then
     local since = tonumber(level[2])
+    if since > now + ahead then since, anew[i] = now, true end
     held[i] = math.min(per, tonumber(level[1]) + math.max(0, now - since) * per / 60)
     at[i] = math.max(now, since)
   end
@@ -166,19 +173,23 @@ for i = 1, #KEYS do
   else
     local lacks = math.min(amount, per) - held[i]
     if lacks > 1e-9 then
-      if lacks * 60 / per > longest then place, longest = i - 1, lacks * 60 / per end
+      local wait = at[i] - now + lacks * 60 / per
+      if wait > longest then place, longest = i - 1, wait end
     else
       held[i] = held[i] - amount
     end
   end
 end
-if place >= 0 then return {place, string.format('%.6f', longest)} end
+if place >= 0 then
+  for i in pairs(anew) do redis.call('HSET', KEYS[i], 'at', string.format('%.17g', now)) end
+  return {place, string.format('%.6f', longest), clock}
+end
 for i = 1, #KEYS do
-  local per = tonumber(ARGV[2 + 2 * i])
+  local per = tonumber(ARGV[3 + 2 * i])
   redis.call('HSET', KEYS[i], 'held', string.format('%.17g', held[i]), 'at', string.format('%.17g', at[i]))
   redis.call('EXPIRE', KEYS[i], math.ceil((per - held[i]) * 60 / per) + 60)
 end
-return {-1, '0'}
+return {-1, '0', clock}
 """
 
 
@@ -211,13 +222,14 @@ class RedisAccounts:
         self._pauses_s = pauses_s
         self._prefix = f"{prefix}:{{spend}}"
         self._seen: dict[str, tuple[int, int, int]] = {}
+        self._server_s: float | None = None  # the server's clock where our monotonic one is 0, once it has told it
         self._at_once = asyncio.Semaphore(_MOST_AT_ONCE)
 
     async def reserve(self, hold: str, wants: Sequence[Want], pico: int, now_s: float) -> Reserved:
         """Accounts.reserve."""
         arguments: list[Any] = [hold, pico, repr(now_s), repr(now_s + self._hold_s)]
         for want in wants:
-            arguments += [want.budget.limit if want.budget.hard else -1, want.ends_s + _KEPT_S]
+            arguments += [want.budget.limit if want.budget.hard else -1, want.ends_s + KEPT_S]
         place, *figures = await self._eval(_RESERVE, self._names(hold, wants), arguments)
         if place >= 0:
             spent, held = map(int, figures)
@@ -244,7 +256,7 @@ class RedisAccounts:
     async def standing(self, now_s: float) -> list[Standing]:
         """Accounts.standing. Cost: two calls for every 500 accounts."""
         start, found = f"{self._prefix}:a:", list[Standing]()
-        least = now_s + _KEPT_S
+        least = now_s + KEPT_S
 
         async def some(client: Any) -> int:
             ends, at = f"{self._prefix}:ends", len(found)
@@ -297,11 +309,16 @@ class RedisAccounts:
     async def _buckets(
         self, mode: str, takes: Sequence[Take], amounts: Sequence[int], now_s: float
     ) -> tuple[int, float]:
-        arguments: list[Any] = [mode, repr(now_s)]
+        tick = self._clock.tick_s() - (self._clock.now_s() - now_s)  # the moment that is meant
+        at = None if self._server_s is None else self._server_s + tick
+        arguments: list[Any] = [mode, "" if at is None else repr(at), repr(AHEAD_S)]
         for take, amount in zip(takes, amounts, strict=True):
             arguments += [amount, take.rate.per_min]
         names = [f"{self._prefix}:b:{take.bucket}" for take in takes]
-        place, wait = await self._eval(_BUCKETS, names, arguments)
+        place, wait, clock = await self._eval(_BUCKETS, names, arguments)
+        off_s = AHEAD_S if at is None else abs(float(clock) - at)
+        if off_s > AHEAD_S / 2 and self._clock.tick_s() - tick <= _FRESH_S:
+            self._server_s = float(clock) - tick
         return int(place), float(wait)
 
     async def _give(self, takes: Sequence[Take], amount: int, now_s: float) -> None:
@@ -314,7 +331,7 @@ class RedisAccounts:
         self, hold: str, wants: Sequence[Want], pico: int, told: Callable[[Sequence[Moved]], None], *, reserved: bool
     ) -> None:
         names = self._names(hold, wants)
-        arguments = [hold, pico, int(not reserved), *(want.ends_s + _KEPT_S for want in wants)]
+        arguments = [hold, pico, int(not reserved), *(want.ends_s + KEPT_S for want in wants)]
         for pause_s in (*self._pauses_s, None):
             try:
                 figures = await self._eval(_SETTLE, names, arguments)

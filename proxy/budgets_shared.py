@@ -6,6 +6,7 @@ Rules of this file:
 3. A reservation whose deadline has passed was most likely made by a process that died: it counts as spent, until it is
    settled after all. Before that it is held, so that no budget is overdrawn by it.
 4. A file that can't be asked is told as StoreFault, and what that means is decided elsewhere (budgets.py).
+5. What was spent is kept beyond its window (policies.budget.KEPT_S): the clock may be ahead.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 import structlog
 
-from farthing.policies.bucket import Level, Take, give, take
-from farthing.policies.budget import Moved, Want, fits
+from farthing.policies.bucket import AHEAD_S, Level, Take, give, take_all
+from farthing.policies.budget import KEPT_S, Moved, Over, Want, fits
 from farthing.proxy.budgets import Reserved, Standing
 from farthing.proxy.clock import Clock
 from farthing.proxy.errors import ConfigFault, StoreFault
@@ -84,6 +85,7 @@ class SharedAccounts:
         self._pauses_s = pauses_s
         self._seen: dict[str, tuple[int, int, int]] = {}
         self._swept_tick = clock.tick_s()
+        self._over = Over()
         self._closed = False
         try:
             os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
@@ -93,7 +95,7 @@ class SharedAccounts:
             self._conn.executescript(_SCHEMA)
             if first:
                 self._conn.execute("begin immediate")
-                self._conn.execute("delete from accounts where ends_s <= ?", (clock.now_s(),))
+                self._conn.execute("delete from accounts where ends_s <= ?", (clock.now_s() - KEPT_S,))
                 self._conn.execute("update accounts set spent = spent + held, held = 0 where held > 0")
                 self._conn.execute("update holds set until_s = ?", (_LATE,))
                 self._conn.execute("commit")
@@ -218,9 +220,14 @@ class SharedAccounts:
             query = "select distinct account from holds where until_s between 0 and ?"
             for (account,) in self._conn.execute(query, (now_s,)).fetchall():
                 _end_late(self._conn, account, now_s)
-            self._conn.execute("delete from accounts where held = 0 and (spent = 0 or ends_s <= ?)", (now_s,))
-            gone = "delete from holds where until_s < 0 and account not in (select account from accounts)"
-            self._conn.execute(gone)
+            self._conn.execute("delete from accounts where held = 0 and spent = 0")
+            ends = [end for (end,) in self._conn.execute("select distinct ends_s from accounts").fetchall()]
+            gone = [(end,) for end in self._over.gone(ends, now_s, tick)]
+            self._conn.executemany("delete from accounts where held = 0 and ends_s = ?", gone)
+            orphans = "delete from holds where until_s < 0 and account not in (select account from accounts)"
+            self._conn.execute(orphans)
+            # What a clock stamped that was ahead is dated anew, so that it goes in time though nobody asks for it.
+            self._conn.execute("update buckets set at_s = ?1 where at_s > ?1 + ?2", (now_s, AHEAD_S))
             full = "delete from buckets where at_s < ? and (held >= 0 or at_s < ?)"
             self._conn.execute(full, (now_s - _FULL_AGAIN_S, now_s - _PAID_AGAIN_S))
 
@@ -296,13 +303,9 @@ def _level(conn: sqlite3.Connection, bucket: str) -> Level | None:
 
 def _take(conn: sqlite3.Connection, takes: Sequence[Take], now_s: float) -> tuple[int, float]:
     """From all of them or from none, as policies.bucket.Buckets does."""
-    after = [take(_level(conn, one.bucket), one.rate.per_min, one.amount, now_s) for one in takes]
-    longest_s, place = max(((wait_s, -at) for at, (_, wait_s) in enumerate(after)), default=(0.0, 0))
-    if longest_s > 0:
-        return -place, longest_s
-    for one, (level, _) in zip(takes, after, strict=True):
-        conn.execute("insert or replace into buckets values (?, ?, ?)", (one.bucket, *level))
-    return -1, 0.0
+    place, longest_s, kept = take_all(takes, lambda bucket: _level(conn, bucket), now_s)
+    conn.executemany("insert or replace into buckets values (?, ?, ?)", [(bucket, *level) for bucket, level in kept])
+    return place, longest_s
 
 
 def _give(conn: sqlite3.Connection, takes: Sequence[Take], amount: int, now_s: float) -> None:

@@ -17,8 +17,10 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
+from tests.chaos.limits import LIMITS, Spent, probe, remembered, spent, tells_truly
 from tests.chaos.measured import row_ids
 from tests.chaos.places import CLEAN, Alone
 from tests.chaos.scene import Fault, On, Setting
@@ -29,6 +31,8 @@ Scene = On[Alone]
 _PAGE_BYTES = 4096
 _DISK = "12m"
 _DAY_S = 86_400
+_AHEAD_S = _DAY_S + 3600
+_CLOCK_SEEN_S = 30.0  # a bound: libfaketime looks once a second, and the load must leave a row
 
 
 # -- its upstream
@@ -161,29 +165,69 @@ def _faketime() -> str:
     return next((str(path) for path in Path("/usr/lib").glob("*/faketime/libfaketime.so.1")), "")
 
 
+def _needs_faketime() -> str:
+    return "" if _faketime() else "libfaketime is not installed (Debian: apt install faketime)"
+
+
 @contextlib.contextmanager
 def _with_own_clock(home: Path) -> Iterator[Alone]:
     """A farthing whose wall clock is what a file says; its monotonic clock is the kernel's, which can't jump.
 
     The file is looked at once a second (a duration of 0). Read at each look at any clock, as whoever waits for
     Python's lock does every 5 ms, it was what farthing was busy with, and a first request could take longer than a
-    client waits.
+    client waits. It has spend limits, which go by the clock.
     """
     clock = home / "clock"
     clock.write_text("+0\n", "ascii")
     fake = {"LD_PRELOAD": _faketime(), "FAKETIME_TIMESTAMP_FILE": str(clock), "FAKETIME_CACHE_DURATION": "0"}
-    with Alone(home, **fake, FAKETIME_DONT_FAKE_MONOTONIC="1") as alone:
+    with Alone(home, **fake, **LIMITS, FAKETIME_DONT_FAKE_MONOTONIC="1") as alone:
         yield alone
 
 
 async def _clock_jumps(scene: Scene) -> None:
     """A day and an hour ahead, beyond every entry's time to live; then two days back; then right again."""
-    clock = scene.on.home / "clock"
-    for offset_s in (_DAY_S + 3600, -_DAY_S):
-        clock.write_text(f"{offset_s:+d}\n", "ascii")
+    url, before = scene.on.farthing.url, await spent(scene.on.farthing.url)
+    for offset_s in (_AHEAD_S, -_DAY_S):
+        _set_clock(scene, offset_s)
+        await _clock_seen(scene, offset_s)
+        if offset_s > 0:
+            await probe(url)  # from then on the rate has seen that day
         await asyncio.sleep(scene.hold_s / 2)
         scene.notes.setdefault("clock_was_off_by_s", []).append(_off_s(scene.on.farthing.state))
-    clock.write_text("+0\n", "ascii")
+    _set_clock(scene, 0)
+    scene.later += [partial(_knows, scene, before), partial(tells_truly, url)]
+
+
+async def _started_ahead(scene: Scene) -> None:
+    """It is killed and started while its clock is a day and an hour ahead; then the clock is right again."""
+    farthing, before = scene.on.farthing, await spent(scene.on.farthing.url)
+    _set_clock(scene, _AHEAD_S)
+    await _clock_seen(scene, _AHEAD_S)
+    _kill(scene)
+    scene.notes["ready_after_s"] = round(await asyncio.to_thread(farthing.start), 2)
+    await scene.hold()
+    _set_clock(scene, 0)
+    await _clock_seen(scene, 0)
+    scene.later.append(partial(_knows, scene, before))
+
+
+async def _knows(scene: Scene, before: Spent) -> list[str]:
+    """Once its clock is right again, farthing knows what was spent today."""
+    await _clock_seen(scene, 0)
+    after = await spent(scene.on.farthing.url)
+    scene.notes["spent_usd"] = [before.usd, after.usd]
+    return remembered(before, after)
+
+
+def _set_clock(scene: Scene, offset_s: int) -> None:
+    (scene.on.home / "clock").write_text(f"{offset_s:+d}\n", "ascii")
+
+
+async def _clock_seen(scene: Scene, offset_s: int) -> None:
+    """Wait until a row says that its clock is off by so much. Raises TimeoutError."""
+    async with asyncio.timeout(_CLOCK_SEEN_S):
+        while await asyncio.to_thread(_off_s, scene.on.farthing.state) != offset_s:
+            await asyncio.sleep(0.05)
 
 
 def _off_s(state: Path) -> int:
@@ -244,9 +288,19 @@ ALONE = (
         Alone,
     ),
     Setting(
-        Fault("clock jumps 25 h ahead, then 2 days back", "what has expired is a miss; nothing else", _clock_jumps, 3),
+        Fault(
+            "clock jumps 25 h ahead, then 2 days back",
+            "what has expired is a miss; limits know what was spent, and serve who waited",
+            _clock_jumps,
+            hold_s=3,
+        ),
         _with_own_clock,
-        lambda: "" if _faketime() else "libfaketime is not installed (Debian: apt install faketime)",
+        _needs_faketime,
+    ),
+    Setting(
+        Fault("killed, and started while its clock is 25 h ahead", "limits know what was spent", _started_ahead, 2),
+        _with_own_clock,
+        _needs_faketime,
     ),
     Setting(
         Fault("killed (SIGKILL) while it writes, again and again", "all opens; no half entry", _killed_again_and_again),

@@ -107,7 +107,7 @@ class Line:
             f"{self.log_lines} log lines": self.log_lines > self.notes["log_lines_at_most"],
             f"recovery took {shown_s(self.recovery_s)} s": self.recovery_s > RECOVERY_S,
         }
-        return [claim for claim, holds_not in claims.items() if holds_not]
+        return [*(claim for claim, holds_not in claims.items() if holds_not), *self.notes.get("broke", ())]
 
     def told(self) -> dict[str, Any]:
         """For JSON."""

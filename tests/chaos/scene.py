@@ -57,7 +57,7 @@ P = TypeVar("P", bound=Place)
 class On(Generic[P]):
     """A fault while it is on. It tells here which replicas it killed when (`kills`), when the upstream turned from
     good to bad or back (`cuts`), what else was seen (`notes`), and which rows stood in a ledger before it was damaged
-    (`rows`)."""
+    (`rows`). `later`: what is looked at once it is over, under load still; each tells the claims that did not hold."""
 
     on: P
     hold_s: float
@@ -66,6 +66,7 @@ class On(Generic[P]):
     cuts: list[tuple[float, float]] = field(default_factory=list)
     rows: Counter[str] = field(default_factory=Counter)
     notes: dict[str, Any] = field(default_factory=dict)
+    later: list[Callable[[], Awaitable[list[str]]]] = field(default_factory=list)
 
     async def hold(self) -> None:
         """Let the fault last."""
@@ -160,7 +161,8 @@ async def measure(place: P, fault: Fault[P], pace: Pace = SHORT) -> Line:
         await fault.inject(scene)
         moments = Moments(began, time.monotonic(), scene.kills, scene.cuts)
         took.over("fault")
-        await asyncio.sleep(pace.after_s)
+        looked, _ = await asyncio.gather(_looked(scene), asyncio.sleep(pace.after_s))
+        scene.notes["broke"] = looked
         await _until(lambda: recovery_s(load.asked, moments, those) != NEVER_S, moments.ended + 2 * RECOVERY_S)
         took.over("after")
     took.over("drain")
@@ -179,6 +181,10 @@ async def measure(place: P, fault: Fault[P], pace: Pace = SHORT) -> Line:
     if told:
         line.notes["examples"] = told[:5]
     return line
+
+
+async def _looked(scene: On[Any]) -> list[str]:
+    return [claim for look in scene.later for claim in await look()]
 
 
 async def _until(true: Callable[[], bool], at_most: float) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.chaos.answers import answer, asked, events, prompt_of, said, whole
+from tests.chaos.limits import Spent, remembered
 from tests.chaos.load import Asked
 from tests.chaos.measured import NEVER_S, Line, Moments, line_of
 from tests.chaos.places import Links
@@ -55,6 +56,25 @@ def test_nothing_is_broken_where_all_is_well() -> None:
 )
 def test_each_claim_can_break(asked: Asked, broken: str) -> None:
     assert broken in line(one(1), one(4.1), asked).broken
+
+
+def test_a_claim_of_the_faults_own_can_break() -> None:
+    found = line_of("f", "p", [one(1), one(3), one(5)], Counter("aaa"), Moments(2, 4), range(1), {"broke": ["it lied"]})
+
+    assert "it lied" in found.broken
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "broken"),
+    [
+        (Spent("d1", 0.5), Spent("d1", 0.5), []),
+        (Spent("d1", 0.5), Spent("d1", 0.4), ["$0.400000 is known to be spent, of $0.500000"]),
+        (Spent("d1", 0.5), Spent("d2", 0.1), []),
+        (Spent("d1", 0.0), Spent("d1", 0.5), ["nothing was spent before the fault"]),
+    ],
+)
+def test_what_was_spent_can_be_forgotten(before: Spent, after: Spent, broken: list[str]) -> None:
+    assert remembered(before, after) == broken
 
 
 def test_a_log_line_for_each_request_is_seen() -> None:

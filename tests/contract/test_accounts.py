@@ -27,6 +27,7 @@ from tests.fakes.valkey import ValkeyProcess
 T = TypeVar("T")
 ALL = Subject("all")
 DOLLAR = 10**12
+DAY_S = 86_400
 
 
 async def now(answer: T | Awaitable[T]) -> T:
@@ -202,6 +203,44 @@ async def test_rates_are_taken_from_all_buckets_or_none_and_come_back(bench: Ben
     assert await now(one.take(takes(30), now_s + 6)) == (-1, 0.0)
     assert await now(one.take(takes(100), now_s + 66)) == (-1, 0.0)
     assert (await now(one.take(takes(1), now_s + 66)))[1] == pytest.approx(41.0, abs=1e-3)
+
+
+async def test_a_clock_that_was_ahead_lets_nobody_wait_once_it_is_right(bench: Bench) -> None:
+    """Something was asked a day and an hour ahead. Then whoever waits as it is told is served, and nobody besides."""
+    one, clock = await bench.another(), bench.clock
+    both = [Take(name, 60, Rate(name, "tokens", 60, ALL), "") for name in "xy"]
+    assert await now(one.take(both, clock.now_s())) == (-1, 0.0)
+    clock.wall_s += DAY_S + 3600
+    await now(one.take(both, clock.now_s()))
+    one.give(both[1:], 60, clock.now_s())
+    await bench.settled()
+    clock.wall_s -= DAY_S + 3600
+
+    some = [take._replace(amount=6) for take in both]
+    assert await now(one.take(some, clock.now_s())) == (0, pytest.approx(6.0, abs=1e-3))
+    clock.advance(6)
+    assert await now(one.take(some, clock.now_s())) == (-1, 0.0)
+    assert await now(one.take(some, clock.now_s())) == (0, pytest.approx(6.0, abs=1e-3))
+    assert await now(one.take([some[1]._replace(amount=54)], clock.now_s())) == (-1, 0.0)
+
+
+async def test_what_was_spent_is_known_when_a_clock_that_was_ahead_is_right_again(bench: Bench) -> None:
+    """Accounts of windows that are over are looked through once a minute; what is over is no longer told."""
+    one, spent, clock = await bench.another(), bench.want(), bench.clock
+    await bench.reserve(one, "h", DOLLAR)
+    await bench.settle(one, "h", DOLLAR)
+    for number, ahead_s in enumerate((DAY_S + 3600, 30 * DAY_S, 11 * 365 * DAY_S)):
+        clock.wall_s += ahead_s
+        for turn in range(3):
+            clock.advance(61)
+            await bench.reserve(one, f"h{number}.{turn}", 5, bench.want("ahead"))
+            await bench.settle(one, f"h{number}.{turn}", 5, bench.want("ahead"))
+        assert "a" not in await bench.standing(one)
+        assert "a" not in one.seen()
+        clock.wall_s -= ahead_s
+
+        assert await bench.reserve(one, "more", 1, spent) == Reserved(0, DOLLAR, 0)
+        assert (await bench.standing(one))["a"] == (DOLLAR, 0)
 
 
 async def test_what_processes_reserved_that_all_died_counts_as_spent_at_once(clock: FakeClock, tmp_path: Path) -> None:

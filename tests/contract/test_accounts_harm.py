@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import sqlite3
 import time
 from collections.abc import AsyncIterator
@@ -14,15 +15,15 @@ import structlog
 from redis.asyncio import Redis
 
 from farthing.cache.store_redis import RedisStore
-from farthing.policies.bucket import Rate, Take
-from farthing.policies.budget import Budget, Want
+from farthing.policies.bucket import AHEAD_S, Buckets, Rate, Take
+from farthing.policies.budget import KEPT_S, Budget, Want
 from farthing.proxy.budgets import Reserved
 from farthing.proxy.budgets_local import LocalAccounts
-from farthing.proxy.budgets_redis import RedisAccounts
+from farthing.proxy.budgets_redis import _BUCKETS, RedisAccounts
 from farthing.proxy.budgets_shared import SharedAccounts
 from farthing.proxy.clock import FakeClock
 from farthing.proxy.tasks import TaskGroup
-from tests.contract.test_accounts import ALL, DOLLAR, Bench
+from tests.contract.test_accounts import ALL, DAY_S, DOLLAR, Bench, now
 from tests.fakes.valkey import ValkeyProcess
 from tests.fakes.valkey_many import ValkeyCluster
 
@@ -165,13 +166,116 @@ async def test_a_debt_is_not_forgotten_because_nobody_asks(tmp_path: Path, clock
     await one.close()
 
 
+@pytest.mark.parametrize("crew", [False, True])
+async def test_what_was_spent_outlives_a_start_while_the_clock_is_ahead(
+    tmp_path: Path, clock: FakeClock, *, crew: bool
+) -> None:
+    """By less than two days: what ended longer ago is forgotten at a start."""
+    tasks, want = TaskGroup(), Want("a", "", int(clock.now_s()) + 3600, Budget("a", DOLLAR, "day", ALL))
+
+    def started() -> LocalAccounts | SharedAccounts:
+        path = tmp_path / "spend.db"
+        if crew:
+            return SharedAccounts(path, clock, tasks.spawn, first=True)
+        return LocalAccounts(path, clock, tasks.spawn)
+
+    one = started()
+    await now(one.reserve("h", (want,), DOLLAR, clock.now_s()))
+    one.settle("h", (want,), DOLLAR, lambda moved: None, reserved=True)
+    await tasks.drain(5)
+    await one.close()
+    for ahead_s, known in ((KEPT_S, [DOLLAR]), (KEPT_S + 3600, [])):
+        clock.wall_s += ahead_s
+        one = started()
+        assert await one.standing(clock.now_s()) == []
+        await one.close()
+        clock.wall_s -= ahead_s
+        one = started()
+        assert [standing.spent for standing in await one.standing(clock.now_s())] == known
+        await one.close()
+
+
+async def test_a_bucket_that_was_stamped_ahead_goes_on_from_now_and_goes_in_time(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    path, slow = tmp_path / "spend.db", Rate("slow", "tokens", 60, ALL)
+    one = SharedAccounts(path, clock, TaskGroup().spawn, first=True)
+    for bucket in "xyz":
+        assert await one.take([Take(bucket, 60, slow, "")], clock.now_s() + DAY_S) == (-1, 0.0)
+
+    assert await one.take([Take("x", 6, slow, "")], clock.now_s()) == (0, pytest.approx(6.0))
+    clock.advance(6)
+    assert await one.take([Take("x", 6, slow, "")], clock.now_s()) == (-1, 0.0)
+    for passed_s, left in ((60, ["w", "x", "y", "z"]), (121, ["w"])):  # whoever asks sweeps
+        clock.advance(passed_s)
+        await one.take([Take("w", 1, slow, "")], clock.now_s())
+        with closing(sqlite3.connect(path)) as file:
+            assert [name for (name,) in file.execute("select bucket from buckets order by bucket")] == left
+    await one.close()
+
+
+async def test_the_script_of_buckets_does_what_the_policy_says(redis: Bench) -> None:
+    """Over clocks that go on, jump and come back; refusals among it, and amounts that come back."""
+    one, buckets, rng, now_s, served = await redis.another(), Buckets(), random.Random(7), 1e9, 0
+    assert isinstance(one, RedisAccounts)
+    rates = [Rate(name, "tokens", per_min, ALL) for name, per_min in (("x", 60), ("y", 100), ("z", 6000))]
+    for _ in range(600):
+        now_s += rng.choice((0, rng.uniform(0, 4), rng.uniform(-12, 20), rng.uniform(-100, 40), rng.uniform(-1e5, 1e5)))
+        chosen = rng.sample(rates, rng.randint(1, 3))
+        takes = [Take(rate.name, rng.randint(0, rate.per_min * 5 // 4), rate, "") for rate in chosen]
+        mode, back = rng.choice(("take", "take", "give")), rng.randint(-20, 40)
+        arguments: list[object] = [mode, repr(now_s), repr(AHEAD_S)]
+        for take in takes:
+            arguments += [take.amount if mode == "take" else back, take.rate.per_min]
+        place, wait, _ = await one._eval(_BUCKETS, [f"b:{take.bucket}" for take in takes], arguments)
+        if mode == "take":
+            told = buckets.take(takes, now_s)
+            served += told[0] < 0
+            assert (place, float(wait)) == (told[0], pytest.approx(told[1], abs=1e-5))
+        else:
+            buckets.give(takes, back, now_s)
+    assert 100 < served < 300
+    for bucket, level in buckets.levels.items():
+        kept = await one._server.run("read", lambda client, bucket=bucket: client.hmget(f"b:{bucket}", "held", "at"))
+        assert tuple(map(float, kept)) == pytest.approx(tuple(level))
+
+
+async def test_replicas_whose_clocks_differ_fill_no_bucket_at_each_turn(redis: Bench) -> None:
+    """They go by the server's clock. One that lost it (it slept) fills a bucket once at most, and then has it again."""
+    rate, replicas = Rate("burst", "requests", 60, ALL), []
+    for wall_s in (1e9, 3e9):
+        redis.clock = FakeClock(wall_s)
+        replicas.append((await redis.another(), redis.clock))
+
+    async def served(rounds: int) -> int:
+        answers = [
+            await now(one.take([Take("b", 10, rate, "")], clock.now_s()))
+            for _ in range(rounds)
+            for one, clock in replicas
+        ]
+        return sum(place < 0 for place, _ in answers)
+
+    assert await served(10) == 6
+    replicas[0][1].wall_s += 1e8
+    assert await served(5) == 0
+    replicas[1][1].mono_s += 3600
+    assert 0 < await served(20) <= 6
+    assert await served(5) == 0
+
+
 async def test_what_dead_workers_reserved_is_spent_and_forgotten_in_time(tmp_path: Path, clock: FakeClock) -> None:
     path, tasks = tmp_path / "spend.db", TaskGroup()
     want = Want("a", "", int(clock.now_s()) + 3600, Budget("a", DOLLAR, "day", ALL))
     one = SharedAccounts(path, clock, tasks.spawn, first=True, hold_s=100.0)
     await one.reserve("lost", (want,), 5, clock.now_s())
     other = want._replace(account="b", ends_s=int(clock.now_s()) + 86_400)
-    for passed_s, left in ((101, [("a", 5, 0), ("b", 0, 1)]), (3600, [("b", 1, 1)])):
+    lost, over = ("a", 5, 0), KEPT_S - 60
+    for passed_s, left in (
+        (101, [lost, ("b", 0, 1)]),
+        (3600, [lost, ("b", 1, 1)]),
+        (over, [lost, ("b", 2, 1)]),
+        (60, [("b", 2, 2)]),
+    ):
         clock.advance(passed_s)
         await one.reserve(f"h{passed_s}", (other,), 1, clock.now_s())
         with closing(sqlite3.connect(path)) as file:

@@ -8,7 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farthing.policies.budget import Books, Budget, Moved, Subject, Want, Who, crossed, refusal, wanted, window
+from farthing.policies.budget import (
+    KEPT_S,
+    Books,
+    Budget,
+    Moved,
+    Subject,
+    Want,
+    Who,
+    crossed,
+    refusal,
+    wanted,
+    window,
+)
 
 NOW_S = datetime(2026, 11, 26, 13, 0, tzinfo=UTC).timestamp()  # a Thursday
 ALL = Subject("all")
@@ -136,13 +148,33 @@ def test_accounts_that_are_over_or_empty_go_but_not_under_a_reservation() -> Non
     books.settle("free", 0)
     late_s = NOW_S + 7200
 
-    books.close_idle(late_s)
+    books.close_idle(late_s, 7200)
+    assert list(books.tallies) == ["a"]
+    books.close_idle(late_s + KEPT_S, 7200 + KEPT_S)
     assert list(books.tallies) == ["a"]
     books.settle("h", 5)
-    books.close_idle(NOW_S)
+    books.close_idle(NOW_S, 9000 + KEPT_S)
     assert books.tallies["a"].spent == 5
-    books.close_idle(late_s)
+    books.close_idle(late_s, 10_000 + KEPT_S)
+    books.close_idle(late_s + KEPT_S, 9999 + 2 * KEPT_S)
+    assert books.tallies["a"].spent == 5
+    books.close_idle(late_s + KEPT_S, 10_000 + 2 * KEPT_S)
     assert books.tallies == {}
+
+
+def test_what_was_spent_is_not_forgotten_while_the_clock_is_years_ahead() -> None:
+    """As often as it is looked at meanwhile: no two days have passed."""
+    books, ahead_s = Books(), datetime(2038, 1, 19, tzinfo=UTC).timestamp() - NOW_S
+    books.reserve("h", [want(10)], 5)
+    books.settle("h", 5)
+
+    for tick in range(0, 3 * KEPT_S, 3600):
+        books.close_idle(NOW_S + (ahead_s if tick % (KEPT_S // 2) else 0), tick)
+    assert books.tallies["a"].spent == 5
+    for tick in range(3 * KEPT_S, 4 * KEPT_S + 3601, 3600):
+        books.close_idle(NOW_S + ahead_s, tick)
+    assert books.tallies == {}
+    assert len(books.over.since) <= 1
 
 
 def test_thresholds_are_told_once_each() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from farthing.policies.retry import RetryRules, after_fault, after_status
-from farthing.policies.spend import DayTotal, refuse_beyond
+from farthing.policies.spend import DAYS, DayTotal, refuse_beyond
 from farthing.proxy.errors import ClientFault, UpstreamFault
 
 RULES = RetryRules(retries=2, base_s=0.25, longest_s=8.0)
@@ -94,6 +94,18 @@ def test_the_day_turns_at_midnight_utc() -> None:
     total.add(5, 86_399.0)
     assert total.read(86_399.9) == 5
     assert total.read(86_400.0) == 0
+
+
+def test_a_clock_that_was_wrong_comes_back_to_what_was_spent() -> None:
+    total, day_s = DayTotal(), 86_400.0
+    total.add(5, 20_000 * day_s)
+    total.add(7, 20_001 * day_s)
+    for day in (20_003, 25_000, 20_000, 20_001):
+        assert total.read(day * day_s) == {20_001: 7}.get(day, 0) + (5 if day == 20_000 else 0)
+    for day in range(20_002, 20_500):
+        total.add(1, day * day_s)
+    assert len(total.others) < DAYS
+    assert (total.read(20_499 * day_s), total.read(20_497 * day_s), total.read(20_000 * day_s)) == (1, 1, 0)
 
 
 def test_beyond_the_budget_the_answer_is_402_with_the_seconds_to_midnight() -> None:

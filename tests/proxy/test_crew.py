@@ -91,7 +91,12 @@ def test_totals_are_all_cells_of_the_day_and_stay_when_a_process_ends() -> None:
     assert SharedTotal(board, 0, 1).read(DAY_S) == 0
     two.add(1, 2 * DAY_S)
     assert one.read(2 * DAY_S) == 1
-    assert one.read(DAY_S) == 105, "the day before, as far as nobody has begun the next one"
+    assert one.read(DAY_S) == 112, "a clock that was ahead comes back to its day"
+    for day in range(3, 50):
+        two.add(day, day * DAY_S)
+        one.add(1, day * DAY_S)
+        assert one.read(day * DAY_S) == day + 1
+    assert one.read(DAY_S) == 100, "what the two said of it has gone, to make room"
 
 
 def test_the_fewest_connections_are_those_of_whoever_takes_some() -> None:
