@@ -141,7 +141,7 @@ async def test_a_hedge_finds_no_tokens_and_the_first_call_answers(tmp_path: Path
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_further_round_counts_and_needs_tokens_too(kind: str, up: ScriptedUpstream, tmp_path: Path) -> None:
+async def test_a_further_round_needs_tokens_too(kind: str, up: ScriptedUpstream, tmp_path: Path) -> None:
     up.default = Script(fetches=1)
     with ValkeyProcess() if kind == "redis" else nullcontext() as server:
         settings: dict[str, Any] = ON | {"clock": FakeClock(), "cache__mode": "off"}
@@ -155,13 +155,5 @@ async def test_a_further_round_counts_and_needs_tokens_too(kind: str, up: Script
             whole = await proxy.post(conversation)
             await settled(proxy, 2)
             assert (whole.status_code, len(up.calls)) == (200, 3)
-            used = tokens(up)
-            # All of it is taken but what the meter says, so that one token more is one too many.
-            least = await proxy.post(conversation | {"max_tokens": 10**6})
-            assert least.status_code == 429
-            assert float(least.json()["error"]["message"].split("try again in ")[1].split()[0]) == pytest.approx(
-                used * 60 / 10**6, abs=0.06
-            )
             refused = await proxy.post(conversation | {"max_tokens": 10**5 * 6})
-            await settled(proxy, 4)
             assert (refused.status_code, len(up.calls)) == (429, 4)
