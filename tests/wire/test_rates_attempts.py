@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 
 from farthing.proxy.clock import FakeClock
+from tests.fakes.batches import batching
 from tests.fakes.proxying import Proxied, chat, proxied
 from tests.fakes.upstream import Script, ScriptedUpstream
 from tests.fakes.valkey import ValkeyProcess
 from tests.wire.test_budgets import KINDS
+from tests.wire.test_defer import DAY, deferring, until
 from tests.wire.test_retrieval import ON, asked, begun
-from tests.wire.test_routes import House, house
+from tests.wire.test_routes import BIG, PRICES, House, house
 
 RATE = 4000
 REFUSES = "I'm sorry, but I can't help with that."
@@ -157,3 +159,24 @@ async def test_a_further_round_needs_tokens_too(kind: str, up: ScriptedUpstream,
             assert (whole.status_code, len(up.calls)) == (200, 3)
             refused = await proxy.post(conversation | {"max_tokens": 10**5 * 6})
             assert (refused.status_code, len(up.calls)) == (429, 4)
+
+
+async def test_what_may_wait_waits_for_its_rate_too(tmp_path: Path) -> None:
+    """Sent directly after all, it may use more than was taken when it came, since answers have become longer."""
+    rates = [{"name": "slow", "tokens_per_min": 60_000}]
+    settings: dict[str, Any] = {
+        "prices": PRICES,
+        "variants": [BIG | {"params": {"top_p": 0.5}}],
+        "rate_limits": rates,
+        "spend__output_tokens": 100,
+        "defer__flush_s": 1.0,
+    }
+    async with batching() as up, deferring(up, tmp_path, **settings) as proxy:
+        up.refuse_create, up.default = 400, Script(wait_s=0.5)
+        kept = [await proxy.post(chat(f"hello {number}", model="big"), **DAY) for number in range(2)]
+        assert [one.status_code for one in kept] == [202, 202]
+        assert proxy.services.spending is not None
+        for _ in range(20):  # by now there is room for one at a time
+            proxy.services.spending.learned.learn("m", 31_000)
+        done = [await until(proxy, one.json()["id"], "completed") for one in kept]
+    assert [one["status_code"] for one in done] == [200, 200] and len(up.calls) == 2
