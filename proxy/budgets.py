@@ -137,7 +137,6 @@ class Spending:
     def reserve(self, ex: Exchange) -> Verdict | Awaitable[Verdict]:
         """Reserve what the request may cost, and take its tokens. Raises ClientFault: 402, 429, 503."""
         who, now_s = who_asks(ex), self.clock.now_s()
-        ex.hold = None  # an errand's exchange may bear its client's
         key = ex.caller.key if ex.caller is not None else None
         budgets = self.budgets if key is None or not key.budgets else (*self.budgets, *key.own_budgets(self.key_alerts))
         if not who.model and not surely_free(ex.original.method, ex.original.path):

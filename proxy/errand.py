@@ -58,6 +58,7 @@ class Errands:
         call = own.call = Call(id=self.randomness.token(8))
         flight = own.sink = Flight(call, stream=own.stream, limit_bytes=self.buffer_bytes)
         own.cache, own.cache_reason = CacheStatus.BYPASS, reason
+        own.hold = None  # what its client's request holds is not for this to end
         try:
             for stage in self.stages[:-1]:
                 await _through(stage, own)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from decimal import Decimal
 from pathlib import Path
@@ -10,10 +11,11 @@ from typing import Any
 
 import pytest
 
+from farthing.proxy.exchange import Controls
 from tests.fakes.batches import BatchUpstream, batching
 from tests.fakes.proxying import Proxied, chat, proxied
 from tests.fakes.upstream import Script, ScriptedUpstream
-from tests.wire.test_budgets import METER, budget, standing
+from tests.wire.test_budgets import METER, original, budget, standing
 from tests.wire.test_defer import DAY, deferring, until
 
 LIMIT = Decimal("0.05")
@@ -191,3 +193,19 @@ async def test_nobody_teaches_lengths_of_a_model_that_is_not_asked(up: ScriptedU
         (told,) = (await told_of(proxy, "all"))["subjects"]
         asking.cancel()
     assert told["held_usd"] > 4096 * 8e-6  # what is assumed of a model that nobody has heard
+
+
+async def test_farthings_own_calls_count_as_whoever_they_ask(up: ScriptedUpstream, tmp_path: Path) -> None:
+    """An audit asks whom its client named, by whatever name."""
+    async with proxied(up.url, tmp_path, **NAMES, budgets=[budget("1", name="each", of="model")]) as proxy:
+        assert proxy.services.semantic.auditor is not None
+        errands = proxy.services.semantic.auditor.errands
+        own = errands.begin(original(proxy))
+        own.endpoint, own.model, own.controls = own.endpoint.CHAT, "cheap", Controls(route="fast")
+        own.payload = own.exact = chat("x", model="cheap", max_tokens=20)
+        own.body = json.dumps(own.payload).encode()
+        assert (await errands.run(own, "audit of nobody")).status == 200
+        told = await standing(proxy, "each")
+    assert [call.model for call in up.calls] == ["dear-model"]
+    assert [one["subject"] for one in told["subjects"]] == ["dear-model"]
+    assert Decimal(str(told["subjects"][0]["spent_usd"])) == up.bill(METER)
