@@ -15,7 +15,7 @@ from farthing.proxy.exchange import Controls
 from tests.fakes.batches import BatchUpstream, batching
 from tests.fakes.proxying import Proxied, chat, proxied
 from tests.fakes.upstream import Script, ScriptedUpstream
-from tests.wire.test_budgets import METER, original, budget, standing
+from tests.wire.test_budgets import METER, budget, original, standing
 from tests.wire.test_defer import DAY, deferring, until
 
 LIMIT = Decimal("0.05")
