@@ -6,7 +6,7 @@ Rules of this file:
 3. Every reservation ends: with what was billed; with what was reserved where something was billed that has no price.
 4. Nothing that is answered from a cache comes here. Farthing's own calls do (errand.py).
 5. Whatever is asked beyond a request's first attempt (a cascade's legs, fallbacks, hedges, rounds) is reserved before,
-   by what all of its attempts together may cost.
+   by what all of its attempts together may cost; and so are its tokens taken.
 """
 
 from __future__ import annotations
@@ -15,17 +15,15 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
-import orjson
-
 from farthing.policies.bucket import Rate, Take, over_rate
-from farthing.policies.budget import Budget, Moved, Want, Who, crossed, refusal, short, wanted
+from farthing.policies.budget import Budget, Moved, Want, crossed, refusal, wanted
 from farthing.policies.free import surely_free
-from farthing.policies.reserve import Learned, bounds_of, count, estimate
-from farthing.policies.variant import Variant
+from farthing.policies.reserve import Learned, estimate
+from farthing.proxy.budgets_asked import asked_of, largest_said, takes_of, who_asks, with_params
+from farthing.proxy.budgets_hold import Hold, Share, counted, shares, tokens_of, used
 from farthing.proxy.clock import Clock
 from farthing.proxy.errors import ClientFault, StoreFault
-from farthing.proxy.exchange import GO_ON, Endpoint, Exchange, Outcome, Verdict
-from farthing.proxy.jsontext import members
+from farthing.proxy.exchange import GO_ON, Continue, Endpoint, Exchange, LocalReply, Outcome, Verdict
 from farthing.proxy.prices import RateCard
 from farthing.proxy.usage import Usage
 
@@ -83,26 +81,6 @@ class Accounts(Protocol):
     async def close(self) -> None:
         """Write what is pending and let go; idempotent."""
         ...
-
-
-@dataclass(slots=True)
-class Hold:
-    """What one request reserved. `takes`: out of the buckets that count tokens; `tokens`: how many.
-
-    `attempts`: what its attempts so far may cost together, in pico-dollars; `more`: what was reserved for those that
-    `pico` doesn't cover, `asked`: how often that was tried, so that no two have one name.
-    """
-
-    name: str
-    wants: tuple[Want, ...] = ()
-    pico: int = 0
-    reserved: bool = False
-    takes: tuple[Take, ...] = ()
-    tokens: int = 0
-    settled: bool = False
-    attempts: int = 0
-    more: list[Hold] = field(default_factory=list)
-    asked: int = 0
 
 
 @dataclass(slots=True)
@@ -167,12 +145,12 @@ class Spending:
         takes: tuple[Take, ...] = ()
         if not wants and not self.at_spend:
             return GO_ON
-        usage = self._estimate(ex, ex.controls.route or ex.model)
+        usage = self._estimate(ex, who.model)
+        tokens = 0 if usage is None else tokens_of(usage)
         if self.at_spend:
-            takes = takes_of(self.at_spend, who, 0 if usage is None else usage.tokens_in + usage.tokens_out)
-        hold = Hold(ex.id, wants, self._first_price(ex, usage, wants) if wants else 0, False, takes)
-        hold.tokens = 0 if usage is None else usage.tokens_in + usage.tokens_out
-        return self._hold(ex, hold, now_s)
+            takes = takes_of(self.at_spend, who, tokens)
+        pico = self._first_price(ex, usage, wants) if wants else 0
+        return self._hold(ex, Hold(ex.id, wants, pico, False, takes, tokens, who.model), now_s)
 
     def _may_be_any_models(self, budgets: Sequence[Budget]) -> None:
         """Raises ClientFault: 402, 400. What names no model may be a request for any, and so one that has no room."""
@@ -190,32 +168,40 @@ class Spending:
                 )
 
     def _hold(self, ex: Exchange, hold: Hold, now_s: float) -> Verdict | Awaitable[Verdict]:
+        """Take its tokens, then reserve its money. `hold`: the request's, or a piece of it for one attempt more."""
         if hold.takes:
             taken = self.accounts.take(hold.takes, now_s)
             if not isinstance(taken, tuple):
                 return self._wait(ex, hold, now_s, taken)
-            self._taken(hold.takes, taken)
-        ex.hold = hold
-        if not hold.wants:
-            return GO_ON
-        found = self.accounts.reserve(hold.name, hold.wants, hold.pico, now_s)
-        return self._found(ex, hold, found, now_s) if isinstance(found, Reserved) else self._wait_found(ex, hold, found)
+            self._took(ex, hold, taken)
+        return self._reserved(ex, hold, now_s)
 
     async def _wait(self, ex: Exchange, hold: Hold, now_s: float, taken: Awaitable[tuple[int, float]]) -> Verdict:
         try:
-            self._taken(hold.takes, await taken)
+            self._took(ex, hold, await taken)
         except StoreFault as fault:
             ex.decide("spend", "unlimited", f"rate limits can't be looked up: {fault}")
-            hold.takes = ()
-        ex.hold = hold
-        if not hold.wants:
+            if ex.hold is not None:
+                ex.hold.tokens -= hold.tokens
+            hold.takes, hold.tokens = (), 0
+        verdict = self._reserved(ex, hold, now_s)
+        return verdict if isinstance(verdict, Continue | LocalReply) else await verdict
+
+    def _took(self, ex: Exchange, hold: Hold, answer: tuple[int, float]) -> None:
+        try:
+            self._taken(hold.takes, answer)
+        except ClientFault:
+            if ex.hold is not None:
+                self._forgo(ex, hold, took=False)
+            raise
+
+    def _reserved(self, ex: Exchange, hold: Hold, now_s: float) -> Verdict | Awaitable[Verdict]:
+        if ex.hold is None:
+            ex.hold = hold
+        if not hold.wants or (ex.hold is not hold and not hold.pico):
             return GO_ON
         found = self.accounts.reserve(hold.name, hold.wants, hold.pico, now_s)
-        return (
-            self._found(ex, hold, found, now_s)
-            if isinstance(found, Reserved)
-            else await self._wait_found(ex, hold, found)
-        )
+        return self._found(ex, hold, found, now_s) if isinstance(found, Reserved) else self._wait_found(ex, hold, found)
 
     async def _wait_found(self, ex: Exchange, hold: Hold, found: Awaitable[Reserved]) -> Verdict:
         try:
@@ -248,72 +234,84 @@ class Spending:
         return GO_ON
 
     def another(
-        self, ex: Exchange, asks: Mapping[str, Any] | None = None, *, beside_first: bool = False
+        self,
+        ex: Exchange,
+        asks: Mapping[str, Any] | None = None,
+        share: Share | None = None,
+        *,
+        beside_first: bool = False,
     ) -> Verdict | Awaitable[Verdict]:
-        """Reserve for one attempt more, of `ex.variant`, what isn't reserved yet. Raises ClientFault: 402, 503.
+        """Hold for one attempt more, of `ex.variant`, what isn't held yet. Raises ClientFault: 402, 429, 503.
 
-        `asks`: another question than the client's. `beside_first`: the first attempt was not announced here.
+        `asks`: another question than the client's. `share`: is told what the attempt may cost, for `unbilled`.
+        `beside_first`: the first attempt was not announced here.
         """
         hold: Hold | None = ex.hold
         payload = asks if asks is not None else largest_said(ex)
-        if hold is None or not hold.wants or hold.settled or payload is None:
+        if hold is None or hold.settled or payload is None:
             return GO_ON
-        if beside_first and not hold.attempts:
-            hold.attempts = hold.pico
+        buckets = counted(hold)
+        if not hold.wants and not buckets:
+            return GO_ON
+        if beside_first:
+            hold.begin_first()
         model, card, body = ex.model, self.card, ex.body_out if ex.body_out is not None else ex.body
         if ex.variant is not None:
             model, card = ex.variant.model, self.card.at(ex.variant.upstream)
             payload = with_params(ex.variant, payload)
         writes = "" if ex.marker is None or asks is not None else ex.marker.writes
-        asked = ex.controls.route or ex.model
+        asked = hold.asked or ex.model
         usage = estimate(ex.endpoint, payload, body or b"", asked, self.learned, writes=writes, served=model)
-        price = self._price(ex, card, model, usage, hold.wants)
-        reserved = hold.pico + sum(one.pico for one in hold.more)
-        lack = hold.attempts + price - reserved
-        if lack <= 0:
-            hold.attempts += price
+        share = Share() if share is None else share
+        share.pico = self._price(ex, card, model, usage, hold.wants) if hold.wants else 0
+        share.tokens = tokens_of(usage)
+        lack = hold.begin(share)
+        takes = tuple(take._replace(amount=lack.tokens) for take in buckets) if lack.tokens else ()
+        if not lack.pico and not takes:
             return GO_ON
-        hold.asked += 1
-        piece = Hold(f"{hold.name}+{hold.asked}", hold.wants, lack, attempts=price)
-        hold.more.append(piece)  # at once: another attempt may be announced while this one waits
-        hold.attempts += price
-        now_s = self.clock.now_s()
-        found = self.accounts.reserve(piece.name, piece.wants, lack, now_s)
-        return (
-            self._found(ex, piece, found, now_s) if isinstance(found, Reserved) else self._wait_found(ex, piece, found)
-        )
+        hold.tries += 1
+        tokens = lack.tokens if takes else 0
+        piece = Hold(f"{hold.name}+{hold.tries}", hold.wants, lack.pico, False, takes, tokens, attempts=share)
+        hold.tokens += tokens  # at once: another attempt may be announced while this one waits
+        if lack.pico:
+            hold.more.append(piece)
+        return self._hold(ex, piece, self.clock.now_s())
 
-    def unbilled(self, ex: Exchange, before: int) -> None:
-        """The latest attempt wasn't billed: what was reserved for it is the next one's. `before`: `Hold.attempts`."""
+    def unbilled(self, ex: Exchange, share: Share) -> None:
+        """That attempt wasn't billed: what is held for it is the next one's. `share`: as `another` told it."""
         if ex.hold is not None:
-            ex.hold.attempts = min(ex.hold.attempts, before)
+            ex.hold.take_back(share)
 
-    def _forgo(self, ex: Exchange, hold: Hold) -> None:
-        """The attempt isn't made; where it is the first one, the request doesn't go on and what it took comes back."""
-        if ex.hold is not hold and ex.hold is not None:
-            ex.hold.more.remove(hold)
-            ex.hold.attempts -= hold.attempts
-            return
-        ex.hold = None
-        self._give(hold, hold.tokens)
+    def _forgo(self, ex: Exchange, hold: Hold, *, took: bool = True) -> None:
+        """The attempt isn't made, and what it took comes back; where it is the first one, the request doesn't go on."""
+        whole: Hold | None = ex.hold
+        if whole is not None and whole is not hold:
+            if hold in whole.more:
+                whole.more.remove(hold)
+            whole.take_back(hold.attempts)
+            whole.tokens -= hold.tokens
+        else:
+            ex.hold = None
+        if took:
+            self._give(hold, hold.tokens)
 
     def _estimate(self, ex: Exchange, model: str) -> Usage | None:
         body, payload = ex.body_out if ex.body_out is not None else ex.body, largest_said(ex)
         if payload is None or body is None or ex.endpoint is Endpoint.OTHER:
             return None
-        named = named_variant(ex)
+        asked = asked_of(ex)
         writes, served = "" if ex.marker is None else ex.marker.writes, ""
-        if named is not None:
-            payload, served = with_params(named, payload), named.model
+        if asked is not None:
+            payload, served = with_params(asked, payload), asked.model
         return estimate(ex.endpoint, payload, body, model, self.learned, writes=writes, served=served)
 
     def _first_price(self, ex: Exchange, usage: Usage | None, wants: Sequence[Want]) -> int:
-        """What it may cost at the variant that the request names, by whatever name, else at the model it asks for. What
-        another attempt may cost beyond that, that one reserves."""
-        named = named_variant(ex)
-        if named is None:
+        """What it may cost at whoever is known to be asked. What another attempt may cost beyond that, that one
+        reserves."""
+        asked = asked_of(ex)
+        if asked is None:
             return self._price(ex, self.card, ex.model, usage, wants)
-        return self._price(ex, self.card.at(named.upstream), named.model, usage, wants)
+        return self._price(ex, self.card.at(asked.upstream), asked.model, usage, wants)
 
     def _price(self, ex: Exchange, card: RateCard, model: str, usage: Usage | None, wants: Sequence[Want]) -> int:
         """What the request may cost; 0 where no price is known, if that may pass. Raises ClientFault 402."""
@@ -350,17 +348,17 @@ class Spending:
     # -- on the way back
 
     def settle(self, ex: Exchange, pico: int | None, usage: Usage | None) -> None:
-        """End what the exchange reserved. `pico`: what it cost; None: nobody knows, and it cost what was reserved."""
+        """End what the exchange reserved. `pico`: what it cost; None: nobody knows, and it cost what was reserved.
+        `usage`: of the answer that serves; what others were billed with stands in the call."""
         hold: Hold | None = ex.hold
         if hold is None or hold.settled:
             return
         hold.settled = True
         billed = ex.call is not None and (200 <= ex.call.status < 300 or ex.call.silent)
         if usage is not None and billed and ex.outcome is Outcome.COMPLETED:
-            self.learned.learn(ex.controls.route or ex.model, usage.tokens_out)
+            self.learned.learn(hold.asked or ex.model, usage.tokens_out)
         if hold.takes:
-            used = usage.tokens_in + usage.tokens_out if usage is not None else hold.tokens
-            self._give(hold, hold.tokens - (used if billed else 0))
+            self._give(hold, hold.tokens - used(ex, hold, usage, billed=billed))
         if hold.wants:
             by_account = {want.account: want for want in hold.wants}
             for one, share in shares(hold, pico):
@@ -377,9 +375,9 @@ class Spending:
                 self.alert(want, share, one.after)
 
     def _give(self, hold: Hold, tokens: int) -> None:
-        counted = [take for take in hold.takes if take.rate.unit == "tokens"]
-        if counted and tokens:
-            self.accounts.give(counted, tokens, self.clock.now_s())
+        buckets = counted(hold)
+        if buckets and tokens:
+            self.accounts.give(buckets, tokens, self.clock.now_s())
 
     def _count(self, name: str) -> None:
         self.refusals[name] = self.refusals.get(name, 0) + 1
@@ -387,69 +385,3 @@ class Spending:
 
 def _nobody(moved: Sequence[Moved]) -> None:
     """Nobody is told."""
-
-
-def shares(hold: Hold, pico: int | None) -> list[tuple[Hold, int]]:
-    """What each reservation of a request is settled with, so that in whatever order they end no account ever holds
-    less than the request costs: each with as much as was reserved, the last one with the rest.
-
-    `pico`: what it cost; None: nobody knows, and each is settled with what it held.
-    """
-    pieces = [hold, *hold.more]
-    if pico is None:
-        return [(one, one.pico) for one in pieces]
-    found = []
-    for one in pieces[:-1]:
-        share = min(one.pico, pico)
-        pico -= share
-        found.append((one, share))
-    return [*found, (pieces[-1], pico)]
-
-
-def who_asks(ex: Exchange) -> Who:
-    """Whom the request is charged to: told by its credential, but for the tags, which the client may set."""
-    caller, model = ex.caller, ex.model
-    if ex.controls.route:  # it may be another name for a model or a variant, which must not be a way round their limits
-        named = named_variant(ex)
-        model = ex.controls.route if named is None else named.model
-    if caller is None:
-        return Who(ex.credential, ex.tenant, model, ex.controls.tags)
-    # A key of the configuration is one tenant, whatever else is shown beside it: that would make it another credential.
-    tenant = caller.tenant_name or (caller.key_name if caller.key is None else "") or ex.tenant
-    return Who(caller.key_name or ex.credential, tenant, model, ex.controls.tags)
-
-
-def named_variant(ex: Exchange) -> Variant | None:
-    """Whom the request itself names to be asked; known once its way has been found."""
-    named: Variant | None = ex.variant
-    if named is None and ex.plan is not None:
-        named = ex.plan.named
-    return named
-
-
-def largest_said(ex: Exchange) -> Mapping[str, Any] | None:
-    """The request as it was read; of what it says twice of how much may be answered the largest, for it depends on the
-    reader which of them counts."""
-    payload: Mapping[str, Any] | None = ex.payload
-    if payload is None or ex.exact is not None or ex.body is None:
-        return payload
-    try:
-        names = bounds_of(ex.endpoint)
-        said = [(one.key, orjson.loads(ex.body[one.start : one.end])) for one in members(ex.body) if one.key in names]
-    except ValueError:
-        return payload
-    return dict(payload) | {name: max((of for key, of in said if key == name), key=count) for name, _ in said}
-
-
-def with_params(variant: Variant, payload: Mapping[str, Any]) -> dict[str, Any]:
-    """The request as that variant is asked it."""
-    return {name: orjson.loads(value) for name, value in variant.params} | dict(payload)
-
-
-def takes_of(rates: Sequence[Rate], who: Who, tokens: int) -> tuple[Take, ...]:
-    """What the request takes out of which buckets."""
-    return tuple(
-        Take(f"{rate.name}.{rate.unit}|{short(subject)}", 1 if rate.unit == "requests" else tokens, rate, subject)
-        for rate in rates
-        for subject in rate.subject.named(who)
-    )

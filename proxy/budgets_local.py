@@ -3,7 +3,8 @@
 Rules of this file:
 1. A request waits for no disk. What changed is written at most `_EVERY_S` later, all of it in one transaction.
 2. What was reserved when the process died was spent, as far as anybody knows: it counts as spent after the restart.
-3. A disk that fails costs nobody an answer: the sums in memory stay right. It is told, and tried again.
+3. A disk that fails costs nobody an answer: the sums in memory stay right. It is told, and tried again, at growing
+   pauses, whether or not anybody asks meanwhile: a timer waits for that, and no task that a stop would wait for.
 4. What was spent is kept beyond its window, here and in the file (policies.budget.KEPT_S): the clock may be ahead.
 """
 
@@ -15,7 +16,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 
@@ -30,7 +31,7 @@ __all__ = ["LocalAccounts"]
 log = structlog.get_logger("farthing.budgets")
 
 _EVERY_S = 0.1
-_PAUSE_S = 1.0
+_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 10.0
 _SWEEP_S = 60.0
 _SCHEMA = (
     "create table if not exists accounts "
@@ -42,12 +43,35 @@ _PUT = (
 )
 
 
-class LocalAccounts:
-    """Accounts over `path`. `spawn`: starts what writes. Raises ConfigFault: the file can't be used."""
+class Timer(Protocol):
+    """Something that is going to be done."""
 
-    def __init__(self, path: Path, clock: Clock, spawn: Callable[[Coroutine[Any, Any, None]], object]) -> None:
+    def cancel(self) -> None:
+        """It isn't."""
+        ...
+
+
+def _later(seconds: float, do: Callable[[], None]) -> Timer:
+    return asyncio.get_running_loop().call_later(seconds, do)
+
+
+class LocalAccounts:
+    """Accounts over `path`. `spawn`: starts what writes; `later`: does something on the event loop after so many
+    seconds. Raises ConfigFault: the file can't be used."""
+
+    def __init__(
+        self,
+        path: Path,
+        clock: Clock,
+        spawn: Callable[[Coroutine[Any, Any, None]], object],
+        later: Callable[[float, Callable[[], None]], Timer] = _later,
+    ) -> None:
         self._clock = clock
         self._spawn = spawn
+        self._later = later
+        self._again: Timer | None = None
+        self._pause_s = _PAUSE_S
+        self._unwritten: dict[str, tuple[str, int, int, int]] = {}
         self._buckets = Buckets()
         self._dirty: set[str] = set()
         self._writing = False
@@ -109,11 +133,18 @@ class LocalAccounts:
         """Accounts.close."""
         if not self._closed:
             self._closed = True
+            if self._again is not None:
+                self._again.cancel()
             self._write(self._rows())
             self._conn.close()
 
     def _note(self, wants: Sequence[Want]) -> None:
         self._dirty.update(want.account for want in wants)
+        if self._again is None:  # else it waits for the disk
+            self._begin()
+
+    def _begin(self) -> None:
+        self._again = None
         if not self._writing and not self._closed:
             self._writing = True
             self._spawn(self._write_soon())
@@ -121,7 +152,7 @@ class LocalAccounts:
     async def _write_soon(self) -> None:
         written = True
         try:
-            while written and self._dirty:  # more may have changed while it was written
+            while written and (self._dirty or self._unwritten):  # more may have changed while it was written
                 await asyncio.sleep(_EVERY_S)
                 rows = self._rows()
                 tick = self._clock.tick_s()
@@ -129,17 +160,24 @@ class LocalAccounts:
                     self._books.close_idle(self._clock.now_s(), tick)
                     self._swept_tick = tick
                 written = await asyncio.to_thread(self._write, rows)
-                if not written:
-                    self._dirty.update(row[0] for row in rows)
-                    await asyncio.sleep(_PAUSE_S)
+                if written:
+                    self._pause_s = _PAUSE_S
+                else:
+                    self._unwritten = {row[0]: row for row in rows}
         finally:
             self._writing = False
+        if not written and not self._closed:
+            self._again = self._later(self._pause_s, self._begin)
+            self._pause_s = min(_LONGEST_PAUSE_S, 2 * self._pause_s)
 
     def _rows(self) -> list[tuple[str, int, int, int]]:
-        """What changed since the last time."""
-        changed = [(name, self._books.tallies.get(name)) for name in self._dirty]
+        """What changed since the last time, and what couldn't be written then."""
+        rows, self._unwritten = self._unwritten, {}
+        for name in self._dirty:
+            if (one := self._books.tallies.get(name)) is not None:
+                rows[name] = (name, one.spent, one.held, one.ends_s)
         self._dirty = set()
-        return [(name, one.spent, one.held, one.ends_s) for name, one in changed if one is not None]
+        return list(rows.values())
 
     def _write(self, rows: list[tuple[str, int, int, int]]) -> bool:
         with self._one:

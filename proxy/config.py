@@ -256,7 +256,8 @@ class Config(Section):
     @model_validator(mode="after")
     def _limits_can_be_reached(self) -> Config:
         named = bool(self.auth.virtual_keys or self.auth.client_keys)
-        if faults := impossible(self.budgets, self.rate_limits, keys_have_names=named):
+        alone = not self.store.url.get_secret_value()
+        if faults := impossible(self.budgets, self.rate_limits, self.spend, keys_have_names=named, alone=alone):
             raise Misplaced(faults)
         return self
 

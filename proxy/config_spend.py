@@ -127,30 +127,51 @@ class Alerts(Section):
         return self
 
 
-_WINDOWS = {"day": 1, "week": 7, "month": 31}
+# How many windows of the second kind one of the first may touch, each of which may be spent anew: a week lies in two
+# months, a month of 31 days that begins on a Sunday in six weeks.
+_TOUCHES: dict[tuple[Per, Per], int] = {
+    ("day", "day"): 1,
+    ("day", "week"): 1,
+    ("day", "month"): 1,
+    ("week", "day"): 7,
+    ("week", "week"): 1,
+    ("week", "month"): 2,
+    ("month", "day"): 31,
+    ("month", "week"): 6,
+    ("month", "month"): 1,
+}
 
 
 def impossible(
-    budgets: Sequence[Budget], rate_limits: Sequence[RateLimit], *, keys_have_names: bool
+    budgets: Sequence[Budget], rate_limits: Sequence[RateLimit], spend: Spend, *, keys_have_names: bool, alone: bool
 ) -> list[tuple[str, str]]:
-    """(path, message) of what can never hold: a budget that another one of the same subject ends before, and names of
-    keys where these have none."""
+    """(path, message) of what can never hold: a budget that another limit on the same spending ends before, and names
+    of keys where these have none. `alone`: no other state directory spends what these budgets count."""
     faults = []
     for name, listed in (("budgets", budgets), ("rate_limits", rate_limits)):
-        for place, one in enumerate(listed):
-            if one.of == "key" and one.only and not keys_have_names:
+        for place, limited in enumerate(listed):
+            if limited.of == "key" and limited.only and not keys_have_names:
                 message = "keys have no names here: declare auth.client_keys, or set auth.virtual_keys"
                 faults.append((f"{name}.{place}.only", message))
-    for place, short in enumerate(budgets):
-        for long in budgets:
-            if long.hard and long.subject == short.subject and _WINDOWS[long.per] > _WINDOWS[short.per]:
-                # A week may lie in two months.
-                most = long.usd * 2 if (short.per, long.per) == ("week", "month") else long.usd
-                if short.usd > most:
-                    message = f"is never reached: {long.name!r} allows ${long.usd} a {long.per}"
-                    faults.append((f"budgets.{place}.usd", message))
-                    break
+    for place, one in enumerate(budgets):
+        first = next((other for other in budgets if other.hard and _ends_before(other, one)), None)
+        if first is not None:
+            allows, to_change = f"{first.name!r} allows ${first.usd} a {first.per}", "raise that one"
+        elif alone and spend.daily_usd and one.usd > spend.daily_usd * _TOUCHES[one.per, "day"]:
+            allows, to_change = f"spend.daily_usd allows ${spend.daily_usd} a day", "raise that"
+        else:
+            continue
+        message = f"is never reached: {allows}; lower this one, {to_change}, or leave one of them out"
+        faults.append((f"budgets.{place}.usd", message))
     return faults
+
+
+def _ends_before(hard: Budget, budget: Budget) -> bool:
+    """Whether whoever spends what `budget` allows would have come to `hard`'s limit before: all that counts in the one
+    counts in the other."""
+    narrower = budget.of == hard.of and (not hard.only or (bool(budget.only) and set(budget.only) <= set(hard.only)))
+    within = hard.of == "all" or narrower
+    return within and budget.usd > hard.usd * _TOUCHES[budget.per, hard.per]
 
 
 def budgets_of(declared: Sequence[Budget]) -> tuple[budget.Budget, ...]:

@@ -27,7 +27,8 @@ from farthing.proxy.account import Account
 from farthing.proxy.attribute import UNKNOWN, attribute_deferred
 from farthing.proxy.batch_ways import Target
 from farthing.proxy.body import NoBody
-from farthing.proxy.budgets import Hold, who_asks
+from farthing.proxy.budgets_asked import who_asks
+from farthing.proxy.budgets_hold import Hold
 from farthing.proxy.clock import Clock
 from farthing.proxy.defer_hold import as_hold, hold_as
 from farthing.proxy.defer_lines import as_value, as_variant

@@ -10,7 +10,7 @@ from typing import Any
 
 from farthing.policies.bucket import Rate, Take
 from farthing.policies.budget import Budget, Subject, Want
-from farthing.proxy.budgets import Hold
+from farthing.proxy.budgets_hold import Hold
 
 __all__ = ["as_hold", "hold_as"]
 
@@ -24,6 +24,7 @@ def hold_as(hold: Hold | None) -> dict[str, Any] | None:
         "pico": hold.pico,
         "reserved": hold.reserved,
         "tokens": hold.tokens,
+        "asked": hold.asked,
         "wants": [[one.account, one.subject, one.ends_s, _plain(one.budget)] for one in hold.wants],
         "takes": [
             [one.bucket, one.amount, one.subject, [one.rate.name, one.rate.unit, one.rate.per_min, *one.rate.subject]]
@@ -41,7 +42,7 @@ def as_hold(value: dict[str, Any] | None) -> Hold | None:
         Take(bucket, amount, Rate(name, unit, per_min, _subject(of, only)), subject)
         for bucket, amount, subject, (name, unit, per_min, of, only) in value["takes"]
     )
-    return Hold(value["name"], wants, value["pico"], value["reserved"], takes, value["tokens"])
+    return Hold(value["name"], wants, value["pico"], value["reserved"], takes, value["tokens"], value.get("asked", ""))
 
 
 def _plain(budget: Budget) -> list[Any]:

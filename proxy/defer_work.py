@@ -256,7 +256,8 @@ class Work:
         return list(shown.items())
 
     async def _asked(self, works: Works, own: Exchange, paid: bytes) -> tuple[Result, bool]:
-        """The answer, and whether the upstream was busy or away, so that nothing was paid for."""
+        """The answer, and whether it may be had later: the upstream was busy or away, or a rate had no room, so that
+        nothing was paid for."""
         call = own.call = Call(id=own.id)
         paid_before(own, paid)
         before = len(call.others)
@@ -272,7 +273,9 @@ class Work:
             own.status = call.status
         except (UpstreamFault, ClientFault) as fault:
             own.status, own.outcome, own.error = fault.status, Outcome.FAILED, fault.message
-            again = isinstance(fault, UpstreamFault) and not fault.sent and not paid_for()
+            # A ClientFault of that status is a rate of farthing's own.
+            busy = not fault.sent if isinstance(fault, UpstreamFault) else fault.status == 429
+            again = busy and not paid_for()
             return Result(fault.status, _JSON, failed_body(own, fault.status, fault.message)), again
         finally:
             call.ended_tick = self._clock.tick_s()

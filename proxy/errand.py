@@ -58,12 +58,12 @@ class Errands:
         call = own.call = Call(id=self.randomness.token(8))
         flight = own.sink = Flight(call, stream=own.stream, limit_bytes=self.buffer_bytes)
         own.cache, own.cache_reason = CacheStatus.BYPASS, reason
+        own.hold = None  # what its client's request holds is not for this to end
         try:
-            await self._reserve(own)
-            for stage in self.stages:
-                verdict = stage.on_request(own)
-                if not isinstance(verdict, Continue | LocalReply):
-                    await verdict
+            for stage in self.stages[:-1]:
+                await _through(stage, own)
+            await self._reserve(own)  # by now it is known whom it asks
+            await _through(self.stages[-1], own)
             own.outcome = call.outcome = Outcome.COMPLETED
         except (UpstreamFault, ClientFault) as fault:
             own.outcome, own.error = Outcome.FAILED, fault.message
@@ -106,3 +106,9 @@ class Errands:
             self.account.total.add(money.overhead, now_s)
         if self.account.ledger is not None:
             self.account.ledger.append(self.account.row(own, usage, money)._replace(endpoint=self.kind))
+
+
+async def _through(stage: Stage, own: Exchange) -> None:
+    verdict = stage.on_request(own)
+    if not isinstance(verdict, Continue | LocalReply):
+        await verdict

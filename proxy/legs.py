@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -20,6 +20,7 @@ from farthing.policies.fallback import of_answer, of_fault
 from farthing.policies.variant import DEFAULT_UPSTREAM, Variant
 from farthing.proxy.branch import branch
 from farthing.proxy.budgets import Spending
+from farthing.proxy.budgets_hold import Share
 from farthing.proxy.errors import ClientFault, FarthingError, UpstreamFault
 from farthing.proxy.exchange import Billed, Call, Exchange, Quiet, Verdict
 from farthing.proxy.leg_sink import Gate, Held, Race
@@ -46,7 +47,7 @@ class Carriers:
 class Tried:
     """One leg's attempt. `own`: its exchange, `call`: that one's. `fault`: where no answer came, or it broke off.
 
-    `asks`: another question than the client's.
+    `asks`: another question than the client's. `share`: of what the request holds.
     """
 
     leg: Leg
@@ -56,6 +57,7 @@ class Tried:
     fault: FarthingError | None = None
     task: asyncio.Task[None] | None = None
     asks: Mapping[str, Any] | None = None
+    share: Share = field(default_factory=Share)
 
     @property
     def work(self) -> asyncio.Task[None]:
@@ -130,22 +132,23 @@ class Legs:
     async def carry(self, tried: Tried) -> None:
         """Make the attempt; what it failed with stands in it."""
         clock, own = self.routing.clock, tried.own
-        before = 0 if own.hold is None else own.hold.attempts
-        try:
-            await self._find_room(tried)
-        except ClientFault as fault:
-            tried.fault = fault  # nobody was asked
-            return
-        begun_tick = clock.tick_s()
-        try:
-            verdict = self.carriers.carry(own)
-            if isinstance(verdict, Awaitable):
-                await verdict
-        except FarthingError as fault:
-            tried.fault = fault
         call = tried.call
-        if self.spending is not None and not (200 <= call.status < 300 or call.earlier or call.silent):
-            self.spending.unbilled(own, before)
+        try:
+            try:
+                await self._find_room(tried)
+            except ClientFault as fault:
+                tried.fault = fault  # nobody was asked
+                return
+            begun_tick = clock.tick_s()
+            try:
+                verdict = self.carriers.carry(own)
+                if isinstance(verdict, Awaitable):
+                    await verdict
+            except FarthingError as fault:
+                tried.fault = fault
+        finally:  # hung up, it may not have been billed either
+            if self.spending is not None and not (200 <= call.status < 300 or call.earlier or call.silent):
+                self.spending.unbilled(own, tried.share)
         variant = tried.leg or self.routing.plain(own.model)
         if variant is None:
             return
@@ -160,7 +163,7 @@ class Legs:
     async def _find_room(self, tried: Tried) -> None:
         """Raises ClientFault: a hard budget has none for this leg too."""
         if self.spending is not None:
-            verdict = self.spending.another(tried.own, tried.asks)
+            verdict = self.spending.another(tried.own, tried.asks, tried.share)
             if isinstance(verdict, Awaitable):
                 await verdict
 

@@ -144,9 +144,7 @@ class DeferStage(Quiet):
         if await desk.waiting() >= self.config.defer.max_waiting:
             ex.decide(self.name, "at once", "too many wait (defer.max_waiting)")
             return GO_ON
-        verdict = GO_ON if self.spend.idle else self.spend.on_request(ex)
-        if not isinstance(verdict, Continue | LocalReply):
-            await verdict
+        await self._reserve(ex, placed)
         ex.decide(self.name, "kept", f"for at most {wait_s} s")
         try:
             told = await desk.accept(ex, caller, placed, sent, float(wait_s))
@@ -161,3 +159,16 @@ class DeferStage(Quiet):
             {"Content-Type": "application/json", "Location": f"/farthing/api/deferred/{ex.id}"},
             orjson.dumps(told),
         )
+
+    async def _reserve(self, ex: Exchange, placed: Placed) -> None:
+        """As for whoever is going to be asked: the route stage, which would say so, is never come to. Raises
+        ClientFault."""
+        if self.spend.idle:
+            return
+        ex.variant = placed.variant
+        try:
+            verdict = self.spend.on_request(ex)
+            if not isinstance(verdict, Continue | LocalReply):
+                await verdict
+        finally:
+            ex.variant = None  # where it can't be kept it takes the way of all others

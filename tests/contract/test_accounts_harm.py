@@ -6,7 +6,7 @@ import asyncio
 import random
 import sqlite3
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, closing
 from pathlib import Path
 
@@ -152,6 +152,60 @@ async def test_what_changes_while_sums_are_written_is_written_too(tmp_path: Path
             await asyncio.sleep(0.01)
         assert other.execute("select held from accounts").fetchall() == [(11,)]
     await one.close()
+
+
+class Waits:
+    """A timer that goes off when it is told to."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[float, Callable[[], None]]] = []
+        self.cancelled = 0
+
+    def later(self, seconds: float, do: Callable[[], None]) -> Waits:
+        self.asked.append((seconds, do))
+        return self
+
+    def cancel(self) -> None:
+        self.cancelled += 1
+
+
+async def test_a_disk_that_fails_is_tried_again_at_growing_pauses(tmp_path: Path, clock: FakeClock) -> None:
+    """As it was when it failed, too: by then an account in which nothing is left is forgotten here, and what it held
+    would count as spent after a restart."""
+    path, tasks, waits = tmp_path / "spend.db", TaskGroup(), Waits()
+
+    async def written() -> None:
+        while len(tasks):
+            await asyncio.sleep(0.01)
+
+    one = LocalAccounts(path, clock, tasks.spawn, waits.later)
+    wants = [Want(name, "", int(clock.now_s()) + 86_400, Budget(name, DOLLAR, "day", ALL)) for name in "ab"]
+    one.reserve("h", wants[:1], 5, clock.now_s())
+    await written()
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("alter table accounts rename to elsewhere")
+        one.settle("h", wants[:1], 0, lambda moved: None, reserved=True)
+        await written()
+        clock.advance(61)  # when it looks next, it forgets what is idle
+        for _ in range(6):
+            one.reserve(f"h{len(waits.asked)}", wants[1:], 1, clock.now_s())
+            assert not len(tasks)  # it waits for the disk, whoever asks
+            waits.asked[-1][1]()
+            await written()
+        assert [seconds for seconds, _ in waits.asked] == [1, 2, 4, 8, 10, 10, 10]
+        other.execute("alter table elsewhere rename to accounts")
+        waits.asked[-1][1]()
+        await written()
+        assert other.execute("select account, spent, held from accounts order by account").fetchall() == [
+            ("a", 0, 0),
+            ("b", 0, 6),
+        ]
+        other.execute("alter table accounts rename to elsewhere")
+        one.reserve("again", wants[1:], 1, clock.now_s())
+        await written()
+        assert waits.asked[7][0] == 1
+        await one.close()
+    assert (len(waits.asked), waits.cancelled) == (8, 1)
 
 
 async def test_a_debt_is_not_forgotten_because_nobody_asks(tmp_path: Path, clock: FakeClock) -> None:

@@ -17,7 +17,9 @@ import openai
 import pytest
 from aiohttp import web
 
+from farthing.proxy.budgets_hold import Hold
 from farthing.proxy.clock import FakeClock
+from farthing.proxy.exchange import Controls
 from tests.fakes.proxying import Proxied, chat, proxied
 from tests.fakes.upstream import Script, ScriptedUpstream
 from tests.fakes.valkey import ValkeyProcess
@@ -340,7 +342,7 @@ async def test_farthings_own_calls_need_room_too(up: ScriptedUpstream, tmp_path:
         errands = services.semantic.auditor.errands
         await proxy.post(chat("x", max_tokens=20))
         spent = (await standing(proxy))["subjects"][0]["spent_usd"]
-        own = errands.begin(_original(proxy))
+        own = errands.begin(original(proxy))
         own.endpoint, own.model, own.payload = own.endpoint.CHAT, "m", chat("x", max_tokens=10_000)
         own.body = json.dumps(own.payload).encode()
         call = await errands.run(own, "audit of nobody")
@@ -348,7 +350,7 @@ async def test_farthings_own_calls_need_room_too(up: ScriptedUpstream, tmp_path:
         assert call.status == 0
         assert "has no room" in own.error
         assert len(up.calls) == 1
-        own = errands.begin(_original(proxy))
+        own = errands.begin(original(proxy))
         own.endpoint, own.model, own.payload = own.endpoint.CHAT, "m", chat("x", max_tokens=20)
         own.body = json.dumps(own.payload).encode()
         assert (await errands.run(own, "audit of nobody")).status == 200
@@ -356,7 +358,25 @@ async def test_farthings_own_calls_need_room_too(up: ScriptedUpstream, tmp_path:
         assert Decimal(str((await standing(proxy))["subjects"][0]["spent_usd"])) == up.bill(METER)
 
 
-def _original(proxy: Proxied) -> Any:
+@pytest.mark.parametrize("controls", [Controls(), Controls(only_if_cached=True)])
+async def test_farthings_own_calls_leave_their_clients_reservation(
+    controls: Controls, up: ScriptedUpstream, tmp_path: Path
+) -> None:
+    """Whether no budget means them, or they fail before they could reserve."""
+    teams = [budget("1", of="tag:team")]
+    async with proxied(up.url, tmp_path, budgets=teams, cache__mode="off") as proxy:
+        assert proxy.services.semantic.auditor is not None
+        errands = proxy.services.semantic.auditor.errands
+        own = errands.begin(original(proxy))
+        own.endpoint, own.model, own.payload = own.endpoint.CHAT, "m", chat("x", max_tokens=20)
+        own.body, own.controls = json.dumps(own.payload).encode(), controls
+        clients = own.hold = Hold("its client's", pico=7)
+        await errands.run(own, "audit of nobody")
+
+    assert not clients.settled
+
+
+def original(proxy: Proxied) -> Any:
     from multidict import CIMultiDict, CIMultiDictProxy
 
     from farthing.proxy.body import NoBody
