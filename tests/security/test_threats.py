@@ -18,12 +18,14 @@ from urllib.parse import quote
 import pytest
 import structlog
 
+from farthing.cache.store import Selector
 from farthing.proxy.config import Log
 from farthing.proxy.logs import set_up
 from farthing.proxy.openapi import document
 from tests.fakes.proxying import Proxied, chat, proxied, quiet
 from tests.fakes.upstream import Script, ScriptedUpstream, scripted
 from tests.security.wire import exchange, raw_upstream, requests_in
+from tests.wire.test_semantic import SERVE, learnt, loaded
 
 ROOT = Path(__file__).parent.parent.parent
 SECRET, PROMPT = "sk-SECRET-hush", "PROMPT-hush"
@@ -263,6 +265,36 @@ async def test_a_miss_says_nothing_of_what_others_have_stored(
     assert {n: v for n, v in probe.headers.items() if n not in differing} == {
         n: v for n, v in twin.headers.items() if n not in differing
     }
+
+
+async def test_who_asks_is_spared_no_embedding_of_what_another_tenant_sent(tmp_path: Path) -> None:
+    """The same side channel where requests wait for the look-up: counted, not timed. Who has an entry in scope, so that
+    there is something to look for, has another's text embedded anew, and its own repeat not."""
+    embedded: list[str] = []
+    text = "how do i merge the two companies"
+    mine, theirs = ({"Authorization": f"Bearer sk-{who}"} for who in ("mine", "theirs"))
+    async with scripted() as up, proxied(up.url, tmp_path, **SERVE) as proxy:
+        await loaded(proxy)
+        thread = proxy.services.thread
+        assert thread is not None and thread._cache is not None
+        model = thread._cache._embedder
+        embed = model.embed
+        model.embed = lambda texts: embedded.extend(texts) or embed(texts)  # type: ignore[method-assign]
+        for number, (said, who) in enumerate(((text, theirs), ("what is the capital of France", mine))):
+            await proxy.post(chat(said), **who)
+            await learnt(proxy, number + 1)
+        assert embedded.count(text) == 1  # theirs
+        counts = []
+        for _ in range(2):
+            answer = await proxy.post(chat(text), **mine)
+            assert answer.headers["x-farthing-cache"] == "miss"
+            await quiet(proxy)
+            counts.append(embedded.count(text))
+            await proxy.services.state.store.purge(Selector())  # so that it is looked for again
+        rows = await proxy.rows(4)
+
+    assert counts == [2, 2]
+    assert all("passed by" not in row["decisions"] for row in rows)
 
 
 @pytest.fixture
