@@ -22,9 +22,12 @@ from farthing.cache.store import Selector
 from farthing.proxy.config import Log
 from farthing.proxy.logs import set_up
 from farthing.proxy.openapi import document
+from farthing.proxy.tokens import Tokenizer
 from tests.fakes.proxying import Proxied, chat, proxied, quiet
 from tests.fakes.upstream import Script, ScriptedUpstream, scripted
 from tests.security.wire import exchange, raw_upstream, requests_in
+from tests.wire.test_compress import UNPROVEN, told
+from tests.wire.test_compress import body as recoded
 from tests.wire.test_semantic import SERVE, learnt, loaded
 
 ROOT = Path(__file__).parent.parent.parent
@@ -295,6 +298,30 @@ async def test_who_asks_is_spared_no_embedding_of_what_another_tenant_sent(tmp_p
 
     assert counts == [2, 2]
     assert all("passed by" not in row["decisions"] for row in rows)
+
+
+async def test_who_asks_is_spared_no_counting_of_what_another_tenant_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same where requests wait until their tokens are counted: before they are shortened, and before the inputs of
+    embeddings are put together."""
+    counted: list[str] = []
+    anew = Tokenizer._anew
+    monkeypatch.setattr(Tokenizer, "_anew", lambda self, text, name: counted.append(text) or anew(self, text, name))
+    turns = told()
+    inputs = [f"the {number} companies that i want to merge before the end of the year" for number in range(3)]
+    mine, theirs = ({"Authorization": f"Bearer sk-{who}"} for who in ("mine", "theirs"))
+    async with scripted() as up, proxied(up.url, tmp_path, **UNPROVEN | {"cache__mode": "exact"}) as proxy:
+        seen = []
+        for who in (theirs, mine):
+            await proxy.post(recoded(turns), **who)
+            await proxy.post({"model": "m", "input": inputs}, "/v1/embeddings", **who)
+            await quiet(proxy)
+            seen.append(counted.copy())
+            counted.clear()
+
+    assert set(inputs) < set(seen[0])
+    assert sorted(seen[0]) == sorted(seen[1])
 
 
 @pytest.fixture
