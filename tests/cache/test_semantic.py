@@ -292,7 +292,6 @@ def test_a_miss_embeds_its_text_once() -> None:
 
 
 def test_what_one_scope_sent_spares_another_neither_embedding_nor_reading(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both take time that who asks can measure."""
     letters, read_anew = Letters(), list[str]()
 
     def noted(text: str, thesaurus: Thesaurus) -> Reading:
