@@ -142,7 +142,7 @@ def _fill(cache: SemanticCache, rows: list[Row]) -> None:
     """As `add` does, with vectors that are there already; every entry read."""
     words = cache._words_of(ROUTE)
     for row in rows:
-        reading = cache._scorer.read(row.text)
+        reading = cache._scorer.read(row.scope, row.text)
         cache._scorer.learn(reading, words)
         cache._insert(row, reading)
     while cache.tend():
@@ -151,13 +151,13 @@ def _fill(cache: SemanticCache, rows: list[Row]) -> None:
 
 def _parts(cache: SemanticCache, policy: Verified, scope: str, query: str, times: Times, chance: Random) -> None:
     """One look-up and what follows on a miss, part by part; then its candidates read anew, as if nothing were kept."""
-    vector, embed = _took(lambda: cache._vectors.of(query))
+    vector, embed = _took(lambda: cache._vectors.of(scope, query))
     assert vector is not None
     _, search = _took(lambda: cache._scopes[scope].search(vector, 8))
     near = cache.near(scope, query, NOW_S)
     assert not isinstance(near, str)
-    scores, score = _took(lambda: cache._scores(query, near, ROUTE))
-    _, warm = _took(lambda: cache._scores(query, near, ROUTE))
+    scores, score = _took(lambda: cache._scores(scope, query, near, ROUTE))
+    _, warm = _took(lambda: cache._scores(scope, query, near, ROUTE))
     found = best(near, scores)
     assert found.entry_key is not None and found.similarity is not None
     candidate, route = Candidate(found.entry_key, found.score, found.similarity), RouteKey("tenant", ROUTE)
@@ -166,23 +166,23 @@ def _parts(cache: SemanticCache, policy: Verified, scope: str, query: str, times
 
     def learn() -> None:
         policy.learn(route, candidate, verdict, label)
-        cache._scorer.learn(cache._scorer.read(query), cache._words_of(ROUTE))
+        cache._scorer.learn(cache._scorer.read(scope, query), cache._words_of(ROUTE))
 
     _, learned = _took(learn)
     texts = [query, *(one.text for one in near)]
-    _forget(cache, [one.entry_key for one in near], texts)
-    _, anew = _took(lambda: cache._scores(query, near, ROUTE))
+    _forget(cache, scope, [one.entry_key for one in near], texts)
+    _, anew = _took(lambda: cache._scores(scope, query, near, ROUTE))
     for part, took in zip(PARTS, (embed, search, score, warm, anew, decide, learned), strict=False):
         times[part].append(took)
 
 
-def _forget(cache: SemanticCache, keys: Sequence[str], texts: Sequence[str]) -> None:
-    """Drop what was read of these."""
+def _forget(cache: SemanticCache, scope: str, keys: Sequence[str], texts: Sequence[str]) -> None:
+    """Drop what was read of these in a scope."""
     for key in keys:
         cache._items[cache._by_key[key]].reading = None
     readings = cache._scorer._verifier._readings  # type: ignore[attr-defined]
     for text in texts:
-        readings.pop(text, None)
+        readings.pop((scope, text), None)
 
 
 async def _whole(

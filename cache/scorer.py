@@ -24,8 +24,8 @@ class Scorer(Protocol[R]):
 
     name: str
 
-    def read(self, text: str) -> R:
-        """What there is to know of a normalised text; the dear part of scoring it."""
+    def read(self, scope: str, text: str) -> R:
+        """What there is to know of a normalised text; the dear part of scoring it, which no other scope is spared."""
         ...
 
     def scores(self, asked: R, candidates: Sequence[R], cosines: Sequence[float], words: RouteWords) -> list[float]:
@@ -50,7 +50,7 @@ class GuardScorer:
 
     name = "guard"
 
-    def read(self, text: str) -> Signals:
+    def read(self, scope: str, text: str) -> Signals:
         """See Scorer."""
         return signals(text)
 
@@ -83,9 +83,9 @@ class VerifierScorer:
         self._verifier = verifier
         self.name = verifier.name
 
-    def read(self, text: str) -> Reading:
+    def read(self, scope: str, text: str) -> Reading:
         """See Scorer."""
-        return self._verifier.read(text)
+        return self._verifier.read(text, scope)
 
     def scores(
         self, asked: Reading, candidates: Sequence[Reading], cosines: Sequence[float], words: RouteWords

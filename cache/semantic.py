@@ -1,7 +1,8 @@
 """The semantic cache: nearest neighbours in the same scope, and how safe each one is.
 
 Rules of this file:
-1. Scopes are walls: an entry can be found only from the scope it was put into.
+1. Scopes are walls: an entry can be found only from the scope it was put into, and what was worked out for one spares
+   no other its time.
 2. It finds and scores; whether anything is served is a policy's decision, taken elsewhere.
 3. All of a SemanticCache lives on one thread, its SQLite file included; the caller sees to that.
 """
@@ -184,13 +185,13 @@ class SemanticCache:
         """Whether there is something to `tend`."""
         return bool(self._restless)
 
-    def warm(self, texts: Sequence[str]) -> None:
-        """Embed these in one call, so that their look-ups needn't."""
-        self._vectors.all_of([normalise(text) for text in texts if not unmatchable(text)])
+    def warm(self, texts: Sequence[tuple[str, str]]) -> None:
+        """Embed these in one call, each scope's own, so that their look-ups needn't."""
+        self._vectors.all_of([(scope, normalise(text)) for scope, text in texts if not unmatchable(text)])
 
-    def vector(self, text: str) -> NDArray[np.float32] | None:
+    def vector(self, scope: str, text: str) -> NDArray[np.float32] | None:
         """The text's vector, of length 1; None where it is matched with nothing."""
-        return None if unmatchable(text) else self._vectors.of(normalise(text))
+        return None if unmatchable(text) else self._vectors.of(scope, normalise(text))
 
     def tend(self) -> bool:
         """Do one slice of the indexes' rebuilding, some 3 ms; whether there is more. For when nobody waits."""
@@ -207,7 +208,7 @@ class SemanticCache:
         near = self.near(scope, text, now_s)
         if isinstance(near, str):
             return Found(None, None, 0.0, near)
-        return best(near, self._scores(normalise(text), near, route))
+        return best(near, self._scores(scope, normalise(text), near, route))
 
     def near(self, scope: str, text: str, now_s: float) -> list[Neighbour] | str:
         """The live neighbours, nearest first; or why none can be had."""
@@ -218,7 +219,7 @@ class SemanticCache:
         index = self._scopes.get(scope)
         if index is None:
             return "empty scope"
-        vector = self._vectors.of(normalise(text))
+        vector = self._vectors.of(scope, normalise(text))
         if vector is None:
             return "too long"
         items = [(self._items[number], similarity) for number, similarity in index.search(vector, NEIGHBOURS)]
@@ -230,7 +231,7 @@ class SemanticCache:
         if isinstance(near, str):
             return near
         plain, words = normalise(text), self._words_of(route)
-        asked = self._scorer.read(plain)
+        asked = self._scorer.read(scope, plain)
         rows = [
             {
                 "entry_key": one.entry_key,
@@ -240,7 +241,7 @@ class SemanticCache:
                 "signals": self._scorer.explain(asked, self._reading(one.entry_key), one.similarity, words),
                 "against": self._scorer.against(asked, self._reading(one.entry_key), one.similarity, words),
             }
-            for one, score in zip(near, self._scores(plain, near, route), strict=True)
+            for one, score in zip(near, self._scores(scope, plain, near, route), strict=True)
         ]
         return sorted(rows, key=lambda row: -float(str(row["score"])))
 
@@ -251,7 +252,7 @@ class SemanticCache:
         item = self._items.get(self._by_key.get(entry_key, 0))
         if item is None or item.expires_s <= now_s:
             return None
-        asked = self._scorer.read(normalise(text))
+        asked = self._scorer.read(item.scope, normalise(text))
         return item.text, self._scorer.against(asked, self._reading(entry_key), cosine, self._words_of(route))
 
     def texts(self, entry_keys: Iterable[str]) -> dict[str, str]:
@@ -268,9 +269,9 @@ class SemanticCache:
         if entry_key in self._by_key:
             self._use(entry_key)
 
-    def _scores(self, plain: str, near: Sequence[Neighbour], route: str) -> list[float]:
+    def _scores(self, scope: str, plain: str, near: Sequence[Neighbour], route: str) -> list[float]:
         return self._scorer.scores(
-            self._scorer.read(plain),
+            self._scorer.read(scope, plain),
             [self._reading(one.entry_key) for one in near],
             [one.similarity for one in near],
             self._words_of(route),
@@ -279,7 +280,7 @@ class SemanticCache:
     def _reading(self, entry_key: str) -> Any:
         item = self._items[self._by_key[entry_key]]
         if item.reading is None:
-            item.reading = self._scorer.read(item.text)
+            item.reading = self._scorer.read(item.scope, item.text)
         return item.reading
 
     def _words_of(self, route: str) -> RouteWords:
@@ -305,10 +306,10 @@ class SemanticCache:
         """
         self.remove([entry_key])
         plain = normalise(text)
-        vector = None if unmatchable(text) else self._vectors.of(plain)
+        vector = None if unmatchable(text) else self._vectors.of(scope, plain)
         if vector is None:
             return False
-        reading = self._scorer.read(plain)
+        reading = self._scorer.read(scope, plain)
         self._scorer.learn(reading, self._words_of(route))
         row = Row(scope, entry_key, plain, expires_s, vector, worth_usd)
         self._insert(row, reading)

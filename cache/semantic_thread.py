@@ -141,7 +141,7 @@ class SemanticThread:
                 taken.append(asked)
         if len(taken) > 1:
             with contextlib.suppress(Exception):  # whoever's text it is gets the error from its own look-up
-                cache.warm([asked.text for asked in taken])
+                cache.warm([(asked.scope, asked.text) for asked in taken])
         for asked in taken:
             try:
                 asked.answer.set_result(cache.lookup(asked.scope, asked.route, asked.text, asked.now_s))

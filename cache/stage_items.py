@@ -125,13 +125,13 @@ class ItemCache:
 
     async def _read(self, ex: Exchange, case: Case, call: Call) -> bool:
         """Take apart the answer to the client's own request; it has that answer already."""
-        work = partial(case.fill_whole, call.value, partial(self._count, ex.model))
+        work = partial(case.fill_whole, call.value, partial(self._count, ex))
         small = len(call.answer or b"") <= _SMALL_BYTES and len(ex.body or b"") <= _SMALL_BYTES
         ready = self.tokenizer.ready(ex.model) and _NUMPY in sys.modules
         return work() if small and ready else await asyncio.to_thread(work)
 
-    def _count(self, model: str, item: str | list[int]) -> int:
-        return self.tokenizer.count(item, model) if isinstance(item, str) else len(item)
+    def _count(self, ex: Exchange, item: str | list[int]) -> int:
+        return self.tokenizer.of(ex.tenant).count(item, ex.model) if isinstance(item, str) else len(item)
 
     def _manifest(
         self,

@@ -79,6 +79,11 @@ class StoreStats:
 class Store(Protocol):
     """Keyed answers with expiry. Every method raises StoreFault when the store is away, slow or full."""
 
+    @property
+    def healthy(self) -> bool:
+        """Whether the last operation worked, as far as is known without asking anybody."""
+        ...
+
     async def get(self, key: str, now_s: float) -> Entry | None:
         """The entry, or None where there is none, it has expired, or its bytes fail their checksum."""
         ...

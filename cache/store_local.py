@@ -169,8 +169,13 @@ class LocalStore:
             memory_entries=len(self._hot),
             memory_bytes=self._hot_bytes,
             evicted=self._evicted,
-            healthy=self._disk is None or self._disk.healthy,
+            healthy=self.healthy,
         )
+
+    @property
+    def healthy(self) -> bool:
+        """Store.healthy: of the file."""
+        return self._disk is None or self._disk.healthy
 
     async def close(self) -> None:
         """Store.close; waits for the last write."""

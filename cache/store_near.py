@@ -107,6 +107,11 @@ class NearStore:
         self._listening = self._spawn(self._tracking.run())
 
     @property
+    def healthy(self) -> bool:
+        """Store.healthy: the server's; memory has nothing that could fail."""
+        return self.behind.healthy
+
+    @property
     def fresh(self) -> bool:
         """Whether what is in memory may be served now."""
         return self._clock.tick_s() - self._tracking.as_of_tick <= self._stale_s  # Tracking.fresh, at half of its price

@@ -89,6 +89,7 @@ class RedisStore:
         # What is under way, stragglers and probe among it; ended by `close`.
         self._running: set[asyncio.Future[Any]] = set()
         self._refused: set[str] = set()
+        self._answers = True  # as its last call found it
         self._seal = seal
         self._missing_keys = MissingKeys()
         self._damage = Damage()
@@ -230,8 +231,13 @@ class RedisStore:
         except StoreFault:
             old = self._stats
             return StoreStats("redis", old.entries, old.bytes, 0, 0, old.evicted, False)
-        self._stats = StoreStats("redis", entries, memory, 0, 0, counters, not self._refused)
+        self._stats = StoreStats("redis", entries, memory, 0, 0, counters, self.healthy)
         return self._stats
+
+    @property
+    def healthy(self) -> bool:
+        """Store.healthy: the server answered the last call, and takes what it last refused."""
+        return self._answers and not self._refused
 
     async def hang_up(self) -> None:
         """Ask the sentinels, where there are some, before the next command; one that is under way may fail."""
@@ -440,11 +446,13 @@ class RedisStore:
             running.exception()  # looked at, so that a straggler's end is no warning
 
     def _failed(self, error: Exception, *, probe: bool = False) -> None:
+        self._answers = False
         if self._breaker.failed(self._clock.tick_s(), probe=probe):
             log.error(f"{self._told_as} is away: {self._passed_by}", store=self._where, error=repr(error))
 
     def _worked(self, kind: str, refusal: Exception | None) -> None:
         """The server answered. One log line for each change, of the connection or of what it refuses."""
+        self._answers = True
         if self._breaker.succeeded():
             log.warning(f"{self._told_as} is back", store=self._where)
         if (kind in self._refused) is (refusal is not None):

@@ -1,7 +1,12 @@
-"""Texts to vectors with a memory: a text is embedded once, and texts that come together go to the model together.
+"""Texts to vectors with a memory: each scope's text is embedded once, and those that come together in one call.
 
-Rules of this file: what is remembered is keyed by a hash, so that no prompt is kept here; it is bounded, and the least
-recently used goes first. Lives on one thread, as the model does.
+Rules of this file:
+1. Scopes are walls here too: embedding takes milliseconds, so whoever is spared it learns that the text was sent
+   before. The same text of two scopes is embedded twice, also where both come together.
+2. What is remembered is keyed by a hash, so that no prompt is kept here; it is bounded, and the least recently used
+   goes first.
+
+Lives on one thread, as the model does.
 """
 
 from __future__ import annotations
@@ -34,16 +39,16 @@ class Vectors:
     def __len__(self) -> int:
         return len(self._known)
 
-    def of(self, text: str) -> NDArray[np.float32] | None:
+    def of(self, scope: str, text: str) -> NDArray[np.float32] | None:
         """The vector, float32 [dim]; None where the text is beyond the model's window."""
-        return self.all_of([text])[0]
+        return self.all_of([(scope, text)])[0]
 
-    def all_of(self, texts: Sequence[str]) -> list[NDArray[np.float32] | None]:
-        """`of` for each; those not remembered are embedded in one call, each of them once."""
-        keys = [_key(text) for text in texts]
+    def all_of(self, texts: Sequence[tuple[str, str]]) -> list[NDArray[np.float32] | None]:
+        """`of` for each scope and text; those not remembered are embedded in one call, each of them once."""
+        keys = [_key(scope, text) for scope, text in texts]
         missing: dict[bytes, str] = {}
         found: dict[bytes, NDArray[np.float32]] = {}
-        for key, text in zip(keys, texts, strict=True):
+        for key, (_, text) in zip(keys, texts, strict=True):
             if key in self._known:
                 self._known.move_to_end(key)
                 found[key] = self._known[key]
@@ -64,5 +69,7 @@ class Vectors:
         self._known.clear()
 
 
-def _key(text: str) -> bytes:
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+def _key(scope: str, text: str) -> bytes:
+    """Of both; the scope's length keeps them apart."""
+    both = f"{len(scope)} {scope}{text}"
+    return hashlib.blake2b(both.encode("utf-8", "surrogatepass"), digest_size=16).digest()

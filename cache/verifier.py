@@ -118,7 +118,7 @@ class Verifier:
         self._trees = trees
         self._thesaurus = thesaurus
         self._kept = kept
-        self._readings: OrderedDict[str, Reading] = OrderedDict()
+        self._readings: OrderedDict[tuple[str, str], Reading] = OrderedDict()
 
     @classmethod
     def open(cls, path: Path = MODEL) -> Verifier:
@@ -136,15 +136,17 @@ class Verifier:
             raise VerifierUnavailable("the verifier's model is damaged: install farthing again")
         return cls(Trees(model), thesaurus, name=f"verifier-{VERSION}/{hashlib.sha256(content).hexdigest()[:8]}")
 
-    def read(self, text: str) -> Reading:
-        """What `text` says."""
-        found = self._readings.get(text)
+    def read(self, text: str, scope: str = "") -> Reading:
+        """What `text` says. What was read for one scope is read anew for another, or its time would tell of it; '' is
+        for those who read texts of their own alone."""
+        key = (scope, text)
+        found = self._readings.get(key)
         if found is None:
-            found = self._readings[text] = read(text, self._thesaurus)
+            found = self._readings[key] = read(text, self._thesaurus)
             if len(self._readings) > self._kept:
                 self._readings.popitem(last=False)
         else:
-            self._readings.move_to_end(text)
+            self._readings.move_to_end(key)
         return found
 
     def rows(

@@ -28,7 +28,9 @@ _ERROR = re.compile(
     r"|\b(?:error|failed)(?=[:\s])|(?:^|\s)E\d{4}\s|\blevel=(?:error|fatal|critical)|\"level\": ?\"(?:error|fatal)"
 )
 _GRAVE = re.compile(r"\b(?:FATAL|CRITICAL|CRIT|EMERG|ALERT|SEVERE|PANIC|panic|fatal|segfault|out of memory)\b")
-_VARIABLE = re.compile(r"0x[0-9a-fA-F]++|(?=[A-Fa-f]*\d)[0-9a-fA-F]{6,}+|\d++(?:\.\d++)*+")
+# Within a run of letters it would be looked for a digit from each of them, in quadratic time: none finds what the first
+# didn't.
+_VARIABLE = re.compile(r"0x[0-9a-fA-F]++|(?<![A-Fa-f])(?=[A-Fa-f]*+\d)[0-9a-fA-F]{6,}+|\d++(?:\.\d++)*+")
 _DATED = re.compile(r"\d{4}[-/]\d\d[-/]\d\d|\d\d:\d\d")
 _PLAIN = re.compile(r"\d{1,15}+(?:\.\d{1,9}+)?+\Z")
 _QUOTED = re.compile(r"\"[^\"]{0,200}\"|'[^']{0,200}'")

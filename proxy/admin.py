@@ -40,6 +40,7 @@ from farthing.proxy.gauges import gauges
 from farthing.proxy.health import health
 from farthing.proxy.metrics_push import of_all
 from farthing.proxy.purge import purge
+from farthing.proxy.store_asked import StoreAsked
 from farthing.proxy.version import version
 from farthing.proxy.wire import host_of
 
@@ -109,6 +110,7 @@ class Admin:
         self._held = services.state
         self._dashboard: Dashboard | None = None
         self._store: StoreStats | None = None
+        self._store_asked = StoreAsked(self._held.store, self._held.clock, self._held.tasks)
         self._trusted = Trusted(services.config.server.trusted_proxies)
         self._log = AdminLog(services.config.state_dir / FILE, self._held.clock, self._held.secret)
         self._held.metrics.watch(self.gauges)
@@ -121,7 +123,7 @@ class Admin:
         if path == "/healthz":
             return _json(200, {"status": "ok"})
         if path == "/readyz":
-            return await self._ready()
+            return await self._ready(request)
         if path == "/metrics":
             return self._allow(request) or await self._metrics()
         if path == defer_api.PATH or path.startswith(f"{defer_api.PATH}/"):
@@ -136,7 +138,7 @@ class Admin:
         return None
 
     def state(self) -> dict[str, Any]:
-        """What is on, for the dashboard and /readyz. No secrets."""
+        """What is on, for the dashboard and /readyz. No secrets, but addresses: for who may see these."""
         services = self._proxy.services
         config = services.config
         return {
@@ -219,17 +221,34 @@ class Admin:
         body = metrics.render() if crew is None else await of_all(metrics, crew.peers, keeper=crew.keeper)
         return web.Response(body=body, headers={"Content-Type": metrics.content_type})
 
-    async def _ready(self) -> web.Response:
-        """Whether requests should come here. The upstream's state does not fail it: hits can still be served."""
-        body = self.state()
-        try:
-            stats = await self._held.store.stats()
-            body["store"] = {"kind": stats.kind, "entries": stats.entries, "healthy": stats.healthy}
-        except FarthingError as error:
-            body["store"] = {"healthy": False, "error": str(error)}
-        degraded = not body["store"]["healthy"] or body["ledger"] == "degraded" or body["ledger_aside"]
-        body["status"] = "degraded" if degraded else "ready"
+    async def _ready(self, request: web.BaseRequest) -> web.Response:
+        """Whether requests should come here. The upstream's state does not fail it: hits can still be served.
+
+        Balancers ask without a token, so anybody may; who may not see the operator's pages is told which parts aren't
+        well, and no more, and the store isn't asked for them: a flood of these must not take look-ups' places.
+        """
+        held, body = self._held, dict[str, Any]()
+        well = held.store.healthy
+        if self._allow(request) is None:
+            body = self.state()
+            body["store"] = await self._told_of_store()
+            well = body["store"]["healthy"]
+        ledger = held.ledger
+        parts = {
+            "store": well,
+            "ledger": ledger is None or ledger.healthy,
+            "ledger_aside": ledger is None or not ledger.aside,
+        }
+        body["degraded"] = [part for part, is_well in parts.items() if not is_well]
+        body["status"] = "degraded" if body["degraded"] else "ready"
         return _json(200, body)
+
+    async def _told_of_store(self) -> dict[str, Any]:
+        try:
+            stats = await self._store_asked.stats()
+        except FarthingError as error:
+            return {"healthy": False, "error": str(error)}
+        return {"kind": stats.kind, "entries": stats.entries, "healthy": stats.healthy}
 
     def _allow(self, request: web.BaseRequest) -> web.Response | None:
         """None where the caller may; else the refusal."""

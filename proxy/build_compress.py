@@ -182,7 +182,7 @@ def words_of(compress: Compress, held: State) -> Callable[[str, float], str] | N
     from farthing.compress.token_level import TokenLevel, TokenLevelMissing
 
     try:
-        model = TokenLevel(compress.words_model, held.tokenizer.count)
+        model = TokenLevel(compress.words_model, held.tokenizer.of(None).count)
     except TokenLevelMissing as error:
         raise ConfigFault(f"compress.words_model: {error}") from None
     alone = threading.Lock()

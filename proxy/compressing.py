@@ -252,17 +252,17 @@ class Compressing:
         self, ex: Exchange, case: Case, new: list[int], form: Form | None, known: dict[int, Decision]
     ) -> tuple[list[Decision], list[Decision], int]:
         """The new turns in this form, and tidied alone, and the tokens of the whole request as it came; in a thread."""
-        count = self._counter(ex.model)
+        count = self._counter(ex.tenant, ex.model)
         names = self.keeping.names(ex) if self.keeping is not None and case.retrieval is not None else None
         plain = tidied(case.texts, new, count)
         if form is not None and names is None:
             form = kept_whole(form)  # nothing goes for good that could be kept
         short = form is not None and case.texts.chars(new) <= _MOST_CHARS
         made = decide(case.texts, new, form, count, known, names) if form is not None and short else plain
-        return made, plain, self.tokenizer.count_request(ex.endpoint, case.texts.payload, ex.model)
+        return made, plain, self.tokenizer.of(ex.tenant).count_request(ex.endpoint, case.texts.payload, ex.model)
 
-    def _counter(self, model: str) -> Callable[[str], int]:
-        return partial(self.tokenizer.count, model=model)
+    def _counter(self, tenant: str, model: str) -> Callable[[str], int]:
+        return partial(self.tokenizer.of(tenant).count, model=model)
 
     def _tell(self, ex: Exchange, case: Case, settled: Mapping[int, Settled], rules: tuple[str, ...]) -> None:
         new = sum(one.decision.tokens_saved for one in settled.values() if one.new)
@@ -276,7 +276,7 @@ class Compressing:
         try:
             new = case.texts.new() if case.texts.chars(case.texts.new()) <= _MOST_CHARS else []
             for form, why in forms.items():
-                made = await asyncio.to_thread(decide, case.texts, new, form, self._counter(model))
+                made = await asyncio.to_thread(decide, case.texts, new, form, self._counter(case.route.tenant, model))
                 uses += used(made, "observed")
                 self.counts.left[why] += changed(made)
         finally:
@@ -357,7 +357,7 @@ class Compressing:
         turns = [turn for turn in texts.by_turn if turn not in texts.frozen]
         if texts.chars(turns) > _MOST_CHARS:
             return None
-        made = decide(texts, turns, form, self._counter(ex.model))
+        made = decide(texts, turns, form, self._counter(ex.tenant, ex.model))
         if not rules_of(made):
             return None
         found = rewrite(ex.body, texts.payload, sent(texts, dict(zip(turns, made, strict=True)), tidy=self.tidy))

@@ -81,7 +81,7 @@ class Counting:
             assert call is not None  # `needs_counting`
             answer, tier = call.answer or b"", call.tier
             saved = ex.tokens_saved if ex.leads else call.tokens_saved
-        output = self.tokenizer.count_text_out(ex.endpoint, answer, ex.model) if answer else 0
+        output = self.tokenizer.of(ex.tenant).count_text_out(ex.endpoint, answer, ex.model) if answer else 0
         tokens_in = self._tokens_in(ex, ex.payload) - saved
         return Usage(fresh=max(0, tokens_in), output=output, source=UsageSource.COUNTED, tier=tier)
 
@@ -101,7 +101,7 @@ class Counting:
             ex.call.tokens_saved = saved
 
     def _tokens_in(self, ex: Exchange, payload: dict[str, Any]) -> int:
-        return self.tokenizer.count_request(ex.endpoint, payload, ex.model)
+        return self.tokenizer.of(ex.tenant).count_request(ex.endpoint, payload, ex.model)
 
 
 def changed(ex: Exchange) -> bool:

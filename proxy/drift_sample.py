@@ -110,9 +110,9 @@ class DriftSample:
             )
 
     def _count(self, ex: Exchange, theirs: Usage, answer: bytes) -> Counted:
-        given = self.tokenizer.count_request(ex.endpoint, ex.payload or {}, ex.model)
+        given = self.tokenizer.of(ex.tenant).count_request(ex.endpoint, ex.payload or {}, ex.model)
         if ex.endpoint is Endpoint.EMBEDDINGS:
             return Counted(given, theirs.tokens_in)
         # Reasoning is billed and not shown: only what was said can be counted here.
-        made = self.tokenizer.count_text_out(ex.endpoint, answer, ex.model)
+        made = self.tokenizer.of(ex.tenant).count_text_out(ex.endpoint, answer, ex.model)
         return Counted(given, theirs.tokens_in, made, theirs.output)

@@ -80,7 +80,7 @@ class FillingStage(Quiet):
         answered = await self._read(now, len(case.missing))
         if answered is None or not case.fits(answered):
             return None
-        usages, sent = await self._usages(case, answered, ex.model)
+        usages, sent = await self._usages(ex, case, answered)
         case.fill(answered, usages)
         if now.usage is None:
             now.usage = sent
@@ -126,22 +126,22 @@ class FillingStage(Quiet):
             return await asyncio.to_thread(read_answer, call.value, count)
         return read_answer(call.value, count)
 
-    async def _usages(self, case: Case, answered: Answered, model: str) -> tuple[list[Usage], Usage]:
+    async def _usages(self, ex: Exchange, case: Case, answered: Answered) -> tuple[list[Usage], Usage]:
         """What each missing input used, and all of them together."""
         sent = [case.asked.unique[place] for place in case.missing]
         counted = [0]
         if len(sent) > 1 or answered.tokens is None:
-            counted = await asyncio.to_thread(lambda: [self._count(item, model) for item in sent])
+            counted = await asyncio.to_thread(lambda: [self._count(ex, item) for item in sent])
         usages = apportioned(answered.tokens, counted)
         return usages, Usage(fresh=sum(one.fresh for one in usages), source=usages[0].source)
 
     def counted(self, ex: Exchange, case: Case) -> Usage:
         """What the missing part used, by our own count."""
-        tokens = sum(self._count(case.asked.unique[place], ex.model) for place in case.missing)
+        tokens = sum(self._count(ex, case.asked.unique[place]) for place in case.missing)
         return Usage(fresh=tokens, source=UsageSource.COUNTED)
 
-    def _count(self, item: str | list[int], model: str) -> int:
-        return self.tokenizer.count(item, model) if isinstance(item, str) else len(item)
+    def _count(self, ex: Exchange, item: str | list[int]) -> int:
+        return self.tokenizer.of(ex.tenant).count(item, ex.model) if isinstance(item, str) else len(item)
 
 
 def _merge(ex: Exchange, own: Exchange) -> None:

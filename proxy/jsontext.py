@@ -36,7 +36,8 @@ MAX_DEPTH = 200
 
 _STRING = rb'"[^"\\\x00-\x1f]*+(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[^"\\\x00-\x1f]*+)*+"'
 _GAP = re.compile(rb"[ \t\n\r]*+")
-_LITERAL = re.compile(_STRING)
+# A string that doesn't end takes all the rest with it: else each later quote would be tried anew, in quadratic time.
+_LITERAL = re.compile(_STRING + rb'|"(?s:.)*+')
 _SCALAR = re.compile(
     _STRING + rb"|(?:-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?(?:[eE][+-]?[0-9]++)?|true|false|null)(?=[ \t\n\r,\]}]|\Z)"
 )
@@ -44,7 +45,6 @@ _KEY = re.compile(rb"[ \t\n\r]*+(" + _STRING + rb")[ \t\n\r]*+:[ \t\n\r]*+")
 _NEXT = re.compile(rb"[ \t\n\r]*+([,}])")
 _NEXT_ELEMENT = re.compile(rb"[ \t\n\r]*+([,\]])[ \t\n\r]*+")
 _TO_BRACKET = re.compile(rb'[^"\[\]{}]*+(?:' + _STRING + rb'[^"\[\]{}]*+)*+([\[\]{}])')
-# A string that doesn't end takes all the rest with it: else each later quote would be tried anew, in quadratic time.
 _RUN = re.compile(rb'(?:[^" \t\n\r]++|' + _STRING + rb'|"(?s:.)*+)++')
 _CLOSES = {b"[": b"]", b"{": b"}"}
 _NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")

@@ -234,7 +234,8 @@ class Legs:
         """By our own count: what was sent, and what had come back."""
         own, model = tried.own, tried.leg.model if tried.leg is not None else tried.own.model
         body = own.body_out if own.body_out is not None else own.body
-        given = self.tokenizer.count_request(own.endpoint, orjson.loads(body or b"{}"), model)
+        tokenizer = self.tokenizer.of(own.tenant)
+        given = tokenizer.count_request(own.endpoint, orjson.loads(body or b"{}"), model)
         answer = tried.call.answer or tried.sink.body()
-        made = self.tokenizer.count_text_out(own.endpoint, answer, model) if answer else 0
+        made = tokenizer.count_text_out(own.endpoint, answer, model) if answer else 0
         return Usage(fresh=given, output=made, source=UsageSource.COUNTED, tier=tried.call.tier)

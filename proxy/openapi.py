@@ -55,7 +55,10 @@ def document(version: str) -> dict[str, Any]:
 
 def _open() -> dict[str, Any]:
     health = _told("healthz", "Whether the process lives.", closed=False)
-    ready = _told("readyz", "Whether requests should come here, and what is on.", closed=False)
+    ready = _told("readyz", "Whether all is well here; for the operator, also what is on.", closed=False)
+    told = {"status": {"enum": ["ready", "degraded"]}, "degraded": {"type": "array", "items": {"type": "string"}}}
+    schema = {"type": "object", "properties": told, "required": list(told)}
+    ready["get"]["responses"]["200"]["content"] = {"application/json": {"schema": schema}}
     metrics = _told("metrics", "Prometheus metrics.")
     metrics["get"]["responses"]["200"]["content"] = {"text/plain": {"schema": {"type": "string"}}}
     return {"/healthz": health, "/readyz": ready, "/metrics": metrics}

@@ -155,8 +155,8 @@ class RetrievingStage(Quiet):
         ex.body_out = await asyncio.to_thread(continued, ex.endpoint, body, spoken, told)
 
     def _counted(self, ex: Exchange, body: bytes, answer: bytes | None) -> Usage:
-        given = self.tokenizer.count_request(ex.endpoint, orjson.loads(body), ex.model)
-        made = self.tokenizer.count_text_out(ex.endpoint, answer, ex.model) if answer else 0
+        given = self.tokenizer.of(ex.tenant).count_request(ex.endpoint, orjson.loads(body), ex.model)
+        made = self.tokenizer.of(ex.tenant).count_text_out(ex.endpoint, answer, ex.model) if answer else 0
         return Usage(fresh=given, output=made, source=UsageSource.COUNTED)
 
     async def _without(self, ex: Exchange, call: Call, answer: _Answer, retrieval: Retrieval) -> bool:

@@ -44,7 +44,7 @@ ADVICE = (
     "write to us in the chat with the date and the amount",
 )
 GRAMMAR = re.compile(r'root ::= ("[^"\\]+"(?: \| "[^"\\]+")*)')
-TOKEN = re.compile(r"\s*(?:\w+|[^\w\s])")
+TOKEN = re.compile(r"(?<!\s)\s*+(?:\w+|[^\w\s])")
 
 
 @dataclass(frozen=True, slots=True)

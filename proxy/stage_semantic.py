@@ -216,7 +216,7 @@ class SemanticStage(Quiet):
         self.lately.pulse.looked(RouteKey(ex.tenant, place.route), now_s)
         found = await thread.lookup(place.scope, place.route, place.text, now_s)
         if self.watch is not None and self.watch.wants_vector():
-            self.spawn(self._show(self.watch, thread, place.text))
+            self.spawn(self._show(self.watch, thread, place))
         ex.similarity = found.similarity
         if found.entry_key is None or found.similarity is None:
             apart = self._apart(ex) if found.verdict == "empty scope" else ()
@@ -234,9 +234,9 @@ class SemanticStage(Quiet):
             return ()
         return self.walls.differing(ex.tenant, ex.place.origin.text, parts, ex.key)
 
-    async def _show(self, watch: Watching, thread: SemanticThread, text: str) -> None:
+    async def _show(self, watch: Watching, thread: SemanticThread, place: Place) -> None:
         """The vector of a text that was just looked up, so that it is known already."""
-        vector = await thread.run(lambda cache: cache.vector(text))
+        vector = await thread.run(lambda cache: cache.vector(place.scope, place.text))
         if vector is not None:
             watch.topic(vector)
 

@@ -268,9 +268,9 @@ class Students:
         """Usage by our own count, the whole answer, and the stream where one was asked for. Off the loop."""
         assert ex.payload is not None
         id, now_s = self.randomness.token(12), self.clock.now_s()
-        given = self.tokenizer.count_request(ex.endpoint, ex.payload, ex.model)
+        given = self.tokenizer.of(ex.tenant).count_request(ex.endpoint, ex.payload, ex.model)
         bare = orjson.dumps(answer(ex.endpoint, said.label, variant.model, Usage(), id, now_s))
-        made = self.tokenizer.count_text_out(ex.endpoint, bare, ex.model)
+        made = self.tokenizer.of(ex.tenant).count_text_out(ex.endpoint, bare, ex.model)
         usage = Usage(fresh=given, output=made, source=UsageSource.COUNTED)
         whole = answer(ex.endpoint, said.label, variant.model, usage, id, now_s)
         return usage, whole, split(orjson.dumps(whole), ex.endpoint, include_usage=True) if ex.stream else None

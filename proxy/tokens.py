@@ -15,6 +15,7 @@ import threading
 from binascii import a2b_base64
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
+from copy import copy
 from hashlib import blake2b, sha256
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -108,15 +109,23 @@ class Tokenizer:
 
     The ranks are loaded at first use (up to a second and 80 MiB for each encoding). Counts of texts are
     remembered under a hash, least recently used first to go, within `cache_bytes`: a growing conversation is counted
-    once.
+    once. Where texts are several tenants', each must be counted by its tenant's (`of`).
     """
 
     def __init__(self, cache_bytes: int = 8 * 2**20) -> None:
+        self._whose: bytes | None = b""
         self._encodings: dict[str, tiktoken.Encoding] = {}
         self._loading = threading.Lock()
         self._counts: OrderedDict[bytes, int] = OrderedDict()
         self._most = max(1, cache_bytes // _CACHE_ENTRY_BYTES)
         self._lock = threading.Lock()
+
+    def of(self, tenant: str | None) -> Tokenizer:
+        """The same, for a tenant's texts: it is spared no counting of what another sent, since a long text takes
+        milliseconds. None: for anybody's, of which nothing is remembered."""
+        found = copy(self)
+        found._whose = None if tenant is None else tenant.encode("utf-8", "surrogatepass")
+        return found
 
     def count(self, text: str, model: str = "") -> int:
         """The tokens of a text. Special tokens in it are text like any other."""
@@ -143,19 +152,26 @@ class Tokenizer:
     def _count(self, text: str, name: str) -> int:
         if len(text) < _CACHE_FROM_CHARS:
             return len(self._encoding(name).encode_ordinary(text)) if text else 0
-        key = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16, key=name.encode()).digest()
+        if self._whose is None:
+            return self._anew(text, name)
+        hashed = blake2b(b"%d " % len(self._whose) + self._whose, digest_size=16, key=name.encode())
+        hashed.update(text.encode("utf-8", "surrogatepass"))
+        key = hashed.digest()
         with self._lock:
             known = self._counts.get(key)
             if known is not None:
                 self._counts.move_to_end(key)
                 return known
-        encoding = self._encoding(name)
-        count = sum(len(encoding.encode_ordinary(piece)) for piece in pieces(text))
+        count = self._anew(text, name)
         with self._lock:
             self._counts[key] = count
             if len(self._counts) > self._most:
                 self._counts.popitem(last=False)
         return count
+
+    def _anew(self, text: str, name: str) -> int:
+        encoding = self._encoding(name)
+        return sum(len(encoding.encode_ordinary(piece)) for piece in pieces(text))
 
     def _encoding(self, name: str) -> tiktoken.Encoding:
         found = self._encodings.get(name)

@@ -22,8 +22,11 @@ from structlog.testing import capture_logs
 from farthing.cache import index_growing
 from farthing.cache.embedder import MiniLmOnnx
 from farthing.cache.rarity import RouteWords
-from farthing.cache.scorer import GuardScorer
+from farthing.cache.reading import Reading, read
+from farthing.cache.scorer import GuardScorer, VerifierScorer
 from farthing.cache.semantic import Found, Neighbour, SemanticCache, best
+from farthing.cache.thesaurus import Thesaurus
+from farthing.cache.verifier import Verifier
 from farthing.proxy.text import Signals, signals
 from tests.fakes.semantic import served
 
@@ -272,9 +275,9 @@ class Counting(GuardScorer):
     def __init__(self) -> None:
         self.texts: list[str] = []
 
-    def read(self, text: str) -> Signals:
+    def read(self, scope: str, text: str) -> Signals:
         self.texts.append(text)
-        return super().read(text)
+        return super().read(scope, text)
 
 
 def test_a_miss_embeds_its_text_once() -> None:
@@ -286,6 +289,25 @@ def test_a_miss_embeds_its_text_once() -> None:
     cache.add("s", ASKED, "k", LATER)
 
     assert letters.embedded.count(ASKED) == 1
+
+
+def test_what_one_scope_sent_spares_another_neither_embedding_nor_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    letters, read_anew = Letters(), list[str]()
+
+    def noted(text: str, thesaurus: Thesaurus) -> Reading:
+        read_anew.append(text)
+        return read(text, thesaurus)
+
+    monkeypatch.setattr("farthing.cache.verifier.read", noted)
+    cache = SemanticCache.open(None, letters, max_entries=10, scorer=VerifierScorer(Verifier.open()))
+    cache.add("theirs", ASKED, "t", LATER)
+    cache.add("mine", "where does the whale live", "m", LATER)
+    for _ in range(2):
+        cache.lookup("mine", "r", ASKED, NOW)
+
+    assert letters.embedded.count(ASKED) == 2
+    assert read_anew.count(ASKED) == 2
+    cache.close()
 
 
 # The file

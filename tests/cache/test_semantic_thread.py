@@ -63,6 +63,25 @@ async def test_look_ups_that_wait_are_embedded_together_up_to_the_models_batch()
     await thread.close()
 
 
+async def test_look_ups_of_two_scopes_in_one_batch_share_no_embedding() -> None:
+    """Else who asks learns from the time that another tenant asked the same just now."""
+    letters = Letters()
+    thread = opened(letters)
+    await thread.open()
+    for scope in ("one", "other"):
+        await thread.run(lambda cache, scope=scope: cache.add(scope, "how is aaa made", scope, LATER))  # type: ignore[misc]
+    sizes = counted(letters)
+    release = await held_up(thread)
+    asked = [asyncio.ensure_future(thread.lookup(scope, "r", "how is bbb made", NOW)) for scope in ("one", "other")]
+    await asyncio.sleep(0.01)
+    release()
+    found = await asyncio.gather(*asked)
+
+    assert sizes == [2]
+    assert [one.entry_key for one in found] == ["one", "other"]
+    await thread.close()
+
+
 async def test_where_a_batch_is_no_gain_each_is_answered_in_its_turn() -> None:
     letters = Letters()
     letters.batch = 1

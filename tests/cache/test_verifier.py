@@ -132,6 +132,7 @@ def test_what_was_read_is_kept_within_its_bound() -> None:
     small = Verifier(TREES, verifier._thesaurus, name="small", kept=2)
     first = small.read("one text")
     assert small.read("one text") is first
+    assert small.read("one text", "another scope") is not first
     for number in range(5):
         small.read(f"text {number}")
 

@@ -410,6 +410,23 @@ def test_a_growing_conversation_is_counted_once() -> None:
     assert len(long) == len(set(long)) == 10
 
 
+def test_no_tenant_is_spared_the_counting_of_what_another_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = Tokenizer()
+    anew: list[str] = []
+    count_anew = Tokenizer._anew
+    monkeypatch.setattr(Tokenizer, "_anew", lambda self, text, name: anew.append(text) or count_anew(self, text, name))
+    text = "turn number one " * 100
+    asked = {"messages": [{"role": "user", "content": text}]}
+
+    counts = [tokenizer.of(tenant).count(text) for tenant in ("one", "other", "one", "on", "")]
+    assert (len(set(counts)), anew.count(text)) == (1, 4)
+    tokenizer.of("other").count_request("chat", asked, "")
+    tokenizer.count(text)
+    assert anew.count(text) == 4
+    assert [tokenizer.of(None).count(text) for _ in range(2)] == counts[:2]
+    assert (anew.count(text), len(tokenizer._counts)) == (6, 4)
+
+
 def test_the_memory_is_bounded_and_forgets_the_oldest() -> None:
     tokenizer = Tokenizer(cache_bytes=192 * 50)
     texts = [f"text number {n}, long enough that it is remembered" for n in range(200)]

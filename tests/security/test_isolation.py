@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from farthing.cache.store import Selector
 from farthing.cache.store_near import NearStore
 from farthing.proxy.aliases import PRODUCTS
+from tests.fakes.postgres import running_postgres
 from tests.fakes.proxying import Proxied, proxied, quiet
 from tests.fakes.valkey import running_valkey
 from tests.security.marking import marking, owner_of, seen_by
@@ -224,6 +225,7 @@ WORLDS: dict[str, dict[str, Any]] = {
     "little memory": {"store__memory_bytes": 0},
     "near-duplicates": SEMANTIC,
     "other gateways' words": {"compat__aliases": list(PRODUCTS), **SEMANTIC},
+    "vectors in PostgreSQL": {"semantic__index": "pgvector", "semantic__index_url": "postgres", **SEMANTIC},
     "Valkey": SHARED,
 }
 
@@ -234,12 +236,24 @@ def valkey() -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[str]:
+    with running_postgres() as server:
+        yield server.url
+
+
 @pytest.mark.parametrize("name", WORLDS)
-def test_nobody_sees_anybody_elses_answer(name: str, valkey: str) -> None:
+def test_nobody_sees_anybody_elses_answer(name: str, valkey: str, request: pytest.FixtureRequest) -> None:
     config = {key: valkey if value == "valkey" else value for key, value in WORLDS[name].items()}
+    if "semantic__index_url" in config:
+        config["semantic__index_url"] = request.getfixturevalue("postgres")
     with World(**config) as world:
 
-        @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+        @settings(
+            max_examples=20 if "semantic__index_url" in config else 40,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        )
         @given(bursts(), st.booleans())
         def checked(rounds: list[list[Sent]], afresh: bool) -> None:
             world.check(rounds, afresh=afresh)
@@ -268,6 +282,15 @@ def test_nobody_sees_anybody_elses_answer_at_another_replica(valkey: str) -> Non
         assert world.run(shared_by(world.proxies)) == ["miss", "hit-exact", "miss", "hit-semantic"]
 
 
+async def tended(proxy: Proxied) -> None:
+    """Until what was put is where it is looked for, which may be another server."""
+    thread = proxy.services.thread
+    assert thread is not None
+    async with asyncio.timeout(20):
+        while await thread.run(lambda cache: cache.restless):
+            await asyncio.sleep(0.02)
+
+
 async def alike(proxies: Sequence[Proxied]) -> list[str]:
     """What is like what was answered is a hit: for whoever asked that, and for nobody else."""
     await emptied(proxies)
@@ -276,6 +299,7 @@ async def alike(proxies: Sequence[Proxied]) -> list[str]:
     asked, near = ({"model": "m", "messages": [{"role": "user", "content": text}]} for text in TEXTS[:2])
     told = [await ask(proxy, Sent(mine, {}, "chat", asked))]
     await same_indexes(proxies, 1)
+    await tended(proxy)
     told += [await ask(proxy, Sent(tenant, {}, "chat", near)) for tenant in (theirs, mine)]
     assert all(named == {asker} for _, asker, named in told)
     return [how for how, _, _ in told]

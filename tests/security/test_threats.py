@@ -18,12 +18,17 @@ from urllib.parse import quote
 import pytest
 import structlog
 
+from farthing.cache.store import Selector
 from farthing.proxy.config import Log
 from farthing.proxy.logs import set_up
 from farthing.proxy.openapi import document
+from farthing.proxy.tokens import Tokenizer
 from tests.fakes.proxying import Proxied, chat, proxied, quiet
 from tests.fakes.upstream import Script, ScriptedUpstream, scripted
 from tests.security.wire import exchange, raw_upstream, requests_in
+from tests.wire.test_compress import UNPROVEN, told
+from tests.wire.test_compress import body as recoded
+from tests.wire.test_semantic import SERVE, learnt, loaded
 
 ROOT = Path(__file__).parent.parent.parent
 SECRET, PROMPT = "sk-SECRET-hush", "PROMPT-hush"
@@ -185,14 +190,16 @@ REGEXES_MET = [
 
 async def test_no_text_makes_a_pattern_run_away(tmp_path: Path) -> None:
     """ReDoS: texts that patterns are afraid of, through redaction, compression and the semantic stage. In processor
-    time, and with a bound that only a pattern gone wild exceeds."""
+    time: a text that costs more than a second costs no more than thrice what half of it does, and all of them are
+    within a bound that only a pattern gone wild exceeds. test_patterns.py tries each pattern by itself."""
     wide: dict[str, Any] = {
         "capture__enabled": True, "compress__recode": "observe", "compress__squeeze": "observe",
         "semantic__mode": "observe",
     }  # fmt: skip
     async with scripted() as up, proxied(up.url, tmp_path, **wide) as proxy:
-        began = time.process_time()
-        for text in REGEXES_MET:
+
+        async def spent_s(text: str) -> float:
+            began = time.process_time()
             tool = {"role": "tool", "tool_call_id": "c", "content": text}
             said = {"role": "assistant", "content": None, "tool_calls": [{"id": "c", "type": "function",
                     "function": {"name": "f", "arguments": "{}"}}]}  # fmt: skip
@@ -201,10 +208,20 @@ async def test_no_text_makes_a_pattern_run_away(tmp_path: Path) -> None:
                 "messages": [{"role": "user", "content": text}, said, tool, chat(text)["messages"][0]],
             }
             assert (await proxy.post(body)).status_code == 200
-        await quiet(proxy)
-        spent_s = time.process_time() - began
+            await quiet(proxy)
+            return time.process_time() - began
 
-    assert spent_s < 60
+        await spent_s("what is loaded at first")
+        all_s = 0.0
+        for text in REGEXES_MET:
+            all_s += (took_s := await spent_s(text))
+            if took_s > 1:
+                half = text[: len(text) // 2]
+                took_s = min(took_s, *[await spent_s(f"{text}{number}") for number in range(2)])
+                half_s = min([await spent_s(f"{half}{number}") for number in range(2)])
+                assert took_s <= max(1, 3 * half_s), f"{text[:20]!r}: {took_s:.2f} s, and half of it {half_s:.2f} s"
+
+    assert all_s < 60
 
 
 # -- who may do what
@@ -263,6 +280,60 @@ async def test_a_miss_says_nothing_of_what_others_have_stored(
     assert {n: v for n, v in probe.headers.items() if n not in differing} == {
         n: v for n, v in twin.headers.items() if n not in differing
     }
+
+
+async def test_who_asks_is_spared_no_embedding_of_what_another_tenant_sent(tmp_path: Path) -> None:
+    """The same side channel where requests wait for the look-up: counted, not timed. Who has an entry in scope, so that
+    there is something to look for, has another's text embedded anew, and its own repeat not."""
+    embedded: list[str] = []
+    text = "how do i merge the two companies"
+    mine, theirs = ({"Authorization": f"Bearer sk-{who}"} for who in ("mine", "theirs"))
+    async with scripted() as up, proxied(up.url, tmp_path, **SERVE) as proxy:
+        await loaded(proxy)
+        thread = proxy.services.thread
+        assert thread is not None and thread._cache is not None
+        model = thread._cache._embedder
+        embed = model.embed
+        model.embed = lambda texts: embedded.extend(texts) or embed(texts)  # type: ignore[method-assign]
+        for number, (said, who) in enumerate(((text, theirs), ("what is the capital of France", mine))):
+            await proxy.post(chat(said), **who)
+            await learnt(proxy, number + 1)
+        assert embedded.count(text) == 1  # theirs
+        counts = []
+        for _ in range(2):
+            answer = await proxy.post(chat(text), **mine)
+            assert answer.headers["x-farthing-cache"] == "miss"
+            await quiet(proxy)
+            counts.append(embedded.count(text))
+            await proxy.services.state.store.purge(Selector())  # so that it is looked for again
+        rows = await proxy.rows(4)
+
+    assert counts == [2, 2]
+    assert all("passed by" not in row["decisions"] for row in rows)
+
+
+async def test_who_asks_is_spared_no_counting_of_what_another_tenant_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same where requests wait until their tokens are counted: before they are shortened, and before the inputs of
+    embeddings are put together."""
+    counted: list[str] = []
+    anew = Tokenizer._anew
+    monkeypatch.setattr(Tokenizer, "_anew", lambda self, text, name: counted.append(text) or anew(self, text, name))
+    turns = told()
+    inputs = [f"the {number} companies that i want to merge before the end of the year" for number in range(3)]
+    mine, theirs = ({"Authorization": f"Bearer sk-{who}"} for who in ("mine", "theirs"))
+    async with scripted() as up, proxied(up.url, tmp_path, **UNPROVEN | {"cache__mode": "exact"}) as proxy:
+        seen = []
+        for who in (theirs, mine):
+            await proxy.post(recoded(turns), **who)
+            await proxy.post({"model": "m", "input": inputs}, "/v1/embeddings", **who)
+            await quiet(proxy)
+            seen.append(counted.copy())
+            counted.clear()
+
+    assert set(inputs) < set(seen[0])
+    assert sorted(seen[0]) == sorted(seen[1])
 
 
 @pytest.fixture
