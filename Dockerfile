@@ -7,16 +7,20 @@
 # For builds that are the same tomorrow give the base by its digest: --build-arg BASE=python:3.12.12-slim-bookworm@sha256:...
 ARG BASE=python:3.12.12-slim-bookworm
 
+# What makes the wheel is locked too, since its code could put anything into it. Wheels only, here and below: a source archive would
+# be built by tools that nobody has locked.
 FROM ${BASE} AS wheel
+COPY deploy/build.lock /
+RUN python -m pip install --no-cache-dir --only-binary :all: --require-hashes -r /build.lock
 WORKDIR /src
 COPY . .
-RUN python -m pip install --no-cache-dir build==1.3.0 && python -m build --wheel --outdir /wheels
+RUN python -m build --no-isolation --wheel --outdir /wheels
 
 FROM ${BASE} AS environment
 COPY --from=wheel /wheels /wheels
 COPY deploy/requirements.lock /wheels/
 RUN python -m venv --without-pip /opt/farthing \
- && python -m pip --python /opt/farthing/bin/python install --no-cache-dir --no-compile --require-hashes -r /wheels/requirements.lock \
+ && python -m pip --python /opt/farthing/bin/python install --no-cache-dir --no-compile --only-binary :all: --require-hashes -r /wheels/requirements.lock \
  && python -m pip --python /opt/farthing/bin/python install --no-cache-dir --no-compile --no-deps /wheels/*.whl
 # What nothing here loads: tests, sources of extensions, onnxruntime's tools and its second copy of itself for C, and what tokenizers
 # would download models with. Stays: the licences.

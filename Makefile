@@ -21,7 +21,7 @@ help:
 	@echo "make test-clients the official OpenAI clients 2 and 3, each in an environment of its own"
 	@echo "make chaos        every fault of docs/reliability.md, in full (chaos-short: shorter, two at a time); make soak: two million requests"
 	@echo "make fuzz         parsers, compressors, adapters and importers by coverage, a minute each (ARGS='--seconds 600 sse')"
-	@echo "make lock         deploy/requirements.lock; make audit: known vulnerabilities of it; make sbom: sbom.json"
+	@echo "make lock         deploy/requirements.lock, build.lock; make audit: known vulnerabilities of them; make sbom: sbom.json"
 	@echo "make image-check builds the image and runs it, by docker or podman (ARGS='--base IMAGE')"
 	@echo "make guard        does the hot path cost more processor time than it did? (a minute)"
 	@echo "make bench        the benchmarks of docs/benchmarks.md (bench-quick: two minutes)"
@@ -131,16 +131,25 @@ image-check:
 	@.venv-lock/bin/pip install --quiet --disable-pip-version-check pip-tools pip-audit
 	@touch $@
 
-lock: .venv-lock/.made
-	CUSTOM_COMPILE_COMMAND='make lock' .venv-lock/bin/pip-compile --quiet --upgrade --strip-extras --generate-hashes \
-	  --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --allow-unsafe --extra encryption --extra otlp \
-	  --output-file deploy/requirements.lock pyproject.toml
+LOCKED := CUSTOM_COMPILE_COMMAND='make lock' .venv-lock/bin/pip-compile --quiet --upgrade --strip-extras --generate-hashes \
+	  --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --allow-unsafe
 
-sbom: $(VENV)/.dev
-	$(BIN)/python deploy/sbom.py > sbom.json
+# What the image installs, and what makes farthing's wheel for it.
+lock: .venv-lock/.made
+	$(LOCKED) --extra encryption --extra otlp --output-file deploy/requirements.lock pyproject.toml
+	$(LOCKED) --output-file deploy/build.lock deploy/build.in
+
+# What the image installs, beside the Python that runs deploy/sbom.py: the packages say their licences themselves.
+.venv-image/.made: deploy/requirements.lock
+	@$(LOCK_PYTHON) -m venv --clear .venv-image
+	@.venv-image/bin/pip install --quiet --disable-pip-version-check --only-binary :all: --require-hashes -r $<
+	@touch $@
+
+sbom: .venv-image/.made
+	.venv-image/bin/python deploy/sbom.py > sbom.part && mv sbom.part sbom.json
 
 audit: .venv-lock/.made
-	.venv-lock/bin/pip-audit --requirement deploy/requirements.lock --require-hashes --disable-pip
+	.venv-lock/bin/pip-audit --requirement deploy/requirements.lock --requirement deploy/build.lock --require-hashes --disable-pip
 
 clean:
-	rm -rf .venv .venv-lock .venv-openai2 .venv-openai3 build dist *.egg-info
+	rm -rf .venv .venv-lock .venv-image .venv-openai2 .venv-openai3 build dist *.egg-info

@@ -6,6 +6,8 @@ threads in farthing: fetching (the event loop's) and taking over (the near-dupli
 time on the clock, which on a machine that does other work is only an upper bound.
 
     python -m bench.replicas --entries 10000,100000        (half a minute; 1000000 takes some minutes and 8 GB)
+
+With `--write`, for a machine that has nothing else to do: docs/replicas-start.json, and the table of docs/replicas.md.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import argparse
 import asyncio
 import json
 import os
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -24,7 +27,9 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from bench import replicas_page
 from bench.machine import rss_bytes
+from bench.provenance import about
 from farthing.cache.log_redis import RedisLog
 from farthing.cache.semantic import SemanticCache
 from farthing.cache.semantic_disk import Row
@@ -141,6 +146,7 @@ async def followed(log: RedisLog, cache: SemanticCache, theirs: RedisLog, entrie
     return {
         "write_cpu_us": 1e6 * writing.cpu_s / _CHANGES,
         "follow_cpu_us": 1e6 * reading.cpu_s / _CHANGES,
+        "changes": _CHANGES,
         "converged_clock_s": writing.clock_s + reading.clock_s,
     }
 
@@ -182,8 +188,12 @@ def main() -> None:
     parser.add_argument("--entries", default="10000,100000")
     parser.add_argument("--scopes", type=int, default=100)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--write", action="store_true", help="keep it, and write docs/replicas.md's table anew")
     given = parser.parse_args()
+    note = about(" ".join(["python -m bench.replicas", *sys.argv[1:]]))
     found = [measured(int(size), given.scopes) for size in given.entries.split(",")]
+    if given.write:
+        replicas_page.write(replicas_page.kept([one | note for one in found]))
     if given.json:
         print(json.dumps(found))
         return

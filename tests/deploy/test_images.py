@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import zipfile
@@ -71,24 +72,55 @@ def test_what_the_last_stage_takes_is_what_the_stages_before_leave(steps: list[d
     assert taken == names == {"wheel", "environment"}
 
 
-def test_the_wheel_is_built_from_what_the_context_has(tmp_path: Path) -> None:
+def test_the_wheel_is_built_from_what_the_context_has(steps: list[dict[str, Any]], tmp_path: Path) -> None:
     """Replays the first stage: the checkout without what .dockerignore names, and its build command."""
+    names = wheel_of(sys.executable, steps, tmp_path)
+    assert "farthing/proxy/cli.py" in names
+    assert any(name.startswith("farthing/proxy/static/") for name in names)
+    assert not [name for name in names if name.startswith(("tests/", "bench/", "deploy/"))]
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_the_locked_tools_build_the_same_wheel_and_nothing_else_is_installed(
+    steps: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    """Replays the first stage in an environment of its own, its installing too; asks the package index."""
+    subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "tools")], check=True)
+    python = str(tmp_path / "tools" / "bin" / "python")
+    copied, installs = first_stage(steps, "COPY")[0], first_stage(steps, "RUN")[0]
+    assert copied == "deploy/build.lock /"
+    command = [python, *shlex.split(installs)[1:]]
+    command[command.index("/build.lock")] = str(ROOT / "deploy" / "build.lock")
+    installed = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert installed.returncode == 0, installed.stdout + installed.stderr
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    assert wheel_of(python, steps, theirs) == wheel_of(sys.executable, steps, ours)
+
+
+def first_stage(steps: list[dict[str, Any]], instruction: str) -> list[str]:
+    """What comes after an instruction each time that it stands in the first stage."""
+    begins = [at for at, step in enumerate(steps) if step["instruction"] == "FROM"]
+    return [step["value"] for step in steps[begins[0] : begins[1]] if step["instruction"] == instruction]
+
+
+def wheel_of(python: str, steps: list[dict[str, Any]], folder: Path) -> list[str]:
+    """The names in the wheel that the first stage's last command makes of the context."""
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout.decode()
     ignored = [one.removesuffix("/") for one in (ROOT / ".dockerignore").read_text("utf-8").split() if "*" not in one]
-    source = tmp_path / "src"
+    source = folder / "src"
     for name in filter(None, listed.split("\0")):
         if any(name == one or name.startswith(f"{one}/") for one in ignored) or not (ROOT / name).exists():
             continue
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         (source / name).write_bytes((ROOT / name).read_bytes())
-    command = [sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir", str(tmp_path), str(source)]
-    built = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = [python, *shlex.split(first_stage(steps, "RUN")[-1])[1:]]
+    assert "--no-isolation" in command
+    command[command.index("/wheels")] = str(folder)
+    built = subprocess.run(command, cwd=source, capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stdout + built.stderr
-    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
-        names = wheel.namelist()
-    assert "farthing/proxy/cli.py" in names
-    assert any(name.startswith("farthing/proxy/static/") for name in names)
-    assert not [name for name in names if name.startswith(("tests/", "bench/", "deploy/"))]
+    with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
+        return sorted(wheel.namelist())
 
 
 async def test_the_health_check_tells_a_live_farthing_from_none(tmp_path: Path) -> None:
