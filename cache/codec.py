@@ -2,7 +2,8 @@
 
 Layout: magic 3, version 1, digest 16, header length 4 (big-endian), header (JSON), body. The digest is BLAKE2b over
 all that isn't the digest, so a flipped bit, a cut or a foreign value reads as None, and never as another answer.
-Version 2 is the same with a sealed body (proxy/seal.py), deflated before it was sealed and bound to the header.
+Version 2 is the same with a sealed body (proxy/seal.py), compressed before it was sealed and bound to the header.
+Version 3 is a head: the header of an entry that lies elsewhere in pieces, and where (pieces.py). It is never an entry.
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ from farthing.cache.entry import Entry
 from farthing.proxy.seal import Seal, SealedElsewhere
 from farthing.proxy.usage import Usage, UsageSource
 
-__all__ = ["Labels", "decode", "encode", "peek", "resealed"]
+__all__ = ["Labels", "decode", "digest_of", "encode", "headed", "is_head", "manifest_of", "peek", "resealed"]
 
 _MAGIC = b"FTH"
 _PREFIX = _MAGIC + b"\x01"
 _SEALED_PREFIX = _MAGIC + b"\x02"
 _PREFIXES = (_PREFIX, _SEALED_PREFIX)
+_HEAD_PREFIX = _MAGIC + b"\x03"
 _DIGEST_AT = len(_PREFIX)
 _DIGEST_BYTES = 16
 _LENGTH_AT = _DIGEST_AT + _DIGEST_BYTES
@@ -140,10 +142,36 @@ def resealed(raw: bytes, seal: Seal) -> bytes | None:
     return b"".join((_SEALED_PREFIX, _digest(length, header, body), length, header, body))
 
 
+def digest_of(raw: bytes) -> bytes:
+    """What an encoded entry says is its digest."""
+    return raw[_DIGEST_AT:_LENGTH_AT]
+
+
+def headed(raw: bytes, manifest: bytes) -> bytes:
+    """A head: the encoded entry's header, followed by `manifest` instead of its body."""
+    end = _HEADER_AT + int.from_bytes(raw[_LENGTH_AT:_HEADER_AT], "big")
+    rest = raw[_LENGTH_AT:end] + manifest
+    return _HEAD_PREFIX + _digest(rest, prefix=_HEAD_PREFIX) + rest
+
+
+def is_head(value: bytes) -> bool:
+    """Whether it seems to be one, unlike anything that `encode` made."""
+    return value.startswith(_HEAD_PREFIX)
+
+
+def manifest_of(head: bytes) -> bytes | None:
+    """What `headed` was given; None: not a head, or damaged."""
+    end = _HEADER_AT + int.from_bytes(head[_LENGTH_AT:_HEADER_AT], "big")
+    whole = is_head(head) and _HEADER_AT <= end <= len(head)
+    if not whole or _digest(head[_LENGTH_AT:], prefix=_HEAD_PREFIX) != digest_of(head):
+        return None
+    return head[end:]
+
+
 def peek(start: bytes) -> Labels | None:
     """The labels from an encoded entry's first bytes, without its checksum: good for choosing what to remove, never
     for serving. None where these bytes don't hold the whole header."""
-    if len(start) < _HEADER_AT or not start.startswith(_PREFIXES):
+    if len(start) < _HEADER_AT or not start.startswith((*_PREFIXES, _HEAD_PREFIX)):
         return None
     end = _HEADER_AT + int.from_bytes(start[_LENGTH_AT:_HEADER_AT], "big")
     if end > len(start):
@@ -207,8 +235,8 @@ def _usage(parts: list[Any]) -> Usage:
     return Usage(fresh, cached, cache_write, output, reasoning, UsageSource(source), *extras)
 
 
-def _digest(*parts: bytes | memoryview) -> bytes:
-    digest = hashlib.blake2b(_PREFIX, digest_size=_DIGEST_BYTES)
+def _digest(*parts: bytes | memoryview, prefix: bytes = _PREFIX) -> bytes:
+    digest = hashlib.blake2b(prefix, digest_size=_DIGEST_BYTES)
     for part in parts:
         digest.update(part)
     return digest.digest()
