@@ -33,6 +33,11 @@ class Names:
         """A pattern for every entry's name, and for those of pieces."""
         return f"{self.prefix}:[ecn]:*"
 
+    @property
+    def all_of_pieces(self) -> str:
+        """A pattern for the names of pieces alone."""
+        return f"{self.prefix}:[cn]:*"
+
     def pieces(self, key: str) -> str:
         """Of the pieces of the entry under this key."""
         return f"{self.prefix}:c:{self._tagged(key)}"

@@ -164,35 +164,23 @@ class RedisStore:
         if selector.key:
             return await self._purge_key(selector)
         removed: list[str] = []
-        names: list[bytes] = []
-        following = self._names(self.names.all_of_entries)
-        while True:
-            name = await self._step(following)
-            if name is not None:
-                names.append(name)
-            if names and (name is None or len(names) >= _SCAN_COUNT):
-                removed += await self._purge_names(names, selector)
-                names = []
-            if name is None:
-                return tuple(dict.fromkeys(removed))
+        async for names in self._some(self.names.all_of_entries, _SCAN_COUNT):
+            removed += await self._purge_names(names, selector)
+        return tuple(dict.fromkeys(removed))
+
+    async def purge_loose(self) -> None:
+        """Remove pieces that no entry has, those that are being written among them. Raises StoreFault. Cost: a walk."""
+        async for names in self._some(self.names.all_of_pieces, _SCAN_COUNT):
+            await self._purge_names(names, Selector())
 
     async def walk(self) -> AsyncIterator[bytes]:
         """Every entry as it is encoded, for a backup: in no order, perhaps one twice; one that comes or goes meanwhile
         may be missing. Raises StoreFault."""
-        names: list[bytes] = []
-        following = self._names(f"{self.names.entries}*")
-        while True:
-            name = await self._step(following)
-            if name is not None:
-                names.append(name)
-            if names and (name is None or len(names) >= _WALK_COUNT):
-                for found in await self._step(partial(self._founds, tuple(names))):
-                    raw = raw_of(found)
-                    if raw is not None:
-                        yield raw
-                names = []
-            if name is None:
-                return
+        async for names in self._some(f"{self.names.entries}*", _WALK_COUNT):
+            for found in await self._step(partial(self._founds, tuple(names))):
+                raw = raw_of(found)
+                if raw is not None:
+                    yield raw
 
     async def named(self, pattern: str) -> AsyncIterator[bytes]:
         """The names of all keys like this, in no order, perhaps one twice; for whoever keeps something else on this
@@ -231,9 +219,13 @@ class RedisStore:
         return int((entry.expires_s - self._clock.now_s()) * 1000)
 
     async def whole(self, key: str, head: bytes) -> bytes | None:
-        """The large entry, encoded, that this head is of; None: it isn't whole. For a command, for which an operator
-        waits. Raises StoreFault."""
-        return raw_of((await self._step(lambda: with_pieces(self._client, self.names, [key], [head])))[0])
+        """The large entry, encoded, that this head is of; None: it isn't whole, and is removed. For a command, for
+        which an operator waits. Raises StoreFault."""
+        raw = raw_of((await self._step(lambda: with_pieces(self._client, self.names, [key], [head])))[0])
+        if raw is None:
+            names = (self.names.entry(key), self.names.pieces(key))
+            await self._step(lambda: self._client.eval(DROP, 2, *names, head))
+        return raw
 
     async def replace(self, key: str, head: bytes, raw: bytes) -> bool:
         """Put another encoded entry in the place of the large one that this head is of, with the same expiry; False:
@@ -293,6 +285,18 @@ class RedisStore:
 
     async def _purge_names(self, met: Sequence[bytes], selector: Selector) -> list[str]:
         return await purge_names(partial(self.run, "purge"), self.names, met, selector)
+
+    async def _some(self, pattern: str, at_once: int) -> AsyncIterator[list[bytes]]:
+        """The names of all keys like this, so many at once."""
+        names: list[bytes] = []
+        following = self._names(pattern)
+        while (name := await self._step(following)) is not None:
+            names.append(name)
+            if len(names) >= at_once:
+                yield names
+                names = []
+        if names:
+            yield names
 
     def _names(self, pattern: str) -> Callable[[], Awaitable[bytes | None]]:
         """Gives the next name at each call; None after the last."""

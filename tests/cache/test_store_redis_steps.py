@@ -1,0 +1,134 @@
+"""The shared store changes an answer in one step: wherever the line is cut, nothing is left that never goes by itself."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+from redis.asyncio import Redis
+
+from farthing.cache.entry import Entry
+from farthing.cache.lease import Lease
+from farthing.cache.leases_redis import RedisLeases
+from farthing.cache.store import Selector
+from farthing.cache.store_redis import RedisStore
+from farthing.proxy.clock import SystemClock
+from farthing.proxy.errors import StoreFault
+from tests.fakes.cutting import Cutting
+from tests.fakes.valkey import ValkeyProcess
+
+KEY = "a" * 32
+SMALL, LARGE = b"{}", random.Random(1).randbytes(40_000)
+PIECE_BYTES = 10_000
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ValkeyProcess]:
+    with ValkeyProcess() as server:
+        yield server
+
+
+@pytest.fixture
+async def raw(server: ValkeyProcess) -> AsyncIterator[Redis]:
+    async with Redis.from_url(server.url) as raw:
+        await raw.flushall()
+        yield raw
+
+
+def entry(body: bytes, key: str = f"{KEY}.1") -> Entry:
+    now_s = time.time()
+    return Entry(key, "t", "chat", "m", "m", "whole", "application/json", body, None, now_s, now_s + 600)
+
+
+def store_at(url: str) -> RedisStore:
+    return RedisStore(url, deadline_ms=20_000, clock=SystemClock(), threshold=1000, piece_bytes=PIECE_BYTES)
+
+
+async def commands_of(line: Cutting, store: RedisStore, body: bytes) -> int:
+    """How many commands a put takes on a connection that is new."""
+    line.after(None)
+    await store.put(entry(body))
+    return line.passed
+
+
+@pytest.mark.parametrize("body", [SMALL, LARGE], ids=["small", "large"])
+async def test_cut_anywhere_a_put_leaves_nothing_without_an_expiry(
+    body: bytes, server: ValkeyProcess, raw: Redis
+) -> None:
+    async with Cutting(server.port) as line:
+        there = store_at(line.url)
+        most = await commands_of(line, there, body)
+        await there.close()
+        kept = set()
+        for commands in range(most + 1):
+            await raw.flushall()
+            store = store_at(line.url)
+            line.after(commands)
+            with pytest.raises(StoreFault):
+                await store.put(entry(body))
+            await store.close()
+            names = await raw.keys("*")
+            assert {name: await raw.ttl(name) for name in names if await raw.ttl(name) < 0} == {}
+            line.after(None)
+            after = store_at(server.url)
+            kept.add(await after.get(f"{KEY}.1", time.time()) is not None)
+            await after.purge(Selector(key=KEY))
+            left = await raw.keys("*")
+            assert all(name.startswith(b"farthing:n:") for name in left if not name.startswith(b"farthing:v:"))
+            assert max([await raw.ttl(name) for name in left if name.startswith(b"farthing:n:")], default=0) <= 60
+            await after.close()
+        assert kept == {False, True}, "cut before it was kept, and after"
+
+
+@pytest.mark.parametrize("body", [SMALL, LARGE], ids=["small", "large"])
+async def test_cut_once_anywhere_a_put_still_keeps(body: bytes, server: ValkeyProcess, raw: Redis) -> None:
+    """The server has done what was asked, and the answer is lost: the same is sent once more."""
+    async with Cutting(server.port) as line:
+        there = store_at(line.url)
+        most = await commands_of(line, there, body)
+        await there.close()
+        for commands in range(1, most + 1):
+            await raw.flushall()
+            store = store_at(line.url)
+            line.after(commands, for_good=False)
+            put = entry(body)
+            await store.put(put)
+            assert await store.get(put.key, time.time()) == put
+            await store.close()
+
+
+async def test_a_small_put_is_one_command(server: ValkeyProcess, raw: Redis) -> None:
+    async with Cutting(server.port) as line:
+        store = store_at(line.url)
+        await store.get(KEY, time.time())
+        for key in (KEY, f"{KEY}.1"):
+            line.after(None)
+            await store.put(entry(SMALL, key))
+            assert line.passed == 1
+        line.after(None)
+        await store.put_many([entry(SMALL, f"{number:032x}.1") for number in range(9)])
+        assert line.passed == 9
+        await store.close()
+
+
+@pytest.mark.parametrize("body", [SMALL, LARGE], ids=["small", "large"])
+async def test_cut_anywhere_a_landing_leaves_nothing_without_an_expiry(
+    body: bytes, server: ValkeyProcess, raw: Redis
+) -> None:
+    async with Cutting(server.port) as line:
+        for commands in range(12):
+            await raw.flushall()
+            line.after(None)
+            store = store_at(line.url)
+            leases = RedisLeases(store, store, lease_s=30)
+            found = await leases.take(f"{KEY}.1", f"{KEY}.1:c", "f", "")
+            line.after(commands)
+            try:
+                await leases.land(Lease(f"{KEY}.1", f"{KEY}.1:c", "f", found.token), entry(body))
+            except StoreFault:
+                assert line.passed == commands
+            await store.close()
+            for name in await raw.keys("*"):
+                assert await raw.ttl(name) > 0, name
