@@ -1,4 +1,4 @@
-"""The shared store changes an answer in one step: wherever the line is cut, nothing is left that never goes by itself."""
+"""The shared store changes an answer in one step: wherever the line is cut, nothing is left that stays for ever."""
 
 from __future__ import annotations
 
