@@ -1,11 +1,11 @@
 """What a large answer in Redis costs everybody else, whole and in pieces: `python -m bench.entry_pieces`.
 
 A process stores and reads answers of 8 MiB that don't shrink, as fast as it can, over a real Valkey of this machine;
-beside it another client asks the same server for 100 bytes, one GET after the other. Told is how long those GETs took
-while answers were stored, and while they were read; how long one command held up the server, as it tells it (EVAL, and
-GET or HGET); and of the process its processor time for each answer, and the longest step of its event loop, in which no
-other request gets on. All ways take turns in one run, so that a busy machine is busy for all of them; times by the
-clock are of use only beside each other. Medians over the rounds.
+beside it another client asks the same server for 100 bytes, one read after the other. Told is how long those took
+while answers were stored, and while they were read; how long one command held up the server, as it tells it (SET or
+EVAL, and GET or HGET); and of the process its processor time for each answer, and the longest step of its event loop,
+in which no other request gets on. All ways take turns in one run, so that a busy machine is busy for all of them; times
+by the clock are of use only beside each other. Medians over the rounds.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from contextlib import contextmanager
 from multiprocessing import get_context
 from typing import NamedTuple
 
+from farthing.cache.codec import encode
 from farthing.cache.entry import Entry
 from farthing.cache.store_redis import RedisStore
 from farthing.proxy.clock import SystemClock
@@ -31,8 +32,8 @@ from farthing.proxy.serve import collect_seldom
 from tests.fakes.valkey import ValkeyProcess
 
 _SIZE = 8 * 2**20
-_WHOLE = 2**40
-_PIECES = (_WHOLE, 2**16, 2**17, 2**18, 2**19, 2**20)
+_SET, _WHOLE = 0, 2**40
+_PIECES = (_SET, _WHOLE, 2**16, 2**17, 2**18, 2**19, 2**20)
 _KEY = "a" * 32
 _DEADLINE_MS = 60_000
 _STEPS = 3
@@ -46,7 +47,7 @@ class Spent(NamedTuple):
 
 
 class Beside(NamedTuple):
-    """GETs of the other client meanwhile."""
+    """Reads of the other client meanwhile."""
 
     count: int
     p50_us: float
@@ -74,7 +75,7 @@ async def longest_step(work: Callable[[], Awaitable[object]]) -> float:
 async def spent(url: str, piece_bytes: int, count: int, size: int, reading: bool) -> Spent:
     """So many puts or gets."""
     collect_seldom()
-    store = RedisStore(url, deadline_ms=_DEADLINE_MS, clock=SystemClock(), piece_bytes=piece_bytes)
+    store = RedisStore(url, deadline_ms=_DEADLINE_MS, clock=SystemClock(), piece_bytes=piece_bytes or _WHOLE)
     now_s = time.time()
     body = random.Random(1).randbytes(size)
     entry = Entry(_KEY, "t", "chat", "m", "m", "whole", "application/json", body, None, now_s, now_s + 3600)
@@ -83,6 +84,9 @@ async def spent(url: str, piece_bytes: int, count: int, size: int, reading: bool
     async def once() -> None:
         if reading:
             await store.get(_KEY, time.time())
+        elif piece_bytes == _SET:
+            raw = await asyncio.to_thread(encode, entry)
+            await store.run("write", lambda client: client.set(store.names.entry(_KEY), raw, px=3_600_000))
         else:
             await store.put(entry)
 
@@ -104,7 +108,7 @@ def work(url: str, piece_bytes: int, count: int, size: int, reading: bool) -> Sp
 
 @contextmanager
 def asking(port: int, taken_us: list[float]) -> Iterator[None]:
-    """GETs of 100 bytes, one after the other, meanwhile."""
+    """Reads of 100 bytes, one after the other, meanwhile."""
     over = threading.Event()
 
     def ask() -> None:
@@ -114,7 +118,7 @@ def asking(port: int, taken_us: list[float]) -> Iterator[None]:
             link.recv(100)
             while not over.is_set():
                 began = time.perf_counter()
-                link.sendall(b"GET small\r\n")
+                link.sendall(b"GETRANGE small 0 -1\r\n")
                 got = 0
                 while got < 108:
                     got += len(link.recv(200))
@@ -130,7 +134,7 @@ def asking(port: int, taken_us: list[float]) -> Iterator[None]:
 
 
 def beside(taken_us: Sequence[float]) -> Beside:
-    """What is told of the GETs."""
+    """What is told of the reads."""
     each = sorted(taken_us)
     return Beside(len(each), each[len(each) // 2], each[int(0.99 * len(each))], each[-1])
 
@@ -146,7 +150,7 @@ def rows(pieces: Sequence[int], rounds: int, count: int, size: int) -> Iterator[
     """The table's lines: medians over the rounds."""
     yield (
         "| pieces | | its processor time | longest step of its loop | one command held up the server "
-        "| GETs beside it: p50 | p99 | longest |"
+        "| reads beside it: p50 | p99 | longest |"
     )
     yield "|---|---|---:|---:|---:|---:|---:|---:|"
     found: dict[tuple[int, bool], list[tuple[Spent, Beside, float]]] = {}
@@ -159,14 +163,14 @@ def rows(pieces: Sequence[int], rounds: int, count: int, size: int) -> Iterator[
                     server.command("CONFIG RESETSTAT")
                     with asking(server.port, taken_us):
                         one = another.submit(work, server.url, piece_bytes, count, size, reading).result()
-                    read = "get" if piece_bytes == _WHOLE else "hget"
-                    held = held_up_us(server, [read] if reading else ["eval", "set"])
+                    read = "get" if piece_bytes in (_SET, _WHOLE) else "hget"
+                    held = held_up_us(server, [read] if reading else ["set" if piece_bytes == _SET else "eval"])
                     found.setdefault((piece_bytes, reading), []).append((one, beside(taken_us), held))
     for (piece_bytes, reading), each in found.items():
         cpu, step = (statistics.median(column) for column in zip(*(one for one, _, _ in each), strict=True))
         held = statistics.median(held for _, _, held in each)
         _, p50, p99, longest = (statistics.median(column) for column in zip(*(one for _, one, _ in each), strict=True))
-        name = "whole" if piece_bytes == _WHOLE else f"{piece_bytes // 1024} KiB"
+        name = {_SET: "whole, by SET", _WHOLE: "whole, by the script"}.get(piece_bytes, f"{piece_bytes // 1024} KiB")
         begin = f"| {name} | {'read' if reading else 'stored'} | {cpu:.1f} ms | {step:.1f} ms | {held:.0f} µs "
         yield f"{begin}| {p50:.0f} µs | {p99:.0f} µs | {longest:.0f} µs |"
 

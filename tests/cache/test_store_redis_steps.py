@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
@@ -132,3 +134,37 @@ async def test_cut_anywhere_a_landing_leaves_nothing_without_an_expiry(
             await store.close()
             for name in await raw.keys("*"):
                 assert await raw.ttl(name) > 0, name
+
+
+async def test_a_user_with_few_rights(server: ValkeyProcess, raw: Redis) -> None:
+    """docs/deployment.md says which: all that answers and leases need is among them."""
+    page = (Path(__file__).parents[2] / "docs" / "deployment.md").read_text("utf-8")
+    rights = page.partition("the keys `farthing:*` with `")[2].partition("`")[0]
+    assert rights.startswith("+eval")
+    await raw.execute_command("ACL", "SETUSER", "few", "on", ">pass", "~farthing:*", "-@all", *rights.split())
+    store = store_at(server.url.replace("redis://", "redis://few:pass@"))
+    leases = RedisLeases(store, store, lease_s=30)
+    for body in (SMALL, LARGE, SMALL):
+        await store.put(entry(body))
+        found = await store.get(f"{KEY}.1", time.time())
+        assert found is not None and found.body == body
+        await store.put_many([entry(body, KEY)])
+        assert len(await store.get_many([KEY, f"{KEY}.1"], time.time())) == 2
+        assert len(await store.purge(Selector(key=KEY))) == 2
+        taken = await leases.take(KEY, f"{KEY}:c", "f", "")
+        lease = Lease(KEY, f"{KEY}:c", "f", taken.token)
+        await leases.renew([lease])
+        assert await leases.land(lease, entry(body, KEY))
+        assert [one async for one in store.walk()] != []
+        taken = await leases.take(f"{KEY}.1", f"{KEY}.1:c", "g", "")
+        await leases.free(Lease(f"{KEY}.1", f"{KEY}.1:c", "g", taken.token))
+        await store.put(entry(SMALL)._replace(expires_s=0))
+        assert (await store.stats()).healthy
+        assert await store.purge(Selector()) == (KEY,)
+    await store.put(entry(LARGE))
+    await raw.delete(f"farthing:c:{{{KEY}}}.1")
+    assert await store.get(f"{KEY}.1", time.time()) is None
+    while await raw.exists(f"farthing:e:{{{KEY}}}.1"):
+        await asyncio.sleep(0.01)
+    await store.close()
+    await raw.execute_command("ACL", "DELUSER", "few")
