@@ -62,10 +62,10 @@ class RedisStore:
 
     `seal`: what bodies are sealed with, if they are. `told_as`, `passed_by`: what it is in the log's lines, and what
     happens without it.
-    `deadline_ms` bounds every get, put and stats, and of a large put each MiB, for which nobody waits; a purge's single
-    steps have 5 s each. `piece_bytes`: longer entries, as encoded, are cut into pieces of that length. After `threshold` failures
-    in a row calls raise StoreFault at once, and every `pause_s` one of them starts a probe. Sizes and evictions in
-    `stats` are the server's own, whoever uses it. Raises ConfigFault: a URL that redis-py can't read.
+    `deadline_ms` bounds every get, put and stats, and of a large put each MiB, for which no request waits; a purge's
+    single steps have 5 s each. `piece_bytes`: longer entries, as encoded, are cut into pieces of that length. After
+    `threshold` failures in a row calls raise StoreFault at once, and every `pause_s` one of them starts a probe. Sizes
+    and evictions in `stats` are the server's own, whoever uses it. Raises ConfigFault: a URL that redis-py can't read.
     """
 
     def __init__(
@@ -281,8 +281,8 @@ class RedisStore:
     async def _purge_key(self, selector: Selector) -> tuple[str, ...]:
         variants = await self._step(lambda: self._client.smembers(self.names.variants(selector.key)))
         keys = [selector.key, *sorted(member.decode() for member in variants)]
-        removed = await self._purge_names([self.names.entry(key).encode() for key in keys], selector)
-        return tuple(removed)
+        met = [name(key).encode() for name in (self.names.entry, self.names.pieces) for key in keys]
+        return tuple(await self._purge_names(met, selector))
 
     async def _purge_names(self, met: Sequence[bytes], selector: Selector) -> list[str]:
         return await purge_names(partial(self.run, "purge"), self.names, met, selector)

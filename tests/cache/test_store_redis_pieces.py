@@ -127,6 +127,9 @@ async def test_pieces_that_no_entry_has_go_with_a_purge_of_anything(store: Redis
     assert await store.purge(Selector(model="another")) == ()
     assert names(raw) == {f"farthing:{kind}:{{{KEY}}}" for kind in "ecv"}
     assert await store.get(KEY, time.time()) is not None
+    raw.delete(f"farthing:e:{{{KEY}}}")
+    assert await store.purge(Selector(key=KEY)) == ()
+    assert names(raw) == {f"farthing:v:{{{KEY}}}"}
 
 
 def spoil_missing(raw: Any) -> None:
