@@ -22,11 +22,12 @@ COPY deploy/requirements.lock /wheels/
 RUN python -m venv --without-pip /opt/farthing \
  && python -m pip --python /opt/farthing/bin/python install --no-cache-dir --no-compile --only-binary :all: --require-hashes -r /wheels/requirements.lock \
  && python -m pip --python /opt/farthing/bin/python install --no-cache-dir --no-compile --no-deps /wheels/*.whl
-# What nothing here loads: tests, sources of extensions, onnxruntime's tools and its second copy of itself for C, and what tokenizers
-# would download models with. Stays: the licences.
+# What nothing here loads: tests, sources of extensions, onnxruntime's tools and its second copy of itself for C, zstandard's
+# second way to its library, and what tokenizers would download models with. Stays: the licences.
 RUN cd /opt/farthing/lib/python3*/site-packages \
  && python -m pip --python /opt/farthing/bin/python uninstall --yes hf-xet huggingface-hub fsspec \
  && rm -rf onnxruntime/capi/libonnxruntime.so.* onnxruntime/transformers onnxruntime/quantization onnxruntime/tools numpy/f2py \
+      zstandard/_cffi.*.so zstandard/backend_cffi.py \
  && find . -type d \( -name tests -o -name __pycache__ \) -prune -exec rm -rf {} + \
  && find . -type f \( -name '*.pyi' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.h' -o -name '*.c' -o -name '*.a' \) -delete
 # Bytecode of what a farthing loads, the standard library's too, which the base has none of: the root file system is read-only, so

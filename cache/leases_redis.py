@@ -57,22 +57,6 @@ redis.call('HSET', KEYS[1], 'until', string.format('%.0f', time[1] * 1000000 + t
 return 1
 """
 
-# KEYS: lease, entry, the set of the answer's variants. ARGV: token, entry, its life in milliseconds, its key where it
-# is a variant. Gives 0 where a larger token was given.
-_LAND = """
-local found = redis.call('HMGET', KEYS[1], 'token', 'replaced')
-if found[1] and tonumber(found[1]) > tonumber(ARGV[1]) then return 0 end
-redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3])
-if ARGV[4] ~= '' then
-  redis.call('SADD', KEYS[3], ARGV[4])
-  if redis.call('PTTL', KEYS[3]) < tonumber(ARGV[3]) then redis.call('PEXPIRE', KEYS[3], ARGV[3]) end
-end
-if found[1] == ARGV[1] then
-  if found[2] == '1' then redis.call('HSET', KEYS[1], 'ended', 'landed') else redis.call('DEL', KEYS[1]) end
-end
-return 1
-"""
-
 # KEYS: lease. ARGV: token, for how long its failure is told in milliseconds.
 _FREE = """
 local found = redis.call('HMGET', KEYS[1], 'token', 'replaced', 'ended')
@@ -119,21 +103,15 @@ class RedisLeases:
 
     async def land(self, lease: Lease, entry: Entry) -> bool:
         """Leases.land."""
-        life_ms = self._server.life_ms(entry)
-        if life_ms <= 0:
+        if self._server.life_ms(entry) <= 0:
             await self.free(lease)
             return True
-        raw = await self._server.encoded(entry)
-        base, dot, _ = entry.key.partition(".")
-        names = (
-            self._names.lease(lease.key, lease.name),
-            self._names.entry(entry.key),
-            self._names.variants(base),
-        )
-        kept = await self._eval(_LAND, names, lease.token, raw, life_ms, entry.key if dot else "")
-        if isinstance(self._store, NearStore):
-            self._store.changed(entry.key)
-        return bool(kept)
+        fence = (self._names.lease(lease.key, lease.name), lease.token)
+        try:
+            return await self._server.keep(entry, kind="lease", fence=fence)
+        finally:
+            if isinstance(self._store, NearStore):
+                self._store.changed(entry.key)
 
     async def free(self, lease: Lease) -> None:
         """Leases.free."""

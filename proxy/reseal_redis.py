@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -33,14 +33,17 @@ async def reseal_server(server: RedisStore, seal: Seal, writer: str, tell: Tell)
     """
     total = (await server.stats()).entries
     found = {"redis answers": Tally()}
+    answers = found["redis answers"]
     await _values(
         server,
         f"{server.names.entries}*",
         lambda name, value: codec.resealed(value, seal),
-        found["redis answers"],
+        answers,
         partial(tell, "redis answers"),
         total,
+        lambda name, head: _in_pieces(server, name, head, seal, answers) if codec.is_head(head) else None,
     )
+    await server.purge_loose()
     for name in TEXT_STORES:
         prefix = f"{prefix_of(name)}:d:"
         found[f"redis {name}"] = tally = Tally()
@@ -64,19 +67,32 @@ async def _values(
     tally: Tally,
     tell: Callable[[int, int], None],
     total: int,
+    otherwise: Callable[[bytes, bytes], Awaitable[None] | None] = lambda name, value: None,
 ) -> None:
+    """`otherwise`: does what is to be done with a value that isn't all there is; None where it is."""
     done = 0
     async for name in server.named(pattern):
         value = await server.run("purge", partial(_get, name=name))
         if value is None:
             continue  # it has expired
-        again = tally.judge(partial(anew, name, value))
-        if again is not None:
+        if (other := otherwise(name, value)) is not None:
+            await other
+        elif (again := tally.judge(partial(anew, name, value))) is not None:
             digest = hashlib.sha1(value, usedforsecurity=False).hexdigest()
             if not await server.run("purge", partial(_replace, name=name, digest=digest, value=again)):
                 tally.miss()
         done += 1
         tell(done, max(done, total))
+
+
+async def _in_pieces(server: RedisStore, name: bytes, head: bytes, seal: Seal, tally: Tally) -> None:
+    key = server.names.key(name.decode(errors="replace"))
+    raw = await server.whole(key, head)
+    if raw is None:
+        return  # it was no answer any more
+    again = tally.judge(partial(codec.resealed, raw, seal))
+    if again is not None and not await server.replace(key, head, again):
+        tally.miss()
 
 
 async def _get(client: Any, name: bytes) -> bytes | None:

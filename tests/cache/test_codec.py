@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import math
+import tracemalloc
 import zlib
+from typing import Any
 
 import orjson
 import pytest
+import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -131,6 +134,71 @@ GOOD = ["k", "s", "m", "m", "chat", "whole", "t", 1.0, 2.0, None, []]
 )
 def test_a_right_checksum_over_a_wrong_header_is_no_entry(header: object, body: bytes) -> None:
     assert decode(forged(header, body)) is None
+
+
+@pytest.mark.parametrize(
+    ("size", "packed", "body"),
+    [
+        (10, 2, zstandard.compress(b"x" * 1_000_000)),
+        (1_000_000, 2, zstandard.compress(b"x" * 1_000_000)[:-1]),
+        (1_000_000, 2, zstandard.compress(b"x" * 1_000_000) + b"!"),
+        (1_000_000, 2, zstandard.compress(b"x" * 1_000_000) * 2),
+        (1_000, 2, zstandard.ZstdCompressor(write_content_size=False).compress(b"x" * 1_000)),
+        ("2", 2, zstandard.compress(b"12")),
+        (-1, 2, zstandard.compress(b"12")),
+        (2.0, 2, zstandard.compress(b"12")),
+        (2, 2, b"12"),
+        (2, 2, zlib.compress(b"12")),
+        (2, 1, zstandard.compress(b"12")),
+        (2, 3, b"12"),
+        (2, "2", zstandard.compress(b"12")),
+        (2, -1, b"12"),
+        (2, None, b"12"),
+    ],
+)
+def test_a_compressed_body_is_just_what_its_header_says_or_nothing(size: object, packed: object, body: bytes) -> None:
+    assert decode(forged([*GOOD, size, packed], body)) is None
+
+
+@pytest.mark.parametrize(("packed", "shrunk"), [(1, zlib.compress), (2, zstandard.compress)], ids=["deflate", "zstd"])
+def test_either_way_to_compress_is_read(packed: int, shrunk: Any) -> None:
+    """Former versions deflated."""
+    found = decode(forged([*GOOD, 9000, packed], shrunk(b"an answer" * 1000)))
+    assert found is not None and found.body == b"an answer" * 1000
+
+
+def without_a_size(body: bytes) -> bytes:
+    return zstandard.ZstdCompressor(write_content_size=False).compress(body)
+
+
+@pytest.mark.parametrize(
+    ("packed", "shrunk"),
+    [(1, zlib.compress), (2, zstandard.compress), (2, without_a_size)],
+    ids=["deflate", "zstd", "zstd without a size"],
+)
+@pytest.mark.parametrize("said", [100, 2**28 + 1, 2**40, 2**63])
+def test_a_bomb_takes_no_more_than_its_header_may_say(packed: int, shrunk: Any, said: int) -> None:
+    bomb = forged([*GOOD, said, packed], shrunk(bytes(100_000_000)))
+    tracemalloc.start()
+    try:
+        assert decode(bomb) is None
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000 + 4 * len(bomb)
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_frame_that_promises_more_than_there_is_takes_nothing() -> None:
+    """What a frame of zstd says of its size is set aside at once."""
+    frame = bytearray(zstandard.compress(bytes(300_000_000), 1))
+    assert int.from_bytes(frame[6:10], "little") == 300_000_000
+    frame[6:10] = (2**32 - 1).to_bytes(4, "little")
+    tracemalloc.start()
+    try:
+        for said in (10, 300_000_000, 2**32 - 1):
+            assert decode(forged([*GOOD, said, 2], bytes(frame))) is None
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_the_forger_can_make_a_good_one_but_not_of_another_version() -> None:

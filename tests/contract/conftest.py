@@ -10,7 +10,7 @@ import pytest
 from farthing.proxy.clock import FakeClock
 from tests.fakes.decisions import KINDS, Opened
 from tests.fakes.valkey import ValkeyProcess
-from tests.fakes.valkey_many import ValkeyCluster
+from tests.fakes.valkey_many import ValkeyCluster, WatchedValkey
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +23,12 @@ def valkey() -> Iterator[ValkeyProcess]:
 def valkey_cluster() -> Iterator[ValkeyCluster]:
     with ValkeyCluster(replicas=False) as cluster:
         yield cluster
+
+
+@pytest.fixture(scope="module")
+def valkey_sentinels() -> Iterator[WatchedValkey]:
+    with WatchedValkey() as watched:
+        yield watched
 
 
 @pytest.fixture

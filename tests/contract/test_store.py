@@ -1,8 +1,10 @@
-"""One promise, five stores: memory alone, memory over SQLite (alone, or with others), a real Valkey, and a cluster."""
+"""One promise, six stores: memory alone, memory over SQLite (alone, or with others), a real Valkey, one behind
+sentinels, and a cluster."""
 
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -19,7 +21,6 @@ from farthing.proxy.errors import StoreFault
 from farthing.proxy.seal import Sealer
 from farthing.proxy.tasks import TaskGroup
 from farthing.proxy.usage import Usage
-from tests.fakes.valkey_many import ValkeyCluster
 
 KEY = "a" * 32
 OTHER = "b" * 32
@@ -35,6 +36,8 @@ OTHER = "b" * 32
         "file, nothing hot, sealed",
         "redis, sealed",
         "redis, memory before",
+        "redis sentinels",
+        "redis sentinels, memory before",
         "redis cluster",
         "redis cluster, memory before",
     ]
@@ -43,8 +46,10 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock
     made: LocalStore | RedisStore | NearStore
     seal = Sealer([b"k" * 32], os.urandom) if "sealed" in request.param else None
     if request.param.startswith("redis"):
-        server = request.getfixturevalue("valkey_cluster" if "cluster" in request.param else "valkey")
-        for node in server.nodes if isinstance(server, ValkeyCluster) else [server]:
+        kind = next((one for one in ("cluster", "sentinels") if one in request.param), "")
+        server = request.getfixturevalue(f"valkey_{kind}".rstrip("_"))
+        nodes = {"cluster": lambda: server.nodes, "sentinels": lambda: [server.primary]}.get(kind, lambda: [server])()
+        for node in nodes:
             node.command("FLUSHALL")
         made = RedisStore(server.url, deadline_ms=2000, clock=clock, seal=seal)
         if "before" in request.param:
@@ -100,6 +105,22 @@ async def test_gives_back_what_was_put(store: Store, clock: FakeClock) -> None:
         await store.put(put)
         assert await store.get(KEY, clock.now_s()) == put
     assert await store.get(OTHER, clock.now_s()) is None
+
+
+async def test_large_answers_are_kept_replaced_and_purged_as_small_ones(store: Store, clock: FakeClock) -> None:
+    """Of bytes that don't shrink: from where the shared store cuts them into pieces."""
+    sizes = (10, 262_144, 3_000_000, 10, 700_000)
+    bodies = [random.Random(number).randbytes(size) for number, size in enumerate(sizes)]
+    for what in bodies:
+        await store.put(entry(clock, body=what))
+        found = await store.get(KEY, clock.now_s())
+        assert found is not None and found.body == what
+    await store.put_many([entry(clock, f"{KEY}.1", body=bodies[2]), entry(clock, OTHER, body=bodies[0], scope="u")])
+    many = await store.get_many([f"{KEY}.1", OTHER, KEY], clock.now_s())
+    assert [one and one.body for one in many] == [bodies[2], bodies[0], bodies[4]]
+    assert set(await store.purge(Selector(key=KEY))) == {KEY, f"{KEY}.1"}
+    assert await store.get_many([f"{KEY}.1", KEY], clock.now_s()) == [None, None]
+    assert await store.purge(Selector(scope="u")) == (OTHER,)
 
 
 async def test_many_at_once_are_as_one_by_one(store: Store, clock: FakeClock) -> None:
