@@ -402,6 +402,44 @@ async def test_an_error_does_not_win_against_a_call_that_is_still_under_way(
     assert [one["status"] for one in json.loads(row["attempts_detail"])] == [500, second]
 
 
+def after(first: ScriptedUpstream, other: ScriptedUpstream) -> None:
+    """`other` answers once `first` has been asked, and is idle again."""
+    answers = other._answer
+
+    async def waits(*given: Any) -> Any:
+        await until(lambda: first.calls and not first.at_once, 20)
+        return await answers(*given)
+
+    other._answer = waits  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("more", [[], ["judge-at-cheap"]])
+async def test_a_fallback_that_failed_beside_the_first_is_not_asked_again(tmp_path: Path, more: list[str]) -> None:
+    route = {"variants": ["mini-there"], "fallbacks": ["tiny-there", *more], "hedge_after_ms": 30, "on": ["5xx"]}
+    variants = [MINI, TINY, {"name": "judge-at-cheap", "upstream": "cheap", "model": "judge"}]
+    async with house(tmp_path, [route], variants=variants) as at:
+        at.cheap.script(Script(status=503))
+        at.third.default = Script(status=500)
+        after(at.third, at.cheap)
+        answer = await at.proxy.post(chat())
+        (row,) = await at.books(1)
+    assert answer.json()["model"] == ("judge" if more else "m")
+    assert [one["variant"] for one in json.loads(row["attempts_detail"]) if one.get("variant")].count("tiny-there") == 1
+    assert len(at.third.calls) == 1
+    assert [reason for _, action, reason in why(row) if action == "failed"] == ["mini-there: 5xx", "tiny-there: 5xx"]
+
+
+async def test_where_the_one_beside_fails_in_no_declared_way_the_asked_for_model_is_next(tmp_path: Path) -> None:
+    route = {"variants": ["mini-there"], "fallbacks": ["tiny-there", "judge-there"], "hedge_after_ms": 30}
+    async with house(tmp_path, [route]) as at:
+        at.cheap.default, at.third.default = Script(status=503), Script(status=418)
+        after(at.third, at.cheap)
+        answer = await at.proxy.post(chat())
+        await at.books(1)
+    assert (answer.status_code, answer.json()["model"]) == (200, "m")
+    assert [len(up.calls) for up in at.ups] == [1, 1, 1]
+
+
 async def test_a_client_that_leaves_during_a_hedge_ends_both_calls(tmp_path: Path) -> None:
     route = {"variants": ["mini-there"], "fallbacks": ["tiny-there"], "hedge_after_ms": 30}
     async with house(tmp_path, [route]) as at:
