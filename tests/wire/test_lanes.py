@@ -159,7 +159,7 @@ async def test_what_farthing_refuses_for_want_of_a_stored_answer_is_no_error_of_
         hits = sum(one.status_code == 200 for one in answers)
         assert {one.status_code for one in answers} == {200, 504}
         await proxy.rows(61)
-        now = await until(proxy, lambda now: now["candidate"] is None or now["candidate"]["guard"]["requests"]["active"])
+        now = await until(proxy, lambda now: not now["candidate"] or now["candidate"]["guard"]["requests"]["active"])
         assert now["candidate"]["version"] == begun["candidate"]["version"]
         now = await until(proxy, lambda now: now["candidate"]["guard"]["requests"]["active"] == hits)
         assert now["candidate"]["guard"]["requests"]["candidate"] == 0
