@@ -27,6 +27,7 @@ _REMEMBERED = 1024  # names of models; clients choose them
 _IMAGES = frozenset({"image_url", "input_image", "image"})
 _AUDIO = frozenset({"input_audio", "audio"})
 _FILES = frozenset({"file", "input_file", "document"})
+_OUTPUT_LOGPROBS = "message.output_text.logprobs"
 _OF_INPUT = frozenset({Endpoint.RESPONSES, Endpoint.EMBEDDINGS})
 _OF_TOKENS = frozenset({Endpoint.COMPLETIONS, Endpoint.EMBEDDINGS})  # whose texts may come as numbers of tokens
 _CLIENTS_TOOLS = frozenset({"function", "custom"})  # any other type is a tool that the provider made
@@ -191,7 +192,7 @@ def facts_of(
         tools=bool(tools),
         images=not shown.isdisjoint(_IMAGES),
         json=_wants_json(payload),
-        logprobs=bool(get("logprobs")),
+        logprobs=bool(get("logprobs")) or (type(more := get("include")) is list and _OUTPUT_LOGPROBS in more),
         audio=not shown.isdisjoint(_AUDIO) or (type(modalities) is list and "audio" in modalities),
         files=not shown.isdisjoint(_FILES),
         hosted=get("web_search_options") is not None or bool(get("mcp_servers")) or _hosted(tools),

@@ -84,7 +84,8 @@ class Plan:
 @dataclass(slots=True)
 class Routing:
     """The routes of one configuration. `never_chained`: see config.Cache. `providers`: whose cache is behind each
-    upstream, where that is known. `standings`: of routes with a bound."""
+    upstream, where that is known. `standings`: of routes with a bound. `judges_told`: judges and why they can't judge,
+    of which the log has been told."""
 
     variants: Mapping[str, Variant]
     routes: RouteTable
@@ -98,6 +99,7 @@ class Routing:
     stays: Stays = field(default_factory=Stays)
     providers: Mapping[str, str] = field(default_factory=dict)
     standings: RouteStandings | None = None
+    judges_told: set[tuple[str, str]] = field(default_factory=set)
 
     def find(self, ex: Exchange, *, names_only: bool = False) -> None:
         """Find the request's way. What of it can change the answer goes into `ex.lossy`, and so into the cache's key.

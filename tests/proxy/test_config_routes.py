@@ -109,6 +109,23 @@ def test_all_off_with_routes_is_not_all_off() -> None:
             "routes.0.accept.judge",
             "would judge its own answers",
         ),
+        (
+            '[[upstreams]]\nname = "claudes"\nurl = "http://127.0.0.1:2"\nstyle = "anthropic"\n'
+            '[[variants]]\nname = "claude"\nmodel = "c"\nupstream = "claudes"\n'
+            + route(strategy='"cascade"', variants='["claude", "big"]', accept="{ min_confidence = 0.5 }"),
+            "routes.0.accept.min_confidence",
+            "'claude' is at an upstream of style = 'anthropic', whose answers never have log-probabilities",
+        ),
+        (
+            route(
+                endpoint='"messages"',
+                strategy='"cascade"',
+                variants='["mini","big"]',
+                accept="{ min_confidence = 0.5 }",
+            ),
+            "routes.0.accept.min_confidence",
+            'answers of endpoint = "messages" have no log-probabilities',
+        ),
         (route(model='"big"'), "routes.0.model", "asks for the variant of that name"),
         (route(model='"fast"'), "routes.0.model", "is an alias"),
         (route() + route(model='"x"'), "routes.1.name", "'r' is there already"),

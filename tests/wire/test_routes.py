@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from farthing.proxy.prices import RateCard
 from farthing.proxy.rate_cards import card_of
@@ -336,6 +337,102 @@ async def test_a_cascade_asks_for_more_samples_and_a_judge(tmp_path: Path) -> No
         ["escalated", "mini-there: the judge says no"],
         ["escalated", "mini-there: 3 samples differ"],
     ]
+
+
+REFUSES = {"error": {"message": "it said: hello there", "code": "unsupported_parameter", "param": "max_tokens"}}
+
+
+@pytest.mark.parametrize(
+    ("script", "why_not"),
+    [
+        (Script(status=400, body=json.dumps(REFUSES).encode()), "can't be asked: 400 unsupported_parameter max_tokens"),
+        (Script(status=400, body=b'{"error":{"code":"it said: hello there"}}'), "can't be asked: 400"),
+        (Script(status=401, body=b"no"), "can't be asked: 401"),
+        (Script(reset=True), "can't be asked: reset"),
+        (Script(says="Well, the answer"), "says neither yes nor no"),
+    ],
+)
+async def test_a_judge_that_cannot_be_asked_has_not_said_no(tmp_path: Path, script: Script, why_not: str) -> None:
+    route = {"strategy": "cascade", "variants": ["mini-there", "big"], "accept": {"judge": "judge-there"}}
+    async with house(tmp_path, [route]) as at:
+        at.third.default = script
+        with capture_logs() as logs:
+            answers = [await at.proxy.post(chat(text)) for text in ("one", "two", "three")]
+            rows = await at.books(3)
+    assert [one.headers["x-farthing-model"] for one in answers] == ["m"] * 3
+    assert [why(row)[-1] for row in rows] == [["route", "escalated", f"mini-there: the judge {why_not}"]] * 3
+    told = [one for one in logs if one["event"].startswith("a cascade's answers aren't judged")]
+    assert [(one["judge"], one["why"]) for one in told] == [("judge-there", f"the judge {why_not}")]
+
+
+async def test_a_judge_that_reasons_first_is_asked_without_a_limit(tmp_path: Path) -> None:
+    accept = {"judge": "judge-there", "judge_max_tokens": 0}
+    judge = JUDGE | {"params": {"reasoning_effort": "low"}}
+    route = {"strategy": "cascade", "variants": ["mini-there", "big"], "accept": accept}
+    async with house(tmp_path, [route], variants=[MINI, BIG, judge]) as at:
+        at.third.default = Script(says="yes")
+        answer = await at.proxy.post(chat())
+        await at.books(1)
+    assert answer.headers["x-farthing-model"] == "mini"
+    assert set(at.third.calls[0].json) == {"model", "messages", "reasoning_effort"}
+
+
+@pytest.mark.parametrize(("more", "reason"), [({"temperature": 0}, "temperature 0"), ({"seed": 3}, "a seed")])
+async def test_samples_that_would_be_alike_are_not_paid_for(tmp_path: Path, more: dict[str, Any], reason: str) -> None:
+    route = {"strategy": "cascade", "variants": ["mini-there", "big"], "accept": {"agree": 3}}
+    async with house(tmp_path, [route]) as at:
+        at.cheap.default = Script(says="42")
+        alike = await at.proxy.post(chat(**more))
+        sampled = await at.proxy.post(chat(temperature=0.7))
+        rows = await at.books(2)
+    assert [one.headers["x-farthing-model"] for one in (alike, sampled)] == ["m", "mini"]
+    assert len(at.cheap.calls) == 3
+    said = f"mini-there: not asked, its samples would be alike ({reason})"
+    assert why(rows[0])[-1] == ["route", "escalated", said]
+
+
+@pytest.mark.parametrize("sure", [True, False])
+@pytest.mark.parametrize("path", ["/v1/responses", "/v1/completions"])
+async def test_how_sure_an_answer_is_counts_in_other_apis_too(tmp_path: Path, path: str, sure: bool) -> None:
+    logprob = -0.01 if sure else -3.0
+    usage: dict[str, Any]
+    if path == "/v1/responses":
+        part = {
+            "type": "output_text",
+            "text": "42",
+            "annotations": [],
+            "logprobs": [{"token": "42", "logprob": logprob}],
+        }
+        item = {"type": "message", "id": "m", "role": "assistant", "status": "completed", "content": [part]}
+        usage = {"input_tokens": 9, "output_tokens": 1, "total_tokens": 10}
+        answer = {
+            "object": "response",
+            "id": "r",
+            "model": "mini",
+            "status": "completed",
+            "output": [item],
+            "usage": usage,
+        }
+        asks = {"model": "m", "input": "six times seven", "store": False, "include": ["message.output_text.logprobs"]}
+    else:
+        told = {"tokens": ["42"], "token_logprobs": [logprob], "top_logprobs": None, "text_offset": [0]}
+        choice = {"index": 0, "text": "42", "finish_reason": "stop", "logprobs": told}
+        usage = {"prompt_tokens": 9, "completion_tokens": 1, "total_tokens": 10}
+        answer = {
+            "object": "text_completion",
+            "id": "c",
+            "created": 1,
+            "model": "mini",
+            "choices": [choice],
+            "usage": usage,
+        }
+        asks = {"model": "m", "prompt": "six times seven", "logprobs": 0}
+    route = {"strategy": "cascade", "variants": ["mini-there", "big"], "accept": {"min_confidence": 0.8}}
+    async with house(tmp_path, [route]) as at:
+        at.cheap.script(Script(body=json.dumps(answer).encode(), headers={"Content-Type": "application/json"}))
+        got = await at.proxy.post(asks, path)
+        (row,) = await at.proxy.rows(1)
+    assert got.headers["x-farthing-model"] == ("mini" if sure else "m"), why(row)
 
 
 async def test_what_was_tried_is_booked_when_the_client_leaves_before_it_is_judged(tmp_path: Path) -> None:
