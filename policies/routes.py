@@ -17,7 +17,7 @@ from farthing.policies.size import Size
 from farthing.policies.variant import Needs, Variant
 from farthing.proxy.exchange import Endpoint
 
-__all__ = ["Conditions", "Facts", "Route", "RouteTable", "Strategy", "facts_of", "never_matched"]
+__all__ = ["Conditions", "Facts", "Route", "RouteTable", "Strategy", "contains", "facts_of", "never_matched"]
 
 Strategy = Literal["fixed", "weighted", "cheapest", "fastest", "balanced", "cascade"]
 _SPECIAL = frozenset("*?[")
@@ -163,6 +163,11 @@ def never_matched(conditions: Sequence[Conditions]) -> list[tuple[int, tuple[int
         elif _takes_all([conditions[place] for place in wide], below):
             found.append((later, tuple(wide)))
     return found
+
+
+def contains(wide: Conditions, narrow: Conditions) -> bool:
+    """Whether all that `narrow` takes is surely what `wide` takes too."""
+    return _takes_whom(wide, narrow) and _takes_all([wide], narrow)
 
 
 def facts_of(
