@@ -1,9 +1,12 @@
 """Which routes can meet the same request although neither holds all that the other does: their order decides, and
 whoever wrote them may not know. Pure.
 
-Rules of this file: a route that is narrower than the one below it is what an order is for, and one below a wider one
-never gets a request (routes.py: `never_matched`). What is left is told of. Two patterns meet where some name fits both;
-of `[...]` beside `[...]` that is taken for granted.
+Rules of this file:
+1. A route that is narrower than the one below it is what an order is for, and one below a wider one never gets a
+   request (routes.py: `never_matched`).
+2. Nor is one told of that is narrower in kind: it asks for all kinds of things that the one below asks for and more, or
+   for a tag or tenant where that one takes any.
+3. Two patterns meet where some name fits both; of `[...]` beside `[...]` that is taken for granted.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from fnmatch import fnmatchcase
 
 from farthing.policies.routes import Conditions, contains
 
-__all__ = ["meet", "overlapping"]
+__all__ = ["meet", "narrower_in_kind", "overlapping"]
 
 
 def overlapping(conditions: Sequence[Conditions]) -> list[tuple[int, tuple[int, ...]]]:
@@ -23,11 +26,29 @@ def overlapping(conditions: Sequence[Conditions]) -> list[tuple[int, tuple[int, 
         above = [
             place
             for place, one in enumerate(conditions[:later])
-            if _share(one, below) and not contains(below, one) and not contains(one, below)
+            if _share(one, below)
+            and not contains(below, one)
+            and not contains(one, below)
+            and not narrower_in_kind(one, below)
         ]
         if above:
             found.append((later, tuple(above)))
     return found
+
+
+def narrower_in_kind(one: Conditions, other: Conditions) -> bool:
+    """Whether `one` was surely meant to come before `other`."""
+    if (one.tag and not other.tag) or (one.tenant and not other.tenant):
+        return True
+    return _kinds(one) > _kinds(other)
+
+
+def _kinds(of: Conditions) -> set[str]:
+    asked = {
+        "model": of.model, "tag": of.tag, "tenant": of.tenant, "endpoint": of.endpoint, "tools": of.tools is not None,
+        "images": of.images is not None, "length": of.min_tokens_in or of.max_tokens_in,
+    }  # fmt: skip
+    return {name for name, said in asked.items() if said}
 
 
 def meet(one: str, other: str) -> bool:
