@@ -259,3 +259,15 @@ def test_a_provider_with_a_price_list_alone_is_known() -> None:
     ((path, said),) = warnings(load(None, {}, {"upstream.provider": "x.ai"}))
     assert path == "upstream.provider"
     assert "openai" in said
+
+
+def test_only_another_limit_for_the_judge_makes_it_another_promise(tmp_path: Path) -> None:
+    def signature(accept: str) -> str:
+        config = loaded(tmp_path, route(strategy='"cascade"', variants='["mini", "big"]', accept=accept))
+        (found,) = routes_of(config.routes, variants_of(config.variants), {})
+        return found.signature
+
+    said = [
+        signature(f"{{ min_chars = 2{more} }}") for more in ("", ", judge_max_tokens = 1", ", judge_max_tokens = 0")
+    ]
+    assert said[0] == said[1] != said[2]
