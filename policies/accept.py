@@ -6,13 +6,14 @@ Rules of this file:
 3. A schema comes from the client. It is compiled with a regular-expression engine in linear time, and refers to nothing
    outside of itself.
 
-Sources: OpenAI API reference, "Create chat completion" (`response_format`, `logprobs`); JSON Schema 2020-12.
+Sources: OpenAI API reference, "Create chat completion" (`response_format`, `logprobs`, `seed`), "Create completion"
+(`token_logprobs`), "Create a model response" (`include`: `message.output_text.logprobs`); JSON Schema 2020-12.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +23,17 @@ from farthing.policies.answer import Answer, read
 from farthing.policies.judge import unmarked
 from farthing.policies.opinion import Agreement
 
-__all__ = ["Accept", "consistent", "json_fault", "judge_question", "refused", "schema_of", "spoken"]
+__all__ = [
+    "Accept",
+    "confidence",
+    "consistent",
+    "json_fault",
+    "judge_question",
+    "refused",
+    "same_by_construction",
+    "schema_of",
+    "spoken",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +42,8 @@ class Accept:
     request asks for JSON. `complete`: not cut at its length limit. `refusals`: whether one may be given. `min_chars`:
     of an answer without tool calls. `min_confidence`: geometric mean of the tokens' probabilities, None: not asked.
     `agree`: that many samples must say the same, 1: not asked. `judge`: a variant's name, '': not asked. `streams`:
-    'hold' them until they are checked, or 'pass' them to the last variant."""
+    'hold' them until they are checked, or 'pass' them to the last variant. `judge_max_tokens`: of the judge's reply; 0
+    for models that reason first: they refuse this limit, and a temperature."""
 
     json: bool = True
     complete: bool = True
@@ -41,6 +53,7 @@ class Accept:
     agree: int = 1
     judge: str = ""
     streams: str = "pass"
+    judge_max_tokens: int = 1
 
 
 def refused(accept: Accept, answer: bytes, payload: dict[str, Any]) -> str:
@@ -83,13 +96,42 @@ def consistent(answers: Sequence[bytes]) -> bool:
 
 
 def confidence(answer: bytes) -> float | None:
-    """The geometric mean of the probabilities of a chat completion's tokens; None where it doesn't tell them."""
+    """The geometric mean of the probabilities of the tokens of a chat, a completion or a response; None where it
+    doesn't tell them all."""
     try:
-        choices = orjson.loads(answer)["choices"]
-        told = [token["logprob"] for choice in choices for token in choice["logprobs"]["content"]]
+        told = list(_logprobs(orjson.loads(answer)))
         return math.exp(min(0.0, sum(told) / len(told)))
-    except (ValueError, KeyError, TypeError, ZeroDivisionError):
+    except (ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError, OverflowError):
         return None
+
+
+def _logprobs(answer: Mapping[str, Any]) -> Iterator[float]:
+    """Of each token. Raises what a missing one raises."""
+    if "output" in answer:
+        for item in answer["output"]:
+            for part in item["content"] if item["type"] == "message" else ():
+                if part["type"] == "output_text":
+                    yield from (token["logprob"] for token in part["logprobs"])
+        return
+    for choice in answer["choices"]:
+        told = choice["logprobs"]
+        if "token_logprobs" in told:  # the first token of an echoed prompt has none
+            yield from (logprob for at, logprob in enumerate(told["token_logprobs"]) if at or logprob is not None)
+        else:
+            yield from (token["logprob"] for token in told["content"])
+
+
+_DETERMINED = {"temperature": 0, "top_p": 0, "top_k": 1}
+
+
+def same_by_construction(payload: Mapping[str, Any], params: Sequence[tuple[str, bytes]]) -> str:
+    """Why more samples of such a request would say the same whether or not the model is sure; '' where they may differ.
+    `params`: a variant's, of which those count that the request doesn't set."""
+    said = {name: orjson.loads(value) for name, value in params} | dict(payload)
+    for name, value in _DETERMINED.items():
+        if name in said and said[name] is not None and not isinstance(said[name], bool) and said[name] == value:
+            return f"{name} {value}"
+    return "a seed" if said.get("seed") is not None else ""
 
 
 def schema_of(payload: dict[str, Any]) -> tuple[bool, Any]:
@@ -154,8 +196,11 @@ _ORDER = (
 _AGAIN = "Is the answer right and complete? Answer yes or no."
 
 
-def judge_question(model: str, asked: str, answer: bytes) -> dict[str, Any]:
-    """The chat request that asks a judge about an answer; policies.judge.probability reads what it says."""
+def judge_question(model: str, asked: str, answer: bytes, max_tokens: int = 1) -> dict[str, Any]:
+    """The chat request that asks a judge about an answer; policies.judge.probability reads what it says.
+
+    `max_tokens`: see Accept.
+    """
     choices = read(answer) or ()
     told = orjson.dumps({"question": asked, "answer": "\n".join(choice.text for choice in choices)}).decode()
     return {
@@ -164,6 +209,5 @@ def judge_question(model: str, asked: str, answer: bytes) -> dict[str, Any]:
             {"role": "system", "content": _ORDER},
             {"role": "user", "content": f"{unmarked(told)}\n{_AGAIN}"},
         ],
-        "temperature": 0,
-        "max_tokens": 1,
+        **({"temperature": 0, "max_tokens": max_tokens} if max_tokens else {}),
     }

@@ -1,7 +1,8 @@
 """What a route means for one request: whom to try first and check, and whom to ask in turn until one answers. Pure.
 
 Rules of this file:
-1. The model that was asked for, at the default upstream, ends every chain that doesn't hold it already.
+1. The model that was asked for, at the default upstream, ends every route's chain that doesn't hold it already. Who
+   names a variant itself asks for that one: its failure is the answer, and nobody else is asked in its place.
 2. A streamed request is checked only where its route says that streams are held back; else the last variant of the
    cascade answers it as it comes. A student answers streams too: it needs no check, and is there at once.
 """
@@ -35,6 +36,8 @@ def course(route: Route | None, order: Sequence[Variant], needs: Needs, model: s
 
     `route` None: the client named the variant.
     """
+    if route is None and order:
+        return Course((), (ASKED if order[0].is_plainly(model) else order[0],))
     tries: tuple[Variant, ...] = ()
     if order and route is not None and route.strategy == "cascade":
         holds = not stream or route.accept.streams == "hold"
@@ -52,8 +55,8 @@ def after_failure(chain: Sequence[Leg], place: int, failure: str, on: frozenset[
     """The place of the next leg after that at `place` failed with the class `failure`; None: none is left."""
     if failure in on:
         return place + 1 if place + 1 < len(chain) else None
-    if ASKED in chain[: place + 1]:
-        return None  # what the asked-for model itself says is the answer
+    if ASKED not in chain[place + 1 :]:
+        return None  # what the asked-for model, or the variant that was named, says itself is the answer
     return chain.index(ASKED, place)
 
 

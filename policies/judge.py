@@ -16,7 +16,7 @@ import json
 import math
 from typing import Any
 
-__all__ = ["MOST_CHARS", "VERSION", "probability", "question", "unmarked"]
+__all__ = ["MOST_CHARS", "VERSION", "decided", "probability", "question", "unmarked"]
 
 # Of the wording below: what was learnt under another one says nothing.
 VERSION = 1
@@ -73,6 +73,14 @@ def probability(answer: Any) -> float:
         return min(1.0, sum(_chance(one["logprob"]) for one in top if _word(one["token"]) == "yes"))
     except (KeyError, IndexError, TypeError, AttributeError):
         return 0.0
+
+
+def decided(answer: Any) -> bool:
+    """Whether a chat completion says yes or no at all. Never raises."""
+    try:
+        return _word(answer["choices"][0]["message"]["content"]) in ("yes", "no")
+    except (KeyError, IndexError, TypeError, AttributeError):
+        return False
 
 
 def _word(text: Any) -> str:

@@ -13,10 +13,11 @@ from fnmatch import fnmatchcase, translate
 from typing import Any, Literal
 
 from farthing.policies.accept import Accept
-from farthing.policies.variant import CHARS_PER_TOKEN, Needs, Variant
+from farthing.policies.size import Size
+from farthing.policies.variant import Needs, Variant
 from farthing.proxy.exchange import Endpoint
 
-__all__ = ["Conditions", "Facts", "Route", "RouteTable", "Strategy", "facts_of", "never_matched"]
+__all__ = ["Conditions", "Facts", "Route", "RouteTable", "Strategy", "contains", "facts_of", "never_matched"]
 
 Strategy = Literal["fixed", "weighted", "cheapest", "fastest", "balanced", "cascade"]
 _SPECIAL = frozenset("*?[")
@@ -26,6 +27,9 @@ _REMEMBERED = 1024  # names of models; clients choose them
 _IMAGES = frozenset({"image_url", "input_image", "image"})
 _AUDIO = frozenset({"input_audio", "audio"})
 _FILES = frozenset({"file", "input_file", "document"})
+_OUTPUT_LOGPROBS = "message.output_text.logprobs"
+_OF_INPUT = frozenset({Endpoint.RESPONSES, Endpoint.EMBEDDINGS})
+_OF_TOKENS = frozenset({Endpoint.COMPLETIONS, Endpoint.EMBEDDINGS})  # whose texts may come as numbers of tokens
 _CLIENTS_TOOLS = frozenset({"function", "custom"})  # any other type is a tool that the provider made
 
 
@@ -161,6 +165,11 @@ def never_matched(conditions: Sequence[Conditions]) -> list[tuple[int, tuple[int
     return found
 
 
+def contains(wide: Conditions, narrow: Conditions) -> bool:
+    """Whether all that `narrow` takes is surely what `wide` takes too."""
+    return _takes_whom(wide, narrow) and _takes_all([wide], narrow)
+
+
 def facts_of(
     endpoint: Endpoint, payload: dict[str, Any], tags: Sequence[tuple[str, str]], tenant: str, *, never_chained: bool
 ) -> Facts:
@@ -169,25 +178,30 @@ def facts_of(
     Cost: one look at each message and each part of it.
     """
     get = payload.get
-    characters, shown = _said(get("input") if endpoint == "responses" else get("messages") or get("prompt"))
+    size = Size()
+    turns = get("input") if endpoint in _OF_INPUT else get("messages") or get("prompt")
+    shown = _said(turns, size)
+    if endpoint in _OF_TOKENS and type(turns) is list:
+        size.counted(sum(type(one) is int for one in turns) + sum(len(one) for one in turns if type(one) is list))
     for name in ("system", "instructions"):
         if more := get(name):
-            characters += _said(more)[0]
+            _said(more, size)
     tools = get("tools") or get("functions")
     if tools:
-        characters += len(str(tools))
+        size.text(str(tools))
     modalities = get("modalities")
     most_out = get("max_completion_tokens") or get("max_tokens") or get("max_output_tokens") or 0
     needs = Needs(
-        tokens_in=characters // CHARS_PER_TOKEN + 1,
+        tokens_in=size.tokens,
         tokens_out=most_out if type(most_out) is int and most_out > 0 else 0,
         tools=bool(tools),
         images=not shown.isdisjoint(_IMAGES),
         json=_wants_json(payload),
-        logprobs=bool(get("logprobs")),
+        logprobs=bool(get("logprobs")) or (type(more := get("include")) is list and _OUTPUT_LOGPROBS in more),
         audio=not shown.isdisjoint(_AUDIO) or (type(modalities) is list and "audio" in modalities),
         files=not shown.isdisjoint(_FILES),
         hosted=get("web_search_options") is not None or bool(get("mcp_servers")) or _hosted(tools),
+        size=size,
     )
     stateful = endpoint == "responses" and (
         bool(get("previous_response_id") or get("conversation") or get("background"))
@@ -214,46 +228,61 @@ def _hosted(tools: Any) -> bool:
     return any(type(kind) is str and kind not in _CLIENTS_TOOLS for kind in kinds)
 
 
-def _said(turns: Any) -> tuple[int, set[str]]:
-    """How many characters are said, and the types of all parts: what is shown."""
+def _said(turns: Any, size: Size) -> set[str]:
+    """The types of all parts: what is shown. `size`: all that is said is added."""
     shown: set[str] = set()
     if type(turns) is str:
-        return len(turns), shown
-    characters = 0
+        size.text(turns)
+        return shown
     for turn in turns if type(turns) is list else ():
         if type(turn) is str:
-            characters += len(turn)
-            continue
-        if type(turn) is not dict:
-            continue
-        content = turn.get("content")
-        if type(content) is str:
-            characters += len(content)
-        elif type(content) is list:
-            characters += _parts(content, shown)
-        if (calls := turn.get("tool_calls")) or (calls := turn.get("output")) or (calls := turn.get("arguments")):
-            characters += len(calls) if type(calls) is str else len(str(calls))
-            if type(calls) is list:
-                _parts(calls, shown)
-        elif type(text := turn.get("text")) is str:  # a system prompt in blocks
-            characters += len(text)
-        if turn.get("audio"):  # what the model said aloud before
-            shown.add("audio")
-    return characters, shown
+            size.text(turn)
+        elif type(turn) is dict:
+            size.turn()
+            _turn(turn, size, shown)
+    return shown
 
 
-def _parts(parts: list[Any], shown: set[str]) -> int:
-    """How many characters the parts of a turn say. `shown`: their types are added; a tool's result has parts too."""
-    characters = 0
+def _turn(turn: dict[str, Any], size: Size, shown: set[str]) -> None:
+    content = turn.get("content")
+    if type(content) is str:
+        size.text(content)
+    elif type(content) is list:
+        _parts(content, size, shown)
+    if (calls := turn.get("tool_calls")) or (calls := turn.get("arguments")):
+        size.text(calls if type(calls) is str else str(calls))
+    elif type(output := turn.get("output")) is list:
+        _parts(output, size, shown)
+    elif output:
+        size.text(output if type(output) is str else str(output))
+    elif type(text := turn.get("text")) is str:  # a system prompt in blocks
+        size.text(text)
+    if turn.get("audio"):  # what the model said aloud before
+        shown.add("audio")
+
+
+def _parts(parts: list[Any], size: Size, shown: set[str], *, deeper: bool = True) -> None:
+    """What the parts of a turn say, and their types; a tool's result has parts too."""
     for part in parts:
-        if type(part) is dict:
-            text = part.get("text") or part.get("content")
-            characters += len(text) if type(text) is str else len(str(text)) if text else 0
-            if type(kind := part.get("type")) is str:
-                shown.add(kind)
-            if type(text) is list:
-                shown.update(one["type"] for one in text if type(one) is dict and type(one.get("type")) is str)
-    return characters
+        if type(part) is not dict:
+            continue
+        if type(kind := part.get("type")) is str:
+            shown.add(kind)
+            if kind in _IMAGES:
+                size.image(part)
+                continue
+            if kind in _FILES:
+                size.document(part)
+                continue
+            if kind in _AUDIO:
+                size.audio(part)
+        text = part.get("text") or part.get("content") or part.get("input")
+        if type(text) is str:
+            size.text(text)
+        elif type(text) is list and deeper:
+            _parts(text, size, shown, deeper=False)
+        elif text:
+            size.text(str(text))
 
 
 def _pattern(pattern: str) -> Callable[[str], object]:

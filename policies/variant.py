@@ -3,27 +3,25 @@
 Rules of this file:
 1. What a variant puts into a request is spliced in: every byte that isn't its own stays.
 2. What the client sets itself is the client's: a variant's parameter is put in only where the request has none.
-3. A size is an estimate, by the length of what is said (`CHARS_PER_TOKEN`); the window must leave `_ROOM` beyond it.
+3. A size is an estimate (size.py); what may not fit the window by the upper one doesn't.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import orjson
 
+from farthing.policies.size import ROOM, Size
 from farthing.proxy.jsontext import insert_member, members, splice
 
-__all__ = ["CHARS_PER_TOKEN", "DEFAULT_UPSTREAM", "STUDENT", "Kind", "Needs", "Variant", "put_in", "unfit"]
+__all__ = ["DEFAULT_UPSTREAM", "STUDENT", "Kind", "Needs", "Variant", "put_in", "unfit"]
 
 DEFAULT_UPSTREAM = "default"
 STUDENT = "student/"
 """How the model of a student's answer begins, in the ledger and in prices."""
 Kind = Literal["full", "distilled", "int8", "int4", "pruned"]
-
-CHARS_PER_TOKEN = 4
-_ROOM = 1.25  # an estimate by length is low for code and for what isn't English
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +29,7 @@ class Needs:
     """What a request needs of whoever serves it. `tokens_in`: estimated; `tokens_out`: the most it asks for, 0: any.
 
     `audio`: it is heard, or asked for. `files`: documents are shown. `hosted`: tools that the provider itself has.
+    `size`: of what `tokens_in` is the middle estimate.
     """
 
     tokens_in: int = 0
@@ -42,6 +41,7 @@ class Needs:
     audio: bool = False
     files: bool = False
     hosted: bool = False
+    size: Size | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +95,13 @@ def unfit(variant: Variant, needs: Needs) -> str:
         return "no files"
     if needs.hosted and not variant.hosted_tools:
         return "no hosted tools"
-    if variant.context_tokens and needs.tokens_in * _ROOM + needs.tokens_out > variant.context_tokens:
+    if variant.context_tokens and not _holds(variant.context_tokens - needs.tokens_out, needs):
         return "too long"
     return ""
+
+
+def _holds(tokens: int, needs: Needs) -> bool:
+    return needs.tokens_in * ROOM <= tokens if needs.size is None else needs.size.within(tokens)
 
 
 def put_in(body: bytes, variant: Variant) -> bytes:

@@ -56,7 +56,9 @@ def adapter_of(ex: Exchange, upstream: Upstream) -> Adapter | None:
     adapter = adapter_between(ex, upstream)
     if adapter is not None and ex.body is None:
         why = ex.cache_reason or "its body can't be read"
-        raise ClientFault(f"the upstream speaks another API, and the request can't be turned: {why}")
+        raise ClientFault(
+            f"the upstream speaks another API, and the request can't be turned: {why}", code="unsupported_body"
+        )
     if adapter is not None:
         ex.decide("upstream", "adapted", f"{ex.endpoint} as {adapter.upstream}")
     return adapter

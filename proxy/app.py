@@ -19,6 +19,7 @@ from farthing.proxy.admin import Admin
 from farthing.proxy.build import Services, build
 from farthing.proxy.clock import Clock, Randomness, SystemClock, SystemRandomness
 from farthing.proxy.config import Config
+from farthing.proxy.config_warnings import tell
 from farthing.proxy.errors import ConfigFault
 from farthing.proxy.experiments import Experiments
 from farthing.proxy.front import FrontServer, not_http, well_coded
@@ -75,6 +76,8 @@ class Running:
         kept = tuple(name for name in _FIXED if getattr(config, name) != getattr(old.config, name))
         await self.policies.reload(config.model_copy(update={name: getattr(old.config, name) for name in _FIXED}))
         await self.experiments.apply(rebuild=True)
+        if self.services.state.keeper:
+            tell(config)
         return kept
 
 
@@ -98,6 +101,8 @@ async def running(
     """
     async with AsyncExitStack() as stack:
         held = await open_state(config, clock or SystemClock(), randomness or SystemRandomness(), stack, crew)
+        if held.keeper:
+            tell(config)
         runs = GateRuns(config.state_dir, held.clock)
         policies = await open_policies(config, held, stack, gate or runs.blocks)
         kind = Experiments if held.keeper else FollowedExperiments

@@ -137,12 +137,9 @@ def serve(
 @app.command(epilog="Example: farthing check --config farthing.toml")
 def check(config: ConfigOption = None, state: StateOption = None) -> None:
     """Print the effective configuration with secrets masked; exit 2 where it is not valid."""
-    from farthing.proxy.config import effective
-    from farthing.proxy.otlp import require
+    from farthing.proxy.cli_check import checked
 
-    loaded = _load(config, state_dir=state)
-    require(loaded.otlp)
-    _emit(effective(loaded))
+    _emit(checked(_load(config, state_dir=state), Console(stderr=True)))
 
 
 @app.command(

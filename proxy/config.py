@@ -24,6 +24,7 @@ from pydantic import (
 )
 
 from farthing.policies.freshness import Kind
+from farthing.policies.variant import DEFAULT_UPSTREAM
 from farthing.proxy.config_capture import Capture
 from farthing.proxy.config_compat import Compat
 from farthing.proxy.config_compress import Compress
@@ -244,7 +245,11 @@ class Config(Section):
     def _routes_lead_somewhere(self) -> Config:
         names, scopes = [one.name for one in self.upstreams], [scope.name for scope in self.auth.scopes]
         keyed = self.auth.virtual_keys
-        check(self.upstream.name, names, self.variants, self.routes, self.aliases, scopes, any_tenant=keyed)
+        styles = {one.name: one.style for one in (*self.upstreams, self.upstream)}
+        styles[DEFAULT_UPSTREAM] = self.upstream.style
+        check(
+            self.upstream.name, names, self.variants, self.routes, self.aliases, scopes, any_tenant=keyed, styles=styles
+        )
         bound = [
             at for at, one in enumerate(self.routes) if one.max_worse is not None and one.mode in ("prove", "serve")
         ]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from decimal import Decimal
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from farthing.proxy.config_section import Section
 
@@ -22,6 +22,14 @@ class RetrievedContent(Section):
     begin: str = Field(min_length=1)
     end: str = Field(min_length=1)
     roles: tuple[Role, ...] = ("user",)
+
+
+_SPELT = {"x-ai": "xai", "google": "gemini", "azure": "openai"}
+
+
+def _known(name: object) -> object:
+    """Whose cache it is, where it is named as in upstream.provider."""
+    return _SPELT.get(name, name) if isinstance(name, str) else name
 
 
 class Compress(Section):
@@ -43,7 +51,9 @@ class Compress(Section):
     unproven: bool = False
     shadow_share: float = Field(0.1, gt=0, le=1, description="of requests sent in both forms, while their form matters")
     shadow_daily_usd: Decimal = Field(Decimal(0), ge=0, description="what that may cost a day (UTC); 0: none is sent")
-    provider_cache: Literal["auto", "none", "openai", "anthropic", "deepseek", "gemini", "mistral", "xai"] = "auto"
+    provider_cache: Annotated[
+        Literal["auto", "none", "openai", "anthropic", "deepseek", "gemini", "mistral", "xai"], BeforeValidator(_known)
+    ] = "auto"
     latency_usd_per_s: Decimal = Field(Decimal("0.001"), ge=0, description="what a second of waiting is worth")
     decided_ttl_s: int = Field(86_400, ge=60, description="how long a message's form is remembered after its last use")
     retrieval: bool = Field(False, description="offer the model a tool to look at what was left out")

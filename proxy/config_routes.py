@@ -21,6 +21,7 @@ from farthing.policies.routes import Conditions, Route, Strategy, never_matched
 from farthing.policies.variant import DEFAULT_UPSTREAM, STUDENT, Kind, Needs, Variant, unfit
 from farthing.proxy.config_section import Section
 from farthing.proxy.exchange import Endpoint
+from farthing.proxy.styles import STYLES, StyleName
 
 __all__ = [
     "STUDENT_NAME",
@@ -101,6 +102,7 @@ class AcceptSection(Section):
     min_confidence: float | None = Field(None, gt=0, le=1)
     agree: int = Field(1, ge=1, le=9)
     judge: str = ""
+    judge_max_tokens: int = Field(1, ge=0, le=100_000, description="of its reply; 0: not sent, nor a temperature")
     streams: Literal["pass", "hold"] = "pass"
 
 
@@ -174,11 +176,13 @@ def check(
     scopes: Iterable[str],
     *,
     any_tenant: bool = False,
+    styles: Mapping[str, StyleName] = MappingProxyType({}),
 ) -> None:
     """Raises Misplaced: unknown names, names that come twice, cycles, routes that never get a request.
 
     `default`: the name of `[upstream]`. `upstreams`: the names of `[[upstreams]]`. `scopes`: those of `auth.scopes`.
-    `any_tenant`: virtual keys are asked for, whose tenants the configuration doesn't know.
+    `any_tenant`: virtual keys are asked for, whose tenants the configuration doesn't know. `styles`: of upstreams, by
+    their names.
     """
     names = {variant.name for variant in variants}
     faults = [
@@ -207,7 +211,7 @@ def check(
         if route.mode != "off" and route.model in aliases:
             message = f"never gets a request: {route.model!r} is an alias; name what it stands for"
             faults.append((f"routes.{place}.model", message))
-        faults += _never_accepted(f"routes.{place}", route, {one.name: one for one in variants})
+        faults += _never_accepted(f"routes.{place}", route, {one.name: one for one in variants}, styles)
         faults += _never_fits(f"routes.{place}", route, {one.name: one for one in variants})
         faults += _never_good_enough(f"routes.{place}", route, {one.name: one.quality for one in variants})
     alive = [(place, route) for place, route in enumerate(routes) if route.mode != "off"]
@@ -266,6 +270,8 @@ def _route(one: RouteSection, variants: Mapping[str, Variant], tenants: Mapping[
     conditions = one.model_copy(update={"tenant": tenants.get(one.tenant, one.tenant)}).conditions()
     what = [one.name, one.strategy, one.weights, one.min_quality, one.on, [variant.signature for variant in used]]
     checks = one.accept.model_dump(mode="json") if one.strategy == "cascade" else None
+    if checks is not None and checks["judge_max_tokens"] == 1:
+        del checks["judge_max_tokens"]  # it came later: what was stored and proved under a signature without it stays
     signature = hashlib.sha256(orjson.dumps([what, checks], default=str)).hexdigest()[:16]
     accept = one.accept
     return Route(
@@ -281,7 +287,7 @@ def _route(one: RouteSection, variants: Mapping[str, Variant], tenants: Mapping[
         on=frozenset(one.on),
         accept=Accept(
             accept.json_valid, accept.complete, accept.refusals, accept.min_chars, accept.min_confidence, accept.agree,
-            accept.judge, accept.streams,
+            accept.judge, accept.streams, accept.judge_max_tokens,
         ),
         hedge_after_s=one.hedge_after_ms / 1000,
         hedge_share=one.hedge_share,
@@ -370,12 +376,23 @@ def _never_good_enough(
         yield f"{path}.min_quality", f"no variant of the route is measured to be so good: {best}"
 
 
-def _never_accepted(path: str, route: RouteSection, known: Mapping[str, VariantSection]) -> Iterator[tuple[str, str]]:
+def _never_accepted(
+    path: str, route: RouteSection, known: Mapping[str, VariantSection], styles: Mapping[str, StyleName]
+) -> Iterator[tuple[str, str]]:
     """A cascade's check that no answer of a variant can pass, or that asks the one who answered."""
     tried = [known[name] for name in route.variants[:-1] if name in known and not known[name].student]
+    if route.accept.min_confidence is not None and route.endpoint is Endpoint.MESSAGES and tried:
+        message = 'answers of endpoint = "messages" have no log-probabilities: none would pass. Leave it out, or'
+        yield f"{path}.accept.min_confidence", f"{message} ask for other checks"
     for variant in tried:
         if route.accept.min_confidence is not None and not variant.logprobs:
             message = f"{variant.name!r} has no log-probabilities (logprobs = false): none of its answers would pass"
+            yield f"{path}.accept.min_confidence", message
+        elif route.accept.min_confidence is not None and STYLES[styles.get(variant.upstream, "any")].messages:
+            message = (
+                f"{variant.name!r} is at an upstream of style = {styles[variant.upstream]!r}, whose answers never have"
+                " log-probabilities: none would pass. Leave min_confidence out, or ask a judge (accept.judge)"
+            )
             yield f"{path}.accept.min_confidence", message
         if route.accept.judge == variant.name:
             yield f"{path}.accept.judge", f"{variant.name!r} would judge its own answers"

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_va
 from farthing.proxy.config_section import Secret, Section
 from farthing.proxy.styles import StyleName, base_of
 
-__all__ = ["Upstream"]
+__all__ = ["KNOWN_PROVIDERS", "Upstream"]
 
 MOST_REPLICAS = 64
 _USUAL_FAILURES = 5
@@ -32,6 +32,16 @@ def _bases(urls: Any, info: ValidationInfo) -> Any:
     return tuple(_base(url, style) if isinstance(url, str) else url for url in urls)
 
 
+KNOWN_PROVIDERS = frozenset({"anthropic", "azure", "deepseek", "google", "mistral", "openai", "x-ai"})
+"""By genai-prices' names: those whose prompt caches farthing knows. Others have prices alone."""
+_SPELT = {"xai": "x-ai", "gemini": "google"}
+
+
+def _known(name: object) -> object:
+    """The name that genai-prices has, where it is known by another: compress.provider_cache's."""
+    return _SPELT.get(name.lower(), name) if isinstance(name, str) else name
+
+
 class Upstream(Section):
     """The provider behind farthing: `url` is the API's base as an SDK would have it.
 
@@ -51,7 +61,7 @@ class Upstream(Section):
     breaker_pause_s: float = Field(10.0, gt=0)
     health_path: str = Field("", pattern=r"^(/[!-~]*)?$", description="asked of each replica; empty: no probes")
     health_every_s: float = Field(5.0, gt=0)
-    provider: str = ""
+    provider: Annotated[str, BeforeValidator(_known)] = ""
     api_version: str = Field("", pattern=r"^[\w.-]*$", description="Azure's dated API; '': its v1 API")
     max_tokens_default: int = Field(4096, ge=1, description="for style = anthropic, where a chat names no limit")
     thinking: Literal["adaptive", "budget"] = "adaptive"

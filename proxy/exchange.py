@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "GO_ON",
+    "REFUSED",
     "Attempt",
     "Billed",
     "BodySource",
@@ -158,6 +159,10 @@ class Controls:
     user: str = ""
     tags: tuple[tuple[str, str], ...] = ()
     defer_s: int | None = None
+
+
+REFUSED = ("server", "refused")
+"""Stage and action of the decision on a request that farthing itself refused; its reason is the error's code."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from farthing.proxy.price_rows import PriceRow
 
-__all__ = ["Listed", "age", "edition", "find", "listings"]
+__all__ = ["Listed", "age", "edition", "find", "listings", "provider_ids"]
 
 _LONGEST_NAME = 200  # a client may ask for a model of any name; no real one is as long as this
 # Their keys, our buckets, and what turns their unit into a million of ours.
@@ -44,6 +44,13 @@ class Listed(NamedTuple):
 
     provider: str
     rows: tuple[PriceRow, ...]
+
+
+def provider_ids() -> tuple[str, ...]:
+    """The names of all providers that have a list."""
+    from genai_prices.data_snapshot import get_snapshot
+
+    return tuple(sorted(each.id for each in get_snapshot().providers))
 
 
 def find(model: str, provider: str | None, url: str | None) -> Listed | None:

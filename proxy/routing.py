@@ -84,7 +84,8 @@ class Plan:
 @dataclass(slots=True)
 class Routing:
     """The routes of one configuration. `never_chained`: see config.Cache. `providers`: whose cache is behind each
-    upstream, where that is known. `standings`: of routes with a bound."""
+    upstream, where that is known. `standings`: of routes with a bound. `judges_told`: judges and why they can't judge,
+    of which the log has been told."""
 
     variants: Mapping[str, Variant]
     routes: RouteTable
@@ -98,6 +99,7 @@ class Routing:
     stays: Stays = field(default_factory=Stays)
     providers: Mapping[str, str] = field(default_factory=dict)
     standings: RouteStandings | None = None
+    judges_told: set[tuple[str, str]] = field(default_factory=set)
 
     def find(self, ex: Exchange, *, names_only: bool = False) -> None:
         """Find the request's way. What of it can change the answer goes into `ex.lossy`, and so into the cache's key.
@@ -112,8 +114,12 @@ class Routing:
             ex.decide("route", "error", type(error).__name__)
 
     def _find(self, ex: Exchange, wanted: str, *, names_only: bool) -> None:
-        if ex.exact is None or ex.payload is None or ex.endpoint is Endpoint.OTHER:
+        if ex.payload is None or ex.endpoint is Endpoint.OTHER:
             return
+        if ex.exact is None:  # its meaning isn't certain: it takes no route. But what its model's name stands for is
+            if wanted:
+                return  # refused: RouteStage
+            names_only = True
         named = self.variants.get(target_of(self.aliases, wanted)) if wanted else None
         if ex.model in self.aliases:
             aliased = self._stands_for(ex)
@@ -234,8 +240,8 @@ class Routing:
         """From here on it is that model that was asked for."""
         assert ex.body is not None
         assert ex.payload is not None
-        assert ex.exact is not None
         ex.body_in = ex.body_in or ex.body
         ex.body = put_in(ex.body, Variant(variant.name, variant.model))
         ex.model = variant.model
-        ex.payload, ex.exact = ({**one, "model": variant.model} for one in (ex.payload, ex.exact))
+        ex.payload = {**ex.payload, "model": variant.model}
+        ex.exact = None if ex.exact is None else {**ex.exact, "model": variant.model}

@@ -29,7 +29,7 @@ from farthing.proxy.client_view import ClientView
 from farthing.proxy.clock import Clock, Randomness, new_id
 from farthing.proxy.config import Limits, Upstream
 from farthing.proxy.errors import ClientFault, FarthingError, UpstreamFault, error_body
-from farthing.proxy.exchange import CacheStatus, Endpoint, Exchange, Head, LocalReply, Original, Outcome
+from farthing.proxy.exchange import REFUSED, CacheStatus, Endpoint, Exchange, Head, LocalReply, Original, Outcome
 from farthing.proxy.header_facts import HeaderBook
 from farthing.proxy.observe import decoded
 from farthing.proxy.pipeline import Pipeline
@@ -306,6 +306,7 @@ class Relay:
         if isinstance(fault, ClientFault | UpstreamFault) and fault.retry_after_s is not None:
             headers["Retry-After"] = str(max(1, math.ceil(fault.retry_after_s)))
         if isinstance(fault, ClientFault):
+            ex.decide(*REFUSED, fault.code)
             status, body = fault.status, error_body(fault.message, kind=fault.kind, code=fault.code, param=fault.param)
         elif isinstance(fault, UpstreamFault):
             status, body = (

@@ -76,8 +76,9 @@ class RoutedStage(Quiet):
         while place is not None:
             leg = chain[place]
             last = asked is None and place == len(chain) - 1
+            beside: Tried | None = None
             if route is not None and route.hedge_after_s and place == 0:
-                tried = await self._hedged(ex, route, chain, holds=not last)
+                tried, beside = await self._hedged(ex, route, chain, holds=not last)
             else:
                 tried = await self._alone(ex, leg, holds=not last)
             if tried.passed:
@@ -89,6 +90,10 @@ class RoutedStage(Quiet):
             ex.decide("route", "failed", f"{_name(leg)}: {tried.said}")
             asked = tried if leg is None else asked
             place = after_failure(chain, place, tried.failure, on)
+            if beside is not None:
+                ex.decide("route", "failed", f"{_name(beside.leg)}: {beside.said}")
+                if place is not None and chain[place] == beside.leg:
+                    place = after_failure(chain, place, beside.failure, on)  # it has been asked by now
         assert asked is not None
         if asked.fault is not None:
             raise asked.fault
@@ -113,8 +118,11 @@ class RoutedStage(Quiet):
         else:
             await self.legs.beside(ex, tried)
 
-    async def _hedged(self, ex: Exchange, route: Route, chain: tuple[Leg, ...], *, holds: bool) -> Tried:
-        """The first leg, and a second call beside it where the first doesn't answer in time: whichever answers first.
+    async def _hedged(
+        self, ex: Exchange, route: Route, chain: tuple[Leg, ...], *, holds: bool
+    ) -> tuple[Tried, Tried | None]:
+        """The first leg, and a second call beside it where the first doesn't answer in time: whichever answers first;
+        where both fail, both.
 
         The second is the route's first fallback, else the same variant once more.
         """
@@ -138,7 +146,7 @@ class RoutedStage(Quiet):
                         _told_why(leg)
                     await self.legs.beside(ex, leg)
             await self._ended(ex, shown)
-        return shown
+        return shown, next((leg for leg in legs if race.winner is None and leg is not shown), None)
 
     def _racing(self, ex: Exchange, leg: Leg, race: Race, *, holds: bool) -> Tried:
         tried = self.legs.gated(ex, leg, holds=holds, race=race)

@@ -6,12 +6,16 @@ What is checked is `policies/accept.py`'s; more samples and a judge are asked he
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import dataclass
 from functools import partial
 
+import orjson
+import structlog
+
 from farthing.cache.reshape import assemble
-from farthing.policies.accept import Accept, consistent, judge_question, refused, spoken
-from farthing.policies.judge import probability
+from farthing.policies.accept import Accept, consistent, judge_question, refused, same_by_construction, spoken
+from farthing.policies.judge import decided, probability
 from farthing.policies.variant import Variant
 from farthing.proxy.exchange import Endpoint, Exchange
 from farthing.proxy.legs import Legs, Tried
@@ -19,8 +23,12 @@ from farthing.proxy.legs import Legs, Tried
 __all__ = ["Tries"]
 
 _OFF_LOOP_BYTES = 65_536
+_MOST_TOLD = 64
 _MOST_JUDGED_CHARS = 16_000
 _SURE = 0.5  # of a judge's yes
+_NAME = re.compile(r"[\w.\[\]-]{1,64}")  # of an error or a field: anything else may be what the client wrote
+
+log = structlog.get_logger("farthing.route")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +39,9 @@ class Tries:
 
     async def accepted(self, ex: Exchange, variant: Variant, accept: Accept) -> bool:
         """Whether the variant's answer is accepted, and has gone on to the client."""
+        if accept.agree > 1 and (reason := same_by_construction(ex.payload or {}, variant.params)):
+            ex.decide("route", "escalated", f"{variant.name}: not asked, its samples would be alike ({reason})")
+            return False
         tried = await self.legs.held(ex, variant)
         answered = tried.fault is None and tried.sink.status == 200
         try:
@@ -63,7 +74,7 @@ class Tries:
         if not reason and accept.agree > 1:
             reason = await self._inconsistent(ex, tried, answer, accept.agree)
         if not reason and accept.judge:
-            reason = await self._misjudged(ex, answer, self.legs.routing.variants[accept.judge])
+            reason = await self._misjudged(ex, answer, self.legs.routing.variants[accept.judge], accept)
         return reason
 
     async def _inconsistent(self, ex: Exchange, tried: Tried, answer: bytes, samples: int) -> str:
@@ -80,17 +91,30 @@ class Tries:
         alike = await asyncio.to_thread(consistent, answers)
         return "" if alike else f"{samples} samples differ"
 
-    async def _misjudged(self, ex: Exchange, answer: bytes, judge: Variant) -> str:
+    async def _misjudged(self, ex: Exchange, answer: bytes, judge: Variant, accept: Accept) -> str:
         assert ex.payload is not None
         if ex.endpoint is not Endpoint.CHAT:
             return "judges are asked of chat completions only"
         asked = spoken(ex.payload)
         if len(asked) + len(answer) > _MOST_JUDGED_CHARS:
             return "too long to be judged"
-        judged = await self.legs.held(ex, judge, judge_question(judge.model, asked, answer))
-        value = judged.call.value if judged.fault is None and judged.sink.status == 200 else None
+        question = judge_question(judge.model, asked, answer, accept.judge_max_tokens)
+        judged = await self.legs.held(ex, judge, question)
+        answered = judged.fault is None and judged.sink.status == 200
+        value = judged.call.value if answered else None
         await self.legs.beside(ex, judged)
-        return "" if value is not None and probability(value) > _SURE else "the judge says no"
+        if answered and decided(value):
+            return "" if probability(value) > _SURE else "the judge says no"
+        reason = "the judge says neither yes nor no" if answered else f"the judge can't be asked: {_why(judged)}"
+        self._tell(judge, reason)
+        return reason
+
+    def _tell(self, judge: Variant, reason: str) -> None:
+        """Log it, once for each reason under one configuration: until then nothing shows but that all escalate."""
+        told = self.legs.routing.judges_told
+        if (judge.name, reason) not in told and len(told) < _MOST_TOLD:
+            told.add((judge.name, reason))
+            log.warning("a cascade's answers aren't judged, and escalate", judge=judge.name, why=reason)
 
     @staticmethod
     def _whole(tried: Tried) -> bytes | None:
@@ -99,3 +123,16 @@ class Tries:
         if not call.complete or call.answer is None or tried.sink.overflown:
             return None
         return assemble(call.answer, tried.own.endpoint) if call.event_stream else call.answer
+
+
+def _why(judged: Tried) -> str:
+    """Its failure: the status, and what of the error is a name. Its words may hold what the client wrote."""
+    if judged.fault is not None:
+        return judged.said
+    told = []
+    try:
+        error = orjson.loads(judged.sink.body() or b"{}")["error"]
+        told = [one for name in ("code", "param") if isinstance(one := error.get(name), str) and _NAME.fullmatch(one)]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        pass
+    return " ".join([str(judged.sink.status), *told])

@@ -10,8 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farthing.policies.accept import Accept, confidence, consistent, judge_question, refused, spoken
-from farthing.policies.judge import probability
+from farthing.policies.accept import (
+    Accept,
+    confidence,
+    consistent,
+    judge_question,
+    refused,
+    same_by_construction,
+    spoken,
+)
+from farthing.policies.judge import decided, probability
 
 
 def said(text: str, *, finish: str = "stop", logprobs: list[float] | None = None, **message: Any) -> bytes:
@@ -102,3 +110,67 @@ def test_a_judges_question_holds_no_mark_of_a_chat_template() -> None:
     assert "[INST]" not in told
     assert json.loads(told.split("\n")[0]) == {"question": "<|im_end|>[INST]", "answer": "<|im_start|>yes"}
     assert probability(json.loads(said("Yes."))) == 1.0
+
+
+def spelt(logprobs: Any) -> list[bytes]:
+    """The same log-probabilities as a chat, a completion and a response tell them."""
+    each = [{"token": "x", "logprob": one} for one in logprobs]
+    part = {"type": "output_text", "text": "x", "annotations": [], "logprobs": each}
+    item = {"type": "message", "role": "assistant", "status": "completed", "content": [part]}
+    thought = {"type": "reasoning", "id": "r", "summary": []}
+    done = {"index": 0, "text": "x", "finish_reason": "stop", "logprobs": {"tokens": ["x"], "token_logprobs": logprobs}}
+    return [
+        said("x", logprobs=logprobs),
+        json.dumps({"object": "text_completion", "choices": [done]}).encode(),
+        json.dumps({"object": "response", "status": "completed", "output": [thought, item]}).encode(),
+    ]
+
+
+@given(st.lists(st.floats(-5, 0), min_size=1, max_size=9))
+def test_confidence_is_the_same_in_every_api(logprobs: list[float]) -> None:
+    told = [confidence(answer) for answer in spelt(logprobs)]
+    assert told == [told[0]] * 3
+    assert told[0] is not None
+
+
+def test_a_token_that_has_no_probability_leaves_none_but_the_first_of_an_echoed_prompt() -> None:
+    chat, completion, response = spelt([None, math.log(0.5)])
+    assert [confidence(chat), confidence(response)] == [None, None]
+    assert confidence(completion) == pytest.approx(0.5)
+    assert confidence(spelt([math.log(0.5), None])[1]) is None
+    assert [confidence(answer) for answer in spelt([])] == [None] * 3
+
+
+@pytest.mark.parametrize(
+    ("payload", "params", "why"),
+    [
+        ({}, {}, ""),
+        ({"temperature": 0}, {}, "temperature 0"),
+        ({"temperature": 0.0}, {}, "temperature 0"),
+        ({"temperature": False}, {}, ""),
+        ({"temperature": None}, {}, ""),
+        ({"temperature": 0.7}, {"temperature": 0}, ""),
+        ({}, {"temperature": 0}, "temperature 0"),
+        ({"top_p": 0}, {}, "top_p 0"),
+        ({"top_k": 1}, {}, "top_k 1"),
+        ({"seed": 0}, {}, "a seed"),
+        ({"seed": None}, {}, ""),
+        ({}, {"seed": 7}, "a seed"),
+    ],
+)
+def test_samples_that_are_alike_by_construction(payload: dict[str, Any], params: dict[str, Any], why: str) -> None:
+    given = [(name, json.dumps(value).encode()) for name, value in params.items()]
+    assert same_by_construction(payload, given) == why
+
+
+def test_a_judge_that_reasons_first_gets_no_limit_and_no_temperature() -> None:
+    plain, free = judge_question("j", "q", said("a")), judge_question("j", "q", said("a"), 0)
+    assert (plain["max_tokens"], plain["temperature"]) == (1, 0)
+    assert free == {name: value for name, value in plain.items() if name not in ("max_tokens", "temperature")}
+    assert judge_question("j", "q", said("a"), 64)["max_tokens"] == 64
+
+
+@pytest.mark.parametrize(("text", "is_one"), [("Yes.", True), (" no", True), ("The answer", False), ("", False)])
+def test_a_verdict_is_yes_or_no(text: str, is_one: bool) -> None:
+    assert decided(json.loads(said(text))) is is_one
+    assert not decided({"choices": [None]})

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from farthing.policies.variant import DEFAULT_UPSTREAM
+from farthing.proxy.cli import app
 from farthing.proxy.config import Config, effective, load
 from farthing.proxy.config_routes import routes_of, variants_of
+from farthing.proxy.config_warnings import warnings
 from farthing.proxy.errors import ConfigFault
+from farthing.proxy.prompt_marking import cache_behind
 
 GOOD = """
 [[upstreams]]
@@ -109,6 +114,23 @@ def test_all_off_with_routes_is_not_all_off() -> None:
             "routes.0.accept.judge",
             "would judge its own answers",
         ),
+        (
+            '[[upstreams]]\nname = "claudes"\nurl = "http://127.0.0.1:2"\nstyle = "anthropic"\n'
+            '[[variants]]\nname = "claude"\nmodel = "c"\nupstream = "claudes"\n'
+            + route(strategy='"cascade"', variants='["claude", "big"]', accept="{ min_confidence = 0.5 }"),
+            "routes.0.accept.min_confidence",
+            "'claude' is at an upstream of style = 'anthropic', whose answers never have log-probabilities",
+        ),
+        (
+            route(
+                endpoint='"messages"',
+                strategy='"cascade"',
+                variants='["mini","big"]',
+                accept="{ min_confidence = 0.5 }",
+            ),
+            "routes.0.accept.min_confidence",
+            'answers of endpoint = "messages" have no log-probabilities',
+        ),
         (route(model='"big"'), "routes.0.model", "asks for the variant of that name"),
         (route(model='"fast"'), "routes.0.model", "is an alias"),
         (route() + route(model='"x"'), "routes.1.name", "'r' is there already"),
@@ -193,3 +215,59 @@ def test_a_student_stands_before_its_teacher_and_nowhere_else(tmp_path: Path, mo
     with pytest.raises(ConfigFault) as fault:
         loaded(tmp_path, more)
     assert path in str(fault.value) and said in str(fault.value)
+
+
+def test_routes_that_overlap_in_part_are_told_of_by_both_paths(tmp_path: Path) -> None:
+    more = (
+        route(model='"gpt-4*"') + route(name='"off"', mode='"off"', model='"*"') + route(name='"s"', model='"*-mini"')
+    )
+    ((path, said),) = warnings(loaded(tmp_path, more))
+    assert path == "routes.2"
+    assert "'s' can meet the same requests as routes.0 ('r')" in said
+    narrower = route(model='"gpt-4-mini"') + route(name='"s"', model='"*-mini"') + route(name='"t"', model='"*"')
+    assert warnings(loaded(tmp_path, narrower)) == []
+
+
+def test_farthing_check_tells_what_may_not_be_meant_beside_the_configuration(tmp_path: Path) -> None:
+    file = tmp_path / "farthing.toml"
+    file.write_text(
+        '[upstream]\nprovider = "opanai"\n[[variants]]\nname = "mini"\nmodel = "x"\n'
+        + route(model='"gpt-4*"')
+        + route(name='"s"', model='"*-mini"')
+    )
+    said = CliRunner().invoke(app, ["check", "--config", str(file)], catch_exceptions=False)
+    assert said.exit_code == 0
+    assert json.loads(said.stdout)["routes"][1]["name"] == "s"
+    assert "warning: routes.1: 's' can meet the same requests as routes.0 ('r')" in said.stderr
+    assert "warning: upstream.provider: nobody knows 'opanai'" in said.stderr
+    assert "x-ai" in said.stderr
+
+
+@pytest.mark.parametrize(
+    ("spelt", "cache"), [("xai", "xai"), ("x-ai", "xai"), ("gemini", "gemini"), ("google", "gemini")]
+)
+def test_a_provider_has_its_name_in_either_key(spelt: str, cache: str) -> None:
+    config = load(None, {}, {"upstream.provider": spelt, "upstream.url": "http://127.0.0.1:1/v1"})
+    assert cache_behind(config.upstream, "auto") == cache
+    assert config.upstream.provider == {"xai": "x-ai", "gemini": "google"}[cache]
+    assert load(None, {}, {"compress.provider_cache": spelt}).compress.provider_cache == cache
+    assert warnings(config) == []
+
+
+def test_a_provider_with_a_price_list_alone_is_known() -> None:
+    assert warnings(load(None, {}, {"upstream.provider": "groq"})) == []
+    ((path, said),) = warnings(load(None, {}, {"upstream.provider": "x.ai"}))
+    assert path == "upstream.provider"
+    assert "openai" in said
+
+
+def test_only_another_limit_for_the_judge_makes_it_another_promise(tmp_path: Path) -> None:
+    def signature(accept: str) -> str:
+        config = loaded(tmp_path, route(strategy='"cascade"', variants='["mini", "big"]', accept=accept))
+        (found,) = routes_of(config.routes, variants_of(config.variants), {})
+        return found.signature
+
+    said = [
+        signature(f"{{ min_chars = 2{more} }}") for more in ("", ", judge_max_tokens = 1", ", judge_max_tokens = 0")
+    ]
+    assert said[0] == said[1] != said[2]

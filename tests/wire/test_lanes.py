@@ -148,6 +148,27 @@ async def test_a_failing_candidate_is_taken_back_by_itself_with_an_incident_and_
     await runner.cleanup()
 
 
+async def test_what_farthing_refuses_for_want_of_a_stored_answer_is_no_error_of_a_cold_candidate(
+    up: ScriptedUpstream, tmp_path: Path
+) -> None:
+    async with proxied(up.url, tmp_path, upstream__retries=0) as proxy:
+        await proxy.post(chat("warm"))
+        cold = OFF | {"cache": {"mode": "off"}}
+        begun = await policy(proxy, "promote", sections=cold, steps=[0.5, 1], hold_s=60)
+        answers = [await proxy.post(chat("warm"), Cache_Control="only-if-cached") for _ in range(60)]
+        hits = sum(one.status_code == 200 for one in answers)
+        assert {one.status_code for one in answers} == {200, 504}
+        await proxy.rows(61)
+        now = await until(proxy, lambda now: not now["candidate"] or now["candidate"]["guard"]["requests"]["active"])
+        assert now["candidate"]["version"] == begun["candidate"]["version"]
+        now = await until(proxy, lambda now: now["candidate"]["guard"]["requests"]["active"] == hits)
+        assert now["candidate"]["guard"]["requests"]["candidate"] == 0
+        up.default = Script(status=500)
+        for number in range(60):
+            await proxy.post(chat(f"question {number}"))
+        await until(proxy, lambda now: now["candidate"]["guard"]["requests"]["candidate"] > 0)
+
+
 async def test_bad_ratings_take_a_candidate_back(proxy: Proxied) -> None:
     begun = await policy(proxy, "promote", sections=SHORTER, steps=[0.2, 1], hold_s=60)
     for number in range(150):

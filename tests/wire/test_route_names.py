@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.fakes.proxying import chat
+from tests.fakes.upstream import Script
 from tests.wire.test_routes import house, why
 
 
@@ -56,3 +59,65 @@ async def test_the_request_may_name_a_variant(tmp_path: Path) -> None:
     assert named.headers["x-farthing-model"] == "mini"
     assert (other.headers["x-farthing-model"], off.json()["model"]) == ("mini", "m")
     assert [row["upstream"] for row in rows] == ["cheap", "default", "default"]
+
+
+PRIVATE = {"name": "private", "upstream": "cheap", "model": "mini"}
+
+
+@pytest.mark.parametrize("named", [{"model": "local"}, {"model": "private"}, {"x_farthing_route": "private"}])
+@pytest.mark.parametrize("script", [Script(status=503, body=b'{"error":"theirs"}'), Script(reset=True)])
+async def test_a_prompt_for_a_named_variant_is_sent_nowhere_else_when_it_fails(
+    script: Script, named: dict[str, str], tmp_path: Path
+) -> None:
+    headers = {name: value for name, value in named.items() if name != "model"}
+    async with house(tmp_path, [], variants=[PRIVATE], aliases={"local": "private"}) as at:
+        at.cheap.default = script
+        whole = await at.proxy.post(chat(model=named.get("model", "m")), **headers)
+        streamed = await at.proxy.post(chat(model=named.get("model", "m"), stream=True), **headers)
+        rows = await at.books(2)
+    assert at.default.calls == at.third.calls == []
+    assert len(at.cheap.calls) == 2
+    assert [one.status_code for one in (whole, streamed)] == [script.status if not script.reset else 502] * 2
+    if not script.reset:
+        assert whole.json() == {"error": "theirs"}
+    assert [row["upstream"] for row in rows] == ["cheap"] * 2
+
+
+@pytest.mark.parametrize("switch", ["", "x-farthing-off"])
+async def test_a_name_keeps_its_meaning_in_a_body_that_no_cache_takes(switch: str, tmp_path: Path) -> None:
+    twice = b'{"model":"local","messages":[{"role":"user","content":"hi"}],"user":"a","user":"b"}'
+    async with house(tmp_path, [], variants=[PRIVATE], aliases={"local": "private"}) as at:
+        answer = await at.proxy.post(twice, **({"x_farthing_off": "1"} if switch else {}))
+        (row,) = await at.books(1)
+    assert answer.status_code == 200
+    assert [call.body for call in at.cheap.calls] == [twice.replace(b"local", b"mini")]
+    assert at.default.calls == []
+    assert row["cache"] == "bypass"
+
+
+async def test_what_a_named_variants_api_cannot_say_is_refused_by_its_name(tmp_path: Path) -> None:
+    async with house(tmp_path, [], upstreams=[], variants=[]) as at:
+        config = at.proxy.services.config
+        given: dict[str, Any] = {
+            "upstreams": [{"name": "there", "style": "anthropic", "url": at.cheap.url, "api_key": "sk-ant"}],
+            "variants": [{"name": "claude", "upstream": "there", "model": "mini"}],
+            "aliases": {"local": "claude"},
+        }
+        await at.proxy.running.reload(type(config).model_validate(config.model_dump() | given))
+        refused = await at.proxy.post(chat(model="local", n=2, seed=3))
+        by_header = await at.proxy.post(chat(seed=3), x_farthing_route="claude")
+        rows = await at.proxy.rows(2)
+    assert [one.status_code for one in (refused, by_header)] == [400, 400]
+    assert [one.json()["error"]["param"] for one in (refused, by_header)] == ["n", "seed"]
+    assert refused.json()["error"]["code"] == "unsupported_parameter"
+    assert at.default.calls == at.cheap.calls == []
+    assert [(row["attempts"], row["cost_usd"]) for row in rows] == [(0, 0)] * 2
+
+
+async def test_a_routes_chain_still_ends_with_the_asked_for_model(tmp_path: Path) -> None:
+    async with house(tmp_path, [{"variants": ["mini-there"]}]) as at:
+        at.cheap.default = Script(status=503)
+        answer = await at.proxy.post(chat())
+        (row,) = await at.books(1)
+    assert (answer.status_code, answer.json()["model"]) == (200, "m")
+    assert [one["upstream"] for one in json.loads(row["attempts_detail"])] == ["cheap", "default"]

@@ -272,106 +272,6 @@ async def test_where_all_fail_the_client_sees_what_the_asked_for_model_said(tmp_
     assert (row["upstream"], row["attempts"], row["cost_usd"]) == ("default", 2, 0)
 
 
-async def test_a_cascade_gives_the_cheap_answer_where_it_is_accepted(tmp_path: Path) -> None:
-    async with house(tmp_path, [{"strategy": "cascade", "variants": ["mini-there", "big"]}]) as at:
-        answer = await at.proxy.post(chat())
-        (row,) = await at.books(1)
-    assert answer.headers["x-farthing-model"] == row["model_served"] == "mini"
-    assert ["route", "accepted", "mini-there"] in why(row)
-    assert at.default.calls == []
-
-
-@pytest.mark.parametrize(
-    ("said", "more", "reason"),
-    [
-        ("I'm sorry, but I can't help with that.", {}, "refuses"),
-        ("not json", {"response_format": {"type": "json_object"}}, "not JSON"),
-        (
-            '{"age":"old"}',
-            {
-                "response_format": {
-                    "type": "json_schema",
-                    "json_schema": {"name": "a", "schema": {"properties": {"age": {"type": "integer"}}}},
-                }
-            },
-            "not by its schema",
-        ),
-    ],
-)
-async def test_a_cascade_escalates_and_the_row_carries_both_costs(
-    tmp_path: Path, said: str, more: dict[str, Any], reason: str
-) -> None:
-    answer_of = {
-        "id": "c", "object": "chat.completion", "created": 1, "model": "mini",
-        "choices": [{"index": 0, "message": {"role": "assistant", "content": said}, "finish_reason": "stop"}],
-        "usage": {"prompt_tokens": 9, "completion_tokens": 4, "total_tokens": 13},
-    }  # fmt: skip
-    async with house(tmp_path, [{"strategy": "cascade", "variants": ["mini-there", "big"]}]) as at:
-        at.cheap.script(Script(answer=answer_of))
-        answer = await at.proxy.post(chat(**more))
-        (row,) = await at.books(1)
-    assert answer.headers["x-farthing-model"] == "m"
-    assert ["route", "escalated", f"mini-there: {reason}"] in why(row)
-    assert row["saved_route_usd"] == -(9 * 1 + 4 * 2) * 10**6
-    first, last = json.loads(row["attempts_detail"])
-    assert first["other"] == {"model": "mini", "usage": {"fresh": 9, "output": 4}}
-    assert (first["variant"], last["upstream"]) == ("mini-there", "default")
-
-
-async def test_a_cascade_asks_for_more_samples_and_a_judge(tmp_path: Path) -> None:
-    accept = {"agree": 3, "judge": "judge-there"}
-    route = {"strategy": "cascade", "variants": ["mini-there", "big"], "accept": accept}
-    async with house(tmp_path, [route]) as at:
-        at.cheap.default.says = "42"
-        at.third.script(Script(says="yes"), Script(says="No."))
-        first = await at.proxy.post(chat("one"))
-        second = await at.proxy.post(chat("two"))
-        at.cheap.script(Script(says="41"))
-        third = await at.proxy.post(chat("three"))
-        rows = await at.books(3)
-    assert [one.headers["x-farthing-model"] for one in (first, second, third)] == ["mini", "m", "m"]
-    assert len(at.third.calls) == 2
-    assert [why(row)[-1][1:] for row in rows] == [
-        ["accepted", "mini-there"],
-        ["escalated", "mini-there: the judge says no"],
-        ["escalated", "mini-there: 3 samples differ"],
-    ]
-
-
-async def test_what_was_tried_is_booked_when_the_client_leaves_before_it_is_judged(tmp_path: Path) -> None:
-    route = {"strategy": "cascade", "variants": ["mini-there", "big"], "accept": {"judge": "judge-there"}}
-    async with house(tmp_path, [route]) as at:
-        at.third.script(Script(wait_s=30))
-        asking = asyncio.get_running_loop().create_task(at.proxy.post(chat()))
-        await until(lambda: len(at.third.calls) == 1)
-        asking.cancel()
-        await until(lambda: at.third.calls[0].cancelled, 1.0)
-        (row,) = await at.books(1)
-    assert row["outcome"] == "abandoned"
-    assert row["cost_usd"] == -row["saved_route_usd"] > 0
-
-
-@pytest.mark.parametrize(("streams", "model"), [("pass", "m"), ("hold", "mini")])
-async def test_a_stream_passes_a_cascade_by_or_is_held(tmp_path: Path, streams: str, model: str) -> None:
-    route = {"strategy": "cascade", "variants": ["mini-there", "big"], "accept": {"streams": streams}}
-    async with house(tmp_path, [route]) as at:
-        answer = await at.proxy.post(chat(stream=True))
-        (row,) = await at.books(1)
-    assert answer.text.endswith("data: [DONE]\n\n")
-    assert '"usage"' not in answer.text
-    assert row["model_served"] == model
-
-
-async def test_a_cheap_answer_whose_usage_is_not_told_is_counted(tmp_path: Path) -> None:
-    async with house(tmp_path, [{"strategy": "cascade", "variants": ["mini-there", "big"]}]) as at:
-        at.cheap.script(Script(says="", words=1, no_usage=True))
-        await at.proxy.post(chat())
-        (row,) = await at.proxy.rows(1)
-    first = json.loads(row["attempts_detail"])[0]
-    assert first["other"]["usage"]["source"] == "counted"
-    assert row["modelled"] == 1
-
-
 async def test_a_slow_answer_is_hedged_and_the_loser_is_hung_up(tmp_path: Path) -> None:
     route = {"variants": ["mini-there"], "fallbacks": ["tiny-there"], "hedge_after_ms": 50, "hedge_share": 0.05}
     async with house(tmp_path, [route]) as at:
@@ -400,6 +300,44 @@ async def test_an_error_does_not_win_against_a_call_that_is_still_under_way(
         (row,) = await at.books(1)
     assert answer.status_code == answered
     assert [one["status"] for one in json.loads(row["attempts_detail"])] == [500, second]
+
+
+def after(first: ScriptedUpstream, other: ScriptedUpstream) -> None:
+    """`other` answers once `first` has been asked, and is idle again."""
+    answers = other._answer
+
+    async def waits(*given: Any) -> Any:
+        await until(lambda: first.calls and not first.at_once, 20)
+        return await answers(*given)
+
+    other._answer = waits  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("more", [[], ["judge-at-cheap"]])
+async def test_a_fallback_that_failed_beside_the_first_is_not_asked_again(tmp_path: Path, more: list[str]) -> None:
+    route = {"variants": ["mini-there"], "fallbacks": ["tiny-there", *more], "hedge_after_ms": 30, "on": ["5xx"]}
+    variants = [MINI, TINY, {"name": "judge-at-cheap", "upstream": "cheap", "model": "judge"}]
+    async with house(tmp_path, [route], variants=variants) as at:
+        at.cheap.script(Script(status=503))
+        at.third.default = Script(status=500)
+        after(at.third, at.cheap)
+        answer = await at.proxy.post(chat())
+        (row,) = await at.books(1)
+    assert answer.json()["model"] == ("judge" if more else "m")
+    assert [one["variant"] for one in json.loads(row["attempts_detail"]) if one.get("variant")].count("tiny-there") == 1
+    assert len(at.third.calls) == 1
+    assert [reason for _, action, reason in why(row) if action == "failed"] == ["mini-there: 5xx", "tiny-there: 5xx"]
+
+
+async def test_where_the_one_beside_fails_in_no_declared_way_the_asked_for_model_is_next(tmp_path: Path) -> None:
+    route = {"variants": ["mini-there"], "fallbacks": ["tiny-there", "judge-there"], "hedge_after_ms": 30}
+    async with house(tmp_path, [route]) as at:
+        at.cheap.default, at.third.default = Script(status=503), Script(status=418)
+        after(at.third, at.cheap)
+        answer = await at.proxy.post(chat())
+        await at.books(1)
+    assert (answer.status_code, answer.json()["model"]) == (200, "m")
+    assert [len(up.calls) for up in at.ups] == [1, 1, 1]
 
 
 async def test_a_client_that_leaves_during_a_hedge_ends_both_calls(tmp_path: Path) -> None:
