@@ -153,8 +153,9 @@ async def build(
         nearest=held.implicit.nearest,
     )
     held.implicit.on, held.implicit.detector.within_s = config.feedback.implicit, config.feedback.reask_within_s
-    # The price table takes a tenth of a second to load: not while a request waits for it.
-    held.tasks.spawn(asyncio.to_thread(rates.rates, "gpt-4o-mini", held.clock.now_s()), "load prices")
+    # The price table takes some tenths of a second to load: in a thread, and before any request comes, since the first
+    # answer would wait for it on the event loop.
+    await asyncio.to_thread(rates.rates, "gpt-4o-mini", held.clock.now_s())
     if not beside:
         webhook = Webhook(config.alerts, held.clock, lambda call: held.tasks.spawn(call, "alert"), config.upstream.name)
         held.incidents.tell = webhook.send

@@ -20,7 +20,7 @@ from multidict import CIMultiDict, CIMultiDictProxy, MultiMapping
 
 from farthing.proxy.errors import ClientFault
 from farthing.proxy.exchange import CacheMode, Controls, Endpoint
-from farthing.proxy.jsontext import members, too_deep
+from farthing.proxy.jsontext import MAX_DEPTH, members, too_deep
 
 __all__ = [
     "Body",
@@ -310,12 +310,30 @@ def read_body(body: bytes) -> Body | str:
         return _read_slowly(body)
     if not isinstance(payload, dict):
         return "body is not a JSON object"
-    if too_deep(body):
+    if body.count(b"[") + body.count(b"{") > MAX_DEPTH and _deeper(payload):
         return Body(payload, None, _TOO_DEEP)
     if orjson.dumps(payload) == body:
         return Body(payload, payload, plain=is_plain(payload))
+    if too_deep(body):  # by what a name that comes twice hid
+        return Body(payload, None, _TOO_DEEP)
     exact = _exact(body)
     return Body(payload, None, exact) if isinstance(exact, str) else Body(payload, exact)
+
+
+def _deeper(payload: dict[str, Any]) -> bool:
+    """Whether the value is nested more than `MAX_DEPTH` deep. Where hundreds of messages have as many brackets and
+    three levels, the text would take far longer to look through."""
+    level: list[Any] = [payload]
+    for _ in range(MAX_DEPTH):
+        level = [
+            child
+            for one in level
+            for child in (one.values() if type(one) is dict else one)
+            if type(child) is dict or type(child) is list
+        ]
+        if not level:
+            return False
+    return True
 
 
 def named_twice(body: bytes) -> bool:
