@@ -23,6 +23,7 @@ __all__ = [
     "Nodes",
     "Way",
     "everywhere",
+    "figures_of",
     "find_nodes",
     "hang_up_all",
     "is_cluster",
@@ -136,6 +137,19 @@ async def find_nodes(client: Any) -> None:
     it there. Raises what redis-py raises. `client`: of `open_way`."""
     if hasattr(client, "nodes_manager"):
         await client.nodes_manager.initialize()
+
+
+async def figures_of(client: Any) -> tuple[int, int, int]:
+    """Keys, bytes and evictions of the server; of all its primaries where it is a cluster. `client`: of `open_way`."""
+    await find_nodes(client)
+    entries = await client.dbsize(**everywhere(client))
+    info = await client.info(**everywhere(client))
+    nodes = [info] if "used_memory" in info else list(info.values())
+    return (
+        int(entries),
+        sum(int(node["used_memory"]) for node in nodes),
+        sum(int(node["evicted_keys"]) for node in nodes),
+    )
 
 
 async def hang_up_all(client: Any) -> None:

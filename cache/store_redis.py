@@ -25,7 +25,7 @@ from farthing.cache.damage import Damage
 from farthing.cache.entry import Entry
 from farthing.cache.pieces import PIECE_BYTES, cut, named_by
 from farthing.cache.reading_at import At, read, read_many
-from farthing.cache.redis_client import everywhere, find_nodes, hang_up_all, open_way, where_of
+from farthing.cache.redis_client import figures_of, find_nodes, hang_up_all, open_way, where_of
 from farthing.cache.redis_names import Names
 from farthing.cache.redis_pieces import COMING_MS, Cut, Found, batches, raw_of, weight, with_pieces, write_pieces
 from farthing.cache.redis_purge import purge_names
@@ -194,7 +194,7 @@ class RedisStore:
     async def stats(self) -> StoreStats:
         """Store.stats; never raises: while the server is away, the last known figures, not healthy."""
         try:
-            entries, memory, counters = await self._call("read", self._figures)
+            entries, memory, counters = await self._call("read", lambda: figures_of(self._client))
         except StoreFault:
             old = self._stats
             return StoreStats("redis", old.entries, old.bytes, 0, 0, old.evicted, False)
@@ -338,18 +338,6 @@ class RedisStore:
     async def _founds(self, names: Sequence[bytes]) -> list[Found]:
         keys = [self.names.key(name.decode(errors="replace")) for name in names]
         return await with_pieces(self._client, self.names, keys, await self._raws(names))
-
-    async def _figures(self) -> tuple[int, int, int]:
-        """Keys, bytes and evictions of the server; of all its primaries where it is a cluster."""
-        await find_nodes(self._client)
-        entries = await self._client.dbsize(**everywhere(self._client))
-        info = await self._client.info(**everywhere(self._client))
-        nodes = [info] if "used_memory" in info else list(info.values())
-        return (
-            int(entries),
-            sum(int(node["used_memory"]) for node in nodes),
-            sum(int(node["evicted_keys"]) for node in nodes),
-        )
 
     async def _call(self, kind: str, command: Callable[[], Awaitable[T]]) -> T:
         """One command within the deadline and the breaker's leave. `kind`: read or write."""
