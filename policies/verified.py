@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import islice
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from farthing.policies.family import Family
 from farthing.policies.ladder import Book, Ladder
@@ -36,7 +36,7 @@ from farthing.policies.reuse import (
 from farthing.policies.sequence import Comparator, upper
 from farthing.policies.standing import Place, Rules, Standing
 
-__all__ = ["Settings", "Verified"]
+__all__ = ["Settings", "TakenBack", "TakesBack", "Verified"]
 
 _VERSION = 2  # 1: bets on falling scores were made while nothing was served
 _PILOT_EPOCH = -1
@@ -44,6 +44,17 @@ _PILOT_EPOCH = -1
 # with probability 1 % at most; 10 % where its evidence is hopeless as well, and about to be dropped.
 _LEAVE, _LEAVE_HOPELESS = math.log(100.0), math.log(10.0)
 _PROVED_BY = {"own": "proved by its own labels", "pool": "proved by the pool"}
+
+
+TakenBack = Callable[[RouteKey, str, dict[str, Any]], None]
+"""Told of a route that has served and observes again, why, on what evidence."""
+
+
+@runtime_checkable
+class TakesBack(Protocol):
+    """A policy that sends routes back to observing by itself. `on_taken_back`: to be set."""
+
+    on_taken_back: TakenBack | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +98,10 @@ class Verified:
     entries: Literal["misses", "wrong"] = "misses"
 
     def __init__(self, settings: Settings) -> None:
-        """`on_taken_back`, to be set: told of a route that has served and observes again, why, on what evidence."""
+        """`on_taken_back`: to be set."""
         self.settings = settings
         self._rules = settings.rules
-        self.on_taken_back: Callable[[RouteKey, str, dict[str, Any]], None] | None = None
+        self.on_taken_back: TakenBack | None = None
         self._families: dict[str, Family] = {}
         self._routes: OrderedDict[RouteKey, Standing | None] = OrderedDict()  # None: its tenant has no ladder yet
 

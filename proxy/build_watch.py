@@ -11,7 +11,7 @@ import structlog
 
 from farthing.policies.outcome import Outcome
 from farthing.policies.reuse import Policy, RouteKey
-from farthing.policies.verified import Verified
+from farthing.policies.verified import TakesBack
 from farthing.policies.watch import Alarm
 from farthing.proxy.alerts import Webhook
 from farthing.proxy.config import Config
@@ -49,7 +49,7 @@ def open_watch(config: Config, held: State) -> None:
 def tell_when_taken_back(held: State, policies: dict[str, Policy]) -> None:
     """Note it where a route of one of these optimisers goes back to observing by itself."""
     for optimiser, policy in policies.items():
-        if isinstance(policy, Verified):
+        if isinstance(policy, TakesBack):
             policy.on_taken_back = partial(_taken_back, held, optimiser)
 
 

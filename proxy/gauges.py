@@ -45,6 +45,7 @@ def gauges(services: Services, store: StoreStats | None) -> dict[str, float]:
     found |= held.levels.gauges()
     if services.thread is not None and services.thread.shared is not None:
         found |= services.thread.shared.gauges()
+    found |= {} if held.agreement is None else held.agreement.gauges()
     found |= capture_gauges(held.capture) | _drift(held) | replica_gauges(services)
     found |= _routes(services)
     return found | _spend(services) | _near_duplicates(services) | _telemetry(held.otlp)

@@ -64,6 +64,7 @@ from farthing.proxy.watching import Watching
 
 if TYPE_CHECKING:
     from farthing.cache.store_redis import RedisStore
+    from farthing.proxy.agreement import Agreement
     from farthing.proxy.crew import Crew
     from farthing.proxy.otlp import Otlp
     from farthing.proxy.students import Embeds, Known
@@ -140,6 +141,7 @@ class State:
     embeds: Embeds | None = None
     vouched: OrderedDict[str, None] = field(default_factory=OrderedDict)
     crew: Crew | None = None
+    agreement: Agreement | None = None
 
     @property
     def in_flight(self) -> UnderWay:
@@ -215,8 +217,11 @@ async def open_state(
         stack.push_async_callback(leases.close)
     barred = Refused(config.state_dir / "refused", None if crew is None else crew.peers)
     stack.callback(barred.close)
-    learnt = open_learnt(config, tasks, REUSE, crew)
-    recoded, squeezed = (open_learnt(config, tasks, recipe, crew) for recipe in (RECODED, SQUEEZED))
+    agreement = open_agreement(config, clock, randomness, crew)
+    if agreement is not None:
+        stack.push_async_callback(agreement.close)
+    learnt = open_learnt(config, tasks, REUSE, crew, agreement)
+    recoded, squeezed = (open_learnt(config, tasks, recipe, crew, agreement) for recipe in (RECODED, SQUEEZED))
     for one in (learnt, recoded, squeezed):
         stack.push_async_callback(one.close)
     incidents = Incidents(
@@ -270,6 +275,7 @@ async def open_state(
         prompts=PromptMemory.of(config.prompt_cache.most_prefixes),
         route_standings=route_standings,
         crew=crew,
+        agreement=agreement,
         counts=Counts(crew),
         waiting=waiting,
         key_ids=key_ids(config.store, randomness),
@@ -282,14 +288,31 @@ async def open_state(
     return held
 
 
-def open_learnt(config: Config, tasks: TaskGroup, recipe: Recipe[S], crew: Crew | None) -> Learnt[S]:
-    """What is learnt by this recipe: here, or by the keeper from all workers."""
+def open_agreement(config: Config, clock: Clock, randomness: Randomness, crew: Crew | None) -> Agreement | None:
+    """The way by which this replica agrees with others; None where there are none, or the keeper does it."""
+    url = config.store.url.get_secret_value()
+    if not url or (crew is not None and not crew.keeper):
+        return None
+    from farthing.proxy.agreement import Agreement
+
+    return Agreement(url, clock=clock, randomness=randomness, tasks=TaskGroup())  # of its own: nobody waits for its end
+
+
+def open_learnt(
+    config: Config, tasks: TaskGroup, recipe: Recipe[S], crew: Crew | None, agreement: Agreement | None = None
+) -> Learnt[S]:
+    """What is learnt by this recipe: here, or by the keeper from all workers; with other replicas, where there are."""
+    sharing = None
+    if agreement is not None:
+        from farthing.proxy.learnt_agreed import SharedLearning
+
+        sharing = SharedLearning(agreement)
     if crew is None:
-        return Learnt(config.state_dir, tasks.spawn, recipe)
+        return Learnt(config.state_dir, tasks.spawn, recipe, sharing)
     from farthing.proxy.learnt_crew import Copied, Kept
 
     if crew.keeper:
-        return Kept(config.state_dir, tasks.spawn, recipe, crew)
+        return Kept(config.state_dir, tasks.spawn, recipe, crew, sharing)
     return Copied(config.state_dir, tasks, recipe, crew)
 
 

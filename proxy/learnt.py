@@ -12,16 +12,17 @@ import os
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import orjson
 import structlog
 
 from farthing.policies.reuse import Policy, whole
+from farthing.proxy.config_section import Section
 
-__all__ = ["Learnt", "Recipe", "lines", "load", "save"]
+__all__ = ["Learnt", "Recipe", "Sharing", "lines", "load", "named_after", "save"]
 
-S = TypeVar("S")  # a section of the configuration
+S = TypeVar("S", bound=Section)
 T = TypeVar("T")
 _EVERY_S = 30.0
 
@@ -42,6 +43,23 @@ class Recipe(Generic[S]):
     made_with: Callable[[S], str]
     new: Callable[[S], Policy]
     off: Callable[[S], bool]
+
+
+class Sharing(Protocol):
+    """How a policy is learnt together with other replicas."""
+
+    def join(self, recipe: Recipe[S], settings: S, policy: Policy) -> Policy:
+        """The policy that all learn; at first it knows what this one does."""
+        ...
+
+    async def leave(self, policy: Policy) -> None:
+        """It is in use no more."""
+        ...
+
+
+def named_after(settings: Section) -> str:
+    """The same in every process that has the same settings."""
+    return hashlib.sha256(settings.model_dump_json().encode()).hexdigest()[:16]
 
 
 def load(
@@ -105,12 +123,19 @@ class Learnt(Generic[S]):
     """The one policy in use, written to its file in `folder` now and then, before it changes, and once more at the
     end. Others may be in use beside it, for a share of the traffic; they aren't written while they are.
 
-    `every_s`: how often; where writing takes long, more seldom.
+    `every_s`: how often; where writing takes long, more seldom. `sharing`: with whom it is learnt together.
     """
 
     every_s: float = _EVERY_S
 
-    def __init__(self, folder: Path, spawn: Callable[[Coroutine[Any, Any, None]], object], recipe: Recipe[S]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        spawn: Callable[[Coroutine[Any, Any, None]], object],
+        recipe: Recipe[S],
+        sharing: Sharing | None = None,
+    ) -> None:
+        self._sharing = sharing
         self._folder = folder
         self._spawn = spawn
         self._recipe = recipe
@@ -122,19 +147,21 @@ class Learnt(Generic[S]):
 
     async def use(self, settings: S) -> Policy:
         """The policy under this configuration; what the one before has learnt stays where it still speaks."""
-        before, recipe = self._now, self._recipe
+        before = self._now
         if before is not None and before[0] == settings:
             return before[1]
         await self._write()
         for one in self._beside:
             if one[0] == settings:
                 self._now, self._beside = one, []
+                await self._leave(before)
                 return one[1]
         held = None
         if before is not None and self._which(before[0]) == self._which(settings):
             held = whole(await _between_others(before[1].dump_slices()))
-        policy = await asyncio.to_thread(load, self._folder / recipe.file(settings), recipe, settings, held)
+        policy = await self._loaded(settings, held)
         self._now = (settings, policy)
+        await self._leave(before)
         if self._timer is None:
             self._later()
         return policy
@@ -142,18 +169,19 @@ class Learnt(Generic[S]):
     async def beside(self, settings: S) -> Policy:
         """The policy of a candidate: the one in use where it has the same settings, else one of its own, which begins
         with what the other has learnt where that speaks for it too. It is kept on when it comes into use."""
-        before, recipe = self._now, self._recipe
+        before = self._now
         if before is None:
             return await self.use(settings)
         if before[0] == settings:
             return before[1]
-        self._beside = [one for one in self._beside if one[0] == settings]
+        for one in [one for one in self._beside if one[0] != settings]:
+            self._beside.remove(one)
+            await self._leave(one)
         if not self._beside:
             held = None
             if self._which(before[0]) == self._which(settings):
                 held = whole(await _between_others(before[1].dump_slices()))
-            path = self._folder / recipe.file(settings)
-            self._beside = [(settings, await asyncio.to_thread(load, path, recipe, settings, held))]
+            self._beside = [(settings, await self._loaded(settings, held))]
         return self._beside[0][1]
 
     async def close(self) -> None:
@@ -161,6 +189,15 @@ class Learnt(Generic[S]):
         if self._timer is not None:
             self._timer.cancel()
         await self._write()
+
+    async def _loaded(self, settings: S, held: dict[str, Any] | None) -> Policy:
+        path = self._folder / self._recipe.file(settings)
+        policy = await asyncio.to_thread(load, path, self._recipe, settings, held)
+        return policy if self._sharing is None else self._sharing.join(self._recipe, settings, policy)
+
+    async def _leave(self, one: tuple[S, Policy] | None) -> None:
+        if one is not None and self._sharing is not None:
+            await self._sharing.leave(one[1])
 
     def _which(self, settings: S) -> tuple[str, str]:
         return self._recipe.made_with(settings), self._recipe.kind(settings)

@@ -15,19 +15,18 @@ Rules of this file:
 from __future__ import annotations
 
 import asyncio
-import hashlib
-from collections.abc import Callable, Coroutine, Iterator
-from dataclasses import asdict
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import structlog
 
-from farthing.policies.reuse import Action, Candidate, Label, Policy, RouteKey, RouteState, Slice, Source, Verdict
+from farthing.policies.reuse import Candidate, Label, Policy, RouteKey, Verdict
 from farthing.proxy.config_section import Section
 from farthing.proxy.crew import Crew
 from farthing.proxy.every import Every
-from farthing.proxy.learnt import Learnt, Recipe, load
+from farthing.proxy.learnt import Learnt, Recipe, Sharing, load, named_after
+from farthing.proxy.learnt_told import Deciding, decided, forgotten, labelled, take
 from farthing.proxy.tasks import TaskGroup
 
 __all__ = ["Copied", "Copy", "Kept"]
@@ -39,59 +38,25 @@ _LOOK_EVERY_S = 0.5
 _WRITE_EVERY_S = 2.0
 
 
-class Copy:
+class Copy(Deciding):
     """A Policy that decides as the keeper's did when it was written. `tell`: the keeper, of a decision or a label."""
 
     def __init__(self, inner: Policy, tell: Callable[[list[Any]], None]) -> None:
-        self.inner = inner
+        super().__init__(inner)
         self._tell = tell
-
-    @property
-    def entries(self) -> Literal["misses", "wrong"]:
-        """See reuse.Policy."""
-        return self.inner.entries
 
     def decide(self, route: RouteKey, candidate: Candidate, chance: float, *, may_audit: bool = True) -> Verdict:
         """See reuse.Policy; the keeper decides it once more."""
-        self._tell(["decide", list(route), asdict(candidate), chance, may_audit])
+        self._tell(decided(route, candidate, chance, may_audit=may_audit))
         return self.inner.decide(route, candidate, chance, may_audit=may_audit)
-
-    def serves(self, route: RouteKey) -> bool:
-        """See reuse.Policy."""
-        return self.inner.serves(route)
 
     def learn(self, route: RouteKey, candidate: Candidate, verdict: Verdict, label: Label) -> None:
         """See reuse.Policy; the keeper does it."""
-        self._tell(["learn", list(route), asdict(candidate), asdict(verdict), [label.outcome, label.source.value]])
+        self._tell(labelled(route, candidate, verdict, label))
 
     def forget(self, route: RouteKey) -> None:
         """See reuse.Policy; the keeper does it."""
-        self._tell(["forget", list(route)])
-
-    @property
-    def count(self) -> int:
-        """See reuse.Policy."""
-        return self.inner.count
-
-    def state(self, most: int | None = None) -> list[RouteState]:
-        """See reuse.Policy."""
-        return self.inner.state(most)
-
-    def state_of(self, route: RouteKey) -> RouteState | None:
-        """See reuse.Policy."""
-        return self.inner.state_of(route)
-
-    def dump_slices(self) -> Iterator[Slice]:
-        """See reuse.Policy."""
-        return self.inner.dump_slices()
-
-    def dump(self) -> dict[str, Any]:
-        """See reuse.Policy."""
-        return self.inner.dump()
-
-    def load(self, dumped: dict[str, Any]) -> None:
-        """See reuse.Policy."""
-        self.inner.load(dumped)
+        self._tell(forgotten(route))
 
 
 class Copied(Learnt[S]):
@@ -127,9 +92,9 @@ class Copied(Learnt[S]):
         def tell(what: list[Any]) -> None:
             self._peers.tell(told_as(self._recipe), [named, *what], to="keeper")
 
-        return Copy(await self._loaded(settings), tell)
+        return Copy(await self._read(settings), tell)
 
-    async def _loaded(self, settings: S) -> Policy:
+    async def _read(self, settings: S) -> Policy:
         path = self._folder / self._recipe.file(settings)
         return await asyncio.to_thread(load, path, self._recipe, settings, aside=False)
 
@@ -141,7 +106,7 @@ class Copied(Learnt[S]):
         if written_ns == self._read_ns or not isinstance(policy, Copy):
             return
         self._read_ns = written_ns
-        policy.inner = await self._loaded(settings)
+        policy.inner = await self._read(settings)
 
     def _written_ns(self, settings: S) -> int | None:
         try:
@@ -161,24 +126,16 @@ class Kept(Learnt[S]):
         spawn: Callable[[Coroutine[Any, Any, None]], object],
         recipe: Recipe[S],
         crew: Crew,
+        sharing: Sharing | None = None,
     ) -> None:
-        super().__init__(folder, spawn, recipe)
+        super().__init__(folder, spawn, recipe, sharing)
         crew.peers.when_told(told_as(recipe), self._take)
 
     def _take(self, said: list[Any]) -> None:
-        named, what, route, *rest = said
+        named, *word = said
         policy = next((policy for settings, policy in self._all() if named_after(settings) == named), None)
-        if policy is None:
-            return  # of a configuration that isn't in use here (any more)
-        place = RouteKey(*route)
-        match what, rest:
-            case "decide", [candidate, chance, may_audit]:
-                policy.decide(place, Candidate(**candidate), chance, may_audit=may_audit)
-            case "learn", [candidate, verdict, [outcome, source]]:
-                taken = Verdict(**verdict | {"action": Action(verdict["action"])})
-                policy.learn(place, Candidate(**candidate), taken, Label(outcome, Source(source)))
-            case "forget", []:
-                policy.forget(place)
+        if policy is not None:  # else it is of a configuration that isn't in use here (any more)
+            take(policy, word)
 
     def _all(self) -> list[tuple[S, Policy]]:
         return [*([] if self._now is None else [self._now]), *self._beside]
@@ -187,8 +144,3 @@ class Kept(Learnt[S]):
 def told_as(recipe: Recipe[Any]) -> str:
     """Under which name the workers speak of it."""
     return f"learnt of {recipe.about}"
-
-
-def named_after(settings: Section) -> str:
-    """The same in every process that has the same settings."""
-    return hashlib.sha256(settings.model_dump_json().encode()).hexdigest()[:16]

@@ -29,6 +29,8 @@ def needed(config: Config) -> tuple[str, ...]:
         found.append("farthing.policies.agree")
     if config.store.url.get_secret_value() and config.semantic.mode != "off" and config.semantic.shared:
         found.append("farthing.cache.shared_index")
+    if config.store.url.get_secret_value():
+        found.append("farthing.proxy.learnt_agreed")
     if config.semantic.index == "pgvector":
         found.append("farthing.cache.index_pg")
     return tuple(dict.fromkeys(found))

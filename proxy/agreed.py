@@ -1,0 +1,330 @@
+"""A state that replicas agree upon: a log in Redis or Valkey, whose events every replica applies in the same order.
+
+What one replica tells comes back to all, itself among them, and nobody's state changes by anything else. So equal logs
+make equal states, without anybody who is in charge.
+
+Rules of this file:
+1. Nobody waits for the server. What is told while it is away waits, to a bound (`full`), and is sent when it is back:
+   once, whatever was cut off.
+2. Now and then somebody marks a place in the log. Whoever comes by keeps a digest of its state there; whoever marked
+   keeps the state itself in the server. Who begins anew, was away for longer than the log reaches back, or has another
+   digest than the state that was kept, takes that state.
+3. A server that has lost everything is given the state of whoever sees it first, for all.
+4. A state is written slice by slice, and nothing is applied in between; others have their turns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import orjson
+import structlog
+
+from farthing.proxy.agreed_wire import (
+    APPEND,
+    BEGIN,
+    FORGET,
+    KEEP,
+    LOOK,
+    MARK,
+    READ,
+    Id,
+    Names,
+    Packed,
+    id_of,
+    pack,
+    told,
+    unpack,
+)  # fmt: skip
+from farthing.proxy.clock import Clock
+from farthing.proxy.errors import StoreFault
+from farthing.proxy.every import Every
+from farthing.proxy.tasks import TaskGroup
+
+if TYPE_CHECKING:
+    from farthing.cache.store_redis import RedisStore
+
+__all__ = ["Agreed", "AgreedState", "Machine"]
+
+log = structlog.get_logger("farthing.agreed")
+
+_LOOK_EVERY_S = 0.25
+_MARK_EVERY_S = 60.0
+_MARK_AFTER = 5_000  # events
+_MOST_WAITING = 20_000
+_AT_ONCE = 256
+_READ_AT_ONCE = 500
+_APPLIED_AT_ONCE = 50
+_LAST_S = 1.0
+_PATIENCE = 4  # looks
+_BEGINNING = Id(0, 0)
+
+
+class Machine(Protocol):
+    """A state that events change: the same ones in the same order make the same state. All on the event loop."""
+
+    def apply(self, event: Any, *, own: bool) -> None:
+        """Take in one event, a JSON value; `own`: told here. What can't be understood (another farthing's) is passed
+        by."""
+        ...
+
+    def slices(self) -> Iterator[Any]:
+        """The state as JSON values, a little at a time; equal states give equal slices."""
+        ...
+
+    async def put(self, slices: Sequence[Any]) -> None:
+        """Be that state. Raises ValueError: it is none; then nothing is changed."""
+        ...
+
+    async def stands(self, slices: Sequence[Any], waiting: Callable[[], list[Any]]) -> None:
+        """This is the state now, after `put` or at a mark; `waiting`: what was told here and hasn't come back."""
+        ...
+
+
+@dataclass(slots=True)
+class AgreedState:
+    """For screens. `reached`: whether the last exchange came to its end; `joined`: whether this replica has had the
+    state that all have. `applied`, `dropped`: events; `taken`: how often the kept state was taken; `differed`: how
+    often, because this one's was another."""
+
+    reached: bool = False
+    joined: bool = False
+    applied: int = 0
+    dropped: int = 0
+    taken: int = 0
+    differed: int = 0
+
+
+class Agreed:
+    """See the module. `name`: of the state. `teller`: this replica's name, that no other one has. `noise`: some random
+    characters. `mark_every_s`: how often the state is kept, where there is something new."""
+
+    def __init__(
+        self,
+        store: RedisStore,
+        name: str,
+        machine: Machine,
+        *,
+        teller: str,
+        noise: str,
+        clock: Clock,
+        mark_every_s: float = _MARK_EVERY_S,
+    ) -> None:
+        self.store = store
+        self.state = AgreedState()
+        self.name = name
+        self._names = Names(name)
+        self._machine = machine
+        self._teller = teller
+        self._noise = noise
+        self._clock = clock
+        self._mark_every_s = mark_every_s
+        self._generation = ""
+        self._begun = 0
+        self._at = _BEGINNING  # what has been applied
+        self._mark: tuple[Id, str] = _BEGINNING, ""  # the last one passed, and the digest of the state there
+        self._since_mark = 0
+        self._marked_tick_s = clock.tick_s()
+        self._number = 0
+        self._waiting: deque[tuple[int, bytes]] = deque()
+        self._sent: deque[tuple[int, bytes]] = deque()  # in the log, and not back yet
+        self._at_it = asyncio.Lock()
+        self._looks: Every | None = None
+        self._closed = False
+
+    @property
+    def full(self) -> bool:
+        """Whether no more may wait: what is told now is dropped."""
+        return len(self._waiting) >= _MOST_WAITING
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is followed no more."""
+        return self._closed
+
+    @property
+    def waiting(self) -> int:
+        """How many events the log doesn't have yet."""
+        return len(self._waiting)
+
+    def begin(self, tasks: TaskGroup) -> None:
+        """Exchange now and then from now on."""
+        self._looks = Every(_LOOK_EVERY_S, tasks, self._look, f"what replicas agree upon: {self.name}")
+
+    def tell(self, event: Any) -> None:
+        """Let all replicas apply it."""
+        if self.full:
+            self.state.dropped += 1
+            return
+        self._number += 1
+        self._waiting.append((self._number, orjson.dumps(event)))
+
+    async def exchange(self) -> bool:
+        """Send what waits, and apply what there is; whether more may have come. A server that is away is told by
+        `store`, and it goes on later."""
+        async with self._at_it:
+            try:
+                more = await self._step()
+                self.state.reached = True
+            except StoreFault:
+                self.state.reached = False
+                return False
+            return more
+
+    async def close(self) -> None:
+        """Send what waits, if the server takes it at once, and follow no more. Idempotent."""
+        self._closed = True
+        if self._looks is not None:
+            self._looks.stop()
+        if self._waiting:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LAST_S):
+                    await self.exchange()
+
+    async def forget(self) -> None:
+        """Nobody needs it any more. Raises StoreFault."""
+        self._closed = True
+        if self._looks is not None:
+            self._looks.stop()
+        async with self._at_it:
+            names = self._names
+            await self._eval(FORGET, (names.about, names.log, names.state))
+
+    async def _look(self) -> None:
+        more = True
+        while more:
+            more = await self.exchange()
+
+    async def _step(self) -> bool:
+        """One round; whether there may be more to do."""
+        if not self._generation:
+            await self._join()
+        if not await self._send():
+            await self._join()
+            return True
+        generation, at, digest, since, found = await self._read()
+        if generation != self._generation or since > self._at:
+            await self._join()
+            return True
+        if at == self._mark[0] and digest != self._mark[1]:
+            self.state.differed += 1
+            log.warning("a state that replicas agree upon differed here: it is taken anew", state=self.name)
+            await self._join()
+            return True
+        for done, (id, fields) in enumerate(found, 1):
+            await self._entry(id, fields, at)
+            if done % _APPLIED_AT_ONCE == 0:
+                await asyncio.sleep(0)
+        await self._mark_now_and_then()
+        return len(found) == _READ_AT_ONCE or bool(self._waiting)
+
+    async def _send(self) -> bool:
+        """False: the log isn't the one that was followed."""
+        while self._waiting:
+            some = [self._waiting[at] for at in range(min(_AT_ONCE, len(self._waiting)))]
+            keys = (self._names.about, self._names.log, self._names.state, self._names.told(self._teller))
+            stands = await self._eval(APPEND, keys, self._generation, self._teller, *told(some))
+            if stands.decode() != self._generation:
+                return False
+            for one in some:
+                self._waiting.popleft()
+                self._sent.append(one)
+        return True
+
+    async def _read(self) -> tuple[str, Id, str, Id, list[tuple[Id, dict[bytes, bytes]]]]:
+        keys = (self._names.about, self._names.log, self._names.state)
+        generation, at, digest, since, found = await self._eval(READ, keys, str(self._at), _READ_AT_ONCE, kind="read")
+        entries = [(id_of(id), dict(zip(fields[::2], fields[1::2], strict=True))) for id, fields in found]
+        return generation.decode(), id_of(at), digest.decode(), id_of(since), entries
+
+    async def _entry(self, id: Id, fields: dict[bytes, bytes], kept: Id) -> None:
+        self._at = id
+        marker = fields.get(b"m")
+        if marker is not None:
+            await self._pass(id, marker.decode(), kept)
+            return
+        own = fields[b"w"].decode() == self._teller
+        if own:
+            number = int(fields[b"n"])
+            while self._sent and self._sent[0][0] <= number:
+                self._sent.popleft()
+        self._machine.apply(orjson.loads(fields[b"e"]), own=own)
+        self.state.applied += 1
+        self._since_mark += 1
+
+    async def _pass(self, id: Id, marker: str, kept: Id) -> None:
+        """Come by a mark."""
+        lines, slices = await self._lines()
+        packed = await asyncio.to_thread(pack, lines)
+        self._mark, self._since_mark = (id, packed.digest), 0
+        self._marked_tick_s = self._clock.tick_s()
+        if marker == self._teller:
+            keys = (self._names.about, self._names.log, self._names.state)
+            await self._eval(KEEP, keys, self._generation, str(id), str(kept), packed.digest, packed.body)
+        await self._machine.stands(slices, self._own)
+
+    async def _lines(self) -> tuple[list[bytes], list[Any]]:
+        lines: list[bytes] = []
+        for part in self._machine.slices():
+            lines.append(orjson.dumps(part))
+            await asyncio.sleep(0)
+        return lines, [orjson.loads(line) for line in lines]
+
+    def _own(self) -> list[Any]:
+        """What was told here and hasn't come back."""
+        return [orjson.loads(event) for _, event in (*self._sent, *self._waiting)]
+
+    async def _join(self) -> None:
+        """Take the state that is kept; where there is none, this one's becomes it."""
+        generation, at, digest, body = await self._kept()
+        try:
+            slices = await asyncio.to_thread(unpack, body)
+            await self._machine.put(slices)
+        except ValueError as error:
+            raise StoreFault(f"{self.name}: what replicas agree upon can't be read: {error}") from error
+        if generation != self._generation:
+            self._sent.clear()  # of a log that isn't there any more
+        self._generation, self._at = generation, at
+        self._mark, self._since_mark = (at, digest), 0
+        await self._machine.stands(slices, self._own)
+        self.state.taken += 1
+        self.state.joined = True
+
+    async def _kept(self) -> tuple[str, Id, str, bytes]:
+        """Generation, place and digest of the state that is kept, and itself.
+
+        Who has never had one gives the others a moment to put theirs, which is worth more."""
+        names = self._names
+        patience = 0 if self.state.joined else _PATIENCE
+        while True:
+            generation, at, digest, body = await self._eval(LOOK, (names.about, names.state), kind="read")
+            if generation and body:
+                return generation.decode(), id_of(at), digest.decode(), body
+            if patience:
+                patience -= 1
+                await asyncio.sleep(_LOOK_EVERY_S)
+                continue
+            lines, _ = await self._lines()
+            mine: Packed = await asyncio.to_thread(pack, lines)
+            self._begun += 1
+            began = f"{self._noise}.{self._begun}"
+            await self._eval(BEGIN, (names.about, names.log, names.state), began, mine.digest, mine.body)
+
+    async def _mark_now_and_then(self) -> None:
+        if not self._since_mark:
+            return
+        due = self._clock.tick_s() - self._marked_tick_s >= self._mark_every_s
+        if not due and self._since_mark < _MARK_AFTER:
+            return
+        every_ms = self._mark_every_s * 1000 if due else 1000
+        self._marked_tick_s = self._clock.tick_s()
+        keys = (self._names.about, self._names.log)
+        await self._eval(MARK, keys, self._generation, self._teller, int(every_ms))
+
+    async def _eval(self, script: str, keys: Sequence[str], *values: object, kind: str = "write") -> Any:
+        return await self.store.run(kind, lambda client: client.eval(script, len(keys), *keys, *values))

@@ -1,0 +1,166 @@
+"""What a state that replicas agree upon looks like in Redis: names, scripts, and how it is packed. Pure.
+
+All keys of one state have one hash tag, so that they are in one slot of a cluster:
+
+    {farthing:a:NAME}:about   hash: generation; at, digest: of the state that is kept; from: the log is whole after it;
+                              marked_ms
+    {farthing:a:NAME}:log     stream: w, the teller; e, an event as JSON; or m, who marks
+    {farthing:a:NAME}:state   the state as it was at `at`, packed
+    {farthing:a:NAME}:t:W     number of the last event that teller W has in the log, for a day
+
+Source: Redis, "Streams" and "Scripting with Lua" (a script is atomic).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import orjson
+
+__all__ = [
+    "APPEND",
+    "BEGIN",
+    "FORGET",
+    "KEEP",
+    "LOOK",
+    "MARK",
+    "READ",
+    "Id",
+    "Names",
+    "Packed",
+    "id_of",
+    "pack",
+    "told",
+    "unpack",
+]
+
+_TOLD_S = 86_400
+_UNUSED_S = 30 * 86_400  # a state of a configuration that nobody has any more
+_LEVEL = 1
+
+
+class Id(NamedTuple):
+    """Of an entry of a stream; they compare in the order of the log."""
+
+    ms: int
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.ms}-{self.number}"
+
+
+def id_of(text: bytes | str) -> Id:
+    """Raises ValueError: it is no id."""
+    ms, _, number = (text.decode() if isinstance(text, bytes) else text).partition("-")
+    return Id(int(ms), int(number))
+
+
+class Names:
+    """The keys of the state of this name."""
+
+    def __init__(self, name: str, prefix: str = "farthing") -> None:
+        self._tag = f"{{{prefix}:a:{name}}}"
+        self.about, self.log, self.state = (f"{self._tag}:{what}" for what in ("about", "log", "state"))
+
+    def told(self, teller: str) -> str:
+        """How far this teller's events have come."""
+        return f"{self._tag}:t:{teller}"
+
+
+class Packed(NamedTuple):
+    """A state: `body` is its slices, one JSON text a line, compressed; equal states have equal digests."""
+
+    body: bytes
+    digest: str
+
+
+def pack(lines: Iterable[bytes]) -> Packed:
+    """Of the state's slices as JSON."""
+    whole = b"\n".join(lines)
+    return Packed(zlib.compress(whole, _LEVEL), hashlib.sha256(whole).hexdigest()[:32])
+
+
+def unpack(body: bytes) -> list[Any]:
+    """The slices. Raises ValueError: damaged."""
+    try:
+        return [orjson.loads(line) for line in zlib.decompress(body).splitlines()]
+    except zlib.error as error:
+        raise ValueError(f"the replicas' state is damaged: {error}") from None
+
+
+def told(numbered: Sequence[tuple[int, bytes]]) -> list[bytes | int]:
+    """The arguments of APPEND for these events."""
+    return [part for one in numbered for part in one]
+
+
+# KEYS: about, state. Gives generation, at, digest, state.
+LOOK = """
+local about = redis.call('HMGET', KEYS[1], 'generation', 'at', 'digest')
+if not about[1] then return {'', '0-0', '', ''} end
+return {about[1], about[2], about[3], redis.call('GET', KEYS[2]) or ''}
+"""
+
+# KEYS: about, log, state. ARGV: generation, digest, state. Gives 1 where it was begun so: there was none, or its state
+# is lost.
+BEGIN = f"""
+if redis.call('HEXISTS', KEYS[1], 'generation') == 1 and redis.call('EXISTS', KEYS[3]) == 1 then return 0 end
+redis.call('UNLINK', KEYS[1], KEYS[2], KEYS[3])
+redis.call('HSET', KEYS[1], 'generation', ARGV[1], 'at', '0-0', 'from', '0-0', 'digest', ARGV[2], 'marked_ms', 0)
+redis.call('SET', KEYS[3], ARGV[3], 'EX', {_UNUSED_S})
+return 1
+"""
+
+# KEYS: about, log, state, told. ARGV: generation, teller, then number and JSON of each event. One that is there
+# already, since the script was sent twice, is passed by. Gives the generation that stands.
+APPEND = f"""
+local generation = redis.call('HGET', KEYS[1], 'generation') or ''
+if generation ~= ARGV[1] then return generation end
+local last = tonumber(redis.call('GET', KEYS[4]) or '0')
+for i = 3, #ARGV, 2 do
+  local number = tonumber(ARGV[i])
+  if number > last then
+    redis.call('XADD', KEYS[2], '*', 'w', ARGV[2], 'n', ARGV[i], 'e', ARGV[i + 1])
+    last = number
+  end
+end
+redis.call('SET', KEYS[4], string.format('%.0f', last), 'EX', {_TOLD_S})
+for i = 1, 3 do redis.call('EXPIRE', KEYS[i], {_UNUSED_S}) end
+return generation
+"""
+
+# KEYS: about, log, state. ARGV: the last id that was read, how many. Gives generation ('': something of it is lost),
+# at, digest, from, and the entries.
+READ = """
+local about = redis.call('HMGET', KEYS[1], 'generation', 'at', 'digest', 'from')
+if not about[1] or redis.call('EXISTS', KEYS[3]) == 0 then return {'', '0-0', '', '0-0', {}} end
+return {about[1], about[2], about[3], about[4], redis.call('XRANGE', KEYS[2], '(' .. ARGV[1], '+', 'COUNT', ARGV[2])}
+"""
+
+# KEYS: about, log. ARGV: generation, teller, ms between marks. Whoever comes first after that time marks.
+MARK = """
+if (redis.call('HGET', KEYS[1], 'generation') or '') ~= ARGV[1] then return 0 end
+local time = redis.call('TIME')
+local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
+local since_ms = now_ms - tonumber(redis.call('HGET', KEYS[1], 'marked_ms') or 0)
+if since_ms >= 0 and since_ms < tonumber(ARGV[3]) then return 0 end
+redis.call('HSET', KEYS[1], 'marked_ms', string.format('%.0f', now_ms))
+redis.call('XADD', KEYS[2], '*', 'm', ARGV[2])
+return 1
+"""
+
+# KEYS: about, log, state. ARGV: generation, the mark's id, the mark before that, digest, state. The log keeps what came
+# since the mark before, for those who are a little behind.
+KEEP = f"""
+local about = redis.call('HMGET', KEYS[1], 'generation', 'at')
+if about[1] ~= ARGV[1] or about[2] ~= ARGV[3] then return 0 end
+redis.call('HSET', KEYS[1], 'at', ARGV[2], 'from', ARGV[3], 'digest', ARGV[4])
+redis.call('SET', KEYS[3], ARGV[5], 'EX', {_UNUSED_S})
+redis.call('XTRIM', KEYS[2], 'MINID', ARGV[3])
+return 1
+"""
+
+# KEYS: about, log, state.
+FORGET = "return redis.call('UNLINK', KEYS[1], KEYS[2], KEYS[3])"

@@ -1,0 +1,65 @@
+"""The way by which a replica agrees with others: its connections to the shared store, and its name."""
+
+from __future__ import annotations
+
+from farthing.cache.store_redis import RedisStore
+from farthing.proxy.agreed import Agreed, Machine
+from farthing.proxy.clock import Clock, Randomness
+from farthing.proxy.tasks import TaskGroup
+
+__all__ = ["Agreement"]
+
+_DEADLINE_MS = 5_000.0  # no request waits for any of this
+_NAME_BYTES = 8
+
+
+class Agreement:
+    """`url`: of the shared store. It has connections of its own, so that what is long keeps no request waiting, and its
+    failures don't shut answers out. Made on the event loop."""
+
+    def __init__(self, url: str, *, clock: Clock, randomness: Randomness, tasks: TaskGroup) -> None:
+        self.store = RedisStore(
+            url,
+            deadline_ms=_DEADLINE_MS,
+            clock=clock,
+            threshold=2,
+            max_connections=4,
+            told_as="what replicas agree upon",
+            passed_by="this replica goes on with what it knows",
+        )
+        self.states: list[Agreed] = []
+        self._clock = clock
+        self._randomness = randomness
+        self._tasks = tasks
+
+    def join(self, name: str, machine: Machine) -> Agreed:
+        """The state of this name, followed from now on."""
+        agreed = Agreed(
+            self.store,
+            name,
+            machine,
+            teller=self._randomness.token(_NAME_BYTES),
+            noise=self._randomness.token(_NAME_BYTES),
+            clock=self._clock,
+        )
+        agreed.begin(self._tasks)
+        self.states = [one for one in self.states if not one.closed] + [agreed]
+        return agreed
+
+    async def close(self) -> None:
+        """Send what waits, where the server takes it at once, and let go."""
+        for one in self.states:
+            await one.close()
+        await self.store.close()
+
+    def gauges(self) -> dict[str, float]:
+        """For /metrics."""
+        states = [one for one in self.states if not one.closed]
+        return {
+            "agreed_states": len(states),
+            "agreed_states_reached": sum(one.state.reached for one in states),
+            "agreed_states_joined": sum(one.state.joined for one in states),
+            "agreed_events_waiting": sum(one.waiting for one in states),
+            "agreed_events_dropped": sum(one.state.dropped for one in states),
+            "agreed_states_differed": sum(one.state.differed for one in states),
+        }

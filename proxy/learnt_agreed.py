@@ -1,0 +1,148 @@
+"""What policies learn where replicas share a store: all learn the same, from the labels of all.
+
+Rules of this file:
+1. What is agreed upon (agreed.py) is the policy itself: each decision, label and reset goes into the log, and every
+   replica's `_agreed` takes them in the log's order.
+2. A replica decides on a policy of its own, `inner`, which has taken in what was told here, whatever the log has seen
+   of it: so a wrong answer counts here at once, though the server may be away. At each mark it is made anew from what
+   all agree upon.
+3. Where too much waits for the server nothing is served and nothing learnt: what nobody can be told of proves nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import structlog
+
+from farthing.policies.reuse import Action, Candidate, Label, Policy, RouteKey, Verdict, whole
+from farthing.policies.verified import TakenBack, TakesBack
+from farthing.proxy.agreed import Agreed
+from farthing.proxy.agreement import Agreement
+from farthing.proxy.config_section import Section
+from farthing.proxy.learnt import Recipe, named_after
+from farthing.proxy.learnt_told import Deciding, decided, forgotten, labelled, take
+
+__all__ = ["AgreedPolicy", "SharedLearning"]
+
+log = structlog.get_logger("farthing.learnt")
+
+S = TypeVar("S", bound=Section)
+_AWAY = Verdict(Action.OBSERVE, "the other replicas can't be told", weight=0.0, pool_weight=0.0)
+_NAME_DIGITS = 16
+
+
+class AgreedPolicy(Deciding):
+    """The policy of one replica, and a Machine of what all agree upon: see the module. `new`: one that knows nothing.
+    `first`: what this replica knows when it joins, which is what all begin with where nobody has been here before."""
+
+    def __init__(self, new: Callable[[], Policy], first: Policy) -> None:
+        super().__init__(first)
+        self.log: Agreed | None = None
+        self._new = new
+        self._agreed = new()
+        self._agreed.load(first.dump())
+
+    @property
+    def on_taken_back(self) -> TakenBack | None:
+        """See Verified; told of what all agree upon."""
+        return self._agreed.on_taken_back if isinstance(self._agreed, TakesBack) else None
+
+    @on_taken_back.setter
+    def on_taken_back(self, tell: TakenBack | None) -> None:
+        if isinstance(self._agreed, TakesBack):
+            self._agreed.on_taken_back = tell
+
+    @property
+    def can_tell(self) -> bool:
+        """Whether what is told now will reach the others."""
+        return self.log is not None and not self.log.full
+
+    def decide(self, route: RouteKey, candidate: Candidate, chance: float, *, may_audit: bool = True) -> Verdict:
+        """See reuse.Policy."""
+        if not self.can_tell:
+            return _AWAY
+        self._tell(decided(route, candidate, chance, may_audit=may_audit))
+        return self.inner.decide(route, candidate, chance, may_audit=may_audit)
+
+    def serves(self, route: RouteKey) -> bool:
+        """See reuse.Policy."""
+        return self.can_tell and self.inner.serves(route)
+
+    def learn(self, route: RouteKey, candidate: Candidate, verdict: Verdict, label: Label) -> None:
+        """See reuse.Policy."""
+        if self.can_tell:
+            self._tell(labelled(route, candidate, verdict, label))
+            self.inner.learn(route, candidate, verdict, label)
+
+    def forget(self, route: RouteKey) -> None:
+        """See reuse.Policy. What an operator says counts here in any case."""
+        self._tell(forgotten(route))
+        self.inner.forget(route)
+
+    # As a Machine.
+
+    def apply(self, event: Any, *, own: bool) -> None:
+        """Machine.apply."""
+        for policy in (self._agreed, *(() if own else (self.inner,))):
+            try:
+                take(policy, event)
+            except (ValueError, TypeError, KeyError) as error:
+                log.warning("a word of another replica's can't be understood", error=repr(error))
+                return
+
+    def slices(self) -> Iterator[Any]:
+        """Machine.slices."""
+        return (list(part) for part in self._agreed.dump_slices())
+
+    async def put(self, slices: Sequence[Any]) -> None:
+        """Machine.put."""
+        fresh = await self._loaded(slices)
+        if isinstance(fresh, TakesBack):
+            fresh.on_taken_back = self.on_taken_back
+        self._agreed = fresh
+
+    async def stands(self, slices: Sequence[Any], waiting: Callable[[], list[Any]]) -> None:
+        """Machine.stands: the policy that decides is made anew from it."""
+        fresh = await self._loaded(slices)
+        for event in waiting():  # told meanwhile too
+            take(fresh, event)
+        self.inner = fresh
+
+    async def _loaded(self, slices: Sequence[Any]) -> Policy:
+        """Raises ValueError: they are no such policy's."""
+        fresh = self._new()
+        try:
+            await asyncio.to_thread(lambda: fresh.load(whole((name, value) for name, value in slices)))
+        except (KeyError, TypeError, ArithmeticError) as error:
+            raise ValueError(f"not this policy's state: {error!r}") from error
+        return fresh
+
+    def _tell(self, event: list[Any]) -> None:
+        if self.log is not None:
+            self.log.tell(event)
+
+
+class SharedLearning:
+    """A Sharing with all replicas that have the same settings."""
+
+    def __init__(self, agreement: Agreement) -> None:
+        self._agreement = agreement
+
+    def join(self, recipe: Recipe[S], settings: S, policy: Policy) -> Policy:
+        """Sharing.join."""
+        if recipe.off(settings):
+            return policy
+        joined = AgreedPolicy(lambda: recipe.new(settings), policy)
+        about = [recipe.about, recipe.kind(settings), recipe.made_with(settings), named_after(settings)]
+        name = hashlib.sha256("\0".join(about).encode()).hexdigest()[:_NAME_DIGITS]
+        joined.log = self._agreement.join(f"learnt:{name}", joined)
+        return joined
+
+    async def leave(self, policy: Policy) -> None:
+        """Sharing.leave."""
+        if isinstance(policy, AgreedPolicy) and policy.log is not None:
+            await policy.log.close()
