@@ -7,8 +7,8 @@ another replica:
     ["more", arm, unit, day, slices, cost before, how much more]
     ["said", arm, unit, day, slices, metric, values before, values after]
 
-`arm`: number; `day`: since the start; `slices`: pairs of name and value. The same events in the same order make the same
-sums; in another order the same but for the last digit, as long as nothing is left out.
+`arm`: number; `day`: since the start; `slices`: pairs of name and value. The same events in the same order make the
+same sums; in another order the same but for the last digit, as long as nothing is left out.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from farthing.policies.experiment_sums import Kind, Seen, Tracker
 __all__ = ["ROW_METRICS", "Placed", "Sums", "Wanted"]
 
 Placed = list[Any]
+Slices = Sequence[Sequence[str]]
 ROW_METRICS = ("cost_usd", "latency_ms", "error")
 _MOST_SLICES = 40
 _SLICE_UNITS = 10_000
@@ -39,9 +40,9 @@ class Wanted(NamedTuple):
 
 @dataclass(slots=True)
 class Sums:
-    """All of them. `arms`: their names, the control first; `wanted`: metrics, the deciding one first; `rest`: the control
-    is all traffic that is in no other arm. `before`: the covariate of the deciding metric, by unit. `lock`: whoever
-    reads or changes them from several threads holds it."""
+    """All of them. `arms`: their names, the control first; `wanted`: metrics, the deciding one first; `rest`: the
+    control is all traffic that is in no other arm. `before`: the covariate of the deciding metric, by unit. `lock`:
+    whoever reads or changes them from several threads holds it."""
 
     name: str
     arms: tuple[str, ...]
@@ -105,8 +106,8 @@ class Sums:
         }
 
     def put_plain(self, plain: Mapping[str, Any]) -> None:
-        """Go on from what `plain` gave, in place of what is there; the lock is the caller's. Raises KeyError, TypeError,
-        ValueError: it is something else."""
+        """Go on from what `plain` gave, in place of what is there; the lock is the caller's. Raises KeyError,
+        TypeError, ValueError: it is something else."""
         self.before = dict(plain["before"])
         self.assigned.put_plain(plain["assigned"])
         for name, tracker in self.trackers.items():
@@ -150,7 +151,7 @@ class Sums:
         copy.slices = {key: tracker.still() for key, tracker in self.slices.items()}
         return copy
 
-    def _row(self, arm: int, unit: str, day: int, slices: Sequence[Sequence[str]], told: Sequence[float | None]) -> None:
+    def _row(self, arm: int, unit: str, day: int, slices: Slices, told: Sequence[float | None]) -> None:
         values = dict(zip(ROW_METRICS, told, strict=True))
         self.assigned.add(arm, unit, day, 0.0, 0, 1)
         for name, tracker in self._followed(slices):
@@ -161,7 +162,7 @@ class Sums:
             elif tracker.kind == "ratio":
                 tracker.add(arm, unit, day, 0.0, 0, 1)
 
-    def _more(self, arm: int, unit: str, day: int, slices: Sequence[Sequence[str]], cost: float, more: float) -> None:
+    def _more(self, arm: int, unit: str, day: int, slices: Slices, cost: float, more: float) -> None:
         for name, tracker in self._followed(slices):
             if name == "cost_usd":
                 was, now = tracker.clamped(cost), tracker.clamped(cost + more)
@@ -172,7 +173,7 @@ class Sums:
         arm: int,
         unit: str,
         day: int,
-        slices: Sequence[Sequence[str]],
+        slices: Slices,
         metric: str,
         before: Sequence[float],
         after: Sequence[float],
@@ -184,7 +185,7 @@ class Sums:
             was = Seen(sum(old), len(old), 1 if tracker.kind == "ratio" else 0)
             tracker.add(arm, unit, day, sum(new) - sum(old), len(new) - len(old), 0, was)
 
-    def _followed(self, slices: Sequence[Sequence[str]]) -> list[tuple[str, Tracker]]:
+    def _followed(self, slices: Slices) -> list[tuple[str, Tracker]]:
         """All sums that a request belongs to, with the metric's name."""
         found = list(self.trackers.items())
         decides = self.wanted[0].name
