@@ -88,12 +88,12 @@ class Machine(Protocol):
 
 @dataclass(slots=True)
 class AgreedState:
-    """For screens. `reached`: whether the last exchange came to its end; `joined`: whether this replica has had the
-    state that all have. `applied`, `dropped`: events; `taken`: how often the kept state was taken; `differed`: how
-    often, because this one's was another."""
+    """For screens. `reached`: whether the last exchange came to its end; `current`: whether this replica has had all
+    that was in the log since it took a state. `applied`, `dropped`: events. `taken`: how often it took the kept state;
+    `differed`: how often, because its own was another."""
 
     reached: bool = False
-    joined: bool = False
+    current: bool = False
     applied: int = 0
     dropped: int = 0
     taken: int = 0
@@ -221,7 +221,9 @@ class Agreed:
             if done % _APPLIED_AT_ONCE == 0:
                 await asyncio.sleep(0)
         await self._mark_now_and_then()
-        return len(found) == _READ_AT_ONCE or bool(self._waiting)
+        more = len(found) == _READ_AT_ONCE
+        self.state.current |= not more
+        return more or bool(self._waiting)
 
     async def _send(self) -> bool:
         """False: the log isn't the one that was followed."""
@@ -293,14 +295,14 @@ class Agreed:
         self._mark, self._since_mark = (at, digest), 0
         await self._machine.stands(slices, self._own)
         self.state.taken += 1
-        self.state.joined = True
+        self.state.current = False
 
     async def _kept(self) -> tuple[str, Id, str, bytes]:
         """Generation, place and digest of the state that is kept, and itself.
 
         Who has never had one gives the others a moment to put theirs, which is worth more."""
         names = self._names
-        patience = 0 if self.state.joined else _PATIENCE
+        patience = 0 if self._generation else _PATIENCE
         while True:
             generation, at, digest, body = await self._eval(LOOK, (names.about, names.state), kind="read")
             if generation and body:

@@ -53,13 +53,13 @@ class Agreement:
         await self.store.close()
 
     def gauges(self) -> dict[str, float]:
-        """For /metrics."""
+        """For /metrics; nothing where nothing is agreed upon."""
         states = [one for one in self.states if not one.closed]
+        if not states:
+            return {}
         return {
-            "agreed_states": len(states),
-            "agreed_states_reached": sum(one.state.reached for one in states),
-            "agreed_states_joined": sum(one.state.joined for one in states),
-            "agreed_events_waiting": sum(one.waiting for one in states),
-            "agreed_events_dropped": sum(one.state.dropped for one in states),
-            "agreed_states_differed": sum(one.state.differed for one in states),
+            "agreed_reached": all(one.state.reached for one in states),
+            "agreed_waiting_events": sum(one.waiting for one in states),
+            "agreed_dropped_events": sum(one.state.dropped for one in states),
+            "agreed_differed": sum(one.state.differed for one in states),
         }

@@ -6,7 +6,9 @@ Rules of this file:
 2. A replica decides on a policy of its own, `inner`, which has taken in what was told here, whatever the log has seen
    of it: so a wrong answer counts here at once, though the server may be away. At each mark it is made anew from what
    all agree upon.
-3. Where too much waits for the server nothing is served and nothing learnt: what nobody can be told of proves nothing.
+3. Until a replica has had what all know, and where too much waits for the server, nothing is served and nothing learnt:
+   what nobody can be told of proves nothing.
+4. What serves without proof (semantic.unproven) has nothing to agree upon.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from typing import Any, TypeVar
 import structlog
 
 from farthing.policies.reuse import Action, Candidate, Label, Policy, RouteKey, Verdict, whole
+from farthing.policies.static import Static
 from farthing.policies.verified import TakenBack, TakesBack
 from farthing.proxy.agreed import Agreed
 from farthing.proxy.agreement import Agreement
@@ -57,9 +60,14 @@ class AgreedPolicy(Deciding):
             self._agreed.on_taken_back = tell
 
     @property
+    def known(self) -> Policy:
+        """What all agree upon."""
+        return self._agreed
+
+    @property
     def can_tell(self) -> bool:
-        """Whether what is told now will reach the others."""
-        return self.log is not None and not self.log.full
+        """Whether this replica knows what all know, and what is told now will reach them."""
+        return self.log is not None and self.log.state.current and not self.log.full
 
     def decide(self, route: RouteKey, candidate: Candidate, chance: float, *, may_audit: bool = True) -> Verdict:
         """See reuse.Policy."""
@@ -134,7 +142,7 @@ class SharedLearning:
 
     def join(self, recipe: Recipe[S], settings: S, policy: Policy) -> Policy:
         """Sharing.join."""
-        if recipe.off(settings):
+        if recipe.off(settings) or isinstance(policy, Static):
             return policy
         joined = AgreedPolicy(lambda: recipe.new(settings), policy)
         about = [recipe.about, recipe.kind(settings), recipe.made_with(settings), named_after(settings)]

@@ -42,10 +42,16 @@ def take(policy: Policy, said: list[Any]) -> None:
 
 
 class Deciding:
-    """What a Policy that stands before another one, `inner`, passes on to it."""
+    """What a Policy that stands before another one, `inner`, passes on to it. `known`: what screens
+    and files are of."""
 
     def __init__(self, inner: Policy) -> None:
         self.inner = inner
+
+    @property
+    def known(self) -> Policy:
+        """What is known."""
+        return self.inner
 
     @property
     def entries(self) -> Literal["misses", "wrong"]:
@@ -59,23 +65,23 @@ class Deciding:
     @property
     def count(self) -> int:
         """See reuse.Policy."""
-        return self.inner.count
+        return self.known.count
 
     def state(self, most: int | None = None) -> list[RouteState]:
         """See reuse.Policy."""
-        return self.inner.state(most)
+        return self.known.state(most)
 
     def state_of(self, route: RouteKey) -> RouteState | None:
         """See reuse.Policy."""
-        return self.inner.state_of(route)
+        return self.known.state_of(route)
 
     def dump_slices(self) -> Iterator[Slice]:
         """See reuse.Policy."""
-        return self.inner.dump_slices()
+        return self.known.dump_slices()
 
     def dump(self) -> dict[str, Any]:
         """See reuse.Policy."""
-        return self.inner.dump()
+        return self.known.dump()
 
     def load(self, dumped: dict[str, Any]) -> None:
         """See reuse.Policy."""

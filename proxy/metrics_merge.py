@@ -33,6 +33,7 @@ _LEAST = frozenset(
         "farthing_otlp_healthy",
         "farthing_replica_healthy",
         "farthing_semantic_log_reached",
+        "farthing_agreed_reached",
     }
 )
 # As bad as the worst, or as many as who has most: everything that the keeper doesn't know better.
