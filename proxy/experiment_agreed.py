@@ -22,12 +22,12 @@ Events, each with the replica's name and a tag by which it knows its own again:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
 import structlog
 
-from farthing.proxy.experiment_total import Sums
+from farthing.proxy.experiment_total import Placed, Sums
 
 __all__ = ["AgreedSums", "Word"]
 
@@ -45,7 +45,7 @@ Word = list[Any]
 class AgreedSums:
     """See the module. `new`: makes sums that know nothing. `epoch`: how often the whole state was replaced; 0: what all
     agree upon was never seen. `heard`: told of every event that names a replica: its name, tag, and whether it
-    counted."""
+    counted. `on_stand`: given the state now and then, as `slices` gives it."""
 
     def __init__(self, new: Callable[[], Sums]) -> None:
         self._new = new
@@ -56,6 +56,7 @@ class AgreedSums:
         self.lost = 0
         self.epoch = 0
         self.heard: Callable[[str, str, bool], None] | None = None
+        self.on_stand: Callable[[Sequence[Any]], Awaitable[None]] | None = None
         self._about: dict[str, list[str]] = {}
 
     def waiting_for(self, request_id: str) -> list[str]:
@@ -93,7 +94,9 @@ class AgreedSums:
         self.epoch += 1
 
     async def stands(self, slices: Sequence[Any], waiting: Callable[[], list[Any]]) -> None:
-        """Machine.stands: nothing else is held here."""
+        """Machine.stands."""
+        if self.on_stand is not None:
+            await self.on_stand(slices)
 
     def begin_with(self, slices: Sequence[Any]) -> None:
         """Be what was kept, before anybody is asked. Raises ValueError. Blocks for a while."""
@@ -118,7 +121,7 @@ class AgreedSums:
                 else:
                     pieces.append(held)
             fresh.sums.put_pieces(pieces)
-        except (KeyError, TypeError, IndexError) as error:
+        except (ValueError, KeyError, TypeError, IndexError) as error:
             raise ValueError(f"not an experiment's sums: {error!r}") from error
         return fresh
 
@@ -134,10 +137,16 @@ class AgreedSums:
             self._past(told[0])
         else:
             for placed in told[0]:
-                self.sums.take(placed)
+                self._take(placed)
             for key, *word in told[1] if kind == "words" else ():
                 self._wait(key, word)
         return True
+
+    def _take(self, placed: Placed) -> None:
+        try:
+            self.sums.take(placed)
+        except (ValueError, TypeError, KeyError, IndexError) as error:  # another farthing's; what follows counts
+            log.warning("a row or word of another replica can't be understood", error=repr(error))
 
     def _past(self, told: Sequence[Sequence[Any]]) -> None:
         changed: dict[str, float] = {}
@@ -174,5 +183,5 @@ class AgreedSums:
                 continue  # it was found before
             self._leave(key)
             if placed is not None:
-                self.sums.take(placed)
+                self._take(placed)
         return True

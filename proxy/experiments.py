@@ -343,8 +343,8 @@ class Experiments:
         """From the next request on it gets none; then it is written down."""
         self.going.pop(going.part.name, None)
         self._arrange()
-        await self._starve(going)
         await self._lost(going.record, why, state)
+        await self._starve(going)
         await asyncio.to_thread(forget, self._sums(going))
 
     def _sums(self, going: Going) -> Path:

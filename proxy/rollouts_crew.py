@@ -111,6 +111,13 @@ class FollowedExperiments(Experiments):
         super().__init__(lanes, policies, folder)
         self._looks = Every(_LOOK_EVERY_S, lanes.state.tasks, self.follow, "follow experiments")
 
+    async def open(self) -> None:
+        """Experiments.open. Where there are other replicas, what is said here is written down for the keeper."""
+        state = self.lanes.state
+        if self.lanes.active.config.store.url.get_secret_value():
+            await asyncio.to_thread(state.outcomes.keep_changes, state.randomness.token(8))
+        await super().open()
+
     async def close(self) -> None:
         """Look no more."""
         self._closed = True
