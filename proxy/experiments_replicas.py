@@ -91,7 +91,7 @@ class SharedExperiments(Experiments):
         super().__init__(lanes, policies, folder)
         self._agreement = agreement
         self._shared = SharedRecords(agreement.store)
-        self._joined: dict[str, Joined] = {}
+        self.joined: dict[str, Joined] = {}
         self._unwritten: list[Record] = []
         self._looked: dict[str, tuple[str, str, bool]] = {}  # by name: what stood when it was tried last
         self._replica = ""
@@ -106,9 +106,9 @@ class SharedExperiments(Experiments):
         """Experiments.close: what was written and not told yet is told, where that goes at once."""
         self._closed = True
         ledger = self.lanes.state.ledger
-        if ledger is not None and self._joined:
+        if ledger is not None and self.joined:
             await asyncio.to_thread(ledger.flush)
-        for joined in self._joined.values():
+        for joined in self.joined.values():
             await joined.close()
         await super().close()
 
@@ -223,11 +223,11 @@ class SharedExperiments(Experiments):
             return {named(unit): seen for unit, seen in found.items()}
 
         telling = Telling(machine, new, past, agreed.tell, replica=self._replica, tag=self._token(), clock=state.clock)
-        joined = self._joined[going.record.id] = Joined(machine, agreed, telling)
+        joined = self.joined[going.record.id] = Joined(machine, agreed, telling)
         joined.looks = Every(_TELL_EVERY_S, state.tasks, joined.step, f"tell of the experiment {shape.name}")
 
     async def _starve(self, going: Going) -> None:
-        joined = self._joined.pop(going.record.id)
+        joined = self.joined.pop(going.record.id)
         await joined.close()
         with suppress(StoreFault):  # it goes by itself, later
             await joined.agreed.forget()
@@ -237,7 +237,7 @@ class SharedExperiments(Experiments):
         """It is kept where all agree, and here now and then (`_feed`)."""
 
     def _seen(self, going: Going) -> Data | Sums:
-        return self._joined[going.record.id].machine.sums.still()
+        return self.joined[going.record.id].machine.sums.still()
 
     def _kept_in(self, going: Going) -> Path:
         return self._book.folder / f"{going.record.id}.agreed"
@@ -254,19 +254,14 @@ class SharedExperiments(Experiments):
 
     async def _lost(self, record: Record, why: str, state: str = "ended") -> None:
         """Experiments._lost, for all; who has ended it before is right."""
-        record.state, record.why, record.ended_s = state, why, self._now_s()
-        await self._write_for_all(record)
-        await self._write_end(record)
-
-    async def _write_for_all(self, record: Record) -> None:
+        asked = replace(record, state=state, why=why, ended_s=self._now_s())
+        stands = None
         try:
-            stands = await self._shared.end(record, for_good=record.name != HOLDOUT)
+            stands = await self._shared.end(asked, for_good=record.name != HOLDOUT)
         except StoreFault:
-            if record not in self._unwritten:
-                self._unwritten.append(record)
-            return
-        if stands is not None and stands.id == record.id and stands.state != "running":
-            _end_like(record, stands)
+            self._unwritten.append(record)
+        _end_like(record, stands if stands is not None and _is_end_of(stands, record) else asked)
+        await self._write_end(record)
 
     # -- looking
 
@@ -293,7 +288,7 @@ class SharedExperiments(Experiments):
         for record in list(self._unwritten):
             stands = await self._shared.end(record, for_good=record.name != HOLDOUT)
             self._unwritten.remove(record)
-            if stands is not None and stands.id == record.id:
+            if stands is not None and _is_end_of(stands, record):
                 _end_like(record, stands)
                 await asyncio.to_thread(self._book.save, record)
         for name, going in list(self.going.items()):
@@ -330,6 +325,10 @@ def _sums(shape: Shape) -> Sums:
 
 def _same(one: Record, other: Record) -> bool:
     return one.declared == other.declared and one.arms == other.arms
+
+
+def _is_end_of(stands: Record, record: Record) -> bool:
+    return stands.id == record.id and stands.state != "running"
 
 
 def _end_like(record: Record, stands: Record) -> None:
