@@ -59,8 +59,9 @@ def _itself(unit: str) -> str:
 
 @dataclass(slots=True)
 class Placing:
-    """Places what one ledger holds; used by one thread at a time. `named`: what units are called in events; the other
-    fields are those of experiment_data.Data."""
+    """Places what one ledger holds; used by one thread at a time. `named`: what units are called in events; `gaps`:
+    moments (from, to) between which this ledger's requests took no part; the other fields are those of
+    experiment_data.Data."""
 
     name: str
     arms: tuple[str, ...]
@@ -70,6 +71,7 @@ class Placing:
     sliced: tuple[str, ...] = ()
     rest: bool = False
     named: Callable[[str], str] = _itself
+    gaps: Sequence[Sequence[float]] = ()
     _known: OrderedDict[str, Known] = field(default_factory=OrderedDict, init=False)
 
     def row(self, row: Row) -> Placed | None:
@@ -106,7 +108,7 @@ class Placing:
 
     def _place(self, row: Row) -> Known | None:
         """Whose arm a row is in; None where it takes no part."""
-        if row.ts < self.since_s:
+        if row.ts < self.since_s or any(start <= row.ts < end for start, end in self.gaps):
             return None
         if row.experiment == self.name and row.arm in self.arms:
             arm = self.arms.index(row.arm)

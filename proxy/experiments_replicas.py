@@ -22,6 +22,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import orjson
 import structlog
 
 from farthing.proxy.config_experiments import HOLDOUT
@@ -95,12 +96,16 @@ class SharedExperiments(Experiments):
         self._unwritten: list[Record] = []
         self._looked: dict[str, tuple[str, str, bool]] = {}  # by name: what stood when it was tried last
         self._replica = ""
+        self._began_s = 0.0
+        self._answering = False  # requests may have come since `_began_s`
 
     async def open(self) -> None:
         """Experiments.open."""
         self._replica = await asyncio.to_thread(self._own_name)
         await asyncio.to_thread(self.lanes.state.outcomes.keep_changes, self._token())
+        self._began_s = self._now_s()
         await super().open()
+        self._answering = True
 
     async def close(self) -> None:
         """Experiments.close: what was written and not told yet is told, where that goes at once."""
@@ -211,12 +216,13 @@ class SharedExperiments(Experiments):
                 await asyncio.to_thread(keep_agreed, self._kept_in(going), slices)
 
         machine.on_stand = keep
+        gaps = await asyncio.to_thread(self._gaps, going, resumed)
         agreed = self._agreement.join(f"experiment:{going.record.id}", machine)
         named = _named_by(state.secret)
 
         def new() -> Placing:
             return Placing(shape.name, shape.arms, shape.unit, shape.since_s, shape.ledger, shape.sliced, shape.rest,
-                           named)  # fmt: skip
+                           named, gaps)  # fmt: skip
 
         def past() -> dict[str, tuple[float, int]]:
             found = past_of(shape.ledger, shape.wanted[0].name, shape.unit, shape.since_s, shape.days, shape.most_units)
@@ -226,12 +232,35 @@ class SharedExperiments(Experiments):
         joined = self.joined[going.record.id] = Joined(machine, agreed, telling)
         joined.looks = Every(_TELL_EVERY_S, state.tasks, joined.step, f"tell of the experiment {shape.name}")
 
+    def _gaps(self, going: Going, resumed: bool) -> list[list[float]]:
+        """When this replica answered without taking part: before it joined, and while it waited for the server. Blocks.
+
+        What it answered then was given no arm, or one by another salt.
+        """
+        path = self._book.folder / f"{going.record.id}.gaps"
+        found: list[list[float]] = []
+        with suppress(OSError, ValueError):
+            found = [[float(start), float(end)] for start, end in orjson.loads(path.read_bytes())]
+        now_s = self._now_s()
+        if not resumed:
+            found.append([going.record.since_s, now_s])
+        elif self._answering:
+            found.append([self._began_s, now_s])
+        else:
+            return found
+        try:
+            write_whole(path, (orjson.dumps(found),))
+        except OSError as error:
+            log.warning("it can't be written when a replica took no part", file=str(path), error=error.strerror)
+        return found
+
     async def _starve(self, going: Going) -> None:
         joined = self.joined.pop(going.record.id)
         await joined.close()
         with suppress(StoreFault):  # it goes by itself, later
             await joined.agreed.forget()
-        await asyncio.to_thread(self._kept_in(going).unlink, missing_ok=True)
+        for path in (self._kept_in(going), self._book.folder / f"{going.record.id}.gaps"):
+            await asyncio.to_thread(path.unlink, missing_ok=True)
 
     async def _keep(self, going: Going) -> None:
         """It is kept where all agree, and here now and then (`_feed`)."""

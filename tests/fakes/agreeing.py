@@ -14,7 +14,7 @@ __all__ = ["FakeLog"]
 
 @dataclass
 class FakeLog:
-    """`read`: applies to one machine what it hasn't seen; `lost`: events that are told and never come."""
+    """`read`: applies to one machine what it hasn't seen."""
 
     events: list[tuple[int, str]] = field(default_factory=list)
     machines: list[Machine] = field(default_factory=list)
@@ -33,6 +33,13 @@ class FakeLog:
         slices = [json.loads(json.dumps(one)) for one in self.machines[other].slices()]
         await self.machines[number].put(slices)
         self.seen[number] = self.seen.get(other, 0)
+
+    async def lose_all(self, first: int, others: Sequence[int]) -> None:
+        """The server is empty, and this replica is the first to see it: what it hasn't read is gone for all."""
+        del self.events[self.seen[first] :]
+        self.seen = {first: self.seen[first]}
+        for number in others:
+            await self.take_over(number, first)
 
     def tell(self, number: int, event: Any) -> None:
         """Append."""

@@ -156,7 +156,7 @@ async def test_a_user_is_in_one_arm_at_every_replica_and_all_count_all(fleet: Fl
         for one in (x, w):
             assert "has ended (stopped)" in (await told(one))["waiting"]["trial"]
             assert not one.running.lanes.divided
-        assert fleet.valkey.command("KEYS *experiment:*:[als]*").startswith(b"*0"), "nothing is left of its sums"
+        assert fleet.valkey.command("KEYS *}:[als]*").startswith(b"*0"), "nothing is left of its sums"
 
 
 async def _ended(proxy: Proxied, name: str = "trial") -> Any:
