@@ -101,8 +101,6 @@ class SharedExperiments(Experiments):
 
     async def open(self) -> None:
         """Experiments.open."""
-        self._replica = await asyncio.to_thread(self._own_name)
-        await asyncio.to_thread(self.lanes.state.outcomes.keep_changes, self._token())
         self._began_s = self._now_s()
         await super().open()
         self._answering = True
@@ -113,7 +111,7 @@ class SharedExperiments(Experiments):
         ledger = self.lanes.state.ledger
         if ledger is not None and self.joined:
             await asyncio.to_thread(ledger.flush)
-        for joined in self.joined.values():
+        for joined in list(self.joined.values()):
             await joined.close()
         await super().close()
 
@@ -136,11 +134,20 @@ class SharedExperiments(Experiments):
     # -- one record
 
     async def _stands(self, wish: Wish) -> tuple[Record, bool] | None:
-        """Experiments._stands, over all replicas. Raises StoreFault: the server is away, so nobody knows."""
+        """Experiments._stands, over all replicas."""
         self._looked.pop(wish.name, None)
+        try:
+            return await self._stands_for_all(wish)
+        except StoreFault as fault:
+            self.waiting[wish.name] = f"the other replicas can't be asked whether it runs: {fault}"
+            return None
+
+    async def _stands_for_all(self, wish: Wish) -> tuple[Record, bool] | None:
         declared = "" if wish.by_arms else wish.declared
         found = await self._shared.look(wish.name, declared=declared)
         stands, seen = found.record, _seen_as(found)
+        if stands is None:
+            stands = await self._put_back(wish)
         mine = self._mine(stands)
         if stands is not None and stands.state == "running" and mine is not None and mine.state != "running":
             stands = await self._shared.end(mine, for_good=not wish.by_arms)  # the server has forgotten it
@@ -172,6 +179,14 @@ class SharedExperiments(Experiments):
         mine = self._mine(stands)
         return (stands, False) if mine is None else (mine, True)
 
+    async def _put_back(self, wish: Wish) -> Record | None:
+        """Where the server has lost everything: what has ended here has ended."""
+        last = self._last(wish.name)
+        if last is None or last.state == "running" or not wish.is_of(last):
+            return None
+        await self._shared.begin(last, "")
+        return await self._shared.end(last, for_good=not wish.by_arms)
+
     def _mine(self, stands: Record | None) -> Record | None:
         """The same as it is written down here."""
         return None if stands is None else next((one for one in self.records if one.id == stands.id), None)
@@ -202,6 +217,9 @@ class SharedExperiments(Experiments):
 
     async def _feed(self, going: Going, *, resumed: bool) -> None:
         shape, state = going.shape, self.lanes.state
+        if not self._replica:
+            self._replica = await asyncio.to_thread(self._own_name)
+            await asyncio.to_thread(state.outcomes.keep_changes, self._token())
         machine = AgreedSums(lambda: _sums(shape))
         kept = await asyncio.to_thread(kept_agreed, self._kept_in(going))
         if kept is not None:

@@ -111,13 +111,6 @@ class FollowedExperiments(Experiments):
         super().__init__(lanes, policies, folder)
         self._looks = Every(_LOOK_EVERY_S, lanes.state.tasks, self.follow, "follow experiments")
 
-    async def open(self) -> None:
-        """Experiments.open. Where there are other replicas, what is said here is written down for the keeper."""
-        state = self.lanes.state
-        if self.lanes.active.config.store.url.get_secret_value():
-            await asyncio.to_thread(state.outcomes.keep_changes, state.randomness.token(8))
-        await super().open()
-
     async def close(self) -> None:
         """Look no more."""
         self._closed = True
@@ -148,6 +141,10 @@ class FollowedExperiments(Experiments):
     async def _go(self, going: Going, *, resumed: bool) -> None:
         if not resumed:
             return  # the keeper's record is another one's: of another configuration
+        state = self.lanes.state
+        if self.lanes.active.config.store.url.get_secret_value():
+            # What is said here is written down for the keeper, who tells the other replicas.
+            await asyncio.to_thread(state.outcomes.keep_changes, state.randomness.token(8))
         going.part.lanes = await self._lanes_of(going.configs)
         self.going[going.part.name] = going
 
