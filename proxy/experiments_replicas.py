@@ -51,6 +51,7 @@ log = structlog.get_logger("farthing.experiments")
 
 _TELL_EVERY_S = 0.25
 _KEEP_EVERY_S = 300.0
+_PATIENCE = 4
 _STEPS_AT_ONCE = 50
 _NAME_BYTES = 8
 _UNIT_BYTES = 9
@@ -95,6 +96,7 @@ class SharedExperiments(Experiments):
         self.joined: dict[str, Joined] = {}
         self._unwritten: list[Record] = []
         self._looked: dict[str, tuple[str, str, bool]] = {}  # by name: what stood when it was tried last
+        self._patience: dict[str, int] = {}  # looks, by name, before one is begun that the server may have lost
         self._replica = ""
         self._began_s = 0.0
         self._answering = False  # requests may have come since `_began_s`
@@ -140,6 +142,7 @@ class SharedExperiments(Experiments):
             return await self._stands_for_all(wish)
         except StoreFault as fault:
             self.waiting[wish.name] = f"the other replicas can't be asked whether it runs: {fault}"
+            self._patience[wish.name] = _PATIENCE
             return None
 
     async def _stands_for_all(self, wish: Wish) -> tuple[Record, bool] | None:
@@ -148,6 +151,11 @@ class SharedExperiments(Experiments):
         stands, seen = found.record, _seen_as(found)
         if stands is None:
             stands = await self._put_back(wish)
+        if stands is None and self._patience.get(wish.name, 0) > 0:
+            self._patience[wish.name] -= 1
+            self.waiting[wish.name] = "the store was away: who runs it may have to put it back first"
+            return None
+        self._patience.pop(wish.name, None)
         mine = self._mine(stands)
         if stands is not None and stands.state == "running" and mine is not None and mine.state != "running":
             stands = await self._shared.end(mine, for_good=not wish.by_arms)  # the server has forgotten it
@@ -346,7 +354,7 @@ class SharedExperiments(Experiments):
         for name in declared:
             if name not in self.going:
                 seen = _seen_as(await self._shared.look(name))
-                again = again or self._looked.get(name) != seen
+                again = again or self._looked.get(name) != seen or self._patience.get(name, 0) > 0
                 self._looked[name] = seen
         return again
 
