@@ -129,6 +129,11 @@ def own_words(path: Path, place: Any, metrics: Collection[str], since_s: float, 
             place = [mark[0], last, _FIRST]
         elif place[0] != mark[0]:
             place = [mark[0], 0, None]  # another file, in which everything is new
+        else:
+            given = conn.execute("select seq from sqlite_sequence where name = 'changes'").fetchone()
+            newest = 0 if given is None else given[0]
+            if newest < place[1]:  # an older copy of the file: what it has was told, what comes now is new
+                return Said([], [place[0], newest, place[2]])
         return _all_words(conn, place, metrics, since_s, most) if place[2] else _changes(conn, place, metrics, most)
 
 

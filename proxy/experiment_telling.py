@@ -42,7 +42,8 @@ Past = Callable[[], dict[str, tuple[float, int]]]
 
 class Telling:
     """Of one experiment, by one replica. `new`: a Placing that knows nothing; `past`: what units did before the start,
-    as sum and count (blocks); `tell`: appends to the log; `tag`: a name that no other process of this replica has."""
+    as sum and count (blocks); `tell`: appends to the log; `tag`: a name that no other process of this replica has;
+    `waits`: whether what was told isn't in the log yet."""
 
     def __init__(
         self,
@@ -54,6 +55,7 @@ class Telling:
         replica: str,
         tag: str,
         clock: Clock,
+        waits: Callable[[], bool] = lambda: False,
         at_once: int = _PLACED_AT_ONCE,
     ) -> None:
         self._machine = machine
@@ -63,6 +65,7 @@ class Telling:
         self._replica = replica
         self._tag = tag
         self._clock = clock
+        self._waits = waits
         self._at_once = at_once
         self._number = 0
         self._out: set[str] = set()
@@ -119,6 +122,8 @@ class Telling:
 
     def _waited_enough(self) -> bool:
         now_s = self._clock.tick_s()
+        if self._waits():
+            self._moved_s = now_s
         if not self._out or now_s - self._moved_s < self._patience_s:
             return False
         self._patience_s = min(2 * self._patience_s, _MOST_PATIENCE_S)

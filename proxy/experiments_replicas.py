@@ -254,7 +254,8 @@ class SharedExperiments(Experiments):
             found = past_of(shape.ledger, shape.wanted[0].name, shape.unit, shape.since_s, shape.days, shape.most_units)
             return {named(unit): seen for unit, seen in found.items()}
 
-        telling = Telling(machine, new, past, agreed.tell, replica=self._replica, tag=self._token(), clock=state.clock)
+        telling = Telling(machine, new, past, agreed.tell, replica=self._replica, tag=self._token(), clock=state.clock,
+                          waits=lambda: agreed.waiting > 0)  # fmt: skip
         joined = self.joined[going.record.id] = Joined(machine, agreed, telling)
         joined.looks = Every(_TELL_EVERY_S, state.tasks, joined.step, f"tell of the experiment {shape.name}")
 

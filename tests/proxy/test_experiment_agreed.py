@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import shutil
 import sqlite3
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -53,6 +54,7 @@ class Replica:
     number: int = -1
     starts: int = 0
     deaf: bool = False  # what it tells is lost
+    waits: bool = False  # what it tells is not in the log yet
     outcomes: Outcomes = field(init=False)
 
     def __post_init__(self) -> None:
@@ -79,6 +81,7 @@ class Replica:
             lambda: Placing("trial", ARMS, self.unit, SINCE_S, self.path, ("tag:team",)),
             lambda: past_of(self.path, WANTED[0].name, self.unit, SINCE_S, self.days, 1000),
             tell, replica=self.name, tag=f"{self.name}{self.starts}", clock=self.clock, at_once=at_once,
+            waits=lambda: self.waits,
         )  # fmt: skip
 
     def wrote(self, *rows: Row) -> None:
@@ -270,6 +273,61 @@ async def test_a_new_ledger_or_outcomes_file_is_read_from_its_beginning(pair: li
     assert [sums.units for sums in one.machine.sums.assigned.sums] == [3, 3]
     assert [sum(sums.bb for sums in one.machine.sums.assigned.sums)] == [6 * 4.0]
     assert [sums.units for sums in one.machine.sums.trackers["rating"].sums] == [1, 1]
+
+
+async def test_after_an_older_copy_of_the_files_was_put_back_nothing_counts_twice(pair: list[Replica]) -> None:
+    one = pair[0]
+    await one.start()
+    one.wrote(taken(0), taken(1))
+    one.heard(0, 1.0, NOW_S)
+    await settled(one.log, [one])
+    one.heard(1, 1.0, NOW_S)
+    one.outcomes.close()
+    copies = [(path, path.with_suffix(".copy")) for path in (one.path, one.folder / FILE)]
+    for path, copy in copies:
+        shutil.copy(path, copy)
+    one.outcomes = Outcomes(one.folder / FILE)
+    one.outcomes.keep_changes("m")
+    one.wrote(taken(2), taken(3))
+    for n in (2, 3):
+        one.heard(n, 1.0, NOW_S)
+    await settled(one.log, [one])
+    one.outcomes.close()
+    for path, copy in copies:
+        copy.replace(path)
+    one.outcomes = Outcomes(one.folder / FILE)
+    one.outcomes.keep_changes("m")
+    await one.start()
+    await settled(one.log, [one])
+    one.wrote(taken(4), taken(5))
+    one.heard(4, 1.0, NOW_S)
+    await settled(one.log, [one])
+    assert [sum(sums.bb for sums in one.machine.sums.assigned.sums)] == [6.0]
+    rating = one.machine.sums.trackers["rating"].sums
+    assert sum(sums.units for sums in rating) == 5
+
+
+async def test_what_does_not_come_back_is_told_again_but_not_while_it_waits_for_the_server(
+    pair: list[Replica],
+) -> None:
+    one = pair[0]
+    await one.start()
+    await settled(one.log, [one])
+    one.wrote(taken(0))
+    one.deaf, one.waits = True, True
+    await one.telling.step()
+    one.deaf = False
+    for _ in range(5):
+        one.clock.advance(100)
+        await one.goes_on()
+    assert not one.machine.sums.assigned.sums[0].units and not one.telling.all_told
+    one.waits = False
+    one.clock.advance(29)
+    await one.goes_on()
+    assert not one.machine.sums.assigned.sums[0].units, "it may be on its way"
+    one.clock.advance(2)
+    await one.goes_on()
+    assert one.machine.sums.assigned.sums[0].units == 1 and one.telling.all_told
 
 
 async def test_words_wait_up_to_a_bound_and_what_is_left_out_is_counted(pair: list[Replica]) -> None:
