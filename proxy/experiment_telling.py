@@ -28,11 +28,11 @@ __all__ = ["Telling"]
 
 log = structlog.get_logger("farthing.experiments")
 
-_PLACED_AT_ONCE = 100
+_PLACED_AT_ONCE = 10  # an event is applied at one go, on the event loop
 _READ_AT_ONCE = 1_000
 _PASSED_AT_ONCE = 5_000  # rows of others, after which the place is told though nothing was found
-_PAST_AT_ONCE = 500
-_UNDER_WAY = 40
+_PAST_AT_ONCE = 100
+_UNDER_WAY = 400
 _PATIENCE_S, _MOST_PATIENCE_S = 30.0, 600.0
 _ASK_AGAIN_S = 60.0
 _LOOKED_UP_AT_ONCE = 500

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,16 @@ from typing import Any
 import pytest
 
 from farthing.proxy.config import load
+from farthing.proxy.experiment_agreed import AgreedSums
+from farthing.proxy.experiment_data import Data
 from farthing.proxy.experiments_replicas import SharedExperiments
+from farthing.proxy.figures import columns
+from farthing.proxy.outcomes import FILE, Change
+from farthing.proxy.row import Row
 from tests.fakes.proxying import Proxied, chat, proxied
 from tests.fakes.upstream import ScriptedUpstream
 from tests.fakes.valkey import ValkeyProcess
+from tests.proxy.test_experiment_agreed import totals
 from tests.wire.test_experiments import ADMIN, declared, rate, shorter, told, units
 
 __all__ = ["shorter"]
@@ -69,12 +76,30 @@ async def latest(proxy: Proxied, name: str = "trial") -> Any:
 
 def state(proxy: Proxied, name: str = "trial") -> list[Any]:
     """What it holds of what all agree upon."""
+    if name not in proxy.running.experiments.going:
+        return []
+    return list(machine_of(proxy, name).slices())
+
+
+def machine_of(proxy: Proxied, name: str = "trial") -> AgreedSums:
     experiments = proxy.running.experiments
     assert isinstance(experiments, SharedExperiments)
-    going = experiments.going.get(name)
-    if going is None:
-        return []
-    return list(experiments.joined[going.record.id].machine.slices())
+    return experiments.joined[experiments.going[name].record.id].machine
+
+
+def all_ledgers(replicas: list[Proxied], name: str = "trial") -> Data:
+    """What one farthing counts that is told all rows and words in the files of all of them."""
+    shape = replicas[0].running.experiments.going[name].shape
+    data = Data(shape.name, shape.arms, shape.unit, shape.since_s, shape.wanted, shape.most_units,
+                Path("none"), shape.sliced, {}, shape.rest)  # fmt: skip
+    for one in replicas:
+        with closing(sqlite3.connect(one.state_dir / "ledger.db")) as conn:
+            data.on_rows([Row._make(row) for row in conn.execute(f"select {columns()} from requests order by rowid")])
+    for one in replicas:
+        with closing(sqlite3.connect(one.state_dir / FILE)) as conn:
+            words = conn.execute("select request_id, metric, value from outcomes").fetchall()
+        data.on_changes([Change(request_id, metric, (), (value,)) for request_id, metric, value in words])
+    return data
 
 
 async def alike(replicas: list[Proxied], requests: int, name: str = "trial") -> list[Any]:
@@ -139,6 +164,8 @@ async def test_a_user_is_in_one_arm_at_every_replica_and_all_count_all(fleet: Fl
             )
             for one in three
         ]
+        whole = all_ledgers(three)
+        assert all(totals(machine_of(one)) == totals(whole) for one in three)
         metrics = [one["reading"]["candidates"]["new"]["metrics"] for one in seen]
         assert metrics[0] == metrics[1] == metrics[2]
         rows = [row for one in three for row in await one.rows(12)]
