@@ -184,6 +184,7 @@ class SharedExperiments(Experiments):
                 self.waiting[wish.name] = "another replica was quicker, with another declaration or other policies"
                 return None
             await self._let_go(wish.name, stands)
+        self._looked[wish.name] = (stands.id, stands.state, True)  # should it fail here, not to be tried at each look
         mine = self._mine(stands)
         return (stands, False) if mine is None else (mine, True)
 

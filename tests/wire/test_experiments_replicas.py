@@ -206,8 +206,13 @@ async def test_a_replica_that_restarts_or_joins_takes_what_was_agreed_and_tells_
             for n in range(6):  # told at its end, or by its next process
                 await policy(y, f"u{n}")
             await y.rows(13)
-        await rate(x, answer, "good")  # while its replica is away; x has said otherwise before
         await alike([x], 19)
+        await rate(x, answer, "good")  # x has said otherwise before; its replica is away, so the word waits
+
+        async def waits() -> bool:
+            return len(machine_of(x).pool) == 1
+
+        await until(waits)
         y, z = await fleet.fill(stack, "yz", experiments=trial)
         await policy(z, "u20")
         await alike([x, y, z], 20)
