@@ -10,8 +10,9 @@ Rules of this file:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any, Literal, NamedTuple
 
 __all__ = ["ArmSums", "Kind", "Seen", "Tracker"]
@@ -19,6 +20,7 @@ __all__ = ["ArmSums", "Kind", "Seen", "Tracker"]
 Kind = Literal["mean", "proportion", "ratio"]
 DAY_S = 86_400.0
 _MOST_DAYS = 400
+_AT_ONCE = 1000
 
 
 class Seen(NamedTuple):
@@ -124,6 +126,52 @@ class Tracker:
             "today": [[*key, *seen] for key, seen in self._today.items()],
             "day": self._day,
         }
+
+    def pieces(self) -> Iterator[list[Any]]:
+        """The same as `plain`, at most a thousand units at a time."""
+        yield ["sums", [_listed(one) for one in self.sums], self.left_out, self._day]
+        for day, sums in self.days.items():
+            yield ["day", day, [_listed(one) for one in sums]]
+        for name, held in (("units", self._units), ("today", self._today)):
+            found = iter(held.items())
+            while some := [[*key, *seen] for key, seen in islice(found, _AT_ONCE)]:
+                yield [name, some]
+
+    def put_piece(self, piece: Sequence[Any]) -> None:
+        """One of what `pieces` gave, into a new one. Raises TypeError, ValueError: it is something else."""
+        kind, *rest = piece
+        if kind == "sums":
+            self.sums, self.left_out, self._day = [ArmSums(*one) for one in rest[0]], rest[1], rest[2]
+        elif kind == "day":
+            self.days[rest[0]] = [ArmSums(*one) for one in rest[1]]
+        elif kind in ("units", "today"):
+            held = self._units if kind == "units" else self._today
+            held.update({(arm, unit): Seen(*seen) for arm, unit, *seen in rest[0]})
+        else:
+            raise ValueError(f"there is no piece {kind!r}")
+
+    def still(self) -> Tracker:
+        """A copy to be read, without what is remembered of units."""
+        copy = replace(self)
+        copy.left_out = self.left_out
+        copy.sums = [replace(one) for one in self.sums]
+        copy.days = {day: [replace(one) for one in sums] for day, sums in self.days.items()}
+        return copy
+
+    def take_out(self, unit: str) -> None:
+        """What is known of a unit counts no more, until it is put back: its covariate is about to change."""
+        self._count(unit, -1)
+
+    def put_back(self, unit: str) -> None:
+        """It counts again, with the covariate as it is now."""
+        self._count(unit, 1)
+
+    def _count(self, unit: str, sign: int) -> None:
+        for arm in range(self.arms):
+            seen = self._units.get((arm, unit))
+            pair = None if seen is None else self._pair(unit, seen)
+            if pair is not None:
+                self.sums[arm].put(*pair, sign)
 
     def put_plain(self, plain: Mapping[str, Any]) -> None:
         """See what `plain` gave."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
@@ -105,8 +106,7 @@ async def running(
             tell(config)
         runs = GateRuns(config.state_dir, held.clock)
         policies = await open_policies(config, held, stack, gate or runs.blocks)
-        kind = Experiments if held.keeper else FollowedExperiments
-        experiments = kind(policies.lanes, policies, config.state_dir / "experiments")
+        experiments = experiments_of(policies, held, config.state_dir / "experiments")
         await experiments.open()
         server = config.server
         tls = ServerTls(server.tls_cert, server.tls_key) if server.tls_cert and server.tls_key else None
@@ -170,6 +170,17 @@ async def running(
         if admin.crew is not None:
             await admin.crew.join()
         yield proxy
+
+
+def experiments_of(policies: Rollouts, held: State, folder: Path) -> Experiments:
+    """Experiments of this process: with other replicas, where there are some, or as the keeper has them."""
+    if not held.keeper:
+        return FollowedExperiments(policies.lanes, policies, folder)
+    if held.agreement is None:
+        return Experiments(policies.lanes, policies, folder)
+    from farthing.proxy.experiments_replicas import SharedExperiments
+
+    return SharedExperiments(policies.lanes, policies, folder, held.agreement)
 
 
 def watched(proxy: Running, held: State) -> tuple[asyncio.Task[None], ...]:

@@ -8,6 +8,7 @@ that moment from the outcomes. Without such a file, or where the ledger doesn't 
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from farthing.proxy.outcomes import FILE, Change
 from farthing.proxy.row import ERRANDS, Row
 from farthing.proxy.whole_file import write_whole
 
-__all__ = ["forget", "keep", "restore"]
+__all__ = ["forget", "keep", "keep_agreed", "kept_agreed", "restore"]
 
 log = structlog.get_logger("farthing.experiments")
 
@@ -61,6 +62,25 @@ def restore(path: Path, data: Data) -> None:
             heard_s = float(kept["at_s"])
         _rows(conn, data, 0 if last is None else last[0])
     _said(data, heard_s)
+
+
+def keep_agreed(path: Path, slices: Sequence[Any]) -> None:
+    """Write what replicas agree upon, for when the shared store has lost it. Blocks."""
+    try:
+        write_whole(path, (orjson.dumps(list(slices)),))
+    except OSError as error:
+        log.warning("an experiment's sums can't be written", file=str(path), error=error.strerror)
+
+
+def kept_agreed(path: Path) -> list[Any] | None:
+    """What `keep_agreed` wrote; None: nothing, or damaged. Blocks."""
+    try:
+        return list(orjson.loads(path.read_bytes()))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError) as error:
+        log.warning("what replicas agreed upon can't be read", file=str(path), error=str(error))
+        return None
 
 
 def _about(data: Data) -> dict[str, Any]:

@@ -10,10 +10,14 @@ from farthing.policies.experiment_sums import DAY_S
 from farthing.policies.outcome import FRESH
 from farthing.proxy.config_experiments import ExperimentSection, MetricSection, bounds_of, kind_of, up_of
 from farthing.proxy.experiment_data import Data
+from farthing.proxy.experiment_total import Sums
 
 if TYPE_CHECKING:
     from farthing.policies.estimate import Interval
     from farthing.policies.experiment import Effect, Measure
+
+Watched = Data | Sums
+"""Of this process, or of what replicas agree upon."""
 
 __all__ = ["QUALITIES", "Plan", "Verdict", "plan_of", "power", "reading", "verdict_of"]
 
@@ -56,7 +60,7 @@ def plan_of(section: ExperimentSection) -> Plan:
     return Plan(tuple(named.values()), limits, shares, section.level, section.least_effect, days)
 
 
-def reading(plan: Plan, data: Data, now_s: float, least_p: float) -> dict[str, Any]:
+def reading(plan: Plan, data: Watched, now_s: float, least_p: float) -> dict[str, Any]:
     """All that may be said now. Where the shares are wrong, nothing of the results. Works for some milliseconds."""
     from farthing.policies import experiment as said
     from farthing.proxy.errors import ConfigFault
@@ -140,7 +144,7 @@ def power(section: ExperimentSection) -> dict[str, Any] | None:
     return {"units_per_arm": needed, "least_effect": section.least_effect, "deviation": deviation}
 
 
-def measure_of(plan: Plan, metric: MetricSection, data: Data) -> Measure:
+def measure_of(plan: Plan, metric: MetricSection, data: Watched) -> Measure:
     """The metric as the statistics know it."""
     from farthing.policies.experiment import Measure
 
@@ -148,7 +152,7 @@ def measure_of(plan: Plan, metric: MetricSection, data: Data) -> Measure:
     return Measure(kind_of(metric), up_of(metric), data.alone, plan.level, bounds_of(metric), least)
 
 
-def _metric(plan: Plan, data: Data, one: MetricSection, number: int, count: int) -> dict[str, Any]:
+def _metric(plan: Plan, data: Watched, one: MetricSection, number: int, count: int) -> dict[str, Any]:
     from farthing.policies.experiment import effect, guard
 
     measure, tracker = measure_of(plan, one, data), data.trackers[one.metric]
@@ -164,7 +168,7 @@ def _metric(plan: Plan, data: Data, one: MetricSection, number: int, count: int)
     return found
 
 
-def _qualities(plan: Plan, data: Data) -> list[dict[str, Any]]:
+def _qualities(plan: Plan, data: Watched) -> list[dict[str, Any]]:
     """How good the answers of each arm were, by each of `QUALITIES` that is followed and has said something: a share
     with a confidence sequence. All of them hold together, at all times, but for the plan's level.
 
@@ -204,5 +208,5 @@ def _number(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _left_out(data: Data) -> int:
+def _left_out(data: Watched) -> int:
     return max([0, data.assigned.left_out, *(one.left_out for one in data.trackers.values())])

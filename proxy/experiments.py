@@ -21,6 +21,7 @@ from typing import Any
 
 import structlog
 
+from farthing.policies.assign import Unit
 from farthing.policies.version import SECTIONS
 from farthing.proxy.build import Services
 from farthing.proxy.config import Config, read_toml
@@ -31,6 +32,7 @@ from farthing.proxy.experiment_data import Data, Wanted, before_start
 from farthing.proxy.experiment_kept import forget, keep, restore
 from farthing.proxy.experiment_reading import Plan, plan_of, power, reading, verdict_of
 from farthing.proxy.experiment_text import record_text
+from farthing.proxy.experiment_total import Sums
 from farthing.proxy.header_facts import HeaderBook
 from farthing.proxy.holdout import arms_of, holdout_plan
 from farthing.proxy.holdout import declared as holdout_declared
@@ -39,7 +41,7 @@ from farthing.proxy.rollouts import Rollouts
 from farthing.proxy.student_pins import pinned
 from farthing.proxy.versions import policy_version, with_sections
 
-__all__ = ["Experiments"]
+__all__ = ["Experiments", "Going", "Shape", "Wish", "changed", "has_ended"]
 
 log = structlog.get_logger("farthing.experiments")
 
@@ -49,13 +51,49 @@ _KEEP_SUMS_EVERY_S = 300.0
 _POINT_EVERY_S = 900.0
 
 
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What the configuration wants to run. `by_arms`: it begins anew where the arms' versions are others."""
+
+    name: str
+    declared: str
+    declaration: dict[str, Any]
+    arms: list[RecordArm]
+    by_arms: bool = False
+
+    def is_of(self, record: Record) -> bool:
+        """Whether the record is of this declaration."""
+        return record.declared == self.declared and not (self.by_arms and record.arms != self.arms)
+
+    def goes_on(self, record: Record) -> bool:
+        """Whether the record, if it runs, is of this and no other arms."""
+        return record.declared == self.declared and record.arms == self.arms
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What sums are made of: see Data. `days`: before the start, that the covariate is of."""
+
+    name: str
+    arms: tuple[str, ...]
+    unit: Unit
+    since_s: float
+    wanted: tuple[Wanted, ...]
+    most_units: int
+    ledger: Path
+    sliced: tuple[str, ...] = ()
+    rest: bool = False
+    days: float = 0.0
+
+
 @dataclass(slots=True)
 class Going:
     """One that runs."""
 
     record: Record
     plan: Plan
-    data: Data
+    shape: Shape
+    data: Data | Sums
     part: Part
     configs: tuple[Config | None, ...]
     saved_s: float = float("-inf")
@@ -92,7 +130,7 @@ class Experiments:
             self._timer.cancel()
         for going in self.going.values():
             await asyncio.to_thread(self._book.save, going.record)
-            await asyncio.to_thread(keep, self._sums(going), going.data, self._now_s())
+            await self._keep(going)
 
     async def apply(self, *, rebuild: bool = False) -> None:
         """Make what runs what the configuration declares. `rebuild`: other sections of it have changed."""
@@ -143,35 +181,21 @@ class Experiments:
             RecordArm(arm.name, policy_version(one), arm.share)
             for arm, one in zip(section.arms, configs, strict=True)
         ]  # fmt: skip
-        last = next((one for one in reversed(self.records) if one.name == section.name), None)
-        if last is not None and last.declared == declared and last.state != "running":
-            self.waiting[section.name] = f"it has ended ({last.state}): change its declaration to begin another"
-            return
-        resumed = last if last is not None and last.declared == declared and last.arms == arms else None
-        if last is not None and last.state == "running" and resumed is None:
-            await self._lost(last, "its declaration or an arm's policy has changed")
-        if self._policies.going is not None:
-            self.waiting[section.name] = "a policy is being rolled out: it begins when that has ended"
-            return
-        if len({arm.version for arm in arms}) < len(arms):
-            self.waiting[section.name] = "two of its arms have the same policy now"
-            return
         declaration = section.model_dump(mode="json") | {"power": power(section)}
-        record = resumed or Record.begin(section.name, declared, declaration, arms, self._now_s())
+        stands = await self._stands(Wish(section.name, declared, declaration, arms))
+        if stands is None:
+            return
+        record, resumed = stands
         plan = plan_of(section)
-        ledger = config.state_dir / "ledger.db"
-        before = await asyncio.to_thread(
-            before_start, ledger, section.metric, section.unit, record.since_s, section.covariate_days,
-            section.most_units,
-        )  # fmt: skip
-        data = Data(section.name, tuple(arm.name for arm in arms), section.unit, record.since_s, _wanted(plan),
-                    section.most_units, ledger, section.slices, before)  # fmt: skip
+        named = tuple(arm.name for arm in arms)
+        shape = Shape(section.name, named, section.unit, record.since_s, _wanted(plan), section.most_units,
+                      config.state_dir / "ledger.db", section.slices, days=section.covariate_days)  # fmt: skip
         tag = section.where.tag.partition("=")
-        await self._go(Going(record, plan, data, Part(
-            section.name, record.salt, section.unit, plan.shares, data.arms, (), self.lanes.state.randomness,
+        await self._go(Going(record, plan, shape, await self._data(shape), Part(
+            section.name, record.salt, section.unit, plan.shares, named, (), self.lanes.state.randomness,
             HeaderBook(products=config.compat.aliases), (tag[0], tag[2]) if tag[0] else None, section.where.tenant,
             section.where.endpoint, section.where.model,
-        ), tuple(configs)), resumed=resumed is not None)  # fmt: skip
+        ), tuple(configs)), resumed=resumed)  # fmt: skip
 
     async def _hold_out(self) -> None:
         config = self.lanes.active.config
@@ -181,42 +205,95 @@ class Experiments:
             self.waiting[HOLDOUT] = "no optimiser is on: there is nothing to hold out"
             return
         share = section.share / len(made)
-        named = [("on", config, 1 - section.share), *((name, one, share) for name, one in made)]
-        arms = [RecordArm(name, policy_version(one), part) for name, one, part in named]
-        declaration = section.model_dump(mode="json")
-        declared = holdout_declared(section)
-        last = next((one for one in reversed(self.records) if one.name == HOLDOUT), None)
-        resumed = None
-        if last is not None and last.state == "running":
-            resumed = last if last.declared == declared and last.arms == arms else None
-            if resumed is None:
-                await self._lost(last, "its declaration or the active policy has changed")
-        elif last is not None and last.declared == declared and last.arms == arms:
-            self.waiting[HOLDOUT] = f"it has ended ({last.state}): change [holdout] to begin another"
+        parts = [("on", config, 1 - section.share), *((name, one, share) for name, one in made)]
+        arms = [RecordArm(name, policy_version(one), part) for name, one, part in parts]
+        wish = Wish(HOLDOUT, holdout_declared(section), section.model_dump(mode="json"), arms, by_arms=True)
+        stands = await self._stands(wish)
+        if stands is None:
             return
-        record = resumed or Record.begin(HOLDOUT, declared, declaration, arms, self._now_s())
+        record, resumed = stands
         plan = holdout_plan(tuple(arm.share for arm in arms), compared=bool(section.compared))
-        data = Data(HOLDOUT, tuple(arm.name for arm in arms), section.unit, record.since_s, _wanted(plan),
-                    section.most_units, config.state_dir / "ledger.db", rest=True)  # fmt: skip
-        part = Part(HOLDOUT, record.salt, section.unit, plan.shares, data.arms, (), self.lanes.state.randomness,
+        named = tuple(arm.name for arm in arms)
+        shape = Shape(HOLDOUT, named, section.unit, record.since_s, _wanted(plan), section.most_units,
+                      config.state_dir / "ledger.db", rest=True)  # fmt: skip
+        part = Part(HOLDOUT, record.salt, section.unit, plan.shares, named, (), self.lanes.state.randomness,
                     HeaderBook(products=config.compat.aliases), compared=section.compared)  # fmt: skip
-        await self._go(Going(record, plan, data, part, (None, *(one for _, one in made))), resumed=resumed is not None)
+        configs = (None, *(one for _, one in made))
+        await self._go(Going(record, plan, shape, await self._data(shape), part, configs), resumed=resumed)
+
+    async def _stands(self, wish: Wish) -> tuple[Record, bool] | None:
+        """The record of what is to run, and whether it did before; None: it has to wait, and `waiting` says why."""
+        last = self._last(wish.name)
+        if last is not None and last.state != "running" and wish.is_of(last):
+            self.waiting[wish.name] = has_ended(wish, last)
+            return None
+        resumed = last if last is not None and wish.goes_on(last) and last.state == "running" else None
+        if last is not None and last.state == "running" and resumed is None:
+            await self._lost(last, changed(wish))
+        if why := self._hindered(wish):
+            self.waiting[wish.name] = why
+            return None
+        return resumed or self._new(wish), resumed is not None
+
+    def _new(self, wish: Wish) -> Record:
+        return Record.begin(wish.name, wish.declared, wish.declaration, wish.arms, self._now_s())
+
+    def _last(self, name: str) -> Record | None:
+        """The one that runs by its record, or ran last."""
+        found = [one for one in self.records if one.name == name]
+        return next((one for one in found if one.state == "running"), found[-1] if found else None)
+
+    def _hindered(self, wish: Wish) -> str:
+        """Why it can't begin or go on now; ''."""
+        if wish.name == HOLDOUT:
+            return ""
+        if self._policies.going is not None:
+            return "a policy is being rolled out: it begins when that has ended"
+        if len({arm.version for arm in wish.arms}) < len(wish.arms):
+            return "two of its arms have the same policy now"
+        return ""
+
+    async def _data(self, shape: Shape) -> Data | Sums:
+        """Sums that know nothing but the past before the start."""
+        before = await asyncio.to_thread(
+            before_start, shape.ledger, shape.wanted[0].name, shape.unit, shape.since_s, shape.days, shape.most_units
+        )  # fmt: skip
+        return Data(shape.name, shape.arms, shape.unit, shape.since_s, shape.wanted, shape.most_units, shape.ledger,
+                    shape.sliced, before, shape.rest)  # fmt: skip
 
     async def _go(self, going: Going, *, resumed: bool) -> None:
         for one in going.configs:
             if one is not None and not resumed:
                 await asyncio.to_thread(self._policies.book.keep, one, self._now_s(), f"experiment {going.part.name}")
         going.part.lanes = await self._lanes_of(going.configs)
-        if resumed:
-            await asyncio.to_thread(restore, self._sums(going), going.data)
-        else:
+        if not resumed:
             self.records.append(going.record)
             await asyncio.to_thread(self._book.save, going.record)
+        await self._feed(going, resumed=resumed)
         self.going[going.part.name] = going
-        state = self.lanes.state
-        state.listeners.append(going.data.on_rows)
-        state.outcomes.listeners.append(going.data.on_changes)
         log.info("experiment goes on" if resumed else "experiment begun", name=going.part.name, id=going.record.id)
+
+    async def _feed(self, going: Going, *, resumed: bool) -> None:
+        """From now on its sums follow what happens."""
+        data = going.data
+        assert isinstance(data, Data)
+        if resumed:
+            await asyncio.to_thread(restore, self._sums(going), data)
+        state = self.lanes.state
+        state.listeners.append(data.on_rows)
+        state.outcomes.listeners.append(data.on_changes)
+
+    async def _starve(self, going: Going) -> None:
+        """They follow no more, and aren't kept."""
+        data, held = going.data, self.lanes.state
+        assert isinstance(data, Data)
+        held.listeners.remove(data.on_rows)
+        held.outcomes.listeners.remove(data.on_changes)
+
+    async def _keep(self, going: Going) -> None:
+        """Write the sums down."""
+        if isinstance(going.data, Data):
+            await asyncio.to_thread(keep, self._sums(going), going.data, self._now_s())
 
     async def _lanes_of(self, configs: tuple[Config | None, ...]) -> tuple[Services | None, ...]:
         active = self.lanes.active
@@ -266,10 +343,8 @@ class Experiments:
         """From the next request on it gets none; then it is written down."""
         self.going.pop(going.part.name, None)
         self._arrange()
-        held = self.lanes.state
-        held.listeners.remove(going.data.on_rows)
-        held.outcomes.listeners.remove(going.data.on_changes)
         await self._lost(going.record, why, state)
+        await self._starve(going)
         await asyncio.to_thread(forget, self._sums(going))
 
     def _sums(self, going: Going) -> Path:
@@ -277,6 +352,10 @@ class Experiments:
 
     async def _lost(self, record: Record, why: str, state: str = "ended") -> None:
         record.state, record.why, record.ended_s = state, why, self._now_s()
+        await self._write_end(record)
+
+    async def _write_end(self, record: Record) -> None:
+        state, why = record.state, record.why
         log.warning("experiment ended", name=record.name, id=record.id, state=state, why=why)
         await asyncio.to_thread(self._book.save, record, record_text(record))
 
@@ -320,20 +399,30 @@ class Experiments:
                         await asyncio.to_thread(self._book.save, going.record)
                     if going.kept_s + _KEEP_SUMS_EVERY_S <= self._now_s() and not verdict.state:
                         going.kept_s = self._now_s()
-                        await asyncio.to_thread(keep, self._sums(going), going.data, going.kept_s)
+                        await self._keep(going)
             finally:
                 self._arrange()  # and look again, whatever happened
 
     async def _read(self, going: Going) -> dict[str, Any]:
         record, now_s = going.record, self._now_s()
-        told = await asyncio.to_thread(reading, going.plan, going.data, now_s, record.least_p)
+        told = await asyncio.to_thread(reading, going.plan, self._seen(going), now_s, record.least_p)
         record.reading, record.least_p = told, told["shares"]["p"]
         if "candidates" in told and (not record.points or now_s - record.points[-1][0] >= _POINT_EVERY_S):
             decides = going.plan.metrics[0].metric
             record.point(now_s, {name: arm["metrics"][decides]["apart"] for name, arm in told["candidates"].items()})
         return told
 
+    def _seen(self, going: Going) -> Data | Sums:
+        """Its sums as they are, for another thread."""
+        return going.data
+
+    async def _is_ours_to_end(self, going: Going, state: str, why: str) -> bool:
+        """Whether nobody else has ended it."""
+        return True
+
     async def _over(self, going: Going, state: str, why: str, told: Mapping[str, Any]) -> None:
+        if not await self._is_ours_to_end(going, state, why):
+            return
         kind = {"broken": "experiment_shares", "guardrail": "experiment_guardrail"}.get(state, "experiment_decided")
         name = going.part.name
         self.lanes.state.incidents.note(kind, f"the experiment {name} ended", why, {"experiment": name,
@@ -346,6 +435,18 @@ class Experiments:
 
 def _wanted(plan: Plan) -> tuple[Wanted, ...]:
     return tuple(Wanted(one.metric, kind_of(one), bounds_of(one)) for one in plan.metrics)
+
+
+def has_ended(wish: Wish, record: Record) -> str:
+    """Why it isn't begun again."""
+    what = "[holdout]" if wish.name == HOLDOUT else "its declaration"
+    return f"it has ended ({record.state}): change {what} to begin another"
+
+
+def changed(wish: Wish) -> str:
+    """Why one that runs must end for it."""
+    whose = "the active" if wish.name == HOLDOUT else "an arm's"
+    return f"its declaration or {whose} policy has changed"
 
 
 def _given(config: Config) -> dict[str, Any]:

@@ -6,10 +6,11 @@ not the ledger's writer. A comment may be personal: it is looked through as capt
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,8 +35,14 @@ _PUT = f"""insert into outcomes ({_COLUMNS}) values (?, ?, ?, ?, ?, ?, ?, ?)
 # The same word again, from later: it holds from then on, against words of the time between.
 _LATER = """update outcomes set at_s = ?5 where request_id = ?1 and metric = ?2 and event = ?3
     and value = ?4 and comment = ?7 and at_s < ?5"""
+# What was said when, in order, where somebody must be able to read it again: see `keep_changes`.
+_CHANGES = """create table if not exists changes (
+    n integer primary key autoincrement, request_id text not null, metric text not null, before text not null,
+    after text not null, at_s real not null)"""
+_MARK = "create table if not exists changes_mark (mark text not null)"
 _FEW = 500
 _SWEEP_EVERY_S = 3600.0
+_CHANGES_S = 30 * 86_400
 
 log = structlog.get_logger("farthing.outcomes")
 
@@ -70,31 +77,52 @@ class Outcomes:
         self.path = path
         self.keep_days = keep_days
         self.listeners: list[Callable[[list[Change]], None]] = []
+        self._mark, self._marked = "", False
         self._swept_s = 0.0
         self._lock = threading.Lock()
         self._conn: sqlite3.Connection | None = None
+
+    def keep_changes(self, mark: str) -> None:
+        """From now on write down each change too, numbered, in the step that makes it, for thirty days. `mark`: names
+        this file, if it has no name yet. Blocks; a file that can't be opened now is tried again when something is
+        said."""
+        self._mark = mark
+        with self._lock, suppress(sqlite3.Error, OSError):
+            self._opened()
 
     def put(self, outcomes: Iterable[Outcome]) -> int:
         """Keep them; how many said something new. Raises sqlite3.Error, OSError: none of them is kept."""
         rows = [(o.request_id, o.metric, o.event, o.value, o.at_s, o.received_s, o.comment, o.source) for o in outcomes]
         with self._lock:
             conn = self._opened()
-            asked = sorted({(row[0], row[1]) for row in rows}) if self.listeners else []
-            said = self._values(conn, asked)
+            asked = sorted({(row[0], row[1]) for row in rows}) if self.listeners or self._mark else []
             new = 0
             with conn:
+                if self._mark:
+                    conn.execute("begin immediate")  # what was said before is what no other process changes meanwhile
+                said = self._values(conn, asked)
                 for row in rows:
                     said_new = conn.execute(_PUT, row).rowcount
                     new += said_new
                     if not said_new:
                         conn.execute(_LATER, row[:7])
-            now = self._values(conn, asked)
+                now = self._values(conn, asked)
+                changes = [
+                    Change(*key, said.get(key, ()), now.get(key, ())) for key in asked if said.get(key) != now.get(key)
+                ]
+                if self._mark:
+                    self._write_down(conn, changes, max((row[5] for row in rows), default=0.0))
             self._sweep(conn, max((row[5] for row in rows), default=0.0))
-        changes = [Change(*key, said.get(key, ()), now.get(key, ())) for key in asked if said.get(key) != now.get(key)]
         if changes:
             for listener in tuple(self.listeners):
                 listener(changes)
         return new
+
+    def _write_down(self, conn: sqlite3.Connection, changes: Sequence[Change], now_s: float) -> None:
+        conn.executemany(
+            "insert into changes (request_id, metric, before, after, at_s) values (?, ?, ?, ?, ?)",
+            [(one.request_id, one.metric, json.dumps(one.before), json.dumps(one.after), now_s) for one in changes],
+        )
 
     def _values(
         self, conn: sqlite3.Connection, keys: Sequence[tuple[str, str]]
@@ -159,10 +187,14 @@ class Outcomes:
                 self._conn = None
 
     def _sweep(self, conn: sqlite3.Connection, now_s: float) -> None:
-        if not self.keep_days or now_s - self._swept_s < _SWEEP_EVERY_S:
+        if not (self.keep_days or self._mark) or now_s - self._swept_s < _SWEEP_EVERY_S:
             return
         self._swept_s = now_s
         with conn:
+            if self._mark:
+                conn.execute("delete from changes where at_s < ?", (now_s - _CHANGES_S,))
+            if not self.keep_days:
+                return
             conn.execute("delete from outcomes where received_s < ?", (now_s - self.keep_days * 86_400,))
 
     def _opened(self) -> sqlite3.Connection:
@@ -175,6 +207,15 @@ class Outcomes:
                 aside = move_aside(self.path, f"corrupt-{self.path.stat().st_mtime_ns // 10**6}")
                 log.error("outcomes_corrupt", moved_to=str(aside), error=str(error))
                 self._conn = _connect(self.path)
+            self._marked = False
+        if self._mark and not self._marked:
+            with self._conn as conn:
+                conn.execute(_CHANGES)
+                conn.execute(_MARK)
+                conn.execute(
+                    "insert into changes_mark select ? where not exists (select * from changes_mark)", (self._mark,)
+                )
+            self._marked = True
         return self._conn
 
 

@@ -109,6 +109,7 @@ class FollowedExperiments(Experiments):
 
     def __init__(self, lanes: Lanes, policies: Rollouts, folder: Path) -> None:
         super().__init__(lanes, policies, folder)
+        self._written_down = False
         self._looks = Every(_LOOK_EVERY_S, lanes.state.tasks, self.follow, "follow experiments")
 
     async def close(self) -> None:
@@ -121,6 +122,11 @@ class FollowedExperiments(Experiments):
         config = self.lanes.active.config
         if not (self.going or config.experiments or config.holdout.share):
             return
+        if config.store.url.get_secret_value() and not self._written_down:
+            # What is said here is written down for the keeper, who tells the other replicas.
+            self._written_down = True
+            state = self.lanes.state
+            await asyncio.to_thread(state.outcomes.keep_changes, state.randomness.token(8))
         self.records = await asyncio.to_thread(self._book.all)
         running = {one.id for one in self.records if one.state == "running"}
         known = {going.record.id for going in self.going.values()}

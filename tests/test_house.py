@@ -97,6 +97,7 @@ def test_importing_the_command_line_is_light() -> None:
 def test_a_start_imports_nothing_that_only_some_configurations_need() -> None:
     """Each is imported where it is turned on (proxy/needed.py) or asked for, so that every other start is faster."""
     off = ("cache.index_pg", "cache.shared_index", "cache.store_redis", "compress.squeeze", "policies.agree")
+    off += ("proxy.experiment_agreed", "proxy.experiment_shared", "proxy.experiments_replicas")
     off += ("proxy.dashboard", "proxy.hub", "proxy.openapi", "proxy.otlp", "proxy.peers", "proxy.route_shadow")
     off += ("proxy.routing", "proxy.stage_routed", "proxy.students")
     code = "import farthing.proxy.serve, sys; print(*(name for name in sys.modules if name.startswith('farthing.')))"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -71,3 +72,33 @@ def test_a_file_that_can_not_be_had_is_said(tmp_path: Path) -> None:
     (tmp_path / FILE).mkdir()
     with pytest.raises((sqlite3.Error, OSError)):
         Outcomes(tmp_path / FILE).put([word()])
+
+
+def test_changes_are_written_down_in_the_step_that_makes_them_for_all_who_have_the_file(tmp_path: Path) -> None:
+    one, other = Outcomes(tmp_path / FILE), Outcomes(tmp_path / FILE)
+    with closing(one), closing(other):
+        one.put([Outcome("r0", "rating", 1.0, 1.0, 1.0)])  # before anybody asked for it
+        one.keep_changes("first")
+        other.keep_changes("second")
+        one.put([Outcome("r1", "rating", 1.0, 2.0, 2.0)])
+        other.put([Outcome("r1", "rating", 0.0, 3.0, 3.0), Outcome("r2", "click", 2.0, 3.0, 3.0, event="x")])
+        other.put([Outcome("r1", "rating", 0.0, 3.0, 3.0)])  # says nothing new
+    with closing(sqlite3.connect(tmp_path / FILE)) as conn:
+        assert conn.execute("select mark from changes_mark").fetchall() == [("first",)]
+        assert conn.execute("select n, request_id, metric, before, after from changes order by n").fetchall() == [
+            (1, "r1", "rating", "[]", "[1.0]"),
+            (2, "r1", "rating", "[1.0]", "[0.0]"),
+            (3, "r2", "click", "[]", "[2.0]"),
+        ]
+
+
+def test_changes_are_kept_for_thirty_days_and_numbers_are_not_given_twice(tmp_path: Path) -> None:
+    with closing(Outcomes(tmp_path / FILE)) as kept:
+        kept.keep_changes("m")
+        kept.put([Outcome("r1", "rating", 1.0, 1.0, 1.0)])
+        kept.put([Outcome("r2", "rating", 1.0, 31 * 86_400, 31 * 86_400 + 2)])
+        kept.put([Outcome("r3", "rating", 1.0, 70 * 86_400, 70 * 86_400)])
+        kept.put([Outcome("r4", "rating", 1.0, 70 * 86_400, 70 * 86_400)])
+    with closing(sqlite3.connect(tmp_path / FILE)) as conn:
+        assert conn.execute("select n, request_id from changes").fetchall() == [(3, "r3"), (4, "r4")]
+        assert conn.execute("select count(*) from outcomes").fetchone() == (4,)
