@@ -1,8 +1,8 @@
 """The faults of three replicas over one Valkey with everything on that they share by it, and what is claimed of that.
 
-Virtual keys, budgets, a rate, sealed answers, and near-duplicates, which go from one to the others by the log. The rate
-and the hard budget are never reached, so nothing may be refused by them. A hard budget refuses while the server is away:
-that is promised, has a line of its own, and is no part of the others, whose budget is soft.
+Virtual keys, budgets, a rate, sealed answers, and near-duplicates, which go from one to the others by the log. The
+rate and the budgets are never reached, so nothing may be refused by them. A hard budget refuses while the server is
+away: that is promised, and has a line of its own; the budgets of the others that cut the server off are soft.
 """
 
 from __future__ import annotations
@@ -46,20 +46,17 @@ class AllOn(Cluster[ValkeyProcess]):
     alike = True
 
     def __init__(self, home: Path, *, hard: bool) -> None:
-        budgets = [
-            {"name": "all", "usd": _NEVER_REACHED, "hard": hard},
-            {"name": "each-key", "usd": _NEVER_REACHED, "of": "key", "hard": hard},
-        ]
-        rates = [{"name": "all", "requests_per_min": 10**8, "tokens_per_min": 10**11}]
+        budget = f"usd = {_NEVER_REACHED}, hard = {str(hard).lower()}"
         super().__init__(
             home,
             ValkeyProcess(),
             linked=True,
             FARTHING_UPSTREAM__API_KEY="sk-operator",
             FARTHING_AUTH__VIRTUAL_KEYS="true",
-            FARTHING_BUDGETS=json.dumps(budgets),
-            FARTHING_RATE_LIMITS=json.dumps(rates),
+            FARTHING_BUDGETS=f'[{{name = "all", {budget}}}, {{name = "each-key", of = "key", {budget}}}]',
+            FARTHING_RATE_LIMITS='[{name = "all", requests_per_min = 100_000_000, tokens_per_min = 100_000_000_000}]',
             FARTHING_STORE__ENCRYPTION_KEY="c4" * 32,
+            FARTHING_SPEND__DEADLINE_MS="2000",  # as for the embedder below: late is away
             FARTHING_SEMANTIC__MODE="serve",
             FARTHING_SEMANTIC__UNPROVEN="true",
             FARTHING_SEMANTIC__AUDIT_DAILY_USD="0",
@@ -72,7 +69,9 @@ class AllOn(Cluster[ValkeyProcess]):
         command = [sys.executable, "-m", "farthing.proxy.cli", "keys", "create", "--name", "chaos", "--tenant", "chaos"]
         env = CLEAN | self.replicas[0].env
         state = ("--state", str(self.replicas[0].state), "--json")
-        ran = subprocess.run([*command, *state], env=env, capture_output=True, text=True, check=True)
+        ran = subprocess.run([*command, *state], env=env, capture_output=True, text=True)
+        if ran.returncode:
+            raise RuntimeError(f"no key could be made: {ran.stderr}")
         self.credential = json.loads(ran.stdout)["key"]
 
     def start(self) -> None:
@@ -92,7 +91,7 @@ class AllOn(Cluster[ValkeyProcess]):
             {
                 one["name"]: (
                     sum(round(subject["spent_usd"] * 10**12) for subject in one["subjects"]),
-                    sum(round(subject["reserved_usd"] * 10**12) for subject in one["subjects"]),
+                    sum(round(subject["held_usd"] * 10**12) for subject in one["subjects"]),
                 )
                 for one in _json(f"{url}/farthing/api/budgets")["budgets"]
             }

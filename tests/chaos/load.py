@@ -24,7 +24,7 @@ __all__ = ["KNOWN", "Asked", "Load", "loading"]
 KNOWN = [f"known {number}" for number in range(40)] + ["long known 0", "long known 1"]
 _KNOWN_SHARE, _AGAIN_SHARE = 0.7, 0.1
 _LATELY = 50
-_ALIKE_SHARE = 0.25  # of what is not known
+_ALIKE_SHARE, _ALIKE_LATELY = 0.6, 10  # of what is not known
 _PAUSE_S = 0.02
 _PATIENCE_S = 20.0
 
@@ -156,8 +156,8 @@ class Load:
         if self._families == 0 or self._rng.random() < 0.4:
             self._families += 1
             return alike.member(first + self._families, 0)
-        lately = self._rng.randint(max(1, self._families - _LATELY), self._families)
-        return alike.member(first + lately, self._rng.randrange(3))
+        lately = self._rng.randint(max(1, self._families - _ALIKE_LATELY), self._families)
+        return alike.member(first + lately, self._rng.randint(1, 3))
 
     async def _ask(self, session: aiohttp.ClientSession, one: Asked, start: int) -> None:
         await self._try(session, one, start)
