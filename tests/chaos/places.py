@@ -228,6 +228,10 @@ class Asking(ForAWhile):
     credential = "sk-chaos"
     alike = False
 
+    def shown(self, asked: Sequence[Asked], moments: Moments) -> bool:
+        """scene.Place.shown: nothing is needed."""
+        return True
+
     def more_broken(self, asked: Sequence[Asked], moments: Moments, notes: dict[str, Any]) -> list[str]:
         """scene.Place.more_broken: nothing."""
         return []

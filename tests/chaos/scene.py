@@ -24,7 +24,7 @@ FEW = 10
 """A fault begins once more requests than these have ended: in a slow place `calm_s` alone may show no load."""
 _FLUSH_S = 0.05  # ledger.flush_ms
 _FLUSHED_S = 10 * _FLUSH_S
-_ROWS_WITHIN_S = 10.0  # a bound, for a machine that is busy
+_ROWS_WITHIN_S, _SHOWN_WITHIN_S = 10.0, 40.0  # bounds, for a machine that is busy
 
 
 class Place(Protocol):
@@ -38,6 +38,10 @@ class Place(Protocol):
     @property
     def direct(self) -> str:
         """Where the upstream answers, past every farthing."""
+        ...
+
+    def shown(self, asked: Sequence[Asked], moments: Moments) -> bool:
+        """Whether enough was asked since the fault for what is claimed of this place alone; waited for within bounds."""
         ...
 
     def more_broken(self, asked: Sequence[Asked], moments: Moments, notes: dict[str, Any]) -> list[str]:
@@ -178,6 +182,7 @@ async def measure(place: P, fault: Fault[P], pace: Pace = SHORT) -> Line:
         took.over("fault")
         await asyncio.sleep(pace.after_s)
         await _until(lambda: recovery_s(load.asked, moments, those) != NEVER_S, moments.ended + 2 * RECOVERY_S)
+        await _until(lambda: place.shown(load.asked, moments), moments.ended + _SHOWN_WITHIN_S)
         took.over("after")
     took.over("drain")
     moments.stalls = stall.stop()
