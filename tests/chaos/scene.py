@@ -41,7 +41,7 @@ class Place(Protocol):
         ...
 
     def shown(self, asked: Sequence[Asked], moments: Moments) -> bool:
-        """Whether enough was asked since the fault for what is claimed of this place alone; waited for within bounds."""
+        """Whether enough was asked since the fault for what is claimed of this place; waited for, within bounds."""
         ...
 
     def more_broken(self, asked: Sequence[Asked], moments: Moments, notes: dict[str, Any]) -> list[str]:
