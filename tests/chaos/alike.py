@@ -29,7 +29,7 @@ FORMS = (
         "How can I open the battery cover of radio {number}?",
     ),
 )
-WORDS = (b"filter of pump", b"warranty period", b"descale a coffee", b"battery cover")
+WORDS = (b"replace the filter", b"warranty period", b"descale a coffee", b"battery cover")
 """What of the prompts is found where they lie in the open."""
 
 _NUMBER = re.compile(r"\d+")

@@ -97,15 +97,20 @@ class Process(ABC):
 
     def wait_for(self, url: str) -> None:
         """Wait until the URL answers 200. Raises RuntimeError: it ended, or never did."""
-        began = time.monotonic()
+        began, last = time.monotonic(), ""
         while time.monotonic() - began < _READY_S:
             if not self.runs:
                 raise RuntimeError(f"{self.command[2:5]} ended: {self.said()[-2000:]}")
-            with suppress(OSError, urllib.error.URLError), urllib.request.urlopen(url, timeout=2) as told:
-                if told.status == 200:
-                    return
+            try:
+                with urllib.request.urlopen(url, timeout=2) as told:
+                    if told.status == 200:
+                        return
+            except urllib.error.HTTPError as refused:
+                last = f"{refused.code} {refused.read()[:500]!r}"
+            except OSError as error:
+                last = repr(error)
             time.sleep(0.02)
-        raise RuntimeError(f"{url} did not answer within {_READY_S:g} s: {self.said()[-2000:]}")
+        raise RuntimeError(f"{url} did not answer well within {_READY_S:g} s ({last}): {self.said()[-2000:]}")
 
 
 class Farthing(Process):
