@@ -1,5 +1,4 @@
-"""The short form of the suite: nearly every fault once, each claim about it (`make chaos` is the long form, and has those
-that differ from another one by their place alone).
+"""The short form of the suite: most faults once, each claim about it. `make chaos` is the long form, and has all.
 
 `make chaos-short` runs two faults at a time, each with all of its load. Those over one Valkey share its replicas, one
 after the other; none can hide behind the one before, since it must find every replica well.
