@@ -61,7 +61,7 @@ async def _disk_full(scene: Scene) -> None:
 async def _files_garbled(scene: Scene) -> None:
     """While it is down every third page of its ledger becomes noise, and the middle of every other file but its secret.
 
-    It must start all the same, with what it can't read moved aside; what was in the ledger is salvaged then.
+    It must start all the same, and begin a new ledger; what was in the old one is salvaged then.
     """
     one, rng = scene.on.replicas[0], random.Random(3)
     await asyncio.sleep(0.5)  # what was answered is on disk by then
@@ -130,7 +130,7 @@ AMONG = (
     Setting(
         Fault(
             "one of three: ledger and other files damaged while it is down",
-            "it starts, with what is damaged moved aside; the others serve",
+            "it starts, its ledger moved aside; the others serve",
             _files_garbled,
         ),
         three,

@@ -28,7 +28,7 @@ __all__ = ["CLEAN", "Alone", "Cluster", "Farthing", "Links", "Process", "Server"
 
 ROOT = Path(__file__).parents[2]
 SECRET = "5a" * 32
-_READY_S, _TOLD_WITHIN_S = 60.0, 20.0  # bounds, not expectations: the machine may be busy
+_READY_S, _TOLD_WITHIN_S = 150.0, 20.0  # bounds, not expectations: the machine may be busy
 
 
 class Process(ABC):
