@@ -7,9 +7,7 @@ away: that is promised, and has a line of its own; the budgets of the others tha
 
 from __future__ import annotations
 
-import asyncio
 import json
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -24,6 +22,7 @@ from typing import Any
 import redis
 
 from tests.chaos.alike import WORDS, family
+from tests.chaos.faults import flushed, full, linked, replica_stopped, valkey_killed, valkey_stopped
 from tests.chaos.load import Asked
 from tests.chaos.measured import Moments
 from tests.chaos.places import CLEAN, Cluster
@@ -211,54 +210,21 @@ def _within(seconds: float, true: Any) -> bool:
 async def _killed(scene: Scene) -> None:
     scene.on.valkey.kill()
     scene.on.emptied_at = time.monotonic()
-    await scene.hold()
-    await asyncio.to_thread(scene.on.valkey.start)
-
-
-async def _stopped(scene: Scene) -> None:
-    scene.on.valkey.freeze()
-    await scene.hold()
-    scene.on.valkey.thaw()
-
-
-async def _partitioned(scene: Scene) -> None:
-    await asyncio.to_thread(scene.on.links.become, "hole", scene.on.TO_VALKEY)
-    await scene.hold()
-    await asyncio.to_thread(scene.on.links.become, "pass", scene.on.TO_VALKEY)
+    await valkey_killed(scene)
 
 
 async def _emptied(scene: Scene) -> None:
-    scene.on.valkey.command("FLUSHALL")
+    await flushed(scene)
     scene.on.emptied_at = time.monotonic()
 
 
-async def _full(scene: Scene) -> None:
-    scene.on.valkey.command("CONFIG SET maxmemory-policy noeviction")
-    scene.on.valkey.command("CONFIG SET maxmemory 1")
-    await scene.hold()
-    scene.on.valkey.command("CONFIG SET maxmemory 0")
-
-
-async def _replica_killed(scene: Scene) -> None:
-    replica = scene.on.replicas[0]
-    scene.kills.append((0, replica.kill()))
-    await scene.hold()
-    scene.notes["ready_after_s"] = round(await asyncio.to_thread(replica.start), 2)
-
-
-async def _replica_stopped(scene: Scene) -> None:
-    replica = scene.on.replicas[0]
-    replica.signal(signal.SIGSTOP)
-    await scene.hold()
-    replica.signal(signal.SIGCONT)
-
-
+_partitioned = partial(linked, "hole", Cluster.TO_VALKEY)
 _AWAY = "answers come from the upstream; soft budgets let pass and count later"
 _SOFT, _HARD = partial(AllOn, hard=False), partial(AllOn, hard=True)
 
 ALL_ON = (
     Setting(Fault("all on: Valkey killed, later started empty", f"{_AWAY}; keys are put back", _killed), _SOFT),
-    Setting(Fault("all on: Valkey stopped (SIGSTOP)", _AWAY, _stopped), _SOFT, short=False),
+    Setting(Fault("all on: Valkey stopped (SIGSTOP)", _AWAY, valkey_stopped), _SOFT, short=False),
     Setting(Fault("all on: partition from Valkey (nothing arrives)", _AWAY, _partitioned), _SOFT, short=False),
     Setting(
         Fault("all on: Valkey emptied (FLUSHALL)", "misses, then hits again; keys are put back", _emptied, hold_s=0),
@@ -266,19 +232,19 @@ ALL_ON = (
         short=False,
     ),
     Setting(
-        Fault("all on: Valkey's memory full, noeviction", "what is stored is served; what is new isn't stored", _full),
+        Fault("all on: Valkey's memory full, noeviction", "what is stored is served; what is new isn't stored", full),
         _SOFT,
         short=False,
     ),
     Setting(
         Fault(
-            "all on: a replica killed (SIGKILL), later started", "the others serve; it follows again", _replica_killed
+            "all on: a replica killed (SIGKILL), later started", "the others serve; it follows again", replica_killed
         ),
         _HARD,
         short=False,
     ),
     Setting(
-        Fault("all on: a replica stopped (SIGSTOP)", "what it has waits; the others serve", _replica_stopped),
+        Fault("all on: a replica stopped (SIGSTOP)", "what it has waits; the others serve", replica_stopped),
         _HARD,
         short=False,
     ),
@@ -286,7 +252,7 @@ ALL_ON = (
         Fault(
             "all on, with a hard budget: Valkey stopped (SIGSTOP)",
             "what no budget can be asked for is refused (503) until it goes on",
-            _stopped,
+            valkey_stopped,
             refusing=frozenset({"budget_unavailable"}),
         ),
         _HARD,
