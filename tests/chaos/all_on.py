@@ -22,7 +22,7 @@ from typing import Any
 import redis
 
 from tests.chaos.alike import WORDS, family
-from tests.chaos.faults import flushed, full, linked, replica_stopped, valkey_killed, valkey_stopped
+from tests.chaos.faults import flushed, full, linked, replica_killed, replica_stopped, valkey_killed, valkey_stopped
 from tests.chaos.load import Asked
 from tests.chaos.measured import Moments
 from tests.chaos.places import CLEAN, Cluster
