@@ -35,6 +35,7 @@ PRICE_PICO = 9 * 150_000 + 40 * 600_000
 """What an answer of answers.py costs: gpt-4o-mini at $0.15 and $0.60 a million tokens, in pico-dollars."""
 _AGREE_WITHIN_S, _SETTLED_WITHIN_S = 60.0, 40.0  # bounds: a mark comes every 10 s; settling is tried for some 23 s
 _NEVER_REACHED = 1_000
+_HOLD_S = 3.0  # longer than any of the deadlines below, so that they pass
 
 Scene = On["AllOn"]
 
@@ -57,7 +58,7 @@ class AllOn(Cluster[ValkeyProcess]):
             FARTHING_STORE__ENCRYPTION_KEY="c4" * 32,
             # Three embedders make two cores busy; what comes late would count as away, or as a miss.
             FARTHING_STORE__DEADLINE_MS="200",
-            FARTHING_SPEND__DEADLINE_MS="2000",
+            FARTHING_SPEND__DEADLINE_MS="1000",
             FARTHING_SEMANTIC__MODE="serve",
             FARTHING_SEMANTIC__UNPROVEN="true",
             FARTHING_SEMANTIC__AUDIT_DAILY_USD="0",
@@ -223,16 +224,23 @@ _AWAY = "answers come from the upstream; soft budgets let pass and count later"
 _SOFT, _HARD = partial(AllOn, hard=False), partial(AllOn, hard=True)
 
 ALL_ON = (
-    Setting(Fault("all on: Valkey killed, later started empty", f"{_AWAY}; keys are put back", _killed), _SOFT),
-    Setting(Fault("all on: Valkey stopped (SIGSTOP)", _AWAY, valkey_stopped), _SOFT, short=False),
-    Setting(Fault("all on: partition from Valkey (nothing arrives)", _AWAY, _partitioned), _SOFT, short=False),
+    Setting(
+        Fault("all on: Valkey killed, later started empty", f"{_AWAY}; keys are put back", _killed, _HOLD_S), _SOFT
+    ),
+    Setting(Fault("all on: Valkey stopped (SIGSTOP)", _AWAY, valkey_stopped, _HOLD_S), _SOFT, short=False),
+    Setting(Fault("all on: partition from Valkey (nothing arrives)", _AWAY, _partitioned, _HOLD_S), _SOFT, short=False),
     Setting(
         Fault("all on: Valkey emptied (FLUSHALL)", "misses, then hits again; keys are put back", _emptied, hold_s=0),
         _HARD,
         short=False,
     ),
     Setting(
-        Fault("all on: Valkey's memory full, noeviction", "what is stored is served; what is new isn't stored", full),
+        Fault(
+            "all on: Valkey's memory full, noeviction",
+            "what is stored is served; what is new isn't stored",
+            full,
+            _HOLD_S,
+        ),
         _SOFT,
         short=False,
     ),
@@ -253,6 +261,7 @@ ALL_ON = (
             "all on, with a hard budget: Valkey stopped (SIGSTOP)",
             "what no budget can be asked for is refused (503) until it goes on",
             valkey_stopped,
+            hold_s=_HOLD_S,
             refusing=frozenset({"budget_unavailable"}),
         ),
         _HARD,

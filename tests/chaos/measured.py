@@ -114,6 +114,8 @@ class Line:
             f"{self.twice} requests have two rows": self.twice,
             f"{self.log_lines} log lines": self.log_lines > self.notes["log_lines_at_most"],
             f"recovery took {shown_s(self.recovery_s)} s": self.recovery_s > RECOVERY_S,
+            "nothing was refused, though it is promised": self.notes["refuses"]
+            and not self.notes["refused_as_promised"],
         }
         return [claim for claim, holds_not in claims.items() if holds_not] + self.notes.get("more_broken", [])
 
@@ -158,6 +160,7 @@ def line_of(
             "with_the_upstream": sum(
                 one.failed and not moments.fails(one) and not moments.refuses(one) for one in asked
             ),
+            "refuses": sorted(moments.refusing),
             "refused_as_promised": sum(moments.refuses(one) and not moments.fails(one) for one in asked),
             "log_lines_at_most": LOG_LINES * (1 + len(moments.kills))
             + round(LOG_LINES_PER_S * len(replicas) * lasted_s),

@@ -99,6 +99,7 @@ def test_a_refusal_is_promised_by_its_code_and_while_the_fault_lasts(
 
     assert (found.failed, found.notes["refused_as_promised"]) == (failed, refused)
     assert found.notes["with_the_upstream"] == 0
+    assert ("nothing was refused, though it is promised" in found.broken) is not bool(refused)
     if began == 5.0:
         assert found.recovery_s == pytest.approx(6.01)  # the first hit after it
 
