@@ -114,8 +114,7 @@ class Line:
             f"{self.twice} requests have two rows": self.twice,
             f"{self.log_lines} log lines": self.log_lines > self.notes["log_lines_at_most"],
             f"recovery took {shown_s(self.recovery_s)} s": self.recovery_s > RECOVERY_S,
-            "nothing was refused, though it is promised": self.notes["refuses"]
-            and not self.notes["refused_as_promised"],
+            "nothing was refused, though it is promised": self.notes["refuses"] and not self.notes["refused"],
         }
         return [claim for claim, holds_not in claims.items() if holds_not] + self.notes.get("more_broken", [])
 
@@ -161,7 +160,7 @@ def line_of(
                 one.failed and not moments.fails(one) and not moments.refuses(one) for one in asked
             ),
             "refuses": sorted(moments.refusing),
-            "refused_as_promised": sum(moments.refuses(one) and not moments.fails(one) for one in asked),
+            "refused": sum(moments.refuses(one) and not moments.fails(one) for one in asked),
             "log_lines_at_most": LOG_LINES * (1 + len(moments.kills))
             + round(LOG_LINES_PER_S * len(replicas) * lasted_s),
             "longest_stall_ms": round(max((late_s for _, late_s in moments.stalls), default=0.0) * 1000),

@@ -41,7 +41,7 @@ def faults_table(lines: list[dict[str, Any]]) -> str:
 
 def _failed(line: dict[str, Any]) -> str:
     """How many failed, and beside it how many were refused as it is promised."""
-    refused = line["notes"].get("refused_as_promised", 0)
+    refused = line["notes"].get("refused", 0)
     return f"{line['failed']:,}" + (f" ({refused:,} refused)" if refused else "")
 
 

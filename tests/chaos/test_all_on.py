@@ -97,7 +97,7 @@ def test_a_refusal_is_promised_by_its_code_and_while_the_fault_lasts(
     asked = [one(0.5), one(began, status=503, right=False, cache="", code=code), one(10)]
     found = line_of("f", "p", asked, Counter("a"), Moments(2, 4, refusing=frozenset({"away"})), range(1))
 
-    assert (found.failed, found.notes["refused_as_promised"]) == (failed, refused)
+    assert (found.failed, found.notes["refused"]) == (failed, refused)
     assert found.notes["with_the_upstream"] == 0
     assert ("nothing was refused, though it is promised" in found.broken) is not bool(refused)
     if began == 5.0:
