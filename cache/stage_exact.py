@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, MutableSet, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import NamedTuple
 
 from farthing.cache import replay, reshape
 from farthing.cache.entry import Entry
@@ -28,6 +29,7 @@ __all__ = ["ID_PREFIX", "ExactStage", "KeepStage", "Renderer", "note_refusal", "
 
 # Work on more bytes than this takes milliseconds, so it leaves the event loop.
 OFF_LOOP_BYTES = 65_536
+_PIECES_BYTES, _PIECE_BYTES = 450, 41  # what is held beside an answer's own bytes, and for each of its pieces
 
 
 def scope_of(ex: Exchange, upstream_url: str) -> Scope:
@@ -36,46 +38,62 @@ def scope_of(ex: Exchange, upstream_url: str) -> Scope:
     return Scope(ex.tenant, ex.endpoint, ex.original.target, upstream_url, vendor, ex.controls, ex.lossy)
 
 
+class Pieces(NamedTuple):
+    """An answer's pieces in one shape, and of which entry of its key they are. `size`: bytes that are held, about."""
+
+    stored_s: float
+    template: replay.Template
+    size: int
+
+
 class Renderer:
-    """Turns stored answers into bytes ready to send, and remembers the pieces of the latest ones."""
+    """Turns stored answers into bytes ready to send, and remembers the pieces of the latest ones.
+
+    Of each key only those of one entry: what has been stored anew is asked for no more.
+    """
 
     def __init__(self, limit_bytes: int = 32 * 2**20) -> None:
-        self._templates: OrderedDict[tuple[str, float, bool, bool], tuple[replay.Template, int]] = OrderedDict()
+        self._templates: OrderedDict[tuple[str, bool, bool], Pieces] = OrderedDict()
         self._bytes = 0
         self._limit = limit_bytes
         self._lock = threading.Lock()
 
+    def __len__(self) -> int:
+        return len(self._templates)
+
     def known(self, entry: Entry, *, stream: bool, usage: bool) -> replay.Template | None:
         """The pieces, if they are there already."""
-        found = self._templates.get((entry.key, entry.stored_s, stream, usage))
-        return found[0] if found is not None else None
+        found = self._templates.get((entry.key, stream, usage))
+        return found.template if found is not None and found.stored_s == entry.stored_s else None
 
     def render(self, entry: Entry, *, stream: bool, usage: bool, new_id: str, now_s: float) -> bytes | None:
         """The entry's answer in the shape asked for; None where it has none in that shape."""
-        place = (entry.key, entry.stored_s, stream, usage)
+        place = (entry.key, stream, usage)
         with self._lock:
-            found = self._templates.get(place)
-            if found is not None:
+            template = self.known(entry, stream=stream, usage=usage)
+            if template is not None:
                 self._templates.move_to_end(place)
-        if found is None:
+        if template is None:
             shaped = reshaped(entry, stream=stream, usage=usage)
             if shaped is None:
                 return None
-            found = (replay.prepare(shaped), len(shaped.body))
-            self._hold(place, found)
-        return found[0].render(new_id, int(now_s))
+            template = replay.prepare(shaped)
+            self._hold(place, entry, template, len(shaped.body))
+        return template.render(new_id, int(now_s))
 
     def remember(self, entry: Entry, body: bytes) -> None:
         """These bytes are the whole answer that the entry stands for, as it was put together elsewhere."""
         for usage in (False, True):
-            self._hold((entry.key, entry.stored_s, False, usage), (replay.Template((body,)), len(body)))
+            self._hold((entry.key, False, usage), entry, replay.Template((body,)), len(body))
 
-    def _hold(self, place: tuple[str, float, bool, bool], made: tuple[replay.Template, int]) -> None:
+    def _hold(self, place: tuple[str, bool, bool], entry: Entry, template: replay.Template, length: int) -> None:
+        made = Pieces(entry.stored_s, template, length + _PIECES_BYTES + _PIECE_BYTES * len(template.pieces))
         with self._lock:
-            self._bytes += made[1] - self._templates.pop(place, (None, 0))[1]
+            before = self._templates.pop(place, None)
+            self._bytes += made.size - (0 if before is None else before.size)
             self._templates[place] = made
             while self._bytes > self._limit and len(self._templates) > 1:
-                self._bytes -= self._templates.popitem(last=False)[1][1]
+                self._bytes -= self._templates.popitem(last=False)[1].size
 
 
 def reshaped(entry: Entry, *, stream: bool, usage: bool) -> Entry | None:

@@ -6,6 +6,8 @@ Rules of this file:
 3. What a client says of itself doesn't count: its name, its tenant and its budgets are those of the key's record.
 4. A running farthing looks for changes at most `_LOOK_AGAIN_S` apart while there is traffic, and admits no request on a
    look older than `_STALE_S`. Where the store can't be asked, what is known holds for `grace_s`; then nothing does.
+5. A key's record is never removed. What is known here and isn't in the store has been lost there (a server that came
+   back empty), and is put back. That somebody knew of a revocation is enough for a key to stay revoked.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import asyncio
 import hashlib
 import hmac
 import re
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple, Protocol
@@ -27,7 +29,18 @@ from farthing.proxy.clock import Clock, Randomness
 from farthing.proxy.errors import ClientFault, StoreFault
 from farthing.proxy.exchange import Endpoint
 
-__all__ = ["KeyBudget", "KeyRing", "KeyStore", "VirtualKey", "bearing", "digest_of", "made", "read_key", "readable"]
+__all__ = [
+    "KeyBudget",
+    "KeyRing",
+    "KeyStore",
+    "VirtualKey",
+    "bearing",
+    "digest_of",
+    "lost",
+    "made",
+    "read_key",
+    "readable",
+]
 
 log = structlog.get_logger("farthing.keys")
 
@@ -127,6 +140,10 @@ class KeyStore(Protocol):
         """Another text after every change."""
         ...
 
+    async def put_back(self, keys: Sequence[VirtualKey]) -> None:
+        """Keep those that aren't there any more, and revoke those that are revoked here and weren't there."""
+        ...
+
     async def close(self) -> None:
         """Let go; idempotent."""
         ...
@@ -197,6 +214,12 @@ def readable(records: Iterable[bytes | str]) -> list[VirtualKey]:
     return sorted(keys, key=lambda key: (key.created_s, key.id))
 
 
+def lost(known: Iterable[VirtualKey], found: Iterable[VirtualKey]) -> list[VirtualKey]:
+    """Of the keys that were known: those that a store has lost, or whose revocation it has."""
+    there = {key.id: key for key in found}
+    return [key for key in known if key.id not in there or (key.revoked_s and not there[key.id].revoked_s)]
+
+
 class KeyRing:
     """The keys as the running farthing knows them. `spawn`: starts a look in the background."""
 
@@ -258,7 +281,12 @@ class KeyRing:
         try:
             version = await self.store.version()
             if version != self._version:
-                self._take(await self.store.all())
+                found = await self.store.all()
+                if missing := lost(self._keys, found):
+                    log.error("the store has lost keys: they are put back", keys=len(missing))
+                    await self.store.put_back(missing)
+                    version, found = await self.store.version(), await self.store.all()
+                self._take(found)
                 self._version = version
         except StoreFault as fault:
             if not self._away:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 
 from farthing.proxy.keys import VirtualKey, readable, written
@@ -47,6 +48,16 @@ class FileKeys:
             return f"{conn.execute('pragma data_version').fetchone()[0]}.{conn.total_changes}"
 
         return await self._db.run(counted)
+
+    async def put_back(self, keys: Sequence[VirtualKey]) -> None:
+        """KeyStore.put_back."""
+
+        def put(conn: sqlite3.Connection) -> None:
+            for key in keys:
+                how = "replace" if key.revoked_s else "ignore"
+                conn.execute(f"insert or {how} into keys values (?, ?, ?)", (key.id, key.created_s, written(key)))
+
+        await self._db.run(put)
 
     async def close(self) -> None:
         """KeyStore.close."""

@@ -7,14 +7,10 @@ import contextlib
 import json
 import os
 import random
-import resource
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
@@ -22,14 +18,13 @@ from pathlib import Path
 
 from tests.chaos.limits import LIMITS, Spent, probe, remembered, spent, tells_truly
 from tests.chaos.measured import row_ids
-from tests.chaos.places import CLEAN, Alone
+from tests.chaos.own_files import DISK, checkpointed, fill, noise, ready_said, relieve, salvaged, sound
+from tests.chaos.places import Alone
 from tests.chaos.scene import Fault, On, Setting
 
 __all__ = ["ALONE"]
 
 Scene = On[Alone]
-_PAGE_BYTES = 4096
-_DISK = "12m"
 _DAY_S = 86_400
 _AHEAD_S = _DAY_S + 3600
 _CLOCK_SEEN_S = 30.0  # a bound: libfaketime looks once a second, and the load must leave a row
@@ -66,7 +61,7 @@ def _on_small_disk(home: Path) -> Iterator[Alone]:
     state = home / "small"
     state.mkdir()
     mounted = os.geteuid() == 0 and (
-        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={_DISK}", "none", str(state)], check=False).returncode == 0
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK}", "none", str(state)], check=False).returncode == 0
     )
     try:
         with Alone(home, state) as alone:
@@ -77,29 +72,10 @@ def _on_small_disk(home: Path) -> Iterator[Alone]:
 
 
 async def _disk_full(scene: Scene) -> None:
-    """Fill the disk to its last byte; without a disk of one's own, let no file grow (setrlimit(2))."""
-    farthing, limit = scene.on.farthing, resource.RLIMIT_FSIZE
-    if os.path.ismount(farthing.state):
-        scene.notes["how"] = f"a tmpfs of {_DISK}, filled"
-        with (farthing.state / "filler").open("wb", buffering=0) as filler, contextlib.suppress(OSError):
-            while filler.write(b"\0" * _PAGE_BYTES):
-                pass
-    else:
-        scene.notes["how"] = "RLIMIT_FSIZE of 1 byte"
-        resource.prlimit(farthing.pid, limit, (1, resource.RLIM_INFINITY))
+    scene.notes["how"] = fill(scene.on.farthing)
     await scene.hold()
-    scene.notes["ready_said"] = await asyncio.to_thread(_ready, farthing.url)
-    (farthing.state / "filler").unlink(missing_ok=True)
-    resource.prlimit(farthing.pid, limit, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-    # The ledger tries again every quarter of a second; the rows that waited must be there afterwards.
-
-
-def _ready(url: str) -> str:
-    try:
-        with urllib.request.urlopen(f"{url}/readyz", timeout=5) as told:
-            return f"{told.status}, ledger {json.load(told)['ledger']}"
-    except urllib.error.HTTPError as refused:
-        return f"{refused.code}, ledger {json.load(refused)['ledger']}"
+    scene.notes["ready_said"] = await asyncio.to_thread(ready_said, scene.on.farthing.url)
+    relieve(scene.on.farthing)
 
 
 # -- its files
@@ -127,34 +103,20 @@ async def _pages_garbled(scene: Scene) -> None:
     paths = [farthing.state / name for name in ("answers.db", "ledger.db")]
     while True:  # what is only in the logs so far is out of reach of the noise
         farthing.signal(signal.SIGSTOP)
-        if all(_checkpointed(path) for path in paths):
+        if all(checkpointed(path) for path in paths):
             break
         farthing.signal(signal.SIGCONT)
         await asyncio.sleep(0.01)
     scene.rows |= row_ids([farthing.state])
     for path in paths:
-        with path.open("r+b") as out:
-            for at in range(3 * _PAGE_BYTES, path.stat().st_size, 3 * _PAGE_BYTES):
-                out.seek(at)
-                out.write(rng.randbytes(_PAGE_BYTES))
+        noise(path, rng)
     farthing.signal(signal.SIGCONT)
     await scene.hold()
     _kill(scene)
     scene.notes["ready_after_s"] = round(await asyncio.to_thread(farthing.start), 2)
     aside = [path for path in farthing.state.glob("*corrupt*") if path.suffix in (".db", ".corrupt")]
     scene.notes["moved_aside"] = sorted(path.name.split("-")[0] for path in aside)
-    for path in farthing.state.glob("ledger.corrupt-*.db"):
-        command = [sys.executable, "-m", "farthing.proxy.cli", "ledger", "salvage", str(path), "--json"]
-        ran = await asyncio.to_thread(
-            subprocess.run, [*command, "--state", str(farthing.state)], env=CLEAN, capture_output=True, text=True
-        )
-        scene.notes["salvaged"] = (ran.stdout or ran.stderr).strip()
-
-
-def _checkpointed(path: Path) -> bool:
-    with closing(sqlite3.connect(path, timeout=0)) as db, contextlib.suppress(sqlite3.OperationalError):
-        return bool(db.execute("pragma wal_checkpoint(truncate)").fetchone()[0] == 0)
-    return False  # it was stopped while it held the lock
+    scene.notes["salvaged"] = "; ".join(await asyncio.to_thread(salvaged, farthing.state))
 
 
 # -- its clock
@@ -248,17 +210,12 @@ async def _killed_again_and_again(scene: Scene) -> None:
         _kill(scene)
         slowest_s = max(slowest_s, await asyncio.to_thread(farthing.start))
     said = farthing.said()
-    sound = [_check(farthing.state / name) for name in ("answers.db", "ledger.db")]
-    scene.notes |= {"kills": times, "slowest_start_s": round(slowest_s, 2), "checks": sound}
+    checks = [sound(farthing.state / name) for name in ("answers.db", "ledger.db")]
+    scene.notes |= {"kills": times, "slowest_start_s": round(slowest_s, 2), "checks": checks}
     scene.notes["moved_aside"] = len(list(farthing.state.glob("*corrupt*")))
     scene.notes["checksum_failures"] = said.count("fails its checksum")
-    if scene.notes["moved_aside"] or scene.notes["checksum_failures"] or sound != ["ok", "ok"]:
+    if scene.notes["moved_aside"] or scene.notes["checksum_failures"] or checks != ["ok", "ok"]:
         raise AssertionError(f"a kill damaged a file: {scene.notes}")
-
-
-def _check(path: Path) -> str:
-    with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as db:
-        return str(db.execute("pragma integrity_check(1)").fetchone()[0])
 
 
 def _kill(scene: Scene) -> None:

@@ -12,18 +12,27 @@ from tests.chaos.places import Cluster
 from tests.chaos.scene import Fault, On
 from tests.fakes.valkey import ValkeyProcess
 
-__all__ = ["FAULTS"]
+__all__ = [
+    "FAULTS",
+    "flushed",
+    "full",
+    "linked",
+    "replica_killed",
+    "replica_stopped",
+    "valkey_killed",
+    "valkey_stopped",
+]
 
 Scene = On[Cluster[ValkeyProcess]]
 
 
-async def _valkey_killed(scene: Scene) -> None:
+async def valkey_killed(scene: Scene) -> None:
     scene.on.valkey.kill()
     await scene.hold()
     await asyncio.to_thread(scene.on.valkey.start)
 
 
-async def _valkey_stopped(scene: Scene) -> None:
+async def valkey_stopped(scene: Scene) -> None:
     scene.on.valkey.freeze()
     await scene.hold()
     scene.on.valkey.thaw()
@@ -34,11 +43,11 @@ async def _valkey_restarted(scene: Scene) -> None:
     await asyncio.to_thread(scene.on.valkey.start)
 
 
-async def _flushed(scene: Scene) -> None:
+async def flushed(scene: Scene) -> None:
     scene.on.valkey.command("FLUSHALL")
 
 
-async def _full(scene: Scene) -> None:
+async def full(scene: Scene) -> None:
     valkey = scene.on.valkey
     valkey.command("CONFIG SET maxmemory-policy noeviction")
     valkey.command("CONFIG SET maxmemory 1")
@@ -66,7 +75,7 @@ async def _garbled(scene: Scene) -> None:
     scene.notes["values_changed"] = changed
 
 
-async def _linked(mode: str, which: tuple[int, ...], scene: Scene) -> None:
+async def linked(mode: str, which: tuple[int, ...], scene: Scene) -> None:
     links = scene.on.links
     turning = scene.turning if mode == "cut" and which == _UPSTREAM else nullcontext
     with turning():
@@ -76,14 +85,14 @@ async def _linked(mode: str, which: tuple[int, ...], scene: Scene) -> None:
         await asyncio.to_thread(links.become, "pass", which)
 
 
-async def _replica_killed(scene: Scene) -> None:
+async def replica_killed(scene: Scene) -> None:
     replica = scene.on.replicas[0]
     scene.kills.append((0, replica.kill()))
     await scene.hold()
     scene.notes["ready_after_s"] = round(await asyncio.to_thread(replica.start), 2)
 
 
-async def _replica_stopped(scene: Scene) -> None:
+async def replica_stopped(scene: Scene) -> None:
     replica = scene.on.replicas[0]
     replica.signal(signal.SIGSTOP)
     await scene.hold()
@@ -132,18 +141,18 @@ _PLAIN = "answers come from the upstream; none fails, none waits longer than the
 _VALKEY, _UPSTREAM = Cluster.TO_VALKEY, Cluster.TO_UPSTREAM
 
 FAULTS = (
-    Fault("Valkey killed, later started empty", _PLAIN, _valkey_killed),
-    Fault("Valkey stopped (SIGSTOP)", _PLAIN, _valkey_stopped),
+    Fault("Valkey killed, later started empty", _PLAIN, valkey_killed),
+    Fault("Valkey stopped (SIGSTOP)", _PLAIN, valkey_stopped),
     Fault("Valkey killed and started at once", _PLAIN, _valkey_restarted, hold_s=0),
-    Fault("Valkey emptied (FLUSHALL)", "misses, then hits again", _flushed, hold_s=0),
-    Fault("Valkey's memory full, noeviction", "what is stored is served; what is new isn't stored", _full),
+    Fault("Valkey emptied (FLUSHALL)", "misses, then hits again", flushed, hold_s=0),
+    Fault("Valkey's memory full, noeviction", "what is stored is served; what is new isn't stored", full),
     Fault("values in Valkey cut, garbled, exchanged", "such an entry is a miss", _garbled),
-    Fault("network to Valkey slow (200 ms each way)", _PLAIN, partial(_linked, "slow 0.2", _VALKEY)),
-    Fault("network to Valkey cut (resets)", _PLAIN, partial(_linked, "cut", _VALKEY)),
-    Fault("partition from Valkey (nothing arrives)", _PLAIN, partial(_linked, "hole", _VALKEY)),
-    Fault("one replica partitioned from Valkey", _PLAIN, partial(_linked, "hole", (0,))),
-    Fault("a replica killed (SIGKILL), later started", "the others serve; what it had is asked again", _replica_killed),
-    Fault("a replica stopped (SIGSTOP)", "what it has waits; the others serve", _replica_stopped),
+    Fault("network to Valkey slow (200 ms each way)", _PLAIN, partial(linked, "slow 0.2", _VALKEY)),
+    Fault("network to Valkey cut (resets)", _PLAIN, partial(linked, "cut", _VALKEY)),
+    Fault("partition from Valkey (nothing arrives)", _PLAIN, partial(linked, "hole", _VALKEY)),
+    Fault("one replica partitioned from Valkey", _PLAIN, partial(linked, "hole", (0,))),
+    Fault("a replica killed (SIGKILL), later started", "the others serve; what it had is asked again", replica_killed),
+    Fault("a replica stopped (SIGSTOP)", "what it has waits; the others serve", replica_stopped),
     Fault("a replica restarted (SIGTERM)", "what it has is answered; the others serve", _replica_restarted),
     Fault("upstream killed, later started", "hits are served; else as direct", _upstream_killed, paired=True),
     Fault("upstream stopped (SIGSTOP)", "hits are served; else as direct", _upstream_stopped, paired=True),
@@ -152,13 +161,13 @@ FAULTS = (
     Fault(
         "network to the upstream cut (resets)",
         "hits are served; else as direct",
-        partial(_linked, "cut", _UPSTREAM),
+        partial(linked, "cut", _UPSTREAM),
         paired=True,
     ),
     Fault(
         "partition from the upstream",
         "hits are served; else as direct",
-        partial(_linked, "hole", _UPSTREAM),
+        partial(linked, "hole", _UPSTREAM),
         paired=True,
     ),
 )  # fmt: skip

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import random
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -15,6 +16,7 @@ from dataclasses import dataclass, field
 
 import aiohttp
 
+from tests.chaos import alike
 from tests.chaos.answers import answer, asked, said
 
 __all__ = ["KNOWN", "Asked", "Load", "loading"]
@@ -22,6 +24,7 @@ __all__ = ["KNOWN", "Asked", "Load", "loading"]
 KNOWN = [f"known {number}" for number in range(40)] + ["long known 0", "long known 1"]
 _KNOWN_SHARE, _AGAIN_SHARE = 0.7, 0.1
 _LATELY = 50
+_ALIKE_SHARE, _ALIKE_LATELY = 0.6, 10  # of what is not known
 _PAUSE_S = 0.02
 _PATIENCE_S = 20.0
 
@@ -30,7 +33,7 @@ _PATIENCE_S = 20.0
 class Asked:
     """What one request got. Ticks are of time.monotonic, in seconds. `direct_ok`: whether the same request, sent past
     the proxy at the same moment, was served; None where none was sent. `down`: nobody listened, where there is only one
-    to ask. `errors`: what broke, in order."""
+    to ask. `code`: the error's, where it was refused with one. `errors`: what broke, in order."""
 
     prompt: str
     stream: bool
@@ -40,6 +43,7 @@ class Asked:
     status: int = 0
     row_id: str = ""
     cache: str = ""
+    code: str = ""
     right: bool = False
     again: int = 0
     direct_ok: bool | None = None
@@ -62,15 +66,30 @@ class Asked:
         return self.right and self.cache == "hit-exact"
 
     @property
+    def near(self) -> bool:
+        """Whether a near-duplicate's answer was a right one for it."""
+        return self.right and self.cache == "hit-semantic"
+
+    @property
     def failed(self) -> bool:
         """Whether no answer came, though a direct call would have been served."""
         return self.status != 200 and self.direct_ok is not False and not self.unheard
 
 
 class Load:
-    """Clients on these replicas. `direct`: the upstream's base, to send each request there too."""
+    """Clients on these replicas. `direct`: the upstream's base, to send each request there too; `credential`: what they
+    show; `alike`: whether they ask near-duplicates, too."""
 
-    def __init__(self, urls: Sequence[str], seed: int, *, direct: str = "", clients: int = 8) -> None:
+    def __init__(
+        self,
+        urls: Sequence[str],
+        seed: int,
+        *,
+        direct: str = "",
+        clients: int = 8,
+        credential: str = "sk-chaos",
+        alike: bool = False,
+    ) -> None:
         self.asked: list[Asked] = []
         self._urls = list(urls)
         self._direct = direct
@@ -78,6 +97,9 @@ class Load:
         self._rng = random.Random(seed)
         self._seed = seed
         self._fresh = 0
+        self._alike = alike
+        self._families = 0
+        self._headers = {"Content-Type": "application/json", "Authorization": f"Bearer {credential}"}
         self._going = True
 
     async def run(self) -> None:
@@ -121,10 +143,21 @@ class Load:
         share = self._rng.random()
         if share < _KNOWN_SHARE:
             return self._rng.choice(KNOWN)
+        if self._alike and self._rng.random() < _ALIKE_SHARE:
+            return self._near()
         if share > 1 - _AGAIN_SHARE and self._fresh:
             return f"fresh {self._seed} {self._rng.randint(max(1, self._fresh - _LATELY), self._fresh)}"
         self._fresh += 1
         return f"fresh {self._seed} {self._fresh}"
+
+    def _near(self) -> str:
+        """One of a family that was begun lately, or of a new one: its number is of this run alone."""
+        first = self._seed % 1000 * 10_000
+        if self._families == 0 or self._rng.random() < 0.4:
+            self._families += 1
+            return alike.member(first + self._families, 0)
+        lately = self._rng.randint(max(1, self._families - _ALIKE_LATELY), self._families)
+        return alike.member(first + lately, self._rng.randint(1, 3))
 
     async def _ask(self, session: aiohttp.ClientSession, one: Asked, start: int) -> None:
         await self._try(session, one, start)
@@ -148,9 +181,9 @@ class Load:
                 return
 
     async def _once(self, session: aiohttp.ClientSession, url: str, one: Asked) -> None:
-        one.status, one.right, one.row_id = 0, False, ""
+        one.status, one.right, one.row_id, one.code = 0, False, "", ""
         async with session.post(
-            f"{url}/v1/chat/completions", data=asked(one.prompt, stream=one.stream), headers=_HEADERS
+            f"{url}/v1/chat/completions", data=asked(one.prompt, stream=one.stream), headers=self._headers
         ) as got:
             body = await got.read()
             text = said(body, stream=one.stream)
@@ -160,16 +193,17 @@ class Load:
                 one.row_id = got.headers.get("x-farthing-id", "")
                 one.status = 599
                 return
-            one.status, one.right = got.status, text == answer(one.prompt)
+            one.status, one.cache = got.status, got.headers.get("x-farthing-cache", "")
+            one.right = text in map(answer, _right_for(one))
             one.row_id = got.headers.get("x-farthing-id", "")
-            one.cache = got.headers.get("x-farthing-cache", "")
+            one.code = "" if got.status == 200 else _code(body)
             if got.status != 200 or not one.right:
                 one.errors.append(body[:200].decode("utf-8", "replace"))
 
     async def _past(self, session: aiohttp.ClientSession, one: Asked) -> bool:
         try:
             async with session.post(
-                f"{self._direct}/v1/chat/completions", data=asked(one.prompt, stream=one.stream), headers=_HEADERS
+                f"{self._direct}/v1/chat/completions", data=asked(one.prompt, stream=one.stream), headers=self._headers
             ) as got:
                 body = await got.read()
         except (aiohttp.ClientError, OSError, TimeoutError):
@@ -177,7 +211,17 @@ class Load:
         return got.status == 200 and said(body, stream=one.stream) == answer(one.prompt)
 
 
-_HEADERS = {"Content-Type": "application/json", "Authorization": "Bearer sk-chaos"}
+def _right_for(one: Asked) -> frozenset[str]:
+    """The prompts whose answers are right for it: a near-duplicate's is where it was told for one, or joined one."""
+    return alike.family(one.prompt) if one.cache in ("hit-semantic", "joined") else frozenset({one.prompt})
+
+
+def _code(body: bytes) -> str:
+    """An error's code; '' where it has none."""
+    try:
+        return str(json.loads(body)["error"]["code"] or "")
+    except (ValueError, LookupError, TypeError):
+        return ""
 
 
 @contextlib.asynccontextmanager

@@ -45,18 +45,26 @@ They are lines for changes, none for each request."""
 @dataclass(slots=True)
 class Moments:
     """When the fault began and ended, which replicas were killed when, and from when to when the upstream turned from
-    good to bad or back. `stalls`: when a thread woke, and how much too late. Seconds of time.monotonic."""
+    good to bad or back. `stalls`: when a thread woke, and how much too late. `refusing`: the codes of refusals that are
+    promised while the fault lasts. Seconds of time.monotonic."""
 
     began: float
     ended: float
     kills: list[tuple[int, float]] = field(default_factory=list)
     cuts: list[tuple[float, float]] = field(default_factory=list)
     stalls: list[tuple[float, float]] = field(default_factory=list)
+    refusing: frozenset[str] = frozenset()
 
     def fails(self, one: Asked) -> bool:
         """Whether a direct call would have been served and this one was not. Of two calls that were under way when
-        the upstream turned one may be served and the other not."""
-        return one.failed and not any(one.began <= end and begin <= one.ended for begin, end in self.cuts)
+        the upstream turned one may be served and the other not. A promised refusal is none, unless it comes later."""
+        if not one.failed or any(one.began <= end and begin <= one.ended for begin, end in self.cuts):
+            return False
+        return not (self.refuses(one) and self.began <= one.ended and one.began <= self.ended + RECOVERY_S)
+
+    def refuses(self, one: Asked) -> bool:
+        """Whether it was refused with a code that is promised."""
+        return one.code in self.refusing
 
     def excuses(self, one: Asked) -> bool:
         """Whether the request's row may be lost: its replica was killed within the window."""
@@ -106,8 +114,10 @@ class Line:
             f"{self.twice} requests have two rows": self.twice,
             f"{self.log_lines} log lines": self.log_lines > self.notes["log_lines_at_most"],
             f"recovery took {shown_s(self.recovery_s)} s": self.recovery_s > RECOVERY_S,
+            "nothing was refused, though it is promised": self.notes["refuses"] and not self.notes["refused"],
         }
-        return [*(claim for claim, holds_not in claims.items() if holds_not), *self.notes.get("broke", ())]
+        more = [*self.notes.get("broke", ()), *self.notes.get("more_broken", ())]
+        return [*(claim for claim, holds_not in claims.items() if holds_not), *more]
 
     def told(self) -> dict[str, Any]:
         """For JSON."""
@@ -147,7 +157,11 @@ def line_of(
         fault_ms=_latency_ms(during),
         notes=(notes or {})
         | {
-            "with_the_upstream": sum(one.failed and not moments.fails(one) for one in asked),
+            "with_the_upstream": sum(
+                one.failed and not moments.fails(one) and not moments.refuses(one) for one in asked
+            ),
+            "refuses": sorted(moments.refusing),
+            "refused": sum(moments.refuses(one) and not moments.fails(one) for one in asked),
             "log_lines_at_most": LOG_LINES * (1 + len(moments.kills))
             + round(LOG_LINES_PER_S * len(replicas) * lasted_s),
             "longest_stall_ms": round(max((late_s for _, late_s in moments.stalls), default=0.0) * 1000),
@@ -193,7 +207,8 @@ def recovery_s(asked: Sequence[Asked], moments: Moments, replicas: Collection[in
             first[one.replica] = min(one.ended, first.get(one.replica, one.ended))
     if not {*replicas} <= {*first}:
         return NEVER_S
-    failed = [one.ended for one in asked if moments.fails(one) and one.ended > moments.ended]
+    bad = (one for one in asked if moments.fails(one) or moments.refuses(one))
+    failed = [one.ended for one in bad if one.ended > moments.ended]
     return max([first[replica] for replica in replicas] + failed) - moments.ended
 
 

@@ -30,13 +30,19 @@ def faults_table(lines: list[dict[str, Any]]) -> str:
     rows = ["| " + " | ".join(_HEADS) + " |", "|" + "---|" * len(_HEADS)]
     for line in lines:
         cells = [line["fault"], line["promise"]]
-        cells += [f"{line[name]:,}" for name in ("requests", "failed", "wrong", "again")]
+        cells += [f"{line['requests']:,}", _failed(line), *(f"{line[name]:,}" for name in ("wrong", "again"))]
         cells += [f"{line['lost_rows']} ({line['in_window']})", shown_s(line["recovery_s"])]
         cells += [", ".join(f"{ms:.0f}" for ms in line[name]) if any(line[name]) else "–" for name in _LATENCIES]
         rows.append("| " + " | ".join(cells) + " |")
     found = [f"{line['fault']}: {claim}" for line in lines for claim in line["broken"]]
     rows += ["", "Claims that did not hold: " + ("; ".join(found) or "none") + ".", "", measured_by(lines)]
     return "\n".join(rows)
+
+
+def _failed(line: dict[str, Any]) -> str:
+    """How many failed, and beside it how many were refused as it is promised."""
+    refused = line["notes"].get("refused", 0)
+    return f"{line['failed']:,}" + (f" ({refused:,} refused)" if refused else "")
 
 
 def soak_table(told: dict[str, Any]) -> str:

@@ -16,8 +16,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
+from tests.chaos.load import Asked
+from tests.chaos.measured import Moments
 from tests.fakes.commands import CLEAN
 from tests.fakes.for_a_while import ForAWhile
 from tests.fakes.valkey import ValkeyProcess, free_port
@@ -26,7 +28,7 @@ __all__ = ["CLEAN", "Alone", "Cluster", "Farthing", "Links", "Process", "Server"
 
 ROOT = Path(__file__).parents[2]
 SECRET = "5a" * 32
-_READY_S, _TOLD_WITHIN_S = 60.0, 20.0  # bounds, not expectations: the machine may be busy
+_READY_S, _TOLD_WITHIN_S = 150.0, 20.0  # bounds, not expectations: the machine may be busy
 
 
 class Process(ABC):
@@ -95,15 +97,20 @@ class Process(ABC):
 
     def wait_for(self, url: str) -> None:
         """Wait until the URL answers 200. Raises RuntimeError: it ended, or never did."""
-        began = time.monotonic()
+        began, last = time.monotonic(), ""
         while time.monotonic() - began < _READY_S:
             if not self.runs:
                 raise RuntimeError(f"{self.command[2:5]} ended: {self.said()[-2000:]}")
-            with suppress(OSError, urllib.error.URLError), urllib.request.urlopen(url, timeout=2) as told:
-                if told.status == 200:
-                    return
+            try:
+                with urllib.request.urlopen(url, timeout=2) as told:
+                    if told.status == 200:
+                        return
+            except urllib.error.HTTPError as refused:
+                last = f"{refused.code} {refused.read()[:500]!r}"
+            except OSError as error:
+                last = repr(error)
             time.sleep(0.02)
-        raise RuntimeError(f"{url} did not answer within {_READY_S:g} s: {self.said()[-2000:]}")
+        raise RuntimeError(f"{url} did not answer well within {_READY_S:g} s ({last}): {self.said()[-2000:]}")
 
 
 class Farthing(Process):
@@ -152,6 +159,11 @@ class UpstreamProcess(Process):
     def status(self, status: int) -> None:
         """What status each answer has from now on."""
         self._tell("status", status)
+
+    def chats(self) -> int:
+        """How many chats it was asked for."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/asked", timeout=_TOLD_WITHIN_S) as told:
+            return int(told.read())
 
     def _tell(self, what: str, value: float) -> None:
         told = urllib.request.Request(f"http://127.0.0.1:{self.port}/{what}", data=str(value).encode())
@@ -215,16 +227,32 @@ class Server(Protocol):
 V = TypeVar("V", bound=Server)
 
 
-class Cluster(ForAWhile, Generic[V]):
+class Asking(ForAWhile):
+    """How a place is asked, and what is claimed of it alone, where it says nothing else (scene.Place)."""
+
+    credential = "sk-chaos"
+    alike = False
+
+    def shown(self, asked: Sequence[Asked], moments: Moments) -> bool:
+        """scene.Place.shown: nothing is needed."""
+        return True
+
+    def more_broken(self, asked: Sequence[Asked], moments: Moments, notes: dict[str, Any]) -> list[str]:
+        """scene.Place.more_broken: nothing."""
+        return []
+
+
+class Cluster(Asking, Generic[V]):
     """Three farthings over one server and one upstream. Links 0 to 2: a replica's to the server; 3: all's upstream.
 
-    `linked`: whether the replicas reach the server by these links; else they have its own URL.
+    `linked`: whether the replicas reach the server by these links; else they have its own URL. `more`: settings of all
+    replicas.
     """
 
     TO_VALKEY = (0, 1, 2)
     TO_UPSTREAM = (3,)
 
-    def __init__(self, home: Path, valkey: V, *, linked: bool = False) -> None:
+    def __init__(self, home: Path, valkey: V, *, linked: bool = False, **more: str) -> None:
         self.home = home
         self.valkey = valkey
         self.upstream = UpstreamProcess(home)
@@ -234,10 +262,13 @@ class Cluster(ForAWhile, Generic[V]):
             Farthing(
                 home / f"replica{number}",
                 to_upstream,
-                FARTHING_STORE__URL=f"redis://127.0.0.1:{self.links.ports[number]}/0" if linked else valkey.url,
+                **more | {"FARTHING_STORE__URL": self._linked(number) if linked else valkey.url},
             )
             for number in range(3)
         ]
+
+    def _linked(self, number: int) -> str:
+        return f"redis://127.0.0.1:{self.links.ports[number]}/0"
 
     @property
     def urls(self) -> list[str]:
@@ -255,11 +286,15 @@ class Cluster(ForAWhile, Generic[V]):
         self.links.spawn()
         self.valkey.start()
         self.links.await_ready()
+        self.prepare()
         for replica in self.replicas:
             replica.spawn()
         self.upstream.await_ready()
         for replica in self.replicas:
             replica.await_ready()
+
+    def prepare(self) -> None:
+        """What is to be done once the server is there and before the first replica is."""
 
     def close(self) -> None:
         """ForAWhile.close."""
@@ -275,7 +310,7 @@ def three(home: Path) -> Cluster[ValkeyProcess]:
     return Cluster(home, ValkeyProcess(), linked=True)
 
 
-class Alone(ForAWhile):
+class Alone(Asking):
     """One farthing with everything in its own state directory, and its upstream. `more`: settings."""
 
     def __init__(self, home: Path, state: Path | None = None, **more: str) -> None:

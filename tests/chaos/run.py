@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.provenance import about
+from tests.chaos.all_on import ALL_ON
 from tests.chaos.alone import ALONE
+from tests.chaos.among import AMONG
 from tests.chaos.faults import FAULTS
 from tests.chaos.measured import Line, shown_s
 from tests.chaos.namespace import NAMESPACED
@@ -20,7 +22,7 @@ from tests.chaos.places import three
 from tests.chaos.scene import FULL, SHORT, Pace, Setting, measure
 from tests.chaos.standing_in import STANDING_IN
 
-SETTINGS: tuple[Setting[Any], ...] = (NAMESPACED, *STANDING_IN, *ALONE)
+SETTINGS: tuple[Setting[Any], ...] = (NAMESPACED, *STANDING_IN, *AMONG, *ALL_ON, *ALONE)
 
 
 async def lines(pace: Pace, only: str) -> AsyncIterator[Line]:

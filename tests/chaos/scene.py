@@ -8,13 +8,13 @@ import itertools
 import threading
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
-from tests.chaos.load import Load, loading
+from tests.chaos.load import Asked, Load, loading
 from tests.chaos.measured import NEVER_S, RECOVERY_S, Line, Moments, cold, line_of, recovery_s, row_ids
 from tests.chaos.places import Farthing
 
@@ -24,17 +24,28 @@ FEW = 10
 """A fault begins once more requests than these have ended: in a slow place `calm_s` alone may show no load."""
 _FLUSH_S = 0.05  # ledger.flush_ms
 _FLUSHED_S = 10 * _FLUSH_S
-_ROWS_WITHIN_S = 10.0  # a bound, for a machine that is busy
+_ROWS_WITHIN_S, _SHOWN_WITHIN_S = 10.0, 40.0  # bounds, for a machine that is busy
 
 
 class Place(Protocol):
-    """Where a fault happens: some farthings before one upstream."""
+    """Where a fault happens: some farthings before one upstream. `credential`: what clients show; `alike`: whether they
+    ask near-duplicates too."""
 
     replicas: list[Farthing]
+    credential: str
+    alike: bool
 
     @property
     def direct(self) -> str:
         """Where the upstream answers, past every farthing."""
+        ...
+
+    def shown(self, asked: Sequence[Asked], moments: Moments) -> bool:
+        """Whether enough was asked since the fault for what is claimed of this place; waited for, within bounds."""
+        ...
+
+    def more_broken(self, asked: Sequence[Asked], moments: Moments, notes: dict[str, Any]) -> list[str]:
+        """What is claimed of this place alone and did not hold, once the load has ended; `notes` may get more."""
         ...
 
 
@@ -83,22 +94,25 @@ class On(Generic[P]):
 @dataclass(frozen=True, slots=True)
 class Fault(Generic[P]):
     """What is done, and what is promised. `paired`: each request is sent past the proxy too, to compare; `hold_s`: how
-    long it lasts."""
+    long it lasts; `refusing`: the error codes of refusals that are promised meanwhile."""
 
     name: str
     promise: str
     inject: Callable[[On[P]], Awaitable[None]]
     hold_s: float = 1.5
     paired: bool = False
+    refusing: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class Setting(Generic[P]):
-    """A fault, and a place of its own for it. `needs`: what isn't here and would have to be, or ''."""
+    """A fault, and a place of its own for it. `needs`: what isn't here and would have to be, or ''; `short`: whether it
+    is among those of `make chaos-short`."""
 
     fault: Fault[P]
     place: Callable[[Path], AbstractContextManager[P]]
     needs: Callable[[], str] = str
+    short: bool = True
 
 
 class Stall:
@@ -148,7 +162,13 @@ _SEEDS = itertools.count(time.time_ns() // 10**6 % 10**9)
 async def measure(place: P, fault: Fault[P], pace: Pace = SHORT) -> Line:
     """Calm, the fault, and calm again, under load all the while."""
     those = range(len(place.replicas))
-    load = Load([one.url for one in place.replicas], next(_SEEDS), direct=place.direct if fault.paired else "")
+    load = Load(
+        [one.url for one in place.replicas],
+        next(_SEEDS),
+        direct=place.direct if fault.paired else "",
+        credential=place.credential,
+        alike=place.alike,
+    )
     stall, said, took = Stall(), _log_lines(place), Took()
     async with loading(load):
         took.over("warm")
@@ -159,11 +179,12 @@ async def measure(place: P, fault: Fault[P], pace: Pace = SHORT) -> Line:
         scene = On(place, fault.hold_s * pace.longer, pace.longer)
         began = time.monotonic()
         await fault.inject(scene)
-        moments = Moments(began, time.monotonic(), scene.kills, scene.cuts)
+        moments = Moments(began, time.monotonic(), scene.kills, scene.cuts, refusing=fault.refusing)
         took.over("fault")
         looked, _ = await asyncio.gather(_looked(scene), asyncio.sleep(pace.after_s))
         scene.notes["broke"] = looked
         await _until(lambda: recovery_s(load.asked, moments, those) != NEVER_S, moments.ended + 2 * RECOVERY_S)
+        await _until(lambda: place.shown(load.asked, moments), moments.ended + _SHOWN_WITHIN_S)
         took.over("after")
     took.over("drain")
     moments.stalls = stall.stop()
@@ -176,6 +197,9 @@ async def measure(place: P, fault: Fault[P], pace: Pace = SHORT) -> Line:
         if not line.lost_rows or time.monotonic() > until:
             break
     took.over("rows")
+    if more := await asyncio.to_thread(place.more_broken, load.asked, moments, line.notes):
+        line.notes["more_broken"] = more
+    took.over("more")
     line.notes["took_s"] = took.parts_s
     told = [f"{one.prompt!r} {one.status} {one.errors[-1:]}" for one in load.asked if moments.fails(one) or one.wrong]
     if told:

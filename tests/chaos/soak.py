@@ -14,6 +14,7 @@ import random
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -35,6 +36,11 @@ _SAMPLES = 60
 _BOUNDS = {"FARTHING_STORE__MEMORY_BYTES": str(2**24), "FARTHING_STORE__MAX_ENTRIES": "20000"}
 GROWTH = 0.05
 """How much the median of RSS in the last quarter may lie above that of the second quarter, beside 8 MiB."""
+FULL_AFTER = 400_000
+"""Every bound is reached by then: those of the store above, and 20,000 prompts that the ledger's sums count by."""
+LEAK_MIB, LEAK_PER = 3.0, 500_000
+"""How much RSS may grow in so many requests of the second half, by the median of the slopes between its samples, where
+everything is full by then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,16 +116,31 @@ async def _answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
                 return status_of(head), b"".join(body)
 
 
+def growth_mib(samples: Sequence[Sample]) -> float:
+    """By how much RSS grows in LEAK_PER requests: the median of the slopes between all pairs (Theil and Sen), which a
+    few samples can't turn."""
+    slopes = [
+        (late.rss_mib - early.rss_mib) / (late.requests - early.requests) * LEAK_PER
+        for at, early in enumerate(samples)
+        for late in samples[at + 1 :]
+        if late.requests > early.requests
+    ]
+    return median(slopes) if slopes else 0.0
+
+
 def broken(soak: Soak, rows: int) -> list[str]:
     """The claims that did not hold."""
     quarter = len(soak.samples) // 4
     early, late = soak.samples[quarter : 2 * quarter], soak.samples[3 * quarter :]
     rss = [median(sample.rss_mib for sample in part) for part in (early, late)]
+    half = soak.samples[len(soak.samples) // 2 :]
+    slope = growth_mib(half) if half[0].requests >= FULL_AFTER else 0.0
     claims = {
         f"{soak.failed} failed": soak.failed,
         f"{soak.wrong} wrong answers": soak.wrong,
         f"{soak.done - rows} ledger rows are missing": soak.done - rows,
         f"memory grew from {rss[0]} to {rss[1]} MiB": rss[1] > rss[0] * (1 + GROWTH) + 8,
+        f"memory grows by {slope:.1f} MiB in {LEAK_PER:,} requests of the second half": slope > LEAK_MIB,
         "descriptors grew": max(s.descriptors for s in late) > max(s.descriptors for s in early) + 2,
         "latency doubled": median(s.p50_ms for s in late) > 2 * median(s.p50_ms for s in early) + 1,
     }

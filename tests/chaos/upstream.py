@@ -1,7 +1,7 @@
 """The upstream as a process of its own, so that it can be killed and stopped: `python -m tests.chaos.upstream PORT`.
 
 `POST /wait` with a number of seconds: how long each answer takes to begin from now on. `POST /status` with a status:
-what each answer has from now on; not 200: an error in the OpenAI shape.
+what each answer has from now on; not 200: an error in the OpenAI shape. `GET /asked`: how many chats it was asked for.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ class Upstream:
     def __init__(self) -> None:
         self.wait_s = _FIRST_S
         self.status = 200
+        self.chats = 0
 
     async def wait(self, request: web.Request) -> web.Response:
         """Set how long an answer takes to begin."""
@@ -33,9 +34,14 @@ class Upstream:
         self.status = int(await request.text())
         return web.Response()
 
+    async def asked(self, _: web.Request) -> web.Response:
+        """Tell how many chats there were."""
+        return web.Response(text=str(self.chats))
+
     async def chat(self, request: web.Request) -> web.StreamResponse:
         """Answer a chat, whole or as a stream."""
         prompt, stream = prompt_of(await request.read())
+        self.chats += 1
         await asyncio.sleep(self.wait_s)
         if self.status != 200:
             error = {"error": {"message": "out of order", "type": "server_error", "param": None, "code": None}}
@@ -56,5 +62,6 @@ if __name__ == "__main__":
     app = web.Application(client_max_size=2**24)
     app.router.add_post("/wait", served.wait)
     app.router.add_post("/status", served.fail)
+    app.router.add_get("/asked", served.asked)
     app.router.add_post("/v1/chat/completions", served.chat)
     web.run_app(app, host="127.0.0.1", port=int(sys.argv[1]), print=None, access_log=None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,59 @@ async def test_a_ring_sees_a_change_within_its_time_and_looks_no_oftener(make: M
     await asyncio.gather(*tasks._tasks)
     found = ring.find(secret)
     assert found is not None and not ring.good(found)
+
+
+async def looked(ring: KeyRing, clock: FakeClock) -> None:
+    clock.advance(1)
+    look = ring.refreshed()
+    assert look is not None
+    await look
+
+
+async def test_what_a_store_has_lost_is_put_back_by_those_that_know_it_and_stays_revoked(
+    clock: FakeClock, valkey: ValkeyProcess
+) -> None:
+    valkey.command("FLUSHALL")
+    tasks, link = TaskGroup(), RedisStore(valkey.url, deadline_ms=5000, clock=clock)
+    store = RedisKeys(link)
+    late, one, other = (KeyRing(store, clock, lambda look: tasks.spawn(look), 30.0) for _ in range(3))
+    (good, first), (bad, second), (new, third) = key("first"), key("second", 2.0), key("third", 3.0)
+    await store.add(first)
+    await store.add(second)
+    await looked(late, clock)
+    await store.revoke(second.id, 7.0)
+    for ring in (one, other):
+        await looked(ring, clock)
+    valkey.command("FLUSHALL")
+    await store.add(third)
+
+    for ring in (late, one, other, late, one):  # the first of them has never heard of the revocation
+        await looked(ring, clock)
+    for ring in (late, one, other):
+        assert [ring.find(secret) for secret in (good, new)] == [first, third]
+        revoked = ring.find(bad)
+        assert revoked is not None and revoked.revoked_s == 7.0
+    version = await store.version()
+    for ring in (late, one, other):
+        await looked(ring, clock)
+    assert await store.version() == version
+    await link.close()
+
+
+async def test_putting_back_changes_nothing_that_is_there(make: Make) -> None:
+    store = await make()
+    (_, one), (_, other) = key("one"), key("other", 2.0)
+    await store.add(one)
+    await store.revoke(one.id, 5.0)
+    seen = await store.all()
+
+    await store.put_back([one])
+    assert await store.all() == seen
+    await store.put_back([other])
+    assert await store.all() == [*seen, other]
+    (revoked,) = seen
+    await store.put_back([replace(other, revoked_s=6.0), revoked])
+    assert [found.revoked_s for found in await store.all()] == [5.0, 6.0]
 
 
 async def test_keys_outlive_their_store_for_a_while_and_not_for_longer(clock: FakeClock) -> None:
