@@ -9,7 +9,7 @@ from typing import Any
 
 from bench.report import Target, table
 
-__all__ = ["ELSEWHERE", "collected", "told"]
+__all__ = ["ELSEWHERE", "collected", "lacking", "told"]
 
 ELSEWHERE = {"semantic_stage": "python -m bench.semantic_cost stage"}
 """Experiments of other commands that have targets, with those."""
@@ -20,8 +20,14 @@ def collected(results: Path, names: Iterable[str]) -> list[dict[str, Any]]:
     return [json.loads(path.read_text("utf-8")) for name in names if (path := results / f"{name}.json").exists()]
 
 
-def told(reports: Iterable[dict[str, Any]]) -> str:
-    """The section: a row for each target, those of one run together, then how many were missed."""
+def lacking(results: Path) -> list[str]:
+    """The commands of those experiments elsewhere whose targets have no run to be read from."""
+    return [command for name, command in ELSEWHERE.items() if not (results / f"{name}.json").exists()]
+
+
+def told(reports: Iterable[dict[str, Any]], without: Iterable[str] = ()) -> str:
+    """The section: a row for each target, those of one run together, then how many were missed. `without`: the commands
+    whose targets have no row."""
     rows = []
     missed = 0
     for report in reports:
@@ -34,4 +40,5 @@ def told(reports: Iterable[dict[str, Any]]) -> str:
     if not rows:
         return "No run yet."
     columns = ["target", "goal", "measured", "baseline", "verdict", "command"]
-    return "\n".join([*table(columns, rows), "", f"{len(rows)} targets, {missed} of them missed."])
+    more = [f"Without rows, since it has not been run here: `{command}`." for command in without]
+    return "\n".join([*table(columns, rows), "", " ".join([f"{len(rows)} targets, {missed} of them missed.", *more])])

@@ -87,7 +87,7 @@ def of_body(report: Report, size: str, body: bytes, rounds: int) -> None:
     report.targets.append(share(f"tokens of {size} counted before", known_us, first_us))
     hashed_us = each_us(lambda: hashlib.sha256(body).digest(), 500, rounds)
     keyed_us = each_us(lambda: canonical(body), 200, rounds)
-    add(report, f"digest of the bytes of {size}: the short way's", hashed_us, keyed_us, "parse, sort, digest")
+    add(report, f"SHA-256 of the bytes of {size}", hashed_us, keyed_us, "parse, sort, digest")
 
 
 def fresh(counter: Tokenizer) -> Tokenizer:

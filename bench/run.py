@@ -19,7 +19,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from bench.all_targets import ELSEWHERE, collected, told
+from bench.all_targets import ELSEWHERE, collected, lacking, told
 from bench.chunks import chunks
 from bench.cpu_chart import OUT as CHART
 from bench.cpu_chart import made
@@ -102,9 +102,8 @@ def main(arguments: list[str] | None = None) -> int:
             missed |= report.missed
     if document is not None:
         text = document.read_text("utf-8")
-        document.write_text(
-            replace_section(text, "targets", told(collected(results, [*EXPERIMENTS, *ELSEWHERE]))), "utf-8"
-        )
+        targets = told(collected(results, [*EXPERIMENTS, *ELSEWHERE]), lacking(results))
+        document.write_text(replace_section(text, "targets", targets), "utf-8")
         if document == DOCUMENT:
             made(results, CHART)
     return 2 if failed else int(missed)

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.all_targets import collected, told
+from bench.all_targets import collected, lacking, told
 from bench.chunks import CHUNKS, Streamed, chunk_rate, cost_of
 from bench.cpu_chart import Bar, bars, made
 from bench.install_size import Size, size_of
@@ -278,6 +278,10 @@ def test_every_target_of_every_run_is_in_one_table(tmp_path: Path) -> None:
     assert lines[1] == ["a", "≤ 1", "2", "direct", "MISSED", "`python -m bench.run miss`"]
     assert "3 targets, 1 of them missed." in text
     assert told(collected(tmp_path, ["never run"])) == "No run yet."
+    assert lacking(tmp_path) == ["python -m bench.semantic_cost stage"]
+    assert f"not been run here: `{lacking(tmp_path)[0]}`." in told(collected(tmp_path, ["hit"]), lacking(tmp_path))
+    (tmp_path / "semantic_stage.json").write_text("{}")
+    assert not lacking(tmp_path)
 
 
 def test_a_chart_takes_a_servers_own_report_before_that_of_its_peers(tmp_path: Path) -> None:
