@@ -9,7 +9,7 @@ Rules of this file:
 2. Now and then somebody marks a place in the log. Whoever comes by keeps a digest of its state there; whoever marked
    keeps the state itself in the server. Who begins anew, was away for longer than the log reaches back, or has another
    digest than the state that was kept, takes that state.
-3. A server that has lost everything is given the state of whoever sees it first, for all.
+3. A server that has lost everything, or a part of it, is given the state of whoever sees that first, for all.
 4. A state is written slice by slice, and nothing is applied in between; others have their turns.
 """
 
@@ -59,7 +59,7 @@ _MARK_AFTER = 5_000  # events
 _MOST_WAITING = 20_000
 _AT_ONCE = 256
 _READ_AT_ONCE = 500
-_APPLIED_AT_ONCE = 50
+_TURN_S = 0.005
 _LAST_S = 1.0
 _PATIENCE = 4  # looks
 _BEGINNING = Id(0, 0)
@@ -81,8 +81,9 @@ class Machine(Protocol):
         """Be that state. Raises ValueError: it is none; then nothing is changed."""
         ...
 
-    async def stands(self, slices: Sequence[Any], waiting: Callable[[], list[Any]]) -> None:
-        """This is the state now, after `put` or at a mark; `waiting`: what was told here and hasn't come back."""
+    async def stands(self, slices: Callable[[], Sequence[Any]], waiting: Callable[[], list[Any]]) -> None:
+        """This is the state now, after `put` or at a mark. `slices`: gives it, anew each time, and takes a while: for
+        another thread. `waiting`: what was told here and hasn't come back."""
         ...
 
 
@@ -156,9 +157,9 @@ class Agreed:
         """Exchange now and then from now on."""
         self._looks = Every(_LOOK_EVERY_S, tasks, self._look, f"what replicas agree upon: {self.name}")
 
-    def tell(self, event: Any) -> None:
-        """Let all replicas apply it."""
-        if self.full:
+    def tell(self, event: Any, *, always: bool = False) -> None:
+        """Let all replicas apply it. `always`: though too much waits."""
+        if self.full and not always:
             self.state.dropped += 1
             return
         self._number += 1
@@ -207,19 +208,22 @@ class Agreed:
         if not await self._send():
             await self._join()
             return True
-        generation, at, digest, since, found = await self._read()
-        if generation != self._generation or since > self._at:
+        generation, at, digest, since, last, found = await self._read()
+        # Another one, one that is cut behind what was read here, or one that has lost what was read here.
+        if generation != self._generation or not since <= self._at <= (found[-1][0] if found else last):
             await self._join()
-            return True
+            return self._at >= since
         if at == self._mark[0] and digest != self._mark[1]:
             self.state.differed += 1
             log.warning("a state that replicas agree upon differed here: it is taken anew", state=self.name)
             await self._join()
             return True
-        for done, (id, fields) in enumerate(found, 1):
+        turn_s = self._clock.tick_s()
+        for id, fields in found:
             await self._entry(id, fields, at)
-            if done % _APPLIED_AT_ONCE == 0:
+            if self._clock.tick_s() - turn_s > _TURN_S:
                 await asyncio.sleep(0)
+                turn_s = self._clock.tick_s()
         await self._mark_now_and_then()
         more = len(found) == _READ_AT_ONCE
         self.state.current |= not more
@@ -238,11 +242,12 @@ class Agreed:
                 self._sent.append(one)
         return True
 
-    async def _read(self) -> tuple[str, Id, str, Id, list[tuple[Id, dict[bytes, bytes]]]]:
+    async def _read(self) -> tuple[str, Id, str, Id, Id, list[tuple[Id, dict[bytes, bytes]]]]:
         keys = (self._names.about, self._names.log, self._names.state)
-        generation, at, digest, since, found = await self._eval(READ, keys, str(self._at), _READ_AT_ONCE, kind="read")
+        asked = (str(self._at), _READ_AT_ONCE)
+        generation, at, digest, since, last, found = await self._eval(READ, keys, *asked, kind="read")
         entries = [(id_of(id), dict(zip(fields[::2], fields[1::2], strict=True))) for id, fields in found]
-        return generation.decode(), id_of(at), digest.decode(), id_of(since), entries
+        return generation.decode(), id_of(at), digest.decode(), id_of(since), id_of(last), entries
 
     async def _entry(self, id: Id, fields: dict[bytes, bytes], kept: Id) -> None:
         self._at = id
@@ -250,32 +255,33 @@ class Agreed:
         if marker is not None:
             await self._pass(id, marker.decode(), kept)
             return
-        own = fields[b"w"].decode() == self._teller
-        if own:
+        own = False  # what had come back before is read again after a state was taken, which didn't hold it
+        if fields[b"w"].decode() == self._teller:
             number = int(fields[b"n"])
             while self._sent and self._sent[0][0] <= number:
                 self._sent.popleft()
+                own = True
         self._machine.apply(orjson.loads(fields[b"e"]), own=own)
         self.state.applied += 1
         self._since_mark += 1
 
     async def _pass(self, id: Id, marker: str, kept: Id) -> None:
         """Come by a mark."""
-        lines, slices = await self._lines()
+        lines = await self._lines()
         packed = await asyncio.to_thread(pack, lines)
         self._mark, self._since_mark = (id, packed.digest), 0
         self._marked_tick_s = self._clock.tick_s()
-        if marker == self._teller:
+        if marker == self._teller and kept < id:  # else a later one is kept
             keys = (self._names.about, self._names.log, self._names.state)
             await self._eval(KEEP, keys, self._generation, str(id), str(kept), packed.digest, packed.body)
-        await self._machine.stands(slices, self._own)
+        await self._machine.stands(lambda: [orjson.loads(line) for line in lines], self._own)
 
-    async def _lines(self) -> tuple[list[bytes], list[Any]]:
+    async def _lines(self) -> list[bytes]:
         lines: list[bytes] = []
         for part in self._machine.slices():
             lines.append(orjson.dumps(part))
             await asyncio.sleep(0)
-        return lines, [orjson.loads(line) for line in lines]
+        return lines
 
     def _own(self) -> list[Any]:
         """What was told here and hasn't come back."""
@@ -288,14 +294,16 @@ class Agreed:
             slices = await asyncio.to_thread(unpack, body)
             await self._machine.put(slices)
         except ValueError as error:
+            log.warning("what replicas agree upon is damaged: it is begun anew", state=self.name, error=str(error))
+            await self._begin(generation)
             raise StoreFault(f"{self.name}: what replicas agree upon can't be read: {error}") from error
         if generation != self._generation:
             self._sent.clear()  # of a log that isn't there any more
         self._generation, self._at = generation, at
         self._mark, self._since_mark = (at, digest), 0
-        await self._machine.stands(slices, self._own)
-        self.state.taken += 1
         self.state.current = False
+        await self._machine.stands(lambda: slices, self._own)
+        self.state.taken += 1
 
     async def _kept(self) -> tuple[str, Id, str, bytes]:
         """Generation, place and digest of the state that is kept, and itself.
@@ -304,18 +312,22 @@ class Agreed:
         names = self._names
         patience = 0 if self._generation else _PATIENCE
         while True:
-            generation, at, digest, body = await self._eval(LOOK, (names.about, names.state), kind="read")
-            if generation and body:
+            generation, at, digest, body = await self._eval(LOOK, (names.about, names.log, names.state), kind="read")
+            if generation:
                 return generation.decode(), id_of(at), digest.decode(), body
             if patience:
                 patience -= 1
                 await asyncio.sleep(_LOOK_EVERY_S)
                 continue
-            lines, _ = await self._lines()
-            mine: Packed = await asyncio.to_thread(pack, lines)
-            self._begun += 1
-            began = f"{self._noise}.{self._begun}"
-            await self._eval(BEGIN, (names.about, names.log, names.state), began, mine.digest, mine.body)
+            await self._begin("")
+
+    async def _begin(self, useless: str) -> None:
+        """Let this one's state be the one that is kept, where there is none, or that generation's."""
+        names = self._names
+        mine: Packed = await asyncio.to_thread(pack, await self._lines())
+        self._begun += 1
+        began = f"{self._noise}.{self._begun}"
+        await self._eval(BEGIN, (names.about, names.log, names.state), began, mine.digest, mine.body, useless)
 
     async def _mark_now_and_then(self) -> None:
         if not self._since_mark:

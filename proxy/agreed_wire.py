@@ -3,7 +3,7 @@
 All keys of one state have one hash tag, so that they are in one slot of a cluster:
 
     {farthing:a:NAME}:about   hash: generation; at, digest: of the state that is kept; from: the log is whole after it;
-                              marked_ms
+                              last: of the log; marked_ms
     {farthing:a:NAME}:log     stream: w, the teller; e, an event as JSON; or m, who marks
     {farthing:a:NAME}:state   the state as it was at `at`, packed
     {farthing:a:NAME}:t:W     number of the last event that teller W has in the log, for a day
@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 _TOLD_S = 86_400
-_UNUSED_S = 30 * 86_400  # a state of a configuration that nobody has any more
+_UNUSED_S = 3_600  # whoever follows it has it, and puts it back; so it goes soon after the last one
 _LEVEL = 1
 
 
@@ -96,19 +96,27 @@ def told(numbered: Sequence[tuple[int, bytes]]) -> list[bytes | int]:
     return [part for one in numbered for part in one]
 
 
-# KEYS: about, state. Gives generation, at, digest, state.
-LOOK = """
-local about = redis.call('HMGET', KEYS[1], 'generation', 'at', 'digest')
-if not about[1] then return {'', '0-0', '', ''} end
-return {about[1], about[2], about[3], redis.call('GET', KEYS[2]) or ''}
+# Nothing of it is lost: the log has one entry at least since the first one came.
+_WHOLE = """
+local stands = redis.call('HMGET', KEYS[1], 'generation', 'last')
+local whole = stands[1] and redis.call('EXISTS', KEYS[3]) == 1
+  and (stands[2] == '0-0' or redis.call('EXISTS', KEYS[2]) == 1)
 """
 
-# KEYS: about, log, state. ARGV: generation, digest, state. Gives 1 where it was begun so: there was none, or its state
-# is lost.
-BEGIN = f"""
-if redis.call('HEXISTS', KEYS[1], 'generation') == 1 and redis.call('EXISTS', KEYS[3]) == 1 then return 0 end
+# KEYS: about, log, state. Gives generation ('': something of it is lost), at, digest, state.
+LOOK = f"""{_WHOLE}
+if not whole then return {{'', '0-0', '', ''}} end
+local about = redis.call('HMGET', KEYS[1], 'at', 'digest')
+return {{stands[1], about[1], about[2], redis.call('GET', KEYS[3])}}
+"""
+
+# KEYS: about, log, state. ARGV: generation, digest, state, and the generation that is of no use, or ''. Gives 1 where
+# it was begun so: there was none, something of it is lost, or it is that one.
+BEGIN = f"""{_WHOLE}
+if whole and stands[1] ~= ARGV[4] then return 0 end
 redis.call('UNLINK', KEYS[1], KEYS[2], KEYS[3])
-redis.call('HSET', KEYS[1], 'generation', ARGV[1], 'at', '0-0', 'from', '0-0', 'digest', ARGV[2], 'marked_ms', 0)
+redis.call('HSET', KEYS[1], 'generation', ARGV[1], 'at', '0-0', 'from', '0-0', 'last', '0-0', 'digest', ARGV[2],
+  'marked_ms', 0)
 redis.call('SET', KEYS[3], ARGV[3], 'EX', {_UNUSED_S})
 return 1
 """
@@ -122,7 +130,8 @@ local last = tonumber(redis.call('GET', KEYS[4]) or '0')
 for i = 3, #ARGV, 2 do
   local number = tonumber(ARGV[i])
   if number > last then
-    redis.call('XADD', KEYS[2], '*', 'w', ARGV[2], 'n', ARGV[i], 'e', ARGV[i + 1])
+    local id = redis.call('XADD', KEYS[2], '*', 'w', ARGV[2], 'n', ARGV[i], 'e', ARGV[i + 1])
+    redis.call('HSET', KEYS[1], 'last', id)
     last = number
   end
 end
@@ -132,11 +141,12 @@ return generation
 """
 
 # KEYS: about, log, state. ARGV: the last id that was read, how many. Gives generation ('': something of it is lost),
-# at, digest, from, and the entries.
-READ = """
-local about = redis.call('HMGET', KEYS[1], 'generation', 'at', 'digest', 'from')
-if not about[1] or redis.call('EXISTS', KEYS[3]) == 0 then return {'', '0-0', '', '0-0', {}} end
-return {about[1], about[2], about[3], about[4], redis.call('XRANGE', KEYS[2], '(' .. ARGV[1], '+', 'COUNT', ARGV[2])}
+# at, digest, from, last, and the entries.
+READ = f"""{_WHOLE}
+if not whole then return {{'', '0-0', '', '0-0', '0-0', {{}}}} end
+local about = redis.call('HMGET', KEYS[1], 'at', 'digest', 'from')
+local found = redis.call('XRANGE', KEYS[2], '(' .. ARGV[1], '+', 'COUNT', ARGV[2])
+return {{stands[1], about[1], about[2], about[3], stands[2], found}}
 """
 
 # KEYS: about, log. ARGV: generation, teller, ms between marks. Whoever comes first after that time marks.
@@ -147,7 +157,7 @@ local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 local since_ms = now_ms - tonumber(redis.call('HGET', KEYS[1], 'marked_ms') or 0)
 if since_ms >= 0 and since_ms < tonumber(ARGV[3]) then return 0 end
 redis.call('HSET', KEYS[1], 'marked_ms', string.format('%.0f', now_ms))
-redis.call('XADD', KEYS[2], '*', 'm', ARGV[2])
+redis.call('HSET', KEYS[1], 'last', redis.call('XADD', KEYS[2], '*', 'm', ARGV[2]))
 return 1
 """
 

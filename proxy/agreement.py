@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
+
 from farthing.cache.store_redis import RedisStore
 from farthing.proxy.agreed import Agreed, Machine
 from farthing.proxy.clock import Clock, Randomness
@@ -31,6 +34,7 @@ class Agreement:
         self._clock = clock
         self._randomness = randomness
         self._tasks = tasks
+        self._loop = asyncio.get_running_loop()
 
     def join(self, name: str, machine: Machine) -> Agreed:
         """The state of this name, followed from now on."""
@@ -45,6 +49,11 @@ class Agreement:
         agreed.begin(self._tasks)
         self.states = [one for one in self.states if not one.closed] + [agreed]
         return agreed
+
+    def leave(self, agreed: Agreed) -> None:
+        """Send what waits, and follow it no more. From whatever thread."""
+        with suppress(RuntimeError):  # the loop is closed: `close` has done it
+            self._loop.call_soon_threadsafe(lambda: self._tasks.spawn(agreed.close(), f"leave {agreed.name}"))
 
     async def close(self) -> None:
         """Send what waits, where the server takes it at once, and let go."""

@@ -29,11 +29,11 @@ import structlog
 
 from farthing.proxy.experiment_total import Placed, Sums
 
-__all__ = ["AgreedSums", "Word"]
+__all__ = ["FORM", "AgreedSums", "Word"]
 
 log = structlog.get_logger("farthing.experiments")
 
-_FORM = 1
+FORM = 1
 _MOST_WAITING = 10_000
 _AT_ONCE = 1_000
 _KINDS = ("rows", "words", "past")
@@ -45,7 +45,7 @@ Word = list[Any]
 class AgreedSums:
     """See the module. `new`: makes sums that know nothing. `epoch`: how often the whole state was replaced; 0: what all
     agree upon was never seen. `heard`: told of every event that names a replica: its name, tag, and whether it
-    counted. `on_stand`: given the state now and then, as `slices` gives it."""
+    counted. `on_stand`: given the state now and then, by what gives it as `slices` does."""
 
     def __init__(self, new: Callable[[], Sums]) -> None:
         self._new = new
@@ -56,7 +56,7 @@ class AgreedSums:
         self.lost = 0
         self.epoch = 0
         self.heard: Callable[[str, str, bool], None] | None = None
-        self.on_stand: Callable[[Sequence[Any]], Awaitable[None]] | None = None
+        self.on_stand: Callable[[Callable[[], Sequence[Any]]], Awaitable[None]] | None = None
         self._about: dict[str, list[str]] = {}
 
     def waiting_for(self, request_id: str) -> list[str]:
@@ -78,7 +78,7 @@ class AgreedSums:
 
     def slices(self) -> Iterator[Any]:
         """Machine.slices."""
-        yield ["about", _FORM, self.at, self.lost]
+        yield ["about", FORM, self.at, self.lost]
         for name, held in (("history", self.history), ("pool", self.pool)):
             pairs = list(held.items())
             for at in range(0, len(pairs), _AT_ONCE):
@@ -93,7 +93,7 @@ class AgreedSums:
         self.pool, self._about, self.lost = fresh.pool, fresh._about, fresh.lost
         self.epoch += 1
 
-    async def stands(self, slices: Sequence[Any], waiting: Callable[[], list[Any]]) -> None:
+    async def stands(self, slices: Callable[[], Sequence[Any]], waiting: Callable[[], list[Any]]) -> None:
         """Machine.stands."""
         if self.on_stand is not None:
             await self.on_stand(slices)
@@ -109,7 +109,7 @@ class AgreedSums:
         pieces: list[list[Any]] = []
         try:
             (_, form, at, lost), *others = slices
-            if form != _FORM or set(at) != set(_KINDS):
+            if form != FORM or set(at) != set(_KINDS):
                 raise ValueError(f"an experiment's sums of another form: {form}")
             fresh.at, fresh.lost = {kind: dict(of) for kind, of in at.items()}, lost
             for kind, held in others:

@@ -28,7 +28,7 @@ import structlog
 from farthing.proxy.config_experiments import HOLDOUT
 from farthing.proxy.errors import StoreFault
 from farthing.proxy.every import Every
-from farthing.proxy.experiment_agreed import AgreedSums
+from farthing.proxy.experiment_agreed import FORM, AgreedSums
 from farthing.proxy.experiment_book import Record
 from farthing.proxy.experiment_data import Data
 from farthing.proxy.experiment_kept import keep_agreed, kept_agreed
@@ -236,15 +236,15 @@ class SharedExperiments(Experiments):
                 await asyncio.to_thread(machine.begin_with, kept)
         kept_s = float("-inf")
 
-        async def keep(slices: Sequence[Any]) -> None:
+        async def keep(slices: Callable[[], Sequence[Any]]) -> None:
             nonlocal kept_s
             if state.clock.now_s() - kept_s >= _KEEP_EVERY_S:
                 kept_s = state.clock.now_s()
-                await asyncio.to_thread(keep_agreed, self._kept_in(going), slices)
+                await asyncio.to_thread(lambda: keep_agreed(self._kept_in(going), slices()))
 
         machine.on_stand = keep
         gaps = await asyncio.to_thread(self._gaps, going, resumed)
-        agreed = self._agreement.join(f"experiment:{going.record.id}", machine)
+        agreed = self._agreement.join(f"experiment:{FORM}:{going.record.id}", machine)
         named = _named_by(state.secret)
 
         def new() -> Placing:
@@ -295,6 +295,9 @@ class SharedExperiments(Experiments):
 
     def _seen(self, going: Going) -> Data | Sums:
         return self.joined[going.record.id].machine.sums.still()
+
+    def _may_judge(self, going: Going) -> bool:
+        return self.joined[going.record.id].agreed.state.current
 
     def _kept_in(self, going: Going) -> Path:
         return self._book.folder / f"{going.record.id}.agreed"

@@ -20,7 +20,7 @@ import structlog
 from farthing.policies.reuse import Policy, whole
 from farthing.proxy.config_section import Section
 
-__all__ = ["Learnt", "Recipe", "Sharing", "lines", "load", "named_after", "save"]
+__all__ = ["Learnt", "Recipe", "Sharing", "lines", "load", "named_after", "observes", "save"]
 
 S = TypeVar("S", bound=Section)
 T = TypeVar("T")
@@ -49,11 +49,7 @@ class Sharing(Protocol):
     """How a policy is learnt together with other replicas."""
 
     def join(self, recipe: Recipe[S], settings: S, policy: Policy) -> Policy:
-        """The policy that all learn; at first it knows what this one does."""
-        ...
-
-    async def leave(self, policy: Policy) -> None:
-        """It is in use no more."""
+        """The policy that all learn, for as long as somebody holds it; at first it knows what this one does."""
         ...
 
 
@@ -94,10 +90,23 @@ def load(
 
 
 def lines(recipe: Recipe[S], settings: S, policy: Policy) -> Iterator[bytes]:
-    """The file, line by line: what it was made with, then one slice of the policy's dump after the other."""
-    yield orjson.dumps({"made_with": recipe.made_with(settings)}) + b"\n"
+    """The file, line by line: what it was made with, and whether it may serve now; then one slice of the policy's dump
+    after the other."""
+    head: dict[str, Any] = {"made_with": recipe.made_with(settings)}
+    if not getattr(policy, "can_tell", True):
+        head["observes"] = True
+    yield orjson.dumps(head) + b"\n"
     for part in policy.dump_slices():
         yield orjson.dumps(part) + b"\n"
+
+
+def observes(path: Path) -> bool:
+    """Whether the file says that nothing may be served now. Blocks."""
+    try:
+        with path.open("rb") as file:
+            return bool(orjson.loads(file.readline()).get("observes", False))
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def save(path: Path, content: Iterable[bytes]) -> None:
@@ -154,14 +163,12 @@ class Learnt(Generic[S]):
         for one in self._beside:
             if one[0] == settings:
                 self._now, self._beside = one, []
-                await self._leave(before)
                 return one[1]
         held = None
         if before is not None and self._which(before[0]) == self._which(settings):
             held = whole(await _between_others(before[1].dump_slices()))
         policy = await self._loaded(settings, held)
         self._now = (settings, policy)
-        await self._leave(before)
         if self._timer is None:
             self._later()
         return policy
@@ -174,9 +181,7 @@ class Learnt(Generic[S]):
             return await self.use(settings)
         if before[0] == settings:
             return before[1]
-        for one in [one for one in self._beside if one[0] != settings]:
-            self._beside.remove(one)
-            await self._leave(one)
+        self._beside = [one for one in self._beside if one[0] == settings]
         if not self._beside:
             held = None
             if self._which(before[0]) == self._which(settings):
@@ -194,10 +199,6 @@ class Learnt(Generic[S]):
         path = self._folder / self._recipe.file(settings)
         policy = await asyncio.to_thread(load, path, self._recipe, settings, held)
         return policy if self._sharing is None else self._sharing.join(self._recipe, settings, policy)
-
-    async def _leave(self, one: tuple[S, Policy] | None) -> None:
-        if one is not None and self._sharing is not None:
-            await self._sharing.leave(one[1])
 
     def _which(self, settings: S) -> tuple[str, str]:
         return self._recipe.made_with(settings), self._recipe.kind(settings)

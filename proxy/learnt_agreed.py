@@ -15,26 +15,28 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
+import orjson
 import structlog
 
-from farthing.policies.reuse import Action, Candidate, Label, Policy, RouteKey, Verdict, whole
+from farthing.policies.reuse import Candidate, Label, Policy, RouteKey, Verdict, whole
 from farthing.policies.static import Static
 from farthing.policies.verified import TakenBack, TakesBack
 from farthing.proxy.agreed import Agreed
 from farthing.proxy.agreement import Agreement
 from farthing.proxy.config_section import Section
 from farthing.proxy.learnt import Recipe, named_after
-from farthing.proxy.learnt_told import Deciding, decided, forgotten, labelled, take
+from farthing.proxy.learnt_told import AWAY, Deciding, decided, forgotten, labelled, take
+from farthing.proxy.version import version
 
 __all__ = ["AgreedPolicy", "SharedLearning"]
 
 log = structlog.get_logger("farthing.learnt")
 
 S = TypeVar("S", bound=Section)
-_AWAY = Verdict(Action.OBSERVE, "the other replicas can't be told", weight=0.0, pool_weight=0.0)
 _NAME_DIGITS = 16
 
 
@@ -45,19 +47,12 @@ class AgreedPolicy(Deciding):
     def __init__(self, new: Callable[[], Policy], first: Policy) -> None:
         super().__init__(first)
         self.log: Agreed | None = None
+        self.on_taken_back: TakenBack | None = None
         self._new = new
+        self._own = False  # what is being applied was told here, and comes back for the first time
         self._agreed = new()
         self._agreed.load(first.dump())
-
-    @property
-    def on_taken_back(self) -> TakenBack | None:
-        """See Verified; told of what all agree upon."""
-        return self._agreed.on_taken_back if isinstance(self._agreed, TakesBack) else None
-
-    @on_taken_back.setter
-    def on_taken_back(self, tell: TakenBack | None) -> None:
-        if isinstance(self._agreed, TakesBack):
-            self._agreed.on_taken_back = tell
+        self._listen()
 
     @property
     def known(self) -> Policy:
@@ -67,12 +62,12 @@ class AgreedPolicy(Deciding):
     @property
     def can_tell(self) -> bool:
         """Whether this replica knows what all know, and what is told now will reach them."""
-        return self.log is not None and self.log.state.current and not self.log.full
+        return self.log is not None and self.log.state.current and not self.log.full and not self.log.closed
 
     def decide(self, route: RouteKey, candidate: Candidate, chance: float, *, may_audit: bool = True) -> Verdict:
         """See reuse.Policy."""
         if not self.can_tell:
-            return _AWAY
+            return AWAY
         self._tell(decided(route, candidate, chance, may_audit=may_audit))
         return self.inner.decide(route, candidate, chance, may_audit=may_audit)
 
@@ -87,14 +82,16 @@ class AgreedPolicy(Deciding):
             self.inner.learn(route, candidate, verdict, label)
 
     def forget(self, route: RouteKey) -> None:
-        """See reuse.Policy. What an operator says counts here in any case."""
-        self._tell(forgotten(route))
+        """See reuse.Policy. What an operator says counts in any case, and is told however much waits."""
+        if self.log is not None:
+            self.log.tell(forgotten(route), always=True)
         self.inner.forget(route)
 
     # As a Machine.
 
     def apply(self, event: Any, *, own: bool) -> None:
         """Machine.apply."""
+        self._own = own
         for policy in (self._agreed, *(() if own else (self.inner,))):
             try:
                 take(policy, event)
@@ -108,49 +105,93 @@ class AgreedPolicy(Deciding):
 
     async def put(self, slices: Sequence[Any]) -> None:
         """Machine.put."""
-        fresh = await self._loaded(slices)
-        if isinstance(fresh, TakesBack):
-            fresh.on_taken_back = self.on_taken_back
-        self._agreed = fresh
+        self._agreed = await self._loaded(lambda: slices)
+        self._listen()
 
-    async def stands(self, slices: Sequence[Any], waiting: Callable[[], list[Any]]) -> None:
+    async def stands(self, slices: Callable[[], Sequence[Any]], waiting: Callable[[], list[Any]]) -> None:
         """Machine.stands: the policy that decides is made anew from it."""
         fresh = await self._loaded(slices)
         for event in waiting():  # told meanwhile too
             take(fresh, event)
         self.inner = fresh
 
-    async def _loaded(self, slices: Sequence[Any]) -> Policy:
+    async def _loaded(self, slices: Callable[[], Sequence[Any]]) -> Policy:
         """Raises ValueError: they are no such policy's."""
         fresh = self._new()
         try:
-            await asyncio.to_thread(lambda: fresh.load(whole((name, value) for name, value in slices)))
+            await asyncio.to_thread(lambda: fresh.load(whole((name, value) for name, value in slices())))
         except (KeyError, TypeError, ArithmeticError) as error:
             raise ValueError(f"not this policy's state: {error!r}") from error
         return fresh
+
+    def _listen(self) -> None:
+        """Where a route is taken back for all, the replica whose word it was tells its operator, and no other one."""
+        if isinstance(self._agreed, TakesBack):
+            heard = weakref.WeakMethod(self._taken_back)  # who answers by it alone keeps it alive
+
+            def tell(route: RouteKey, why: str, evidence: dict[str, Any]) -> None:
+                if (taken_back := heard()) is not None:
+                    taken_back(route, why, evidence)
+
+            self._agreed.on_taken_back = tell
+
+    def _taken_back(self, route: RouteKey, why: str, evidence: dict[str, Any]) -> None:
+        if self._own and self.on_taken_back is not None:
+            self.on_taken_back(route, why, evidence)
 
     def _tell(self, event: list[Any]) -> None:
         if self.log is not None:
             self.log.tell(event)
 
 
+class Weakly:
+    """A Machine that holds its policy only as long as somebody else does: whoever answers by it."""
+
+    def __init__(self, policy: AgreedPolicy) -> None:
+        self._policy = weakref.ref(policy)
+
+    def apply(self, event: Any, *, own: bool) -> None:
+        """Machine.apply."""
+        if (policy := self._policy()) is not None:
+            policy.apply(event, own=own)
+
+    def slices(self) -> Iterator[Any]:
+        """Machine.slices."""
+        policy = self._policy()
+        return iter(()) if policy is None else policy.slices()
+
+    async def put(self, slices: Sequence[Any]) -> None:
+        """Machine.put."""
+        if (policy := self._policy()) is not None:
+            await policy.put(slices)
+
+    async def stands(self, slices: Callable[[], Sequence[Any]], waiting: Callable[[], list[Any]]) -> None:
+        """Machine.stands."""
+        if (policy := self._policy()) is not None:
+            await policy.stands(slices, waiting)
+
+
 class SharedLearning:
-    """A Sharing with all replicas that have the same settings."""
+    """A Sharing with all replicas that have the same settings, and the same farthing."""
 
     def __init__(self, agreement: Agreement) -> None:
         self._agreement = agreement
 
     def join(self, recipe: Recipe[S], settings: S, policy: Policy) -> Policy:
-        """Sharing.join."""
+        """Sharing.join. It is followed until nobody holds it any more: several may be in use at a time."""
         if recipe.off(settings) or isinstance(policy, Static):
             return policy
         joined = AgreedPolicy(lambda: recipe.new(settings), policy)
-        about = [recipe.about, recipe.kind(settings), recipe.made_with(settings), named_after(settings)]
+        form = orjson.dumps(next(iter(policy.dump_slices()))).decode()
+        about = [
+            recipe.about,
+            recipe.kind(settings),
+            recipe.made_with(settings),
+            named_after(settings),
+            form,
+            version(),
+        ]
         name = hashlib.sha256("\0".join(about).encode()).hexdigest()[:_NAME_DIGITS]
-        joined.log = self._agreement.join(f"learnt:{name}", joined)
+        joined.log = self._agreement.join(f"learnt:{name}", Weakly(joined))
+        weakref.finalize(joined, self._agreement.leave, joined.log).atexit = False
         return joined
-
-    async def leave(self, policy: Policy) -> None:
-        """Sharing.leave."""
-        if isinstance(policy, AgreedPolicy) and policy.log is not None:
-            await policy.log.close()

@@ -25,8 +25,8 @@ from farthing.policies.reuse import Candidate, Label, Policy, RouteKey, Verdict
 from farthing.proxy.config_section import Section
 from farthing.proxy.crew import Crew
 from farthing.proxy.every import Every
-from farthing.proxy.learnt import Learnt, Recipe, Sharing, load, named_after
-from farthing.proxy.learnt_told import Deciding, decided, forgotten, labelled, take
+from farthing.proxy.learnt import Learnt, Recipe, Sharing, load, named_after, observes
+from farthing.proxy.learnt_told import AWAY, Deciding, decided, forgotten, labelled, take
 from farthing.proxy.tasks import TaskGroup
 
 __all__ = ["Copied", "Copy", "Kept"]
@@ -39,16 +39,24 @@ _WRITE_EVERY_S = 2.0
 
 
 class Copy(Deciding):
-    """A Policy that decides as the keeper's did when it was written. `tell`: the keeper, of a decision or a label."""
+    """A Policy that decides as the keeper's did when it was written. `tell`: the keeper, of a decision or a label.
+    `observes`: the keeper can't tell other replicas, so nothing is served."""
 
-    def __init__(self, inner: Policy, tell: Callable[[list[Any]], None]) -> None:
+    def __init__(self, inner: Policy, tell: Callable[[list[Any]], None], *, observes: bool = False) -> None:
         super().__init__(inner)
         self._tell = tell
+        self.observes = observes
 
     def decide(self, route: RouteKey, candidate: Candidate, chance: float, *, may_audit: bool = True) -> Verdict:
         """See reuse.Policy; the keeper decides it once more."""
+        if self.observes:
+            return AWAY
         self._tell(decided(route, candidate, chance, may_audit=may_audit))
         return self.inner.decide(route, candidate, chance, may_audit=may_audit)
+
+    def serves(self, route: RouteKey) -> bool:
+        """See reuse.Policy."""
+        return not self.observes and self.inner.serves(route)
 
     def learn(self, route: RouteKey, candidate: Candidate, verdict: Verdict, label: Label) -> None:
         """See reuse.Policy; the keeper does it."""
@@ -92,11 +100,14 @@ class Copied(Learnt[S]):
         def tell(what: list[Any]) -> None:
             self._peers.tell(told_as(self._recipe), [named, *what], to="keeper")
 
-        return Copy(await self._read(settings), tell)
+        policy, observing = await self._read(settings)
+        return Copy(policy, tell, observes=observing)
 
-    async def _read(self, settings: S) -> Policy:
+    async def _read(self, settings: S) -> tuple[Policy, bool]:
         path = self._folder / self._recipe.file(settings)
-        return await asyncio.to_thread(load, path, self._recipe, settings, aside=False)
+        return await asyncio.to_thread(
+            lambda: (load(path, self._recipe, settings, aside=False), observes(path))
+        )  # fmt: skip
 
     async def _look(self) -> None:
         if self._now is None:
@@ -106,7 +117,7 @@ class Copied(Learnt[S]):
         if written_ns == self._read_ns or not isinstance(policy, Copy):
             return
         self._read_ns = written_ns
-        policy.inner = await self._read(settings)
+        policy.inner, policy.observes = await self._read(settings)
 
     def _written_ns(self, settings: S) -> int | None:
         try:
@@ -130,6 +141,13 @@ class Kept(Learnt[S]):
     ) -> None:
         super().__init__(folder, spawn, recipe, sharing)
         crew.peers.when_told(told_as(recipe), self._take)
+
+    async def use(self, settings: S) -> Policy:
+        """Learnt.use; the others are told at once where nothing may be served yet."""
+        policy = await super().use(settings)
+        if self._sharing is not None:
+            await self._write()
+        return policy
 
     def _take(self, said: list[Any]) -> None:
         named, *word = said

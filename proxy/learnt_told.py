@@ -8,7 +8,10 @@ from typing import Any, Literal
 
 from farthing.policies.reuse import Action, Candidate, Label, Policy, RouteKey, RouteState, Slice, Source, Verdict
 
-__all__ = ["Deciding", "decided", "forgotten", "labelled", "take"]
+__all__ = ["AWAY", "Deciding", "decided", "forgotten", "labelled", "take"]
+
+AWAY = Verdict(Action.OBSERVE, "the other replicas can't be told", weight=0.0, pool_weight=0.0)
+"""Where nobody can be told what comes of it: it proves nothing."""
 
 
 def decided(route: RouteKey, candidate: Candidate, chance: float, *, may_audit: bool) -> list[Any]:
@@ -43,7 +46,7 @@ def take(policy: Policy, said: list[Any]) -> None:
 
 class Deciding:
     """What a Policy that stands before another one, `inner`, passes on to it. `known`: what screens
-    and files are of."""
+    are of."""
 
     def __init__(self, inner: Policy) -> None:
         self.inner = inner
@@ -77,11 +80,11 @@ class Deciding:
 
     def dump_slices(self) -> Iterator[Slice]:
         """See reuse.Policy."""
-        return self.known.dump_slices()
+        return self.inner.dump_slices()
 
     def dump(self) -> dict[str, Any]:
         """See reuse.Policy."""
-        return self.known.dump()
+        return self.inner.dump()
 
     def load(self, dumped: dict[str, Any]) -> None:
         """See reuse.Policy."""

@@ -221,3 +221,77 @@ async def test_whatever_happens_all_have_the_same(server: ValkeyProcess, seed: i
         await reach(*all, times=3)
         assert here.said == there.said
         assert sorted(here.said) == list(range(1, told + 1))
+
+
+async def test_who_marked_and_was_away_keeps_nothing_where_a_later_mark_is_kept(server: ValkeyProcess) -> None:
+    """Else the kept state would be older than what the log reaches back to, and nobody could join any more."""
+    async with replica(server.url, "a") as (one, here), replica(server.url, "b") as (other, there):
+        await reach(one, other)
+        one.tell(1)
+        await reach(one, other)
+        about = "{farthing:a:t}:about"
+        server.command("XADD {farthing:a:t}:log * m a")  # its mark, as if it had stalled there
+        server.command(f"HSET {about} last {last_of(server)}")
+        await reach(other)
+        other.tell(2)
+        await other.exchange()
+        server.command("XADD {farthing:a:t}:log * m b")
+        server.command(f"HSET {about} last {last_of(server)}")
+        await reach(other)
+        kept = server.command(f"HGET {about} at")
+        await reach(one, other)
+        assert server.command(f"HGET {about} at") == kept
+        async with replica(server.url, "c") as (third, late):
+            await reach(third)
+            assert third.state.current
+            assert late.said == here.said == there.said == [1, 2]
+
+
+@pytest.mark.parametrize("lost", ["log", "state", "about"])
+async def test_a_server_that_lost_a_part_is_given_all_of_it(server: ValkeyProcess, lost: str) -> None:
+    async with replica(server.url, "a") as (one, here), replica(server.url, "b") as (other, there):
+        await reach(one, other)
+        for number in range(3):
+            one.tell(number)
+        await reach(one, other)
+        server.command(f"DEL {{farthing:a:t}}:{lost}")
+        async with replica(server.url, "c") as (third, late):
+            await asyncio.gather(*(reach(each) for each in (one, other, third)))
+            third.tell(3)
+            await reach(third, one, other)
+            assert here.said == there.said == late.said == [0, 1, 2, 3]
+
+
+async def test_a_damaged_state_is_replaced(server: ValkeyProcess) -> None:
+    async with replica(server.url, "a") as (one, here):
+        one.tell("known")
+        await reach(one)
+        server.command("SET {farthing:a:t}:state damaged")
+        async with replica(server.url, "b") as (other, there):
+            assert not await other.exchange()
+            assert not other.state.reached
+            await reach(other)
+            assert other.state.current
+            await reach(one, other)
+            assert here.said == there.said
+
+
+async def test_what_had_come_back_and_is_read_again_is_no_longer_its_own(server: ValkeyProcess) -> None:
+    """A view that is made anew from the kept state hasn't taken it in yet."""
+    async with replica(server.url, "a", mark_every_s=0.0) as (one, here), replica(server.url, "b") as (other, there):
+        await reach(one, other)
+        one.tell(1)
+        await reach(one, other)
+        other.tell(2)
+        await reach(other, one, times=1)
+        owned = there.own
+        there.said.append("what nobody said")
+        one.tell(3)
+        await reach(one, other, times=3)
+        assert there.said == here.said
+        assert (there.own, there.said.count(2)) == (owned, 1)
+
+
+def last_of(server: ValkeyProcess) -> str:
+    """The id of the log's last entry."""
+    return server.command("XREVRANGE {farthing:a:t}:log + - COUNT 1").split(b"\r\n")[3].decode()

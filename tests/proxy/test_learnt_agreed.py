@@ -20,8 +20,9 @@ from farthing.proxy.agreed import AgreedState
 from farthing.proxy.agreement import Agreement
 from farthing.proxy.clock import SystemClock, SystemRandomness
 from farthing.proxy.config import Semantic
-from farthing.proxy.learnt import Learnt
+from farthing.proxy.learnt import Learnt, lines, load, observes, save
 from farthing.proxy.learnt_agreed import AgreedPolicy, SharedLearning
+from farthing.proxy.learnt_crew import Copy
 from farthing.proxy.reuse_state import REUSE
 from farthing.proxy.tasks import TaskGroup
 from tests.fakes.valkey import ValkeyProcess
@@ -52,9 +53,10 @@ class Heard:
     def __init__(self) -> None:
         self.events: list[Any] = []
         self.full = False
+        self.closed = False
         self.state = AgreedState(current=True)
 
-    def tell(self, event: Any) -> None:
+    def tell(self, event: Any, *, always: bool = False) -> None:
         self.events.append(event)
 
 
@@ -107,9 +109,9 @@ async def test_what_decides_here_has_the_others_labels_and_its_own_before_they_c
     slices = list(policy.slices())
     while policy.serves(ROUTES[0]):
         live(policy, random, wrong=1.0, route=ROUTES[0])
-    await policy.stands(slices, lambda: heard.events[len(told) :])
+    await policy.stands(lambda: slices, lambda: heard.events[len(told) :])
     assert not policy.serves(ROUTES[0]), "its own word counts, though nobody has heard it"
-    await policy.stands(slices, list)
+    await policy.stands(lambda: slices, list)
     assert policy.serves(ROUTES[0])
 
 
@@ -179,9 +181,9 @@ async def test_labels_of_all_prove_a_route_for_all_and_wrong_ones_take_it_back(
     async with replica(server.url, tmp_path / "a") as one, replica(server.url, tmp_path / "b") as other:
         here, there = await one.use(settings), await other.use(settings)
         told: list[str] = []
-        assert isinstance(there, AgreedPolicy)
+        assert isinstance(here, AgreedPolicy)
         await soon(lambda: all(isinstance(each, AgreedPolicy) and each.can_tell for each in (here, there)))
-        there.on_taken_back = lambda route, why, evidence: told.append(why)
+        here.on_taken_back = lambda route, why, evidence: told.append(why)
         for number in range(60):
             policy, candidate = (here, there)[number % 2], Candidate(f"{number}", 0.99, 0.99)
             policy.learn(ROUTES[0], candidate, policy.decide(ROUTES[0], candidate, 0.5), Label(0.0))
@@ -208,15 +210,67 @@ async def test_other_settings_are_another_state_that_begins_with_what_was_known(
     before, after = Semantic(mode="observe"), Semantic(mode="observe", max_wrong=0.2)
     async with replica(server.url, tmp_path / "a") as one, replica(server.url, tmp_path / "b") as other:
         here = await one.use(before)
-        await soon(lambda: isinstance(here, AgreedPolicy) and here.can_tell)
+        assert isinstance(here, AgreedPolicy) and here.log is not None
+        left = here.log
+        await soon(lambda: left.state.current)
         for number in range(40):
             candidate = Candidate(f"{number}", 0.95, 0.95)
             here.learn(ROUTES[0], candidate, here.decide(ROUTES[0], candidate, 0.5), Label(0.0))
-        await soon(lambda: isinstance(here, AgreedPolicy) and here.log is not None and here.log.state.applied == 80)
+        await soon(lambda: left.state.applied == 80)
         changed = await one.use(after)
         assert shown(changed) == shown(here)
         assert shown(here)[0] == 40
         await soon(lambda: isinstance(changed, AgreedPolicy) and changed.log is not None and changed.log.state.current)
         there = await other.use(after)
         await soon(lambda: there.dump() == changed.dump())
-        assert isinstance(here, AgreedPolicy) and here.log is not None and here.log.closed
+        del here  # nobody answers by it any more
+        await soon(lambda: left.closed)
+
+
+async def test_several_policies_beside_the_active_one_are_followed_as_long_as_they_answer(
+    server: ValkeyProcess, tmp_path: Path
+) -> None:
+    """As arms of an experiment are."""
+    settings = [Semantic(mode="serve", max_wrong=share) for share in (0.1, 0.2, 0.3)]
+    async with replica(server.url, tmp_path / "a") as one:
+        active = await one.use(settings[0])
+        arms = [await one.beside(each) for each in settings[1:]]
+        await soon(lambda: all(isinstance(each, AgreedPolicy) and each.can_tell for each in (active, *arms)))
+
+
+async def test_a_file_says_whether_the_workers_that_read_it_may_serve(tmp_path: Path) -> None:
+    policy, heard = alone(on_a_ladder)
+    path, settings = tmp_path / "reuse.json", Semantic(mode="serve")
+    for current in (True, False):
+        heard.state.current = current
+        save(path, lines(REUSE, settings, policy))
+        assert observes(path) is not current
+        load(path, REUSE, settings, aside=False)
+    told: list[Any] = []
+    copy = Copy(policy.inner, told.append, observes=observes(path))
+    random = Random(1)
+    while not policy.inner.serves(ROUTES[0]):
+        live(policy.inner, random, wrong=0.0, route=ROUTES[0])
+    assert not copy.serves(ROUTES[0])
+    assert copy.decide(ROUTES[0], Candidate("entry", 0.99, 0.99), 0.5).action is Action.OBSERVE
+    copy.observes = False
+    assert copy.serves(ROUTES[0])
+    assert copy.decide(ROUTES[0], Candidate("entry", 0.99, 0.99), 0.5).action is Action.SERVE
+
+
+async def test_a_take_back_is_told_where_its_word_was_said_and_once() -> None:
+    policy, heard = alone(on_a_ladder)
+    other, _ = alone(on_a_ladder)
+    told: list[str] = []
+    policy.on_taken_back = lambda route, why, evidence: told.append(f"here: {why}")
+    other.on_taken_back = lambda route, why, evidence: told.append(f"there: {why}")
+    random = Random(1)
+    while not policy.serves(ROUTES[0]):
+        live(policy, random, wrong=0.0, route=ROUTES[0])
+    while policy.serves(ROUTES[0]):
+        live(policy, random, wrong=1.0, route=ROUTES[0])
+    live(policy, random, route=ROUTES[0])
+    for event in heard.events:
+        policy.apply(event, own=True)
+        other.apply(event, own=False)
+    assert [one.partition(":")[0] for one in told] == ["here"]
