@@ -151,7 +151,7 @@ async def told(proxy: Proxied, up: ScriptedUpstream, asked: dict[str, Any]) -> d
     async with asyncio.timeout(60):
         while not thread.loaded:
             await asyncio.sleep(0.05)
-    prove_a_route(proxy)
+    await prove_a_route(proxy)
     up.script(Script(status=500), Script())
     for body in (chat("one"), chat("one"), chat("two", stream=True), asked):
         await proxy.post(body)
@@ -170,16 +170,15 @@ async def told(proxy: Proxied, up: ScriptedUpstream, asked: dict[str, Any]) -> d
     }
 
 
-def prove_a_route(proxy: Proxied) -> None:
-    """Evidence enough that one route serves, given to the real policy."""
+async def prove_a_route(proxy: Proxied) -> None:
+    """Evidence enough that one route serves, given to the real policy, which asks the other replicas first."""
     policy, route = proxy.services.semantic.reuse, RouteKey("t", "r")
-    for i in range(3000):
-        candidate = Candidate("entry", 0.99 - 0.1 * (i % 3), 0.95)
-        policy.learn(route, candidate, policy.decide(route, candidate, 0.5), Label(0))
-        state = policy.state_of(route)
-        if state is not None and state.serving:
-            return
-    raise AssertionError(state)
+    async with asyncio.timeout(60):
+        while (state := policy.state_of(route)) is None or not state.serving:
+            for i in range(100):
+                candidate = Candidate("entry", 0.99 - 0.1 * (i % 3), 0.95)
+                policy.learn(route, candidate, policy.decide(route, candidate, 0.5), Label(0))
+            await asyncio.sleep(0.05)
 
 
 async def test_every_metric_and_label_in_dashboard_and_rules_is_served_by_a_real_run(tmp_path: Path) -> None:

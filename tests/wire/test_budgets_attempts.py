@@ -15,7 +15,7 @@ from tests.fakes.upstream import Script, ScriptedUpstream
 from tests.fakes.valkey import ValkeyProcess
 from tests.wire.test_budgets import KINDS, budget, standing
 from tests.wire.test_retrieval import ON, asked, begun
-from tests.wire.test_routes import house, meter
+from tests.wire.test_routes import BIG, TINY, house, meter
 
 LIMIT = Decimal("0.01")
 REFUSES = "I'm sorry, but I can't help with that."
@@ -103,11 +103,12 @@ async def test_where_the_cheap_try_has_no_room_the_asked_for_model_answers(tmp_p
 async def test_a_call_that_fails_leaves_what_is_held_for_the_one_beside_it(kind: str, tmp_path: Path) -> None:
     """The first call fails while the hedge's second is under way. That one says nothing, and is billed its prompt: its
     share is not the next one's."""
-    route = {"model": "tiny", "variants": ["tiny-there"], "fallbacks": ["big"], "on": ["5xx", "timeout"]}
+    route = {"model": "tiny", "variants": ["tiny-there"], "fallbacks": ["big", "as-big"], "on": ["5xx", "timeout"]}
     hedged = route | {"hedge_after_ms": 1, "hedge_share": 0.5}
     prompt = "word " * 1000  # $0.0201 of the dear one is reserved each time, and $0.004 is billed
     with ValkeyProcess() if kind == "redis" else nullcontext() as server:
         settings: dict[str, Any] = {"budgets": [budget("0.03")], "upstream__first_byte_timeout_s": 2}
+        settings["variants"] = [TINY, BIG, BIG | {"name": "as-big"}]
         if server is not None:
             settings |= {"store__url": server.url, "spend__deadline_ms": 30_000, "store__deadline_ms": 30_000}
         async with house(tmp_path, [hedged], **settings) as at:
@@ -119,6 +120,6 @@ async def test_a_call_that_fails_leaves_what_is_held_for_the_one_beside_it(kind:
     # There is room for one call of the dear one. Beside it the asked-for model finds what it needs.
     assert answer.status_code == 200 and answer.headers["x-farthing-model"] == "tiny"
     assert [call.model or "m" for call in at.default.calls] == ["m", "tiny"]
-    assert "big: budget_exceeded" in row["decisions"] and "hedged" in row["decisions"]
+    assert "as-big: budget_exceeded" in row["decisions"] and "hedged" in row["decisions"]
     assert told["subjects"][0]["held_usd"] == 0
     assert Decimal(str(told["subjects"][0]["spent_usd"])) * 10**12 == row["cost_usd"] > 1000 * 4 * 10**6
