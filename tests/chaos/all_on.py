@@ -225,7 +225,9 @@ _SOFT, _HARD = partial(AllOn, hard=False), partial(AllOn, hard=True)
 
 ALL_ON = (
     Setting(
-        Fault("all on: Valkey killed, later started empty", f"{_AWAY}; keys are put back", _killed, _HOLD_S), _SOFT
+        Fault("all on: Valkey killed, later started empty", f"{_AWAY}; keys are put back", _killed, _HOLD_S),
+        _SOFT,
+        short=False,
     ),
     Setting(Fault("all on: Valkey stopped (SIGSTOP)", _AWAY, valkey_stopped, _HOLD_S), _SOFT, short=False),
     Setting(Fault("all on: partition from Valkey (nothing arrives)", _AWAY, _partitioned, _HOLD_S), _SOFT, short=False),

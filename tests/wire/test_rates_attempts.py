@@ -74,8 +74,14 @@ async def settled(proxy: Proxied, count: int) -> None:
             await asyncio.sleep(0.01)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("way", WAYS)
+CASES = [
+    pytest.param(way, kind, marks=pytest.mark.long if kind == "redis" and way != "a cascade" else ())
+    for way in WAYS
+    for kind in KINDS
+]
+
+
+@pytest.mark.parametrize(("way", "kind"), CASES)
 async def test_all_that_is_billed_counts(kind: str, way: str, tmp_path: Path) -> None:
     """No time passes, so the meters may never say more than a minute's worth; nor is much less let through. On the
     server its own time passes, and fills the bucket."""
