@@ -306,18 +306,17 @@ class RedisStore:
             yield names
 
     def _names(self, pattern: str) -> Callable[[], Awaitable[bytes | None]]:
-        """Gives the next name at each call; None after the last."""
+        """Gives the next name at each call; None after the last.
+
+        A walk that broke off begins anew when it is asked again: a key may be named twice, as SCAN may do anyway."""
         walk = self._all(pattern)
-        fault: Exception | None = None
 
         async def following() -> bytes | None:
-            nonlocal fault
-            if fault is not None:  # a generator that has failed ends: asked again, it would seem to be through
-                raise fault
+            nonlocal walk
             try:
                 name: bytes | None = await anext(walk, None)
-            except Exception as error:
-                fault = error
+            except Exception:
+                walk = self._all(pattern)  # a generator that has failed ends: it would seem to be through
                 raise
             return name
 

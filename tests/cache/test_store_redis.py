@@ -11,6 +11,7 @@ import pytest
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
+from farthing.cache.codec import decode
 from farthing.cache.entry import Entry
 from farthing.cache.lease import Lease, State
 from farthing.cache.leases_redis import RedisLeases
@@ -251,3 +252,18 @@ async def test_a_cluster() -> None:
 def test_a_wrong_url_is_the_operators_fault(url: str) -> None:
     with pytest.raises(ConfigFault, match=r"store\.url"):
         RedisStore(url, deadline_ms=50, clock=SystemClock())
+
+
+async def test_a_walk_goes_on_though_its_connections_are_cut(server: ValkeyProcess) -> None:
+    """As when whoever follows a sentinel's word hangs up all of them."""
+    store = RedisStore(server.url, deadline_ms=30_000, clock=SystemClock())
+    try:
+        keys = {f"{number:032x}" for number in range(1_200)}
+        await store.put_many([entry(key) for key in sorted(keys)])
+        walk = store.walk()
+        found = [await anext(walk)]
+        server.command("CLIENT KILL TYPE normal")
+        found += [raw async for raw in walk]
+        assert {one.key for raw in found if (one := decode(raw, None)) is not None} == keys
+    finally:
+        await store.close()
