@@ -82,7 +82,7 @@ async def fleet(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator
         yield fleet
 
 
-@pytest.mark.parametrize("fleet", ["memory", "pgvector"], indirect=True)
+@pytest.mark.parametrize("fleet", ["memory", pytest.param("pgvector", marks=pytest.mark.long)], indirect=True)
 async def test_three_replicas_share_near_duplicates_purges_and_what_they_say_of_it(fleet: Fleet) -> None:
     first = await fleet.ask(0, ASKED)
     assert first.headers["x-farthing-cache"] == "miss"

@@ -286,7 +286,7 @@ def of_replay(run: Run) -> dict[str, int]:
     return {name: getattr(run.lanes[0].tally.total, name.removesuffix("_usd")) for name in MONEY_COLUMNS}
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.long)])
 @pytest.mark.parametrize("tools", [False, True], ids=["plain", "tools"])
 async def test_long_prompts_would_have_read_in_a_replay_what_they_would_in_the_ledger(
     tmp_path: Path, seed: int, tools: bool
