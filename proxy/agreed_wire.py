@@ -117,6 +117,7 @@ if whole and stands[1] ~= ARGV[4] then return 0 end
 redis.call('UNLINK', KEYS[1], KEYS[2], KEYS[3])
 redis.call('HSET', KEYS[1], 'generation', ARGV[1], 'at', '0-0', 'from', '0-0', 'last', '0-0', 'digest', ARGV[2],
   'marked_ms', 0)
+redis.call('EXPIRE', KEYS[1], {_UNUSED_S})
 redis.call('SET', KEYS[3], ARGV[3], 'EX', {_UNUSED_S})
 return 1
 """

@@ -34,11 +34,11 @@ const open = (id) => showDetail(id, ask);
 
 async function refresh() {
   clearTimeout(timer);
-  const mine = ++asked, span = range.span();
+  const mine = ++asked, span = range.span(), listing = requests.wanted();
   try {
     const [summary, series, listed, today, repeated, names, health, reuse, lately, compress, budgets, routes, levels, traded] = await Promise.all([
       ask(`summary?${query({ ...span, by: $('by').value })}`), ask(`series?${query({ ...span, buckets: range.slices() })}`),
-      ...[`requests?${query({ ...span, ...requests.wanted() })}`, `summary?${query({ since: midnight() })}`, `repeated?${query({ ...span, limit: REPEATED })}`,
+      ...[`requests?${query({ ...span, ...listing })}`, `summary?${query({ since: midnight() })}`, `repeated?${query({ ...span, limit: REPEATED })}`,
         `names?${query(span)}`, 'health', 'semantic', `semantic/lately?${wantedLately()}`, 'compress', 'budgets', `routes?${query(span)}`, 'levels', `tradeoff?${query({ ...span, ...wantedTradeoff() })}`].map(tryAsk),
     ]);
     const { state } = summary, only = (has, path) => (has ? tryAsk(path) : null); // of what is off there is nothing to tell
@@ -61,7 +61,7 @@ async function refresh() {
       showRepeated(repeated, requests.narrow);
     }
     requests.offer(names);
-    requests.show(listed, open, empty);
+    requests.show(listed, listing, open, empty);
     showReuse(reuse);
     showLately(lately, ask);
     showCompress(compress, series.buckets, total);

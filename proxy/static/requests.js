@@ -63,8 +63,9 @@ export function offer(names) {
   }
 }
 
-/** `answer`: the API's page, or {error}. `open`: called with an id. `empty`: there is nothing in this time, whatever the filter. */
-export function show(answer, open, empty) {
+/** `answer`: the API's page, or {error}, to what was `asked`. `open`: called with an id. `empty`: there is nothing in this time, whatever the filter. */
+export function show(answer, asked, open, empty) {
+  if (JSON.stringify(asked) !== JSON.stringify(wanted())) return; // the filter has changed since: its own answer comes
   const rows = answer.requests ?? [], page = pages.length, to = answer.looked_to_s ?? null;
   $('recent-card').hidden = empty && !filtered() && rows.length === 0;
   $('recent-card').dataset.state = answer.error ? 'error' : rows.length ? 'ready' : 'none';

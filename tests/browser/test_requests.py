@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -61,6 +62,31 @@ async def test_filters_combine_and_are_cleared(opened: Opener) -> None:
     await page.click("#recent-clear")
     await settled(page)
     assert await ids(page) == newest(rows)[:PAGE]
+
+
+async def test_an_answer_to_what_was_typed_before_is_not_shown(opened: Opener) -> None:
+    rows = plausible(500)
+    page = await opened(rows)
+    asked, held = asyncio.Event(), asyncio.Event()
+
+    async def late(route: Any) -> None:
+        asked.set()
+        await held.wait()
+        await route.continue_()
+
+    await page.route(lambda url: "/api/requests?" in url and "team%3Dsearch" in url and "failed" not in url, late)
+    await page.fill("#filter-tag", "team=search")
+    await asked.wait()
+    await page.clock.install()  # the page's own waiting goes on when it is told to
+    await page.check("#filter-failed")
+    async with page.expect_response(lambda reply: "/api/requests?" in reply.url) as answered:
+        held.set()
+    await (await answered.value).finished()
+    await page.evaluate("() => Promise.all(['names', 'health'].map((name) => fetch(`api/${name}`)))")  # it has had it
+    assert await page.get_attribute("#recent-card", "data-state") == "loading"
+    await page.clock.run_for(400)
+    await page.wait_for_selector("#recent-card:not([data-state=loading])")
+    assert await ids(page) == newest([each for each in rows if each.outcome == "failed" and '"search"' in each.tags])
 
 
 async def test_a_list_says_how_far_back_it_looked_and_looks_further(opened: Opener) -> None:

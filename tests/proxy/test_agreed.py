@@ -276,6 +276,18 @@ async def test_a_damaged_state_is_replaced(server: ValkeyProcess) -> None:
             assert here.said == there.said
 
 
+async def test_all_of_what_was_begun_goes_by_itself(server: ValkeyProcess) -> None:
+    """Nobody tells anything any more of what has ended meanwhile."""
+    async with replica(server.url, "a") as (one, _):
+        await reach(one)
+        one.tell(1)
+        for _ in range(2):
+            ours = server.command("KEYS {farthing:a:t}:*").split(b"\r\n")[2::2]
+            assert len(ours) == (2 if not one.state.applied else 4)
+            assert all(int(server.command(f"TTL {key.decode()}")[1:]) > 0 for key in ours)
+            await reach(one)
+
+
 async def test_what_had_come_back_and_is_read_again_is_no_longer_its_own(server: ValkeyProcess) -> None:
     """A view that is made anew from the kept state hasn't taken it in yet."""
     async with replica(server.url, "a", mark_every_s=0.0) as (one, here), replica(server.url, "b") as (other, there):

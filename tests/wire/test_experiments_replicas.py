@@ -178,12 +178,17 @@ async def test_a_user_is_in_one_arm_at_every_replica_and_all_count_all(fleet: Fl
             ended = await until(lambda one=one: _ended(one))
             assert (ended["state"], ended["why"], ended["ended_s"]) == ("stopped", "enough", stopped.json()["ended_s"])
             assert ended["reading"] == stopped.json()["reading"]
+
+        async def gone() -> bool:
+            return fleet.valkey.command("KEYS *:experiment:*}:[als]*").startswith(b"*0")
+
+        await until(gone, "nothing is left of its sums")
     async with AsyncExitStack() as stack:
         x, w = await fleet.fill(stack, "xw", experiments=trial)  # a replica that was there, and a new one
         for one in (x, w):
             assert "has ended (stopped)" in (await told(one))["waiting"]["trial"]
             assert not one.running.lanes.divided
-        assert fleet.valkey.command("KEYS *:experiment:*}:[als]*").startswith(b"*0"), "nothing is left of its sums"
+        assert await gone(), "nor does it come back"
 
 
 async def _ended(proxy: Proxied, name: str = "trial") -> Any:
