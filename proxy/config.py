@@ -38,7 +38,7 @@ from farthing.proxy.config_otlp import Otlp
 from farthing.proxy.config_prices import Prices
 from farthing.proxy.config_prompt_cache import PromptCache
 from farthing.proxy.config_rollout import Rollout
-from farthing.proxy.config_routes import Misplaced, RouteSection, VariantSection, check
+from farthing.proxy.config_routes import Misplaced, RouteSection, VariantSection, check, shared_unsaid
 from farthing.proxy.config_section import Section
 from farthing.proxy.config_server import Server
 from farthing.proxy.config_shadow import Shadow
@@ -365,10 +365,13 @@ def load(path: Path | None, env: Mapping[str, str] = os.environ, flags: Mapping[
     if unsaid and env.get("OPENAI_BASE_URL"):
         put(raw, ["upstream", "url"], env["OPENAI_BASE_URL"], "OPENAI_BASE_URL")
     try:
-        return Config.model_validate(raw)
+        config = Config.model_validate(raw)
+        faults = [f"  {at}: {said}" for at, said in shared_unsaid(config.routes)]
     except ValidationError as error:
-        where = str(path) if path else "the configuration"
-        raise ConfigFault("\n".join([f"{where} is not valid:", *explain(error)])) from None
+        faults = explain(error)
+    if faults:
+        raise ConfigFault("\n".join([f"{path or 'the configuration'} is not valid:", *faults]))
+    return config
 
 
 def piped(body: bytes) -> Config:

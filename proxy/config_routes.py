@@ -17,6 +17,7 @@ from pydantic import Field, model_validator
 
 from farthing.policies.accept import Accept
 from farthing.policies.fallback import DEFAULT_CLASSES, FailureClass
+from farthing.policies.overlap import overlapping
 from farthing.policies.routes import Conditions, Route, Strategy, never_matched
 from farthing.policies.variant import DEFAULT_UPSTREAM, STUDENT, Kind, Needs, Variant, unfit
 from farthing.proxy.config_section import Section
@@ -32,6 +33,7 @@ __all__ = [
     "check",
     "is_digest",
     "routes_of",
+    "shared_unsaid",
     "target_of",
     "variants_of",
 ]
@@ -122,6 +124,9 @@ class RouteSection(Section):
     tools: bool | None = None
     images: bool | None = None
     strategy: Strategy = "fixed"
+    after: tuple[str, ...] = Field(
+        (), description="earlier routes that take the requests which this one shares with them"
+    )
     variants: tuple[str, ...] = Field(min_length=1)
     weights: tuple[float, ...] = ()
     min_quality: float = Field(0.0, ge=0, le=1)
@@ -205,6 +210,7 @@ def check(
             )
             faults.append((f"routes.{place}.tenant", message + _near(route.tenant, known)))
         faults += _circles(f"routes.{place}", route)
+        faults += _not_above(f"routes.{place}", route, [one.name for one in routes[:place]])
         if route.mode != "off" and route.model in names:
             message = f"never gets a request: one for {route.model!r} asks for the variant of that name"
             faults.append((f"routes.{place}.model", message))
@@ -223,6 +229,28 @@ def check(
         faults.append((f"routes.{place}", message))
     if faults:
         raise Misplaced(faults)
+
+
+def shared_unsaid(routes: Sequence[RouteSection]) -> list[tuple[str, str]]:
+    """(path, message) for each route that shares requests with earlier ones in part, and doesn't say so by `after`.
+
+    Asked where somebody writes routes; what is stored and was allowed then goes on.
+    """
+    alive = [(place, route) for place, route in enumerate(routes) if route.mode != "off"]
+    faults = []
+    for later, earlier in overlapping([route.conditions() for _, route in alive]):
+        place, route = alive[later]
+        unsaid = [alive[one] for one in earlier if alive[one][1].name not in route.after]
+        if unsaid:
+            above = " and ".join(f"routes.{at} ({one.name!r})" for at, one in unsaid)
+            names = ", ".join(repr(one.name) for _, one in unsaid)
+            message = (
+                f"{route.name!r} overlaps with {above}, above it: neither is narrower, so it isn't clear whose the"
+                " requests of both are. Let them exclude each other, put the narrower one first, or say in"
+                f" {route.name!r} that those above take them: after = [{names}]"
+            )
+            faults.append((f"routes.{place}", message))
+    return faults
 
 
 def variants_of(
@@ -295,6 +323,14 @@ def _route(one: RouteSection, variants: Mapping[str, Variant], tenants: Mapping[
         max_worse=one.max_worse,
         trusted=one.mode == "serve",
     )  # fmt: skip
+
+
+def _not_above(path: str, route: RouteSection, above: Sequence[str]) -> list[tuple[str, str]]:
+    return [
+        (f"{path}.after", f"no route {name!r} is above it" + _near(name, above))
+        for name in route.after
+        if name not in above
+    ]
 
 
 def target_of(aliases: Mapping[str, str], name: str) -> str:

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import structlog
 
-from farthing.policies.overlap import overlapping
 from farthing.proxy.config import Config
 from farthing.proxy.config_upstream import KNOWN_PROVIDERS
 
@@ -17,25 +16,13 @@ log = structlog.get_logger("farthing.config")
 
 def warnings(config: Config) -> list[tuple[str, str]]:
     """(path, message) each."""
-    return [*_overlaps(config), *_providers(config)]
+    return list(_providers(config))
 
 
 def tell(config: Config) -> None:
     """Log them."""
     for path, message in warnings(config):
         log.warning("the configuration may not mean what it says", path=path, why=message)
-
-
-def _overlaps(config: Config) -> Iterator[tuple[str, str]]:
-    alive = [(place, route) for place, route in enumerate(config.routes) if route.mode != "off"]
-    for later, earlier in overlapping([route.conditions() for _, route in alive]):
-        place, route = alive[later]
-        above = " and ".join(f"routes.{alive[one][0]} ({alive[one][1].name!r})" for one in earlier)
-        message = (
-            f"{route.name!r} can meet the same requests as {above}, and neither is narrower than the other:"
-            " the one above takes them"
-        )
-        yield f"routes.{place}", message
 
 
 def _providers(config: Config) -> Iterator[tuple[str, str]]:

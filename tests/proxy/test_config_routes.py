@@ -15,6 +15,7 @@ from farthing.proxy.config_routes import routes_of, variants_of
 from farthing.proxy.config_warnings import warnings
 from farthing.proxy.errors import ConfigFault
 from farthing.proxy.prompt_marking import cache_behind
+from farthing.proxy.versions import Book, with_sections
 
 GOOD = """
 [[upstreams]]
@@ -217,28 +218,51 @@ def test_a_student_stands_before_its_teacher_and_nowhere_else(tmp_path: Path, mo
     assert path in str(fault.value) and said in str(fault.value)
 
 
-def test_routes_that_overlap_in_part_are_told_of_by_both_paths(tmp_path: Path) -> None:
-    more = (
-        route(model='"gpt-4*"') + route(name='"off"', mode='"off"', model='"*"') + route(name='"s"', model='"*-mini"')
+def test_routes_that_overlap_in_part_are_refused_with_both_paths(tmp_path: Path) -> None:
+    above = route(model='"gpt-4*"') + route(name='"off"', mode='"off"', model='"*"')
+    with pytest.raises(ConfigFault) as fault:
+        loaded(tmp_path, above + route(name='"s"', model='"*-mini"'))
+    said = str(fault.value)
+    assert "routes.2: 's' overlaps with routes.0 ('r'), above it" in said
+    assert "after = ['r']" in said
+    both = above + route(name='"s"', model='"*-mini"', after='["r"]') + route(name='"t"', tag='"a=b"', after='["r"]')
+    with pytest.raises(ConfigFault, match=r"routes.3: 't' overlaps with routes.2 \('s'\), above it"):
+        loaded(tmp_path, both)
+    assert loaded(tmp_path, both.replace('"a=b"\nafter = ["r"]', '"a=b"\nafter = ["r", "s"]')).routes[3].after == (
+        "r",
+        "s",
     )
-    ((path, said),) = warnings(loaded(tmp_path, more))
-    assert path == "routes.2"
-    assert "'s' can meet the same requests as routes.0 ('r')" in said
     narrower = route(model='"gpt-4-mini"') + route(name='"s"', model='"*-mini"') + route(name='"t"', model='"*"')
-    assert warnings(loaded(tmp_path, narrower)) == []
+    assert len(loaded(tmp_path, narrower).routes) == 3
+
+
+@pytest.mark.parametrize(
+    ("after", "said"), [("rr", "no route 'rr' is above it; did you mean 'r'?"), ("t", "no route 't'")]
+)
+def test_only_routes_above_can_take_what_is_shared(tmp_path: Path, after: str, said: str) -> None:
+    more = route(model='"gpt-4*"') + route(name='"s"', model='"*-mini"', after=f'["r", "{after}"]') + route(name='"t"')
+    with pytest.raises(ConfigFault) as fault:
+        loaded(tmp_path, more)
+    assert f"routes.1.after: {said}" in str(fault.value)
+
+
+def test_a_stored_policy_whose_routes_overlap_can_be_rolled_back_to(tmp_path: Path) -> None:
+    """It was allowed once; a rollback isn't the time to argue."""
+    of = loaded(tmp_path, route(model='"gpt-4*"') + route(name='"s"', model='"*-mini"', after='["r"]'))
+    book = Book(tmp_path)
+    given = book.find(book.keep(of, 0.0, "").version).given
+    del given["routes"][1]["after"]
+    assert [one.name for one in with_sections(of, given).routes] == ["r", "s"]
 
 
 def test_farthing_check_tells_what_may_not_be_meant_beside_the_configuration(tmp_path: Path) -> None:
     file = tmp_path / "farthing.toml"
     file.write_text(
-        '[upstream]\nprovider = "opanai"\n[[variants]]\nname = "mini"\nmodel = "x"\n'
-        + route(model='"gpt-4*"')
-        + route(name='"s"', model='"*-mini"')
+        '[upstream]\nprovider = "opanai"\n[[variants]]\nname = "mini"\nmodel = "x"\n' + route(model='"gpt-4*"')
     )
     said = CliRunner().invoke(app, ["check", "--config", str(file)], catch_exceptions=False)
     assert said.exit_code == 0
-    assert json.loads(said.stdout)["routes"][1]["name"] == "s"
-    assert "warning: routes.1: 's' can meet the same requests as routes.0 ('r')" in said.stderr
+    assert json.loads(said.stdout)["routes"][0]["name"] == "r"
     assert "warning: upstream.provider: nobody knows 'opanai'" in said.stderr
     assert "x-ai" in said.stderr
 

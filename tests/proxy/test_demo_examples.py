@@ -78,8 +78,8 @@ SHOWN = {
     " retry_base_s retry_max_s retry_after_send api_key api_keys api_version provider thinking max_tokens_default batch"
     " batch_price_times batch_max_items batch_window_s",
     "variants": "name upstream model kind context_tokens images files params quality quality_source",
-    "routes": "name mode model tag tenant endpoint min_tokens_in tools images strategy variants weights min_quality"
-    " usd_per_s fallbacks on accept hedge_after_ms hedge_share max_worse",
+    "routes": "name mode model tag tenant endpoint min_tokens_in tools images strategy after variants weights"
+    " min_quality usd_per_s fallbacks on accept hedge_after_ms hedge_share max_worse",
     "prompt_cache": "mode one_hour stable_tools keep_warm keep_warm_daily_usd",
     "spend": "daily_usd unpriced",
     "alerts": "webhook secret key_budgets",
