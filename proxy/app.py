@@ -230,7 +230,7 @@ async def open_policies(config: Config, held: State, stack: AsyncExitStack, gate
     policies = (Rollouts if held.keeper else FollowedRollouts)(lanes, book, standing, gate)
     if standing.rollout is not None:
         await policies.resume(standing.rollout)
-    book.save_now(standing)
+    book.save(standing)
     return policies
 
 

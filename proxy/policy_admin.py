@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from farthing.policies.rollout import Plan
 from farthing.proxy.config_rollout import Rollout as Settings
+from farthing.proxy.config_routes import shared_unsaid
 from farthing.proxy.errors import ClientFault, ConfigFault
 from farthing.proxy.rollouts import Rollout, Rollouts, reading
 from farthing.proxy.state import SWITCH
@@ -105,6 +106,8 @@ async def promote(proxy: Running, asked: Mapping[str, Any]) -> dict[str, Any]:
             config = await policies.config_of(await _named(policies.book, asked["version"]))
         else:
             config = with_sections(base, TypeAdapter(dict[str, Any]).validate_python(asked["sections"]))
+            if faults := shared_unsaid(config.routes):
+                raise ConfigFault("\n".join(["the policy is not valid:", *(f"  {at}: {said}" for at, said in faults)]))
         plan = Plan(settings.steps, settings.hold_s, settings.min_requests)
         await policies.promote(config, note=str(asked.get("note", ""))[:200], now=asked.get("now") is True, plan=plan,
                                unit=settings.unit, suite=str(asked.get("gate", "")))  # fmt: skip

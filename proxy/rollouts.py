@@ -1,9 +1,11 @@
 """Promotes, rolls out, watches and rolls back policies: the one place that changes which policy answers.
 
 Rules of this file:
-1. A change first takes effect, then is written down: a slow disk delays no rollback.
+1. A change first takes effect, then is written down, which nobody waits for who holds the lock: a disk that is slow
+   or hangs delays no rollback. An operator is answered once it is written, or after a second.
 2. Whoever changes the lanes holds the lock; the guard's own rollback needs it too, and finds nothing to do where
-   somebody was faster.
+   somebody was faster. Nothing is read from the disk under it but what only the disk has: a version from before this
+   process.
 3. What the program does of its own accord is an incident.
 """
 
@@ -26,6 +28,7 @@ from farthing.proxy.config import Config
 from farthing.proxy.errors import ClientFault, FarthingError
 from farthing.proxy.header_facts import HeaderBook
 from farthing.proxy.lanes import Lanes, Split
+from farthing.proxy.policy_scribe import Scribe
 from farthing.proxy.rollout_rows import outcomes_of
 from farthing.proxy.row import Row
 from farthing.proxy.student_pins import pinned, unpinned, with_student
@@ -46,6 +49,8 @@ _LOOK_EVERY_S = 0.25
 _LOOK_AGAIN_S = 1.0  # after a fault
 _SAVE_EVERY_S = 5.0
 _RATEABLE = 20_000
+_MOST_KNOWN = 16
+_WRITTEN_WITHIN_S = 1.0
 
 
 @dataclass(slots=True)
@@ -135,6 +140,8 @@ class Rollouts:
         self.rollbacks = self.promotions = 0
         self.hindered: Callable[[], str] | None = None  # why nothing may be rolled out in steps now
         self._gate = gate
+        self._scribe = Scribe(book, lanes.state.tasks)
+        self._known: OrderedDict[str, Config] = OrderedDict()  # policies that were active in this process
         self._lock = asyncio.Lock()
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
@@ -169,25 +176,33 @@ class Rollouts:
                 config = with_policy_of(self.lanes.active.config, config)
             if now or plan.steps[0] == 1.0:
                 await self._take(config, "promoted", note)
-                return
-            if self.lanes.state.ledger is None:
+            elif self.lanes.state.ledger is None:
                 said = "a roll-out is watched by the ledger's rows, and ledger.enabled is false: promote with --now"
                 raise ClientFault(said, status=409, code="needs_ledger")
-            await self._begin(config, plan, unit, note)
+            else:
+                await self._begin(config, plan, unit, note)
+        await self._scribe.written(_WRITTEN_WITHIN_S)
 
     async def roll_back(self, version: str = "", why: str = "") -> str:
         """To the active policy alone where one is being rolled out, else to the one before, or to `version`: which
         answers now. Raises ClientFault where there is none before."""
         async with self._lock:
-            if self.going is not None and version in ("", self.standing.active):
-                await self._drop(self.going, why or "an operator asked", "candidate rolled back")
-                return self.standing.active
-            target = version or next(iter(self.standing.before[::-1]), "")
-            if not target:
-                raise ClientFault("there is no version before this one", status=409, code="nothing_before")
-            self._is_another(target)
-            await self._take(await self.config_of(target), "rolled back to", why, back=target in self.standing.before)
-            return target
+            target = await self._back(version, why)
+        await self._scribe.written(_WRITTEN_WITHIN_S)
+        return target
+
+    async def _back(self, version: str, why: str) -> str:
+        if self.going is not None and version in ("", self.standing.active):
+            self._drop(self.going, why or "an operator asked", "candidate rolled back")
+            return self.standing.active
+        target = version or next(iter(self.standing.before[::-1]), "")
+        if not target:
+            raise ClientFault("there is no version before this one", status=409, code="nothing_before")
+        self._is_another(target)
+        known = self._known.get(target)
+        config = await self.config_of(target) if known is None else with_policy_of(self.lanes.active.config, known)
+        await self._take(config, "rolled back to", why, back=target in self.standing.before)
+        return target
 
     async def config_of(self, version: str) -> Config:
         """The active configuration with another policy. Raises ClientFault: there is none of that name, or it is no
@@ -200,30 +215,34 @@ class Rollouts:
     async def reload(self, config: Config) -> None:
         """Take a changed configuration. A changed policy in it answers at once and ends a roll-out; an unchanged one
         leaves the active policy and the roll-out as they are."""
+        declared, config = policy_version(unpinned(config)), await asyncio.to_thread(pinned, config)
         async with self._lock:
-            declared, config = policy_version(unpinned(config)), await asyncio.to_thread(pinned, config)
-            version = policy_version(config)
-            why = self.standing.changed(declared, version)
-            if version != self.standing.file:
-                await asyncio.to_thread(self.book.keep, config, self._now_s(), "from the file")
-            self.standing.file, self.standing.declared = version, declared
-            if why:
-                if self.going is not None:
-                    await self._drop(self.going, "the configuration file has another policy", "candidate dropped")
-                if version != self.standing.active:
-                    await self._take(config, "reloaded", why)
-                    return
-            lane = await self.lanes.build(with_policy_of(config, self.lanes.active.config))
-            going, candidate = self.going, self.lanes.candidate
-            if going is None or candidate is None:
-                self.lanes.take(lane)
-            else:
-                beside = await self.lanes.build(with_policy_of(config, candidate.config), beside=lane)
-                self.lanes.take(lane)
-                self.lanes.open(beside, self._split(going))
-            if self.standing.active != version:
-                log.warning("another policy than the file's is active", active=self.standing.active, file=version)
-            await self._save()
+            await self._reload(declared, config)
+        await self._scribe.written(_WRITTEN_WITHIN_S)
+
+    async def _reload(self, declared: str, config: Config) -> None:
+        version = policy_version(config)
+        why = self.standing.changed(declared, version)
+        if version != self.standing.file:
+            self._scribe.keep(config, self._now_s(), "from the file")
+        self.standing.file, self.standing.declared = version, declared
+        if why:
+            if self.going is not None:
+                self._drop(self.going, "the configuration file has another policy", "candidate dropped")
+            if version != self.standing.active:
+                await self._take(config, "reloaded", why)
+                return
+        lane = await self.lanes.build(with_policy_of(config, self.lanes.active.config))
+        going, candidate = self.going, self.lanes.candidate
+        if going is None or candidate is None:
+            self.lanes.take(lane)
+        else:
+            beside = await self.lanes.build(with_policy_of(config, candidate.config), beside=lane)
+            self.lanes.take(lane)
+            self.lanes.open(beside, self._split(going))
+        if self.standing.active != version:
+            log.warning("another policy than the file's is active", active=self.standing.active, file=version)
+        self._save()
 
     async def take_student(self, name: str, hash: str, why: str) -> str:
         """Let another student of that name answer in the active policy, which is another version by that. Returns why
@@ -238,8 +257,9 @@ class Rollouts:
             await self._take(config, "a student was retrained", why)
             if of_file:
                 self.standing.file = self.standing.active
-                await self._save()
-            return ""
+                self._save()
+        await self._scribe.written(_WRITTEN_WITHIN_S)
+        return ""
 
     async def resume(self, kept: Mapping[str, Any]) -> None:
         """Go on with a roll-out after a restart; one that can't go on is dropped, as an incident."""
@@ -265,7 +285,8 @@ class Rollouts:
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
-        await self._save()
+        self._save()
+        await self._scribe.written(_WRITTEN_WITHIN_S)
 
     # -- what becomes of it
 
@@ -287,13 +308,13 @@ class Rollouts:
 
     async def _begin(self, config: Config, plan: Plan, unit: Unit, note: str) -> None:
         now_s = self._now_s()
-        stored = await asyncio.to_thread(self.book.keep, config, now_s, note)
+        version = policy_version(config)
         candidate = await self.lanes.build(config, beside=self.lanes.active)
-        salt = f"{stored.version} {now_s:.3f}"
         watch = self._watch(plan, unit, plan.steps[0])
-        self._open(Rollout(stored.version, plan, unit, salt, note, now_s, At(0, now_s), watch), candidate)
-        await self._written("roll-out begun", stored.version, self.standing.active, note)
-        log.info("policy is rolled out", version=stored.version, share=plan.steps[0])
+        self._open(Rollout(version, plan, unit, f"{version} {now_s:.3f}", note, now_s, At(0, now_s), watch), candidate)
+        self._scribe.keep(config, now_s, note)
+        self._write("roll-out begun", version, self.standing.active, note)
+        log.info("policy is rolled out", version=version, share=plan.steps[0])
 
     def _watch(self, plan: Plan, unit: Unit, share: float) -> Watch:
         guard = Guard(self.lanes.active.config.rollout.bounds, plan.guarded)
@@ -326,21 +347,25 @@ class Rollouts:
         lane = await self.lanes.build(config)
         before, version = self.standing.active, policy_version(config)
         self._end()
+        self._known[before] = self.lanes.active.config
+        self._known.move_to_end(before)
+        while len(self._known) > _MOST_KNOWN:
+            self._known.popitem(last=False)
         self.lanes.take(lane)
         self.standing.take(version, self._now_s(), why, back=back)
         self.promotions += not back
         self.rollbacks += back
-        await asyncio.to_thread(self.book.keep, config, self._now_s(), why)
-        await self._written(what, version, before, why)
+        self._scribe.keep(config, self._now_s(), why)
+        self._write(what, version, before, why)
         log.info("policy is active", version=version, before=before, what=what)
 
-    async def _drop(self, going: Rollout, why: str, what: str) -> None:
-        """The candidate answers no more. Takes effect before anything in it waits."""
+    def _drop(self, going: Rollout, why: str, what: str) -> None:
+        """The candidate answers no more."""
         self._end()
         self.lanes.close()
         self.rollbacks += 1
         log.warning("roll-out ended", version=going.version, share=going.share, why=why)
-        await self._written(what, going.version, self.standing.active, why)
+        self._write(what, going.version, self.standing.active, why)
 
     # -- the guard
 
@@ -373,21 +398,21 @@ class Rollouts:
             verdict, _, requests = going.watch.verdict()
             move, going.said = next_move(going.plan, going.at, self._now_s(), verdict, requests)
             if move is Move.BACK:
-                await self._send_back(going, verdict)
+                self._send_back(going, verdict)
             elif move is Move.FINISH:
                 await self._finish(going)
             elif move is Move.STEP:
-                await self._step(going)
+                self._step(going)
         if self.going is not None and self.lanes.state.clock.tick_s() - self.going.saved_tick >= _SAVE_EVERY_S:
             self.going.saved_tick = self.lanes.state.clock.tick_s()
-            await self._save()  # without the lock: a slow disk delays no rollback
+            self._save()
 
-    async def _send_back(self, going: Rollout, verdict: Verdict) -> None:
+    def _send_back(self, going: Rollout, verdict: Verdict) -> None:
         told = {one.metric: reading(one) for one in verdict.readings}
         evidence = {"share": going.share, "metrics": told}
         what = f"the roll-out of {going.version} was rolled back at {going.share:.0%}"
         self._incident("rollback", what, verdict.reason, going.version, evidence)
-        await self._drop(going, verdict.reason, "candidate rolled back by the guard")
+        self._drop(going, verdict.reason, "candidate rolled back by the guard")
 
     async def _finish(self, going: Rollout) -> None:
         candidate = self.lanes.candidate
@@ -400,28 +425,28 @@ class Rollouts:
             why = str(error) or type(error).__name__
             log.error("a candidate can't be built any more", version=going.version, exc_info=error)
             self._incident("rollback", f"{going.version} can't be built any more", why, going.version)
-            await self._drop(going, why, "candidate rolled back")
+            self._drop(going, why, "candidate rolled back")
 
-    async def _step(self, going: Rollout) -> None:
+    def _step(self, going: Rollout) -> None:
         going.at = At(going.at.step + 1, self._now_s())
         going.watch.begin(going.share)
         self.lanes.split = self._split(going)
         log.info("policy is rolled out", version=going.version, share=going.share)
-        await self._written(f"step to {going.share:.0%}", going.version, self.standing.active, "")
+        self._write(f"step to {going.share:.0%}", going.version, self.standing.active, "")
 
     # -- books
 
     def _now_s(self) -> float:
         return self.lanes.state.clock.now_s()
 
-    async def _written(self, what: str, version: str, before: str, why: str) -> None:
+    def _write(self, what: str, version: str, before: str, why: str) -> None:
         if self.lanes.state.crew is not None:  # a disk that is full or slow keeps it from no other worker
             self.lanes.state.crew.peers.tell(TOLD, told_to_others(self._as_it_is()))
-        await asyncio.to_thread(self.book.note, self._now_s(), what, version, before, why)
-        await self._save()
+        self._scribe.note(self._now_s(), what, version, before, why)
+        self._save()
 
-    async def _save(self) -> None:
-        await self.book.save(self._as_it_is())
+    def _save(self) -> None:
+        self._scribe.save(self._as_it_is())
 
     def _as_it_is(self) -> Standing:
         self.standing.rollout = None if self.going is None else self.going.kept()

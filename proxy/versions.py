@@ -9,7 +9,6 @@ memory of a change, never a request. A file whose content isn't what its name sa
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -113,7 +112,6 @@ class Book:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._writing = asyncio.Lock()
 
     # -- versions
 
@@ -187,13 +185,8 @@ class Book:
             log.warning("which policy was in force can't be read; the file's is", error=str(error))
             return None
 
-    async def save(self, standing: Standing) -> None:
-        """Write what is in force, off the event loop, one after the other."""
-        async with self._writing:
-            await asyncio.to_thread(self._put, "standing.json", asdict(standing))
-
-    def save_now(self, standing: Standing) -> None:
-        """The same at once. Blocks."""
+    def save(self, standing: Standing) -> None:
+        """Write what is in force. Blocks."""
         self._put("standing.json", asdict(standing))
 
     # -- the log

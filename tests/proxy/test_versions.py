@@ -124,7 +124,7 @@ def test_going_back_forgets_what_came_after() -> None:
 
 async def test_what_is_in_force_is_read_again(tmp_path: Path) -> None:
     book, standing = Book(tmp_path), Standing("a", 1.0, "b", "note", ["c"], {"version": "d"})
-    await book.save(standing)
+    book.save(standing)
 
     assert book.standing() == standing
 

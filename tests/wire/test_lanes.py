@@ -23,6 +23,10 @@ ELSEWHERE = OFF | {
     "variants": [{"name": "there", "model": "m", "upstream": "other"}],
     "routes": [{"name": "all", "mode": "serve", "variants": ["there"]}],
 }
+SHARED = {
+    "variants": [{"name": "small", "model": "m"}],
+    "routes": [{"name": model, "model": model, "variants": ["small"]} for model in ("a*", "*b")],
+}
 
 
 async def policy(proxy: Proxied, what: str, status: int = 200, **asked: Any) -> Any:
@@ -285,6 +289,7 @@ async def test_a_roll_out_can_be_ended_and_finished_by_hand(proxy: Proxied) -> N
         ({"version": "p-nothing"}, "unknown_version"),
         ({"version": 5}, "unknown_version"),
         ({"sections": {"cache": {"ttl": 1}}}, "invalid_policy"),
+        ({"sections": SHARED}, "invalid_policy"),
         ({"sections": 5}, "invalid_request"),
         ({"sections": {}, "steps": [0.5, 0.1]}, "invalid_request"),
         ({"sections": {}, "unit": "planet"}, "invalid_request"),
