@@ -21,16 +21,18 @@ def told(services: Services) -> list[dict[str, Any]]:
 async def drain(services: Services, asked: dict[str, Any]) -> dict[str, Any]:
     """Give `replica` no more requests, or with `drain` false some again; what is under way there ends as it began.
 
-    It lasts until it is taken back or the process ends. Raises ClientFault: 404 no such replica, 400 another value.
+    Of a machine that several upstreams name it is drained in all of them. It lasts until it is taken back or the
+    process ends. Raises ClientFault: 404 no such replica, 400 another value.
     """
     name, wanted = asked.get("replica"), asked.get("drain", True)
     if not isinstance(name, str) or not isinstance(wanted, bool):
         raise ClientFault('say {"replica": NAME, "drain": true or false}')
-    replica = next((found for one in services.upstreams if (found := one.pool.find(name)) is not None), None)
-    if replica is None:
+    found = [replica for one in services.upstreams if (replica := one.pool.find(name)) is not None]
+    if not found:
         known = ", ".join(replica.name for one in services.upstreams for replica in one.pool.replicas)
         raise ClientFault(f"there is no replica {name!r}; there are: {known}", status=404, code="not_found")
-    replica.draining = wanted
+    for replica in found:
+        replica.draining = wanted
     return {"replicas": told(services)}
 
 

@@ -258,6 +258,14 @@ class TestDraining:
         assert (answer.status_code, "draining" in answer.text) == (503, True)
 
 
+async def test_a_machine_that_two_upstreams_name_is_drained_in_both(fleet: Fleet, tmp_path: Path) -> None:
+    other = {"name": "other", "url": fleet.urls[0].replace("/v1", "/other/v1")}
+    async with proxied(fleet.urls[0], tmp_path, **PLAIN, upstreams=[other]) as proxy:
+        for wanted in (True, False):
+            told = (await drain(proxy, replica=fleet.name(0), drain=wanted)).json()["replicas"]
+            assert [(one["name"], one["draining"]) for one in told] == [(fleet.name(0), wanted)] * 2
+
+
 async def drain(proxy: Proxied, **asked: Any) -> Any:
     return await proxy.client.post("/farthing/api/replicas/drain", json=asked, headers={"x-farthing-admin": "1"})
 
