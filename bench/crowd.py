@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import secrets
 import signal
 import sys
 import threading
@@ -16,9 +17,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.machine import Place
-from bench.servers import ROOT, farthing, module, started
+from bench.servers import ROOT, Running, farthing, module, started, state_of
 
-__all__ = ["balanced", "command", "main"]
+__all__ = ["balanced", "command", "main", "replica"]
 
 SHIPPED = ROOT / "deploy" / "nginx" / "nginx.conf"
 _SETTINGS = {"SEMANTIC__MODE": "off"}
@@ -42,6 +43,16 @@ def balanced(port: int, farthings: Sequence[int], folder: Path) -> tuple[str, st
     )
 
 
+def replica(
+    name: str, upstream: int, store: str, secret: str, here: Place
+) -> contextlib.AbstractContextManager[Running]:
+    """One farthing of several. `secret`: theirs, without which none finds what another has stored."""
+    state = state_of(name, here)
+    state.mkdir(parents=True, exist_ok=True)
+    (state / "secret").write_text(f"{secret}\n")
+    return farthing(name, upstream, here, _SETTINGS | {"STORE__URL": store})
+
+
 def main(arguments: Sequence[str]) -> None:
     """Start them, and wait for SIGTERM or SIGINT."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -57,11 +68,10 @@ def main(arguments: Sequence[str]) -> None:
         signal.signal(number, lambda *_: told.set())
     given.folder.mkdir(parents=True, exist_ok=True)
     here = Place(given.folder, given.cores, given.cores)
+    secret = secrets.token_hex(32)
     with contextlib.ExitStack() as stack:
         farthings = [
-            stack.enter_context(
-                farthing(f"replica {number}", given.upstream, here, _SETTINGS | {"STORE__URL": given.store})
-            )
+            stack.enter_context(replica(f"replica {number}", given.upstream, given.store, secret, here))
             for number in range(given.count)
         ]
         conf, upstreams = balanced(given.port, [one.port for one in farthings], given.folder)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from bench.machine import Place, on_core
 
-__all__ = ["DidNotStart", "Running", "farthing", "free_port", "get", "module", "started"]
+__all__ = ["DidNotStart", "Running", "farthing", "free_port", "get", "module", "started", "state_of"]
 
 ROOT = Path(__file__).parent.parent
 
@@ -111,6 +111,11 @@ def module(name: str, *arguments: str) -> list[str]:
     return [sys.executable, "-m", f"bench.{name}", *arguments]
 
 
+def state_of(name: str, here: Place) -> Path:
+    """The state directory of the farthing of this name."""
+    return here.folder / f"{name.replace(' ', '-')}.state"
+
+
 def farthing(
     name: str, upstream_port: int | None, here: Place, settings: Mapping[str, str]
 ) -> contextlib.AbstractContextManager[Running]:
@@ -126,6 +131,6 @@ def farthing(
     command += ["serve", "--port", str(port)]
     if upstream_port is not None:
         command += ["--upstream", f"http://127.0.0.1:{upstream_port}/v1"]
-    command += ["--state", str(here.folder / f"{name.replace(' ', '-')}.state")]
+    command += ["--state", str(state_of(name, here))]
     env = {"FARTHING_LOG__LEVEL": "warning", **{f"FARTHING_{key}": value for key, value in settings.items()}}
     return started(name, command, port, here.folder, core=here.measured, ready="/readyz", env=env, timeout_s=60)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import pytest
 
 from bench import crowd
 from bench.load import Window
+from bench.machine import Place
+from bench.servers import Running, state_of
 from bench.workers import report_of
+from farthing.proxy.clock import SystemRandomness
+from farthing.proxy.state import local_secret
 
 
 def of(server: str, at_once: int, per_s: float, errors: int = 0) -> Window:
@@ -21,6 +26,25 @@ def test_the_balancer_is_the_shipped_one_but_for_its_places(tmp_path: Path) -> N
     assert "listen 127.0.0.1:9100;" in conf and f"{tmp_path}/nginx.pid" in conf and "/tmp/nginx" not in conf
     assert "least_conn" in conf
     assert upstreams.count("server 127.0.0.1:900") == 2
+
+
+def test_replicas_have_one_secret_so_that_each_finds_what_another_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = Place(tmp_path, "0", "0")
+    seen: list[str] = []
+
+    def started(name: str, *given: object) -> AbstractContextManager[Running]:
+        folder = state_of(name, here)
+        seen.append(local_secret(folder, SystemRandomness()).hex())
+        return nullcontext(Running(name, 1, 1))
+
+    monkeypatch.setattr(crowd, "farthing", started)
+    for number in range(2):
+        with crowd.replica(f"replica {number}", 9000, "redis://127.0.0.1:1/0", "5a" * 32, here):
+            pass
+    assert seen == ["5a" * 32] * 2
+    assert len(list(tmp_path.glob("*/secret"))) == 2
 
 
 def test_a_shipped_file_that_has_changed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
