@@ -3,7 +3,8 @@
     python -m bench.routing            (a minute)
 
 **The decision**: processor time of finding a request's route among 50 and choosing its variant, as the pipeline does
-both; the route is the last one.
+both; the route is the last one. The proxy has been at work: the times of variants' latest answers are known, as many
+conversations are remembered as may be, this one among them, and each route has a bound that its shadows have proved.
 
 **The table** is RouterBench-like (Hu et al., "RouterBench", 2024: for each prompt and model whether the answer is right
 and what it cost), but made: nothing was asked of any model. Each prompt has a difficulty d from Beta(2, 3), a length
@@ -24,6 +25,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median, quantiles
 
 import orjson
@@ -34,6 +36,7 @@ from rich.table import Table
 from farthing.policies.cascade import course
 from farthing.policies.choose import Standing, choose
 from farthing.policies.routes import Conditions, Route, RouteTable
+from farthing.policies.stays import Stay
 from farthing.policies.variant import Needs, Variant
 from farthing.proxy.clock import SystemClock, SystemRandomness
 from farthing.proxy.config import load
@@ -41,6 +44,7 @@ from farthing.proxy.config_routes import routes_of, variants_of
 from farthing.proxy.exchange import Controls, Endpoint, Exchange, Original
 from farthing.proxy.header_facts import HeaderFacts
 from farthing.proxy.prices import RateCard
+from farthing.proxy.route_standing import RouteStandings
 from farthing.proxy.routing import Routing
 from farthing.proxy.stage_route import RoutingStage
 from farthing.proxy.wire import read_body
@@ -193,12 +197,26 @@ def saved(count: int, seed: int, console: Console) -> None:
     console.print(table)
 
 
+def at_work(routing: Routing) -> None:
+    """Let it know what it does after some time."""
+    rng, now_s, now_tick = random.Random(7), time.time(), time.monotonic()
+    for variant in routing.variants.values():
+        for _ in range(40):
+            routing.speed(variant).answered(rng.uniform(0.2, 2), now_tick)
+            routing.speed(variant).said(rng.randint(10, 900))
+    for _ in range(routing.stays.most):
+        routing.stays.put(rng.random(), Stay(rng.choice(list(routing.variants)), rng.randint(0, 5000), now_s + 300))
+    routing.standings = RouteStandings(Path("nothing is kept"), lambda coro: coro.close(), lambda *_: None)
+
+
 def decided(routes: int, times: int, report: Callable[[str], None], *, one_model: bool) -> float:
     """The median µs of processor time of a request's decision among so many routes.
 
     `one_model`: all routes are for the request's model, and differ by their tag.
     """
-    usual: dict[str, object] = {"mode": "serve", "strategy": "cheapest", "variants": ["a", "b", "c"]}
+    usual: dict[str, object] = {
+        "mode": "serve", "strategy": "cheapest", "variants": ["a", "b", "c"], "max_worse": 0.02
+    }  # fmt: skip
     listed = [
         usual | {"name": f"r{at}", "model": "gpt-*" if one_model else f"model-{at}-*", "tag": f"team=t{at}"}
         for at in range(routes - 1)
@@ -206,10 +224,11 @@ def decided(routes: int, times: int, report: Callable[[str], None], *, one_model
     listed.append(usual | {"name": "last", "model": "gpt-*"})
     variants = [{"name": name, "model": model} for name, model in
                 (("a", "gpt-4o"), ("b", "gpt-4o-mini"), ("c", "gpt-4.1-nano"))]  # fmt: skip
-    config = load(None, {}, {"variants": variants, "routes": listed})
+    config = load(None, {}, {"variants": variants, "routes": listed, "shadow.share": 0.1})
     known = variants_of(config.variants)
     table = RouteTable(routes_of(config.routes, known, {}))
     routing = Routing(known, table, {}, RateCard({}), SystemClock(), SystemRandomness())
+    at_work(routing)
     stage = RoutingStage(routing)
     turns = [
         {"role": "user" if at % 2 == 0 else "assistant", "content": "words and more words " * 10} for at in range(10)
@@ -229,6 +248,8 @@ def decided(routes: int, times: int, report: Callable[[str], None], *, one_model
         stage.on_request(ex)
         took.append((time.process_time_ns() - begun) / 1000)
         assert ex.plan.choice is not None
+        assert ex.plan.conversation is not None
+        routing.stays.put(ex.plan.conversation, Stay("a", 500, time.time() + 300))
     warm = took[times // 10 :]
     p99 = quantiles(warm, n=100)[98]
     which = "for one model, by tag" if one_model else "by model"
