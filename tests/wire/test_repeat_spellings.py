@@ -25,6 +25,7 @@ from tests.fakes.upstream import Script, ScriptedUpstream, scripted
 from tests.wire.test_repeat import _OWN_COLUMNS, plain, shown
 
 EXAMPLES, LEAST_SHORT = 25, 15
+_PATH = "/v1/chat/completions"
 _GAPS = ("", " ", "\n", "\t ", "\r\n")
 _TEXTS = ("hello there", 'a "quoted" / slashed\\ one', "naïve café\n", "\U0001f600 fi")
 _HEADERS: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -112,20 +113,31 @@ def value(draw: st.DrawFn) -> dict[str, Any]:
 
 @st.composite
 def traffic(draw: st.DrawFn) -> list[tuple[Spelt, float]]:
-    """Requests with the seconds before each: one or two values in up to four spellings, most again and again."""
+    """Requests with the seconds before each: a value or two in up to three spellings, each as bytes with some headers
+    or others, most again and again."""
     values = draw(st.lists(value(), min_size=1, max_size=2))
-    found = []
-    for _ in range(draw(st.integers(1, 4))):
-        headers = {"Authorization": "Bearer sk-one", "Content-Type": "application/json"}
-        if draw(st.booleans()):
-            name, choices = draw(st.sampled_from(_HEADERS))
-            headers[name] = draw(st.sampled_from(choices))
-        body = spelt(draw, draw(st.sampled_from(values)), doubled=draw(st.integers(0, 9)) == 0)
-        path = draw(st.sampled_from(["", "", "", "?a=1", "?a=2"]))
-        found.append(Spelt(body, headers, f"/v1/chat/completions{path}"))
-    order = draw(st.lists(st.integers(0, len(found) - 1), min_size=2, max_size=6))
+    bodies = [
+        spelt(draw, draw(st.sampled_from(values)), doubled=draw(st.integers(0, 9)) == 0)
+        for _ in range(draw(st.integers(1, 3)))
+    ]
+    plain_ = {"Authorization": "Bearer sk-one", "Content-Type": "application/json"}
+    found = [Spelt(bodies[0], plain_, _PATH)]
+    for _ in range(draw(st.integers(1, 3))):
+        name, choices = draw(st.sampled_from(_HEADERS))
+        headers = plain_ | {name: draw(st.sampled_from(choices))}
+        match draw(st.sampled_from(("headers", "body", "path", "all"))):
+            case "headers":
+                found.append(Spelt(bodies[0], headers, _PATH))
+            case "body":
+                found.append(Spelt(draw(st.sampled_from(bodies)), plain_, _PATH))
+            case "path":
+                found.append(Spelt(bodies[0], plain_, f"{_PATH}?a=1"))
+            case _:
+                found.append(Spelt(draw(st.sampled_from(bodies)), headers, f"{_PATH}?a=2"))
+    order = draw(st.lists(st.integers(0, len(found) - 1), min_size=2, max_size=5))
     pauses = st.sampled_from([0.001, 0.001, 0.001, 0.001, 15.0])
-    return [(found[at], draw(pauses)) for at in (0, 0, 0, *order)]
+    # The third time goes short; what differs from it in one thing comes next.
+    return [(found[at], draw(pauses)) for at in (0, 0, 0, 1, *order)]
 
 
 @pytest.fixture
