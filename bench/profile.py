@@ -1,7 +1,10 @@
-"""Where the time goes: `python -m bench.profile hit|miss|stream`. Needs py-spy (`pip install py-spy`), wrk and nginx.
+"""Where the time goes: `python -m bench.profile hit|miss|stream` or `--write`. Needs py-spy (`pip install py-spy`), wrk
+and nginx.
 
 farthing by its real command line under load, looked at 500 times a second from outside; nothing is put into it. Writes
-a profile for speedscope and a flame graph into bench/results, and prints which functions the samples were in.
+a profile for speedscope and a flame graph into bench/results, and prints which functions the samples were in. `--write`
+does so for all three and for a start, and writes tables of what was being done into docs/benchmarks.md; it takes some
+four minutes, since each load is looked at until the ledger has rolled its rows up.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +31,23 @@ from rich.table import Table
 
 from bench.hot import DISTINCT_HITS, learn, warm
 from bench.load import window
-from bench.machine import Place, on_core, place
-from bench.servers import ROOT, DidNotStart, Running, farthing
-from bench.streams import drive, spread, until
+from bench.machine import Place, cpu_s, facts, on_core, place, settle
+from bench.profile_shares import by_library, by_part, by_start, samples, shares, side_by_side
+from bench.report import replace_section, table
+from bench.servers import ROOT, DidNotStart, Running, farthing, free_port
+from bench.start import from_bytecode
+from bench.streams import drive, fresh, spread, until
 from bench.upstream import fast, streaming
+from farthing.proxy.ledger_upkeep import ROLL_EVERY_S
 
-__all__ = ["busiest"]
+__all__ = ["busiest", "section"]
 
 RESULTS = ROOT / "bench" / "results"
+DOCUMENT = ROOT / "docs" / "benchmarks.md"
 SHOWN = 25
-WAITING = ("Condition.wait (threading.py)", "wait (threading.py)", "_worker (thread.py)")
+LOADS = ("hit", "miss", "stream")
+START_S = 8
+STREAM_CHUNKS = 100
 
 
 def busiest(profile: Mapping[str, Any]) -> list[tuple[str, float, float]]:
@@ -44,29 +55,31 @@ def busiest(profile: Mapping[str, Any]) -> list[tuple[str, float, float]]:
 
     Threads that only wait for work don't count.
     """
-    frames = [f"{one['name']} ({Path(one.get('file') or '').name})" for one in profile["shared"]["frames"]]
     own: Counter[str] = Counter()
     below: Counter[str] = Counter()
     whole = 0.0
-    for thread in profile["profiles"]:
-        for stack, weight in zip(thread["samples"], thread["weights"], strict=True):
-            if not stack or frames[stack[-1]] in WAITING:
-                continue
-            whole += weight
-            own[frames[stack[-1]]] += weight
-            for name in {frames[number] for number in stack}:
-                below[name] += weight
+    for _, stack, weight in samples(profile):
+        named = [f"{one.name} ({Path(one.file).name})" for one in stack]
+        whole += weight
+        own[named[-1]] += weight
+        for name in set(named):
+            below[name] += weight
     return [(name, weight / whole, below[name] / whole) for name, weight in own.most_common()]
+
+
+def spying() -> str:
+    """py-spy's program. Raises DidNotStart: it isn't there."""
+    spy = shutil.which("py-spy", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
+    if spy is None:
+        raise DidNotStart("py-spy isn't installed: pip install py-spy")
+    return spy
 
 
 @contextlib.contextmanager
 def watched(server: Running, here: Place, out: Path, kind: str) -> Iterator[None]:
     """py-spy looks at the server while the block runs, and writes `out` at its end. Raises DidNotStart: it can't."""
-    spy = shutil.which("py-spy", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
-    if spy is None:
-        raise DidNotStart("py-spy isn't installed: pip install py-spy")
     log = here.folder / f"spy-{kind}.log"
-    command = [spy, "record", "--rate", "500", "--format", kind, "--output", str(out), "--pid", str(server.pid)]
+    command = [spying(), "record", "--rate", "500", "--format", kind, "--output", str(out), "--pid", str(server.pid)]
     with log.open("wb") as output:
         looking = subprocess.Popen(on_core(here.load, command), stdout=output, stderr=subprocess.STDOUT)
     try:
@@ -83,47 +96,130 @@ def watched(server: Running, here: Place, out: Path, kind: str) -> Iterator[None
         raise DidNotStart(f"py-spy can't look (as root, or with kernel.yama.ptrace_scope 0): {log.read_text()[-300:]}")
 
 
-def loaded(what: str, here: Place, seconds: int, outs: Mapping[str, Path]) -> None:
-    """One kind of load on one farthing, watched once for each form of profile. Raises DidNotStart, RuntimeError."""
+def loaded(
+    what: str, here: Place, seconds: int, outs: Mapping[str, Path], rolled_up: bool = False
+) -> list[tuple[float, int]]:
+    """One kind of load on one farthing, watched once for each form of profile; each time the processor seconds and how
+    many requests there were. `rolled_up`: it is watched until the ledger has rolled rows up too, a minute after its
+    start. Raises DidNotStart, RuntimeError."""
     off = {"SEMANTIC__MODE": "off"}
-    slow = streaming(here, chunks=100, first_ms=10, gap_ms=10) if what == "stream" else fast(here)
-    serials = itertools.count()
+    slow = streaming(here, chunks=STREAM_CHUNKS, first_ms=10, gap_ms=10) if what == "stream" else fast(here)
+    serials, begun_s, found = itertools.count(), time.monotonic(), []
     with slow as upstream, farthing("farthing watched", upstream.port, here, off) as ours:
-        if what == "hit":
+        if what == "stream":
+            drive(ours.port, fresh(serials, 10), 10, spread)
+        elif what == "hit":
             learn(ours, here, "prof")
-        elif what == "miss":
+        else:
             warm(ours, here, "spyw", 1)
+        settle(ours.pid)  # the tokenizer's ranks, which the first request loads
         for number, (kind, out) in enumerate(outs.items()):
+            before_s = cpu_s(ours.pid)
             with watched(ours, here, out, kind):
                 if what == "stream":
-                    drive(ours.port, until(serials, seconds), 50, spread)
-                    continue
-                name, distinct = ("prof", DISTINCT_HITS) if what == "hit" else (f"spy{number}", 0)
-                told = window(ours, 64, seconds, here, name, distinct)
-                if told.errors:
-                    raise RuntimeError(f"{told.errors} of {told.requests} requests failed")
+                    count = len(drive(ours.port, until(serials, seconds), 50, spread))
+                else:
+                    name, distinct = ("prof", DISTINCT_HITS) if what == "hit" else (f"spy{number}", 0)
+                    told = window(ours, 64, seconds, here, name, distinct)
+                    count = told.requests
+                    if told.errors:
+                        raise RuntimeError(f"{told.errors} of {told.requests} requests failed")
+                if rolled_up:
+                    time.sleep(max(0.0, begun_s + ROLL_EVERY_S + 5.0 - time.monotonic()))
+                found.append((settle(ours.pid) - before_s, count))
+    return found
+
+
+def begun(here: Place, out: Path) -> None:
+    """A start of farthing, from bytecode, watched from its first moment for some seconds. Raises DidNotStart."""
+    serve = [sys.executable, "-m", "farthing.proxy.cli", "serve", "--port", str(free_port())]
+    serve += ["--upstream", "http://127.0.0.1:9/v1", "--state", str(here.folder / "start")]
+    env = from_bytecode(here.folder / "bytecode", os.environ) | {"FARTHING_SEMANTIC__MODE": "off"}
+    for duration in (START_S, START_S):  # the first writes the bytecode
+        spy = [spying(), "record", "--rate", "500", "--format", "speedscope", "--output", str(out)]
+        command = [*spy, "--duration", str(duration), "--", *serve]
+        ran = subprocess.run(
+            on_core(here.measured, command), env=env, cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        if ran.returncode:
+            raise DidNotStart(f"py-spy can't look at a start: {ran.stderr[-300:]}")
+
+
+def section(
+    profiles: Mapping[str, Mapping[str, Any]], costs: Mapping[str, tuple[float, int]], facts_: str, load: float
+) -> str:
+    """The section of the page. `profiles`: speedscope files by load, and `start`; `costs`: processor seconds and
+    requests of each load; `load`: the machine's load average before it."""
+    loads = [name for name in LOADS if name in profiles]
+    lines = [facts_, ""]
+    heads = ["what it was doing", *loads]
+    for rule, first in ((by_part, heads), (by_library, ["whose code", *loads])):
+        columns = {name: shares(samples(profiles[name]), rule) for name in loads}
+        lines += [*table(first, side_by_side(columns)), ""]
+    if "start" in profiles:
+        found = {"start": shares(samples(profiles["start"]), by_start)}
+        lines += [*table(["what a start does", "share"], side_by_side(found)), ""]
+    each = ", ".join(f"{name} {costs[name][0] * 1e6 / costs[name][1]:,.0f} µs" for name in loads)
+    counts = ", ".join(f"{name} {sum(1 for _ in samples(profiles[name])):,}" for name in profiles)
+    lines += [
+        f"- Processor time a request while it was looked at (a stream is one request of {STREAM_CHUNKS} chunks): "
+        f"{each}. A part's microseconds are its share of that.",
+        "- A sample is counted once: a thread that does one thing is that thing, else the innermost frame of farthing "
+        "or aiohttp says what is done; compiled code counts for the Python that called it. The rules are in "
+        "`bench/profile_shares.py`.",
+        f"- Samples: {counts}. Load average of the machine before: {load:.1f}.",
+    ]
+    return "\n".join(lines)
+
+
+def written(seconds: int, console: Console) -> None:
+    """Every load and a start, into the page. Raises DidNotStart, RuntimeError, OSError."""
+    load = os.getloadavg()[0]
+    profiles: dict[str, Any] = {}
+    costs: dict[str, tuple[float, int]] = {}
+    for what in (*LOADS, "start"):
+        console.print(f"profile: {what}", markup=False, highlight=False)
+        out = RESULTS / f"profile-{what}.speedscope.json"
+        with tempfile.TemporaryDirectory(prefix="farthing-bench-") as folder:
+            here = place(Path(folder))
+            if what == "start":
+                begun(here, out)
+            else:
+                costs[what] = loaded(what, here, seconds, {"speedscope": out}, rolled_up=True)[0]
+            known = facts(here)
+        profiles[what] = json.loads(out.read_text("utf-8"))
+    when = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    how = "`python -m bench.profile --write`, " + when + ". " + "; ".join(f"{k}: {v}" for k, v in known.items()) + "."
+    text = section(profiles, costs, how, load)
+    console.print(text, markup=False, highlight=False)
+    DOCUMENT.write_text(replace_section(DOCUMENT.read_text("utf-8"), "profiles", text), "utf-8")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Watch, write, print; 2 where it can't."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("hit", "miss", "stream"))
+    parser.add_argument("what", nargs="?", choices=LOADS)
+    parser.add_argument("--write", action="store_true", help="all of them and a start, as tables in docs/benchmarks.md")
     parser.add_argument("--seconds", type=int, default=10)
     given = parser.parse_args(arguments)
+    if (given.what is None) != given.write:
+        parser.error("either one kind of load, or --write for all")
     console = Console(width=None if sys.stdout.isatty() else 120)
     RESULTS.mkdir(parents=True, exist_ok=True)
-    scope, flames = (RESULTS / f"profile-{given.what}.{ending}" for ending in ("speedscope.json", "svg"))
-    with tempfile.TemporaryDirectory(prefix="farthing-bench-") as folder:
-        here = place(Path(folder))
-        try:
-            loaded(given.what, here, given.seconds, {"speedscope": scope, "flamegraph": flames})
-        except (DidNotStart, RuntimeError, OSError) as error:
-            console.print(str(error), markup=False)
-            return 2
-    table = Table("function", "own", "with what it calls", title=f"{given.what}: where {given.seconds} s of load went")
+    try:
+        if given.write:
+            written(given.seconds, console)
+            return 0
+        scope, flames = (RESULTS / f"profile-{given.what}.{ending}" for ending in ("speedscope.json", "svg"))
+        with tempfile.TemporaryDirectory(prefix="farthing-bench-") as folder:
+            loaded(given.what, place(Path(folder)), given.seconds, {"speedscope": scope, "flamegraph": flames})
+    except (DidNotStart, RuntimeError, OSError) as error:
+        console.print(str(error), markup=False)
+        return 2
+    shown = Table("function", "own", "with what it calls", title=f"{given.what}: where {given.seconds} s of load went")
     for name, own, below in busiest(json.loads(scope.read_text("utf-8")))[:SHOWN]:
-        table.add_row(name, f"{own:.1%}", f"{below:.1%}")
-    console.print(table)
+        shown.add_row(name, f"{own:.1%}", f"{below:.1%}")
+    console.print(shown)
     console.print(f"{scope.relative_to(ROOT)} and {flames.relative_to(ROOT)}")
     return 0
 

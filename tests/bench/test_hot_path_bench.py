@@ -262,14 +262,23 @@ def test_a_budget_adds_up_to_the_process() -> None:
         "upstream, in": [60.0, 60.0],
         "sometimes, in": [40.0],
         "idle, in": [0.01, 0.01],
+        "ledger, row made": [9.0, 9.0],
+        "answer, sent": [5.0, 5.0],
+        "thread MainThread": [230.0],
+        "thread ledger": [12.0],
+        "thread watch": [6.0],
+        "thread uvloop": [2.0],
     }
 
     rows = {row[0]: row[1:] for row in budget_rows(figures, {"exact, in": [(2, 300), (4, 500)]}, 250.0, 2)}
 
     assert rows["exact, in"] == ["30.0", "12%", "3", "400"]
     assert rows["sometimes, in"][0] == "20.0"  # in every second request
-    assert rows["the rest of the handler"][0] == "30.0"  # 100 - 30 - 20 - 20; the append is within the account's
-    assert rows["the rest: HTTP, loop, ledger's thread"][0] == "90.0"  # 250 - 100 - 60
+    # 100 - 30 - 20 - 20 - 5; the row and its append are within the account's
+    assert rows["the rest of the handler: pipeline, reading the flight"][0] == "25.0"
+    assert rows["ledger's thread"][0] == "12.0"
+    assert rows["other threads: watch, store, helpers"][0] == "8.0"
+    assert rows["the loop: aiohttp, sockets, timers, tasks"][0] == "70.0"  # 250 - 100 - 60 - 12 - 8
     assert rows["whole process"][0] == "250.0"
     assert "idle, in" not in rows
 
