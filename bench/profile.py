@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ RESULTS = ROOT / "bench" / "results"
 DOCUMENT = ROOT / "docs" / "benchmarks.md"
 SHOWN = 25
 LOADS = ("hit", "miss", "stream")
-START_S = 8
+START_S = 15
 STREAM_CHUNKS = 100
 
 
@@ -135,11 +136,15 @@ def begun(here: Place, out: Path) -> None:
     serve = [sys.executable, "-m", "farthing.proxy.cli", "serve", "--port", str(free_port())]
     serve += ["--upstream", "http://127.0.0.1:9/v1", "--state", str(here.folder / "start")]
     env = from_bytecode(here.folder / "bytecode", os.environ) | {"FARTHING_SEMANTIC__MODE": "off"}
-    for duration in (START_S, START_S):  # the first writes the bytecode
-        spy = [spying(), "record", "--rate", "500", "--format", "speedscope", "--output", str(out)]
-        command = [*spy, "--duration", str(duration), "--", *serve]
+    spy = [spying(), "record", "--rate", "200", "--format", "speedscope", "--output", str(out)]
+    for _ in range(2):  # the first writes the bytecode
         ran = subprocess.run(
-            on_core(here.measured, command), env=env, cwd=ROOT, capture_output=True, text=True, check=False
+            on_core(here.load, [*spy, "--duration", str(START_S), "--", *on_core(here.measured, serve)]),
+            env=env,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if ran.returncode:
             raise DidNotStart(f"py-spy can't look at a start: {ran.stderr[-300:]}")
@@ -172,27 +177,26 @@ def section(
     return "\n".join(lines)
 
 
-def written(seconds: int, console: Console) -> None:
-    """Every load and a start, into the page. Raises DidNotStart, RuntimeError, OSError."""
+def profiled(seconds: int, console: Console) -> str:
+    """Every load and a start, as the page's section. Raises DidNotStart, RuntimeError, OSError."""
     load = os.getloadavg()[0]
     profiles: dict[str, Any] = {}
     costs: dict[str, tuple[float, int]] = {}
-    for what in (*LOADS, "start"):
-        console.print(f"profile: {what}", markup=False, highlight=False)
-        out = RESULTS / f"profile-{what}.speedscope.json"
-        with tempfile.TemporaryDirectory(prefix="farthing-bench-") as folder:
-            here = place(Path(folder))
+    with tempfile.TemporaryDirectory(prefix="farthing-bench-") as folder:
+        here = place(Path(folder))
+        known = facts(here)
+        for what in (*LOADS, "start"):
+            console.print(f"profile: {what}", markup=False, highlight=False)
+            out, own = RESULTS / f"profile-{what}.speedscope.json", replace(here, folder=here.folder / what)
+            own.folder.mkdir()
             if what == "start":
-                begun(here, out)
+                begun(own, out)
             else:
-                costs[what] = loaded(what, here, seconds, {"speedscope": out}, rolled_up=True)[0]
-            known = facts(here)
-        profiles[what] = json.loads(out.read_text("utf-8"))
+                costs[what] = loaded(what, own, seconds, {"speedscope": out}, rolled_up=True)[0]
+            profiles[what] = json.loads(out.read_text("utf-8"))
     when = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     how = "`python -m bench.profile --write`, " + when + ". " + "; ".join(f"{k}: {v}" for k, v in known.items()) + "."
-    text = section(profiles, costs, how, load)
-    console.print(text, markup=False, highlight=False)
-    DOCUMENT.write_text(replace_section(DOCUMENT.read_text("utf-8"), "profiles", text), "utf-8")
+    return section(profiles, costs, how, load)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -200,6 +204,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="?", choices=LOADS)
     parser.add_argument("--write", action="store_true", help="all of them and a start, as tables in docs/benchmarks.md")
+    parser.add_argument("--no-docs", action="store_true", help="with --write: print, but leave the page alone")
     parser.add_argument("--seconds", type=int, default=10)
     given = parser.parse_args(arguments)
     if (given.what is None) != given.write:
@@ -208,7 +213,11 @@ def main(arguments: list[str] | None = None) -> int:
     RESULTS.mkdir(parents=True, exist_ok=True)
     try:
         if given.write:
-            written(given.seconds, console)
+            text = profiled(given.seconds, console)
+            console.print(text, markup=False, highlight=False, soft_wrap=True)
+            if not given.no_docs:
+                page = DOCUMENT.read_text("utf-8")
+                DOCUMENT.write_text(replace_section(page, "profiles", text), "utf-8")
             return 0
         scope, flames = (RESULTS / f"profile-{given.what}.{ending}" for ending in ("speedscope.json", "svg"))
         with tempfile.TemporaryDirectory(prefix="farthing-bench-") as folder:

@@ -27,7 +27,7 @@ PARTS: Mapping[str, str] = {
     "short way of a hit": "proxy/repeat proxy/hit_again",
     "reading the request: head, body, JSON": (
         "proxy/wire proxy/body proxy/header_facts proxy/forwarded proxy/jsontext proxy/tenants proxy/front "
-        "proxy/admin proxy/model_asked proxy/http_head cache/message_shapes"
+        "proxy/admin proxy/model_asked cache/message_shapes"
     ),
     "the key: canonical form, digest": "cache/key cache/exact_json cache/digest proxy/place cache/signals",
     "exact cache: looking up, storing, replaying": (
@@ -41,20 +41,20 @@ PARTS: Mapping[str, str] = {
         "proxy/tries proxy/lanes proxy/peers proxy/deadlines proxy/routing proxy/stage_route proxy/stage_routed "
         "proxy/route_standing proxy/adapting proxy/accepting"
     ),
-    "events of a stream": "proxy/sse proxy/event_text",
+    "events of a stream": "proxy/sse",
     "the account: money, row, headers, metrics": (
         "proxy/account proxy/row proxy/attribute proxy/prices proxy/price_table proxy/price_rows proxy/rate_cards "
         "proxy/usage proxy/usage_row proxy/counterfactual proxy/counting proxy/tokens proxy/metrics proxy/histogram "
-        "proxy/repeated proxy/ledger proxy/sql_rows proxy/outcomes proxy/tries proxy/implicit_rows "
+        "proxy/repeated proxy/ledger proxy/sql_rows proxy/outcomes proxy/implicit_rows "
         "proxy/provider_reads proxy/prompt_memory proxy/pulse proxy/row_texts proxy/observe proxy/ledger_waiting"
     ),
     STAGES: (
         "proxy/stage_compress proxy/stage_defer proxy/stage_prompt_cache proxy/stage_semantic proxy/keys proxy/budgets "
         "proxy/budgets_hold proxy/compressing proxy/prompt_trail proxy/watching proxy/drift_sample proxy/experiments "
         "proxy/holdout proxy/prompt_marking proxy/refused "
-        "proxy/shadow proxy/rollouts proxy/spend proxy/filling proxy/would proxy/versions"
+        "proxy/shadow proxy/rollouts proxy/filling proxy/would proxy/versions"
     ),
-    "writing the answer": "proxy/whole",
+    "writing the answer": "proxy/whole proxy/client_view",
     "between: pipeline, relay, tasks, clock": (
         "proxy/pipeline proxy/server proxy/exchange proxy/tasks proxy/clock proxy/stages proxy/app proxy/traces "
         "proxy/styles proxy/errors proxy/noted proxy/state"
@@ -64,8 +64,8 @@ _PART_OF = {module: part for part, modules in PARTS.items() for module in module
 _WRITING = frozenset({"Relay._send", "Relay._prepare", "Relay._pour", "Relay._stream"})
 _ROLLS = ("proxy/rollup", "proxy/ledger_upkeep", "proxy/sketch")
 OTHER_FARTHING = "farthing, elsewhere"
-_RUNS_THE_LOOP = frozenset({"proxy/serve", "proxy/cli", "proxy/worker"})
-"""What they call is the loop, or has a frame of its own."""
+_GLUE = frozenset({"proxy/serve", "proxy/cli", "proxy/worker", "proxy/build", "proxy/config"})
+"""Modules that say nothing: whoever called them does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +128,7 @@ def by_part(thread: str, stack: Stack) -> str:
             return "writing the answer"
         if one.module.startswith("policies/"):
             return STAGES
-        if one.module and one.module not in _RUNS_THE_LOOP:
+        if one.module and one.module not in _GLUE:
             return _PART_OF.get(one.module, OTHER_FARTHING)
         if one.library == "aiohttp":
             stem = PurePath(one.file).stem

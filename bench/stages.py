@@ -167,7 +167,8 @@ def stages(here: Place, effort: Effort, tell: Tell) -> Report:
         "with the meter's. 'Ledger, append' and 'ledger, row made' are within 'account, out'; a hit by the short way "
         "has its row made within 'short way, answered' (the figure is among the small things), and one through the "
         "stages a second time, for the short way, within 'short way, learnt'. Threads: processor time by the system's "
-        "count. What is within the handler's rest and the loop says the profile. Parts of 0.05 µs and less are left out. "
+        "count. What is within the handler's rest and the loop says the profile. Parts of 0.05 µs and less are left "
+        "out. "
         "Memory, in a run of its own: blocks of the interpreter that are there after the call, and the most bytes that "
         "it had at once."
     )
