@@ -213,7 +213,8 @@ def told(found: LookedUp, size: Size) -> Report:
         )
     report.notes.append(
         f"Queries of {found.tokens:.0f} tokens on average, new, one at a time on one core; index: {found.kind}. "
-        f"{found.own:.0%} of the look-ups found a wording of their own question. What is left of the whole is the way "
-        "to the thread and back, counting tokens, and refusals. How entries are made: bench/near.py."
+        f"{found.own:.0%} of the look-ups found a wording of their own question. The model's part has the count of "
+        "tokens in it; what is left of the whole is the way to the thread and back, and refusals. How entries are "
+        "made: bench/near.py."
     )
     return report
