@@ -4,7 +4,7 @@ and nginx.
 farthing by its real command line under load, looked at 500 times a second from outside; nothing is put into it. Writes
 a profile for speedscope and a flame graph into bench/results, and prints which functions the samples were in. `--write`
 does so for all three and for a start, and writes tables of what was being done into docs/benchmarks.md; it takes some
-four minutes, since each load is looked at until the ledger has rolled its rows up.
+four minutes, since each load is looked at when the ledger rolls rows up, a minute after the start.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import itertools
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -30,9 +29,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bench.hot import DISTINCT_HITS, learn, warm
+from bench.hot import DISTINCT_HITS, learn, series, warm
 from bench.load import window
-from bench.machine import Place, cpu_s, facts, on_core, place, settle
+from bench.machine import Place, facts, on_core, place, settle
 from bench.profile_shares import by_library, by_part, by_start, samples, shares, side_by_side
 from bench.report import replace_section, table
 from bench.servers import ROOT, DidNotStart, Running, farthing, free_port
@@ -48,6 +47,7 @@ DOCUMENT = ROOT / "docs" / "benchmarks.md"
 SHOWN = 25
 LOADS = ("hit", "miss", "stream")
 START_S = 15
+LATER_S, BEYOND_S = 0.6, 4  # when it begins to look, and how much longer the load lasts
 STREAM_CHUNKS = 100
 
 
@@ -77,17 +77,17 @@ def spying() -> str:
 
 
 @contextlib.contextmanager
-def watched(server: Running, here: Place, out: Path, kind: str) -> Iterator[None]:
-    """py-spy looks at the server while the block runs, and writes `out` at its end. Raises DidNotStart: it can't."""
+def watched(server: Running, here: Place, out: Path, kind: str, seconds: int) -> Iterator[None]:
+    """py-spy looks at the server for so long, from a moment after the block was entered, and writes `out`. The block
+    must keep the server busy for longer. Raises DidNotStart: it can't."""
     log = here.folder / f"spy-{kind}.log"
-    command = [spying(), "record", "--rate", "500", "--format", kind, "--output", str(out), "--pid", str(server.pid)]
+    spy = [spying(), "record", "--rate", "500", "--duration", str(seconds), "--format", kind, "--output", str(out)]
+    later = ["sh", "-c", f'sleep {LATER_S}; exec "$@"', "sh", *spy, "--pid", str(server.pid)]
     with log.open("wb") as output:
-        looking = subprocess.Popen(on_core(here.load, command), stdout=output, stderr=subprocess.STDOUT)
+        looking = subprocess.Popen(on_core(here.load, later), stdout=output, stderr=subprocess.STDOUT)
     try:
-        time.sleep(0.5)  # it looks up where everything is
         yield
     finally:
-        looking.send_signal(signal.SIGINT)
         try:
             status = looking.wait(60)
         except subprocess.TimeoutExpired:
@@ -99,36 +99,44 @@ def watched(server: Running, here: Place, out: Path, kind: str) -> Iterator[None
 
 def loaded(
     what: str, here: Place, seconds: int, outs: Mapping[str, Path], rolled_up: bool = False
-) -> list[tuple[float, int]]:
-    """One kind of load on one farthing, watched once for each form of profile; each time the processor seconds and how
-    many requests there were. `rolled_up`: it is watched until the ledger has rolled rows up too, a minute after its
-    start. Raises DidNotStart, RuntimeError."""
+) -> tuple[float, int]:
+    """One kind of load on one farthing: once by itself, then watched once for each form of profile; the processor
+    seconds of the former, and how many requests it had.
+
+    `rolled_up`: it is watched when the ledger rolls up the rows of the former, a minute after the start, so that the
+    watched requests have as much of that on their bill as any. It is watched under load alone, since whom py-spy stops
+    while it waits seems busy. Raises DidNotStart, RuntimeError.
+    """
     off = {"SEMANTIC__MODE": "off"}
     slow = streaming(here, chunks=STREAM_CHUNKS, first_ms=10, gap_ms=10) if what == "stream" else fast(here)
-    serials, begun_s, found = itertools.count(), time.monotonic(), []
+    serials, names, begun_s = itertools.count(), series(), time.monotonic()
+    repeated = next(names)
     with slow as upstream, farthing("farthing watched", upstream.port, here, off) as ours:
-        if what == "stream":
-            drive(ours.port, fresh(serials, 10), 10, spread)
-        elif what == "hit":
-            learn(ours, here, "prof")
+
+        def load(seconds: int) -> int:
+            if what == "stream":
+                return len(drive(ours.port, until(serials, seconds), 50, spread))
+            name, distinct = (repeated, DISTINCT_HITS) if what == "hit" else (next(names), 0)
+            told = window(ours, 64, seconds, here, name, distinct)
+            if told.errors:
+                raise RuntimeError(f"{told.errors} of {told.requests} requests failed")
+            return told.requests
+
+        if what == "hit":
+            learn(ours, here, repeated)
+        elif what == "miss":
+            warm(ours, here, next(names), 1)
         else:
-            warm(ours, here, "spyw", 1)
-        settle(ours.pid)  # the tokenizer's ranks, which the first request loads
-        for number, (kind, out) in enumerate(outs.items()):
-            before_s = cpu_s(ours.pid)
-            with watched(ours, here, out, kind):
-                if what == "stream":
-                    count = len(drive(ours.port, until(serials, seconds), 50, spread))
-                else:
-                    name, distinct = ("prof", DISTINCT_HITS) if what == "hit" else (f"spy{number}", 0)
-                    told = window(ours, 64, seconds, here, name, distinct)
-                    count = told.requests
-                    if told.errors:
-                        raise RuntimeError(f"{told.errors} of {told.requests} requests failed")
-                if rolled_up:
-                    time.sleep(max(0.0, begun_s + ROLL_EVERY_S + 5.0 - time.monotonic()))
-                found.append((settle(ours.pid) - before_s, count))
-    return found
+            drive(ours.port, fresh(serials, 10), 10, spread)
+        before_s = settle(ours.pid, 20.0)  # the tokenizer's ranks, which the first request loads
+        count = load(seconds)
+        used_s = settle(ours.pid) - before_s
+        for kind, out in outs.items():
+            if rolled_up:
+                time.sleep(max(0.0, begun_s + ROLL_EVERY_S - seconds / 2 - time.monotonic()))
+            with watched(ours, here, out, kind, seconds):
+                load(seconds + BEYOND_S)
+    return used_s, count
 
 
 def begun(here: Place, out: Path) -> None:
@@ -163,12 +171,12 @@ def section(
         lines += [*table(first, side_by_side(columns)), ""]
     if "start" in profiles:
         found = {"start": shares(samples(profiles["start"]), by_start)}
-        lines += [*table(["what a start does", "share"], side_by_side(found)), ""]
+        lines += [*table(["what a start does", "share"], side_by_side(found, 0.01)), ""]
     each = ", ".join(f"{name} {costs[name][0] * 1e6 / costs[name][1]:,.0f} µs" for name in loads)
     counts = ", ".join(f"{name} {sum(1 for _ in samples(profiles[name])):,}" for name in profiles)
     lines += [
-        f"- Processor time a request while it was looked at (a stream is one request of {STREAM_CHUNKS} chunks): "
-        f"{each}. A part's microseconds are its share of that.",
+        f"- Processor time a request (a stream is one request of {STREAM_CHUNKS} chunks), just before and not being "
+        f"looked at: {each}. A part's microseconds are about its share of that.",
         "- A sample is counted once: a thread that does one thing is that thing, else the innermost frame of farthing "
         "or aiohttp says what is done; compiled code counts for the Python that called it. The rules are in "
         "`bench/profile_shares.py`.",
@@ -192,7 +200,7 @@ def profiled(seconds: int, console: Console) -> str:
             if what == "start":
                 begun(own, out)
             else:
-                costs[what] = loaded(what, own, seconds, {"speedscope": out}, rolled_up=True)[0]
+                costs[what] = loaded(what, own, seconds, {"speedscope": out}, rolled_up=True)
             profiles[what] = json.loads(out.read_text("utf-8"))
     when = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     how = "`python -m bench.profile --write`, " + when + ". " + "; ".join(f"{k}: {v}" for k, v in known.items()) + "."
