@@ -15,6 +15,7 @@ import itertools
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -34,8 +35,8 @@ from bench.load import window
 from bench.machine import Place, facts, on_core, place, settle
 from bench.profile_shares import by_library, by_part, by_start, samples, shares, side_by_side
 from bench.report import replace_section, table
-from bench.servers import ROOT, DidNotStart, Running, farthing, free_port
-from bench.start import from_bytecode
+from bench.servers import ROOT, DidNotStart, Running, farthing, free_port, get
+from bench.start import from_bytecode, one_start
 from bench.streams import drive, fresh, spread, until
 from bench.upstream import fast, streaming
 from farthing.proxy.ledger_upkeep import ROLL_EVERY_S
@@ -46,7 +47,6 @@ RESULTS = ROOT / "bench" / "results"
 DOCUMENT = ROOT / "docs" / "benchmarks.md"
 SHOWN = 25
 LOADS = ("hit", "miss", "stream")
-START_S = 15
 LATER_S, BEYOND_S = 0.6, 4  # when it begins to look, and how much longer the load lasts
 STREAM_CHUNKS = 100
 
@@ -140,22 +140,47 @@ def loaded(
 
 
 def begun(here: Place, out: Path) -> None:
-    """A start of farthing, from bytecode, watched from its first moment for some seconds. Raises DidNotStart."""
-    serve = [sys.executable, "-m", "farthing.proxy.cli", "serve", "--port", str(free_port())]
-    serve += ["--upstream", "http://127.0.0.1:9/v1", "--state", str(here.folder / "start")]
-    env = from_bytecode(here.folder / "bytecode", os.environ) | {"FARTHING_SEMANTIC__MODE": "off"}
-    spy = [spying(), "record", "--rate", "200", "--format", "speedscope", "--output", str(out)]
-    for _ in range(2):  # the first writes the bytecode
-        ran = subprocess.run(
-            on_core(here.load, [*spy, "--duration", str(START_S), "--", *on_core(here.measured, serve)]),
+    """A start of farthing, from bytecode that one before it wrote, watched from its first moment until it is ready.
+
+    Raises DidNotStart.
+    """
+    port, log = free_port(), here.folder / "spy-start.log"
+    serve = [sys.executable, "-m", "farthing.proxy.cli", "serve", "--port", str(port), "--state"]
+    env = from_bytecode(here.folder / "bytecode", os.environ)
+    env |= {"FARTHING_LOG__LEVEL": "warning", "FARTHING_SEMANTIC__MODE": "off"}
+    spy = [spying(), "record", "--rate", "200", "--format", "speedscope", "--output", str(out), "--"]
+    with fast(here) as upstream, log.open("wb") as output:
+        one_start(upstream.port, here, "off", 0)
+        serve += [str(here.folder / "start-off"), "--upstream", f"http://127.0.0.1:{upstream.port}/v1"]
+        looking = subprocess.Popen(
+            on_core(here.load, [*spy, *on_core(here.measured, serve)]),
+            stdout=output,
+            stderr=subprocess.STDOUT,
             env=env,
             cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
         )
-        if ran.returncode:
-            raise DidNotStart(f"py-spy can't look at a start: {ran.stderr[-300:]}")
+        try:
+            ready = until_ready(port, looking)
+        finally:
+            looking.send_signal(signal.SIGINT)  # it writes what it saw, and ends whom it started
+            try:
+                status = looking.wait(60)
+            except subprocess.TimeoutExpired:
+                looking.kill()
+                status = looking.wait()
+    if status or not ready:
+        raise DidNotStart(f"py-spy can't look at a start: {log.read_text()[-300:]}")
+
+
+def until_ready(port: int, looking: subprocess.Popen[bytes]) -> bool:
+    """Wait until farthing is; False: whoever started it has ended, or it took two minutes."""
+    end = time.monotonic() + 120
+    while looking.poll() is None and time.monotonic() < end:
+        with contextlib.suppress(OSError):
+            get(f"http://127.0.0.1:{port}/readyz")
+            return True
+        time.sleep(0.05)
+    return False
 
 
 def section(
