@@ -9,10 +9,7 @@ from typing import Any
 
 from bench.report import Target, table
 
-__all__ = ["ELSEWHERE", "collected", "lacking", "told"]
-
-ELSEWHERE = {"semantic_stage": "python -m bench.semantic_cost stage"}
-"""Experiments of other commands that have targets, with those."""
+__all__ = ["collected", "lacking", "told"]
 
 
 def collected(results: Path, names: Iterable[str]) -> list[dict[str, Any]]:
@@ -20,25 +17,29 @@ def collected(results: Path, names: Iterable[str]) -> list[dict[str, Any]]:
     return [json.loads(path.read_text("utf-8")) for name in names if (path := results / f"{name}.json").exists()]
 
 
-def lacking(results: Path) -> list[str]:
-    """The commands of those experiments elsewhere whose targets have no run to be read from."""
-    return [command for name, command in ELSEWHERE.items() if not (results / f"{name}.json").exists()]
+def lacking(results: Path, names: Iterable[str]) -> list[str]:
+    """The names of those that have no run to be read from."""
+    return [name for name in names if not (results / f"{name}.json").exists()]
 
 
 def told(reports: Iterable[dict[str, Any]], without: Iterable[str] = ()) -> str:
-    """The section: a row for each target, those of one run together, then how many were missed. `without`: the commands
-    whose targets have no row."""
+    """The section: a row for each target, those of one run together, then how many were missed. `without`: the names
+    of experiments that have no row."""
     rows = []
     missed = 0
     for report in reports:
         for one in report["targets"]:
             target = Target(**one)
             missed += target.passed is False
-            name = report["experiment"]
-            command = f"`{ELSEWHERE.get(name, f'python -m bench.run {name}')}`"
+            command = f"`{command_of(report['experiment'])}`"
             rows.append([target.what, target.goal, target.measured, target.baseline, target.verdict, command])
     if not rows:
         return "No run yet."
     columns = ["target", "goal", "measured", "baseline", "verdict", "command"]
-    more = [f"Without rows, since it has not been run here: `{command}`." for command in without]
+    more = [f"Without rows, since it has not been run here: `{command_of(name)}`." for name in without]
     return "\n".join([*table(columns, rows), "", " ".join([f"{len(rows)} targets, {missed} of them missed.", *more])])
+
+
+def command_of(name: str) -> str:
+    """What measures an experiment's targets."""
+    return f"python -m bench.run {name}"

@@ -26,7 +26,19 @@ from farthing.policies.reuse import RouteKey
 from farthing.proxy.exchange import Controls, Endpoint
 from farthing.proxy.text import normalise
 
-__all__ = ["MADE", "Asked", "Traffic", "calibrations", "held_out", "made", "orders", "streams", "varied"]
+__all__ = [
+    "CLOSERS",
+    "MADE",
+    "OPENERS",
+    "Asked",
+    "Traffic",
+    "calibrations",
+    "held_out",
+    "made",
+    "orders",
+    "streams",
+    "varied",
+]
 
 MODEL = "model-1"
 # Apps of the traffic that is made, with the stream that their questions come from.
@@ -136,12 +148,12 @@ def _questions(source: Sequence[Asked], chance: Random) -> tuple[list[list[Asked
     return questions, weights
 
 
-_OPENERS = """Hi,|Hello,|Hey,|Hi there!|Good morning.|Good evening,|Quick question:|A question:|Excuse me,|Sorry,
+OPENERS = """Hi,|Hello,|Hey,|Hi there!|Good morning.|Good evening,|Quick question:|A question:|Excuse me,|Sorry,
 Please help:|I need help.|Just wondering:|One more thing:|Dear team,|Hi all,|Ok so|Um,|Hello there,|Please tell me:
 Can you help me?|Could you help?|I have a question.|Hey there,|Morning!|So,|Well,|Right,""".replace("\n", "|").split(
     "|"
 )
-_CLOSERS = """ Thanks!| Thank you.| Thanks in advance.| Please.| Cheers| Much appreciated.| Please let me know.| Thx|?|!
+CLOSERS = """ Thanks!| Thank you.| Thanks in advance.| Please.| Cheers| Much appreciated.| Please let me know.| Thx|?|!
  Ta.| Many thanks| Thank you very much!| Any help is welcome.| Best regards| Have a nice day.| ...| :)| Kind regards,
  I'd be grateful.| Please advise.| Hope you can help.| Thanks a lot.""".replace("\n", "|").split("|")
 
@@ -155,9 +167,9 @@ def varied(text: str, chance: Random) -> str:
     if chance.random() < 0.15:
         text = _slip(text, chance)
     if chance.random() < 0.6:
-        text = f"{chance.choice(_OPENERS)} {text}"
+        text = f"{chance.choice(OPENERS)} {text}"
     if chance.random() < 0.6:
-        text += chance.choice(_CLOSERS)
+        text += chance.choice(CLOSERS)
     return text
 
 

@@ -19,7 +19,7 @@ __all__ = ["ineligible"]
 OFF = "farthing, semantic off"
 OBSERVE = "farthing, semantic in observe"
 MOST_RATIO = 1.05
-MOST_ROUNDS = 6
+MOST_ROUNDS = 4
 
 
 def tool_result(serial: str) -> bytes:

@@ -10,6 +10,7 @@ import json
 import time
 from collections.abc import Callable
 from statistics import median
+from typing import Any
 
 import orjson
 
@@ -28,6 +29,7 @@ __all__ = ["each_us", "micro"]
 AT_S = 1_790_000_000.0
 MODEL = "gpt-4o-mini"
 MOST_APPEND_US = 10.0
+AT = {name: COLUMNS.index(name) for name in ("id", "ts", "latency_ms", "ttft_ms", "overhead_ms")}
 MOST_OF_FIRST = 0.5  # it is remembered, and not worked out again
 
 
@@ -61,9 +63,11 @@ def micro(here: Place, effort: Effort, tell: Tell) -> Report:
         of_body(report, name, body, rounds)
     tell("micro: ledger")
     row = Row._make(0 for _ in COLUMNS)
+    known: list[Any] = list(row)
     ledger = Ledger(here.folder / "micro.db", buffer_rows=10_000_000, flush_ms=60_000)
     try:
         append_us = each_us(lambda: ledger.append(row), 2_000, rounds)
+        both_us = each_us(lambda: ledger.append(made_again(known, "id", 1.5)), 2_000, rounds)
     finally:
         ledger._fresh.clear()  # one row again and again: nothing that could be written
         ledger.close()
@@ -72,8 +76,29 @@ def micro(here: Place, effort: Effort, tell: Tell) -> Report:
     report.targets.append(
         Target("ledger: append", f"≤ {MOST_APPEND_US:g} µs", f"{append_us:.2f} µs", append_us <= MOST_APPEND_US)
     )
-    report.notes.append("What a row costs to make is in the budget of a request ('account, out').")
+    add(
+        report,
+        "ledger: row of a hit by the short way, made and appended",
+        both_us,
+        made_us,
+        "json.dumps of a dict of one",
+    )
+    what = "ledger: row made and appended, hit, short way"
+    report.targets.append(Target(what, f"≤ {MOST_APPEND_US:g} µs", f"{both_us:.2f} µs", both_us <= MOST_APPEND_US))
+    report.notes.append(
+        "A repeat's row is the last one's with other times; what a row costs to make otherwise is in the budget of a "
+        "request ('ledger, row made')."
+    )
     return report
+
+
+def made_again(row: list[Any], name: str, ms: float) -> Row:
+    """The row of a repeat, as proxy/repeat.py makes it of the last one's values: the same steps."""
+    values = row.copy()
+    values[AT["id"]], values[AT["ts"]] = name, AT_S
+    values[AT["latency_ms"]] = values[AT["overhead_ms"]] = ms
+    values[AT["ttft_ms"]] = ms
+    return Row._make(values)
 
 
 def of_body(report: Report, size: str, body: bytes, rounds: int) -> None:

@@ -24,7 +24,7 @@ __all__ = ["Told", "due_s", "open_loop", "summed"]
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """One run. Seconds for each answered request, in the order of the answers.
+    """One run. Seconds for each answered request, in the order of the answers. `over_s`: from the first to the last.
 
     `latency_s`: from the time when it was due to its answer's last byte. `late_s`: from then to when it was sent,
     where a connection was free, so that being late was the client's own fault. `errors`: answers other than 200.
@@ -34,6 +34,12 @@ class Told:
     late_s: Sequence[float]
     errors: int
     took_s: float
+    over_s: float = 0.0
+
+    @property
+    def per_s(self) -> float:
+        """The rate at which answers came: what was asked for, unless that was more than the server can do."""
+        return (len(self.latency_s) - 1) / self.over_s if self.over_s > 0 else 0.0
 
 
 def due_s(rate_per_s: float, seconds: float) -> Iterator[float]:
@@ -98,6 +104,7 @@ def open_loop(
     gc.disable()
     try:
         begun = time.perf_counter()
+        first_s = answered = 0.0
         last_free_s = 0.0  # when a connection came free that the next request had waited for
         while schedule or under_way:
             now = time.perf_counter() - begun
@@ -115,13 +122,14 @@ def open_loop(
                 line = by_number[number]
                 if line.receive():
                     answered = time.perf_counter() - begun
+                    first_s = first_s or answered
                     latency_s.append(answered - line.due)
                     errors += line.status != 200
                     if not free:
                         last_free_s = answered
                     free.append(line)
                     under_way -= 1
-        return Told(latency_s, late_s, errors, time.perf_counter() - begun)
+        return Told(latency_s, late_s, errors, time.perf_counter() - begun, answered - first_s)
     finally:
         if gc_was_on:
             gc.enable()

@@ -35,7 +35,19 @@ from farthing.policies.reuse import Bound, Candidate, Label, RouteKey
 from farthing.policies.verified import Settings, Verified
 from farthing.proxy.text import normalise
 
-__all__ = ["PARTS", "Stage", "distinct", "measured", "started"]
+__all__ = [
+    "NOW_S",
+    "PARTS",
+    "ROUTE",
+    "Stage",
+    "Times",
+    "at_percent",
+    "by_part",
+    "distinct",
+    "measured",
+    "opened",
+    "started",
+]
 
 PARTS = (
     *("embed", "search", "score", "score, warm", "score, read anew"),
@@ -79,7 +91,7 @@ def measured(texts: Sequence[str], vectors: NDArray[np.float32], size: int, one_
     rows = _rows(texts, vectors, size, one_scope, chance)
     queries = distinct(texts, 2 * asked, Random(size + 1))
     scopes = sorted({row.scope for row in rows})
-    cache = _opened()
+    cache = opened()
     cache.embed(queries[:1])
     before = rss_bytes(os.getpid())
     _fill(cache, rows)
@@ -90,9 +102,9 @@ def measured(texts: Sequence[str], vectors: NDArray[np.float32], size: int, one_
     policy = Verified(Settings(Bound(), mode="serve"))
     lengths = [cache._embedder.count(query) for query in queries]
     for query in queries[:asked]:
-        _parts(cache, policy, chance.choice(scopes), query, times, chance)
+        by_part(cache, policy, chance.choice(scopes), query, times, chance)
     asyncio.run(_whole(cache, scopes, queries[asked:], times, chance))
-    parts = {part: (_at(took, 50), _at(took, 99)) for part, took in times.items()}
+    parts = {part: (at_percent(took, 50), at_percent(took, 99)) for part, took in times.items()}
     return Stage(size, len(scopes), kind, float(np.mean(lengths)), parts, memory / size, own / size)
 
 
@@ -118,7 +130,7 @@ def started(texts: Sequence[str], vectors: NDArray[np.float32], size: int, folde
     began = time.thread_time()
     while cache.tend():
         pass
-    return {"served_s": served_s, "flat_p50_ms": _at(flat, 50), "lists_s": time.thread_time() - began}
+    return {"served_s": served_s, "flat_p50_ms": at_percent(flat, 50), "lists_s": time.thread_time() - began}
 
 
 def _rows(texts: Sequence[str], vectors: NDArray[np.float32], size: int, one_scope: bool, chance: Random) -> list[Row]:
@@ -132,7 +144,8 @@ def _rows(texts: Sequence[str], vectors: NDArray[np.float32], size: int, one_sco
     ]
 
 
-def _opened() -> SemanticCache:
+def opened() -> SemanticCache:
+    """An empty cache with the real model and verifier."""
     return SemanticCache.open(
         None, MiniLmOnnx(), max_entries=10**9, max_bytes=_ROOM, scorer=VerifierScorer(Verifier.open())
     )
@@ -149,7 +162,7 @@ def _fill(cache: SemanticCache, rows: list[Row]) -> None:
         pass
 
 
-def _parts(cache: SemanticCache, policy: Verified, scope: str, query: str, times: Times, chance: Random) -> None:
+def by_part(cache: SemanticCache, policy: Verified, scope: str, query: str, times: Times, chance: Random) -> None:
     """One look-up and what follows on a miss, part by part; then its candidates read anew, as if nothing were kept."""
     vector, embed = _took(lambda: cache._vectors.of(scope, query))
     assert vector is not None
@@ -207,5 +220,6 @@ def _took(work: Callable[[], Any]) -> tuple[Any, float]:
     return given, (time.thread_time_ns() - began) / 1e6
 
 
-def _at(values: list[float], percent: float) -> float:
+def at_percent(values: list[float], percent: float) -> float:
+    """The percentile."""
     return float(np.percentile(values, percent))

@@ -1,6 +1,7 @@
 """farthing with a meter round each stage: `python -m bench.stage_server OUT time|memory serve ...`.
 
-SIGUSR1 writes what came since the last time to OUT.0, OUT.1, ... as JSON: by name, a figure for each call. In
+SIGUSR1 writes what came since the last time to OUT.0, OUT.1, ... as JSON: by name, a figure for each call, and for each
+thread, as 'thread NAME', the processor microseconds that it has used in all. In
 `time`: microseconds of the clock, of which medians are taken, so that what interrupts a few calls doesn't count; the
 meter's own are taken off. In `memory`: [blocks kept, most bytes at once] by the interpreter's own count, which a clock
 couldn't be run beside. What waits is metered step by step: waiting isn't on the bill. `BENCH_SHORT=off` keeps
@@ -15,6 +16,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 import tracemalloc
 from collections.abc import Awaitable, Callable, Generator
@@ -145,13 +147,24 @@ def metered(meter: Meter, name: str, call: Callable[..., Any], *given: Any) -> A
     return result
 
 
+def threads_us() -> dict[str, list[float]]:
+    """Processor microseconds of each kind of thread of this process so far, by its name without a number."""
+    found: dict[str, float] = {}
+    for one in threading.enumerate():
+        if one.ident is not None:
+            used_us = time.clock_gettime(time.pthread_getcpuclockid(one.ident)) * 1e6
+            name = f"thread {one.name.rstrip('0123456789_-')}"
+            found[name] = found.get(name, 0.0) + used_us
+    return {name: [us] for name, us in found.items()}
+
+
 def main() -> None:
     """Put the meter in, and run the command line."""
     out, memory = Path(sys.argv[1]), sys.argv[2] == "memory"
     sys.argv = ["farthing", *sys.argv[3:]]
     import uvloop
 
-    from farthing.proxy import ledger, pipeline, repeat, server
+    from farthing.proxy import account, ledger, pipeline, repeat, server
     from farthing.proxy.cli import main as farthing
 
     meter = Meter(memory=memory)
@@ -167,7 +180,7 @@ def main() -> None:
     def write() -> None:
         nonlocal taken
         made = out.with_suffix(".part")
-        made.write_text(json.dumps(meter.take()), "utf-8")
+        made.write_text(json.dumps(meter.take() | threads_us()), "utf-8")
         made.rename(out.with_suffix(f".{taken}"))
         taken += 1
 
@@ -185,6 +198,9 @@ def main() -> None:
         put(repeat.Repeats, "answer", "short way, answered")
     put(server.Relay, "handle", "all of the handler")
     put(ledger.Ledger, "append", "ledger, append")
+    put(account.Account, "row", "ledger, row made")
+    put(server.Relay, "_send", "answer, sent")
+    put(repeat.Repeats, "learn", "short way, learnt")
     loops: Any = uvloop
     loops.run = lambda main, **given: runs(told(main), **given)
     farthing()

@@ -23,7 +23,8 @@ from bench.upstream import fast
 __all__ = ["budget_rows", "stages"]
 
 WHOLE = "all of the handler"
-APPEND = "ledger, append"
+APPEND, ROW = "ledger, append", "ledger, row made"
+THREAD, LOOP, LEDGER = "thread ", "MainThread", "ledger"
 MOST_APPEND_US = 10.0
 DISTINCT = 16
 LEAST_US = 0.05
@@ -77,14 +78,24 @@ def run(upstream_port: int, here: Place, kind: str, count: int) -> dict[str, tup
             asked(server.port, 3 * DISTINCT, "sh", DISTINCT)
             asked(server.port, 50, "sw", 0)
             settle(server.pid)
-            taken(server, out.with_suffix(".0"))
+            before_us = threads_of(taken(server, out.with_suffix(".0")))
             todo = [WAYS[0]] if short else list(WAYS[1:])
             for number, way in enumerate(todo, 1):
                 before = settle(server.pid)
                 asked(server.port, count, "sm" if way == "miss" else "sh", 0 if way == "miss" else DISTINCT)
                 used_us = (settle(server.pid) - before) * 1e6 / count
-                found[way] = taken(server, out.with_suffix(f".{number}")), used_us
+                told = taken(server, out.with_suffix(f".{number}"))
+                after_us = threads_of(told)
+                for name, us in after_us.items():
+                    told[THREAD + name] = [(us - before_us.get(name, 0.0)) / count]
+                before_us = after_us
+                found[way] = told, used_us
     return found
+
+
+def threads_of(told: Mapping[str, list[Any]]) -> dict[str, float]:
+    """By name, what each kind of thread has used so far, in microseconds."""
+    return {name.removeprefix(THREAD): each[0] for name, each in told.items() if name.startswith(THREAD)}
 
 
 def budget_rows(
@@ -93,14 +104,24 @@ def budget_rows(
     """Rows of a way: part, µs a request, its share, blocks kept, most bytes. Parts that take nothing are left out.
 
     A part's time is its median call's, times its calls for each request. 'The rest of the handler' is what no part has.
+    Figures of threads are theirs for each request; what neither they nor the handler have is the event loop's.
     """
-    parts = {name: median(each) * len(each) / count for name, each in figures.items()}
+    threads_us = threads_of(figures)
+    parts = {name: median(each) * len(each) / count for name, each in figures.items() if not name.startswith(THREAD)}
     whole_us = parts.pop(WHOLE)
     # The ledger's row is within the account's way out; the stages of BACK run in a task of the flight's own.
     back_us = sum(us for name, us in parts.items() if name.partition(",")[0] in BACK)
-    inside_us = sum(us for name, us in parts.items() if name.partition(",")[0] not in BACK and name != APPEND)
-    parts["the rest of the handler"] = max(0.0, whole_us - inside_us)
-    parts["the rest: HTTP, loop, ledger's thread"] = max(0.0, process_us - whole_us - back_us)
+    inside_us = sum(
+        us for name, us in parts.items() if name.partition(",")[0] not in BACK and name not in (APPEND, ROW)
+    )
+    ledgers_us = threads_us.pop(LEDGER, 0.0)
+    others_us = sum(us for name, us in threads_us.items() if name != LOOP)
+    parts["the rest of the handler: pipeline, reading the flight"] = max(0.0, whole_us - inside_us)
+    parts["ledger's thread"] = ledgers_us
+    parts["other threads: watch, store, helpers"] = others_us
+    parts["the loop: aiohttp, sockets, timers, tasks"] = max(
+        0.0, process_us - whole_us - back_us - ledgers_us - others_us
+    )
     parts["whole process"] = process_us
     return [
         [name, f"{us:,.1f}", f"{us / process_us:.0%}", *_memory(memory.get(name, []))]
@@ -129,16 +150,25 @@ def stages(here: Place, effort: Effort, tell: Tell) -> Report:
         figures, process_us = times[way]
         rows = budget_rows(figures, memory[way][0], process_us, count)
         report.rows += [[way, *row] for row in rows]
-        medians = {name: median(each) for name, each in figures.items()}
+        medians = {name: median(each) for name, each in figures.items() if not name.startswith(THREAD)}
         report.raw.append({"way": way, "process_us": process_us, "median_us": medians})
         appended_us = medians[APPEND]
         what = f"ledger's append on the request path, {way}"
         passed = appended_us <= MOST_APPEND_US
         report.targets.append(Target(what, f"≤ {MOST_APPEND_US:g} µs", f"{appended_us:.1f} µs", passed))
+        if ROW in medians:
+            both_us = medians[ROW] + appended_us
+            what = f"ledger's row made and appended on the request path, {way}"
+            passed = both_us <= MOST_APPEND_US
+            report.targets.append(Target(what, f"≤ {MOST_APPEND_US:g} µs", f"{both_us:.1f} µs", passed))
     report.notes.append(
         "One request at a time, so nothing is amortised over a busy loop; a part's figure is the median of its calls "
         "by the clock, the meter's own taken off, waiting not counted; the whole process is its processor time, "
-        "with the meter's. 'Ledger, append' is within 'account, out'. Parts of 0.05 µs and less are left out. "
+        "with the meter's. 'Ledger, append' and 'ledger, row made' are within 'account, out'; a hit by the short way "
+        "has its row made within 'short way, answered' (the figure is among the small things), and one through the "
+        "stages a second time, for the short way, within 'short way, learnt'. Threads: processor time by the system's "
+        "count. What is within the handler's rest and the loop says the profile. Parts of 0.05 µs and less are left "
+        "out. "
         "Memory, in a run of its own: blocks of the interpreter that are there after the call, and the most bytes that "
         "it had at once."
     )

@@ -26,6 +26,7 @@ from bench.upstream import fast
 
 __all__ = ["Start", "from_bytecode", "start"]
 
+MOST_ROUNDS = 3
 GOALS_S: Mapping[str, float] = {"off": 1.0, "observe": 3.0}
 
 
@@ -101,7 +102,7 @@ def start(here: Place, effort: Effort, tell: Tell) -> Report:
         "start", "Start-up", ["semantic stage", "first answer s", "slowest s", "CPU s", "ready s", "RSS MiB"]
     )
     found: dict[str, list[Start]] = {mode: [] for mode in GOALS_S}
-    rounds = max(2, min(5, effort.rounds)) if effort.rounds > 1 else 1
+    rounds = min(MOST_ROUNDS, effort.rounds)
     with fast(here) as upstream:
         for number in range(rounds + 1):
             # The first starts only write bytecode. The one with the stage writes nearly all of the other's.

@@ -134,7 +134,7 @@ def connections(here: Place, count: int) -> tuple[Weight, Weight]:
 def weights(here: Place, effort: Effort, tell: Tell) -> Report:
     """A row for each kind of thing."""
     report = Report("weights", "What things weigh", ["one", "bytes", "measured over", "bounded by"])
-    many, some, held_open = (800, 200, 100) if effort.quick else (8_000, 1_500, 500)
+    many, some, held_open = (800, 200, 100) if effort.quick else (8_000, 800, 500)
     off = {"SEMANTIC__MODE": "off"}
     found: dict[str, Weight] = {}
     for name, settings, count, gauge, pause_s in (

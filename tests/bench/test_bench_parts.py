@@ -229,7 +229,7 @@ def test_only_the_section_of_the_experiment_is_replaced() -> None:
 def test_the_page_has_a_section_for_every_experiment() -> None:
     page = (Path(__file__).parents[2] / "docs" / "benchmarks.md").read_text("utf-8")
 
-    for name in (*EXPERIMENTS, "targets", "install", "replay"):
+    for name in (*EXPERIMENTS, "targets", "profiles", "install", "replay"):
         assert replace_section(page, name, "x") != page
 
 

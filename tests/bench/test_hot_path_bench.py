@@ -8,8 +8,10 @@ import socket
 import sys
 import threading
 from collections.abc import Awaitable, Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from random import Random
 
 import pytest
 from hypothesis import given, settings
@@ -21,8 +23,12 @@ from bench.cpu_chart import Bar, bars, made
 from bench.install_size import Size, size_of
 from bench.lag import BUCKETS_MS, histogram, huge_body
 from bench.lag_server import Beat, where
-from bench.load import chat_body, http_request, long_chat_body
-from bench.open_loop import due_s, open_loop, summed
+from bench.load import Window, chat_body, http_request, long_chat_body
+from bench.near import LookedUp, fresh, questions, wordings
+from bench.near import Size as Asked
+from bench.near import told as near_told
+from bench.open_loop import Told, due_s, open_loop, summed
+from bench.open_runs import achieved, saturation
 from bench.profile import busiest
 from bench.report import Report, Target, save
 from bench.stage_server import Meter, metered
@@ -88,9 +94,29 @@ def test_a_stall_counts_for_every_request_that_was_due_in_it(stalling: int) -> N
     assert len(found.latency_s) == 60
     assert sum(one > 0.05 for one in found.latency_s) >= 20
     assert found.errors == 0
+    assert found.per_s > 50  # all were answered, in little more time than they were due in
     shown = summed(found)
     assert shown["p100_ms"] >= 290
     assert shown["p50_ms"] <= shown["p99_ms"] <= shown["p100_ms"]
+
+
+def test_answers_that_come_more_slowly_than_they_are_asked_for_are_overload() -> None:
+    came = Told(latency_s=[0.1] * 101, late_s=[0.0], errors=0, took_s=9.0, over_s=1.0)
+
+    assert came.per_s == pytest.approx(100)
+    assert Told([0.1], [0.0], 0, 1.0).per_s == 0.0
+    assert achieved(100, 98) == "98"
+    assert achieved(1_100, 1_077) == "1,077, overload"
+
+
+def test_a_server_is_saturated_by_what_it_can_go_on_with() -> None:
+    one = Window("a", 64, 1_000, 0, per_s=900.0, p50_ms=1.0, p99_ms=1.0, from_s=0.0, upto_s=1.0)  # 1 ms each
+    slower = replace(one, per_s=800.0)
+    putting_off = replace(one, upto_s=2.0)  # half of its work came after the window
+
+    assert saturation([one]) == 900
+    assert saturation([one, slower]) == 800
+    assert saturation([one, slower, putting_off]) == pytest.approx(500)
 
 
 def test_an_open_loop_tells_when_what_was_due_is_never_answered() -> None:
@@ -236,14 +262,23 @@ def test_a_budget_adds_up_to_the_process() -> None:
         "upstream, in": [60.0, 60.0],
         "sometimes, in": [40.0],
         "idle, in": [0.01, 0.01],
+        "ledger, row made": [9.0, 9.0],
+        "answer, sent": [5.0, 5.0],
+        "thread MainThread": [230.0],
+        "thread ledger": [12.0],
+        "thread watch": [6.0],
+        "thread uvloop": [2.0],
     }
 
     rows = {row[0]: row[1:] for row in budget_rows(figures, {"exact, in": [(2, 300), (4, 500)]}, 250.0, 2)}
 
     assert rows["exact, in"] == ["30.0", "12%", "3", "400"]
     assert rows["sometimes, in"][0] == "20.0"  # in every second request
-    assert rows["the rest of the handler"][0] == "30.0"  # 100 - 30 - 20 - 20; the append is within the account's
-    assert rows["the rest: HTTP, loop, ledger's thread"][0] == "90.0"  # 250 - 100 - 60
+    # 100 - 30 - 20 - 20 - 5; the row and its append are within the account's
+    assert rows["the rest of the handler: pipeline, reading the flight"][0] == "25.0"
+    assert rows["ledger's thread"][0] == "12.0"
+    assert rows["other threads: watch, store, helpers"][0] == "8.0"
+    assert rows["the loop: aiohttp, sockets, timers, tasks"][0] == "70.0"  # 250 - 100 - 60 - 12 - 8
     assert rows["whole process"][0] == "250.0"
     assert "idle, in" not in rows
 
@@ -278,10 +313,9 @@ def test_every_target_of_every_run_is_in_one_table(tmp_path: Path) -> None:
     assert lines[1] == ["a", "≤ 1", "2", "direct", "MISSED", "`python -m bench.run miss`"]
     assert "3 targets, 1 of them missed." in text
     assert told(collected(tmp_path, ["never run"])) == "No run yet."
-    assert lacking(tmp_path) == ["python -m bench.semantic_cost stage"]
-    assert f"not been run here: `{lacking(tmp_path)[0]}`." in told(collected(tmp_path, ["hit"]), lacking(tmp_path))
-    (tmp_path / "semantic_stage.json").write_text("{}")
-    assert not lacking(tmp_path)
+    assert lacking(tmp_path, ["hit", "near"]) == ["near"]
+    assert "not been run here: `python -m bench.run near`." in told(collected(tmp_path, ["hit"]), ["near"])
+    assert not lacking(tmp_path, ["hit", "miss"])
 
 
 def test_a_chart_takes_a_servers_own_report_before_that_of_its_peers(tmp_path: Path) -> None:
@@ -332,3 +366,39 @@ def test_a_start_reads_bytecode_whatever_the_shell_says(tmp_path: Path) -> None:
 
 def test_a_weight_is_what_one_more_takes() -> None:
     assert Weight(100, 1_000, 51_000).each == 500
+
+
+def test_a_question_has_as_many_wordings_as_are_asked_for_and_each_is_another() -> None:
+    made = wordings("how do i train a hawk to stop biting?", 100)
+
+    assert len(set(made)) == len(made) == 100
+    assert made[0] == "how do i train a hawk to stop biting?"
+    assert all("train a hawk" in one for one in made)
+    with pytest.raises(ValueError, match="aren't so many"):
+        wordings("a", 10_000)
+
+
+def test_what_is_asked_of_the_index_is_no_entry_and_comes_once() -> None:
+    asked = questions(3)
+    known = frozenset(text for one in asked for text in wordings(one, 20))
+
+    made = fresh(asked[:2], known, 40, Random(1))
+
+    assert len(asked) == len(set(asked)) == 3
+    assert len({text for _, text in made}) == 40
+    assert known.isdisjoint(text for _, text in made)
+    assert {number for number, _ in made} == {0, 1}
+    with pytest.raises(ValueError, match="only"):
+        questions(10**6)
+
+
+def test_a_look_up_is_judged_by_the_clock_against_the_models_own_time() -> None:
+    parts = {"embed": (2.0, 4.0), "search": (0.2, 0.3), "score": (0.1, 0.2), "decide": (0.0, 0.1)}
+    found = LookedUp("ivf", parts, processor_ms=(2.5, 5.0), clock_ms=(2.9, 11.0), own=1.0, tokens=20, prepared_s=1)
+
+    report = near_told(found, Asked(entries=100_000, questions=1, asked_of=1, asked=1))
+
+    assert [target.passed for target in report.targets] == [True, False]
+    assert report.targets[1].measured == "11.00 ms"
+    assert report.targets[0].baseline == "the model alone: 2.00 ms"
+    assert report.rows[0] == ["the model", "2.00", "4.00", "80%"]
