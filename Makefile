@@ -80,7 +80,7 @@ test: check
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-long: $(VENV)/.dev $(VENV)/.model $(VENV)/.eval
-	$(BIN)/python -m pytest -m 'long and not chaos and not image' --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest -m '(long or hypothesis) and not chaos and not image' --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-torch: $(VENV)/.dev
 	@echo "installing sentence-transformers, llmlingua and torch (several hundred MB)"

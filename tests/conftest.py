@@ -13,17 +13,19 @@ import structlog
 from hypothesis import settings
 
 from tests.fakes.commands import forks
+from tests.fakes.examples import LONG, SHORT
 from tests.fakes.loaded import loaded_once
 
 AUTHORITY = Path(__file__).parent / "fakes" / "nobody.pem"
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Trust one authority, whose key nobody has. Clients and commands that a test starts would read all of the
     system's, even where they speak to loopback without TLS: half of the time of a proxy's start."""
     os.environ["SSL_CERT_FILE"] = str(AUTHORITY)
     # What a machine is busy with is no fault of the test's; work that grows too fast is found by counting steps.
-    settings.register_profile("house", settings.default, deadline=None)
+    long = "hypothesis" in config.getoption("markexpr")  # make test-long asks for all properties
+    settings.register_profile("house", settings.default, deadline=None, max_examples=LONG if long else SHORT)
     settings.load_profile("house")
 
 

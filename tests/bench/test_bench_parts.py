@@ -35,6 +35,7 @@ from bench.run import DOCUMENT, EXPERIMENTS, QUICK, document_of, main, parser
 from bench.servers import ROOT, DidNotStart, free_port, get, started
 from bench.streams import mixed, until
 from bench.upstream import StaticAnswer, answer, events, nginx_conf
+from tests.fakes.examples import examples
 
 ANSWERS = (
     b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
@@ -50,7 +51,7 @@ def cut(whole: bytes, places: list[int]) -> Iterator[bytes]:
 
 
 @given(st.lists(st.integers(0, 10_000), max_size=12))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_framing_does_not_depend_on_how_the_bytes_arrive(places: list[int]) -> None:
     framer = Framer()
     messages: list[tuple[int, bytes]] = []
@@ -105,7 +106,7 @@ def test_settling_waits_for_work_that_was_put_off() -> None:
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=50), st.sampled_from([1, 50, 99, 100]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_percentile_is_the_nearest_rank(values: list[float], percent: int) -> None:
     found = percentile(values, percent)
 

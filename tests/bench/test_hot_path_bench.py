@@ -35,10 +35,11 @@ from bench.stage_server import Meter, metered
 from bench.stages import budget_rows
 from bench.start import from_bytecode
 from bench.weights import Weight
+from tests.fakes.examples import examples
 
 
 @given(st.floats(0.5, 5_000), st.floats(0, 3))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_requests_are_due_evenly_whatever_becomes_of_them(rate: float, seconds: float) -> None:
     due = list(due_s(rate, seconds))
 
@@ -140,7 +141,7 @@ def test_an_open_loop_tells_when_the_server_hangs_up() -> None:
 
 
 @given(st.lists(st.floats(0, 100), max_size=40))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_every_beat_is_in_one_bucket(values: list[float]) -> None:
     counts = histogram(values)
 

@@ -26,6 +26,7 @@ from bench.profile_shares import (
     side_by_side,
 )
 from bench.servers import ROOT
+from tests.fakes.examples import examples
 
 _LIB = "/usr/lib/python3.11"
 _SITE = f"{_LIB}/site-packages"
@@ -121,7 +122,7 @@ def a_profile(stacks: list[list[int]]) -> dict[str, Any]:
 
 
 @given(st.lists(st.lists(st.integers(0, 3), max_size=4), max_size=60))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_shares_add_up_whatever_was_sampled(stacks: list[list[int]]) -> None:
     profile = a_profile(stacks)
     counted = [stack for stack in stacks if stack and stack[-1] != 2]

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from farthing.cache.codec import Labels, decode, encode, peek
 from farthing.cache.entry import Entry
 from farthing.proxy.usage import EXTRAS, Usage, UsageSource
+from tests.fakes.examples import examples
 
 text = st.text(st.characters(), max_size=20)  # surrogates among them: raw header bytes come so
 counts = st.integers(0, 2**70)
@@ -68,13 +69,13 @@ ENTRY = Entry(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(entries)
 def test_comes_back_the_same(entry: Entry) -> None:
     assert decode(encode(entry)) == entry
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(entry=entries, where=st.floats(0, 1, exclude_max=True), flip=st.integers(1, 255))
 def test_a_changed_byte_is_never_an_entry(entry: Entry, where: float, flip: int) -> None:
     raw = bytearray(encode(entry))
@@ -89,7 +90,7 @@ def test_every_single_bit_of_one_entry_counts() -> None:
             assert decode(raw[:at] + bytes([raw[at] ^ (1 << bit)]) + raw[at + 1 :]) is None
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(entry=entries, cut=st.floats(0, 1, exclude_max=True), extra=st.binary(min_size=1, max_size=5))
 def test_a_cut_or_longer_value_is_never_an_entry(entry: Entry, cut: float, extra: bytes) -> None:
     raw = encode(entry)

@@ -11,6 +11,7 @@ from farthing.cache.rarity import RouteWords
 from farthing.cache.signals import DIRECTIONS, FEATURES, Asked, compare
 from farthing.cache.verifier import Verifier
 from farthing.proxy.text import normalise
+from tests.fakes.examples import examples
 
 VERIFIER = Verifier.open()
 TEXTS = st.text(st.sampled_from("ab12 \n.,'’-?!<>é中\u200b\u202e"), max_size=40)
@@ -105,7 +106,7 @@ def test_texts_too_long_to_be_matched_word_by_word_differ_as_a_whole() -> None:
 
 
 @given(TEXTS, TEXTS)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_the_pieces_are_the_texts_and_what_is_common_is_the_same(asked: str, stored: str) -> None:
     one, other = normalise(asked), normalise(stored)
     parts = diff(one, other, whole=True)

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from farthing.cache import embedder as module
 from farthing.cache.embedder import EmbedderUnavailable, MiniLmOnnx, open_embedder
+from tests.fakes.examples import examples
 
 FIXTURE = json.loads((Path(__file__).parent / "minilm_fp32.json").read_text("utf-8"))
 TEXTS = [row["text"] for row in FIXTURE["rows"]]
@@ -76,7 +77,7 @@ def test_beyond_the_window_is_an_error_and_never_cut(minilm: MiniLmOnnx) -> None
         minilm.embed(["short", longer])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(text=st.text(st.characters(), max_size=60))
 def test_any_string_has_a_vector(minilm: MiniLmOnnx, text: str) -> None:
     vector = minilm.embed([text])[0]

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from farthing.cache.guard import disagreement, unmatchable
 from farthing.proxy.text import READ_CHARS, signals
+from tests.fakes.examples import examples
 
 
 def verdict(one: str, other: str) -> str:
@@ -94,7 +95,7 @@ def test_what_may(one: str, other: str) -> None:
     assert verdict(one, other) == ""
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.text(st.characters(), max_size=60), st.text(st.characters(), max_size=60))
 def test_it_is_symmetric_and_a_text_agrees_with_itself(one: str, other: str) -> None:
     verdict(one, other)
@@ -109,7 +110,7 @@ WORDS = """
 LOADED = st.lists(st.sampled_from(WORDS.split()), min_size=1, max_size=8)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(LOADED, st.data())
 def test_it_is_symmetric_where_the_rules_bite(words: list[str], drawn: st.DataObject) -> None:
     doubled = words + words[::-1]
@@ -141,7 +142,7 @@ def test_the_last_mark_and_the_first_capital_say_nothing(text: str, end: str) ->
     assert verdict(text, f"  {text[0].upper()}{text[1:]}{end}") == ""
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.integers(0, 10**6), st.integers(0, 10**6), st.sampled_from(["What is {} plus tax?", "Send {} units", "{}"]))
 def test_another_number_is_another_question(one: int, other: int, frame: str) -> None:
     assert bool(verdict(frame.format(one), frame.format(other))) == (one != other)
@@ -190,7 +191,7 @@ def test_what_is_never_matched(text: str, reason: str) -> None:
     assert unmatchable(text) == reason
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.text(st.characters(), max_size=60))
 def test_it_never_raises(text: str) -> None:
     assert isinstance(unmatchable(text), str)

@@ -10,6 +10,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 from farthing.cache import lease_rows
 from farthing.cache.lease import State
+from tests.fakes.examples import examples
 
 LEASE_S = 4.0
 NAME = "n"
@@ -87,5 +88,5 @@ class Rows(RuleBasedStateMachine):
         self.db.close()
 
 
-Rows.TestCase.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+Rows.TestCase.settings = settings(max_examples=examples(60), stateful_step_count=25, deadline=None)
 TestRows = Rows.TestCase

@@ -10,6 +10,7 @@ from farthing.cache.key import Place
 from farthing.cache.places import Placed, Places
 from farthing.cache.template import Templates
 from tests.cache.test_template import OTHER, PAPER, QUESTIONS, RULES, STATIONS
+from tests.fakes.examples import examples
 
 
 def at(text: str, scope: str = "s", route: str = "m 1") -> Place:
@@ -134,7 +135,7 @@ def test_a_word_at_a_seam_of_reading_is_read() -> None:
 COMMON = st.sampled_from(["", RULES, PAPER, OTHER, RULES + PAPER, RULES + OTHER])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.lists(st.tuples(COMMON, st.sampled_from(QUESTIONS), COMMON), min_size=4, max_size=30))
 def test_a_look_up_reaches_only_entries_whose_common_part_is_equal(asked: list[tuple[str, str, str]]) -> None:
     """An index by scope, as the cache keeps it: what can be found shares, word for word, all but what is matched."""

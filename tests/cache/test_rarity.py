@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from farthing.cache.rarity import RAREST, RouteWords, prior_of
+from tests.fakes.examples import examples
 
 
 def test_before_any_text_the_language_decides() -> None:
@@ -35,7 +36,7 @@ def test_it_is_bounded_and_old_words_fade() -> None:
     assert words.rarity("once0", prior_of(40_000)) > 5.0
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.lists(st.lists(st.sampled_from("abcdef"), max_size=4, unique=True), max_size=30), st.integers(0, 10**6))
 def test_it_is_always_finite_and_more_texts_with_a_word_make_it_no_rarer(texts: list[list[str]], rank: int) -> None:
     words = RouteWords(most_words=4)

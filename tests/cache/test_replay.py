@@ -19,6 +19,7 @@ from farthing.cache.replay import (
     without_usage,
 )
 from tests.fakes.completions import completions, sse, streams
+from tests.fakes.examples import examples
 
 
 def entry(body: bytes, shape: Shape, endpoint: str = "chat") -> Entry:
@@ -26,7 +27,7 @@ def entry(body: bytes, shape: Shape, endpoint: str = "chat") -> Entry:
 
 
 @given(completions())
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 def test_a_whole_answer_gets_a_new_identity_and_keeps_every_other_byte(answer: dict[str, Any]) -> None:
     answer["choices"][0]["message"]["note"] = {"id": answer["id"], "created": answer["created"]}
     whole = json.dumps(answer, indent=2).encode()
@@ -39,7 +40,7 @@ def test_a_whole_answer_gets_a_new_identity_and_keeps_every_other_byte(answer: d
 
 
 @given(streams())
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 def test_every_event_of_a_stream_gets_the_same_new_identity(chunks: list[dict[str, Any]]) -> None:
     stream = sse(chunks, newline="\r\n")
     renamed = with_identity(stream, "stream", "chatcmpl-new", 77)
@@ -259,7 +260,7 @@ def test_complete_streams(stream: bytes, endpoint: str, expected: bool) -> None:
 
 
 @given(completions())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 def test_a_split_answer_takes_a_new_identity_too(answer: dict[str, Any]) -> None:
     stream = reshape.split(json.dumps(answer).encode(), "chat", include_usage=True)
     renamed = reshape.split(json.dumps(answer | {"id": "n", "created": 9}).encode(), "chat", include_usage=True)

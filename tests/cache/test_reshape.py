@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from farthing.cache import exact_json, reshape
 from farthing.cache.replay import is_complete_stream, is_complete_whole, without_usage
 from tests.fakes.completions import completions, sse, streams
+from tests.fakes.examples import examples
 from tests.fakes.json_texts import spelled
 
 
@@ -34,7 +35,7 @@ def end(**more: Any) -> dict[str, Any]:
 
 
 @given(completions(), st.sampled_from([None, 2]), st.booleans())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_what_is_split_assembles_to_the_same_value(
     answer: dict[str, Any], indent: int | None, ascii_only: bool
 ) -> None:
@@ -65,7 +66,7 @@ def test_an_empty_answer_keeps_its_logprobs() -> None:
 
 
 @given(completions())
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 def test_usage_comes_only_when_asked_for(answer: dict[str, Any]) -> None:
     whole = json.dumps(answer).encode()
     with_it, without = split(whole, True), split(whole, False)
@@ -79,7 +80,7 @@ def test_usage_comes_only_when_asked_for(answer: dict[str, Any]) -> None:
 
 
 @given(streams(), st.sampled_from(["\n", "\r\n"]), st.booleans())
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=examples(120), deadline=None)
 def test_an_openai_stream_amounts_to_what_openais_own_client_makes_of_it(
     chunks: list[dict[str, Any]], newline: str, ascii_only: bool
 ) -> None:

@@ -13,6 +13,7 @@ from farthing.cache.semantic import SemanticCache
 from farthing.cache.semantic_disk import forget_in
 from tests.cache.test_semantic import LATER, NOW, Letters, word
 from tests.fakes import semantic
+from tests.fakes.examples import examples
 
 
 def text(number: int) -> str:
@@ -59,7 +60,7 @@ def test_memory_is_bounded_in_bytes() -> None:
     assert served(cache, 99)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 30), st.booleans()), max_size=60))
 def test_bytes_are_those_of_what_is_held(steps: list[tuple[int, bool]]) -> None:
     cache = SemanticCache.open(None, Letters(), max_entries=12)

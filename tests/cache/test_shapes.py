@@ -21,6 +21,7 @@ from tests.fakes.event_streams import (
     response_events,
     written,
 )
+from tests.fakes.examples import examples
 from tests.fakes.whole_answers import messages, responses, text_completions
 
 Value = dict[str, Any]
@@ -96,7 +97,7 @@ def accumulated(endpoint: str, stream: bytes) -> Any:
 
 @pytest.mark.parametrize("endpoint", WHOLE)
 @given(st.data(), st.sampled_from([None, 2]), st.booleans())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 def test_whole_to_stream_to_whole_is_the_same_value(
     endpoint: str, data: st.DataObject, indent: int | None, ascii_only: bool
 ) -> None:
@@ -113,7 +114,7 @@ def test_whole_to_stream_to_whole_is_the_same_value(
 
 @pytest.mark.parametrize("endpoint", WHOLE)
 @given(st.data(), cuts(), st.booleans())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_stream_to_whole_to_stream_is_the_same_to_the_official_client(
     endpoint: str, data: st.DataObject, cut: Cut, ascii_only: bool
 ) -> None:
@@ -130,7 +131,7 @@ def test_stream_to_whole_to_stream_is_the_same_to_the_official_client(
 
 
 @given(text_completions())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_usage_of_completions_comes_only_when_asked_for(answer: Value) -> None:
     whole = json.dumps(answer).encode()
     with_it, without = (split(whole, "completions", include_usage=asked) for asked in (True, False))
@@ -143,7 +144,7 @@ def test_usage_of_completions_comes_only_when_asked_for(answer: Value) -> None:
 
 
 @given(responses())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_events_of_a_response_are_numbered_and_named(answer: Value) -> None:
     stream = split(json.dumps(answer).encode(), "responses", include_usage=False) or b""
     blocks = [block.split("\n") for block in stream.decode().split("\n\n")[:-1]]

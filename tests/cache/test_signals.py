@@ -14,6 +14,7 @@ from farthing.cache.reading import read
 from farthing.cache.signals import DIRECTIONS, FEATURES, Asked, comparable, compare
 from farthing.cache.thesaurus import Thesaurus
 from farthing.proxy.text import READ_CHARS
+from tests.fakes.examples import examples
 
 THESAURUS = Thesaurus.load()
 WORDS = RouteWords()
@@ -117,7 +118,7 @@ PIECES = 'paris Rome to from not no 5 five kg 3pm May "a b" `x` a_b < > buy sell
 LOADED = st.lists(st.sampled_from(PIECES.split()), max_size=10).map(" ".join)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(
     st.one_of(LOADED, st.text(st.characters(), max_size=60)), st.one_of(LOADED, st.text(st.characters(), max_size=60))
 )

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from farthing.cache.template import LEAST_CHARS, MOST_CHARS, Parts, Templates, wall_of
+from tests.fakes.examples import examples
 
 RULES = (
     "You answer our customers' questions. Be brief and polite. Never promise what the terms don't say. If unsure,\n"
@@ -188,7 +189,7 @@ PIECES = st.sampled_from([RULES, PAPER, OTHER, "12", "1", "2", " ", "\n", ". ", 
 TEXTS = st.lists(PIECES, max_size=8).map("".join)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(st.lists(TEXTS, min_size=2, max_size=25))
 def test_equal_walls_and_equal_varying_parts_mean_equal_texts(texts: list[str]) -> None:
     """Whatever was learnt, before or after: a place stands for one text."""
@@ -201,7 +202,7 @@ def test_equal_walls_and_equal_varying_parts_mean_equal_texts(texts: list[str]) 
         assert seen.setdefault(place, text) == text
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(st.lists(TEXTS, max_size=20))
 def test_what_is_learnt_depends_on_what_was_shown_alone(texts: list[str]) -> None:
     assert [taught(texts).divide("r", text) for text in texts] == [taught(texts).divide("r", text) for text in texts]

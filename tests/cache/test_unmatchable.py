@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from farthing.cache.unmatchable import REASONS, unmatchable, unmatchable_turn
 from farthing.proxy.text import READ_CHARS
+from tests.fakes.examples import examples
 
 
 @pytest.mark.parametrize(
@@ -102,7 +103,7 @@ def test_the_last_turn(message: dict[str, object], reason: str) -> None:
     assert unmatchable_turn(message) == reason
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(st.text(st.characters(), max_size=80))
 def test_any_text_gets_a_known_verdict(text: str) -> None:
     assert unmatchable(text) in ("", *REASONS)

@@ -19,6 +19,7 @@ from farthing.cache.reading import Reading
 from farthing.cache.signals import DIRECTIONS, FEATURES
 from farthing.cache.verifier import MODEL, Trees, Verifier, VerifierUnavailable
 from farthing.proxy.text import READ_CHARS
+from tests.fakes.examples import examples
 
 MODEL_FILE = json.loads(MODEL.read_text("utf-8"))
 TREES = Trees(MODEL_FILE)
@@ -83,7 +84,7 @@ def test_what_cannot_be_compared_scores_nothing(one: str, other: str) -> None:
     assert score(one, other, 1.0) == 0.0
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.data())
 def test_a_stronger_mismatch_never_raises_the_score(drawn: st.DataObject) -> None:
     values = st.floats(0, 12, allow_nan=False)
@@ -110,7 +111,7 @@ def test_the_trees_say_what_their_file_says() -> None:
         assert found == pytest.approx(total)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(st.text(st.characters(), max_size=50), st.text(st.characters(), max_size=50), st.floats())
 def test_any_text_and_cosine_give_a_probability(one: str, other: str, cosine: float) -> None:
     score(one, other, cosine)

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from farthing.cache.worth import Worth
+from tests.fakes.examples import examples
 
 
 def leaving(worth: Worth, count: int) -> list[int]:
@@ -73,7 +74,7 @@ def test_hits_of_an_earlier_life_count() -> None:
 steps = st.lists(st.tuples(st.sampled_from(["add", "use", "drop", "leave"]), st.integers(0, 9)), max_size=400)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(steps)
 def test_its_books_balance_and_its_heap_is_bounded(taken: list[tuple[str, int]]) -> None:
     worth, held = Worth(), {}

@@ -14,6 +14,7 @@ from farthing.compress.rule import Rule
 from farthing.compress.tidy import tidied_text
 from farthing.proxy.tokens import Tokenizer
 from tests.fakes.broken_texts import hostile_texts, long_texts
+from tests.fakes.examples import examples
 from tests.fakes.hostile_texts import BAD_TEXTS, any_text
 from tests.fakes.json_texts import json_texts
 
@@ -113,7 +114,7 @@ def test_bad_texts(number: int) -> None:
     check(BAD_TEXTS[number] * 8)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(st.one_of(hostile_texts(), long_texts(), any_text(), json_texts()), st.sampled_from([QUESTION, "", "How many?"]))
 def test_any_text(text: str, question: str) -> None:
     check(text, question)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from farthing.compress.prompt_kept import lost
 from farthing.compress.prompt_rules import FILLERS, PREFACES, draft
 from farthing.compress.prompt_text import guard, pieces
+from tests.fakes.examples import examples
 
 LONG_RULE = "Always check the calendar before you promise a visit."
 
@@ -114,7 +115,7 @@ SENTENCES = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(st.lists(st.one_of(SENTENCES, st.text(max_size=60)), max_size=14), st.sampled_from(["\n", "\n\n", " ", "\r\n"]))
 def test_any_text_loses_nothing_that_binds_and_never_grows(parts: list[str], between: str) -> None:
     text = between.join(parts)

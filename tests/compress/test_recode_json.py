@@ -14,6 +14,7 @@ from farthing.compress.recode import recode
 from farthing.compress.recode_json import JsonRows
 from farthing.compress.rows import LEGEND, LEGEND_LINES, decode_rows
 from farthing.proxy.tokens import Tokenizer
+from tests.fakes.examples import examples
 from tests.fakes.json_texts import json_texts
 from tests.fakes.like_objects import damaged, like_objects, pairs
 
@@ -188,7 +189,7 @@ def test_what_has_no_rows_or_is_ambiguous_is_left_alone(text: str) -> None:
 
 
 @given(text=like_objects())
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 def test_every_form_decodes_to_the_equal_value(text: str) -> None:
     short = ROWS.encode(text)
     if short is None:
@@ -203,7 +204,7 @@ def test_every_form_decodes_to_the_equal_value(text: str) -> None:
 
 
 @given(text=st.one_of(damaged(like_objects()), damaged(json_texts()), json_texts("container"), st.text(max_size=300)))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_it_never_raises_and_never_errs(text: str) -> None:
     short = ROWS.encode(text)
 
@@ -212,7 +213,7 @@ def test_it_never_raises_and_never_errs(text: str) -> None:
 
 
 @given(text=like_objects(), data=st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_damaged_rows_are_refused_or_unequal(text: str, data: st.DataObject) -> None:
     short = ROWS.encode(text)
     if short is None:
@@ -231,7 +232,7 @@ def test_damaged_rows_are_refused_or_unequal(text: str, data: st.DataObject) -> 
 
 
 @given(text=like_objects())
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 def test_chosen_by_tokens_it_is_never_longer_and_comes_to_rest(text: str) -> None:
     found = recode(text, TOKENIZER.count, [ROWS])
     if found is None:

@@ -11,6 +11,7 @@ from farthing.compress.recode_json import JsonRows
 from farthing.compress.recode_table import Tables, decode_tables
 from farthing.compress.table_blocks import Table, find_tables
 from farthing.proxy.tokens import Tokenizer
+from tests.fakes.examples import examples
 from tests.fakes.like_objects import damaged
 from tests.fakes.table_texts import WAYS, table_texts, written
 
@@ -100,7 +101,7 @@ def test_a_table_decodes_without_the_text() -> None:
 
 
 @given(text=table_texts())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_every_form_decodes_to_equal_tables(text: str) -> None:
     short = TABLES.encode(text)
     if short is None:
@@ -116,7 +117,7 @@ def test_every_form_decodes_to_equal_tables(text: str) -> None:
 
 
 @given(text=st.one_of(damaged(table_texts()), st.text(alphabet='ab,|-: \t\n"\r+#=\ud800', max_size=200)))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_it_never_raises_and_never_errs(text: str) -> None:
     short = TABLES.encode(text)
 
@@ -125,7 +126,7 @@ def test_it_never_raises_and_never_errs(text: str) -> None:
 
 
 @given(text=table_texts(), data=st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_damaged_rows_are_refused_or_unequal(text: str, data: st.DataObject) -> None:
     short = TABLES.encode(text)
     if short is None:
@@ -140,7 +141,7 @@ def test_damaged_rows_are_refused_or_unequal(text: str, data: st.DataObject) -> 
 
 
 @given(text=table_texts().filter(lambda text: text.isprintable() or "\ud800" not in text))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_chosen_by_tokens_it_is_never_longer_and_comes_to_rest(text: str) -> None:
     rules = [JsonRows(), TABLES]
     found = recode(text, TOKENIZER.count, rules)

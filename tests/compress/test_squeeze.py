@@ -17,6 +17,7 @@ from farthing.compress.split import split
 from farthing.compress.squeeze import Squeezed, Target, squeeze
 from tests.compress.test_split import LOG, PROSE, TRACE
 from tests.fakes.broken_texts import hostile_texts, long_texts
+from tests.fakes.examples import examples
 
 ROOT = Path(__file__).parent.parent.parent
 HALF = Target(ratio=0.5)
@@ -38,7 +39,7 @@ def is_made_of(short: str, text: str) -> bool:
     return all(char in rest for char in short)
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(long_texts() | hostile_texts(), hostile_texts(), RATIOS)
 def test_any_text_any_question(text: str, question: str, ratio: float) -> None:
     found = squeezed(text, question, Target(ratio=ratio))

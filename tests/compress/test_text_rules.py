@@ -11,6 +11,7 @@ from farthing.compress.recode_log import LogRule
 from farthing.compress.reduce_html import HtmlRule
 from farthing.compress.rule import Rule
 from farthing.proxy.tokens import Tokenizer
+from tests.fakes.examples import examples
 from tests.fakes.hostile_texts import BAD_TEXTS, any_text, texts_of
 
 RULES: tuple[Rule, ...] = (AnsiRule(), LogRule(), HtmlRule())
@@ -32,7 +33,7 @@ def test_bad_texts_are_never_made_longer(text: str) -> None:
 
 
 @given(any_text())
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 def test_any_text_is_never_made_longer(text: str) -> None:
     check(text)
 
@@ -48,7 +49,7 @@ PIECES = [
 
 
 @given(texts_of(*PIECES))
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 def test_any_mixture_is_never_made_longer(text: str) -> None:
     check(text)
     check("<html>" + text * 9)

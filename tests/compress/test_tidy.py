@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from farthing.compress.places import places
 from farthing.compress.tidy import tidy
+from tests.fakes.examples import examples
 from tests.fakes.json_texts import json_texts, spelled
 
 LOOSE = '{ "a" : [ 1.0, 1 ],\n "b": "x  y" }'
@@ -132,7 +133,7 @@ def test_everything_else_stays_byte_for_byte(endpoint: str, payload: dict[str, A
     indent=st.sampled_from([None, 0, 2]),
     shape=st.sampled_from(["chat", "parts", "responses", "messages"]),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 def test_only_the_replaced_literals_differ_and_they_mean_the_same(
     texts: list[str], ascii_only: bool, indent: int | None, shape: str
 ) -> None:
@@ -163,7 +164,7 @@ def test_a_container_is_always_tidied() -> None:
 
 
 @given(texts=st.lists(json_texts("container"), min_size=2, max_size=5), shape=st.sampled_from(["chat", "messages"]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_a_growing_conversation_keeps_the_bytes_of_its_earlier_turns(texts: list[str], shape: str) -> None:
     bodies = []
     for n in range(1, len(texts) + 1):

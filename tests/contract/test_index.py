@@ -15,6 +15,7 @@ from farthing.cache.index_growing import GrowingIndex
 from farthing.cache.index_ivf import IvfIndex
 from farthing.cache.index_pg import PgIndex, PgVectors
 from farthing.proxy.clock import SystemClock
+from tests.fakes.examples import examples
 from tests.fakes.postgres import running_postgres
 
 DIM = 8
@@ -196,7 +197,7 @@ def test_items_are_what_was_added_and_can_move_to_another_index(make: Make) -> N
     assert sorted(index.numbers()) == [number for number in range(20) if number not in (0, 7)]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 12)), max_size=40), st.integers(0, 30), st.integers(1, 15))
 def test_every_implementation_finds_what_a_full_sort_finds(steps: list[tuple[bool, int]], asked: int, k: int) -> None:
     for build in KINDS.values():

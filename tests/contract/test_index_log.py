@@ -19,6 +19,7 @@ from farthing.cache import log_redis_wire, semantic_log
 from farthing.cache.index_log import IndexLog
 from farthing.cache.semantic_disk import Row
 from farthing.cache.semantic_log import SemanticLog
+from tests.fakes.examples import examples
 from tests.fakes.replicas import SentAtOnce, a_log
 from tests.fakes.valkey import running_valkey
 
@@ -159,7 +160,7 @@ def test_a_row_that_was_damaged_is_as_good_as_gone(another: Another, tmp_path: P
     assert other.since(0)[:4] == ([], ["a"], 1, False)
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(30), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32), steps=st.integers(1, 60))
 def test_all_who_follow_converge(
     opening: Opening, places: Iterator[int], monkeypatch: pytest.MonkeyPatch, seed: int, steps: int

@@ -19,6 +19,7 @@ from farthing.policies.agree import agree, agree_bytes, refuses
 from farthing.policies.agree_measured import comparator
 from farthing.policies.answer import Answer, Call
 from farthing.policies.opinion import Agreement
+from tests.fakes.examples import examples
 from tests.policies.test_answer import chat, delta, sse
 
 LIKE = {"often": "frequently", "frequently": "frequently", "buy": "purchase"}
@@ -235,7 +236,7 @@ def test_bytes_of_every_shape_are_compared_and_the_worst_choice_counts() -> None
 words = st.text(st.characters(), max_size=80)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(words, words)
 def test_no_text_makes_it_raise_and_it_is_symmetric(a: str, b: str) -> None:
     one, other = agree(Answer(a), Answer(b), embed), agree(Answer(b), Answer(a), embed)
@@ -254,7 +255,7 @@ values = st.recursive(
 objects = st.dictionaries(st.text(max_size=3), values, max_size=3)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(objects, objects)
 def test_json_is_the_same_where_its_values_are(a: dict[str, object], b: dict[str, object]) -> None:
     one, other = json.dumps(a), json.dumps(dict(reversed(b.items())), indent=1)
@@ -263,7 +264,7 @@ def test_json_is_the_same_where_its_values_are(a: dict[str, object], b: dict[str
     assert agree(Answer(one), Answer(other)).agreement == ("same" if same else "different")
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.integers(-9999, 9999), st.integers(-9999, 9999))
 def test_final_numbers(a: int, b: int) -> None:
     found = agree(Answer(f"First I add.\n#### {a:,}"), Answer(f"The answer is {b}."))

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from farthing.policies.answer import Answer, Call, exact_json, read
+from tests.fakes.examples import examples
 
 
 def chat(message: dict[str, Any], finish: str | None = "stop") -> bytes:
@@ -123,13 +124,13 @@ def test_numbers_keep_all_their_digits() -> None:
     assert exact_json("[0.10000000000000000001, 1]") == [Decimal("0.10000000000000000001"), 1]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(st.binary(max_size=200) | st.binary(max_size=100).map(lambda text: b'{"choices":[' + text))
 def test_no_bytes_make_it_raise(body: bytes) -> None:
     read(body)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=60), st.lists(st.integers(0, 60), max_size=5))
 def test_a_stream_cut_anywhere_says_what_the_whole_says(text: str, cuts: list[int]) -> None:
     places = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]

@@ -17,6 +17,7 @@ from farthing.policies.reuse import Action, Bound, Candidate, Label, Mode, Polic
 from farthing.policies.static import Static
 from farthing.policies.vcache import VCache
 from farthing.policies.verified import Settings, Verified
+from tests.fakes.examples import examples
 
 ROUTE, OTHER = RouteKey("acme", "faq"), RouteKey("acme", "search")
 PER_REQUEST = Bound(0.1, per="request")
@@ -187,7 +188,7 @@ def test_vcache_keeps_the_rule_of_the_paper() -> None:
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.sampled_from([0.0, 1.0])), max_size=60), st.floats(0, 1))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 def test_vcache_fits_whatever_comes(labels: list[tuple[float, float]], cosine: float) -> None:
     policy = VCache(PER_REQUEST, mode="serve")
     entry(policy, labels)

@@ -16,6 +16,7 @@ from farthing.policies.ladder import Ladder
 from farthing.policies.reuse import Action, Bound, Candidate, Label, RouteKey, RouteState, Source, Verdict
 from farthing.policies.sequence import Comparator
 from farthing.policies.verified import Settings, Verified
+from tests.fakes.examples import examples
 
 ONE = Ladder((0.5,), (1.0,))
 TWO = Ladder((0.8, 0.5), (0.5, 0.5))
@@ -91,7 +92,7 @@ def test_what_it_says_is_needed_is_about_what_is_needed() -> None:
 
 
 @given(st.lists(st.sampled_from([0.0, 1.0]), max_size=60))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 def test_a_stricter_bound_never_serves_what_a_looser_one_does_not(outcomes: list[float]) -> None:
     strict, loose = (Verified(replace(QUICK, bound=Bound(bound))) for bound in (0.05, 0.2))
     for outcome in [0.0, *outcomes]:
@@ -392,7 +393,7 @@ events = st.tuples(st.floats(0, 1), st.floats(0, 0.999), st.sampled_from([0.0, 0
 
 
 @given(st.lists(events, max_size=120), st.booleans(), st.sampled_from(["hit", "request"]))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 def test_what_is_dumped_and_loaded_goes_on_as_if_nothing_had_been(history: Any, pooled: bool, per: Any) -> None:
     chosen = Settings(Bound(0.2, per=per), mode="serve", pooled=pooled)
     first, second = Verified(chosen), Verified(chosen)

@@ -19,6 +19,7 @@ from farthing.proxy.observe import StreamObserver
 from farthing.proxy.sse import Splitter
 from tests.fakes.adapters import TO_CHAT, TO_MESSAGES
 from tests.fakes.event_streams import by_words, message_events, written
+from tests.fakes.examples import examples
 from tests.fakes.two_apis import ANYTHING, CALM, chat_answers, message_answers
 
 
@@ -262,7 +263,7 @@ SURROGATE = b'{"model":"\\ud800","max_tokens":1,"messages":[{"role":"user","cont
 HUGE = b'{"model":"m","max_tokens":1e999999999,"messages":[],"temperature":1e-999999999}'
 
 
-@settings(CALM, max_examples=300)
+@settings(CALM, max_examples=examples(300))
 @given(ANYTHING.map(dumps) | st.binary(max_size=64))
 @example(DEEP)
 @example(SURROGATE)

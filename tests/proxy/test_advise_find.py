@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from farthing.proxy.advise_find import costs_of, find_parts, with_draft
 from farthing.proxy.advise_requests import Asked, in_body, read_requests
 from farthing.proxy.prices import Rates, Tiered
+from tests.fakes.examples import examples
 
 HEAD = "Answer the question from the passage, in one sentence, as a teacher would. " * 4 + "\n\nQuestion: "
 TAIL = "\n\n" + "Remember to name the passage, to be brief, and to be friendly with whoever asks you. " * 4
@@ -70,7 +71,7 @@ FORMS = st.sampled_from(["{}", HEAD + "{}" + TAIL])
 USERS = st.builds(lambda words, form: form.format(words), st.text("ab .?{}", max_size=40), FORMS)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.lists(st.tuples(SYSTEMS, USERS), max_size=24))
 def test_parts_are_what_stands_there_and_never_overlap(pairs: list[tuple[str, str]]) -> None:
     requests = asked(*pairs) if pairs else []

@@ -25,6 +25,7 @@ from farthing.proxy.demo_replay import (
 )
 from farthing.proxy.simulated import MODEL, Pace, application
 from farthing.proxy.traffic import Question
+from tests.fakes.examples import examples
 
 QUESTIONS = tuple(Question(f"question {i}", f"intent {i % 5}") for i in range(60))
 
@@ -34,7 +35,7 @@ def answered(intent: str, cache: str, text: str, error: str = "") -> Answered:
 
 
 @given(requests=st.integers(1, 300), seed=st.integers(0, 1000))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_a_plan_has_its_size_and_a_fresh_burst(requests: int, seed: int) -> None:
     planned = plan(QUESTIONS, requests, random.Random(seed))
     assert len(planned) == requests

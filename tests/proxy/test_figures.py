@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from farthing.proxy import figures
 from farthing.proxy.figures import farthing_since, one, recent, saved_by_form, series, summary
+from tests.fakes.examples import examples
 from tests.fakes.rows import DOLLAR, NOW_S, ledger, plausible, row
 
 DAY_S = 86_400.0
@@ -152,7 +153,7 @@ def test_a_tag_of_any_other_name_is_only_a_name(name: str, opened: Opener) -> No
     assert [group.key for group in summary(conn, 0, NOW_S, [f"tag:{name}"]).groups] == [("x",)]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=120))
 def test_percentiles_are_the_nearest_rank(values: list[float]) -> None:
     with closing(ledger(":memory:", (row(id=str(i), latency_ms=x) for i, x in enumerate(values)))) as conn:

@@ -20,6 +20,7 @@ from farthing.proxy.ledger_file import INSERT, connect
 from farthing.proxy.ledger_upkeep import remove_rows
 from farthing.proxy.rollup import Roller
 from farthing.proxy.row import Row
+from tests.fakes.examples import examples
 from tests.fakes.rows import DOLLAR, NOW_S, ledger, plausible, row
 
 DAY_S = 86_400.0
@@ -102,7 +103,7 @@ def twenty_days() -> Iterator[sqlite3.Connection]:
         yield conn
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(spans, st.sampled_from([*UNITS]))
 def test_stretches_add_up_to_the_span_and_touch(
     twenty_days: sqlite3.Connection, span: tuple[float, float], unit: str

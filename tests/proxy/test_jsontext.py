@@ -23,11 +23,12 @@ from farthing.proxy.jsontext import (
     splice,
     without,
 )
+from tests.fakes.examples import examples
 from tests.fakes.json_texts import json_texts, spelled
 
 
 @given(json_texts())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_minify_keeps_every_value_and_every_spelling(text: str) -> None:
     short = minify(text)
     assert short is not None
@@ -112,7 +113,7 @@ def test_bytes_that_are_not_utf_8_are_left_alone() -> None:
 
 
 @given(json_texts(top="object"))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 def test_members_agree_with_a_decoder(text: str) -> None:
     raw = text.encode()
     found = {member.key: raw[member.start : member.end] for member in members(raw)}
@@ -122,7 +123,7 @@ def test_members_agree_with_a_decoder(text: str) -> None:
 
 
 @given(json_texts())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 def test_find_leads_to_every_value(text: str) -> None:
     raw = text.encode()
     for path, value in paths(spelled(text)):
@@ -184,7 +185,7 @@ def test_a_malformed_array_is_refused(text: bytes) -> None:
 
 
 @given(json_texts(top="object"), st.text(max_size=5))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_an_inserted_member_comes_first_and_nothing_else_changes(text: str, name: str) -> None:
     key = "new" + name.encode("utf-8", "replace").decode()
     raw = text.encode()
@@ -269,7 +270,7 @@ def paths(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[
     st.sets(st.sampled_from('abcdé"\\x')),
     st.data(),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_without_takes_members_out_and_nothing_else(
     given_: dict[str, str], keys: set[str], data: st.DataObject
 ) -> None:

@@ -19,6 +19,7 @@ from farthing.proxy.ledger_file import INSERT, connect
 from farthing.proxy.ledger_leaves import free_pages, head_of, rows_on
 from farthing.proxy.ledger_salvage import salvage
 from farthing.proxy.row import Row
+from tests.fakes.examples import examples
 from tests.fakes.rows import plausible
 
 PAGE = 4096
@@ -109,7 +110,7 @@ def test_all_inner_pages_may_be_damaged(made: Made, tmp_path: Path, fill: str) -
     assert not counts["free_unknown"]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(data=st.data())
 def test_what_stands_on_sound_pages_comes_back_and_nothing_is_made_up(
     made: Made, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

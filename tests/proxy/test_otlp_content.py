@@ -15,6 +15,7 @@ from farthing.proxy.clock import FakeClock, SystemClock
 from farthing.proxy.config_capture import Capture, OwnPattern
 from farthing.proxy.otlp_content import LEFT_OUT, Content
 from farthing.proxy.redact import KINDS, Redactor
+from tests.fakes.examples import examples
 from tests.fakes.hostile_json import HostileJson
 from tests.fakes.otel_schema import checked
 from tests.fakes.rows import NOW_S, row
@@ -375,7 +376,7 @@ ASKED = ("messages", "input", "prompt", "system", "instructions", "tools")
 ANSWERED = ("choices", "output", "content", "type", "object", "status", "stop_reason")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(
     st.sampled_from(["chat", "messages", "responses", "completions"]),
     st.integers(0, 2**32),

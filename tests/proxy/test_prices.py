@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import cache
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from farthing.proxy.config_prices import ModelPrice
 from farthing.proxy.prices import RateCard
 from farthing.proxy.usage import Usage
+from tests.fakes.examples import examples
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC).timestamp()
 MOMENT = datetime.fromtimestamp(NOW, UTC)
@@ -59,7 +61,7 @@ def test_prices_are_dated() -> None:
     assert (before.usd, after.usd) == (Decimal("0.005"), Decimal("0.004"))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     st.sampled_from(MODELS),
     st.integers(0, 400_000),
@@ -246,7 +248,20 @@ def test_web_searches_cost_what_they_cost() -> None:
 TIERS = {"": {}, "batch": {"processing": "batch"}} | {tier: {"service_tier": tier} for tier in ("flex", "priority")}
 
 
-@settings(max_examples=300, deadline=None)
+@cache
+def models_of(kind: str) -> list[tuple[Any, Any]]:
+    """The table's providers and models: all, or those that have prices for tiers, or for audio."""
+    from genai_prices.data_snapshot import get_snapshot
+
+    listed = [(provider, model) for provider in get_snapshot().providers for model in provider.models]
+    if kind == "tiers":
+        return [(provider, model) for provider, model in listed if model.price_variants]
+    if kind == "audio":
+        return [(one, model) for one, model in listed if model.get_prices(MOMENT).input_audio_mtok is not None]
+    return listed
+
+
+@settings(max_examples=examples(300), deadline=None)
 @given(
     st.integers(0, 10**9),
     st.sampled_from([*TIERS, "", ""]),
@@ -259,13 +274,8 @@ def test_every_model_of_the_table_like_the_table_itself(
 ) -> None:
     """Their calculation with many buckets at once, on any model that is priced by tokens, at any moment of a year."""
     from genai_prices import Usage as TheirUsage
-    from genai_prices.data_snapshot import get_snapshot
 
-    listed = [(provider, model) for provider in get_snapshot().providers for model in provider.models]
-    if tier:  # few have any
-        listed = [(provider, model) for provider, model in listed if model.price_variants]
-    elif which % 3 == 0:
-        listed = [(one, model) for one, model in listed if model.get_prices(MOMENT).input_audio_mtok is not None]
+    listed = models_of("tiers" if tier else "audio" if which % 3 == 0 else "")  # few have any
     provider, model = listed[which % len(listed)]
     at_s = float(int(NOW) - ago_s)
     moment = datetime.fromtimestamp(at_s, UTC)

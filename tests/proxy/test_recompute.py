@@ -22,6 +22,7 @@ from farthing.proxy.recompute import Verdict, recompute
 from farthing.proxy.row import Row
 from farthing.proxy.tokens import Tokenizer
 from farthing.proxy.usage import Usage
+from tests.fakes.examples import examples
 from tests.fakes.rows import row
 from tests.proxy.test_account import exchange
 from tests.proxy.test_attribute import USAGES
@@ -64,7 +65,7 @@ def booked(
     return account.row(ex, usage, account.money(ex, usage))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(
     st.none() | USAGES,
     st.lists(USAGES, max_size=2),

@@ -22,6 +22,7 @@ from farthing.proxy.rollup_plan import DAY_S
 from farthing.proxy.rollup_tables import marks
 from farthing.proxy.row import Row
 from farthing.proxy.sketch import ERROR
+from tests.fakes.examples import examples
 from tests.fakes.rows import row
 
 DAY0_S = 20_000.0 * DAY_S
@@ -134,7 +135,7 @@ whole_spans = st.tuples(st.integers(-12, 800), st.integers(1, 900)).map(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     made=st.lists(rows(), max_size=60),
     part=st.integers(0, 60),

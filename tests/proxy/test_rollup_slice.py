@@ -19,6 +19,7 @@ from farthing.proxy.ledger_file import INSERT, connect
 from farthing.proxy.rollup_slice import Reader
 from farthing.proxy.row import MONEY_COLUMNS, Row
 from farthing.proxy.sketch import bins_of
+from tests.fakes.examples import examples
 from tests.fakes.rows import row
 
 AT_S = 1_800_000_000.0
@@ -57,7 +58,7 @@ def ledger(made: list[Row]) -> sqlite3.Connection:
     return conn
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(made=st.lists(rows(), min_size=1, max_size=25), after=st.integers(0, 24), most=st.integers(1, 25))
 def test_a_slice_holds_what_sqlite_makes_of_its_rows(made: list[Row], after: int, most: int) -> None:
     with closing(ledger(made)) as conn:

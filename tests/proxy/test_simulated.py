@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from openai.types.chat import ChatCompletionMessageParam
 
 from farthing.proxy.simulated import MODEL, Pace, answer, application, chosen, embed, tokens
+from tests.fakes.examples import examples
 
 ASK: list[ChatCompletionMessageParam] = [
     {"role": "system", "content": "Be brief."},
@@ -104,7 +105,7 @@ async def test_a_bad_request_gets_the_openai_error_shape(base_url: str, body: by
     assert answered.json()["error"]["param"] == param
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(text=st.text(max_size=200), limit=st.integers(1, 80))
 def test_an_answer_keeps_its_limit_and_its_label(text: str, limit: int) -> None:
     cut, ended = answer([{"role": "user", "content": text}], limit)
@@ -114,13 +115,13 @@ def test_an_answer_keeps_its_limit_and_its_label(text: str, limit: int) -> None:
     assert "".join(full).startswith("[simulated]")
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(text=st.text(max_size=100))
 def test_tokens_lose_nothing_but_the_last_white_space(text: str) -> None:
     assert "".join(tokens(text)) == text.rstrip()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(text=st.text(max_size=60), dimensions=st.integers(1, 256))
 def test_embeddings_are_unit_vectors(text: str, dimensions: int) -> None:
     vector = embed(text, dimensions)

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from farthing.proxy.text import READ_CHARS, normalise, signals
+from tests.fakes.examples import examples
 
 
 @pytest.mark.parametrize(
@@ -207,7 +208,7 @@ def test_normalise(text: str, plain: str) -> None:
     assert normalise(text) == plain
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(st.text(st.characters(), max_size=80))
 def test_any_text_has_signals_and_normalising_twice_changes_nothing(text: str) -> None:
     plain = normalise(text)

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 import farthing.proxy.tokens as tokens_module
 from farthing.proxy.tokens import Tokenizer, encoding_name, pieces
+from tests.fakes.examples import examples
 
 ENCODINGS = ("o200k_base", "cl100k_base")
 MODEL_OF = {"o200k_base": "gpt-4o", "cl100k_base": "gpt-4"}
@@ -78,7 +79,7 @@ def test_a_long_text_in_pieces_counts_like_the_whole(
 
 
 @pytest.mark.parametrize("name", ENCODINGS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(
     parts=st.lists(
         st.one_of(st.sampled_from(WORDS), st.text(max_size=6), st.sampled_from([" ", "\n", " \n ", "'s", "/", "a b"])),
@@ -280,7 +281,7 @@ any_json = st.recursive(
 TOPS = ["messages", "input", "system", "tools", "functions", "prompt", "instructions", "response_format", "choices"]
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=examples(120), deadline=None)
 @given(
     endpoint=st.sampled_from(["chat", "responses", "messages", "embeddings", "completions", "other"]),
     payload=st.dictionaries(st.sampled_from([*TOPS, "output", "content", "type"]), any_json),

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from farthing.proxy.traffic import Question, load_questions, popularity, sample
+from tests.fakes.examples import examples
 
 
 def made_up(n: int) -> tuple[Question, ...]:
@@ -26,7 +27,7 @@ def test_what_ships_is_distinct_and_has_rewordings() -> None:
 
 
 @given(n=st.integers(1, 300), s=st.floats(0, 3))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 def test_popularity_is_a_falling_distribution(n: int, s: float) -> None:
     chances = popularity(n, s)
     assert len(chances) == n
@@ -43,7 +44,7 @@ def test_popularity_follows_the_exponent() -> None:
 
 
 @given(n=st.integers(1, 60), requests=st.integers(0, 200), seed=st.integers(0, 2**32))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 def test_a_seed_names_a_run(n: int, requests: int, seed: int) -> None:
     questions = made_up(n)
     asked = sample(questions, requests, random.Random(seed))

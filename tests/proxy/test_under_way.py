@@ -20,6 +20,7 @@ from farthing.proxy.pool import Lease, Pool, Seat
 from farthing.proxy.pool_open import open_pool
 from farthing.proxy.tasks import TaskGroup
 from farthing.proxy.under_way import Counts
+from tests.fakes.examples import examples
 
 
 @pytest.fixture
@@ -47,7 +48,7 @@ def picked(pool: Pool) -> Lease | None:
         return None
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.integers(1, 5), st.lists(st.tuples(st.integers(0, 1), st.booleans()), max_size=40))
 def test_no_limit_is_passed_whoever_asks_and_a_place_that_is_free_is_given(
     most: int, steps: list[tuple[int, bool]]
