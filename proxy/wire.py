@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from decimal import Decimal
 from functools import lru_cache
 from itertools import compress
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import orjson
@@ -98,8 +97,8 @@ def forwarded(headers: Iterable[tuple[str, str]], *, drop: frozenset[str] = froz
 
 def lines_of(headers: Iterable[tuple[str, str]]) -> str:
     """Header lines. Raises ValueError: a line break inside one, which would make two of it (RFC 9112, 11.1)."""
-    lines = [f"{name}: {value}\r\n" for name, value in headers]
-    text = "".join(lines)
+    lines = [*map(": ".join, headers)]
+    text = "\r\n".join([*lines, ""])
     if text.count("\n") != len(lines) or text.count("\r") != len(lines) or "\0" in text:
         raise ValueError("a header holds a line break")
     return text
@@ -261,8 +260,7 @@ def _tags(text: str) -> tuple[tuple[str, str], ...]:
     return tuple(sorted((name.strip(), value.strip()) for name, _, value in pairs))
 
 
-@dataclass(frozen=True, slots=True)
-class Body:
+class Body(NamedTuple):
     """A JSON body, understood. `payload`: for reading. `exact`: the same value with every number exact, for the key;
     None where the body can't have a canonical form (`problem` says why), so that it must not be cached.
     `plain`: `is_plain(payload)`."""
