@@ -310,15 +310,24 @@ def read_body(body: bytes) -> Body | str:
         return _read_slowly(body)
     if not isinstance(payload, dict):
         return "body is not a JSON object"
-    if body.count(b"[") + body.count(b"{") > MAX_DEPTH and _deeper(payload):
+    plain = is_plain(payload)
+    if not (plain and _is_flat(payload)) and body.count(b"[") + body.count(b"{") > MAX_DEPTH and _deeper(payload):
         return Body(payload, None, _TOO_DEEP)
     again = orjson.dumps(payload)
     if again == body or again.translate(None, _GAPS) == body.translate(None, _GAPS):
-        return Body(payload, payload, plain=is_plain(payload))
+        return Body(payload, payload, plain=plain)
     if too_deep(body):  # by what a name that comes twice hid
         return Body(payload, None, _TOO_DEEP)
     exact = _exact(body)
-    return Body(payload, None, exact) if isinstance(exact, str) else Body(payload, exact, plain=is_plain(payload))
+    return Body(payload, None, exact) if isinstance(exact, str) else Body(payload, exact, plain=plain)
+
+
+def _is_flat(payload: dict[str, Any]) -> bool:
+    """Whether nothing in it holds anything, but what `is_plain` has looked at."""
+    for name, value in payload.items():
+        if (type(value) is dict or type(value) is list) and name not in _LISTS:
+            return False
+    return True
 
 
 def _deeper(payload: dict[str, Any]) -> bool:
