@@ -174,8 +174,7 @@ class Account:
                 would_write=would.writes,
                 shortened=bool(served.tokens_saved),
             )
-        free = surely_free(ex.original.method, ex.original.path)
-        if ex.endpoint is Endpoint.OTHER and not free and call is not None:
+        if ex.endpoint is Endpoint.OTHER and call is not None and not surely_free(ex.original.method, ex.original.path):
             asked = call.attempts and call.status < 400
             return UNKNOWN if asked else attribute_failure(self.rates, "", at_s)
         silent = call is not None and call.silent and ex.leads and usage is not None
@@ -432,7 +431,7 @@ class AccountStage(Quiet):
         """Write the row; a deferred request's comes with its answer."""
         if ex.deferred:
             return None
-        if self.account.must_wait(ex):
+        if not ex.ready and self.account.must_wait(ex):
             return self._settle(ex)
         try:
             self.account.book_known(ex)

@@ -26,7 +26,7 @@ they are those that it had, and p2 = p3.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 from farthing.proxy.exchange import Billed
@@ -310,6 +310,7 @@ def billed(rates: Rates | None, usages: Sequence[Usage]) -> int | None:
     return pico
 
 
+@lru_cache(maxsize=512)
 def same_model(asked: str, served: str) -> bool:
     """Whether the served name is the asked-for one or a dated version of it (gpt-4o -> gpt-4o-2024-08-06)."""
     if not served or asked == served:

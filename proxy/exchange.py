@@ -123,8 +123,7 @@ class Sink(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Original:
+class Original(NamedTuple):
     """The client's request as it came. `target`: path and query, undecoded. `source`: its body, still to be read.
 
     `facts`: what the headers say.
@@ -174,8 +173,7 @@ class Decision:
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(NamedTuple):
     """Status and headers of an answer, hop-by-hop headers already removed."""
 
     status: int
@@ -395,6 +393,7 @@ class Exchange:
     error: str = ""
     first_byte_tick: float | None = None
     ended_tick: float | None = None
+    ready: bool = False  # its row has nothing to wait for
 
     def __init__(self, id: str, original: Original, received_s: float, received_tick: float) -> None:
         self.id = id

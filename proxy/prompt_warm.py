@@ -117,7 +117,7 @@ class Warmer:
         body = warm_body(loads(marked.body), one.spot)
         if body is None:
             return
-        own = self.errands.begin(replace(ex.original, target="/v1/messages"))
+        own = self.errands.begin(ex.original._replace(target="/v1/messages"))
         for name in CARRIED:
             setattr(own, name, getattr(ex, name))
         own.endpoint, own.stream, own.plan, own.payload = Endpoint.MESSAGES, False, None, loads(body)

@@ -44,20 +44,22 @@ once."""
 _NAMES = (*GROUPS.values(), "tags")
 _MORE = tuple(column for column in SHAPE if column not in _NAMES)
 _TIMES = tuple(dict.fromkeys(column for column, _ in LATENCIES.values()))
-_WORDS = ("id", "ts", "key_hash", *_NAMES, *_MORE)
+_WORDS = ("ts", "key_hash", *_NAMES, *_MORE)
 _NUMBERED = (*TOKENS, *MONEY_COLUMNS)
 _COLUMNS = (*_WORDS, *_NUMBERED, *_TIMES)
 _REAL = ("ts", *_TIMES)
 _SELECT = f"""
     select rowid, {", ".join(f'"{column}"' for column in _COLUMNS)}
     from requests where rowid > ? order by rowid limit ?"""
-# All rows in one value, for the reason that sql_rows.py gives. JSON's own numbers have 15 digits, too few for a moment.
+# Each column in one value: all at once for the reason that sql_rows.py gives, and no list for each row. JSON's own
+# numbers have 15 digits, too few for a moment.
+_DIGITS = "iif(typeof({0}) = 'real', printf('%!.17g', {0}), json_quote({0}))"
 _AS_JSON = [
-    f"iif(typeof({name}) = 'real', printf('%!.17g', {name}), {name})" if column in _REAL else name
+    f"'[' || group_concat({_DIGITS.format(name)}) || ']'" if column in _REAL else f"json_group_array({name})"
     for column in _COLUMNS
     for name in (f'"{column}"',)
 ]
-_SELECT_AT_ONCE = f"select json_group_array(json_array(rowid, {', '.join(_AS_JSON)})) from ({_SELECT})"
+_SELECT_AT_ONCE = f"select max(rowid), {', '.join(_AS_JSON)} from ({_SELECT})"
 _ASKED = [*(part.condition for part in PARTS.values()), *(condition for _, condition in LATENCIES.values())]
 _CONDITIONS = f"""
     select {", ".join(f"coalesce({sql}, 0)" for sql in _ASKED)}
@@ -90,9 +92,11 @@ class Reader:
 
     def read(self, after: int, most_rows: int) -> Slice | None:
         """The next rows after a number, at most that many; None where there are none. Raises sqlite3.Error."""
-        read = self._columns(after, most_rows)
-        if read is None:
+        found = self._columns(after, most_rows)
+        if found is None:
             return None
+        rowid, read = found
+        last = (rowid, self._conn.execute("select id from requests where rowid = ?", (rowid,)).fetchone()[0])
         moments_s = np.clip(np.array(read["ts"], dtype=np.float64), -1e12, 1e12)
         minute_s = (np.floor(moments_s / MINUTE_S) * MINUTE_S).astype(np.int64)
         kinds: dict[tuple[Any, ...], int] = {}
@@ -111,8 +115,8 @@ class Reader:
         names = {group: [_name(value) for value in by_name[column]] for group, column in GROUPS.items()}
         hours_s = minute_s // HOUR_S * HOUR_S
         return Slice(
-            rows=len(read["id"]),
-            last=(read["rowid"][-1], read["id"][-1]),
+            rows=len(read["ts"]),
+            last=last,
             minutes_s=np.array(minutes, dtype=np.int64),
             groups=names,
             tags=by_name["tags"],
@@ -121,18 +125,17 @@ class Reader:
             comings=[*_comings(read, hours_s, kind, names["model"], values, holds)],
         )
 
-    def _columns(self, after: int, most_rows: int) -> dict[str, Sequence[Any]] | None:
+    def _columns(self, after: int, most_rows: int) -> tuple[int, dict[str, Sequence[Any]]] | None:
+        """The last row's number, and each column's values."""
         try:
-            (text,) = self._conn.execute(_SELECT_AT_ONCE, (after, most_rows)).fetchone()
-            rows = orjson.loads(text)
+            last, *texts = self._conn.execute(_SELECT_AT_ONCE, (after, most_rows)).fetchone()
+            if last is None:
+                return None
+            return last, dict(zip(_COLUMNS, map(orjson.loads, texts), strict=True))
         except (sqlite3.OperationalError, orjson.JSONDecodeError):  # JSON can't hold what a damaged file may
             rows = self._conn.execute(_SELECT, (after, most_rows)).fetchall()
-        if not rows:
-            return None
-        read: dict[str, Sequence[Any]] = dict(zip(("rowid", *_COLUMNS), zip(*rows, strict=True), strict=True))
-        for name in _REAL:
-            read[name] = tuple(float(value) if isinstance(value, str) else value for value in read[name])
-        return read
+            numbers, *columns = zip(*rows, strict=True)
+            return numbers[-1], dict(zip(_COLUMNS, columns, strict=True))
 
     def _holds(self, shapes: Sequence[Sequence[Any]]) -> Numbers:
         """For each kind 1 where a measure's or latency's condition holds: (kinds, measures and latencies)."""
@@ -169,7 +172,7 @@ def _name(value: object) -> str:
 
 def _values(read: Mapping[str, Sequence[Any]]) -> Numbers:
     """One, and each of VALUES, of each row; 0 for null."""
-    ones = np.ones(len(read["id"]), dtype=np.int64)
+    ones = np.ones(len(read["ts"]), dtype=np.int64)
     found, counts, can_be = [ones], {}, {}
     for name in TOKENS:
         count, known = _whole(read[name])

@@ -43,6 +43,7 @@ __all__ = ["Relay"]
 log = structlog.get_logger("farthing.server")
 
 _REPLACED = {"content-length", "cache-status"}  # farthing's own stand in their place
+_REPLACED_LENGTHS = {len(name) for name in _REPLACED}
 _FRAMED = {"Content-Length", "Content-Encoding"}  # nothing can be appended to such a body
 _FAILED = "farthing failed on this request"
 _COUNTS_USAGE = (Endpoint.CHAT, Endpoint.COMPLETIONS)
@@ -117,6 +118,7 @@ class Relay:
             _cut(request)
             response = web.Response()
         if self._pipeline.over(ex) and not self._account.must_wait(ex):
+            ex.ready = True
             await self._finish(ex)  # nothing in it waits, so nothing can cancel it
         else:
             # A client that hangs up cancels this handler; what is left to do for the books must not go with it.
@@ -281,7 +283,11 @@ class Relay:
             headers = without_theirs(headers, self._products)
             own |= answered(self._products, ex, own)
         if whole.sendable(request, status):
-            pairs = [pair for pair in headers.items() if pair[0].lower() not in _REPLACED]
+            pairs = [
+                pair
+                for pair in headers.items()
+                if len(pair[0]) not in _REPLACED_LENGTHS or pair[0].lower() not in _REPLACED
+            ]
             if "Date" not in headers:
                 own["Date"] = whole.date_of(int(self._clock.now_s()))
             head = whole.head_of(status, [*pairs, *own.items()], len(body))

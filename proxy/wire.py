@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from decimal import Decimal
 from functools import lru_cache
 from itertools import compress
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import orjson
@@ -98,8 +97,8 @@ def forwarded(headers: Iterable[tuple[str, str]], *, drop: frozenset[str] = froz
 
 def lines_of(headers: Iterable[tuple[str, str]]) -> str:
     """Header lines. Raises ValueError: a line break inside one, which would make two of it (RFC 9112, 11.1)."""
-    lines = [f"{name}: {value}\r\n" for name, value in headers]
-    text = "".join(lines)
+    lines = [*map(": ".join, headers)]
+    text = "\r\n".join([*lines, ""])
     if text.count("\n") != len(lines) or text.count("\r") != len(lines) or "\0" in text:
         raise ValueError("a header holds a line break")
     return text
@@ -261,8 +260,7 @@ def _tags(text: str) -> tuple[tuple[str, str], ...]:
     return tuple(sorted((name.strip(), value.strip()) for name, _, value in pairs))
 
 
-@dataclass(frozen=True, slots=True)
-class Body:
+class Body(NamedTuple):
     """A JSON body, understood. `payload`: for reading. `exact`: the same value with every number exact, for the key;
     None where the body can't have a canonical form (`problem` says why), so that it must not be cached.
     `plain`: `is_plain(payload)`."""
@@ -274,6 +272,7 @@ class Body:
 
 
 _LISTS = ("messages", "input")
+_GAPS = b" \t\n\r"
 
 
 def is_plain(payload: dict[str, Any]) -> bool:
@@ -301,8 +300,9 @@ _SPEAKERS = frozenset({"system", "developer", "user", "assistant"})
 def read_body(body: bytes) -> Body | str:
     """The body understood, or the reason why it isn't: then it is passed through as it came.
 
-    Most clients send compact JSON with numbers in shortest form. Where encoding the decoded value again gives the
-    same bytes, no key was doubled and no number lost a digit, and the fast decoder's value is exact.
+    Most clients send numbers in shortest form. Where encoding the decoded value again gives the same bytes, but for
+    white space, no key was doubled and no number lost a digit, and the fast decoder's value is exact: what is left of a
+    valid text without its white space, within strings too, is valid still, and has the same tokens but for strings.
     """
     try:
         payload = orjson.loads(body)
@@ -310,14 +310,24 @@ def read_body(body: bytes) -> Body | str:
         return _read_slowly(body)
     if not isinstance(payload, dict):
         return "body is not a JSON object"
-    if body.count(b"[") + body.count(b"{") > MAX_DEPTH and _deeper(payload):
+    plain = is_plain(payload)
+    if not (plain and _is_flat(payload)) and body.count(b"[") + body.count(b"{") > MAX_DEPTH and _deeper(payload):
         return Body(payload, None, _TOO_DEEP)
-    if orjson.dumps(payload) == body:
-        return Body(payload, payload, plain=is_plain(payload))
+    again = orjson.dumps(payload)
+    if again == body or again.translate(None, _GAPS) == body.translate(None, _GAPS):
+        return Body(payload, payload, plain=plain)
     if too_deep(body):  # by what a name that comes twice hid
         return Body(payload, None, _TOO_DEEP)
     exact = _exact(body)
-    return Body(payload, None, exact) if isinstance(exact, str) else Body(payload, exact)
+    return Body(payload, None, exact) if isinstance(exact, str) else Body(payload, exact, plain=plain)
+
+
+def _is_flat(payload: dict[str, Any]) -> bool:
+    """Whether nothing in it holds anything, but what `is_plain` has looked at."""
+    for name, value in payload.items():
+        if (type(value) is dict or type(value) is list) and name not in _LISTS:
+            return False
+    return True
 
 
 def _deeper(payload: dict[str, Any]) -> bool:
@@ -347,7 +357,7 @@ def named_twice(body: bytes) -> bool:
 
 def _read_slowly(body: bytes) -> Body | str:
     """What the fast decoder refuses may still be JSON: a number beyond a double's range, say."""
-    exact = _exact(body)
+    exact = _exact(body, sure=False)
     if isinstance(exact, str):
         return "body is not JSON" if exact == _NOT_JSON else exact
     if too_deep(body):
@@ -359,8 +369,8 @@ _NOT_JSON = "body has no canonical form"
 _TOO_DEEP = "body is nested too deeply"
 
 
-def _exact(body: bytes) -> Any:
-    """The value with exact numbers, or (a string) why it has none."""
+def _exact(body: bytes, *, sure: bool = True) -> Any:
+    """The value with exact numbers, or (a string) why it has none. `sure`: the fast decoder has read its strings."""
     try:
         value = json.loads(
             body.decode(),  # from bytes it would guess at UTF-16, which nothing else here reads
@@ -369,7 +379,8 @@ def _exact(body: bytes) -> Any:
             parse_float=Decimal,
             parse_constant=_no_constant,
         )
-        json.dumps(value, ensure_ascii=False, default=str).encode()  # a lone surrogate can't be written down
+        if not sure:
+            json.dumps(value, ensure_ascii=False, default=str).encode()  # a lone surrogate can't be written down
         return value
     except (ValueError, RecursionError, ArithmeticError) as error:
         return str(error) if isinstance(error, _BadJSON) else _NOT_JSON

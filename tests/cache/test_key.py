@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Callable
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import orjson
@@ -160,13 +163,72 @@ JSON = st.recursive(
 )  # fmt: skip
 
 
+GAP = st.sampled_from(["", " ", "\n\t", "  "])
+
+
 @given(st.dictionaries(st.sampled_from(["model", "messages", "x", "input", "tools"]), JSON, min_size=1))
 def test_the_fast_and_the_exact_reading_give_one_key(body: dict[str, Any]) -> None:
-    """Compact bytes take the fast path; the same value with white space takes the exact one."""
+    """Compact bytes take the fast path; the same value with a name that is an escape takes the exact one."""
     compact = json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()
     spaced = json.dumps(body, indent=1).encode()
+    escaped = re.sub(
+        r'"(model|messages|x|input|tools)"', lambda name: f'"\\u{ord(name[1][0]):04x}{name[1][1:]}"', spaced.decode()
+    )
 
-    assert key(compact) == key(spaced)
+    assert key(compact) == key(spaced) == key(escaped.encode())
+
+
+NUMBERS = ["0.7", "0.70", "1", "1.0", "1.00", "1e0", "10E-1", "-0", "0", "1e-7", "1e-07", "0.1",
+           "0.10000000000000000001", "1e22", "1e+22", "123456789012345678901", "18446744073709551615", "9.5",
+           "1e400"]  # fmt: skip
+SPELT = st.recursive(
+    st.sampled_from(
+        [*NUMBERS, "null", "true", '"a"', '" a  b "', '"1.0"', '", 1.00"', '"\\" :"', '"\\u0061"', '"é \\n"']
+    ),
+    lambda inner: (
+        st.builds(lambda gap, items: f"[{gap}" + f",{gap}".join(items) + "]", GAP, st.lists(inner, max_size=3))
+        | st.builds(
+            lambda gap, pairs: f"{{{gap}" + f",{gap}".join(f'"{name}"{gap}:{gap}{item}' for name, item in pairs) + "}",
+            GAP,
+            st.lists(st.tuples(st.sampled_from(["a", "b", "a b", "ab", "\\u0061", "messages"]), inner), max_size=3),
+        )
+    ),
+    max_leaves=8,
+)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["model", "messages", "x", "mo del"]), SPELT), max_size=4), GAP)
+def test_however_it_is_spelt_a_body_has_the_key_of_its_exact_reading(pairs: list[tuple[str, str]], gap: str) -> None:
+    """Of texts with any white space, doubled names and numbers of any spelling: a decoder that keeps all of it."""
+    body = f"{{{gap}" + f",{gap}".join(f'"{name}":{gap}{item}' for name, item in pairs) + "}"
+    doubled = False
+
+    def once(found: list[tuple[str, Any]]) -> dict[str, Any]:
+        nonlocal doubled
+        doubled = doubled or len(dict(found)) != len(found)
+        return dict(found)
+
+    exact = json.loads(body, parse_float=Decimal, parse_int=Decimal, object_pairs_hook=once)
+    read = read_body(body.encode())
+
+    assert not isinstance(read, str) or doubled
+    if not isinstance(read, str):
+        assert (read.exact is None) is doubled
+    if not doubled and not isinstance(read, str) and read.exact is not None:
+        assert canonical(read.exact, plain=read.plain) == canonical(read.exact) == canonical(exact)
+
+
+@pytest.mark.parametrize(
+    "written", [json.dumps, partial(json.dumps, indent=2), partial(json.dumps, separators=(",", ":"))]
+)
+@pytest.mark.parametrize("number", [0.7, 1.0, 0, 2**63, 0.1, -2.5])
+def test_what_python_writes_is_read_once(written: Callable[[Any], str], number: float) -> None:
+    said = [{"role": "user", "content": 'two  lines:\n "a": 1, [b]'}]
+    read = read_body(written(BASE | {"messages": said, "temperature": number}).encode())
+
+    assert not isinstance(read, str)
+    assert read.plain
+    assert read.exact is read.payload  # the exact reading takes three times as long
 
 
 @given(JSON, JSON)
