@@ -3,6 +3,7 @@ configuration, 3 could not reach what it needs."""
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -117,6 +118,7 @@ def serve(
     workers: Annotated[int | None, typer.Option(help="Processes that answer (default 1).")] = None,
 ) -> None:
     """Run the proxy."""
+    gc.disable()  # what a start makes stays: to look through it over and over took a tenth of it (serve.collect_seldom)
     from farthing.proxy.logs import set_up
 
     flags = {"server.host": host, "server.port": port, "server.workers": workers, "upstream.url": upstream}
@@ -128,6 +130,7 @@ def serve(
     if loaded.server.workers > 1:
         from farthing.proxy.supervise import supervise
 
+        gc.enable()
         raise typer.Exit(supervise(load, config, flags, Console(stderr=True)))
     from farthing.proxy.serve import serve as run
 

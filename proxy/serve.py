@@ -109,10 +109,12 @@ def multiply_alone(environ: MutableMapping[str, str]) -> None:
 
 def collect_seldom() -> None:
     """What is there now stays; and looking for garbage after every 700 new objects, as is the default, takes a tenth of
-    the time of a cache hit."""
-    gc.collect()
+    the time of a cache hit. Ends what a start began with, that garbage isn't looked for at all."""
+    # Without a collection before: of what a start makes 1.4 % of the objects are garbage, which took longer to find than
+    # reading the price table does.
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
+    gc.enable()
 
 
 def _told_by_kind(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

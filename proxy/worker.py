@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import sys
@@ -20,6 +21,7 @@ __all__ = ["main"]
 
 def main(arguments: list[str]) -> int:
     """Answer requests until told to stop; the exit status."""
+    gc.disable()  # until serve.collect_seldom
     place = Place.read(arguments[0])
     console = Console(stderr=True)
     os.umask(0o077)
