@@ -94,6 +94,7 @@ def main() -> None:
 
 
 def _load(config: Path | None, **flags: Any) -> Config:
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # to look for some reads all packages' metadata
     from farthing.proxy.config import load
 
     return load(config, flags={name.replace("__", "."): value for name, value in flags.items()})
@@ -134,7 +135,7 @@ def serve(
         raise typer.Exit(supervise(load, config, flags, Console(stderr=True)))
     from farthing.proxy.serve import serve as run
 
-    raise typer.Exit(run(load, Console(stderr=True)))
+    raise typer.Exit(run(loaded, load, Console(stderr=True)))
 
 
 @app.command(epilog="Example: farthing check --config farthing.toml")
