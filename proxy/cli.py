@@ -3,7 +3,6 @@ configuration, 3 could not reach what it needs."""
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import sys
@@ -94,7 +93,6 @@ def main() -> None:
 
 
 def _load(config: Path | None, **flags: Any) -> Config:
-    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # to look for some reads all packages' metadata
     from farthing.proxy.config import load
 
     return load(config, flags={name.replace("__", "."): value for name, value in flags.items()})
@@ -119,7 +117,9 @@ def serve(
     workers: Annotated[int | None, typer.Option(help="Processes that answer (default 1).")] = None,
 ) -> None:
     """Run the proxy."""
-    gc.disable()  # what a start makes stays: to look through it over and over took a tenth of it (serve.collect_seldom)
+    from farthing.proxy.starting import begin, import_aiohttp
+
+    begin(os.environ)
     from farthing.proxy.logs import set_up
 
     flags = {"server.host": host, "server.port": port, "server.workers": workers, "upstream.url": upstream}
@@ -131,8 +131,8 @@ def serve(
     if loaded.server.workers > 1:
         from farthing.proxy.supervise import supervise
 
-        gc.enable()
         raise typer.Exit(supervise(load, config, flags, Console(stderr=True)))
+    import_aiohttp(os.environ)
     from farthing.proxy.serve import serve as run
 
     raise typer.Exit(run(loaded, load, Console(stderr=True)))

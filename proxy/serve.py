@@ -109,7 +109,7 @@ def multiply_alone(environ: MutableMapping[str, str]) -> None:
 
 def collect_seldom() -> None:
     """What is there now stays; and looking for garbage after every 700 new objects, as is the default, takes a tenth of
-    the time of a cache hit. Ends what a start began with, that garbage isn't looked for at all."""
+    the time of a cache hit. Ends what starting.begin began."""
     # Without a collection before: one in seventy of a start's objects is garbage (1.5 MiB), and finding it takes 0.1 s.
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
