@@ -159,15 +159,15 @@ async def test_what_is_in_force_is_written_where_it_changed(tmp_path: Path) -> N
     standing = tmp_path / "policies" / "standing.json"
     async with proxied(UPSTREAM, tmp_path):
         pass
-    left = standing.stat().st_ino  # another file, each time that it is written
+    left = (standing.stat().st_ino, standing.stat().st_mtime_ns)
     async with proxied(UPSTREAM, tmp_path):
-        found = standing.stat().st_ino
-    left_again = standing.stat().st_ino
+        found = (standing.stat().st_ino, standing.stat().st_mtime_ns)
+    active = json.loads(standing.read_bytes())["active"]
     async with proxied(UPSTREAM, tmp_path, cache__ttl_s=60):
-        changed = standing.stat().st_ino
+        changed = json.loads(standing.read_bytes())["active"]
 
     assert found == left
-    assert changed != left_again
+    assert changed != active
 
 
 SUPERVISED = """
