@@ -5,6 +5,7 @@ Rules of this file:
 2. Work beyond a small queue is refused by whoever asks `ready`, not piled up.
 3. Tending is the last in line: one slice, then whatever has come meanwhile, then the next. So a look-up waits for one
    slice at most.
+4. What it takes to look up is imported on this thread, by `build`: where the stage is off, it never is.
 """
 
 from __future__ import annotations
@@ -21,9 +22,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
-from farthing.cache.semantic import Found, SemanticCache
-
 if TYPE_CHECKING:
+    from farthing.cache.semantic import Found, SemanticCache
     from farthing.cache.shared_index import SharedIndex
 
 __all__ = ["SemanticThread"]

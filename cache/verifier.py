@@ -21,16 +21,15 @@ from farthing.cache.rarity import RouteWords
 from farthing.cache.reading import Reading, read
 from farthing.cache.signals import FEATURES, Asked, comparable, compare
 from farthing.cache.thesaurus import Thesaurus
+from farthing.cache.verifier_model import MODEL, VERSION
 from farthing.proxy.errors import FarthingError
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["VERSION", "Trees", "Verifier", "VerifierUnavailable"]
+__all__ = ["MODEL", "VERSION", "Trees", "Verifier", "VerifierUnavailable"]
 
-VERSION = 1
-MODEL = Path(__file__).parent / "lexical" / "verifier.json"
 _KEPT = 4_096
 # A tree's answers must fit a byte.
 _MOST_DEPTH = 3

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -203,6 +204,7 @@ async def open_policies(config: Config, held: State, stack: AsyncExitStack, gate
     declared, config = policy_version(unpinned(config)), await asyncio.to_thread(pinned, config)
     now_s, version = held.clock.now_s(), policy_version(config)
     standing = book.standing()
+    known = None if standing is None else asdict(standing)
     book.keep(config, now_s, "from the file")
     if standing is None:
         standing = Standing(version, now_s, version)
@@ -230,7 +232,8 @@ async def open_policies(config: Config, held: State, stack: AsyncExitStack, gate
     policies = (Rollouts if held.keeper else FollowedRollouts)(lanes, book, standing, gate)
     if standing.rollout is not None:
         await policies.resume(standing.rollout)
-    book.save(standing)
+    if asdict(standing) != known:  # else it stands in the file; to write it waits for the disk
+        book.save(standing)
     return policies
 
 

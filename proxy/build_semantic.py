@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import structlog
 
 from farthing.cache.entry import Entry
-from farthing.cache.semantic import SemanticCache
 from farthing.cache.semantic_thread import SemanticThread
 from farthing.policies.freshness import Freshness, Rule
 from farthing.proxy.clock import Clock
@@ -26,6 +25,7 @@ from farthing.proxy.second_stage import CrossEncoderStage, SecondStage
 
 if TYPE_CHECKING:
     from farthing.cache.index_pg import PgVectors
+    from farthing.cache.semantic import SemanticCache
     from farthing.cache.shared_index import SharedIndex
 
 __all__ = ["a_hits_worth_usd", "freshness", "near_until_s", "open_second", "open_semantic", "same_thread"]
@@ -77,6 +77,7 @@ def open_semantic(config: Config, held: State, stack: AsyncExitStack) -> Semanti
     def load() -> SemanticCache:
         from farthing.cache.embedder import open_embedder
         from farthing.cache.scorer import GuardScorer, VerifierScorer
+        from farthing.cache.semantic import SemanticCache
         from farthing.cache.unmatchable import get_ready
         from farthing.cache.verifier import Verifier
 

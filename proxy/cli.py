@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
-from typer.core import TyperGroup
 
 from farthing.proxy import cli_archive, cli_erase, cli_reseal
 from farthing.proxy.cli_capture import app as capture_app
@@ -21,6 +20,7 @@ from farthing.proxy.cli_eval import app as eval_app
 from farthing.proxy.cli_experiment import app as experiment_app
 from farthing.proxy.cli_keys import app as keys_app
 from farthing.proxy.cli_policy import app as policy_app
+from farthing.proxy.cli_tree import TwoWords, asked_for
 from farthing.proxy.errors import ConfigFault
 
 if TYPE_CHECKING:
@@ -29,16 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 
-class _TwoWords(TyperGroup):
-    """Lets a command's name have two words, so that `compress advise` stands beside `compress FILE`."""
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        two = " ".join(args[:2])
-        return super().resolve_command(ctx, [two, *args[2:]] if two in self.commands else args)
-
-
 app = typer.Typer(
-    cls=_TwoWords,
+    cls=TwoWords,
     help="The proxy that cuts an LLM bill and proves that the answers stayed good.",
     epilog="Example: farthing serve --upstream https://api.openai.com/v1",
     no_args_is_help=True,
@@ -78,7 +70,7 @@ def main() -> None:
     nothing."""
     try:
         try:
-            app(standalone_mode=True)
+            asked_for(app, sys.argv[1:])(standalone_mode=True)
         except ConfigFault as fault:
             Console(stderr=True).print(str(fault), style="red", markup=False, highlight=False)
             sys.exit(2)
@@ -117,6 +109,9 @@ def serve(
     workers: Annotated[int | None, typer.Option(help="Processes that answer (default 1).")] = None,
 ) -> None:
     """Run the proxy."""
+    from farthing.proxy.starting import begin, import_aiohttp
+
+    begin(os.environ)
     from farthing.proxy.logs import set_up
 
     flags = {"server.host": host, "server.port": port, "server.workers": workers, "upstream.url": upstream}
@@ -129,9 +124,10 @@ def serve(
         from farthing.proxy.supervise import supervise
 
         raise typer.Exit(supervise(load, config, flags, Console(stderr=True)))
+    import_aiohttp(os.environ)
     from farthing.proxy.serve import serve as run
 
-    raise typer.Exit(run(load, Console(stderr=True)))
+    raise typer.Exit(run(loaded, load, Console(stderr=True)))
 
 
 @app.command(epilog="Example: farthing check --config farthing.toml")

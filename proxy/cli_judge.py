@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import tomllib
 from collections import Counter
 from collections.abc import Mapping
 from decimal import Decimal
@@ -105,6 +104,8 @@ def judging_of(
 
     table: Mapping[str, Any] = {"judge": said} if isinstance(said, str) else said
     if isinstance(said, str) and said.lstrip().startswith("{"):
+        import tomllib
+
         try:
             table = tomllib.loads(f"v = {said}")["v"]
         except tomllib.TOMLDecodeError as error:

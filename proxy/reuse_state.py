@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from farthing.cache.verifier import MODEL, VERSION
+from farthing.cache.verifier_model import MODEL, VERSION
 from farthing.policies import agree_measured, judge
 from farthing.policies.agree_measured import comparator
 from farthing.policies.ladder import Ladder

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from farthing.cache.differences import diff, differences
 from farthing.cache.key import Place, Scope, neighbourhood
 from farthing.policies.agree_measured import comparator
 from farthing.policies.reuse import RouteKey, RouteState
@@ -114,6 +113,8 @@ async def _compared(services: Services, one: Sighting) -> tuple[str, list[str]] 
 
 
 def _shown(one: Sighting, stored: str, kinds: list[str], *, texts: bool) -> dict[str, Any]:
+    from farthing.cache.differences import diff, differences  # only who asks needs it
+
     asked = normalise(one.text)
     against = [asdict(each) for each in differences(kinds, asked, stored)[:_KINDS_TOLD]]
     told = {
@@ -207,6 +208,8 @@ async def _nearest(services: Services, tenant: str, place: Place) -> dict[str, A
 
 
 def _told_apart(text: str, near: dict[str, Any]) -> dict[str, Any]:
+    from farthing.cache.differences import diff, differences
+
     asked, stored = normalise(text), near["text"]
     parts = diff(asked, stored, whole=True)
     against = [asdict(one) for one in differences(near["against"], asked, stored)]

@@ -19,7 +19,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Coroutine, Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -27,7 +27,6 @@ from farthing.cache.entry import Entry
 from farthing.cache.key import Place, neighbourhood
 from farthing.cache.places import Placed, Places, Settled
 from farthing.cache.second_opinion import Band, combined
-from farthing.cache.semantic import Found
 from farthing.cache.semantic_thread import SemanticThread
 from farthing.cache.stage_exact import OFF_LOOP_BYTES, Renderer, scope_of, served, too_old, unfit
 from farthing.cache.store import Store
@@ -45,6 +44,9 @@ from farthing.proxy.opinions import opinion_on
 from farthing.proxy.second_stage import Said, SecondStage
 from farthing.proxy.text import normalise
 from farthing.proxy.watching import Watching
+
+if TYPE_CHECKING:
+    from farthing.cache.semantic import Found
 
 __all__ = ["Case", "SemanticStage", "tool_result"]
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import signal
 import socket
 import sys
@@ -50,6 +51,7 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 30.0
 
 def supervise(load: Callable[[], Config], config_path: Path | None, flags: dict[str, Any], console: Console) -> int:
     """Run until told to stop. Returns the exit status: 0 after an orderly end, 2 where it can't start."""
+    gc.enable()  # which starting.begin turned off
     return asyncio.run(_supervise(load, config_path, flags, console))
 
 

@@ -14,18 +14,21 @@ from farthing.proxy.config import load as load_config
 from farthing.proxy.errors import ConfigFault
 from farthing.proxy.logs import set_up
 from farthing.proxy.place import Place
+from farthing.proxy.starting import begin, import_aiohttp
 
 __all__ = ["main"]
 
 
 def main(arguments: list[str]) -> int:
     """Answer requests until told to stop; the exit status."""
+    begin(os.environ)
     place = Place.read(arguments[0])
     console = Console(stderr=True)
     os.umask(0o077)
     try:
         config = configured(place)
         set_up(config.log)
+        import_aiohttp(os.environ)
         from farthing.proxy.serve import work
 
         return work(config, place, console)

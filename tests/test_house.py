@@ -100,6 +100,8 @@ def test_a_start_imports_nothing_that_only_some_configurations_need() -> None:
     off += ("proxy.experiment_agreed", "proxy.experiment_shared", "proxy.experiments_replicas")
     off += ("proxy.dashboard", "proxy.hub", "proxy.openapi", "proxy.otlp", "proxy.peers", "proxy.route_shadow")
     off += ("proxy.routing", "proxy.stage_routed", "proxy.students")
+    off += ("cache.differences", "cache.embedder", "cache.guard", "cache.index", "cache.reading", "cache.scorer")
+    off += ("cache.semantic", "cache.signals", "cache.thesaurus", "cache.vectors", "cache.verifier")
     code = "import farthing.proxy.serve, sys; print(*(name for name in sys.modules if name.startswith('farthing.')))"
 
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT.parent)
