@@ -233,6 +233,34 @@ async def test_a_replica_that_restarts_or_joins_takes_what_was_agreed_and_tells_
         assert len({one["id"] for one in records}) == 1
 
 
+async def test_what_is_said_last_of_a_request_counts_whichever_replica_heard_what_was_said_before(
+    fleet: Fleet, shorter: str
+) -> None:
+    trial = declared(shorter, minimum_days=1)
+    async with AsyncExitStack() as stack:
+        three = await fleet.fill(stack, "xyz", experiments=trial)
+        x, y, z = three
+        for number in range(6):  # each request by one replica, first heard of by another, and set right by any
+            answer = await x.post(chat(f"q{number}"), x_farthing_user=f"u{number}")
+            for one, rating in ((y, "bad"), (z, "bad"), ((x, y, z)[number % 3], "good")):
+                await rate(one, answer, rating)
+
+        def once(one: Any) -> bool:
+            rating = one["reading"]["candidates"]["new"]["metrics"]["rating"]
+            means = {rating["control"], rating["candidate"]} - {None}
+            return sum(rating["units"]) == 6 and means == {1.0}
+
+        for one in three:
+            await reading(one, once)
+        await alike(three, 6)
+        whole = all_ledgers([x])
+        assert totals(machine_of(y))["assigned"] == totals(whole)["assigned"]
+        sums = machine_of(y).sums.trackers["rating"]
+        assert sum(one.units for one in sums.sums) == sum(one.a for one in sums.sums) == 6
+        words = [seen.words for seen in sums._units.values()]
+        assert words == [1] * 6, "one word of each request"
+
+
 async def test_without_the_server_all_go_on_by_the_salt_they_have_and_who_starts_waits(
     fleet: Fleet, shorter: str
 ) -> None:
