@@ -4,8 +4,8 @@ Rules of this file:
 1. Whoever begins one first writes its record (experiment_shared.py); the others take it, and with it the salt. So a
    unit is in the same arm at every replica.
 2. Whoever ends one writes that, and the first to do so is right; every replica looks each second.
-3. While the server is away what runs goes on, by the salt it has. Nothing is begun then, and what ended is written when
-   the server is back.
+3. While the server is away what runs goes on, by the salt it has, and so does what a replica that starts then ran
+   before, by its own record. Nothing is begun then, and what ended is written, or heard of, when the server is back.
 4. A replica whose configuration or policies differ from those of the one that runs takes no part, and says so; it ends
    it only where it ran it itself, or no replica has for a minute.
 5. What is counted is what all agree upon (experiment_agreed.py); each tells what its own files hold
@@ -141,7 +141,11 @@ class SharedExperiments(Experiments):
         try:
             return await self._stands_for_all(wish)
         except StoreFault as fault:
-            self.waiting[wish.name] = f"the other replicas can't be asked whether it runs: {fault}"
+            why = self._hindered(wish)
+            last = self._last(wish.name)
+            if not why and last is not None and last.state == "running" and wish.goes_on(last):
+                return last, True  # should the others have ended it, that is found when they can be asked
+            self.waiting[wish.name] = why or f"the other replicas can't be asked whether it runs: {fault}"
             self._patience[wish.name] = _PATIENCE
             return None
 
@@ -292,6 +296,12 @@ class SharedExperiments(Experiments):
 
     async def _keep(self, going: Going) -> None:
         """It is kept where all agree, and here now and then (`_feed`)."""
+
+    async def _read(self, going: Going) -> dict[str, Any]:
+        """Experiments._read; what was read last stands until it is known what all agree upon."""
+        if self.joined[going.record.id].machine.epoch == 0 and going.record.reading is not None:
+            return going.record.reading
+        return await super()._read(going)
 
     def _seen(self, going: Going) -> Data | Sums:
         return self.joined[going.record.id].machine.sums.still()
