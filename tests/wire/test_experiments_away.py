@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
+from typing import Any
 
+import orjson
+
+from farthing.proxy.config import load
+from farthing.proxy.experiments import Going
+from farthing.proxy.experiments_replicas import SharedExperiments
 from tests.fakes.proxying import chat
 from tests.wire.test_experiments import ADMIN, declared, rate, shorter, told, units
 from tests.wire.test_experiments_replicas import (
@@ -81,3 +87,47 @@ async def test_what_had_ended_when_a_replica_restarted_without_the_server_ends_t
         await y.running.experiments.apply()
         await until(says_so)
         assert (await latest(x))["state"] == "stopped"
+
+
+async def test_what_is_answered_while_a_replica_joins_is_in_no_arm_of_a_hold_out(fleet: Fleet) -> None:
+    """Its sums are fed already, and the parts aren't set yet."""
+    given: dict[str, Any] = {"compress__tidy": True, "cache__mode": "exact", "holdout__arms": ["all-off"]}
+    async with AsyncExitStack() as stack:
+        (x,) = await fleet.fill(stack, "x", holdout__share=0.5, holdout__unit="user", **given)
+        async with AsyncExitStack() as short:
+            (y,) = await fleet.fill(short, "y", **given)
+            experiments = y.running.experiments
+            assert isinstance(experiments, SharedExperiments)
+            go = experiments._go
+
+            async def slowly(going: Going, *, resumed: bool) -> None:
+                await go(going, resumed=resumed)
+                for n in range(3):
+                    await policy(y, f"u{n}")
+                await y.rows(3)
+                await until(all_read, "what was answered meanwhile is looked at before the parts are set")
+
+            async def all_read() -> bool:
+                last = (await y.rows())[-1]["id"]
+                (joined,) = experiments.joined.values()
+                place = joined.telling._rows._place
+                return joined.telling.all_told and place is not None and bool(place[0] == last)
+
+            experiments._go = slowly  # type: ignore[method-assign]
+            holdout = load(
+                None, {}, {"holdout.share": 0.5, "holdout.arms": ["all-off"], "holdout.unit": "user"}
+            ).holdout
+            await y.running.reload(y.services.config.model_copy(update={"holdout": holdout}))
+            for n in range(4):
+                await policy((x, y)[n % 2], f"u{n}")
+            await until(all_read)
+            await alike([x, y], 4, "holdout")
+            id = (await latest(y, "holdout"))["id"]
+            file = fleet.root / "y" / "experiments" / f"{id}.gaps"
+            ((start, end),) = orjson.loads(file.read_bytes())
+            rows = await y.rows(5)
+            assert all(start <= row["ts"] < end for row in rows[:3]) and end <= rows[3]["ts"]
+        file.write_bytes(orjson.dumps([[start, None]]))  # as if it had been killed before it wrote the end
+        (y,) = await fleet.fill(stack, "y", holdout__share=0.5, holdout__unit="user", **given)
+        await policy(y, "u1")
+        await alike([x, y], 5, "holdout")
