@@ -22,6 +22,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
 import orjson
@@ -107,8 +108,8 @@ class AgreedState:
 
 class Agreed:
     """See the module. `name`: of the state. `teller`: this replica's name, that no other one has. `noise`: some random
-    characters. `mark_every_s`: how often the state is kept, where there is something new. `piece_bytes`: the most of it
-    that one command carries."""
+    characters. `mark_every_s`: how often the state is kept, where there is something new. `piece_bytes`: the most of
+    it, and of the log, that one command carries."""
 
     def __init__(
         self,
@@ -133,6 +134,7 @@ class Agreed:
         self._mark_every_s = mark_every_s
         self._generation = ""
         self._begun = 0
+        self._piece_bytes = piece_bytes
         self._pieces = Pieces(self._names, self._eval, piece_bytes)
         self._first: Coming | None = None  # on its way, where there was none
         self._coming: Coming | None = None  # on its way, of a mark
@@ -235,14 +237,14 @@ class Agreed:
                 await asyncio.sleep(0)
                 turn_s = self._clock.tick_s()
         await self._mark_now_and_then()
-        more = len(found) == _READ_AT_ONCE
+        more = bool(found) and found[-1][0] < last
         self.state.current |= not more
         return await self._keep_on(at) or more or bool(self._waiting)
 
     async def _send(self) -> bool:
         """False: the log isn't the one that was followed."""
         while self._waiting:
-            some = [self._waiting[at] for at in range(min(_AT_ONCE, len(self._waiting)))]
+            some = self._some()
             keys = (self._names.about, self._names.log, self._names.state, self._names.told(self._teller))
             stands = await self._eval(APPEND, keys, self._generation, self._teller, *told(some))
             if stands.decode() != self._generation:
@@ -252,9 +254,20 @@ class Agreed:
                 self._sent.append(one)
         return True
 
+    def _some(self) -> list[tuple[int, bytes]]:
+        """Of what waits, what one command carries."""
+        some: list[tuple[int, bytes]] = []
+        size = 0
+        for one in islice(self._waiting, _AT_ONCE):
+            size += len(one[1])
+            if some and size > self._piece_bytes:
+                break
+            some.append(one)
+        return some
+
     async def _read(self) -> tuple[str, Id, str, Id, Id, list[tuple[Id, dict[bytes, bytes]]]]:
         keys = (self._names.about, self._names.log, self._names.state)
-        asked = (str(self._at), _READ_AT_ONCE)
+        asked = (str(self._at), _READ_AT_ONCE, self._piece_bytes)
         generation, at, digest, since, last, found = await self._eval(READ, keys, *asked, kind="read")
         entries = [(id_of(id), dict(zip(fields[::2], fields[1::2], strict=True))) for id, fields in found]
         return generation.decode(), id_of(at), digest.decode(), id_of(since), id_of(last), entries

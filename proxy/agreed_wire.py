@@ -177,12 +177,19 @@ for i = 1, 3 do redis.call('EXPIRE', KEYS[i], {_UNUSED_S}) end
 return generation
 """
 
-# KEYS: about, log, state. ARGV: the last id that was read, how many. Gives generation ('': something of it is lost),
-# at, digest, from, last, and the entries.
+# KEYS: about, log, state. ARGV: the last id that was read, how many, of how many bytes (but one at least). Gives
+# generation ('': something of it is lost), at, digest, from, last, and the entries.
 READ = f"""{_WHOLE}
 if not whole then return {{'', '0-0', '', '0-0', '0-0', {{}}}} end
 local about = redis.call('HMGET', KEYS[1], 'at', 'digest', 'from')
 local found = redis.call('XRANGE', KEYS[2], '(' .. ARGV[1], '+', 'COUNT', ARGV[2])
+local bytes, fit = 0, 0
+for i = 1, #found do
+  for _, part in ipairs(found[i][2]) do bytes = bytes + #part end
+  if i > 1 and bytes > tonumber(ARGV[3]) then break end
+  fit = i
+end
+for i = #found, fit + 1, -1 do found[i] = nil end
 return {{stands[1], about[1], about[2], about[3], stands[2], found}}
 """
 

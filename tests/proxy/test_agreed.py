@@ -77,9 +77,9 @@ def server() -> Iterator[ValkeyProcess]:
 
 async def test_all_apply_the_same_in_the_same_order(server: ValkeyProcess) -> None:
     async with (
-        replica(server.url, "a") as (one, here),
-        replica(server.url, "b") as (other, there),
-        replica(server.url, "c") as (third, late),
+        replica(server.url, "a", piece_bytes=PIECE_BYTES) as (one, here),
+        replica(server.url, "b", piece_bytes=PIECE_BYTES) as (other, there),
+        replica(server.url, "c", piece_bytes=PIECE_BYTES) as (third, late),
     ):
         await reach(one, other)
         for number in range(300):

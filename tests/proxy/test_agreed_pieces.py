@@ -205,6 +205,37 @@ async def test_who_differs_takes_what_is_kept_though_it_was_long_on_its_way(serv
         assert other.state.differed == 1
 
 
+@pytest.mark.parametrize(("piece_bytes", "passes"), [(4 * LARGE, False), (65_536, True)])
+async def test_over_a_slow_link_a_long_log_passes_a_little_at_a_time(
+    server: ValkeyProcess, piece_bytes: int, passes: bool
+) -> None:
+    """However many events wait here, or there, more of them than a command may carry in its time."""
+    link = Link(free_port(), server.port)
+    await link.listen()
+    url = f"redis://127.0.0.1:{link.port}/0"
+    events = [random.Random(number).randbytes(28_000).hex() for number in range(20)]  # 1.1 MB
+    try:
+        async with (
+            replica(server.url, "a", piece_bytes=65_536) as (one, here),
+            replica(url, "b", piece_bytes=piece_bytes, deadline_ms=DEADLINE_MS) as (other, there),
+        ):
+            await reach(one, other)
+            await link.become("slow", SLOW_S)
+            (one if passes else other).tell("first")
+            for number, event in enumerate(events):
+                (one if number % 2 and passes else other).tell(event)
+            await reach(one, times=1)
+            if not passes:
+                assert not await other.exchange() and not other.state.reached
+                return
+            async with asyncio.timeout(120):
+                await reach(other, one, other, times=1)
+            assert there.said == here.said
+            assert sorted(here.said) == sorted(["first", *events])
+    finally:
+        await link.become("cut", 0.0)
+
+
 @pytest.mark.parametrize(("piece_bytes", "passes"), [(2 * LARGE, False), (65_536, True)])
 async def test_over_a_slow_link_a_large_state_passes_in_pieces(
     server: ValkeyProcess, piece_bytes: int, passes: bool
