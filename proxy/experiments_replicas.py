@@ -393,8 +393,11 @@ class SharedExperiments(Experiments):
         again = False
         for name in declared:
             if name not in self.going:
-                seen = _seen_as(await self._shared.look(name))
+                found = await self._shared.look(name)
+                seen, mine = _seen_as(found), self._mine(found.record)
                 again = again or self._looked.get(name) != seen or self._patience.get(name, 0) > 0
+                # Ended here, and put back by one that hasn't heard of that, after the server had lost everything.
+                again = again or (mine is not None and mine.state != "running" and seen[1] == "running")
                 self._looked[name] = seen
         return again
 

@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import orjson
+import pytest
 
 from farthing.proxy.config import load
 from farthing.proxy.experiments import Going
@@ -55,9 +56,11 @@ async def test_who_restarts_without_the_server_goes_on_with_what_ran_there_befor
         await alike([x, y], 49)
 
 
+@pytest.mark.parametrize("forgets", [False, True])
 async def test_what_had_ended_when_a_replica_restarted_without_the_server_ends_there_when_it_is_back(
-    fleet: Fleet, shorter: str
+    fleet: Fleet, shorter: str, forgets: bool
 ) -> None:
+    """Also where the server knows nothing of it any more: then the one that ended it says so again."""
     trial = declared(shorter, minimum_days=1)
     async with AsyncExitStack() as stack:
         (x,) = await fleet.fill(stack, "x", experiments=trial)
@@ -68,13 +71,16 @@ async def test_what_had_ended_when_a_replica_restarted_without_the_server_ends_t
             await alike([x, y], 6)
         body = {"name": "trial", "why": "enough"}
         stopped = await x.client.post("/farthing/api/experiments/stop", json=body, headers=ADMIN)
-        fleet.valkey.freeze()
+        away, back = fleet.valkey.freeze, fleet.valkey.thaw
+        if forgets:
+            away, back = fleet.valkey.kill, fleet.valkey.start
+        away()
         try:
             (y,) = await fleet.fill(stack, "y", experiments=trial)
             assert await runs(y)
             await policy(y, "u0")
         finally:
-            fleet.valkey.thaw()
+            back()
         ended = await until(lambda: has_ended(y))
         for name in ("id", "state", "why", "ended_s", "reading"):
             assert ended[name] == stopped.json()[name]
