@@ -10,7 +10,9 @@ Rules of this file:
    keeps the state itself in the server. Who begins anew, was away for longer than the log reaches back, or has another
    digest than the state that was kept, takes that state.
 3. A server that has lost everything, or a part of it, is given the state of whoever sees that first, for all.
-4. A state is written slice by slice, and nothing is applied in between; others have their turns.
+4. A state is made up slice by slice, and nothing is applied in between; others have their turns.
+5. It is sent in pieces under a name of its own (agreed_pieces.py), one at each exchange, and becomes the kept one when
+   all are there, unless another one was kept meanwhile. So no command is long, and what is told isn't held up.
 """
 
 from __future__ import annotations
@@ -20,11 +22,13 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
 import orjson
 import structlog
 
+from farthing.proxy.agreed_pieces import PIECE_BYTES, Coming, Pieces
 from farthing.proxy.agreed_wire import (
     APPEND,
     BEGIN,
@@ -56,6 +60,7 @@ log = structlog.get_logger("farthing.agreed")
 _LOOK_EVERY_S = 0.25
 _MARK_EVERY_S = 60.0
 _MARK_AFTER = 5_000  # events
+_MARKS = 256  # a state may be long on its way
 _MOST_WAITING = 20_000
 _AT_ONCE = 256
 _READ_AT_ONCE = 500
@@ -103,7 +108,8 @@ class AgreedState:
 
 class Agreed:
     """See the module. `name`: of the state. `teller`: this replica's name, that no other one has. `noise`: some random
-    characters. `mark_every_s`: how often the state is kept, where there is something new."""
+    characters. `mark_every_s`: how often the state is kept, where there is something new. `piece_bytes`: the most of
+    it, and of the log, that one command carries."""
 
     def __init__(
         self,
@@ -115,6 +121,7 @@ class Agreed:
         noise: str,
         clock: Clock,
         mark_every_s: float = _MARK_EVERY_S,
+        piece_bytes: int = PIECE_BYTES,
     ) -> None:
         self.store = store
         self.state = AgreedState()
@@ -127,8 +134,12 @@ class Agreed:
         self._mark_every_s = mark_every_s
         self._generation = ""
         self._begun = 0
+        self._piece_bytes = piece_bytes
+        self._pieces = Pieces(self._names, self._eval, piece_bytes)
+        self._first: Coming | None = None  # on its way, where there was none
+        self._coming: Coming | None = None  # on its way, of a mark
         self._at = _BEGINNING  # what has been applied
-        self._mark: tuple[Id, str] = _BEGINNING, ""  # the last one passed, and the digest of the state there
+        self._marks: dict[Id, str] = {}  # the last ones that were passed, with the digest of the state there
         self._since_mark = 0
         self._marked_tick_s = clock.tick_s()
         self._number = 0
@@ -194,7 +205,7 @@ class Agreed:
             self._looks.stop()
         async with self._at_it:
             names = self._names
-            await self._eval(FORGET, (names.about, names.log, names.state))
+            await self._eval(FORGET, (names.about, names.log, names.state, names.before, names.claim))
 
     async def _look(self) -> None:
         more = True
@@ -213,7 +224,8 @@ class Agreed:
         if generation != self._generation or not since <= self._at <= (found[-1][0] if found else last):
             await self._join()
             return self._at >= since
-        if at == self._mark[0] and digest != self._mark[1]:
+        self._first = None  # what was begun elsewhere, or here before, stands
+        if self._marks.get(at, digest) != digest:
             self.state.differed += 1
             log.warning("a state that replicas agree upon differed here: it is taken anew", state=self.name)
             await self._join()
@@ -225,14 +237,14 @@ class Agreed:
                 await asyncio.sleep(0)
                 turn_s = self._clock.tick_s()
         await self._mark_now_and_then()
-        more = len(found) == _READ_AT_ONCE
+        more = bool(found) and found[-1][0] < last
         self.state.current |= not more
-        return more or bool(self._waiting)
+        return await self._keep_on(at) or more or bool(self._waiting)
 
     async def _send(self) -> bool:
         """False: the log isn't the one that was followed."""
         while self._waiting:
-            some = [self._waiting[at] for at in range(min(_AT_ONCE, len(self._waiting)))]
+            some = self._some()
             keys = (self._names.about, self._names.log, self._names.state, self._names.told(self._teller))
             stands = await self._eval(APPEND, keys, self._generation, self._teller, *told(some))
             if stands.decode() != self._generation:
@@ -242,9 +254,20 @@ class Agreed:
                 self._sent.append(one)
         return True
 
+    def _some(self) -> list[tuple[int, bytes]]:
+        """Of what waits, what one command carries."""
+        some: list[tuple[int, bytes]] = []
+        size = 0
+        for one in islice(self._waiting, _AT_ONCE):
+            size += len(one[1])
+            if some and size > self._piece_bytes:
+                break
+            some.append(one)
+        return some
+
     async def _read(self) -> tuple[str, Id, str, Id, Id, list[tuple[Id, dict[bytes, bytes]]]]:
         keys = (self._names.about, self._names.log, self._names.state)
-        asked = (str(self._at), _READ_AT_ONCE)
+        asked = (str(self._at), _READ_AT_ONCE, self._piece_bytes)
         generation, at, digest, since, last, found = await self._eval(READ, keys, *asked, kind="read")
         entries = [(id_of(id), dict(zip(fields[::2], fields[1::2], strict=True))) for id, fields in found]
         return generation.decode(), id_of(at), digest.decode(), id_of(since), id_of(last), entries
@@ -269,12 +292,31 @@ class Agreed:
         """Come by a mark."""
         lines = await self._lines()
         packed = await asyncio.to_thread(pack, lines)
-        self._mark, self._since_mark = (id, packed.digest), 0
+        self._marks[id], self._since_mark = packed.digest, 0
+        if len(self._marks) > _MARKS:
+            del self._marks[next(iter(self._marks))]
         self._marked_tick_s = self._clock.tick_s()
-        if marker == self._teller and kept < id:  # else a later one is kept
-            keys = (self._names.about, self._names.log, self._names.state)
-            await self._eval(KEEP, keys, self._generation, str(id), str(kept), packed.digest, packed.body)
+        # Else a later one is kept, or an earlier one is still on its way.
+        if marker == self._teller and kept < id and self._coming is None:
+            self._coming = Coming(f"{self._generation}:{id}", packed, id, kept)
         await self._machine.stands(lambda: [orjson.loads(line) for line in lines], self._own)
+
+    async def _keep_on(self, kept: Id) -> bool:
+        """Send a piece of the state that is to be kept, and keep it when all are there; whether there are more."""
+        coming = self._coming
+        if coming is None:
+            return False
+        if coming.after != kept:  # another one came first, or this one is kept
+            self._coming = None
+            return False
+        if not await self._pieces.write(coming):
+            return True
+        names = self._names
+        keys = (names.about, names.log, names.state, names.before, names.coming(coming.name))
+        asked = (self._generation, str(coming.at), str(coming.after), coming.packed.digest)
+        await self._eval(KEEP, keys, *asked, self._pieces.count(coming))
+        self._coming = None
+        return False
 
     async def _lines(self) -> list[bytes]:
         lines: list[bytes] = []
@@ -289,6 +331,7 @@ class Agreed:
 
     async def _join(self) -> None:
         """Take the state that is kept; where there is none, this one's becomes it."""
+        self._coming = None
         generation, at, digest, body = await self._kept()
         try:
             slices = await asyncio.to_thread(unpack, body)
@@ -296,11 +339,12 @@ class Agreed:
         except ValueError as error:
             log.warning("what replicas agree upon is damaged: it is begun anew", state=self.name, error=str(error))
             await self._begin(generation)
+            self._first = None
             raise StoreFault(f"{self.name}: what replicas agree upon can't be read: {error}") from error
         if generation != self._generation:
             self._sent.clear()  # of a log that isn't there any more
-        self._generation, self._at = generation, at
-        self._mark, self._since_mark = (at, digest), 0
+        self._generation, self._at, self._first = generation, at, None
+        self._marks, self._since_mark = {at: digest}, 0
         self.state.current = False
         await self._machine.stands(lambda: slices, self._own)
         self.state.taken += 1
@@ -308,26 +352,39 @@ class Agreed:
     async def _kept(self) -> tuple[str, Id, str, bytes]:
         """Generation, place and digest of the state that is kept, and itself.
 
-        Who has never had one gives the others a moment to put theirs, which is worth more."""
+        Who has never had one gives the others a moment to begin to put theirs, which is worth more."""
         names = self._names
+        keys = (names.about, names.log, names.state, names.claim)
         patience = 0 if self._generation else _PATIENCE
         while True:
-            generation, at, digest, body = await self._eval(LOOK, (names.about, names.log, names.state), kind="read")
+            generation, at, digest, count, claimed = await self._eval(LOOK, keys, kind="read")
             if generation:
+                body = await self._pieces.read(generation.decode(), id_of(at), count)
+                if body is None:  # another one is kept
+                    continue
                 return generation.decode(), id_of(at), digest.decode(), body
             if patience:
-                patience -= 1
+                patience -= not claimed
                 await asyncio.sleep(_LOOK_EVERY_S)
                 continue
             await self._begin("")
 
     async def _begin(self, useless: str) -> None:
-        """Let this one's state be the one that is kept, where there is none, or that generation's."""
+        """Let this one's state be the one that is kept, where there is none, or that generation's. It doesn't change
+        until one is taken, so what was sent of it before a failure is good."""
         names = self._names
-        mine: Packed = await asyncio.to_thread(pack, await self._lines())
-        self._begun += 1
-        began = f"{self._noise}.{self._begun}"
-        await self._eval(BEGIN, (names.about, names.log, names.state), began, mine.digest, mine.body, useless)
+        if self._first is None:
+            mine: Packed = await asyncio.to_thread(pack, await self._lines())
+            self._begun += 1
+            self._first = Coming(f"{self._noise}.{self._begun}", mine, _BEGINNING, _BEGINNING)
+        first = self._first
+        while not await self._pieces.write(first, claim=True):
+            pass
+        keys = (names.about, names.log, names.state, names.before, names.claim, names.coming(first.name))
+        begun = await self._eval(BEGIN, keys, first.name, first.packed.digest, self._pieces.count(first), useless)
+        if begun == -1:
+            self._first = None
+            raise StoreFault(f"{self.name}: a part of what replicas agree upon was gone before it was kept")
 
     async def _mark_now_and_then(self) -> None:
         if not self._since_mark:

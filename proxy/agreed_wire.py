@@ -5,7 +5,10 @@ All keys of one state have one hash tag, so that they are in one slot of a clust
     {farthing:a:NAME}:about   hash: generation; at, digest: of the state that is kept; from: the log is whole after it;
                               last: of the log; marked_ms
     {farthing:a:NAME}:log     stream: w, the teller; e, an event as JSON; or m, who marks
-    {farthing:a:NAME}:state   the state as it was at `at`, packed
+    {farthing:a:NAME}:state   hash: the state as it was at `at`, packed, in numbered pieces
+    {farthing:a:NAME}:before  the same of `from`, for ten minutes: for who began to read it while it was the one kept
+    {farthing:a:NAME}:c:X     pieces of one that isn't kept yet, until a minute after the last came
+    {farthing:a:NAME}:claim   somebody is writing the first one, for half a minute after each piece
     {farthing:a:NAME}:t:W     number of the last event that teller W has in the log, for a day
 
 Source: Redis, "Streams" and "Scripting with Lua" (a script is atomic).
@@ -27,6 +30,8 @@ __all__ = [
     "KEEP",
     "LOOK",
     "MARK",
+    "PART",
+    "PIECE",
     "READ",
     "Id",
     "Names",
@@ -39,6 +44,9 @@ __all__ = [
 
 _TOLD_S = 86_400
 _UNUSED_S = 3_600  # whoever follows it has it, and puts it back; so it goes soon after the last one
+_BEFORE_S = 600
+_COMING_S = 60
+_CLAIM_S = 30
 _LEVEL = 1
 
 
@@ -64,6 +72,11 @@ class Names:
     def __init__(self, name: str, prefix: str = "farthing") -> None:
         self._tag = f"{{{prefix}:a:{name}}}"
         self.about, self.log, self.state = (f"{self._tag}:{what}" for what in ("about", "log", "state"))
+        self.before, self.claim = f"{self._tag}:before", f"{self._tag}:claim"
+
+    def coming(self, name: str) -> str:
+        """Pieces of a state that isn't kept yet."""
+        return f"{self._tag}:c:{name}"
 
     def told(self, teller: str) -> str:
         """How far this teller's events have come."""
@@ -103,22 +116,45 @@ local whole = stands[1] and redis.call('EXISTS', KEYS[3]) == 1
   and (stands[2] == '0-0' or redis.call('EXISTS', KEYS[2]) == 1)
 """
 
-# KEYS: about, log, state. Gives generation ('': something of it is lost), at, digest, state.
+# KEYS: about, log, state, claim. Gives generation ('': something of it is lost), at, digest, how many pieces the state
+# has (0: it is something else), and whether somebody is writing the first one.
 LOOK = f"""{_WHOLE}
-if not whole then return {{'', '0-0', '', ''}} end
+if not whole then return {{'', '0-0', '', 0, redis.call('EXISTS', KEYS[4])}} end
 local about = redis.call('HMGET', KEYS[1], 'at', 'digest')
-return {{stands[1], about[1], about[2], redis.call('GET', KEYS[3])}}
+local count = redis.call('TYPE', KEYS[3]).ok == 'hash' and redis.call('HLEN', KEYS[3]) or 0
+return {{stands[1], about[1], about[2], count, 0}}
 """
 
-# KEYS: about, log, state. ARGV: generation, digest, state, and the generation that is of no use, or ''. Gives 1 where
-# it was begun so: there was none, something of it is lost, or it is that one.
+# KEYS: the coming state's, and claim or none. ARGV: number, piece.
+PIECE = f"""
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+redis.call('EXPIRE', KEYS[1], {_COMING_S})
+if KEYS[2] then redis.call('SET', KEYS[2], 1, 'EX', {_CLAIM_S}) end
+return 1
+"""
+
+# KEYS: about, state, before. ARGV: generation, the place that the state is of, number. Gives that piece, which is
+# empty where it was lost; false: that state isn't kept any more.
+PART = """
+local about = redis.call('HMGET', KEYS[1], 'generation', 'at', 'from')
+if about[1] ~= ARGV[1] then return false end
+if about[2] == ARGV[2] then return redis.call('HGET', KEYS[2], ARGV[3]) or '' end
+if about[3] == ARGV[2] then return redis.call('HGET', KEYS[3], ARGV[3]) end
+return false
+"""
+
+# KEYS: about, log, state, before, claim, the coming state's. ARGV: generation, digest, how many pieces, and the
+# generation that is of no use, or ''. Gives 1 where it was begun so: there was none, something of it is lost, or it is
+# that one; -1: pieces are missing.
 BEGIN = f"""{_WHOLE}
 if whole and stands[1] ~= ARGV[4] then return 0 end
-redis.call('UNLINK', KEYS[1], KEYS[2], KEYS[3])
+if redis.call('HLEN', KEYS[6]) ~= tonumber(ARGV[3]) then return -1 end
+redis.call('UNLINK', KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5])
 redis.call('HSET', KEYS[1], 'generation', ARGV[1], 'at', '0-0', 'from', '0-0', 'last', '0-0', 'digest', ARGV[2],
   'marked_ms', 0)
 redis.call('EXPIRE', KEYS[1], {_UNUSED_S})
-redis.call('SET', KEYS[3], ARGV[3], 'EX', {_UNUSED_S})
+redis.call('RENAME', KEYS[6], KEYS[3])
+redis.call('EXPIRE', KEYS[3], {_UNUSED_S})
 return 1
 """
 
@@ -141,12 +177,19 @@ for i = 1, 3 do redis.call('EXPIRE', KEYS[i], {_UNUSED_S}) end
 return generation
 """
 
-# KEYS: about, log, state. ARGV: the last id that was read, how many. Gives generation ('': something of it is lost),
-# at, digest, from, last, and the entries.
+# KEYS: about, log, state. ARGV: the last id that was read, how many, of how many bytes (but one at least). Gives
+# generation ('': something of it is lost), at, digest, from, last, and the entries.
 READ = f"""{_WHOLE}
 if not whole then return {{'', '0-0', '', '0-0', '0-0', {{}}}} end
 local about = redis.call('HMGET', KEYS[1], 'at', 'digest', 'from')
 local found = redis.call('XRANGE', KEYS[2], '(' .. ARGV[1], '+', 'COUNT', ARGV[2])
+local bytes, fit = 0, 0
+for i = 1, #found do
+  for _, part in ipairs(found[i][2]) do bytes = bytes + #part end
+  if i > 1 and bytes > tonumber(ARGV[3]) then break end
+  fit = i
+end
+for i = #found, fit + 1, -1 do found[i] = nil end
 return {{stands[1], about[1], about[2], about[3], stands[2], found}}
 """
 
@@ -162,16 +205,23 @@ redis.call('HSET', KEYS[1], 'last', redis.call('XADD', KEYS[2], '*', 'm', ARGV[2
 return 1
 """
 
-# KEYS: about, log, state. ARGV: generation, the mark's id, the mark before that, digest, state. The log keeps what came
-# since the mark before, for those who are a little behind.
+# KEYS: about, log, state, before, the coming state's. ARGV: generation, the mark's id, the mark before that, digest,
+# how many pieces. The log keeps what came since the mark before, for those who are a little behind.
 KEEP = f"""
 local about = redis.call('HMGET', KEYS[1], 'generation', 'at')
 if about[1] ~= ARGV[1] or about[2] ~= ARGV[3] then return 0 end
+if redis.call('HLEN', KEYS[5]) ~= tonumber(ARGV[5]) then return 0 end
+redis.call('UNLINK', KEYS[4])
+if redis.call('EXISTS', KEYS[3]) == 1 then
+  redis.call('RENAME', KEYS[3], KEYS[4])
+  redis.call('EXPIRE', KEYS[4], {_BEFORE_S})
+end
 redis.call('HSET', KEYS[1], 'at', ARGV[2], 'from', ARGV[3], 'digest', ARGV[4])
-redis.call('SET', KEYS[3], ARGV[5], 'EX', {_UNUSED_S})
+redis.call('RENAME', KEYS[5], KEYS[3])
+redis.call('EXPIRE', KEYS[3], {_UNUSED_S})
 redis.call('XTRIM', KEYS[2], 'MINID', ARGV[3])
 return 1
 """
 
-# KEYS: about, log, state.
-FORGET = "return redis.call('UNLINK', KEYS[1], KEYS[2], KEYS[3])"
+# KEYS: about, log, state, before, claim.
+FORGET = "return redis.call('UNLINK', KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5])"

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 from farthing.proxy.experiment_placing import Placing
 from farthing.proxy.experiment_total import Placed
 from farthing.proxy.figures import columns
-from farthing.proxy.outcomes import Change
+from farthing.proxy.outcomes import Told, Word
 from farthing.proxy.row import ERRANDS, Row
 
 __all__ = ["OwnRows", "Placements", "Said", "own_words"]
@@ -52,7 +52,7 @@ class Placements(NamedTuple):
 class Said(NamedTuple):
     """Words, in order, each with a key that no other has here, and the place after them."""
 
-    said: list[tuple[str, Change]]
+    said: list[tuple[str, Told]]
     end: Any
 
 
@@ -143,7 +143,7 @@ def _changes(conn: sqlite3.Connection, place: Any, metrics: Collection[str], mos
     if not found:
         return None
     changes = [
-        (str(n), Change(request_id, metric, tuple(json.loads(before)), tuple(json.loads(after))))
+        (str(n), Told(request_id, metric, _words(before), _words(after)))
         for n, request_id, metric, before, after in found
         if metric in metrics
     ]
@@ -165,14 +165,17 @@ def _all_words(conn: sqlite3.Connection, place: Any, metrics: Collection[str], s
             (last, request_id, metric),
         ).fetchone()
         if changed is not None:  # since; so what it was then is what it changed from
-            values = tuple(json.loads(changed[0]))
+            words = _words(changed[0])
         else:
-            query = "select value from outcomes where request_id = ? and metric = ? order by event"
-            held = conn.execute(query, (request_id, metric))
-            values = tuple(value for (value,) in held)
-        if values:
-            changes.append((f"{request_id} {metric}", Change(request_id, metric, (), values)))
+            query = "select event, value, at_s from outcomes where request_id = ? and metric = ? order by event"
+            words = tuple(Word(*held) for held in conn.execute(query, (request_id, metric)))
+        if words:
+            changes.append((f"{request_id} {metric}", Told(request_id, metric, (), words)))
     return Said(changes, [mark, last, list(keys[-1]) if len(keys) == most else None])
+
+
+def _words(text: str) -> tuple[Word, ...]:
+    return tuple(Word(*word) for word in json.loads(text))
 
 
 def _opened(path: Path) -> sqlite3.Connection:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -43,9 +43,14 @@ class Known(NamedTuple):
     slices: tuple[tuple[str, str], ...]
     cost: float | None
 
+    @property
+    def whose(self) -> list[Any]:
+        """Its arm, unit, day and slices, as events have them."""
+        return [self.arm, self.unit, self.day, [list(one) for one in self.slices]]
+
     def placed(self, kind: str, *values: object) -> Placed:
         """An event of it."""
-        return [kind, self.arm, self.unit, self.day, [list(one) for one in self.slices], *values]
+        return [kind, *self.whose, *values]
 
 
 def said(known: Known, change: Change) -> Placed:

@@ -11,18 +11,19 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Any
 
 import structlog
 
 from farthing.proxy.clock import Clock
-from farthing.proxy.experiment_agreed import AgreedSums
+from farthing.proxy.experiment_agreed import AgreedSums, Word
 from farthing.proxy.experiment_own import OwnRows, Placements, Said, own_words
-from farthing.proxy.experiment_placing import Known, Placing, said
-from farthing.proxy.experiment_total import ROW_METRICS, Placed
-from farthing.proxy.outcomes import FILE, Change
+from farthing.proxy.experiment_placing import Known, Placing
+from farthing.proxy.experiment_total import ROW_METRICS
+from farthing.proxy.outcomes import FILE, Told
+from farthing.proxy.outcomes import Word as OneWord
 
 __all__ = ["Telling"]
 
@@ -196,17 +197,25 @@ class Telling:
         at = self._at["words"]
         if not found.said and at is not None and at[2] is None:
             return False  # of other metrics
-        placed: list[Placed] = []
+        placed: list[list[Any]] = []
         unknown: list[list[Any]] = []
-        for key, change in found.said:
-            mine = known.get(change.request_id)
+        for key, told in found.said:
+            mine = known.get(told.request_id)
             if mine is not None:
-                placed.append(said(mine, change))
-            elif change.request_id not in known:
-                word = [change.request_id, change.metric, list(change.before), list(change.after)]
-                unknown.append([f"{self._replica} {key}", *word])
+                placed.append([mine.whose, *self._word(told)])
+            elif told.request_id not in known:
+                unknown.append([f"{self._replica} {key}", *self._word(told)])
         self._go_on("words", found.end, placed, unknown)
         return True
+
+    def _word(self, told: Told) -> Word:
+        """As the others are told it: names of events may be anybody's, too."""
+        named = self._rows.placing.named
+
+        def plain(words: Sequence[OneWord]) -> list[list[Any]]:
+            return [[named(event) if event else "", value, at_s] for event, value, at_s in words]
+
+        return [told.request_id, told.metric, plain(told.before), plain(told.after)]
 
     def _read_words(self, placing: Placing) -> tuple[Said, dict[str, Known | None]] | None:
         path = placing.ledger.with_name(FILE)
@@ -233,8 +242,7 @@ class Telling:
             word = self._machine.pool.get(key)
             if word is not None and word[0] in known:
                 mine = known[word[0]]
-                change = Change(word[0], word[1], tuple(word[2]), tuple(word[3]))
-                told.append([key, None if mine is None else said(mine, change)])
+                told.append([key, None if mine is None else mine.whose])
         for at in range(0, len(told), self._at_once):
             self._say("found", told[at : at + self._at_once])
 

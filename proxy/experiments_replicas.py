@@ -4,8 +4,8 @@ Rules of this file:
 1. Whoever begins one first writes its record (experiment_shared.py); the others take it, and with it the salt. So a
    unit is in the same arm at every replica.
 2. Whoever ends one writes that, and the first to do so is right; every replica looks each second.
-3. While the server is away what runs goes on, by the salt it has. Nothing is begun then, and what ended is written when
-   the server is back.
+3. While the server is away what runs goes on, by the salt it has, and so does what a replica that starts then ran
+   before, by its own record. Nothing is begun then, and what ended is written, or heard of, when the server is back.
 4. A replica whose configuration or policies differ from those of the one that runs takes no part, and says so; it ends
    it only where it ran it itself, or no replica has for a minute.
 5. What is counted is what all agree upon (experiment_agreed.py); each tells what its own files hold
@@ -60,11 +60,13 @@ _NAME_FILE = "replica"
 
 @dataclass(slots=True)
 class Joined:
-    """What one that runs is fed by."""
+    """What one that runs is fed by. `gaps`: when this replica's requests took no part; the last one has no end until
+    the parts are set."""
 
     machine: AgreedSums
     agreed: Agreed
     telling: Telling
+    gaps: list[list[float]]
     looks: Every | None = None
     busy: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -95,6 +97,7 @@ class SharedExperiments(Experiments):
         self._shared = SharedRecords(agreement.store)
         self.joined: dict[str, Joined] = {}
         self._unwritten: list[Record] = []
+        self._closed_gaps: dict[str, list[list[float]]] = {}  # by id, that the files don't have so yet
         self._looked: dict[str, tuple[str, str, bool]] = {}  # by name: what stood when it was tried last
         self._patience: dict[str, int] = {}  # looks, by name, before one is begun that the server may have lost
         self._replica = ""
@@ -106,6 +109,13 @@ class SharedExperiments(Experiments):
         self._began_s = self._now_s()
         await super().open()
         self._answering = True
+
+    async def apply(self, *, rebuild: bool = False) -> None:
+        """Experiments.apply."""
+        await super().apply(rebuild=rebuild)
+        while self._closed_gaps:
+            id, gaps = self._closed_gaps.popitem()
+            await asyncio.to_thread(self._write_gaps, id, gaps)
 
     async def close(self) -> None:
         """Experiments.close: what was written and not told yet is told, where that goes at once."""
@@ -141,7 +151,11 @@ class SharedExperiments(Experiments):
         try:
             return await self._stands_for_all(wish)
         except StoreFault as fault:
-            self.waiting[wish.name] = f"the other replicas can't be asked whether it runs: {fault}"
+            why = self._hindered(wish)
+            last = self._last(wish.name)
+            if not why and last is not None and last.state == "running" and wish.goes_on(last):
+                return last, True  # should the others have ended it, that is found when they can be asked
+            self.waiting[wish.name] = why or f"the other replicas can't be asked whether it runs: {fault}"
             self._patience[wish.name] = _PATIENCE
             return None
 
@@ -257,41 +271,56 @@ class SharedExperiments(Experiments):
 
         telling = Telling(machine, new, past, agreed.tell, replica=self._replica, tag=self._token(), clock=state.clock,
                           waits=lambda: agreed.waiting > 0)  # fmt: skip
-        joined = self.joined[going.record.id] = Joined(machine, agreed, telling)
+        joined = self.joined[going.record.id] = Joined(machine, agreed, telling, gaps)
         joined.looks = Every(_TELL_EVERY_S, state.tasks, joined.step, f"tell of the experiment {shape.name}")
 
     def _gaps(self, going: Going, resumed: bool) -> list[list[float]]:
-        """When this replica answered without taking part: before it joined, and while it waited for the server. Blocks.
+        """When this replica answered without taking part: before it joined, and while it waited for the server. The
+        last one goes on until the parts are set (`_arrange`); in the file, of a process that ended before it wrote
+        when that was, until the next one began. Blocks.
 
         What it answered then was given no arm, or one by another salt.
         """
-        path = self._book.folder / f"{going.record.id}.gaps"
         found: list[list[float]] = []
         with suppress(OSError, ValueError):
-            found = [[float(start), float(end)] for start, end in orjson.loads(path.read_bytes())]
-        now_s = self._now_s()
-        if not resumed:
-            found.append([going.record.since_s, now_s])
-        elif self._answering:
-            found.append([self._began_s, now_s])
-        else:
-            return found
+            kept = orjson.loads(self._gaps_in(going.record.id).read_bytes())
+            found = [[float(start), float(self._began_s if end is None else end)] for start, end in kept]
+        if resumed and not self._answering:
+            return found  # it answers nobody before the parts are set
+        found.append([self._began_s if resumed else going.record.since_s, float("inf")])
+        self._write_gaps(going.record.id, found)
+        return found
+
+    def _write_gaps(self, id: str, gaps: list[list[float]]) -> None:
+        """Keep them, where there are some. Blocks."""
+        if not gaps:
+            return
+        path = self._gaps_in(id)
         try:
-            write_whole(path, (orjson.dumps(found),))
+            write_whole(path, (orjson.dumps(gaps),))  # what has no end is null there
         except OSError as error:
             log.warning("it can't be written when a replica took no part", file=str(path), error=error.strerror)
-        return found
+
+    def _gaps_in(self, id: str) -> Path:
+        return self._book.folder / f"{id}.gaps"
 
     async def _starve(self, going: Going) -> None:
         joined = self.joined.pop(going.record.id)
+        self._closed_gaps.pop(going.record.id, None)
         await joined.close()
         with suppress(StoreFault):  # it goes by itself, later
             await joined.agreed.forget()
-        for path in (self._kept_in(going), self._book.folder / f"{going.record.id}.gaps"):
+        for path in (self._kept_in(going), self._gaps_in(going.record.id)):
             await asyncio.to_thread(path.unlink, missing_ok=True)
 
     async def _keep(self, going: Going) -> None:
         """It is kept where all agree, and here now and then (`_feed`)."""
+
+    async def _read(self, going: Going) -> dict[str, Any]:
+        """Experiments._read; what was read last stands until it is known what all agree upon."""
+        if self.joined[going.record.id].machine.epoch == 0 and going.record.reading is not None:
+            return going.record.reading
+        return await super()._read(going)
 
     def _seen(self, going: Going) -> Data | Sums:
         return self.joined[going.record.id].machine.sums.still()
@@ -327,6 +356,12 @@ class SharedExperiments(Experiments):
 
     def _arrange(self) -> None:
         super()._arrange()
+        now_s = self._now_s()  # the next request takes part: nobody is given a turn before this
+        for going in self.going.values():
+            gaps = self.joined[going.record.id].gaps
+            if gaps and gaps[-1][1] == float("inf"):
+                gaps[-1][1] = now_s
+                self._closed_gaps[going.record.id] = gaps
         config = self.lanes.active.config
         wanted = config.experiments or config.holdout.share or self._unwritten
         if wanted and self._timer is None and not self._closed:
@@ -358,8 +393,11 @@ class SharedExperiments(Experiments):
         again = False
         for name in declared:
             if name not in self.going:
-                seen = _seen_as(await self._shared.look(name))
+                found = await self._shared.look(name)
+                seen, mine = _seen_as(found), self._mine(found.record)
                 again = again or self._looked.get(name) != seen or self._patience.get(name, 0) > 0
+                # Ended here, and put back by one that hasn't heard of that, after the server had lost everything.
+                again = again or (mine is not None and mine.state != "running" and seen[1] == "running")
                 self._looked[name] = seen
         return again
 

@@ -19,7 +19,7 @@ import structlog
 from farthing.policies.outcome import Outcome
 from farthing.proxy.ledger_file import is_corrupt, move_aside
 
-__all__ = ["FILE", "Change", "MetricSum", "Outcomes", "read_only"]
+__all__ = ["FILE", "Change", "MetricSum", "Outcomes", "Told", "Word", "read_only"]
 
 FILE = "outcomes.db"
 _COLUMNS = "request_id, metric, event, value, at_s, received_s, comment, source"
@@ -35,7 +35,8 @@ _PUT = f"""insert into outcomes ({_COLUMNS}) values (?, ?, ?, ?, ?, ?, ?, ?)
 # The same word again, from later: it holds from then on, against words of the time between.
 _LATER = """update outcomes set at_s = ?5 where request_id = ?1 and metric = ?2 and event = ?3
     and value = ?4 and comment = ?7 and at_s < ?5"""
-# What was said when, in order, where somebody must be able to read it again: see `keep_changes`.
+# What was said when, in order, where somebody must be able to read it again: see `keep_changes`. `before` and `after`
+# are lists of words, [event, value, at_s].
 _CHANGES = """create table if not exists changes (
     n integer primary key autoincrement, request_id text not null, metric text not null, before text not null,
     after text not null, at_s real not null)"""
@@ -64,6 +65,23 @@ class Change(NamedTuple):
     metric: str
     before: tuple[float, ...]
     after: tuple[float, ...]
+
+
+class Word(NamedTuple):
+    """What one event says, and when that happened."""
+
+    event: str
+    value: float
+    at_s: float
+
+
+class Told(NamedTuple):
+    """A change as it is written down: all words of one request and metric, before and after, in the order of events."""
+
+    request_id: str
+    metric: str
+    before: tuple[Word, ...]
+    after: tuple[Word, ...]
 
 
 class Outcomes:
@@ -100,41 +118,43 @@ class Outcomes:
             with conn:
                 if self._mark:
                     conn.execute("begin immediate")  # what was said before is what no other process changes meanwhile
-                said = self._values(conn, asked)
+                said = self._words(conn, asked)
                 for row in rows:
                     said_new = conn.execute(_PUT, row).rowcount
                     new += said_new
                     if not said_new:
                         conn.execute(_LATER, row[:7])
-                now = self._values(conn, asked)
-                changes = [
-                    Change(*key, said.get(key, ()), now.get(key, ())) for key in asked if said.get(key) != now.get(key)
+                now = self._words(conn, asked)
+                told = [
+                    Told(*key, said.get(key, ()), now.get(key, ())) for key in asked if said.get(key) != now.get(key)
                 ]
                 if self._mark:
-                    self._write_down(conn, changes, max((row[5] for row in rows), default=0.0))
+                    self._write_down(conn, told, max((row[5] for row in rows), default=0.0))
             self._sweep(conn, max((row[5] for row in rows), default=0.0))
-        if changes:
+        changes = [Change(one.request_id, one.metric, _values(one.before), _values(one.after)) for one in told]
+        if changes := [one for one in changes if one.before != one.after]:  # not where it was only said again
             for listener in tuple(self.listeners):
                 listener(changes)
         return new
 
-    def _write_down(self, conn: sqlite3.Connection, changes: Sequence[Change], now_s: float) -> None:
+    def _write_down(self, conn: sqlite3.Connection, told: Sequence[Told], now_s: float) -> None:
         conn.executemany(
             "insert into changes (request_id, metric, before, after, at_s) values (?, ?, ?, ?, ?)",
-            [(one.request_id, one.metric, json.dumps(one.before), json.dumps(one.after), now_s) for one in changes],
+            [(one.request_id, one.metric, json.dumps(one.before), json.dumps(one.after), now_s) for one in told],
         )
 
-    def _values(
+    def _words(
         self, conn: sqlite3.Connection, keys: Sequence[tuple[str, str]]
-    ) -> dict[tuple[str, str], tuple[float, ...]]:
-        found: dict[tuple[str, str], tuple[float, ...]] = {}
+    ) -> dict[tuple[str, str], tuple[Word, ...]]:
+        found: dict[tuple[str, str], tuple[Word, ...]] = {}
         ids = sorted({request_id for request_id, _ in keys})
         for at in range(0, len(ids), _FEW):
             some = ids[at : at + _FEW]
             marks = ", ".join("?" * len(some))
-            query = f"select request_id, metric, value from outcomes where request_id in ({marks}) order by event"
-            for request_id, metric, value in conn.execute(query, some):
-                found[request_id, metric] = (*found.get((request_id, metric), ()), value)
+            columns = "request_id, metric, event, value, at_s"
+            query = f"select {columns} from outcomes where request_id in ({marks}) order by event"
+            for request_id, metric, *word in conn.execute(query, some):
+                found[request_id, metric] = (*found.get((request_id, metric), ()), Word(*word))
         return found
 
     def standing(self, given: Sequence[Outcome]) -> list[Outcome]:
@@ -232,6 +252,10 @@ def outcome(row: tuple[str, str, str, float, float, float, str, str]) -> Outcome
     """The outcome of a row of the table."""
     request_id, metric, event, value, at_s, received_s, comment, source = row
     return Outcome(request_id, metric, value, at_s, received_s, comment, event, source)
+
+
+def _values(words: Sequence[Word]) -> tuple[float, ...]:
+    return tuple(word.value for word in words)
 
 
 def _connect(path: Path) -> sqlite3.Connection:

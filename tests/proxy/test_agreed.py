@@ -12,11 +12,13 @@ import pytest
 
 from farthing.cache.store_redis import RedisStore
 from farthing.proxy.agreed import Agreed
+from farthing.proxy.agreed_pieces import PIECE_BYTES
 from farthing.proxy.clock import SystemClock
 from tests.fakes.valkey import ValkeyProcess
 from tests.fakes.valkey_many import ValkeyCluster
 
 NEVER_S = 1e9
+SMALL = 10  # bytes
 
 
 class Sums:
@@ -44,13 +46,14 @@ class Sums:
 
 
 @asynccontextmanager
-async def replica(url: str, name: str, *, mark_every_s: float = NEVER_S) -> AsyncIterator[tuple[Agreed, Sums]]:
-    """One that is driven step by step."""
-    store = RedisStore(url, deadline_ms=2_000, clock=SystemClock(), threshold=2, pause_s=0.02)
+async def replica(
+    url: str, name: str, *, mark_every_s: float = NEVER_S, piece_bytes: int = SMALL, deadline_ms: float = 2_000
+) -> AsyncIterator[tuple[Agreed, Sums]]:
+    """One that is driven step by step. States lie in several pieces, unless told otherwise."""
+    store = RedisStore(url, deadline_ms=deadline_ms, clock=SystemClock(), threshold=2, pause_s=0.02)
     machine = Sums()
-    agreed = Agreed(
-        store, "t", machine, teller=name, noise=name, clock=SystemClock(), mark_every_s=mark_every_s
-    )  # fmt: skip
+    agreed = Agreed(store, "t", machine, teller=name, noise=name, clock=SystemClock(), mark_every_s=mark_every_s,
+                    piece_bytes=piece_bytes)  # fmt: skip
     try:
         yield agreed, machine
     finally:
@@ -74,9 +77,9 @@ def server() -> Iterator[ValkeyProcess]:
 
 async def test_all_apply_the_same_in_the_same_order(server: ValkeyProcess) -> None:
     async with (
-        replica(server.url, "a") as (one, here),
-        replica(server.url, "b") as (other, there),
-        replica(server.url, "c") as (third, late),
+        replica(server.url, "a", piece_bytes=PIECE_BYTES) as (one, here),
+        replica(server.url, "b", piece_bytes=PIECE_BYTES) as (other, there),
+        replica(server.url, "c", piece_bytes=PIECE_BYTES) as (third, late),
     ):
         await reach(one, other)
         for number in range(300):
@@ -195,13 +198,14 @@ async def test_what_cant_wait_any_longer_is_counted(server: ValkeyProcess) -> No
         assert (one.waiting, one.state.dropped) == (20_000, 1)
 
 
+@pytest.mark.parametrize("piece_bytes", [SMALL, PIECE_BYTES])
 @pytest.mark.parametrize("seed", range(4))
-async def test_whatever_happens_all_have_the_same(server: ValkeyProcess, seed: int) -> None:
+async def test_whatever_happens_all_have_the_same(server: ValkeyProcess, seed: int, piece_bytes: int) -> None:
     """Tells, exchanges, marks, cut-off exchanges and flushes in any order; nothing is there twice."""
     chance = random.Random(seed)
     async with (
-        replica(server.url, f"a{seed}", mark_every_s=0.0) as (one, here),
-        replica(server.url, f"b{seed}", mark_every_s=0.0) as (other, there),
+        replica(server.url, f"a{seed}", mark_every_s=0.0, piece_bytes=piece_bytes) as (one, here),
+        replica(server.url, f"b{seed}", mark_every_s=0.0, piece_bytes=piece_bytes) as (other, there),
     ):
         all, told = (one, other), 0
         await reach(*all)

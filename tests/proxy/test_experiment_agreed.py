@@ -143,7 +143,7 @@ async def whatever_happens(root: Path, seed: int, unit: Unit, count: int) -> Non
     for one in replicas:
         await one.start(dice.choice([1, 3, 50]))
     owner: dict[int, Replica] = {}
-    hearer: dict[int, Replica] = {}
+    moments = dice.sample(range(60), 60)  # of two words that which happened later holds, whenever it comes
     waiting: list[int] = []
     for step in range(60):
         one = dice.choice(replicas)
@@ -157,8 +157,9 @@ async def whatever_happens(root: Path, seed: int, unit: Unit, count: int) -> Non
                     waiting = [n for n in waiting if owner[n] is not one]
             case 3 | 4 if owner:
                 number = dice.choice(list(owner))
-                of = hearer.setdefault(number, dice.choice(replicas))
-                of.heard(number, float(dice.random() < 0.5), NOW_S + step)
+                metric, event = dice.choice([("rating", ""), ("click", "e1"), ("click", "e2")])
+                value = float(dice.random() < 0.5)
+                one.heard(dice.choice([0, number]), value, NOW_S + moments[step], metric, event)
             case 5:
                 await one.telling.step()
             case 6:
@@ -213,6 +214,77 @@ async def test_a_word_about_anothers_request_counts_once_where_it_belongs(pair: 
     one.clock.advance(61)  # all that wait are asked about again
     await settled(one.log, pair)
     assert not other.machine.pool
+
+
+async def test_of_words_about_one_request_that_came_to_several_replicas_what_happened_last_counts(
+    pair: list[Replica],
+) -> None:
+    one, other = pair
+    for each in pair:
+        await each.start()
+
+    def rated() -> list[tuple[int, float]]:
+        return [(sums.units, sums.a) for sums in other.machine.sums.trackers["rating"].sums]
+
+    one.heard(3, 1.0, NOW_S)
+    await settled(one.log, pair)
+    other.heard(3, 0.0, NOW_S + 1)
+    await settled(one.log, pair)
+    one.wrote(taken(3))  # both have waited for it
+    await settled(one.log, pair)
+    assert rated() == [(0, 0.0), (1, 0.0)]
+    one.heard(3, 1.0, NOW_S + 3)  # what it knows already, and from later
+    await settled(one.log, pair)
+    assert rated() == [(0, 0.0), (1, 1.0)]
+    other.heard(3, 0.0, NOW_S + 2)  # told later, and happened before
+    await settled(one.log, pair)
+    assert rated() == [(0, 0.0), (1, 1.0)]
+    for each in pair:
+        await each.start()
+    await settled(one.log, pair)
+    assert rated() == [(0, 0.0), (1, 1.0)]
+    said = (("a", one, 1.0), ("b", other, 2.0), ("b", one, 3.0), ("c", other, 4.0))  # events of one moment
+    for event, each, value in said:
+        each.heard(3, value, NOW_S, "click", event)
+        await settled(one.log, pair)
+    assert [(sums.units, sums.a) for sums in one.machine.sums.trackers["click"].sums] == [(0, 0.0), (1, 8.0)]
+
+
+async def test_a_word_that_is_found_takes_along_those_that_waited_before_it(pair: list[Replica]) -> None:
+    """Else what replaced another one would count before it."""
+    one = pair[0]
+    await one.start()
+    whose = [1, "u", 0, []]
+    first = ["k1", "far-1", "rating", [], [["", 1.0, NOW_S]]]
+    second = ["k2", "far-1", "rating", [["", 1.0, NOW_S]], [["", 0.0, NOW_S + 1]]]
+    one.log.tell(one.number, ["words", "z", "t1", None, ["m", 2, None], [], [first, second]])
+    one.log.tell(one.number, ["found", "x", "t2", [["k2", whose]]])
+    one.log.tell(one.number, ["found", "x", "t3", [["k1", whose]]])
+    one.log.read(one.number)
+    sums = one.machine.sums.trackers["rating"].sums
+    assert [(each.units, each.a) for each in sums] == [(0, 0.0), (1, 0.0)]
+    assert not one.machine.pool
+
+
+async def test_of_a_request_that_is_forgotten_what_the_teller_knew_was_said_before(pair: list[Replica]) -> None:
+    one, other = pair
+    for each in pair:
+        await each.start()
+    one.wrote(taken(1), taken(3))
+    one.heard(1, 1.0, NOW_S)
+    await settled(one.log, pair)
+    words = [[[0, f"v{n}", 0, []], f"far-x{n}", "click", [], [["", 1.0, NOW_S]]] for n in range(19_999)]
+    one.log.tell(one.number, ["words", "z", "t", None, ["m", 1, None], words, []])
+    one.log.read(one.number)
+    assert (len(one.machine.said), one.machine.forgotten) == (20_000, 0)
+    one.heard(3, 1.0, NOW_S)
+    await settled(one.log, pair)
+    assert (len(one.machine.said), one.machine.forgotten) == (20_000, 1)
+    one.heard(1, 0.0, NOW_S + 1)  # here it is known what it was
+    other.heard(3, 0.0, NOW_S + 1)
+    await settled(one.log, pair)
+    rating = other.machine.sums.trackers["rating"].sums
+    assert [(sums.units, sums.a) for sums in rating] == [(0, 0.0), (2, 0.0)]
 
 
 async def test_the_past_of_all_replicas_is_added_up_whenever_each_tells_it(pair: list[Replica], tmp_path: Path) -> None:
@@ -333,7 +405,7 @@ async def test_what_does_not_come_back_is_told_again_but_not_while_it_waits_for_
 async def test_words_wait_up_to_a_bound_and_what_is_left_out_is_counted(pair: list[Replica]) -> None:
     one = pair[0]
     await one.start()
-    words = [[f"k{n}", f"far-x{n}", "rating", [], [1.0]] for n in range(10_003)]
+    words = [[f"k{n}", f"far-x{n}", "rating", [], [["", 1.0, NOW_S]]] for n in range(10_003)]
     one.log.tell(one.number, ["words", "z", "t", None, ["m", 1, None], [], words])
     one.log.read(one.number)
     assert (len(one.machine.pool), one.machine.lost) == (10_000, 3)
@@ -353,6 +425,11 @@ async def test_what_cannot_be_understood_changes_nothing_and_no_state_is_taken_f
     ):
         one.machine.apply(event, own=False)
     assert one.log.state(one.number).replace('"z": ["i", 1.0]', "") == before
-    for slices in ([], [["about", 99, {}, 0]], [["about", 1, {}, 0]], [*one.machine.slices(), ["sums", ["what"]]]):
+    for slices in (
+        [],
+        [["about", 99, {}, 0, 0]],
+        [["about", 2, {}, 0, 0]],
+        [*one.machine.slices(), ["sums", ["what"]]],
+    ):
         with pytest.raises(ValueError, match="experiment's sums"):
             await one.machine.put(slices)

@@ -86,9 +86,9 @@ def test_changes_are_written_down_in_the_step_that_makes_them_for_all_who_have_t
     with closing(sqlite3.connect(tmp_path / FILE)) as conn:
         assert conn.execute("select mark from changes_mark").fetchall() == [("first",)]
         assert conn.execute("select n, request_id, metric, before, after from changes order by n").fetchall() == [
-            (1, "r1", "rating", "[]", "[1.0]"),
-            (2, "r1", "rating", "[1.0]", "[0.0]"),
-            (3, "r2", "click", "[]", "[2.0]"),
+            (1, "r1", "rating", "[]", '[["", 1.0, 2.0]]'),
+            (2, "r1", "rating", '[["", 1.0, 2.0]]', '[["", 0.0, 3.0]]'),
+            (3, "r2", "click", "[]", '[["x", 2.0, 3.0]]'),
         ]
 
 

@@ -175,7 +175,7 @@ async def test_a_user_is_in_one_arm_at_every_replica_and_all_count_all(fleet: Fl
         stopped = await three[1].client.post("/farthing/api/experiments/stop", json=body, headers=ADMIN)
         assert stopped.json()["state"] == "stopped"
         for one in three:
-            ended = await until(lambda one=one: _ended(one))
+            ended = await until(lambda one=one: has_ended(one))
             assert (ended["state"], ended["why"], ended["ended_s"]) == ("stopped", "enough", stopped.json()["ended_s"])
             assert ended["reading"] == stopped.json()["reading"]
 
@@ -191,7 +191,7 @@ async def test_a_user_is_in_one_arm_at_every_replica_and_all_count_all(fleet: Fl
         assert await gone(), "nor does it come back"
 
 
-async def _ended(proxy: Proxied, name: str = "trial") -> Any:
+async def has_ended(proxy: Proxied, name: str = "trial") -> Any:
     one = await latest(proxy, name)
     return one if one and one["state"] != "running" else None
 
@@ -233,6 +233,34 @@ async def test_a_replica_that_restarts_or_joins_takes_what_was_agreed_and_tells_
         assert len({one["id"] for one in records}) == 1
 
 
+async def test_what_is_said_last_of_a_request_counts_whichever_replica_heard_what_was_said_before(
+    fleet: Fleet, shorter: str
+) -> None:
+    trial = declared(shorter, minimum_days=1)
+    async with AsyncExitStack() as stack:
+        three = await fleet.fill(stack, "xyz", experiments=trial)
+        x, y, z = three
+        for number in range(6):  # each request by one replica, first heard of by another, and set right by any
+            answer = await x.post(chat(f"q{number}"), x_farthing_user=f"u{number}")
+            for one, rating in ((y, "bad"), (z, "bad"), ((x, y, z)[number % 3], "good")):
+                await rate(one, answer, rating)
+
+        def once(one: Any) -> bool:
+            rating = one["reading"]["candidates"]["new"]["metrics"]["rating"]
+            means = {rating["control"], rating["candidate"]} - {None}
+            return sum(rating["units"]) == 6 and means == {1.0}
+
+        for one in three:
+            await reading(one, once)
+        await alike(three, 6)
+        whole = all_ledgers([x])
+        assert totals(machine_of(y))["assigned"] == totals(whole)["assigned"]
+        sums = machine_of(y).sums.trackers["rating"]
+        assert sum(one.units for one in sums.sums) == sum(one.a for one in sums.sums) == 6
+        words = [seen.words for seen in sums._units.values()]
+        assert words == [1] * 6, "one word of each request"
+
+
 async def test_without_the_server_all_go_on_by_the_salt_they_have_and_who_starts_waits(
     fleet: Fleet, shorter: str
 ) -> None:
@@ -250,7 +278,7 @@ async def test_without_the_server_all_go_on_by_the_salt_they_have_and_who_starts
         active = z.running.policies.standing.active
         assert {await policy(z, user) for user in arms} == {active}
         fleet.valkey.start()  # empty: it stores nothing on disk
-        await until(lambda: _runs(z), "the one that waited takes the record of those that ran")
+        await until(lambda: runs(z), "the one that waited takes the record of those that ran")
         await policy(z, "u0")
         await alike([x, y, z], 37)
         for one in (x, y, z):
@@ -272,7 +300,7 @@ async def test_what_is_ended_without_the_server_is_ended_for_all_when_it_is_back
         finally:
             fleet.valkey.thaw()
         assert stopped.json()["state"] == "stopped"
-        ended = await until(lambda: _ended(y))
+        ended = await until(lambda: has_ended(y))
         assert (ended["state"], ended["why"]) == ("stopped", "now")
 
 
@@ -287,7 +315,7 @@ async def test_a_verdict_at_one_replica_is_everybodys_and_one_incident(fleet: Fl
             await rate(other, answer, "bad" if answer.headers["x-farthing-policy"] == active else "good")
             if number % 10 == 0 and (await latest(x))["state"] != "running":
                 break
-        found = [await until(lambda one=one: _ended(one)) for one in (x, y)]
+        found = [await until(lambda one=one: has_ended(one)) for one in (x, y)]
         assert found[0]["state"] == "decided"
         for name in ("id", "state", "why", "ended_s", "reading"):
             assert found[0][name] == found[1][name]
@@ -306,12 +334,12 @@ async def test_another_declaration_or_policy_waits_where_it_did_not_run_and_ends
         first = (await latest(x))["id"]
         changed = load(None, {}, {"experiments": declared(shorter, level=0.01)}).experiments
         await x.running.reload(x.services.config.model_copy(update={"experiments": changed}))
-        await until(lambda: _runs(y))
+        await until(lambda: runs(y))
         now = [await latest(one) for one in (x, y)]
         assert now[0]["id"] == now[1]["id"] != first
         old = load(None, {}, {"experiments": declared(shorter)}).experiments
         await y.running.reload(y.services.config.model_copy(update={"experiments": old}))
-        await until(lambda: _ended(x))  # x has another now, and doesn't end what y might run
+        await until(lambda: has_ended(x))  # x has another now, and doesn't end what y might run
         assert "has ended" in (await told(y))["waiting"]["trial"]
 
 
@@ -349,7 +377,7 @@ async def test_what_a_replica_answered_before_it_joined_is_in_no_arm_of_a_hold_o
         await y.rows(5)
         holdout = load(None, {}, {"holdout.share": 0.5, "holdout.arms": ["all-off"]}).holdout
         await y.running.reload(y.services.config.model_copy(update={"holdout": holdout}))
-        assert await _runs(y, "holdout")
+        assert await runs(y, "holdout")
         for n in range(4):
             await policy((x, y)[n % 2], f"u{n}")
         rows = len([row for one in (x, y) for row in await one.rows() if row["policy"]])
@@ -359,7 +387,7 @@ async def test_what_a_replica_answered_before_it_joined_is_in_no_arm_of_a_hold_o
             (z,) = await fleet.fill(short, "z", holdout__share=0.5, **given)
             await policy(z, "u7")
             fleet.valkey.start()
-            await until(lambda: _runs(z, "holdout"))
+            await until(lambda: runs(z, "holdout"))
             assert (await latest(z, "holdout"))["id"] == (await latest(x, "holdout"))["id"]
             await policy(z, "u8")
 
@@ -409,7 +437,7 @@ async def test_of_two_that_were_begun_while_the_server_had_lost_the_first_the_ol
         await alike([x, y], 2)
 
 
-async def _runs(proxy: Proxied, name: str = "trial") -> bool:
+async def runs(proxy: Proxied, name: str = "trial") -> bool:
     return name in proxy.running.experiments.going
 
 
