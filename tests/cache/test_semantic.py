@@ -28,7 +28,6 @@ from farthing.cache.semantic import Found, Neighbour, SemanticCache, best
 from farthing.cache.thesaurus import Thesaurus
 from farthing.cache.verifier import Verifier
 from farthing.proxy.text import Signals, signals
-from tests.fakes.examples import examples
 from tests.fakes.semantic import served
 
 NOW = 1_800_000_000.0
@@ -142,7 +141,7 @@ def test_what_must_not_match_is_neither_found_nor_kept(cache: SemanticCache, tex
     assert cache.lookup("s", "r", text, NOW) == Found(None, None, 0.0, verdict)
 
 
-@settings(max_examples=examples(80), deadline=None)
+@settings(max_examples=32, deadline=None)
 @given(st.text(st.characters(), max_size=40), st.text(st.characters(), max_size=40))
 def test_no_text_breaks_it_and_only_an_agreeing_one_is_served(one: str, other: str) -> None:
     cache = SemanticCache.open(None, Letters(), max_entries=10)
