@@ -134,6 +134,8 @@ class Reader:
             return last, dict(zip(_COLUMNS, map(orjson.loads, texts), strict=True))
         except (sqlite3.OperationalError, orjson.JSONDecodeError):  # JSON can't hold what a damaged file may
             rows = self._conn.execute(_SELECT, (after, most_rows)).fetchall()
+            if not rows:
+                return None
             numbers, *columns = zip(*rows, strict=True)
             return numbers[-1], dict(zip(_COLUMNS, columns, strict=True))
 
