@@ -190,6 +190,7 @@ def test_without_data_it_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "--data" in capsys.readouterr().err
 
 
+@pytest.mark.long
 @pytest.mark.model
 @pytest.mark.skipif(bool(missing()), reason=missing())
 def test_it_runs_against_the_model_and_asks_nothing_twice(tmp_path: Path) -> None:

@@ -213,6 +213,7 @@ async def test_the_command_for_one_file_is_still_there(tmp_path: Path) -> None:
     assert "tool result" in out
 
 
+@pytest.mark.long
 @pytest.mark.model
 @pytest.mark.skipif(bool(small_model.missing()), reason=f"{small_model.missing()} (see small_model.INSTALL)")
 async def test_a_real_model_is_asked_under_both_versions(tmp_path: Path) -> None:

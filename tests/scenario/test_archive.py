@@ -22,7 +22,14 @@ TEXTS = [f"question {number}" for number in range(20)]
 PATIENT = {"FARTHING_STORE__DEADLINE_MS": "5000"}  # a busy machine passes by what would be a hit
 
 
-@pytest.mark.parametrize(("from_redis", "to_redis"), [(False, False), (False, True), (True, False), (True, True)])
+@pytest.mark.parametrize(
+    ("from_redis", "to_redis"),
+    [
+        (False, True),
+        (True, False),
+        *(pytest.param(*same, marks=pytest.mark.long) for same in [(False,) * 2, (True,) * 2]),
+    ],
+)
 async def test_answers_move_from_any_store_to_any_store(tmp_path: Path, from_redis: bool, to_redis: bool) -> None:
     old, new = tmp_path / "old", tmp_path / "new"
     old.mkdir()

@@ -125,6 +125,7 @@ def check_run(state: Path, ended: subprocess.CompletedProcess[str], requests: in
     return second
 
 
+@pytest.mark.long
 @pytest.mark.timeout(TIMEOUT_S)
 def test_simulated_it_says_so_and_with_enough_requests_a_route_goes_from_observe_to_serve(tmp_path: Path) -> None:
     ended = run_demo(tmp_path, "--simulated", "--once", "--requests", "150")
@@ -155,6 +156,7 @@ def test_simulated_it_says_so_and_with_enough_requests_a_route_goes_from_observe
     assert reasons == {"proved": int(hits[1])}
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 def test_an_interrupted_demo_leaves_nobody_behind(tmp_path: Path) -> None:
     argv = [*DEMO, "--state", str(tmp_path), "--simulated", "--requests", "2000"]

@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from farthing.proxy.capture import Capture
 from tests.fakes.commands import ran
 from tests.fakes.proxying import PRICES, Proxied, chat, proxied, quiet
@@ -38,6 +40,7 @@ async def ask_all(proxy: Proxied, round: int) -> None:
         await quiet(proxy)
 
 
+@pytest.mark.long  # what learns again (test_retraining.py) is trained first, in the same way
 async def test_a_student_is_trained_of_traffic_and_takes_over(tmp_path: Path) -> None:
     state = tmp_path / "state"
     settings: dict[str, Any] = {

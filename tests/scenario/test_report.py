@@ -99,9 +99,11 @@ def test_what_can_not_be_done_is_said(home: Path, arguments: list[str], status: 
 @pytest.mark.parametrize(
     "words",
     [
-        ("report",), ("report", "--format", "json"), ("report", "--format", "csv"), ("prices", "show", "gpt-4o"),
-        ("prices", "check"),
-        ("ledger", "export", "--format", "jsonl", "--since", "60d"), ("ledger", "check"), ("--help",),
+        ("report",), ("ledger", "export", "--format", "jsonl", "--since", "60d"), ("--help",),
+        *(pytest.param(words, marks=pytest.mark.long) for words in (
+            ("report", "--format", "json"), ("report", "--format", "csv"), ("prices", "show", "gpt-4o"),
+            ("prices", "check"), ("ledger", "check"),
+        )),
     ],
 )  # fmt: skip
 def test_who_stops_reading_gets_no_traceback(home: Path, words: tuple[str, ...]) -> None:

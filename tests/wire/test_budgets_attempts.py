@@ -34,8 +34,14 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    ("way", "kind"),
+    [
+        pytest.param(way, kind, marks=pytest.mark.long if kind == "redis" and way != "a hedge" else ())
+        for way in WAYS
+        for kind in KINDS
+    ],
+)
 async def test_200_at_once_spend_no_more_than_the_budget_whatever_is_tried(kind: str, way: str, tmp_path: Path) -> None:
     with ValkeyProcess() if kind == "redis" else nullcontext() as server:
         settings: dict[str, Any] = {"budgets": [budget(str(LIMIT))]}

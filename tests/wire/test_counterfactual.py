@@ -214,7 +214,7 @@ def mixed(chance: random.Random, *, headers: bool = True, streams: bool = True) 
     return traffic
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.long)])
 async def test_a_runs_baseline_is_the_meter_of_the_same_run_without_a_proxy(tmp_path: Path, seed: int) -> None:
     traffic = mixed(random.Random(seed))
     async with world(tmp_path) as w:

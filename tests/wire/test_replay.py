@@ -139,7 +139,7 @@ async def ask(seen: Capturing) -> None:
 
 
 @pytest.mark.parametrize("rows", [True, False], ids=["with rows", "without rows"])
-@pytest.mark.parametrize("ttl_s", [3600, 4])
+@pytest.mark.parametrize("ttl_s", [pytest.param(3600, marks=pytest.mark.long), 4])
 async def test_a_replay_of_a_real_run_adds_up_to_its_ledger(tmp_path: Path, rows: bool, ttl_s: int) -> None:
     # Somebody else's log knows of no tidying: there the recorded usage is that of the recorded request.
     settings = {"cache__ttl_s": ttl_s, "compress__tidy": rows}
@@ -309,7 +309,7 @@ async def test_long_prompts_would_have_read_in_a_replay_what_they_would_in_the_l
     assert (total.saved_compress != 0) == tools
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.long)])
 async def test_hits_of_a_ledger_alone_are_worth_what_the_provider_would_not_have_read(
     tmp_path: Path, seed: int
 ) -> None:
@@ -348,7 +348,7 @@ def log_lines(calls: Sequence[Call], rows: Sequence[dict[str, Any]]) -> list[dic
     ]
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.long) for seed in (2, 3))])
 async def test_a_log_of_no_proxy_comes_to_what_a_real_run_with_one_cost(tmp_path: Path, seed: int) -> None:
     """Hits leave the provider's cache cold, so what goes upstream reads less of it than the log says. The baseline is
     what the log was billed."""

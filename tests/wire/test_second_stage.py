@@ -100,7 +100,7 @@ async def test_with_a_judges_yes_a_route_serves_and_every_judgement_is_paid_for_
     assert "judged 1.00" in decisions(hit)
 
 
-@pytest.mark.parametrize("second_stage", ["judge:cheap", "off"])
+@pytest.mark.parametrize("second_stage", ["judge:cheap", pytest.param("off", marks=pytest.mark.long)])
 async def test_a_judge_tells_rewordings_from_traps_that_the_first_score_can_not(
     up: ScriptedUpstream, tmp_path: Path, second_stage: str
 ) -> None:
