@@ -320,6 +320,7 @@ asyncio.run(main(Path(sys.argv[1]), int(sys.argv[2])))
 """
 
 
+@pytest.mark.long  # chaos-short kills a whole farthing while it writes
 async def test_killed_20_times_while_writing_nothing_wrong_is_served(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     chance = random.Random(3)

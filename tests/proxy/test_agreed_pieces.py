@@ -205,7 +205,10 @@ async def test_who_differs_takes_what_is_kept_though_it_was_long_on_its_way(serv
         assert other.state.differed == 1
 
 
-@pytest.mark.parametrize(("piece_bytes", "passes"), [(4 * LARGE, False), (65_536, True)])
+@pytest.mark.parametrize(
+    ("piece_bytes", "passes"),
+    [(4 * LARGE, False), pytest.param(65_536, True, marks=pytest.mark.long)],  # as of a state, below
+)
 async def test_over_a_slow_link_a_long_log_passes_a_little_at_a_time(
     server: ValkeyProcess, piece_bytes: int, passes: bool
 ) -> None:

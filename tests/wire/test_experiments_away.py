@@ -56,7 +56,7 @@ async def test_who_restarts_without_the_server_goes_on_with_what_ran_there_befor
         await alike([x, y], 49)
 
 
-@pytest.mark.parametrize("forgets", [False, True])
+@pytest.mark.parametrize("forgets", [pytest.param(False, marks=pytest.mark.long), True])
 async def test_what_had_ended_when_a_replica_restarted_without_the_server_ends_there_when_it_is_back(
     fleet: Fleet, shorter: str, forgets: bool
 ) -> None:

@@ -153,6 +153,7 @@ async def test_it_runs_by_itself_and_takes_a_policy_back_that_it_blocks(
     assert [one["verdict"] for one in again.latest] == ["ship", "block"]
 
 
+@pytest.mark.long
 async def test_a_scheduled_run_draws_old_cases_anew_from_captured_traffic(
     up: ScriptedUpstream, tmp_path: Path, suite: Path
 ) -> None:

@@ -218,6 +218,7 @@ async def test_a_batch_that_the_collector_refuses_is_given_up_so_that_the_next_c
     assert held.metrics == {}
 
 
+@pytest.mark.long
 async def test_the_end_sends_what_waits_and_does_not_hang_on_a_collector_that_does(
     up: ScriptedUpstream, held: Collector, tmp_path: Path
 ) -> None:

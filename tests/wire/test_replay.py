@@ -287,7 +287,9 @@ def of_replay(run: Run) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.long)])
-@pytest.mark.parametrize("tools", [False, True], ids=["plain", "tools"])
+@pytest.mark.parametrize(
+    "tools", [pytest.param(False, marks=pytest.mark.long, id="plain"), pytest.param(True, id="tools")]
+)
 async def test_long_prompts_would_have_read_in_a_replay_what_they_would_in_the_ledger(
     tmp_path: Path, seed: int, tools: bool
 ) -> None:
