@@ -78,8 +78,10 @@ def spying() -> str:
 
 @contextlib.contextmanager
 def watched(server: Running, here: Place, out: Path, kind: str, seconds: int) -> Iterator[None]:
-    """py-spy looks at the server for so long, from a moment after the block was entered, and writes `out`. The block
-    must keep the server busy for longer. Raises DidNotStart: it can't."""
+    """py-spy looks at the server for so long, from a moment after the block was entered, and writes `out`, with what
+    processor time each thread had in the block. That must keep the server busy for longer. Raises DidNotStart: it
+    can't."""
+    before_s = threads_s(server.pid)
     log = here.folder / f"spy-{kind}.log"
     spy = [spying(), "record", "--rate", "500", "--duration", str(seconds), "--format", kind, "--output", str(out)]
     later = ["sh", "-c", f'sleep {LATER_S}; exec "$@"', "sh", *spy, "--pid", str(server.pid)]
@@ -95,6 +97,19 @@ def watched(server: Running, here: Place, out: Path, kind: str, seconds: int) ->
             status = looking.wait()
     if status:
         raise DidNotStart(f"py-spy can't look (as root, or with kernel.yama.ptrace_scope 0): {log.read_text()[-300:]}")
+    if kind == "speedscope":
+        used_s = {tid: now_s - before_s.get(tid, 0.0) for tid, now_s in threads_s(server.pid).items()}
+        out.write_text(json.dumps(json.loads(out.read_text("utf-8")) | {"cpu_s": used_s}), "utf-8")
+
+
+def threads_s(pid: int) -> dict[str, float]:
+    """The processor seconds that each thread of a process has had, by its number."""
+    found = {}
+    for file in Path(f"/proc/{pid}/task").glob("*/stat"):
+        with contextlib.suppress(OSError):  # it has ended
+            fields = file.read_text("utf-8").rpartition(")")[2].split()
+            found[file.parent.name] = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return found
 
 
 def loaded(
@@ -202,7 +217,8 @@ def section(
     lines += [
         f"- Processor time a request (a stream is one request of {STREAM_CHUNKS} chunks), just before and not being "
         f"looked at: {each}. A part's microseconds are about its share of that.",
-        "- A sample is counted once: a thread that does one thing is that thing, else the innermost frame of farthing "
+        "- What the samples of a thread weigh together is the processor time that it had. A sample is counted once: a "
+        "thread that does one thing is that thing, else the innermost frame of farthing "
         "or aiohttp says what is done; compiled code counts for the Python that called it. The rules are in "
         "`bench/profile_shares.py`.",
         f"- Samples: {counts}. Load average of the machine before: {load:.1f}.",

@@ -100,16 +100,25 @@ Stack = Sequence[Frame]
 
 
 def samples(profile: Mapping[str, Any]) -> Iterator[tuple[str, Stack, float]]:
-    """(thread, stack, weight) of a speedscope file's samples but for those of threads that only wait for work."""
+    """(thread, stack, weight) of a speedscope file's samples but for those of threads that only wait for work.
+
+    With `cpu_s` beside them, the processor seconds of each thread by its number, these are what its samples weigh
+    together: a thread that may run only when nobody else does seems busy while it waits for the processor.
+    """
     frames = [Frame(one["name"], one.get("file") or "") for one in profile["shared"]["frames"]]
+    used_s: Mapping[str, float] | None = profile.get("cpu_s")
     for thread in profile["profiles"]:
-        name = thread.get("name", "").partition('"')[2].rstrip('"')
-        for stack, weight in zip(thread["samples"], thread["weights"], strict=True):
-            if not stack:
-                continue
-            last = frames[stack[-1]]
-            if f"{last.name} ({PurePath(last.file).name})" not in WAITING:
-                yield name, [frames[number] for number in stack], weight
+        before, _, name = thread.get("name", "").partition('"')
+        stacks = zip(([frames[number] for number in one] for one in thread["samples"]), thread["weights"], strict=True)
+        busy = [(stack, weight) for stack, weight in stacks if stack and _told(stack[-1]) not in WAITING]
+        whole = sum(weight for _, weight in busy)
+        factor = 1.0 if used_s is None or not whole else used_s.get(before.split()[-1], 0.0) / whole
+        for stack, weight in busy:
+            yield name.rstrip('"'), stack, weight * factor
+
+
+def _told(frame: Frame) -> str:
+    return f"{frame.name} ({PurePath(frame.file).name})"
 
 
 def by_part(thread: str, stack: Stack) -> str:

@@ -133,6 +133,20 @@ def test_shares_add_up_whatever_was_sampled(stacks: list[list[int]]) -> None:
     assert len(list(samples(profile))) == len(counted)
 
 
+def test_a_thread_weighs_what_the_processor_did_for_it_and_not_how_long_it_waited_for_it() -> None:
+    profile = {
+        "shared": {"frames": [{"name": "a", "file": "x.py"}, {"name": "wait", "file": "threading.py"}]},
+        "profiles": [
+            {"name": 'Thread 11 "MainThread"', "samples": [[0], [0], [0, 1]], "weights": [1, 1, 1]},
+            {"name": 'Thread 12 "watch"', "samples": [[0]] * 6, "weights": [1] * 6},
+        ],
+        "cpu_s": {"11": 9.0, "12": 1.0, "13": 5.0},
+    }
+    assert shares(samples(profile), lambda thread, _: thread) == {"MainThread": 0.9, "watch": 0.1}
+    del profile["cpu_s"]
+    assert shares(samples(profile), lambda thread, _: thread) == {"watch": 0.75, "MainThread": 0.25}
+
+
 def test_columns_stand_side_by_side_and_small_parts_in_one_row() -> None:
     rows = side_by_side({"a": {"x": 0.9, "y": 0.096, "z": 0.004}, "b": {"y": 0.5, UNKNOWN: 0.5}})
 
