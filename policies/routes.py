@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase, translate
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from farthing.policies.accept import Accept
 from farthing.policies.size import Size
@@ -65,6 +65,11 @@ class Conditions:
         """Only what is asked is looked at."""
         object.__setattr__(self, "_tests", tuple(self._each()))
 
+    @property
+    def plain_tag(self) -> str:
+        """The tag that is asked for; '' where it is none, or a pattern."""
+        return "" if _SPECIAL & set(self.tag) else self.tag
+
     def of_model(self, model: str) -> bool:
         """Whether requests for that model may meet them."""
         return not self.model or bool(_pattern(self.model)(model))
@@ -95,7 +100,7 @@ class Conditions:
             tests.append(lambda facts: self.min_tokens_in <= facts.needs.tokens_in <= most)
         if self.tenant:
             tests.append(lambda facts: facts.tenant.startswith(self.tenant))
-        if self.tag and not _SPECIAL & set(self.tag):
+        if self.plain_tag:
             tests.append(lambda facts: self.tag in facts.tags)
         elif self.tag:
             tag = _pattern(self.tag)
@@ -126,12 +131,25 @@ class Route:
     trusted: bool = True
 
 
+class _OfModel(NamedTuple):
+    """Which routes a model's requests may take, by their places in order. `by_tag`: of those that ask for just that
+    tag; `rest`: of all others."""
+
+    by_tag: dict[str, list[int]]
+    rest: list[int]
+
+    def places(self, tags: Sequence[str]) -> Sequence[int]:
+        """Of a request with these tags."""
+        tagged = [place for tag in tags if tag in self.by_tag for place in self.by_tag[tag]]
+        return sorted({*tagged, *self.rest}) if tagged else self.rest
+
+
 class RouteTable:
     """The routes in their order. Which of them are for a model is worked out once for each model's name."""
 
     def __init__(self, routes: Sequence[Route]) -> None:
         self.routes = tuple(routes)
-        self._of_model: dict[str, tuple[Route, ...]] = {}
+        self._of_model: dict[str, _OfModel] = {}
 
     def match(self, facts: Facts) -> Route | None:
         """The first route that the request takes; None: it goes where it was sent."""
@@ -139,13 +157,21 @@ class RouteTable:
             return None
         few = self._of_model.get(facts.model)
         if few is None:
-            few = tuple(route for route in self.routes if route.conditions.of_model(facts.model))
+            few = self._few(facts.model)
             if len(self._of_model) < _REMEMBERED:
                 self._of_model[facts.model] = few
-        for route in few:
-            if route.conditions.beside_model(facts):
-                return route
+        for place in few.places(facts.tags):
+            if self.routes[place].conditions.beside_model(facts):
+                return self.routes[place]
         return None
+
+    def _few(self, model: str) -> _OfModel:
+        few = _OfModel({}, [])
+        for place, route in enumerate(self.routes):
+            if route.conditions.of_model(model):
+                tag = route.conditions.plain_tag
+                (few.by_tag.setdefault(tag, []) if tag else few.rest).append(place)
+        return few
 
 
 def never_matched(conditions: Sequence[Conditions]) -> list[tuple[int, tuple[int, ...]]]:
