@@ -14,9 +14,8 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any
+from typing import Any, NamedTuple
 
 from farthing.policies.routes import Route
 from farthing.policies.variant import Needs, Variant, unfit
@@ -32,8 +31,7 @@ _SLOWER = 2.0  # than the fastest: what a prompt that must be read anew may well
 _NOISE = 1.1  # speeds are measured: a conversation doesn't move for less
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(NamedTuple):
     """What is known of a variant now. `usd`: what this request would cost there. `p50_s`: its latest answers' time to
     the first byte. `failed_s`: seconds since its last failure. None: unknown, or never. `warm`: this conversation's
     prompt is in its cache, and `usd` reckons with that."""
@@ -44,8 +42,7 @@ class Standing:
     warm: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(NamedTuple):
     """`order`: whom to ask, the first one first; the rest are what a cascade escalates to. `why`: for the ledger."""
 
     order: tuple[Variant, ...]

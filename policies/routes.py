@@ -265,7 +265,10 @@ def _said(turns: Any, size: Size) -> set[str]:
             size.text(turn)
         elif type(turn) is dict:
             size.turn()
-            _turn(turn, size, shown)
+            if len(turn) == 2 and "role" in turn and type(content := turn.get("content")) is str:  # as most are
+                size.text(content)
+            else:
+                _turn(turn, size, shown)
     return shown
 
 

@@ -174,9 +174,9 @@ class Routing:
         tokens_out = int(min(expected, needs.tokens_out or expected))
         cached = min(stay.tokens, needs.tokens_in) if stay is not None and warm else 0
         usage = Usage(needs.tokens_in - cached, cached, output=tokens_out)
-        price = self.rates.at(variant.upstream).price(variant.model, usage, at_s)
+        rates = self.rates.at(variant.upstream).rates(variant.model, at_s)
         return Standing(
-            usd=None if price is None else price.pico / 1e12,
+            usd=None if rates is None else rates.pico(usage) / 1e12,
             p50_s=speed.p50_s if speed is not None and now_tick - speed.seen_tick <= _HOLDS_S else None,
             failed_s=failed_s,
             warm=warm,
