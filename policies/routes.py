@@ -33,8 +33,7 @@ _OF_TOKENS = frozenset({Endpoint.COMPLETIONS, Endpoint.EMBEDDINGS})  # whose tex
 _CLIENTS_TOOLS = frozenset({"function", "custom"})  # any other type is a tool that the provider made
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(NamedTuple):
     """What of a request decides about its route. `tags`: `NAME=VALUE`. `stateful`: it refers to, or leaves behind,
     something that only one upstream has."""
 

@@ -24,7 +24,7 @@ STUDENT = "student/"
 Kind = Literal["full", "distilled", "int8", "int4", "pruned"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: one is made for each request, and that would take three times as long
 class Needs:
     """What a request needs of whoever serves it. `tokens_in`: estimated; `tokens_out`: the most it asks for, 0: any.
 
