@@ -64,6 +64,7 @@ FACTS = st.builds(
     needs=NEEDS,
     tags=st.sampled_from([(), ("t=x",), ("t=y", "u=z")]),
     tenant=st.sampled_from(["aabb", "aaab", "b"]),
+    stateful=st.just(False),
 )
 
 
