@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -31,9 +32,10 @@ _SETTINGS = ("steps", "hold_s", "min_requests", "unit")
 async def told(proxy: Running) -> dict[str, Any]:
     """What is in force, what is being rolled out, and every version."""
     policies = proxy.policies
-    found = await asyncio.to_thread(stored, policies.book, policies.standing)
-    going = policies.going
-    found["candidate"] = None if going is None else candidate(policies, going)
+    # Both of one moment: a roll-out that ends while files are read is still under way, or its policy active.
+    standing, going = replace(policies.standing, before=list(policies.standing.before)), policies.going
+    under_way = None if going is None else candidate(policies, going)
+    found = await asyncio.to_thread(stored, policies.book, standing) | {"candidate": under_way}
     routing = proxy.services.routing
     found["routes"] = {} if routing is None else routing.bounds()
     return found | {"switched_off": proxy.lanes.state.switch()}

@@ -215,9 +215,13 @@ class Rollouts:
     async def reload(self, config: Config) -> None:
         """Take a changed configuration. A changed policy in it answers at once and ends a roll-out; an unchanged one
         leaves the active policy and the roll-out as they are."""
-        declared, config = policy_version(unpinned(config)), await asyncio.to_thread(pinned, config)
-        async with self._lock:
-            await self._reload(declared, config)
+        declared = policy_version(unpinned(config))
+        while True:
+            base, read = self.lanes.active.config, await asyncio.to_thread(pinned, config)
+            async with self._lock:
+                if self.lanes.active.config is base:  # else another student may be active than the one that was read
+                    await self._reload(declared, read)
+                    break
         await self._scribe.written(_WRITTEN_WITHIN_S)
 
     async def _reload(self, declared: str, config: Config) -> None:

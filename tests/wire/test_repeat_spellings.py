@@ -14,15 +14,15 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from farthing.proxy.clock import FakeClock
-from farthing.proxy.repeat import Repeats
 from tests.fakes.proxying import Proxied, chat, proxied
 from tests.fakes.upstream import Script, ScriptedUpstream, scripted
-from tests.wire.test_repeat import _OWN_COLUMNS, plain, shown
+from tests.wire.test_repeat import _OWN_COLUMNS, plain, shown, taken
+
+__all__ = ["taken"]
 
 EXAMPLES, LEAST_SHORT = 25, 15
 _PATH = "/v1/chat/completions"
@@ -138,20 +138,6 @@ def traffic(draw: st.DrawFn) -> list[tuple[Spelt, float]]:
     pauses = st.sampled_from([0.001, 0.001, 0.001, 0.001, 15.0])
     # The third time goes short; what differs from it in one thing comes next.
     return [(found[at], draw(pauses)) for at in (0, 0, 0, 1, *order)]
-
-
-@pytest.fixture
-def taken(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """An entry for each answer that went the short way."""
-    ways: list[str] = []
-    answer = Repeats.answer
-
-    async def noted(self: Repeats, *given: Any) -> None:
-        ways.append("short")
-        await answer(self, *given)
-
-    monkeypatch.setattr(Repeats, "answer", noted)
-    return ways
 
 
 async def test_no_spelling_gets_another_answer_by_the_short_way(tmp_path: Path, taken: list[str]) -> None:
