@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from farthing.policies.routes import Route
 from farthing.policies.variant import Needs, Variant, unfit
 
-__all__ = ["FAILED_S", "STICKY", "Choice", "Standing", "choose", "stickiness"]
+__all__ = ["FAILED_S", "STICKY", "Choice", "Standing", "choose", "conversation", "stickiness"]
 
 _EXPLORED = 0.05  # of a fastest route's requests, while a variant's speed isn't known
 FAILED_S = 10.0
@@ -64,7 +64,7 @@ def choose(route: Route, needs: Needs, standing: Callable[[Variant], Standing], 
     if not fitting:
         return Choice((), "; ".join(left))
     order, why = _ordered(route, fitting, standing, sticky, chance)
-    return Choice(order, "; ".join([why, *left]))
+    return Choice(order, "; ".join([why, *left]) if left else why)
 
 
 def _ordered(
@@ -129,17 +129,33 @@ def _weighted(variants: Sequence[Variant], weights: Sequence[float], sticky: flo
     return variants[min(bisect(sums, sticky * sums[-1]), len(variants) - 1)]
 
 
+def conversation(tenant: str, payload: dict[str, Any], route: str) -> int:
+    """A number that is the same for all of a tenant's conversation, by how it begins; within this process only."""
+    begins = _begins(payload)
+    if type(begins) is list:
+        return hash((tenant, route, *map(_words, begins)))
+    return hash((tenant, route, str(begins)))
+
+
 def stickiness(tenant: str, payload: dict[str, Any], route: str) -> float:
-    """A number in [0, 1) that stays the same for all of a tenant's conversation: by how it begins."""
-    turns = payload.get("messages", payload.get("input", payload.get("prompt")))
-    begins = _beginning(turns) if isinstance(turns, list) else turns
+    """A number in [0, 1) that is the same for all of a tenant's conversation, in every process: by how it begins."""
+    begins = _begins(payload)
     seed = f"{tenant}\0{route}\0{begins}".encode(errors="surrogatepass")
     return int.from_bytes(hashlib.blake2b(seed, digest_size=6).digest()) / 2**48
 
 
-def _beginning(turns: list[Any]) -> str:
-    """The turns up to the first that the user says."""
+def _begins(payload: dict[str, Any]) -> Any:
+    """The turns up to the first that the user says; what was sent, where that are no turns."""
+    turns = payload.get("messages", payload.get("input", payload.get("prompt")))
+    if type(turns) is not list:
+        return turns
     for place, turn in enumerate(turns):
-        if isinstance(turn, dict) and turn.get("role") == "user":
-            return str(turns[: place + 1])
-    return str(turns[:1])
+        if type(turn) is dict and turn.get("role") == "user":
+            return turns[: place + 1]
+    return turns[:1]
+
+
+def _words(turn: Any) -> str:
+    """What a turn says, as it came where that is a text: no copy of a long prompt is made."""
+    content = turn.get("content") if type(turn) is dict else turn
+    return content if type(content) is str else str(turn)

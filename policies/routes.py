@@ -17,9 +17,11 @@ from farthing.policies.size import Size
 from farthing.policies.variant import Needs, Variant
 from farthing.proxy.exchange import Endpoint
 
-__all__ = ["Conditions", "Facts", "Route", "RouteTable", "Strategy", "contains", "facts_of", "never_matched"]
+__all__ = ["PROVED", "Conditions", "Facts", "Route", "RouteTable", "Strategy", "contains", "facts_of", "never_matched"]
 
 Strategy = Literal["fixed", "weighted", "cheapest", "fastest", "balanced", "cascade"]
+PROVED = "|proved"
+"""How the promise of a route ends whose bound has to be proved before it serves."""
 _SPECIAL = frozenset("*?[")
 _ROUTED = tuple(one.value for one in Endpoint if one not in (Endpoint.OTHER, Endpoint.EMBEDDINGS))
 _ENDLESS = float("inf")
@@ -128,6 +130,13 @@ class Route:
     signature: str = ""
     max_worse: float | None = None
     trusted: bool = True
+    promise: str = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """The promise is what is proved, and by what: what was proved while it observed holds where it may serve by
+        that; an operator's own word is apart."""
+        proved = "" if self.trusted else PROVED
+        object.__setattr__(self, "promise", f"{self.name}|{self.signature}|{self.max_worse}{proved}")
 
 
 class _OfModel(NamedTuple):
@@ -216,18 +225,19 @@ def facts_of(
         size.text(str(tools))
     modalities = get("modalities")
     most_out = get("max_completion_tokens") or get("max_tokens") or get("max_output_tokens") or 0
-    needs = Needs(
-        tokens_in=size.tokens,
-        tokens_out=most_out if type(most_out) is int and most_out > 0 else 0,
-        tools=bool(tools),
-        images=not shown.isdisjoint(_IMAGES),
-        json=_wants_json(payload),
-        logprobs=bool(get("logprobs")) or (type(more := get("include")) is list and _OUTPUT_LOGPROBS in more),
-        audio=not shown.isdisjoint(_AUDIO) or (type(modalities) is list and "audio" in modalities),
-        files=not shown.isdisjoint(_FILES),
-        hosted=get("web_search_options") is not None or bool(get("mcp_servers")) or _hosted(tools),
-        size=size,
-    )
+    needs = Needs(size.tokens, most_out if type(most_out) is int and most_out > 0 else 0, size=size)
+    if tools:
+        needs.tools, needs.hosted = True, _hosted(tools)
+    if shown:
+        needs.images = not shown.isdisjoint(_IMAGES)
+        needs.audio = not shown.isdisjoint(_AUDIO)
+        needs.files = not shown.isdisjoint(_FILES)
+    if type(modalities) is list and "audio" in modalities:
+        needs.audio = True
+    if get("web_search_options") is not None or get("mcp_servers"):
+        needs.hosted = True
+    needs.json = _wants_json(payload)
+    needs.logprobs = bool(get("logprobs")) or (type(more := get("include")) is list and _OUTPUT_LOGPROBS in more)
     stateful = endpoint == "responses" and (
         bool(get("previous_response_id") or get("conversation") or get("background"))
         or not (never_chained or get("store") is False)
@@ -259,15 +269,19 @@ def _said(turns: Any, size: Size) -> set[str]:
     if type(turns) is str:
         size.text(turns)
         return shown
+    texts: list[str] = []
+    count = 0
     for turn in turns if type(turns) is list else ():
-        if type(turn) is str:
-            size.text(turn)
-        elif type(turn) is dict:
-            size.turn()
+        if type(turn) is dict:
+            count += 1
             if len(turn) == 2 and "role" in turn and type(content := turn.get("content")) is str:  # as most are
-                size.text(content)
+                texts.append(content)
             else:
                 _turn(turn, size, shown)
+        elif type(turn) is str:
+            texts.append(turn)
+    size.texts(texts)
+    size.turns(count)
     return shown
 
 

@@ -15,7 +15,7 @@ Anthropic's "Vision" (at most about 1,600 an image) and "PDF support" (1,500 to 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 __all__ = ["ROOM", "Size"]
@@ -54,9 +54,18 @@ class Size:
         self.bytes += len(text) if text.isascii() else len(text.encode(errors="surrogatepass"))
         self._texts.append(text)
 
-    def turn(self) -> None:
-        """A message more, round what it says."""
-        self.flat_most += _TURN
+    def texts(self, texts: Sequence[str]) -> None:
+        """Many texts more."""
+        if all(map(str.isascii, texts)):
+            self.bytes += sum(map(len, texts))
+            self._texts += texts
+        else:
+            for text in texts:
+                self.text(text)
+
+    def turns(self, count: int) -> None:
+        """So many messages more, round what they say."""
+        self.flat_most += count * _TURN
 
     def counted(self, tokens: int) -> None:
         """So many tokens, counted by the client."""

@@ -1,7 +1,7 @@
 """Where conversations are warm: which variant read a conversation's prompt last, and until when its cache keeps it.
 
 Rules of this file: no clock, no IO; memory is bounded, and whoever was heard of longest ago is forgotten first; no text
-is kept, only the number that `choose.stickiness` makes of how a conversation begins.
+is kept, only the number that `choose.conversation` makes of how a conversation begins.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class Stays:
     """Of all conversations of late. `most`: that are remembered."""
 
     most: int = _MOST
-    known: OrderedDict[float, Stay] = field(default_factory=OrderedDict)
+    known: OrderedDict[int, Stay] = field(default_factory=OrderedDict)
 
-    def get(self, conversation: float, now_s: float) -> Stay | None:
+    def get(self, conversation: int, now_s: float) -> Stay | None:
         """Where the conversation is warm; None: nowhere, any more."""
         stay = self.known.get(conversation)
         if stay is None or stay.until_s > now_s:
@@ -39,7 +39,7 @@ class Stays:
         del self.known[conversation]
         return None
 
-    def put(self, conversation: float, stay: Stay) -> None:
+    def put(self, conversation: int, stay: Stay) -> None:
         """It has just been answered there."""
         self.known[conversation] = stay
         self.known.move_to_end(conversation)

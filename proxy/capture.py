@@ -168,13 +168,12 @@ class Capture:
             self._wake.wait(0 if self._fresh or (ending and self._works) else _EVERY_S)
             self._wake.clear()
             asked = self._asked
-            works = self._write()
-            for _ in range(-(-len(self._fresh) // _AT_ONCE)):  # what comes meanwhile must not keep all else waiting
-                self._make_ready()
-                works = works and self._write()  # a disk that fails is tried again in the next round
+            self._take_in()
             self._sweep()
             while self._orders:
-                self._obey(*self._orders.popleft())
+                order = self._orders.popleft()
+                self._take_in()  # all that came before it did is meant
+                self._obey(*order)
             with self._round:
                 self._done = asked
                 self._round.notify_all()
@@ -184,6 +183,13 @@ class Capture:
         self._lost += len(self._kept)
         self._kept.clear()
         self._let_go()
+
+    def _take_in(self) -> None:
+        """What has come so far to the disk; what comes meanwhile must not keep all else waiting."""
+        works = self._write()
+        for _ in range(-(-len(self._fresh) // _AT_ONCE)):
+            self._make_ready()
+            works = works and self._write()  # a disk that fails is tried again in the next round
 
     def _make_ready(self) -> None:
         """Some of what has come, to lines; beyond the bound the oldest lines are dropped."""

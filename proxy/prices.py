@@ -19,12 +19,12 @@ from farthing.proxy import price_table
 from farthing.proxy.price_rows import PriceRow, Tiered, in_force
 from farthing.proxy.usage import EXTRAS, PLAIN, Usage
 
-__all__ = ["OwnPrice", "Price", "RateCard", "Rates", "Tiered"]
+__all__ = ["HOLDS_S", "OwnPrice", "Price", "RateCard", "Rates", "Tiered"]
 
 _MTOK_DIGITS = 6  # dollars per million tokens, times 10 to this, are pico-dollars per token
-# Prices that depend on the time of day change on the half hour (genai-prices' TimeOfDateConstraint), so that what was
-# looked up holds until the next one.
-_HOLDS_S = 1800
+HOLDS_S = 1800
+"""Prices that depend on the time of day change on the half hour (genai-prices' TimeOfDateConstraint), so that what was
+looked up holds until the next one."""
 _REMEMBERED = 4096
 _FIRST_EXTRA = Usage._fields.index(EXTRAS[0])
 _FIVE = Usage._fields[:5]
@@ -100,23 +100,34 @@ class Rates:
         At these rates, whatever `usage.tier` says; `covering` gives those that apply.
         """
         ladder = self._ladder
-        rung = ladder[0][1]
-        if len(ladder) > 1:
-            whole = usage.tokens_in
-            for start, rates in ladder:
-                if whole > start:
-                    rung = rates
+        rung = ladder[0][1] if len(ladder) == 1 else self._rung(usage.tokens_in)
         total = usage.fresh * rung[1] + usage.output * rung[4] + rung[0]
         if usage.cached or usage.cache_write or usage.reasoning:
             total += usage.cached * rung[2] + usage.cache_write * rung[3] + usage.reasoning * rung[5]
         extras = usage[_FIRST_EXTRA:]
         if extras != PLAIN:
             total += sum([getattr(usage, name) * rate for name, rate in zip(EXTRAS, rung[6:], strict=True)])
-        unit = self._unit
-        if unit == 1:
-            return total
-        quotient, rest = divmod(total, unit)
-        return quotient + (rest * 2 > unit or (rest * 2 == unit and quotient % 2))
+        return total if self._unit == 1 else self._rounded(total)
+
+    def pico_of_text(self, fresh: int, cached: int, output: int) -> int:
+        """`pico` of an answer that used nothing else, in a third of the time: for what might be asked."""
+        ladder = self._ladder
+        rung = ladder[0][1] if len(ladder) == 1 else self._rung(fresh + cached)
+        total = fresh * rung[1] + cached * rung[2] + output * rung[4] + rung[0]
+        return total if self._unit == 1 else self._rounded(total)
+
+    def _rung(self, tokens_in: int) -> tuple[int, ...]:
+        """The rates of an input of that length."""
+        rung = self._ladder[0][1]
+        for start, rates in self._ladder:
+            if tokens_in > start:
+                rung = rates
+        return rung
+
+    def _rounded(self, total: int) -> int:
+        """Whole pico-dollars, half to even."""
+        quotient, rest = divmod(total, self._unit)
+        return quotient + (rest * 2 > self._unit or (rest * 2 == self._unit and quotient % 2))
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +180,7 @@ class RateCard:
         own = self._own.get(model)
         if own is not None or not model:
             return own
-        place = (model, int(at_s // _HOLDS_S))
+        place = (model, int(at_s // HOLDS_S))
         try:
             return self._known[place]
         except KeyError:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import structlog
 
-from farthing.policies.routes import Route
+from farthing.policies.routes import PROVED, Route
 from farthing.policies.student_standing import Standing
 from farthing.proxy.whole_file import write_whole
 
@@ -34,7 +34,6 @@ log = structlog.get_logger("farthing.route")
 FILE = "route-standings.json"
 _SAVE_EVERY = 50  # comparisons
 _MOST_KEPT = 1_000
-_PROVED = "|proved"
 _WHOSE = "the asked-for model's"
 
 
@@ -70,7 +69,7 @@ class RouteStandings:
         """What is known of it; None: it has no bound."""
         if route.max_worse is None:
             return None
-        return self._known.get(_key(route)) or _fresh(route.max_worse, trusted=route.trusted)
+        return self._known.get(route.promise) or _fresh(route.max_worse, trusted=route.trusted)
 
     def observes(self, route: Route) -> bool:
         """Whether it has a bound, and what is known of it doesn't let it serve."""
@@ -79,12 +78,15 @@ class RouteStandings:
 
     def held_back(self, route: Route) -> str | None:
         """Why a route with a bound doesn't serve: '' where it wasn't to serve anyway; None: it serves, or no bound."""
-        standing = self.of(route)
-        if standing is None or (standing.serves and route.serves):
+        if route.max_worse is None:
             return None
+        standing = self._known.get(route.promise)
+        may = route.trusted if standing is None else standing.serves
         if not route.serves:
             return ""
-        fell = route.trusted or standing.turn > 0
+        if may:
+            return None
+        fell = route.trusted or (standing is not None and standing.turn > 0)
         return "more of its answers are worse than its bound" if fell else "its bound isn't proved yet"
 
     def learned(self, route: Route, *, worse: bool) -> None:
@@ -92,10 +94,10 @@ class RouteStandings:
         if self.of(route) is None or route.max_worse is None:
             return
         if self._crew is not None and not self._crew.keeper:
-            said = [_key(route), route.name, route.max_worse, worse, route.trusted]
+            said = [route.promise, route.name, route.max_worse, worse, route.trusted]
             self._crew.peers.tell("route compared", said, to="keeper")
         else:
-            self._counted(_key(route), route.name, route.max_worse, worse, route.trusted)
+            self._counted(route.promise, route.name, route.max_worse, worse, route.trusted)
 
     def told(self, route: Route) -> dict[str, Any] | None:
         """What is known of it as JSON values; None where `of` knows nothing. `state`: serves, observes, or proved: it
@@ -140,7 +142,7 @@ class RouteStandings:
 
     def _told_by_keeper(self, said: Any) -> None:
         key, bound, plain = said
-        before = self._known.get(key) or _fresh(bound, trusted=not key.endswith(_PROVED))
+        before = self._known.get(key) or _fresh(bound, trusted=not key.endswith(PROVED))
         self._known[key] = _fresh(bound, trusted=False).with_plain(plain)
         if before.serves != self._known[key].serves:
             self.on_turn()
@@ -155,11 +157,6 @@ class RouteStandings:
                 await asyncio.to_thread(write_whole, self._path, (content,))
             except OSError as error:
                 log.warning("what is known of routes can't be written", error=error.strerror)
-
-
-def _key(route: Route) -> str:
-    """What was proved while it observed holds where it may serve by that; an operator's own word is apart."""
-    return f"{route.name}|{route.signature}|{route.max_worse}{'' if route.trusted else _PROVED}"
 
 
 def _fresh(bound: float, *, trusted: bool) -> Standing:

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from statistics import median
 from typing import Any
 
@@ -19,7 +18,7 @@ import orjson
 
 from farthing.compress.provider_cache import Kind, provider_cache
 from farthing.policies.cascade import Allowance
-from farthing.policies.choose import FAILED_S, STICKY, Choice, Standing, choose, stickiness
+from farthing.policies.choose import FAILED_S, STICKY, Choice, Standing, choose, conversation, stickiness
 from farthing.policies.routes import Facts, Route, RouteTable, facts_of
 from farthing.policies.stays import Stay, Stays
 from farthing.policies.variant import DEFAULT_UPSTREAM, Needs, Variant, put_in
@@ -27,9 +26,8 @@ from farthing.proxy.attribute import same_model
 from farthing.proxy.clock import Clock, Randomness
 from farthing.proxy.config_routes import target_of
 from farthing.proxy.exchange import Call, Endpoint, Exchange
-from farthing.proxy.prices import RateCard
+from farthing.proxy.prices import HOLDS_S, RateCard, Rates
 from farthing.proxy.route_standing import RouteStandings
-from farthing.proxy.usage import Usage
 
 __all__ = ["Plan", "Routing", "Speed"]
 
@@ -72,7 +70,7 @@ class Plan:
     route: Route | None = None
     named: Variant | None = None
     choice: Choice | None = None
-    conversation: float | None = None
+    conversation: int | None = None
     held_back: Route | None = None
 
     @property
@@ -100,6 +98,8 @@ class Routing:
     providers: Mapping[str, str] = field(default_factory=dict)
     standings: RouteStandings | None = None
     judges_told: set[tuple[str, str]] = field(default_factory=set)
+    _priced: dict[str, Rates | None] = field(default_factory=dict, init=False)  # variants, in that half hour
+    _priced_at: float = field(default=-1.0, init=False)
 
     def find(self, ex: Exchange, *, names_only: bool = False) -> None:
         """Find the request's way. What of it can change the answer goes into `ex.lossy`, and so into the cache's key.
@@ -157,30 +157,42 @@ class Routing:
         assert route is not None
         assert ex.payload is not None
         sticky, stay = 0.0, None
-        if route.strategy == "weighted" or route.strategy in STICKY:
-            sticky = stickiness(ex.tenant, ex.payload, route.name)
         if route.strategy in STICKY:
-            plan.conversation, stay = sticky, self.stays.get(sticky, ex.received_s)
-        standing = partial(self.standing, needs=plan.facts.needs, at_s=ex.received_s, stay=stay)
-        return choose(route, plan.facts.needs, standing, sticky, self.randomness.uniform())
+            number = plan.conversation = conversation(ex.tenant, ex.payload, route.name)
+            stay = self.stays.get(number, ex.received_s)
+        elif route.strategy == "weighted":
+            sticky = stickiness(ex.tenant, ex.payload, route.name)
+        needs = plan.facts.needs
+        return choose(route, needs, self.standing(needs, ex.received_s, stay), sticky, self.randomness.uniform())
 
-    def standing(self, variant: Variant, needs: Needs, at_s: float, stay: Stay | None = None) -> Standing:
-        """What is known of a variant, for such a request at that moment. `stay`: where the conversation is warm."""
-        speed = self.speeds.get(variant.name)
-        now_tick = self.clock.tick_s()
-        failed_s = now_tick - speed.failed_tick if speed is not None else None
-        warm = stay is not None and stay.variant == variant.name and (failed_s is None or failed_s > FAILED_S)
-        expected = speed.tokens_out if speed is not None else _TOKENS_OUT
-        tokens_out = int(min(expected, needs.tokens_out or expected))
-        cached = min(stay.tokens, needs.tokens_in) if stay is not None and warm else 0
-        usage = Usage(needs.tokens_in - cached, cached, output=tokens_out)
-        rates = self.rates.at(variant.upstream).rates(variant.model, at_s)
-        return Standing(
-            usd=None if rates is None else rates.pico(usage) / 1e12,
-            p50_s=speed.p50_s if speed is not None and now_tick - speed.seen_tick <= _HOLDS_S else None,
-            failed_s=failed_s,
-            warm=warm,
-        )
+    def standing(self, needs: Needs, at_s: float, stay: Stay | None = None) -> Callable[[Variant], Standing]:
+        """What is known of each variant, for such a request at that moment. `stay`: where the conversation is warm."""
+        now_tick, tokens_in, most_out = self.clock.tick_s(), needs.tokens_in, needs.tokens_out
+        if at_s // HOLDS_S != self._priced_at:
+            self._priced, self._priced_at = {}, at_s // HOLDS_S
+        speeds, priced = self.speeds, self._priced
+        warm_at, kept = (None, 0) if stay is None else (stay.variant, min(stay.tokens, tokens_in))
+
+        def standing(variant: Variant) -> Standing:
+            speed = speeds.get(variant.name)
+            failed_s = p50_s = None
+            expected: float = _TOKENS_OUT
+            if speed is not None:
+                failed_s, expected = now_tick - speed.failed_tick, speed.tokens_out
+                p50_s = speed.p50_s if now_tick - speed.seen_tick <= _HOLDS_S else None
+            warm = variant.name == warm_at and (failed_s is None or failed_s > FAILED_S)
+            cached = kept if warm else 0
+            try:
+                rates = priced[variant.name]
+            except KeyError:
+                rates = priced[variant.name] = self.rates.at(variant.upstream).rates(variant.model, at_s)
+            usd = None
+            if rates is not None:
+                output = int(most_out if 0 < most_out < expected else expected)
+                usd = rates.pico_of_text(tokens_in - cached, cached, output) / 1e12
+            return Standing(usd, p50_s, failed_s, warm)
+
+        return standing
 
     def answered(self, plan: Plan, ex: Exchange) -> None:
         """The request was answered: its conversation is warm where it was, as long as that provider's cache lives."""

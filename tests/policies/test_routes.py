@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from farthing.policies.cascade import ASKED, Allowance, after_failure, course
-from farthing.policies.choose import Choice, Standing, choose, stickiness
+from farthing.policies.choose import Choice, Standing, choose, conversation, stickiness
 from farthing.policies.fallback import CLASSES, of_answer, of_fault
 from farthing.policies.routes import Conditions, Facts, Route, RouteTable, facts_of, never_matched
 from farthing.policies.variant import Needs, Variant, put_in, unfit
@@ -314,8 +314,26 @@ def test_a_conversation_stays_with_its_variant_and_shares_are_those_of_the_weigh
         first = stickiness("t", {"messages": turns}, "r")
         later = stickiness("t", {"messages": [*turns, {"role": "assistant", "content": "x"}, turns[1]]}, "r")
         assert first == later
+        assert conversation("t", {"messages": turns}, "r") == conversation("t", {"messages": [*turns, turns[0]]}, "r")
         taken.append(choose(route, Needs(), lambda _: Standing(), first, 0.0).order[0].name)
     assert 270 <= taken.count("a") <= 330
+
+
+@given(st.lists(st.text(), max_size=4))
+def test_conversations_that_begin_otherwise_or_are_anothers_have_other_numbers(said: list[str]) -> None:
+    turns = [{"role": "system", "content": "s"}, *({"role": "assistant", "content": text} for text in said)]
+    parts = {"role": "user", "content": [{"type": "text", "text": "q"}]}
+    begun: list[tuple[str, dict[str, object], str]] = [
+        ("t", {"messages": [*turns, {"role": "user", "content": "q"}]}, "r"),
+        ("t", {"messages": [*turns, parts]}, "r"),
+        ("t", {"messages": [*turns, {"role": "user", "content": "p"}]}, "r"),
+        ("u", {"messages": [*turns, {"role": "user", "content": "q"}]}, "r"),
+        ("t", {"messages": [*turns, {"role": "user", "content": "q"}]}, "s"),
+        ("t", {"input": "q"}, "r"),
+        ("t", {"prompt": None}, "r"),
+    ]
+    for number in (conversation, stickiness):
+        assert len({number(*one) for one in begun}) == len(begun)
 
 
 def test_the_fastest_leaves_out_what_just_failed_and_looks_at_what_isnt_known() -> None:

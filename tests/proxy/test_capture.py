@@ -206,6 +206,39 @@ def test_erasing_a_user_leaves_nothing_of_them_in_the_files(opened: Open, tmp_pa
     assert on_disk(tmp_path, b"SECRET-") == []
 
 
+class Interrupted(FakeClock):
+    """A clock that does something once, when the store's own thread asks it for the time."""
+
+    doing: Callable[[], None] | None = None
+
+    def now_s(self) -> float:
+        doing, self.doing = self.doing, None
+        if doing is not None:
+            doing()
+        return super().now_s()
+
+
+def test_what_comes_while_the_thread_is_busy_is_erased_by_whoever_asks_after_it(tmp_path: Path) -> None:
+    clock = Interrupted(NOW_S)
+    found: list[tuple[int, int]] = []
+    asks = threading.Thread(target=lambda: found.append(capture.erase(Selection(user="u1"))))
+
+    def meanwhile() -> None:
+        capture.append(said("SECRET-late-"), row(id="late", user="u1"))
+        asks.start()
+        until(lambda: bool(capture._orders))
+
+    capture = Capture(tmp_path / "capture.db", Settings(enabled=True), b"s" * 32, clock)
+    clock.doing = meanwhile
+    clock.advance(3600)  # so that it looks what has been kept long enough
+    until(lambda: bool(found))
+    asks.join()
+    capture.close()
+
+    assert found == [(1, 0)]
+    assert kept(tmp_path / "capture.db") == []
+
+
 def test_what_waits_for_the_disk_is_erased_too(opened: Open, tmp_path: Path) -> None:
     capture = opened()
     fill(capture, [row(id="first", user="u1")])
@@ -282,6 +315,8 @@ def test_traffic_without_end_keeps_neither_erasure_nor_anybody_waiting(opened: O
         while not ended.is_set():
             if capture.waiting < 500:
                 capture.append(said("x" * 1000), row(id="more", user="u2"))
+            else:
+                time.sleep(0.001)  # the store's thread needs the interpreter too
 
     pouring = threading.Thread(target=pour)
     pouring.start()

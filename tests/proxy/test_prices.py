@@ -362,6 +362,18 @@ def test_prices_add_up_in_tokens(a: list[int], b: list[int]) -> None:
     assert rates.pico(Usage(*a)) + rates.pico(Usage(*b)) == rates.pico(Usage(*map(sum, zip(a, b, strict=True))))
 
 
+@given(
+    st.sampled_from(["claude-sonnet-5", "gpt-4o", "gemini-2.5-pro", "claude-haiku-4-5"]),
+    st.integers(0, 10**6),
+    st.integers(0, 10**6),
+    st.integers(0, 10**5),
+)
+def test_what_text_may_cost_is_what_it_costs(model: str, fresh: int, cached: int, output: int) -> None:
+    rates = CARD.rates(model, NOW)
+    assert rates is not None
+    assert rates.pico_of_text(fresh, cached, output) == rates.pico(Usage(fresh, cached, output=output))
+
+
 def test_a_fee_for_each_request_is_charged_once() -> None:
     card = RateCard({}, "perplexity")
     price, nothing = card.price("sonar", Usage(fresh=1000), NOW), card.price("sonar", Usage(), NOW)

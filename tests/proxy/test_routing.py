@@ -66,17 +66,17 @@ def test_what_is_known_of_a_variant_goes_into_its_standing() -> None:
     found = routing()
     clock = found.clock
     assert isinstance(clock, FakeClock)
-    unknown = found.standing(B, Needs(tokens_in=100), 1.8e9)
+    unknown = found.standing(Needs(tokens_in=100), 1.8e9)(B)
     assert unknown.usd == pytest.approx((100 * 1 + 300 * 2) / 1e6)
     assert (unknown.p50_s, unknown.failed_s) == (None, None)
     speed = found.speed(B)
     speed.answered(0.4, clock.tick_s())
     speed.failed_tick = clock.tick_s()
     clock.advance(3)
-    known = found.standing(B, Needs(tokens_in=100, tokens_out=10), 1.8e9)
+    known = found.standing(Needs(tokens_in=100, tokens_out=10), 1.8e9)(B)
     assert (known.usd, known.p50_s, known.failed_s) == (pytest.approx(120 / 1e6), 0.4, pytest.approx(3))
     clock.advance(200)
-    assert found.standing(B, Needs(), 1.8e9).p50_s is None
+    assert found.standing(Needs(), 1.8e9)(B).p50_s is None
 
 
 def test_only_what_serves_is_in_the_caches_key() -> None:
