@@ -163,9 +163,9 @@ def lag(here: Place, effort: Effort, tell: Tell) -> Report:
     """Every kind of load in turn, on one proxy; what came while it ran, and for half a second after it."""
     bounds = [f"≤ {bound:g}" for bound in BUCKETS_MS]
     report = Report(
-        "lag", "How late the event loop is", ["load", "beats", *bounds, "more", "most busy ms", "most late ms"]
+        "lag", "How late the event loop is", ["load", "beats", *bounds, "more", "most busy ms", "reads then"]
     )
-    report.columns.append("who held it")
+    report.columns += ["most late ms", "who held it"]
     worst: dict[str, float] = {}
     with (
         streaming(here, chunks=20, first_ms=20, gap_ms=10) as upstream,
@@ -183,9 +183,13 @@ def lag(here: Place, effort: Effort, tell: Tell) -> Report:
             busy, late = told["busy_ms"], told["lag_ms"]
             worst[kind.name] = max(late)
             held = next(iter(told["stalls"]), "") if max(busy) > MOST_MS else ""
+            reads = told["readings"][busy.index(max(busy))]
             counts = [f"{count:,}" for count in histogram(busy)]
-            report.rows.append([kind.name, f"{len(busy):,}", *counts, f"{max(busy):.1f}", f"{max(late):.1f}", held])
-            figures = {f"p{p:g}_busy_ms": percentile(busy, p) for p in (50, 99, 99.9, 100)}
+            report.rows.append([kind.name, f"{len(busy):,}", *counts, f"{max(busy):.1f}", str(reads)])
+            report.rows[-1] += [f"{max(late):.1f}", held]
+            figures: dict[str, float] = {"reads_in_the_busiest": reads} | {
+                f"p{p:g}_busy_ms": percentile(busy, p) for p in (50, 99, 99.9, 100)
+            }
             report.raw.append({"load": kind.name, "beats": len(busy), **figures, "stalls": told["stalls"]})
     name, most_ms = max(worst.items(), key=lambda one: one[1])
     most_busy_ms = max(float(one["p100_busy_ms"]) for one in report.raw)
@@ -197,7 +201,9 @@ def lag(here: Place, effort: Effort, tell: Tell) -> Report:
     report.notes.append(
         "A beat is due every millisecond. The buckets count, for each beat, the processor time in ms that the loop's "
         "thread used since the one before, so that other programs don't count; 'late' is by the clock, and does count "
-        "them, and what held the interpreter's lock in another thread. 'Who held it': the innermost frames most often "
-        "seen when it had been busy for 5 ms without a beat."
+        "them, and what held the interpreter's lock in another thread. 'Reads then': how often the loop was given "
+        "something to read from a socket, a client's or the upstream's, in the busiest beat: a request is one of the "
+        "client's and, on a miss, at least one of the upstream's, so that many of them are many requests. 'Who held "
+        "it': the innermost frames most often seen when it had been busy for 5 ms without a beat."
     )
     return report

@@ -2,7 +2,8 @@
 
 `python -m bench.lag_server OUT serve ...` runs `farthing serve ...`; SIGUSR1 writes the lags to OUT.0, OUT.1, ... as
 JSON. A beat is due every millisecond. Its lag is how late it came by the clock; 'busy' is how much processor time the
-loop's thread used since the beat before, so that what other programs took isn't on the bill. A second thread looks
+loop's thread used since the beat before, so that what other programs took isn't on the bill; and how often it read
+from a socket meanwhile, a client's or the upstream's, tells one long work from many short ones. A second thread looks
 2,000 times a second and, where the loop has been busy for `STALL_MS` without a beat, notes the innermost frames: who
 holds the loop. It sees nothing of what lasts shorter, nor inside of what is compiled and keeps the interpreter's lock.
 """
@@ -27,11 +28,13 @@ IN_LOOP = "the loop itself: reading, writing, parsing HTTP"
 
 
 class Beat:
-    """The beats of one loop: lag and busy time of each, in milliseconds, since the last `take`."""
+    """The beats of one loop: lag and busy time of each, in milliseconds, and readings, since the last `take`."""
 
     def __init__(self) -> None:
         self.lag_ms: list[float] = []
         self.busy_ms: list[float] = []
+        self.readings: list[int] = []
+        self._read = 0
         self.stalls: Counter[str] = Counter()
         self.last_s = time.perf_counter()
         self._used_s = time.thread_time()
@@ -45,8 +48,19 @@ class Beat:
         now_s, used_s = time.perf_counter(), time.thread_time()
         self.lag_ms.append((now_s - self.last_s - BEAT_S) * 1000)
         self.busy_ms.append((used_s - self._used_s) * 1000)
-        self.last_s, self._used_s = now_s, used_s
+        self.readings.append(self._read)
+        self.last_s, self._used_s, self._read = now_s, used_s, 0
         loop.call_later(BEAT_S, self._beat, loop)
+
+    def count_readings(self, protocol: type[Any]) -> None:
+        """Count what protocols of that class are given to read from now on."""
+        given = protocol.data_received
+
+        def counted(one: Any, data: bytes) -> None:
+            self._read += 1
+            given(one, data)
+
+        protocol.data_received = counted
 
     def watch(self, thread_id: int, ended: threading.Event) -> None:
         """Note who holds the loop whenever it is busy for too long, until `ended`, which must come before that thread's
@@ -60,8 +74,9 @@ class Beat:
 
     def take(self) -> dict[str, Any]:
         """What came since the last time, and forget it."""
-        told = {"lag_ms": self.lag_ms, "busy_ms": self.busy_ms, "stalls": dict(self.stalls.most_common(12))}
-        self.lag_ms, self.busy_ms, self.stalls = [], [], Counter()
+        told = {"lag_ms": self.lag_ms, "busy_ms": self.busy_ms, "readings": self.readings}
+        told["stalls"] = dict(self.stalls.most_common(12))
+        self.lag_ms, self.busy_ms, self.readings, self.stalls = [], [], [], Counter()
         return told
 
 
@@ -94,6 +109,12 @@ def main() -> None:
         taken += 1
 
     async def beating(main: Any) -> Any:
+        from aiohttp.web_protocol import RequestHandler
+
+        from farthing.proxy.http1 import Connection
+
+        beat.count_readings(RequestHandler)
+        beat.count_readings(Connection)
         loop = asyncio.get_running_loop()
         beat.start(loop)
         loop.add_signal_handler(signal.SIGUSR1, write)

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -110,16 +110,21 @@ class SemanticStage(Quiet):
         """See Stage: the cache is off."""
         return self.thread is None
 
-    async def on_request(self, ex: Exchange) -> StageVerdict:
+    def on_request(self, ex: Exchange) -> StageVerdict | Awaitable[StageVerdict]:
         """Answer from a neighbour where that is allowed; otherwise look without making anybody wait."""
-        thread = self.thread
-        if thread is None or not ex.may_semantic or not ex.key or ex.exact is None:
+        if self.thread is None or not ex.may_semantic or not ex.key or ex.exact is None:
             return GO_ON
+        if turn := tool_result(ex.payload, ex.endpoint):
+            ex.decide(self.name, "passed by", turn)
+            return GO_ON
+        return self._seek(ex, self.thread, ex.exact)
+
+    async def _seek(self, ex: Exchange, thread: SemanticThread, exact: dict[str, Any]) -> StageVerdict:
         scope = scope_of(ex, self.upstream_url)
         huge = len(ex.body or b"") > OFF_LOOP_BYTES
-        place = await asyncio.to_thread(neighbourhood, scope, ex.exact) if huge else neighbourhood(scope, ex.exact)
-        if isinstance(place, str) or (turn := tool_result(ex.payload, ex.endpoint)):
-            ex.decide(self.name, "passed by", place if isinstance(place, str) else turn)
+        place = await asyncio.to_thread(neighbourhood, scope, exact) if huge else neighbourhood(scope, exact)
+        if isinstance(place, str):
+            ex.decide(self.name, "passed by", place)
             return GO_ON
         settled = self.places.settle(place)
         aside = len(place.text) > _LONG_CHARS or thread.loading  # until then it may not be ready to be quick
@@ -149,7 +154,7 @@ class SemanticStage(Quiet):
             return GO_ON
         return await self._reply(ex, ex.case) or GO_ON
 
-    async def on_end(self, ex: Exchange) -> None:
+    def on_end(self, ex: Exchange) -> None:
         """The upstream has answered: compare its answer with the candidate's, when nobody waits."""
         call = ex.call
         if ex.variant is not None and ex.variant.student:

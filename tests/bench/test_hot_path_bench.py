@@ -173,6 +173,28 @@ async def test_a_loop_that_is_held_shows_it() -> None:
     assert beat.take()["busy_ms"] == []
 
 
+def test_what_was_read_between_two_beats_is_counted() -> None:
+    class Protocol:
+        got = b""
+
+        def data_received(self, data: bytes) -> None:
+            self.got += data
+
+    class Loop:
+        def call_later(self, *_: object) -> None:
+            """Nothing comes by itself."""
+
+    beat, one, loop = Beat(), Protocol(), Loop()
+    beat.count_readings(Protocol)
+    one.data_received(b"a")
+    one.data_received(b"b")
+    beat._beat(loop)  # type: ignore[arg-type]
+    beat._beat(loop)  # type: ignore[arg-type]
+
+    assert (one.got, beat.take()["readings"]) == (b"ab", [2, 0])
+    assert beat.take()["readings"] == []
+
+
 def hold_the_loop(seconds: float) -> None:
     """Use the processor for so long."""
     import time

@@ -16,14 +16,16 @@ import pytest
 from openai import AsyncOpenAI
 
 from farthing.cache.embedder import MiniLmOnnx
+from farthing.policies.rollout import Plan
 from farthing.policies.student import Student
 from farthing.policies.student_standing import Standing
 from farthing.proxy import student_files
+from farthing.proxy.config import Config
 from farthing.proxy.distill_again import answers_from
 from farthing.proxy.distill_template import Divided, divided
 from farthing.proxy.exchange import Endpoint
 from farthing.proxy.row import SAVED_COLUMNS
-from farthing.proxy.student_pins import unpinned
+from farthing.proxy.student_pins import pinned, unpinned
 from farthing.proxy.students import Students
 from tests.fakes.proxying import PRICES, Proxied, chat, proxied, quiet
 from tests.fakes.students import ready
@@ -324,3 +326,32 @@ async def test_a_student_trained_anew_begins_anew_after_a_reload(
         (known,) = services.students.known.values()
     assert known.student.threshold == 0.95 and not known.standing.serves
     assert services.routing.routes.routes[0].signature != before.routes.routes[0].signature
+
+
+async def test_a_reload_beside_another_policys_coming_reads_its_students_again(
+    up: ScriptedUpstream, tmp_path: Path, taught: Student, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with school(up, tmp_path, taught) as (proxy, _):
+        config, policies, loop = proxy.services.config, proxy.running.policies, asyncio.get_running_loop()
+        again = config.distill.model_copy(update={"deadline_ms": 60.0})
+        read: list[str] = []
+
+        def reading(given: Config) -> Config:
+            made = pinned(given)
+            if not read:  # while that was read another student came, with a policy that is promoted meanwhile
+                student_files.save(tmp_path, replace(taught, threshold=0.95))
+                other = given.model_copy(update={"distill": again})
+                promoted = policies.promote(other, now=True, plan=Plan(), unit="request")
+                read.append("first")
+                asyncio.run_coroutine_threadsafe(promoted, loop).result(10)
+            read.append(made.routes[0].name)
+            return made
+
+        monkeypatch.setattr("farthing.proxy.rollouts.pinned", reading)
+        later = again.model_copy(update={"deadline_ms": 70.0})
+        await proxy.running.reload(unpinned(config.model_copy(update={"distill": later})))
+        services = proxy.running.services
+        assert services.students is not None
+        (known,) = services.students.known.values()
+    assert len(read) == 4  # the reload's, the promotion's, and the reload's again
+    assert (services.config.distill.deadline_ms, known.student.threshold) == (70.0, 0.95)
