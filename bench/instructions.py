@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -135,18 +135,19 @@ def main(arguments: list[str] | None = None) -> int:
     report = Report("instructions", "Instructions a request", ["what", "instructions a request", "× a miss"])
     counts: list[float] = []
     with tempfile.TemporaryDirectory(prefix="farthing-instructions-") as folder:
+        here = place(Path(folder))
+        known = facts(here)
         for number, load in enumerate(LOADS):
             console.print(f"instructions: {load.name}", highlight=False)
             own = Path(folder) / str(number)
             own.mkdir()
             try:
-                counts.append(counted(load, given.requests, place(own)))
+                counts.append(counted(load, given.requests, replace(here, folder=own)))
             except (DidNotStart, RuntimeError, OSError, ValueError) as error:
                 console.print(f"{load.name}: {error}", markup=False)
                 return 2
             report.rows.append([load.name, f"{counts[-1] / 1e6:.2f} M", f"{counts[-1] / counts[0]:.2f}"])
             report.raw.append({"load": load.name, "instructions": counts[-1]})
-        known = facts(place(Path(folder)))
     report.notes.append(f"{given.requests:,} requests each, one after another, inside callgrind; no kernel in it.")
     show(report, console)
     command = " ".join(["python -m bench.instructions", *(arguments if arguments is not None else sys.argv[1:])])

@@ -21,6 +21,7 @@ from bench.all_targets import collected, lacking, told
 from bench.chunks import CHUNKS, Streamed, chunk_rate, cost_of
 from bench.cpu_chart import Bar, bars, made
 from bench.install_size import Size, size_of
+from bench.instructions import total
 from bench.lag import BUCKETS_MS, histogram, huge_body
 from bench.lag_server import Beat, where
 from bench.load import Window, chat_body, http_request, long_chat_body
@@ -193,6 +194,12 @@ def test_what_was_read_between_two_beats_is_counted() -> None:
 
     assert (one.got, beat.take()["readings"]) == (b"ab", [2, 0])
     assert beat.take()["readings"] == []
+
+
+def test_instructions_are_those_of_the_whole_profile() -> None:
+    assert total("version: 1\nevents: Ir\n\nfn=(1) f\n3 40\n\ntotals: 123456\n") == 123456
+    with pytest.raises(ValueError, match="no totals"):
+        total("version: 1\n")
 
 
 def hold_the_loop(seconds: float) -> None:
