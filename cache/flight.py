@@ -1,7 +1,8 @@
 """One upstream answer, read by everyone who asked for it at the same time.
 
 Rules of this file:
-1. A flight belongs to nobody's connection. It ends when its work ends, or is cancelled when its last reader has left.
+1. A flight belongs to nobody's connection. It ends when its work ends, or is cancelled when its last reader has left;
+   once a stream's last event has come, five seconds after that.
 2. Streams join only streams; whole answers may join either.
 3. A slow reader delays nobody: the writer waits only while *every* reader is behind; a reader that is behind alone by
    more than the buffer is cut off.
@@ -20,6 +21,7 @@ from typing import Any, NamedTuple
 
 from farthing.proxy.errors import FarthingError, UpstreamFault
 from farthing.proxy.exchange import Call, Head
+from farthing.proxy.sse import ends_stream
 
 __all__ = ["CutOff", "Flight", "Flights", "Frame", "Reader", "Take"]
 
@@ -35,6 +37,7 @@ class Frame(NamedTuple):
     usage_only: bool = False
 
 
+_END_WITHIN_S = 5.0
 Take = Callable[[Frame], bool]
 """Takes a frame at once; False: no more for now."""
 
@@ -62,6 +65,7 @@ class Flight:
         self._base = 0
         self._readers: set[Reader] = set()
         self._room: asyncio.Event | None = None
+        self._last = b""
 
     # -- the driver's side
 
@@ -74,6 +78,7 @@ class Flight:
         """Append; waits while every reader is behind by more than the buffer."""
         frame = Frame(body, usage_only)
         self._frames.append(frame)
+        self._last = body or self._last
         self.held_bytes += len(body)
         for reader in self._readers:
             reader.offer(frame)
@@ -121,6 +126,11 @@ class Flight:
         frames = self._frames
         return frames[0].body if len(frames) == 1 else b"".join([frame.body for frame in frames])
 
+    @property
+    def said_all(self) -> bool:
+        """Whether a stream's last event has been written, so that nothing but the end of its body is to come."""
+        return self.call.event_stream and ends_stream(self._last)
+
     def _bytes_from(self, position: int) -> int:
         skip = position - self._base
         return sum(len(frame.body) for i, frame in enumerate(self._frames) if i >= skip)
@@ -167,6 +177,14 @@ class Flight:
     def _left(self, reader: Reader) -> None:
         self._readers.discard(reader)
         self._advanced()
+        if self._readers or self.ended or self.task is None:
+            return
+        if self.said_all:  # clients leave at the last event, and its end may be a packet away
+            asyncio.get_running_loop().call_later(_END_WITHIN_S, self._give_up)
+        else:
+            self.task.cancel()
+
+    def _give_up(self) -> None:
         if not self._readers and not self.ended and self.task is not None:
             self.task.cancel()
 
@@ -187,6 +205,12 @@ class Reader:
         self._waiter: asyncio.Future[None] | None = None
         self._take: Take | None = None  # set only while it waits, and has read all that there is
         self._failed: Exception | None = None
+
+    @property
+    def has_all(self) -> bool:
+        """Whether it has read a stream's last event."""
+        flight = self.flight
+        return flight.said_all and self.position == flight._base + len(flight._frames)
 
     def offer(self, frame: Frame) -> None:
         """`frame` has just been written behind all others."""

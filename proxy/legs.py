@@ -25,6 +25,7 @@ from farthing.proxy.errors import ClientFault, FarthingError, UpstreamFault
 from farthing.proxy.exchange import Billed, Call, Exchange, Quiet, Verdict
 from farthing.proxy.leg_sink import Gate, Held, Race
 from farthing.proxy.routing import Routing
+from farthing.proxy.tasks import through
 from farthing.proxy.tokens import Tokenizer
 from farthing.proxy.usage import Usage, UsageSource
 
@@ -217,13 +218,22 @@ class Legs:
 
     async def beside(self, ex: Exchange, tried: Tried) -> None:
         """An attempt whose answer doesn't serve: what it was billed with is booked apart. Of a silent one that is
-        its prompt's price (`Call.silent`), and the row is modelled."""
+        its prompt's price (`Call.silent`), and the row is modelled. A client that leaves meanwhile changes nothing."""
         self.merge(ex, tried)
-        call, own = ex.call, tried.call
-        assert call is not None
+        own = tried.call
         if not own.attempts or not (own.silent or 200 <= own.status < 300):
             return
-        usage = own.usage if own.usage is not None else await asyncio.to_thread(self._counted, tried)
+        if own.usage is not None:
+            self._billed(ex, tried, own.usage)
+        else:
+            await through(self._counts(ex, tried))
+
+    async def _counts(self, ex: Exchange, tried: Tried) -> None:
+        self._billed(ex, tried, await asyncio.to_thread(self._counted, tried))
+
+    def _billed(self, ex: Exchange, tried: Tried, usage: Usage) -> None:
+        call, own = ex.call, tried.call
+        assert call is not None
         others = [Billed(self._model(tried), one, own.upstream) for one in (*own.earlier, usage)]
         call.others += others
         answered = own.attempts[-1:] if own.silent else [one for one in own.attempts if 200 <= one.status < 300]

@@ -184,6 +184,10 @@ class Pipeline:
             call.outcome = Outcome.COMPLETED
             flight.end()
         except asyncio.CancelledError:
+            if flight.said_all:  # it is whole; only the end of its body has not come
+                call.outcome, call.complete = Outcome.COMPLETED, True
+                flight.end()
+                return
             call.outcome, call.error = Outcome.ABANDONED, "every client left"
             flight.fail(UpstreamFault("the request was given up", phase="body", status=503))
         except FarthingError as fault:

@@ -109,12 +109,14 @@ class Relay:
         try:
             response = await self._answer(request, ex)
         except asyncio.CancelledError:
-            ex.outcome = Outcome.ABANDONED
+            if ex.outcome is not Outcome.COMPLETED:
+                ex.outcome = Outcome.ABANDONED
             self._tasks.spawn(self._finish(ex), "finish")
             raise
         except (ConnectionError, CutOff) as error:
-            ex.outcome = Outcome.ABANDONED
-            ex.error = str(error) if isinstance(error, CutOff) else ""
+            if ex.outcome is not Outcome.COMPLETED:
+                ex.outcome = Outcome.ABANDONED
+                ex.error = str(error) if isinstance(error, CutOff) else ""
             _cut(request)
             response = web.Response()
         if self._pipeline.over(ex) and not self._account.must_wait(ex):
@@ -235,6 +237,7 @@ class Relay:
         understood = ex.optimise and ex.payload is not None and ex.endpoint in _COUNTS_USAGE
         hides = added and understood and not ex.asks_usage and _is_event_stream_type(response)
         view = ClientView(request, response, hides=hides)
+        sent = True  # what was read has been handed over, and nobody waits for the client to take it
         try:
             while (frame := await reader.next()) is not None:
                 body = view.seen(frame)
@@ -242,10 +245,18 @@ class Relay:
                     continue
                 if ex.first_byte_tick is None:
                     ex.first_byte_tick = self._clock.tick_s()
+                sent = False
                 await response.write(body)  # with the head, the first time
                 if view.chunked:
+                    sent = True
                     await reader.pour(view.take)
+                    sent = False
                     await request.writer.drain()
+                sent = True
+        except asyncio.CancelledError:
+            if sent and reader.has_all:  # clients leave at a stream's last event, and don't wait for the body's end
+                ex.outcome = Outcome.COMPLETED
+            raise
         except UpstreamFault as fault:
             ex.outcome, ex.error = Outcome.FAILED, fault.message
             told = None if response.headers.keys() & _FRAMED else error_event(ex.endpoint, fault.message)
@@ -255,6 +266,8 @@ class Relay:
             else:
                 _cut(request)
             return response
+        if reader.has_all:
+            ex.outcome = Outcome.COMPLETED
         await response.write_eof()
         ex.outcome = Outcome.COMPLETED
         return response

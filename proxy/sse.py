@@ -10,10 +10,13 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-__all__ = ["DONE", "Event", "Splitter", "blocks", "events"]
+import orjson
+
+__all__ = ["DONE", "Event", "Splitter", "blocks", "ends_stream", "events"]
 
 DONE = b"[DONE]"
 _BLANK = re.compile(rb"\r\n\r\n|\r\n\n|\r\n\r|\n\n|\n\r\n|\n\r|\r\r\n|\r\r")
+_LAST = (b"message_stop", b"response.completed", b"response.incomplete", b"response.failed")
 _NEWLINE = re.compile(rb"\r\n|\n|\r")
 
 
@@ -69,6 +72,28 @@ def events(data: bytes) -> Iterator[Event]:
         event = parse(data[start:end], start, end)
         if event.data or event.name:
             yield event
+
+
+def ends_stream(piece: bytes) -> bool:
+    """Whether the last event in `piece` is whole, and one after which none comes.
+
+    Sources: OpenAI API reference, chat streaming (`[DONE]`) and Responses streaming events; Anthropic API reference,
+    streaming messages (`message_stop`).
+    """
+    if not piece.endswith((b"\n\n", b"\r\n\r\n", b"\r\r")):
+        return False
+    last = None
+    for event in events(piece):
+        last = event
+    if last is None or last.data.strip() == DONE:
+        return last is not None
+    if not any(name in last.data for name in _LAST):
+        return False
+    try:
+        value = orjson.loads(last.data)
+    except ValueError:
+        return False
+    return isinstance(value, dict) and str(value.get("type")).encode() in _LAST
 
 
 class Splitter:

@@ -23,6 +23,7 @@ from farthing.proxy.leg_sink import Gate, Race
 from farthing.proxy.legs import Legs, Tried
 from farthing.proxy.routing import Plan
 from farthing.proxy.students import Students
+from farthing.proxy.tasks import through
 from farthing.proxy.tries import Tries
 
 __all__ = ["RoutedStage"]
@@ -136,17 +137,23 @@ class RoutedStage(Quiet):
                 legs.append(self._racing(ex, other, race, holds=holds))
             while race.winner is None and (running := [leg.work for leg in legs if not leg.work.done()]):
                 await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-            await next((leg for leg in legs if leg.sink is race.winner), legs[0]).work
+            await _shown(race, legs).work
         finally:
-            await self._end(legs)
-            shown = next((leg for leg in legs if leg.sink is race.winner), legs[0])
-            for leg in legs:
-                if leg is not shown:
-                    if race.winner is not None:
-                        _told_why(leg)
-                    await self.legs.beside(ex, leg)
-            await self._ended(ex, shown)
+            # A client may leave while the loser's prompt is counted: the winner's answer must be in the books.
+            await through(self._settled(ex, race, legs))
+        shown = _shown(race, legs)
         return shown, next((leg for leg in legs if race.winner is None and leg is not shown), None)
+
+    async def _settled(self, ex: Exchange, race: Race, legs: list[Tried]) -> None:
+        """All legs have ended, and stand in the row."""
+        await self._end(legs)
+        shown = _shown(race, legs)
+        for leg in legs:
+            if leg is not shown:
+                if race.winner is not None:
+                    _told_why(leg)
+                await self.legs.beside(ex, leg)
+        await self._ended(ex, shown)
 
     def _racing(self, ex: Exchange, leg: Leg, race: Race, *, holds: bool) -> Tried:
         tried = self.legs.gated(ex, leg, holds=holds, race=race)
@@ -161,6 +168,11 @@ class RoutedStage(Quiet):
             task.cancel()
         if running:
             await asyncio.gather(*running, return_exceptions=True)
+
+
+def _shown(race: Race, legs: list[Tried]) -> Tried:
+    """The leg whose answer goes on; the first one where none does."""
+    return next((leg for leg in legs if leg.sink is race.winner), legs[0])
 
 
 def _teacher(way: Course) -> Variant | None:

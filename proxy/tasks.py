@@ -8,9 +8,25 @@ from typing import Any
 
 import structlog
 
-__all__ = ["TaskGroup"]
+__all__ = ["TaskGroup", "through"]
 
 log = structlog.get_logger("farthing.tasks")
+
+
+async def through(work: Coroutine[Any, Any, None]) -> None:
+    """Wait for `work` to its end, also where whoever waits is cancelled: that is raised then, once the work is done.
+
+    For what must be in the books, and ends by itself. Raises what the work raises.
+    """
+    task, cancelled = asyncio.get_running_loop().create_task(work), None
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None and not task.cancelled() and task.exception() is None:
+        raise cancelled
+    task.result()
 
 
 class TaskGroup:

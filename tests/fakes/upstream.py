@@ -30,6 +30,7 @@ __all__ = ["Call", "Script", "ScriptedUpstream", "raw_server", "scripted"]
 @dataclass
 class Script:
     """How one call is answered. None or 0: as usual. `cut_after`: bytes of the body after which the connection dies.
+    `end_wait_s`: between the last of the body and its end.
 
     `fetches`: where there is a tool `fetch_removed`, the model calls it in that many turns, with the handles that it
     reads in the conversation or with `handle`, after saying `first` and together with the client's own tool `beside`;
@@ -43,6 +44,7 @@ class Script:
     wait_s: float = 0.0
     chunk_wait_s: float = 0.0
     chunk_bytes: int = 0
+    end_wait_s: float = 0.0
     cut_after: int | None = None
     reset: bool = False
     hang: bool = False
@@ -214,6 +216,7 @@ class ScriptedUpstream:
             if stream and call.tokens_out < words:
                 call.tokens_out += 1
         call.tokens_out, call.finished = words, True
+        await asyncio.sleep(script.end_wait_s)
         await response.write_eof()
         return response
 

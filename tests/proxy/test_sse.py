@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farthing.proxy.sse import Splitter, blocks, events
+from farthing.proxy.sse import Splitter, blocks, ends_stream, events
 
 LINES = st.lists(
     st.sampled_from([b"data: a", b"data:b", b": comment", b"event: x", b"data", b"id: 1", b'data: {"k":"\\n"}', b""]),
@@ -85,3 +85,25 @@ def test_what_has_no_carriage_return_is_cut_where_the_pattern_for_all_line_ends_
     ends = [match.end() for match in re.finditer(rb"\r\n\r\n|\r\n\n|\r\n\r|\n\n|\n\r\n|\n\r|\r\r\n|\r\r", data)]
 
     assert [end for _, end in blocks(data)] == ends + [len(data)] * (ends[-1:] != [len(data)] and bool(data))
+
+
+@pytest.mark.parametrize(
+    ("piece", "ends"),
+    [
+        (b"data: [DONE]\n\n", True),
+        (b"data:[DONE]\r\n\r\n", True),
+        (b'data: {"a":1}\n\ndata: [DONE]\n\n', True),
+        (b"data: [DONE]\n", False),
+        (b'data: [DONE]\n\ndata: {"a":1}\n\n', False),
+        (b'data: {"choices":[{"delta":{"content":"data: [DONE]"}}]}\n\n', False),
+        (b'event: message_stop\ndata: {"type":"message_stop"}\n\n', True),
+        (b'event: content_block_delta\ndata: {"type":"content_block_delta","text":"message_stop"}\n\n', False),
+        (b'event: response.completed\ndata: {"type":"response.completed","response":{}}\n\n', True),
+        (b'event: response.failed\ndata: {"type":"response.failed","response":{}}\n\n', True),
+        (b'data: {"type":"response.completed"\n\n', False),
+        (b": a comment\n\n", False),
+        (b"", False),
+    ],
+)
+def test_after_which_event_none_comes(piece: bytes, ends: bool) -> None:
+    assert ends_stream(piece) is ends
