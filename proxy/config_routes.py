@@ -212,7 +212,7 @@ def check(
         faults += _circles(f"routes.{place}", route)
         faults += _not_above(f"routes.{place}", route, [one.name for one in routes[:place]])
         if route.mode != "off" and route.model in names:
-            message = f"never gets a request: one for {route.model!r} asks for the variant of that name"
+            message = f"never gets a request: one for {route.model!r} asks for the variant of that name; rename it"
             faults.append((f"routes.{place}.model", message))
         if route.mode != "off" and route.model in aliases:
             message = f"never gets a request: {route.model!r} is an alias; name what it stands for"
@@ -225,7 +225,10 @@ def check(
         place, route = alive[later]
         above = " and ".join(repr(alive[one][1].name) for one in earlier)
         takes = "takes" if len(earlier) == 1 else "together take"
-        message = f"{route.name!r} never gets a request: {above}, above it, {takes} all that it would"
+        message = (
+            f"{route.name!r} never gets a request: {above}, above it, {takes} all that it would; put {route.name!r}"
+            f" above, let {above} take less, or leave one of them out"
+        )
         faults.append((f"routes.{place}", message))
     if faults:
         raise Misplaced(faults)
@@ -388,6 +391,7 @@ def _circles(path: str, route: RouteSection) -> Iterator[tuple[str, str]]:
 
 
 def _aliases(aliases: Mapping[str, str], variants: set[str]) -> Iterator[tuple[str, str]]:
+    told: set[str] = set()  # in a cycle that was told at another of its names
     for name, target in aliases.items():
         path = f'aliases."{name}"'
         if not name or not target:
@@ -398,8 +402,9 @@ def _aliases(aliases: Mapping[str, str], variants: set[str]) -> Iterator[tuple[s
         while target in aliases and target not in chain:
             chain.append(target)
             target = aliases[target]
-        if target == name:
-            yield path, f"a cycle: {' -> '.join([*chain, target])}"
+        if target == name and name not in told:
+            told.update(chain)
+            yield path, f"a cycle: {' -> '.join([*chain, target])}; let one of them stand for a model or a variant"
 
 
 def _never_good_enough(

@@ -177,6 +177,21 @@ def test_an_alias_that_leads_into_a_cycle_ends_too() -> None:
         load(None, {}, {"aliases": {"a": "b", "b": "c", "c": "b"}})
 
 
+def test_a_cycle_is_told_once_and_what_to_do() -> None:
+    with pytest.raises(ConfigFault) as fault:
+        load(None, {}, {"aliases": {"z": "a", "a": "b", "b": "c", "c": "a", "d": "d"}})
+    assert str(fault.value).splitlines()[1:] == [
+        '  aliases."a": a cycle: a -> b -> c -> a; let one of them stand for a model or a variant',
+        '  aliases."d": a cycle: d -> d; let one of them stand for a model or a variant',
+    ]
+
+
+def test_a_route_that_gets_nothing_is_told_with_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ConfigFault) as fault:
+        loaded(tmp_path, route(tools="true") + route(name='"s"', tools="false") + route(name='"t"', model='"x"'))
+    assert str(fault.value).endswith("; put 't' above, let 'r' and 's' take less, or leave one of them out")
+
+
 def test_a_route_that_is_off_is_in_nobodys_way(tmp_path: Path) -> None:
     config = loaded(tmp_path, route(mode='"off"') + route(name='"s"'))
     assert [found.name for found in routes_of(config.routes, variants_of(config.variants), {})] == ["s"]
