@@ -24,6 +24,7 @@ from pydantic import (
 )
 
 from farthing.policies.freshness import Kind
+from farthing.policies.nearest import nearest
 from farthing.policies.variant import DEFAULT_UPSTREAM
 from farthing.proxy.config_capture import Capture
 from farthing.proxy.config_compat import Compat
@@ -437,13 +438,13 @@ def explain(error: ValidationError) -> list[str]:
             lines += [f"  {path}: {said}" for path, said in placed.faults]
             continue
         if fault["type"] == "extra_forbidden":
-            near = nearest(fault["loc"])
+            near = nearest_key(fault["loc"])
             message = "unknown key" + (f"; did you mean {near!r}?" if near else "")
         lines.append(f"  {location}: {message}")
     return lines
 
 
-def nearest(location: tuple[int | str, ...]) -> str:
+def nearest_key(location: tuple[int | str, ...]) -> str:
     """The known key nearest to an unknown one, as a file has it; searched in its own section first, then everywhere."""
     model: type[BaseModel] = Config
     for part in location[:-1]:
@@ -454,19 +455,17 @@ def nearest(location: tuple[int | str, ...]) -> str:
         if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
             break
         model = inner
-    import difflib  # only faults need it
-
-    found = difflib.get_close_matches(str(location[-1]), _keys(model), n=1, cutoff=0.5)
-    if found:
-        return found[0]
+    key = str(location[-1])
+    if found := nearest(key, _keys(model)):
+        return found
     every = {
-        key: f"{name}.{key}"
+        one: f"{name}.{one}"
         for name, field in Config.model_fields.items()
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
-        for key in _keys(field.annotation)
+        for one in _keys(field.annotation)
     }
-    found = difflib.get_close_matches(str(location[-1]), list(every), n=1, cutoff=0.75)
-    return every[found[0]] if found else ""
+    found = nearest(key, every, cutoff=0.75)
+    return every[found] if found else ""
 
 
 def _keys(model: type[BaseModel]) -> list[str]:

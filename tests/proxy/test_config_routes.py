@@ -148,6 +148,7 @@ def test_all_off_with_routes_is_not_all_off() -> None:
             "no",
         ),
         (route(on='["4xx"]'), "routes.0.on.0", ""),
+        (route(modle='"gpt-4*"'), "routes.0.modle", "did you mean 'model'?"),
         (route(stratgy='"x"'), "routes.0.stratgy", "did you mean 'strategy'?"),
         ("[[variants]]\nname = 'x'\nmodel = 'y'\nupstream = 'chep'", "variants.2.upstream", "did you mean 'cheap'?"),
         ("[[variants]]\nname = 'big'\nmodel = 'y'", "variants.2.name", "there already"),
