@@ -8,7 +8,6 @@ Rules of this file:
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -18,6 +17,7 @@ import numpy as np
 
 from farthing.policies.compare import FEWEST_IN_A_SLICE, ArmResult, CaseResult, Comparison, compare
 from farthing.policies.estimate import Interval, cases_needed, mean, not_worse, quantile, ratio
+from farthing.policies.nearest import did_you_mean
 from farthing.proxy.errors import ConfigFault
 
 __all__ = ["Gate", "Rule", "RuleVerdict", "Word", "decide", "gate_of"]
@@ -303,10 +303,7 @@ def _cost(
 def _known(table: Mapping[str, Any], names: Sequence[str], path: str) -> None:
     for key in table:
         if key not in names:
-            near = difflib.get_close_matches(str(key), names, n=1, cutoff=0.5)
-            raise ConfigFault(
-                f"{path}{'.' if path else ''}{key}: unknown key" + (f"; did you mean {near[0]!r}?" if near else "")
-            )
+            raise ConfigFault(f"{path}{'.' if path else ''}{key}: unknown key" + did_you_mean(str(key), names))
 
 
 def _number(table: Mapping[str, Any], name: str, path: str, default: float, least: float, most: float) -> float:

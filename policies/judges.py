@@ -10,8 +10,7 @@ Rules of this file:
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from decimal import Decimal
 from typing import Any, ClassVar, NamedTuple, Protocol
@@ -22,6 +21,7 @@ from farthing.policies.accept import json_fault, schema_of
 from farthing.policies.agree import agree, refuses
 from farthing.policies.agree_short import plain
 from farthing.policies.answer import Answer
+from farthing.policies.nearest import did_you_mean
 from farthing.policies.opinion import Agreement, Embed
 from farthing.proxy.errors import ConfigFault
 from farthing.proxy.text import normalise
@@ -249,14 +249,14 @@ def declared(
     kind = kinds.get(name)
     if kind is None:
         names = (*kinds, *besides)
-        raise ConfigFault(f"there is no judge {name!r}{_nearest(name, names)}; there are {', '.join(names)}")
+        raise ConfigFault(f"there is no judge {name!r}{did_you_mean(name, names)}; there are {', '.join(names)}")
     known = {field.name: field for field in fields(kind) if field.name != "embed"}
     given: dict[str, Any] = {}
     for key, value in table.items():
         if key == "judge":
             continue
         if key not in known:
-            raise ConfigFault(f"judge {name}: unknown key {key!r}{_nearest(key, known)}")
+            raise ConfigFault(f"judge {name}: unknown key {key!r}{did_you_mean(key, known)}")
         default = known[key].default
         given[key] = _as(type(default) if default is not MISSING else str, value, f"judge {name}: {key}")
     embeds = any(field.name == "embed" for field in fields(kind))
@@ -272,11 +272,6 @@ def _as(kind: type, value: Any, where: str) -> Any:
     elif isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
         return value
     raise ConfigFault(f"{where} must be a {'list of texts' if kind is tuple else kind.__name__}, not {value!r:.60}")
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {found[0]!r}?" if found else ""
 
 
 def _equal(case: JudgeCase, form: Callable[[str], str]) -> Score:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 __all__ = ["SECTIONS", "Change", "differences", "version_of"]
@@ -33,15 +33,27 @@ def version_of(sections: Mapping[str, Any]) -> str:
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]:
-    """What has to change to come from one to the other, by path."""
+    """What has to change to come from one to the other, in the order of `after`; what is gone stands where it was."""
     old, new = dict(_flat("", before)), dict(_flat("", after))
-    paths = sorted(old.keys() | new.keys())
+    paths = _merged(old, new)
     return [
         Change(path, old.get(path), new.get(path))
         for path in paths
         # where something came into an empty table or list, that is told, and not that it was empty
         if old.get(path) != new.get(path) and not any(other.startswith((f"{path}.", f"{path}[")) for other in paths)
     ]
+
+
+def _merged(old: Iterable[str], new: Mapping[str, Any]) -> list[str]:
+    """All paths in the order of `new`, those of `old` alone behind the one that they stood behind."""
+    gone: dict[str, list[str]] = {}
+    last = ""
+    for path in old:
+        if path in new:
+            last = path
+        else:
+            gone.setdefault(last, []).append(path)
+    return [*gone.get("", ()), *(one for path in new for one in (path, *gone.get(path, ())))]
 
 
 def _flat(path: str, value: Any) -> list[tuple[str, Any]]:

@@ -204,8 +204,10 @@ class Admin:
         config = self._proxy.services.config
         routes = tuple((one.name, one.mode, one.strategy) for one in config.routes)
         routing = self._proxy.services.routing
-        bounds = {} if routing is None else routing.bounds()
-        return Declared(routes, tuple(one.name for one in config.variants), bounds)
+        variants = tuple(one.name for one in config.variants)
+        if routing is None:
+            return Declared(routes, variants)
+        return Declared(routes, variants, routing.bounds(), routing.plain_of_routes())
 
     def gauges(self) -> dict[str, float]:
         """Values of this moment for /metrics, by metric name without prefix."""

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 if TYPE_CHECKING:
+    from decimal import Decimal
+
+    from farthing.policies.budget import Per
     from farthing.proxy.config import Config
     from farthing.proxy.keys import KeyBudget, KeyStore
 
@@ -58,7 +61,7 @@ def create(
         tenant=tenant,
         expires_s=_moment(expires, now_s) if expires else 0.0,
         models=model or (),
-        budgets=[_budget(text, hard=not soft) for text in budget or ()],
+        budgets=_budgets(budget or (), hard=not soft),
     )
     _on(loaded, lambda store: store.add(record))
     if as_json:
@@ -176,13 +179,29 @@ def _moment(text: str, now_s: float) -> float:
     return moment_s
 
 
-def _budget(text: str, *, hard: bool) -> KeyBudget:
+def _budgets(texts: Sequence[str], *, hard: bool) -> list[KeyBudget]:
+    """PER=USD each. Raises ConfigFault: no budget, or one that another hard one ends before, as in [[budgets]]."""
+    from farthing.proxy.config_spend import never_reached, pico
+    from farthing.proxy.errors import ConfigFault
+    from farthing.proxy.keys import KeyBudget
+
+    asked = [_budget(text) for text in texts]
+    for per, usd in asked:
+        first = next((other for other in asked if hard and never_reached(usd, per, other[1], other[0])), None)
+        if first is not None:
+            raise ConfigFault(
+                f"--budget {per}={usd}: is never reached: {first[0]}={first[1]} ends before; lower this one, raise that"
+                " one, or leave one of them out"
+            )
+    return [KeyBudget(pico(usd), per, hard) for per, usd in asked]
+
+
+def _budget(text: str) -> tuple[Per, Decimal]:
     """PER=USD. Raises ConfigFault."""
     from decimal import Decimal, InvalidOperation
 
-    from farthing.proxy.config_spend import LEAST_USD, pico
+    from farthing.proxy.config_spend import LEAST_USD
     from farthing.proxy.errors import ConfigFault
-    from farthing.proxy.keys import KeyBudget
 
     per, _, amount = text.partition("=")
     try:
@@ -191,7 +210,7 @@ def _budget(text: str, *, hard: bool) -> KeyBudget:
         usd = Decimal(0)
     if per not in ("day", "week", "month") or not usd.is_finite() or not LEAST_USD <= usd <= 1_000_000:
         raise ConfigFault(f"--budget: {text[:40]!r} must be day, week or month, =, and dollars: day=5")
-    return KeyBudget(pico(usd), per, hard)  # type: ignore[arg-type]
+    return per, usd  # type: ignore[return-value]
 
 
 def _date(at_s: float | None) -> str:

@@ -162,8 +162,8 @@ def _switch(config: Config, as_json: bool, *, off: bool) -> None:
     if as_json:
         typer.echo(json.dumps({"switched_off": off}))
         return
-    said = "off: requests pass through unchanged" if off else "on, as configured"
-    typer.echo(f"optimisation is {said} ({switch.path})")
+    said = f"off: requests pass through unchanged ({switch.path})" if off else "on, as configured"
+    typer.echo(f"optimisation is {said}")
 
 
 def _load(config: Path | None, state: Path | None) -> Config:

@@ -77,7 +77,7 @@ def changes(before: str, after: str, found: Sequence[Change]) -> RenderableType:
         return Text(f"{disarmed(before)} and {disarmed(after)} are the same policy")
     table = Table("setting", escape(disarmed(before)), escape(disarmed(after)), box=None, padding=(0, 2, 0, 0))
     for one in found:
-        table.add_row(disarmed(one.path), Text(_value(one.before), "red"), Text(_value(one.after), "green"))
+        table.add_row(Text(disarmed(one.path)), Text(_value(one.before), "red"), Text(_value(one.after), "green"))
     return table
 
 
@@ -147,7 +147,7 @@ def _versions(found: dict[str, Any]) -> Table:
 def _log(entries: Sequence[dict[str, Any]]) -> Table:
     table = Table("when", "what", "version", "why", box=None, padding=(0, 2, 0, 0))
     for one in entries:
-        table.add_row(_moment(one["at"]), disarmed(one["what"]), one["version"], Text(disarmed(one["why"])))
+        table.add_row(_moment(one["at"]), Text(disarmed(one["what"])), one["version"], Text(disarmed(one["why"])))
     return table
 
 

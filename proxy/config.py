@@ -24,6 +24,7 @@ from pydantic import (
 )
 
 from farthing.policies.freshness import Kind
+from farthing.policies.nearest import nearest
 from farthing.policies.variant import DEFAULT_UPSTREAM
 from farthing.proxy.config_capture import Capture
 from farthing.proxy.config_compat import Compat
@@ -437,41 +438,47 @@ def explain(error: ValidationError) -> list[str]:
             lines += [f"  {path}: {said}" for path, said in placed.faults]
             continue
         if fault["type"] == "extra_forbidden":
-            near = nearest(fault["loc"])
+            near = nearest_key(fault["loc"])
             message = "unknown key" + (f"; did you mean {near!r}?" if near else "")
         lines.append(f"  {location}: {message}")
     return lines
 
 
-def nearest(location: tuple[int | str, ...]) -> str:
-    """The known key nearest to an unknown one, searched in its own section first, then everywhere."""
+def nearest_key(location: tuple[int | str, ...]) -> str:
+    """The known key nearest to an unknown one, as a file has it; searched in its own section first, then everywhere."""
     model: type[BaseModel] = Config
     for part in location[:-1]:
         if isinstance(part, int):
             continue  # one of several: its section is the list's
-        field = model.model_fields.get(part)
+        field = model.model_fields.get(part)  # no section has an alias
         inner = None if field is None else next(iter(get_args(field.annotation)), field.annotation)
         if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
             break
         model = inner
-    import difflib  # only faults need it
-
-    found = difflib.get_close_matches(str(location[-1]), list(model.model_fields), n=1, cutoff=0.5)
-    if found:
-        return found[0]
+    key = str(location[-1])
+    if found := nearest(key, _keys(model)):
+        return found
     every = {
-        key: f"{name}.{key}"
+        one: f"{name}.{one}"
         for name, field in Config.model_fields.items()
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
-        for key in field.annotation.model_fields
+        for one in _keys(field.annotation)
     }
-    found = difflib.get_close_matches(str(location[-1]), list(every), n=1, cutoff=0.75)
-    return every[found[0]] if found else ""
+    found = nearest(key, every, cutoff=0.75)
+    return every[found] if found else ""
+
+
+def _keys(model: type[BaseModel]) -> list[str]:
+    """The section's keys, as a file has them."""
+    return [field.alias or name for name, field in model.model_fields.items()]
 
 
 def effective(config: Config) -> dict[str, Any]:
-    """The configuration as plain values with every secret masked, for `farthing check` and the log."""
-    shown: dict[str, Any] = config.model_dump(mode="json")
+    """The configuration as plain values that a file may have, with every secret masked, for `farthing check`."""
+    shown: dict[str, Any] = config.model_dump(mode="json", by_alias=True)
+    for route in shown["routes"]:
+        if route["strategy"] != "cascade":
+            del route["accept"]  # refused there, and without effect
     if config.store.url.get_secret_value():
         shown["store"]["url"] = mask_url(config.store.url.get_secret_value())
     for one in (shown["upstream"], *shown["upstreams"]):

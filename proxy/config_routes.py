@@ -17,6 +17,7 @@ from pydantic import Field, model_validator
 
 from farthing.policies.accept import Accept
 from farthing.policies.fallback import DEFAULT_CLASSES, FailureClass
+from farthing.policies.nearest import did_you_mean
 from farthing.policies.overlap import overlapping
 from farthing.policies.routes import Conditions, Route, Strategy, never_matched
 from farthing.policies.variant import DEFAULT_UPSTREAM, STUDENT, Kind, Needs, Variant, unfit
@@ -208,11 +209,11 @@ def check(
             message = (
                 f"{route.tenant!r} is neither a scope of auth.scopes nor 8 hex digits or more of a ledger's tenant"
             )
-            faults.append((f"routes.{place}.tenant", message + _near(route.tenant, known)))
+            faults.append((f"routes.{place}.tenant", message + did_you_mean(route.tenant, sorted(known))))
         faults += _circles(f"routes.{place}", route)
         faults += _not_above(f"routes.{place}", route, [one.name for one in routes[:place]])
         if route.mode != "off" and route.model in names:
-            message = f"never gets a request: one for {route.model!r} asks for the variant of that name"
+            message = f"never gets a request: one for {route.model!r} asks for the variant of that name; rename it"
             faults.append((f"routes.{place}.model", message))
         if route.mode != "off" and route.model in aliases:
             message = f"never gets a request: {route.model!r} is an alias; name what it stands for"
@@ -225,7 +226,10 @@ def check(
         place, route = alive[later]
         above = " and ".join(repr(alive[one][1].name) for one in earlier)
         takes = "takes" if len(earlier) == 1 else "together take"
-        message = f"{route.name!r} never gets a request: {above}, above it, {takes} all that it would"
+        message = (
+            f"{route.name!r} never gets a request: {above}, above it, {takes} all that it would; put {route.name!r}"
+            f" above, let {above} take less, or leave one of them out"
+        )
         faults.append((f"routes.{place}", message))
     if faults:
         raise Misplaced(faults)
@@ -327,7 +331,7 @@ def _route(one: RouteSection, variants: Mapping[str, Variant], tenants: Mapping[
 
 def _not_above(path: str, route: RouteSection, above: Sequence[str]) -> list[tuple[str, str]]:
     return [
-        (f"{path}.after", f"no route {name!r} is above it" + _near(name, above))
+        (f"{path}.after", f"no route {name!r} is above it" + did_you_mean(name, sorted(above)))
         for name in route.after
         if name not in above
     ]
@@ -352,7 +356,7 @@ def _unknown_upstreams(variants: Sequence[VariantSection], known: set[str]) -> I
     for place, variant in enumerate(variants):
         if variant.upstream not in known:
             message = f"there is no upstream {variant.upstream!r}"
-            yield f"variants.{place}.upstream", message + _near(variant.upstream, known)
+            yield f"variants.{place}.upstream", message + did_you_mean(variant.upstream, sorted(known))
 
 
 def _unknown_variants(path: str, route: RouteSection, known: set[str]) -> Iterator[tuple[str, str]]:
@@ -361,7 +365,7 @@ def _unknown_variants(path: str, route: RouteSection, known: set[str]) -> Iterat
     named += [(f"{path}.accept.judge", route.accept.judge)] if route.accept.judge else []
     for where, name in named:
         if name not in known:
-            yield where, f"there is no variant {name!r}" + _near(name, known)
+            yield where, f"there is no variant {name!r}" + did_you_mean(name, sorted(known))
 
 
 def _students(path: str, route: RouteSection, students: set[str]) -> Iterator[tuple[str, str]]:
@@ -388,6 +392,7 @@ def _circles(path: str, route: RouteSection) -> Iterator[tuple[str, str]]:
 
 
 def _aliases(aliases: Mapping[str, str], variants: set[str]) -> Iterator[tuple[str, str]]:
+    told: set[str] = set()  # in a cycle that was told at another of its names
     for name, target in aliases.items():
         path = f'aliases."{name}"'
         if not name or not target:
@@ -398,8 +403,9 @@ def _aliases(aliases: Mapping[str, str], variants: set[str]) -> Iterator[tuple[s
         while target in aliases and target not in chain:
             chain.append(target)
             target = aliases[target]
-        if target == name:
-            yield path, f"a cycle: {' -> '.join([*chain, target])}"
+        if target == name and name not in told:
+            told.update(chain)
+            yield path, f"a cycle: {' -> '.join([*chain, target])}; let one of them stand for a model or a variant"
 
 
 def _never_good_enough(
@@ -456,10 +462,3 @@ def _is_json(value: Any) -> bool:
 def is_digest(text: str) -> bool:
     """Whether it looks like the beginning of a ledger's tenant."""
     return 8 <= len(text) <= 32 and all(digit in "0123456789abcdef" for digit in text)
-
-
-def _near(name: str, known: Iterable[str]) -> str:
-    import difflib  # only faults need it
-
-    found = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.5)
-    return f"; did you mean {found[0]!r}?" if found else ""

@@ -22,6 +22,7 @@ __all__ = [
     "Spend",
     "budgets_of",
     "impossible",
+    "never_reached",
     "rates_of",
 ]
 
@@ -142,6 +143,11 @@ _TOUCHES: dict[tuple[Per, Per], int] = {
 }
 
 
+def never_reached(usd: Decimal, per: Per, hard_usd: Decimal, hard_per: Per) -> bool:
+    """Whether whoever spends `hard_usd` in each window of `hard_per`, at most, never spends `usd` in one of `per`."""
+    return usd > hard_usd * _TOUCHES[per, hard_per]
+
+
 def impossible(
     budgets: Sequence[Budget], rate_limits: Sequence[RateLimit], spend: Spend, *, keys_have_names: bool, alone: bool
 ) -> list[tuple[str, str]]:
@@ -157,7 +163,7 @@ def impossible(
         first = next((other for other in budgets if other.hard and _ends_before(other, one)), None)
         if first is not None:
             allows, to_change = f"{first.name!r} allows ${first.usd} a {first.per}", "raise that one"
-        elif alone and spend.daily_usd and one.usd > spend.daily_usd * _TOUCHES[one.per, "day"]:
+        elif alone and spend.daily_usd and never_reached(one.usd, one.per, spend.daily_usd, "day"):
             allows, to_change = f"spend.daily_usd allows ${spend.daily_usd} a day", "raise that"
         else:
             continue
@@ -171,7 +177,7 @@ def _ends_before(hard: Budget, budget: Budget) -> bool:
     counts in the other."""
     narrower = budget.of == hard.of and (not hard.only or (bool(budget.only) and set(budget.only) <= set(hard.only)))
     within = hard.of == "all" or narrower
-    return within and budget.usd > hard.usd * _TOUCHES[budget.per, hard.per]
+    return within and never_reached(budget.usd, budget.per, hard.usd, hard.per)
 
 
 def budgets_of(declared: Sequence[Budget]) -> tuple[budget.Budget, ...]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -27,26 +27,32 @@ _SERVED, _OBSERVED = ("routed", "not routed"), ("would route", "would not route"
 _BY_REQUEST = ", named by the request"
 _ASKED_FOR = "the asked-for model"
 _PRICE = re.compile(r", for \$([0-9]+)(?:\.([0-9]+))?$")
-_COLUMNS = "ts, status, outcome, cost_usd, baseline_usd, saved_route_usd, latency_ms, decisions, attempts_detail"
+_CASCADE = re.compile(r"^(?:first of a )?cascade(?:;|$)")
+_COLUMNS = (
+    "ts, status, outcome, cost_usd, baseline_usd, saved_route_usd, latency_ms, decisions, attempts_detail, "
+    "model_requested"
+)
 
 
 class Declared(NamedTuple):
     """What the configuration in force names. `routes`: name, mode and strategy of each, in their order. `bounds`: of
-    those with `max_worse`, what is known."""
+    those with `max_worse`, what is known. `plain`: by route, the models that a variant of its own is nothing but."""
 
     routes: tuple[tuple[str, str, str], ...] = ()
     variants: tuple[str, ...] = ()
     bounds: Mapping[str, dict[str, Any]] = MappingProxyType({})
+    plain: Mapping[str, Mapping[str, str]] = MappingProxyType({})
 
 
 @dataclass(slots=True)
 class VariantFigures:
     """Requests that one variant answered; where the route observes, that it would have been asked for.
 
-    `variant` '': the model that was asked for. `asked`: requests that asked it, whoever answered. `escalated`: answers
-    of its that a cascade didn't accept; `failed`: attempts after which another was asked; `hedged`: second calls since
-    it said nothing. Money: pico-dollars of the `priced` requests, with all that was paid on their way; `would`: of an
-    observing route, what its `would_priced` requests would have cost there, `would_save`: the difference to their cost.
+    `variant` '': the model that was asked for, where no variant of the route is just that. `asked`: requests that asked
+    it, whoever answered. `escalated`: answers of its that a cascade didn't accept; `failed`: attempts after which
+    another was asked; `hedged`: second calls since it said nothing. Money: pico-dollars of the `priced` requests, with
+    all that was paid on their way; `would`: of an observing route, what its `would_priced` requests would have cost
+    there, `would_save`: the difference to their cost.
     """
 
     variant: str
@@ -120,6 +126,7 @@ class _Names:
         self.route = _finder((name for name, _, _ in declared.routes), ": ")
         self.variant = _finder(declared.variants, ", ")
         self.before_colon = _finder((*declared.variants, _ASKED_FOR), ": ")
+        self.plain = declared.plain
 
 
 def _finder(known: Iterable[str], mark: str) -> Callable[[str], tuple[str, str]]:
@@ -148,6 +155,7 @@ def _add(
     latency_ms: float,
     decisions: str,
     attempts: str,
+    model: str,
 ) -> None:
     told = _decided(decisions)
     way = next((each for each in told if each[0] in _SERVED or each[0] in _OBSERVED), None)
@@ -158,10 +166,15 @@ def _add(
     by_request = reason.endswith(_BY_REQUEST) or (action == "routed" and ", " not in reason)
     name, rest = ("", reason) if by_request else names.route(reason)
     route = found.setdefault((name, serves), RouteFigures(name, serves))
-    first = "" if action not in ("routed", "would route") else names.variant(rest)[0] or rest
+    first, why = names.variant(rest) if action in ("routed", "would route") else ("", "")
+    first = first or why
     tries = _asked(attempts)
     if by_request and not any(action == "failed" for action, _ in told):
         tries = [variant or first for variant in tries]  # a model that a header names is no variant of an attempt
+    asked_for = ""
+    if action == "routed" and not by_request:
+        asked_for = _asked_for(names, _Way(name, first, why, model), told, tries)
+        tries = [variant or asked_for for variant in tries]
     mine = route.of(tries[-1] if serves and tries else first)
     mine.requests += 1
     mine.errors += outcome == "failed" or (status >= 400 and outcome != "abandoned")
@@ -178,22 +191,52 @@ def _add(
     if serves:
         for variant in set(tries):
             route.of(variant).asked += 1
-        _handed_on(route, names, told)
+        _handed_on(route, names, told, asked_for)
 
 
-def _handed_on(route: RouteFigures, names: _Names, told: Sequence[tuple[str, str]]) -> None:
+def _handed_on(route: RouteFigures, names: _Names, told: Sequence[tuple[str, str]], asked_for: str) -> None:
     """Count where another was asked, at the one who was asked before."""
+    for action, who in _before(names, told):
+        one = route.of(asked_for if who == _ASKED_FOR else who)
+        if action == "escalated":
+            one.escalated += 1
+        elif action == "failed":
+            one.failed += 1
+        else:
+            one.hedged += 1
+
+
+def _before(names: _Names, told: Sequence[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    """Why another was asked, and who had been asked before."""
     for action, reason in told:
         if action in ("escalated", "failed"):
-            who = names.before_colon(reason)[0]
-            one = route.of("" if who == _ASKED_FOR else who)
-            if action == "escalated":
-                one.escalated += 1
-            else:
-                one.failed += 1
+            yield action, names.before_colon(reason)[0]
         elif action == "hedged":
-            who = reason.rpartition(" said nothing in ")[0]
-            route.of("" if who == _ASKED_FOR else who).hedged += 1
+            yield action, reason.rpartition(" said nothing in ")[0]
+
+
+class _Way(NamedTuple):
+    """Where a route led. `why`: what is said behind the variant that was chosen. `model`: that was asked for."""
+
+    route: str
+    first: str
+    why: str
+    model: str
+
+
+def _asked_for(names: _Names, way: _Way, told: Sequence[tuple[str, str]], tries: Sequence[str]) -> str:
+    """The route's variant that is nothing but the model asked for, whose attempts bear no name; '' where none is.
+
+    It is the one that was chosen, where no attempt and no failure is told of that one. A cascade's choice is its first:
+    there, and of fallbacks, the configuration says it.
+    """
+    if "" not in tries:
+        return ""
+    asked = {*tries, *(who for _, who in _before(names, told))}
+    if way.first not in asked and not _CASCADE.match(way.why):
+        return way.first
+    found = names.plain.get(way.route, {}).get(way.model, "")
+    return "" if found and f"; {found} " in way.why else found  # left out: then it is the model that ends every route
 
 
 def _decided(text: str) -> list[tuple[str, str]]:
@@ -206,7 +249,7 @@ def _decided(text: str) -> list[tuple[str, str]]:
 
 
 def _asked(text: str) -> list[str]:
-    """The variants of the attempts, in their order; '' where it was the model that was asked for."""
+    """The variants of the attempts, in their order; '' where it was the model that was asked for, a variant or none."""
     return [str(each.get("variant", "")) for each in _listed(text) if isinstance(each, dict)]
 
 

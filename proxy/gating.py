@@ -38,7 +38,8 @@ log = structlog.get_logger("farthing.gates")
 def given_of(value: Any) -> Any:
     """What was set in a configuration, as plain values that make it again; secrets in clear: for a pipe only."""
     if isinstance(value, BaseModel):
-        return {name: given_of(getattr(value, name)) for name in sorted(value.model_fields_set)}
+        fields = type(value).model_fields
+        return {fields[name].alias or name: given_of(getattr(value, name)) for name in sorted(value.model_fields_set)}
     if isinstance(value, SecretStr):
         return value.get_secret_value()
     if isinstance(value, Mapping):

@@ -31,6 +31,11 @@ class Scribe:
         self._steps.append(partial(self._book.keep, config, now_s, note))
         self._go_on()
 
+    def noted(self, version: str, note: str) -> None:
+        """An operator's note on a version that is kept by now."""
+        self._steps.append(partial(self._book.noted, version, note))
+        self._go_on()
+
     def note(self, now_s: float, what: str, version: str, before: str, why: str) -> None:
         """A change for the log."""
         self._steps.append(partial(self._book.note, now_s, what, version, before, why))

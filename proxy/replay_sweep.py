@@ -67,7 +67,7 @@ def with_settings(config: Config, settings: Settings) -> Config:
     """The configuration with these keys set. Raises ConfigFault: no such key, no such value, or without effect here."""
     if not settings:
         return config
-    raw: dict[str, Any] = config.model_dump()
+    raw: dict[str, Any] = config.model_dump(by_alias=True, exclude_unset=True)  # as a file would have it
     for key, value in settings.items():
         section = key.partition(".")[0]
         if section not in _SECTIONS or key in _UNUSED:

@@ -181,6 +181,8 @@ class Rollouts:
                 raise ClientFault(said, status=409, code="needs_ledger")
             else:
                 await self._begin(config, plan, unit, note)
+            if note:  # the version may be an old one
+                self._scribe.noted(version, note)
         await self._scribe.written(_WRITTEN_WITHIN_S)
 
     async def roll_back(self, version: str = "", why: str = "") -> str:

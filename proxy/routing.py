@@ -223,6 +223,17 @@ class Routing:
         """The variant that is nothing but that model at the default upstream, where there is one."""
         return next((one for one in self.variants.values() if one.is_plainly(model)), None)
 
+    def plain_of_routes(self) -> dict[str, dict[str, str]]:
+        """By route: each model at the default upstream that a variant of its own is nothing but, and that variant."""
+        return {
+            route.name: {
+                one.model: one.name
+                for one in reversed((*route.variants, *route.fallbacks))
+                if one.is_plainly(one.model)
+            }
+            for route in self.routes.routes
+        }
+
     def speed(self, variant: Variant) -> Speed:
         """What is known of its answers; begun where nothing is."""
         return self.speeds.setdefault(variant.name, Speed())

@@ -20,7 +20,7 @@ from farthing.proxy.app import Running, running
 from farthing.proxy.config import Config, is_loopback, mask_url
 from farthing.proxy.config_spend import budgets_of, rates_of
 from farthing.proxy.place import Place
-from farthing.proxy.spend_admin import limits_in_words
+from farthing.proxy.spend_admin import limits_in_words, rates_in_words
 from farthing.proxy.tasks import TaskGroup
 
 __all__ = ["serve", "work"]
@@ -176,7 +176,7 @@ def banner(config: Config, url: str, console: Console) -> None:
         ),
         ("semantic", semantic),
         *((name, said.get(shown, shown)) for name, shown in forms.items()),
-        *spending_lines(config),
+        *((name, escape(told)) for name, told in spending_lines(config)),
         ("ledger", str(config.state_dir / "ledger.db") if config.ledger.enabled else "off"),
         ("dashboard", f"{url}/farthing/" if is_loopback(config.server.host) else f"{url}/farthing/ (admin token)"),
     ):
@@ -207,8 +207,7 @@ def spending_lines(config: Config) -> list[tuple[str, str]]:
     if config.budgets:
         found.append(("budgets", limits_in_words(budgets_of(config.budgets))))
     if config.rate_limits:
-        rates = rates_of(config.rate_limits)
-        found.append(("rate limits", ", ".join(f"{one.name}: {one.per_min} {one.unit} a minute" for one in rates)))
+        found.append(("rate limits", rates_in_words(rates_of(config.rate_limits))))
     if config.auth.virtual_keys:
         found.append(("keys", "asked for (farthing keys list)"))
     return found

@@ -6,14 +6,15 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from farthing.policies.budget import Budget, window
+from farthing.policies.bucket import Rate
+from farthing.policies.budget import Budget, Subject, window
 from farthing.proxy.budgets import Spending, Standing
 from farthing.proxy.errors import StoreFault
 
 if TYPE_CHECKING:
     from farthing.proxy.build import Services
 
-__all__ = ["budgets", "gauges", "keys", "limits_in_words"]
+__all__ = ["budgets", "gauges", "keys", "limits_in_words", "rates_in_words"]
 
 _MOST_SUBJECTS = 200
 
@@ -78,11 +79,20 @@ def gauges(services: Services) -> dict[str, float]:
 def limits_in_words(declared: Iterable[Budget]) -> str:
     """Budgets in one line for the banner."""
     return ", ".join(
-        f"{one.name}: ${one.limit / 10**12:g} a {one.per}"
-        + ("" if one.subject.of == "all" else f" for each {one.subject.of.removeprefix('tag:')}")
-        + ("" if one.hard else " (soft)")
+        f"{one.name}: ${one.limit / 10**12:g} a {one.per}" + _whose(one.subject) + ("" if one.hard else " (soft)")
         for one in declared
     )
+
+
+def rates_in_words(declared: Iterable[Rate]) -> str:
+    """Rate limits in one line for the banner."""
+    return ", ".join(f"{one.name}: {one.per_min} {one.unit} a minute{_whose(one.subject)}" for one in declared)
+
+
+def _whose(subject: Subject) -> str:
+    if subject.of == "all":
+        return ""
+    return f" for each {subject.of.removeprefix('tag:')}" + (f" of {' or '.join(subject.only)}" if subject.only else "")
 
 
 def _ring_keys(services: Services) -> tuple[Any, ...]:

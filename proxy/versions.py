@@ -1,7 +1,8 @@
 """Policy versions on disk: what each is, which is in force, and who changed that when.
 
-Under STATE/policies: `p-….json` for each version, written once and never changed; `standing.json`, what is in force and
-the roll-out under way; `log.jsonl`, every change, one JSON object a line {"at", "what", "version", "before", "why"}.
+Under STATE/policies: `p-….json` for each version, of which only the note ever changes; `standing.json`, what is in
+force and the roll-out under way; `log.jsonl`, every change, one JSON object a line {"at", "what", "version", "before",
+"why"}.
 
 Rules of this file: a reader sees an old file or a new one, never a part; a directory that can't be written costs the
 memory of a change, never a request. A file whose content isn't what its name says was edited: it is refused.
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,16 @@ class Book:
         made = Stored(version, sections, given, now_s, note)
         self._put(f"{version}.json", asdict(made))
         return made
+
+    def noted(self, version: str, note: str) -> None:
+        """Put an operator's note in the place of the version's own, which the log has. Blocks."""
+        try:
+            known = self.find(version)
+        except ConfigFault as fault:
+            log.error("a policy version was edited; it takes no note", fault=str(fault))
+            return
+        if known is not None and known.note != note:
+            self._put(f"{version}.json", asdict(replace(known, note=note)))
 
     def find(self, version: str) -> Stored | None:
         """The version of that name; None where there is none, or its file is damaged. Blocks.

@@ -58,8 +58,14 @@ def test_a_version_does_not_differ_from_itself(value: dict[str, Any]) -> None:
         (
             {"routes": [{"name": "a", "mode": "off"}]},
             {"routes": [{"name": "new", "mode": "off"}, {"name": "a", "mode": "serve"}]},
-            [Change("routes[a].mode", "off", "serve"), Change("routes[new].mode", None, "off"),
-             Change("routes[new].name", None, "new")],
+            [Change("routes[new].name", None, "new"), Change("routes[new].mode", None, "off"),
+             Change("routes[a].mode", "off", "serve")],
+        ),
+        (
+            {"routes": [{"name": "z", "variants": ["x"]}, {"name": "gone"}, {"name": "b", "variants": ["x"]}]},
+            {"routes": [{"name": "z", "variants": ["y"]}, {"name": "b", "variants": ["y"]}]},
+            [Change("routes[z].variants", ["x"], ["y"]), Change("routes[gone].name", "gone", None),
+             Change("routes[b].variants", ["x"], ["y"])],
         ),
         ({"cache": {"freshness": [{"ttl_s": 1}]}}, {"cache": {"freshness": [{"ttl_s": 5}]}},
          [Change("cache.freshness[0].ttl_s", 1, 5)]),

@@ -148,6 +148,7 @@ def test_all_off_with_routes_is_not_all_off() -> None:
             "no",
         ),
         (route(on='["4xx"]'), "routes.0.on.0", ""),
+        (route(modle='"gpt-4*"'), "routes.0.modle", "did you mean 'model'?"),
         (route(stratgy='"x"'), "routes.0.stratgy", "did you mean 'strategy'?"),
         ("[[variants]]\nname = 'x'\nmodel = 'y'\nupstream = 'chep'", "variants.2.upstream", "did you mean 'cheap'?"),
         ("[[variants]]\nname = 'big'\nmodel = 'y'", "variants.2.name", "there already"),
@@ -175,6 +176,21 @@ def test_aliases_lead_somewhere(aliases: dict[str, str], said: str) -> None:
 def test_an_alias_that_leads_into_a_cycle_ends_too() -> None:
     with pytest.raises(ConfigFault, match=r'aliases\."b": a cycle'):
         load(None, {}, {"aliases": {"a": "b", "b": "c", "c": "b"}})
+
+
+def test_a_cycle_is_told_once_and_what_to_do() -> None:
+    with pytest.raises(ConfigFault) as fault:
+        load(None, {}, {"aliases": {"z": "a", "a": "b", "b": "c", "c": "a", "d": "d"}})
+    assert str(fault.value).splitlines()[1:] == [
+        '  aliases."a": a cycle: a -> b -> c -> a; let one of them stand for a model or a variant',
+        '  aliases."d": a cycle: d -> d; let one of them stand for a model or a variant',
+    ]
+
+
+def test_a_route_that_gets_nothing_is_told_with_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ConfigFault) as fault:
+        loaded(tmp_path, route(tools="true") + route(name='"s"', tools="false") + route(name='"t"', model='"x"'))
+    assert str(fault.value).endswith("; put 't' above, let 'r' and 's' take less, or leave one of them out")
 
 
 def test_a_route_that_is_off_is_in_nobodys_way(tmp_path: Path) -> None:

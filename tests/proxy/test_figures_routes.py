@@ -82,6 +82,46 @@ def test_names_are_found_before_what_else_is_said(
     assert (found, one.variant) == (route, variant)
 
 
+PLAIN = DECLARED._replace(plain={"faq": {"gpt-4o": "large"}, FAQ: {"gpt-4o": "large"}})
+
+
+@pytest.mark.parametrize(
+    ("decisions", "by", "expected"),
+    [
+        # requests, asked, failed and hedged of each
+        ((("routed", "faq: large, weighted"),), ("",), {"large": (1, 1, 0, 0)}),
+        ((("routed", "faq: large, weighted"), ("failed", "the asked-for model: 5xx")), ("", "mini"),
+         {"large": (0, 1, 1, 0), "mini": (1, 1, 0, 0)}),
+        ((("routed", "faq: large, fixed"), ("hedged", "the asked-for model said nothing in 9 ms")), ("mini", ""),
+         {"large": (1, 1, 0, 1), "mini": (0, 1, 0, 0)}),
+        # not the chosen one: that has a name, in attempts or failures
+        ((("routed", "faq: mini, fixed"), ("failed", "mini: 5xx")), ("mini", ""),
+         {"mini": (0, 1, 1, 0), "large": (1, 1, 0, 0)}),
+        ((("routed", "faq: mini, fixed"), ("failed", "mini: budget_exceeded")), ("",),
+         {"mini": (0, 0, 1, 0), "large": (1, 1, 0, 0)}),
+        ((("routed", f"{FAQ}: mini, cascade"), ("escalated", "mini: refusal")), ("mini", ""),
+         {"mini": (0, 1, 0, 0), "large": (1, 1, 0, 0)}),
+        ((("routed", f"{FAQ}: pupil, cascade"),), ("",), {"large": (1, 1, 0, 0)}),
+        # it was left out: then the model that was asked for ends the route, and is no variant of it
+        ((("routed", "faq: mini, fixed; large no tools"), ("failed", "mini: 5xx")), ("mini", ""),
+         {"mini": (0, 1, 1, 0), "": (1, 1, 0, 0)}),
+        ((("not routed", "faq: mini no tools; large no tools"),), ("",), {"": (1, 1, 0, 0)}),
+        ((("routed", "rest: mini, fixed"), ("failed", "mini: 5xx")), ("mini", ""),
+         {"mini": (0, 1, 1, 0), "": (1, 1, 0, 0)}),
+    ],
+)  # fmt: skip
+def test_a_variant_that_is_just_the_model_asked_for_is_counted_by_its_name(
+    decisions: tuple[tuple[str, str], ...], by: tuple[str, ...], expected: dict[str, tuple[int, ...]]
+) -> None:
+    [route] = read([routed(*decisions, by=by, model_requested="gpt-4o")], PLAIN).routes
+    told = {name: (one.requests, one.asked, one.failed, one.hedged) for name, one in route.variants.items()}
+    assert told == expected
+
+
+def test_the_chosen_variant_is_known_where_the_configuration_is_another_by_now() -> None:
+    assert only([routed(("routed", "gone: large, weighted"), by=("",))], Declared())[1].variant == "large"
+
+
 def test_where_a_named_variant_failed_the_model_asked_for_answered() -> None:
     told = (("routed", "mini, named by the request"), ("failed", "mini: 5xx"))
     [route] = read([routed(*told, by=("mini", ""))]).routes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import orjson
@@ -45,6 +46,20 @@ def test_a_version_is_never_written_again(tmp_path: Path) -> None:
 
     assert book.keep(Config(), 6.0, "second") == first
     assert [one.note for one in book.all()] == ["first"]
+
+
+def test_an_operators_note_takes_the_place_of_a_versions_own(tmp_path: Path) -> None:
+    book = Book(tmp_path)
+    first = book.keep(Config(), 5.0)
+    book.noted(first.version, "shorter")
+    book.noted("p-0123456789ab", "nobody")
+
+    assert book.all() == [replace(first, note="shorter")]
+    file = tmp_path / f"{first.version}.json"
+    file.write_bytes(file.read_bytes().replace(b"86400", b"86401"))
+    before = file.read_bytes()
+    book.noted(first.version, "of another policy by now")
+    assert file.read_bytes() == before
 
 
 def test_only_what_optimises_names_the_version() -> None:

@@ -73,6 +73,8 @@ async def test_create_use_list_revoke(kind: str, tmp_path: Path) -> None:
         (["--budget", "day=0"], "day, week or month"),
         (["--budget", "day=1e-9"], "day, week or month"),
         (["--budget", "day=NaN"], "day, week or month"),
+        (["--budget", "day=5", "--budget", "week=100"], "--budget week=100: is never reached: day=5 ends before"),
+        (["--budget", "week=8", "--budget", "week=7"], "--budget week=8: is never reached: week=7 ends before"),
         (["--expires", "yesterday"], "no span of time"),
         (["--expires", "2020-01-01"], "in the past"),
     ],
@@ -83,6 +85,11 @@ def test_bad_words_are_refused(arguments: list[str], says: str, tmp_path: Path) 
     assert done.returncode == 2
     assert says in done.stderr
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize("arguments", [["day=5", "--budget", "week=35"], ["day=5", "--budget", "week=100", "--soft"]])
+def test_budgets_that_can_be_reached_are_taken(arguments: list[str], tmp_path: Path) -> None:
+    assert farthing("keys", "create", "--name", "ann", "--budget", *arguments, cwd=tmp_path).returncode == 0
 
 
 def test_exit_statuses(tmp_path: Path) -> None:

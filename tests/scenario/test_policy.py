@@ -167,3 +167,13 @@ async def test_what_a_person_sees(tmp_path: Path) -> None:
         assert words in shown["list"]
     assert "cache.ttl_s" in shown["diff"]
     assert "semantic.mode" in shown["show"]
+
+
+def test_the_switch_names_its_file_only_while_it_is_there(tmp_path: Path) -> None:
+    said = {name: farthing("policy", name, "--state", "state", cwd=tmp_path).stdout.strip() for name in ("off", "on")}
+    file = Path("state") / "OFF"
+    assert said == {
+        "off": f"optimisation is off: requests pass through unchanged ({file})",
+        "on": "optimisation is on, as configured",
+    }
+    assert not (tmp_path / file).exists()

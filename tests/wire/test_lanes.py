@@ -173,6 +173,23 @@ async def test_what_farthing_refuses_for_want_of_a_stored_answer_is_no_error_of_
         await until(proxy, lambda now: now["candidate"]["guard"]["requests"]["candidate"] > 0)
 
 
+async def test_a_promotions_note_stands_at_a_version_that_was_there_already(proxy: Proxied) -> None:
+    def notes(now: dict[str, Any]) -> dict[str, str]:
+        return {one["version"]: one["note"] for one in now["versions"]}
+
+    done = await policy(proxy, "promote", sections=SHORTER, now=True)
+    shorter = done["active"]["version"]
+    assert notes(done)[shorter] == ""
+    first = (await policy(proxy, "rollback", why="too short"))["active"]["version"]
+    now = await policy(proxy, "promote", version=shorter, now=True, note="answers are fine")
+    assert notes(now) == {first: "from the file", shorter: "answers are fine"}
+    now = await policy(proxy, "promote", version=first, steps=[0.5, 1], note="once more")
+    assert notes(now) == {first: "once more", shorter: "answers are fine"}
+    await policy(proxy, "rollback", why="no")
+    now = await policy(proxy, "promote", version=first, now=True)
+    assert notes(now)[first] == "once more"
+
+
 async def test_bad_ratings_take_a_candidate_back(proxy: Proxied) -> None:
     begun = await policy(proxy, "promote", sections=SHORTER, steps=[0.2, 1], hold_s=60)
     for number in range(150):

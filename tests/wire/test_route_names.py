@@ -121,3 +121,24 @@ async def test_a_routes_chain_still_ends_with_the_asked_for_model(tmp_path: Path
         (row,) = await at.books(1)
     assert (answer.status_code, answer.json()["model"]) == (200, "m")
     assert [one["upstream"] for one in json.loads(row["attempts_detail"])] == ["cheap", "default"]
+
+
+@pytest.mark.parametrize(
+    ("route", "calls"),
+    [
+        ({"strategy": "weighted", "variants": ["mini-there", "big"], "weights": [0, 1]}, {"big": (1, 1)}),
+        ({"strategy": "cascade", "variants": ["mini-there", "big"]}, {"big": (1, 1), "mini-there": (0, 1)}),
+        ({"variants": ["mini-there"], "fallbacks": ["big"]}, {"big": (1, 1), "mini-there": (0, 1)}),
+        ({"variants": ["mini-there"]}, {"": (1, 1), "mini-there": (0, 1)}),
+    ],
+)
+async def test_figures_name_the_variant_that_is_just_the_model_asked_for(
+    route: dict[str, Any], calls: dict[str, tuple[int, int]], tmp_path: Path
+) -> None:
+    async with house(tmp_path, [route]) as at:
+        at.cheap.default = Script(status=500)
+        assert (await at.proxy.post(chat())).json()["model"] == "m"
+        (row,) = await at.books(1)
+        (told,) = (await at.proxy.client.get("/farthing/api/routes")).json()["routes"]
+    assert {one["variant"]: (one["requests"], one["asked"]) for one in told["variants"]} == calls
+    assert "variant" not in json.loads(row["attempts_detail"])[-1]  # the row says what was sent: the client's own
