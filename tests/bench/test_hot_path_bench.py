@@ -174,6 +174,20 @@ async def test_a_loop_that_is_held_shows_it() -> None:
     assert beat.take()["busy_ms"] == []
 
 
+async def test_what_the_measuring_itself_takes_does_not_count() -> None:
+    beat = Beat()
+    beat.start(asyncio.get_running_loop())
+    await asyncio.sleep(0.02)
+    beat.take()
+    hold_the_loop(0.1)
+    beat.leave_out()
+    await asyncio.sleep(0.02)
+    told_ = beat.take()
+
+    assert max(told_["busy_ms"]) < 50
+    assert max(told_["lag_ms"]) < 90
+
+
 def test_what_was_read_between_two_beats_is_counted() -> None:
     class Protocol:
         got = b""

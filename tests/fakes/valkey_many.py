@@ -193,13 +193,22 @@ class ValkeyCluster(ForAWhile):
             first.command(f"CLUSTER MEET 127.0.0.1 {node.port}")
         self._await_known()
         for node, primary in zip(self.nodes[3:], primaries, strict=False):
-            name = id_of(primary)
-            until("a replica", lambda node=node, name=name: b"OK" in node.command(f"CLUSTER REPLICATE {name}"))
+            self._replicate(node, primary)
             until(
                 "a replica in step",
                 lambda node=node: b"master_link_status:up" in node.command("INFO replication"),
             )
         self.await_whole()
+
+    def _replicate(self, node: ValkeyProcess, primary: ValkeyProcess) -> None:
+        """Make it that primary's replica. Raises RuntimeError, with what the node said last."""
+        said, end = b"", time.monotonic() + _WITHIN_S
+        while b"OK" not in (said := node.command(f"CLUSTER REPLICATE {id_of(primary)}")):
+            if time.monotonic() > end:
+                known = node.command("CLUSTER NODES").decode()
+                raise RuntimeError(f"within {_WITHIN_S:g} s it was no replica: {said.decode()}\n{known}")
+            node.command(f"CLUSTER MEET 127.0.0.1 {primary.port}")  # where they have lost each other
+            time.sleep(0.1)
 
     def close(self) -> None:
         """ForAWhile.close."""
