@@ -80,7 +80,7 @@ def test_a_start_looks_for_no_garbage_reads_once_and_loads_what_is_on(tmp_path: 
 
     assert found["status"] == 0
     assert "collections" not in found
-    assert found["gc"] == [True, 20_000, True]  # and again once it listens
+    assert found["gc"] == [True, 5_000, True]  # and again once it listens
     assert found["read"] == 1
     assert found["looked"] == 0  # for plugins
     assert not found["prices"]  # of students, where there are none
