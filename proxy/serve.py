@@ -109,8 +109,8 @@ def multiply_alone(environ: MutableMapping[str, str]) -> None:
 
 def collect_seldom() -> None:
     """What is there now stays; and looking for garbage after every 700 new objects, as is the default, takes a tenth of
-    the time of a cache hit. Nor after too many: each look holds the event loop, of 20,000 for up to 19 ms on a slow
-    machine, of 5,000 for some 3. Ends what starting.begin began."""
+    the time of a cache hit. Nor after too many: each look holds the event loop the longer the more there are. Ends what
+    starting.begin began."""
     # Without a collection before: one in seventy of a start's objects is garbage (1.5 MiB), and finding it takes 0.1 s.
     gc.freeze()
     gc.set_threshold(5_000, 80, 50)
