@@ -25,10 +25,14 @@ Leg = Variant | None
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """`tries`: each is asked for a whole answer, which is checked; `chain`: asked in turn, passed on as it comes."""
+    """`tries`: each is asked for a whole answer, which is checked; `chain`: asked in turn, passed on as it comes.
+
+    `passed_over`: would be tried, but that the answer is a stream, which the route doesn't hold back.
+    """
 
     tries: tuple[Variant, ...]
     chain: tuple[Leg, ...]
+    passed_over: tuple[Variant, ...] = ()
 
 
 def course(route: Route | None, order: Sequence[Variant], needs: Needs, model: str, *, stream: bool) -> Course:
@@ -39,16 +43,19 @@ def course(route: Route | None, order: Sequence[Variant], needs: Needs, model: s
     if route is None and order:
         return Course((), (ASKED if order[0].is_plainly(model) else order[0],))
     tries: tuple[Variant, ...] = ()
+    passed_over: tuple[Variant, ...] = ()
     if order and route is not None and route.strategy == "cascade":
         holds = not stream or route.accept.streams == "hold"
         last = [one for one in order[-1:] if not one.student]  # it abstains, where its teacher doesn't fit the request
-        tries = tuple(one for one in order[: len(order) - len(last)] if holds or one.student)
+        cheaper = order[: len(order) - len(last)]
+        tries = tuple(one for one in cheaper if holds or one.student)
+        passed_over = tuple(one for one in cheaper if one not in tries)
         order = last
     fallbacks = [] if route is None or not order else [one for one in route.fallbacks if not unfit(one, needs)]
     chain: list[Leg] = [ASKED if one.is_plainly(model) else one for one in (*order, *fallbacks)]
     if ASKED not in chain:
         chain.append(ASKED)
-    return Course(tries, tuple(dict.fromkeys(chain)))
+    return Course(tries, tuple(dict.fromkeys(chain)), passed_over)
 
 
 def after_failure(chain: Sequence[Leg], place: int, failure: str, on: frozenset[str]) -> int | None:

@@ -50,6 +50,9 @@ class RoutedStage(Quiet):
             return self.legs.carriers.carry(ex)
         ex.plan = None  # it is taken: whoever asks this again asks whom it led to
         way = course(plan.route, plan.choice.order, plan.facts.needs, ex.model, stream=ex.stream)
+        if way.passed_over:
+            names = ", ".join(one.name for one in way.passed_over)
+            ex.decide("route", "passed over", f"{names}: streams aren't held back here, so not checked")
         return self._take(ex, plan, way)
 
     async def _take(self, ex: Exchange, plan: Plan, way: Course) -> Verdict:

@@ -138,6 +138,7 @@ def test_a_student_answers_streams_too_and_is_never_asked_for_its_teacher(stream
     alone = course(route, (pupil,), Needs(), "m", stream=stream)
 
     assert way.tries == ((pupil,) if stream else (pupil, cheap)) and way.chain == (big, ASKED)
+    assert way.passed_over == ((cheap,) if stream else ())
     assert alone.tries == (pupil,) and alone.chain == (ASKED,)
 
 

@@ -199,6 +199,8 @@ async def test_a_stream_passes_a_cascade_by_or_is_held(tmp_path: Path, streams: 
     assert answer.text.endswith("data: [DONE]\n\n")
     assert '"usage"' not in answer.text
     assert row["model_served"] == model
+    said = ["route", "passed over", "mini-there: streams aren't held back here, so not checked"]
+    assert (said in json.loads(row["decisions"])) == (streams == "pass")
 
 
 async def test_a_cheap_answer_whose_usage_is_not_told_is_counted(tmp_path: Path) -> None:
