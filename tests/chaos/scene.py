@@ -201,10 +201,15 @@ async def measure(place: P, fault: Fault[P], pace: Pace = SHORT) -> Line:
         line.notes["more_broken"] = more
     took.over("more")
     line.notes["took_s"] = took.parts_s
-    told = [f"{one.prompt!r} {one.status} {one.errors[-1:]}" for one in load.asked if moments.fails(one) or one.wrong]
+    told = [_told(one) for one in load.asked if moments.fails(one) or one.wrong]
     if told:
         line.notes["examples"] = told[:5]
     return line
+
+
+def _told(one: Asked) -> str:
+    """What was asked, what became of it, and when."""
+    return f"{one.prompt!r} {one.status} after {one.ended - one.began:.2f} s: {one.errors}"
 
 
 async def _looked(scene: On[Any]) -> list[str]:
