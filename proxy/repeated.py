@@ -7,6 +7,7 @@ it came twice in it or was answered from a cache; of more than the bound, those 
 from __future__ import annotations
 
 import sqlite3
+import sys
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -51,16 +52,17 @@ class Repeats:
     """Counts comings and writes what repeats."""
 
     def __init__(self) -> None:
-        self._held: dict[tuple[int, str], _Count] = {}
+        self._held: dict[int, _Count] = {}  # by the hash of hour and prompt, for its size
 
     def add(self, conn: sqlite3.Connection, comings: Iterable[Coming]) -> None:
         """Count the comings and bring the lines up to date, within the caller's transaction."""
         touched = {}
         for each in comings:
             place = (each.hour_s, each.key_hash)
-            count = self._held.get(place)
+            short = hash(place)
+            count = self._held.get(short)
             if count is None:
-                count = self._held[place] = _Count()
+                count = self._held[short] = _Count()
             count.add(each)
             touched[place] = count
         due = [(place, count) for place, count in touched.items() if count.repeated]
@@ -78,8 +80,8 @@ class Repeats:
             count.written()
         if len(self._held) > MOST_HELD:
             # The oldest go first; those that repeat have their line, and go on from there.
-            for place in [*self._held][: len(self._held) - MOST_HELD // 2]:
-                del self._held[place]
+            for short in [*self._held][: len(self._held) - MOST_HELD // 2]:
+                del self._held[short]
 
     def _prune(self, conn: sqlite3.Connection, length_s: int, start_s: int) -> None:
         query = "select count(*) from repeated where length_s = ? and start_s = ?"
@@ -90,11 +92,11 @@ class Repeats:
 class _Count:
     """Comings of one prompt in one hour that aren't written yet."""
 
-    __slots__ = ("hits", "known", "last", "requests", "saved_p", "saved_u")
+    __slots__ = ("hits", "known", "last_s", "model", "requests", "saved_p", "saved_u")
 
     def __init__(self) -> None:
         self.requests = self.hits = self.saved_u = self.saved_p = 0
-        self.last: tuple[float, str] = (0.0, "")
+        self.last_s, self.model = 0.0, ""
         self.known = False  # it has its line
 
     def add(self, each: Coming) -> None:
@@ -102,14 +104,15 @@ class _Count:
         self.hits += each.hits
         self.saved_u += each.saved_u
         self.saved_p += each.saved_p
-        self.last = max(self.last, (each.last_s, each.model))
+        self.last_s, model = max((self.last_s, self.model), (each.last_s, each.model))
+        self.model = sys.intern(model)  # each row brings its name as an object of its own
 
     @property
     def repeated(self) -> bool:
         return self.known or self.requests > 1 or self.hits > 0
 
     def unwritten(self) -> tuple[int, int, int, int, float, str]:
-        return self.requests, self.hits, self.saved_u, self.saved_p, *self.last
+        return self.requests, self.hits, self.saved_u, self.saved_p, self.last_s, self.model
 
     def written(self) -> None:
         self.requests = self.hits = self.saved_u = self.saved_p = 0
