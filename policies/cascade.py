@@ -49,7 +49,7 @@ def course(route: Route | None, order: Sequence[Variant], needs: Needs, model: s
         last = [one for one in order[-1:] if not one.student]  # it abstains, where its teacher doesn't fit the request
         cheaper = order[: len(order) - len(last)]
         tries = tuple(one for one in cheaper if holds or one.student)
-        passed_over = tuple(one for one in cheaper if one not in tries)
+        passed_over = () if holds else tuple(one for one in cheaper if not one.student)
         order = last
     fallbacks = [] if route is None or not order else [one for one in route.fallbacks if not unfit(one, needs)]
     chain: list[Leg] = [ASKED if one.is_plainly(model) else one for one in (*order, *fallbacks)]

@@ -28,7 +28,7 @@ def overview(found: dict[str, Any]) -> RenderableType:
             arms = "\n".join(f"{arm['name']} {arm['share']:.1%}" for arm in one["arms"])
             counts = "\n".join(f"{units.get(arm['name'], 0):,}" for arm in one["arms"])
             state = Text(one["state"], _COLOURS.get(one["state"], "dim"))
-            name, said = Text(one["name"], "bold"), Text(disarmed(one["headline"]))  # a name in brackets is no markup
+            name, said = Text(one["name"], "bold"), Text(disarmed(one["headline"]))  # its brackets are no markup
             table.add_row(name, state, moment(one["since_s"]), Text(arms), counts, said)
         table.columns[4].justify = "right"
         parts.append(table)

@@ -52,7 +52,7 @@ class Repeats:
     """Counts comings and writes what repeats."""
 
     def __init__(self) -> None:
-        self._held: dict[int, _Count] = {}  # by the hash of hour and prompt, for its size
+        self._held: dict[int, _Count] = {}  # by the hash of hour and prompt, which is small
 
     def add(self, conn: sqlite3.Connection, comings: Iterable[Coming]) -> None:
         """Count the comings and bring the lines up to date, within the caller's transaction."""
