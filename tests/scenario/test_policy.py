@@ -126,10 +126,10 @@ async def test_exit_statuses(tmp_path: Path) -> None:
     (tmp_path / "bad.toml").write_text("[cache]\nttl = 5\n")
     assert "no farthing runs" in await policy(tmp_path, "promote", "better.toml", status=3)
     assert "no farthing runs" in await policy(tmp_path, "rollback", status=3)
-    assert "no one policy version" in await policy(tmp_path, "show", "p-1", status=2)
+    assert "no one policy version" in await policy(tmp_path, "show", "p-none", status=2)
     async with scripted() as up, serving(up, tmp_path):
         assert "did you mean 'ttl_s'" in await policy(tmp_path, "promote", "bad.toml", status=2)
-        assert "no policy version" in await policy(tmp_path, "promote", "p-1", status=2)
+        assert "no policy version" in await policy(tmp_path, "promote", "p-none", status=2)
         assert "shares that rise" in await policy(tmp_path, "promote", "better.toml", "--steps", "0.5", status=2)
         assert "no shares" in await policy(tmp_path, "promote", "better.toml", "--steps", "half", status=2)
         assert "no version before" in await policy(tmp_path, "rollback", status=1)
