@@ -11,7 +11,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,32 @@ from bench.machine import Place
 from bench.peers import NotInstalled, environment, node_package, version
 from bench.servers import Running, free_port, started
 
-__all__ = ["cachellm", "gptcache_us", "headroom", "portkey"]
+__all__ = ["PEERS", "cachellm", "gptcache_us", "headroom", "portkey"]
 
 PORTKEY = "@portkey-ai/gateway@1.15.2"
 HEADROOM = "headroom-ai[proxy]==0.42.0"
 CACHELLM = "cachellm-proxy==0.3.0"
 GPTCACHE = "gptcache==0.1.44"
+
+
+def _portkey(*, install: bool) -> Path:
+    return node_package("portkey", PORTKEY, install=install)
+
+
+def _headroom(*, install: bool) -> Path:
+    return environment("headroom_proxy", HEADROOM, install=install, program="headroom")
+
+
+def _cachellm(*, install: bool) -> Path:
+    return environment("cachellm", CACHELLM, install=install)
+
+
+def _gptcache(*, install: bool) -> Path:
+    return environment("gptcache", GPTCACHE, install=install, program="python")
+
+
+PEERS: tuple[Callable[..., Path], ...] = (_portkey, _headroom, _cachellm, _gptcache)
+"""Where each is; fetched where it is missing and may be. Raises NotInstalled."""
 
 
 @contextlib.contextmanager
@@ -33,7 +53,7 @@ def portkey(upstream_port: int, here: Place, *, install: bool) -> Iterator[Runni
     node = shutil.which("node")
     if node is None or shutil.which("npm") is None:
         raise NotInstalled("not installed: Node and npm aren't there")
-    package = node_package("portkey", PORTKEY, install=install)
+    package = _portkey(install=install)
     name = f"Portkey gateway {json.loads((package / 'package.json').read_text('utf-8'))['version']}"
     port = free_port()
     command = [node, str(package / "build" / "start-server.js"), f"--port={port}", "--headless"]
@@ -48,7 +68,7 @@ def portkey(upstream_port: int, here: Place, *, install: bool) -> Iterator[Runni
 @contextlib.contextmanager
 def headroom(upstream_port: int, here: Place, *, install: bool) -> Iterator[Running]:
     """Headroom's proxy, its optimiser and cache off, so that it only passes on. Raises NotInstalled, DidNotStart."""
-    venv = environment("headroom_proxy", HEADROOM, install=install, program="headroom")
+    venv = _headroom(install=install)
     port = free_port()
     command = [str(venv / "bin" / "headroom"), "proxy", "--host", "127.0.0.1", "--port", str(port), "--no-optimize"]
     command += ["--no-cache", "--no-rate-limit", "--openai-api-url", f"http://127.0.0.1:{upstream_port}"]
@@ -64,7 +84,7 @@ def headroom(upstream_port: int, here: Place, *, install: bool) -> Iterator[Runn
 def cachellm(upstream_port: int, here: Place, *, install: bool) -> Iterator[Running]:
     """CacheLLM's proxy with its memory back end, told to cache conversations too. Its embedder is the one that needs no
     model: exact hits never reach it. Raises NotInstalled, DidNotStart."""
-    venv = environment("cachellm", CACHELLM, install=install)
+    venv = _cachellm(install=install)
     port = free_port()
     env = {
         "CACHELLM_PORT": str(port),
@@ -113,7 +133,7 @@ print(json.dumps([[1e6 * one / len(texts) for one in pair] for pair in took]))
 def gptcache_us(texts: list[str], rounds: int, here: Place, *, install: bool) -> list[tuple[float, float]]:
     """Processor and clock microseconds of a `get` in GPTCache's exact form, a map in memory, no HTTP round it; for each
     round over the texts. Raises NotInstalled; RuntimeError: it failed."""
-    venv = environment("gptcache", GPTCACHE, install=install, program="python")
+    venv = _gptcache(install=install)
     if not any((venv / "lib").glob("python*/site-packages/gptcache")):
         raise NotInstalled("not installed: its environment is there, but the package isn't")
     command = [str(venv / "bin" / "python"), "-c", _GET, str(rounds)]

@@ -244,9 +244,9 @@ def passing(upstream_port: int, here: Place) -> contextlib.AbstractContextManage
     return started(PASS, command, port, here.folder, core=here.measured)
 
 
-def warm(server: Running, here: Place, name: str, seconds: int) -> None:
+def warm(server: Running, here: Place, name: str, seconds: int, body: Callable[[str], bytes] = chat_body) -> None:
     """Some load before anything is measured. Raises RuntimeError: it answers with errors, or not at all."""
-    learnt = window(server, 1, seconds, here, name)
+    learnt = window(server, 1, seconds, here, name, body=body)
     if learnt.errors or not learnt.requests:
         raise RuntimeError(f"{server.name}: {learnt.errors} errors in {learnt.requests} requests while warming up")
 

@@ -47,7 +47,7 @@ def ineligible(here: Place, effort: Effort, tell: Tell) -> Report:
             for name, mode in ((OFF, "off"), (OBSERVE, "observe"))
         ]
         for server in servers:
-            warm(server, here, next(names), 1)
+            warm(server, here, next(names), 1, tool_result)  # what is eligible would be embedded for seconds after
         for number, concurrency in itertools.product(range(min(MOST_ROUNDS, effort.rounds)), at_once):
             for server in servers:
                 tell(f"ineligible: round {number + 1}, {concurrency} at a time, {server.name}")

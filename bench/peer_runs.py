@@ -12,7 +12,7 @@ from dataclasses import asdict
 from statistics import median
 
 from bench import litellm
-from bench.gateways import cachellm, gptcache_us, headroom, portkey
+from bench.gateways import PEERS, cachellm, gptcache_us, headroom, portkey
 from bench.hot import LOW as BARE
 from bench.hot import (
     OURS,
@@ -36,7 +36,7 @@ from bench.report import Report, Target
 from bench.servers import DidNotStart, Running, farthing
 from bench.upstream import fast, requests_seen
 
-__all__ = ["against", "peers"]
+__all__ = ["against", "fetch", "peers"]
 
 AT_ONCE = (1, 16, 64, 256)
 ONCE = frozenset({16, 256})  # measured in one round only: a whole run must stay under twenty minutes
@@ -78,6 +78,13 @@ def peers(here: Place, effort: Effort, tell: Tell) -> Report:
         "requests p99.9 is the slowest."
     )
     return report
+
+
+def fetch() -> None:
+    """Install every peer that is missing (2 GB, a minute or two); of those that can't be, `peers` says why not."""
+    for installed in (litellm.installed, *PEERS):
+        with contextlib.suppress(NotInstalled):
+            installed(install=True)
 
 
 def measured(report: Report, here: Place, effort: Effort, tell: Tell) -> tuple[list[Window], list[Window]]:
@@ -183,7 +190,7 @@ def started_peers(
     """Those that are there and answer; of the others a note says why not."""
     found: list[Running] = []
     for name, one in opened.items():
-        tell(f"peers: {name} starts (the first time it is installed, which takes minutes)")
+        tell(f"peers: {name} starts (where it is missing, it is installed first)")
         try:
             server = stack.enter_context(one())
             warmed(server)
