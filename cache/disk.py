@@ -68,12 +68,13 @@ class Record:
     """What is known of an entry without its body. Its identity, not its key, is what is written and removed.
 
     `size`: bytes that count against the bounds. `row`: its number on disk, 0 before it is there; owned by the
-    writing thread once offered. `entry`: set while the entry is held in memory. `bucket`: where `Expiries` filed it.
+    writing thread once offered. `entry`: set while the entry is held in memory. `bucket`, `place`: where `Expiries`
+    filed it; place -1: nowhere.
     """
 
     __slots__ = (
-        "bucket", "entry", "expires_s", "key", "model_requested", "model_served", "namespace", "row", "scope", "size",
-        "stored_s", "tags",
+        "bucket", "entry", "expires_s", "key", "model_requested", "model_served", "namespace", "place", "row", "scope",
+        "size", "stored_s", "tags",
     )  # fmt: skip
 
     def __init__(
@@ -100,7 +101,7 @@ class Record:
         self.namespace = namespace
         self.row = row
         self.entry: Entry | None = None
-        self.bucket = 0
+        self.bucket, self.place = 0, -1
 
 
 def connect(path: Path, busy_s: float = _BUSY_S) -> sqlite3.Connection:

@@ -16,9 +16,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from farthing.cache.codec import encode
-from farthing.cache.disk import Record, connect
+from farthing.cache.disk import connect
 from farthing.cache.entry import Entry
-from farthing.cache.expiry import Expiries
 from farthing.cache.store import Selector
 from farthing.cache.store_local import LocalStore
 from farthing.proxy.clock import FakeClock
@@ -384,32 +383,6 @@ async def test_a_miss_and_a_hot_hit_cost_microseconds_with_many_keys() -> None:
     assert await best_us("unknown") < 2
     assert await best_us(f"{77:032x}") < 2
     await store.close()
-
-
-def test_expiries_are_never_early_and_at_most_a_bucket_late() -> None:
-    expiries = Expiries()
-    chance = random.Random(5)
-    records = [
-        Record(str(n), "", "", "", 1, 1e9 + chance.choice([10, 1000, 10**7]) * chance.random(), 1e9) for n in range(500)
-    ]
-    for record in records:
-        expiries.add(record, 1e9)
-    for record in records[:50]:
-        expiries.discard(record)
-        expiries.discard(record)
-    waiting = set(records[50:])
-    now_s = 1e9
-    while waiting:
-        now_s += chance.choice([1, 20, 5000, 200_000])
-        more = True
-        while more:
-            expired, more = expiries.due(now_s, 7)
-            assert len(expired) <= 7
-            for record in expired:
-                assert record.expires_s <= now_s
-                waiting.remove(record)
-        assert all(record.expires_s > now_s - 15 for record in waiting)
-    assert len(expiries) == 0
 
 
 async def test_an_entry_that_no_row_can_hold_lives_in_memory(tmp_path: Path) -> None:
