@@ -1,17 +1,23 @@
-"""What the semantic stage costs a request that it doesn't concern: nothing, it should be."""
+"""What the semantic stage costs a request that it doesn't concern: nothing, it should be.
+
+A few dozen requests at a time, in turns: where a machine changes its speed from one second to the next, windows of a
+second each don't compare what differs by a twentieth.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
 import json
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
 from bench.hot import Effort, Tell, at_most, cost_us, no_errors, ratio, series, speeds, warm
-from bench.load import Window, chat_body, window
-from bench.machine import Place
+from bench.load import Timing, Window, chat_body, closed_loop, http_request, percentile
+from bench.machine import Place, front_s, rss_bytes, settle
 from bench.report import Report
-from bench.servers import farthing
+from bench.servers import Running, farthing
 from bench.upstream import fast, requests_seen
 
 __all__ = ["ineligible"]
@@ -19,7 +25,8 @@ __all__ = ["ineligible"]
 OFF = "farthing, semantic off"
 OBSERVE = "farthing, semantic in observe"
 MOST_RATIO = 1.05
-MOST_ROUNDS = 4
+TURNS, QUICK_TURNS = 64, 4
+EACH = 64  # requests of a turn
 
 
 def tool_result(serial: str) -> bytes:
@@ -39,7 +46,7 @@ def ineligible(here: Place, effort: Effort, tell: Tell) -> Report:
     report.columns += ["CPU µs/request", "× off", "requests/s", "p50 ms", "p99 ms", "p99.9 ms", "RSS MiB"]
     names = series()
     windows: list[Window] = []
-    at_once = (64,) if effort.quick else (1, 64)
+    at_once, count = ((64,), QUICK_TURNS) if effort.quick else ((1, 64), TURNS)
     with contextlib.ExitStack() as stack:
         direct = stack.enter_context(fast(here))
         servers = [
@@ -48,20 +55,13 @@ def ineligible(here: Place, effort: Effort, tell: Tell) -> Report:
         ]
         for server in servers:
             warm(server, here, next(names), 1, tool_result)  # what is eligible would be embedded for seconds after
-        for number, concurrency in itertools.product(range(min(MOST_ROUNDS, effort.rounds)), at_once):
-            for server in servers:
-                tell(f"ineligible: round {number + 1}, {concurrency} at a time, {server.name}")
-                windows.append(
-                    window(
-                        server,
-                        concurrency,
-                        effort.seconds,
-                        here,
-                        next(names),
-                        seen=lambda: requests_seen(direct),
-                        body=tool_result,
-                    )
-                )
+        before = requests_seen(direct)
+        for concurrency in at_once:
+            tell(f"ineligible: {count} turns, {concurrency} at a time")
+            windows += in_turns(servers, concurrency, count, names)
+        sent, seen = sum(w.requests for w in windows), requests_seen(direct) - before
+        if seen < sent:
+            raise RuntimeError(f"of {sent} requests {seen} reached the upstream")
     report.raw += [asdict(w) for w in windows]
     for concurrency, server in itertools.product(at_once, servers):
         multiple = ratio(windows, server.name, OFF, concurrency)
@@ -73,6 +73,44 @@ def ineligible(here: Place, effort: Effort, tell: Tell) -> Report:
             report.targets.append(at_most(what, MOST_RATIO, multiple, f"{OFF} = 1"))
     report.targets.append(no_errors(windows))
     report.notes.append(
-        "Prompts of 2.3 KB that end in a tool's result, all different. The model is loaded all the same."
+        f"Prompts of 2.3 KB that end in a tool's result, all different; {count} turns of {EACH} requests each, by a "
+        "client in Python (its rates and latencies aren't those of wrk). The model is loaded all the same."
     )
     return report
+
+
+def in_turns(servers: Sequence[Running], concurrency: int, count: int, names: Iterator[str]) -> list[Window]:
+    """A window for each server: all of its turns together. Every other time the last goes first."""
+    import uvloop
+
+    timings: dict[str, list[Timing]] = {server.name: [] for server in servers}
+    took_s = dict.fromkeys(timings, 0.0)
+    before = {server.name: (settle(server.pid), front_s(server.pid)) for server in servers}
+    for turn in range(count):
+        for server in servers if turn % 2 else reversed(servers):
+            name = next(names)
+            requests = iter([http_request(tool_result(f"{name}{number:08d}")) for number in range(EACH)])
+            begun_s = time.perf_counter()
+            timings[server.name] += uvloop.run(closed_loop(server.port, requests, concurrency, lambda _: 0.0))
+            took_s[server.name] += time.perf_counter() - begun_s
+    windows = []
+    for server in servers:
+        mine, (from_s, front_before_s) = timings[server.name], before[server.name]
+        p50_ms, p99_ms, p999_ms = (percentile([one.whole_s for one in mine], p) * 1000 for p in (50, 99, 99.9))
+        windows.append(
+            Window(
+                server=server.name,
+                concurrency=concurrency,
+                requests=len(mine),
+                errors=sum(one.status != 200 for one in mine),
+                per_s=len(mine) / took_s[server.name],
+                p50_ms=p50_ms,
+                p99_ms=p99_ms,
+                from_s=from_s,
+                upto_s=settle(server.pid),
+                p999_ms=p999_ms,
+                rss_bytes=rss_bytes(server.pid),
+                front_s=front_s(server.pid) - front_before_s,
+            )
+        )
+    return windows
