@@ -20,6 +20,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from farthing.cache.alive import Alive
 from farthing.cache.entry import Entry
 from farthing.cache.lease import Lease, Leases, State, name_of
 from farthing.cache.leases_redis import RedisLeases
@@ -81,8 +82,9 @@ async def measure(count: int) -> dict[str, float]:
         found["Redis: a miss, with a lease"] = await spent_us(count, lambda n: shared(server, leases, count + n))
         found["Redis: a hit, asked each time"] = await spent_us(count, lambda n: server.get(f"{n:032x}", time.time()))
         near = NearStore(
-            server, url, clock=clock, memory_bytes=2**28, max_entries=10**6, stale_s=60.0, spawn=TaskGroup().spawn
-        )
+            server, url, clock=clock, memory_bytes=2**28, max_entries=10**6, stale_s=60.0, name="bench",
+            spawn=TaskGroup().spawn,
+        )  # fmt: skip
         await near.open()
         while not near.fresh:
             await asyncio.sleep(0.01)
@@ -94,7 +96,8 @@ async def measure(count: int) -> dict[str, float]:
         bounds = {"memory_bytes": 2**28, "max_bytes": 2**30, "max_entries": 10**6}
         store = SharedStore(path, clock=clock, flush_ms=0, spawn=TaskGroup().spawn, **bounds)
         await store.open()
-        rows = SharedLeases(store, path, clock, lease_s=4.0, deadline_s=_DEADLINE_MS / 1000)
+        alive = Alive(path.with_name("alive"), "bench")
+        rows = SharedLeases(store, path, clock, alive, lease_s=4.0, deadline_s=_DEADLINE_MS / 1000)
         found["file: a miss, no leases"] = await spent_us(count, lambda n: alone(store, n), store.flush)
         found["file: a miss, with a lease"] = await spent_us(count, lambda n: shared(store, rows, count + n))
         await rows.close()

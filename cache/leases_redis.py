@@ -1,8 +1,13 @@
 """Leases in Redis or Valkey, for replicas: every change is one script, and the clock is the server's own.
 
 Key: `<prefix>:l:{<key>}<rest of the name>`, a hash in the answer's own slot: `token`, `flight`, `until` (microseconds
-since the epoch), `ended` (failed, landed), `replaced` (1 once a lapsed lease was taken over). It goes with its lease
-where no other token can be out, and after an hour otherwise.
+since the epoch), `ended` (failed, landed), `replaced` (1 once a lease was taken over), `alive` (the channel that its
+holder listens to, '' if it has none). It goes with its lease where no other token can be out, and after an hour
+otherwise.
+
+A holder that dies is found out by the next who looks: the server drops its subscriptions when its connection ends. Of
+one that hangs, or whose machine is gone, the lease lapses. One whose connection is made anew just then is replaced
+though it lives; its answer goes to its own client, and the upstream is asked twice.
 
 Rules of this file:
 1. A token is the server's time in microseconds, or one more than the last one: it grows even where the hash was lost.
@@ -24,26 +29,32 @@ __all__ = ["RedisLeases"]
 
 _FAILURE_TOLD_MS = 2_000  # those who wait look four times a second
 
-# KEYS: lease, entry. ARGV: flight, lease in microseconds, flight waited for, how long it is remembered in milliseconds.
+# KEYS: lease, entry. ARGV: flight, lease in microseconds, flight waited for, how long it is remembered in milliseconds,
+# channel. In a cluster a node counts its own listeners, and each process listens at every primary.
 _TAKE = """
+local function listeners(channel)
+  if not channel or channel == '' then return nil end
+  local said = redis.pcall('PUBSUB', 'NUMSUB', channel)
+  return not said.err and said[2] or nil
+end
 if redis.call('EXISTS', KEYS[2]) == 1 then return {'stored', '', '0'} end
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
-local found = redis.call('HMGET', KEYS[1], 'token', 'flight', 'until', 'ended', 'replaced')
+local found = redis.call('HMGET', KEYS[1], 'token', 'flight', 'until', 'ended', 'replaced', 'alive')
 local token, flight, ended, replaced = tonumber(found[1] or '0'), found[2] or '', found[4] or '', found[5] or '0'
 if found[1] and ended == '' then
   if flight == ARGV[1] then
     redis.call('HSET', KEYS[1], 'until', string.format('%.0f', now + ARGV[2]))
     return {'taken', flight, found[1]}
   end
-  if tonumber(found[3]) > now then return {'held', flight, '0'} end
+  if tonumber(found[3]) > now and listeners(found[6]) ~= 0 then return {'held', flight, '0'} end
   replaced = '1'
 elseif ended == 'failed' and flight ~= '' and flight == ARGV[3] then
   return {'failed', flight, '0'}
 end
 local next = string.format('%.0f', math.max(token + 1, now))
 redis.call('HSET', KEYS[1], 'token', next, 'flight', ARGV[1], 'until', string.format('%.0f', now + ARGV[2]),
-           'ended', '', 'replaced', replaced)
+           'ended', '', 'replaced', replaced, 'alive', (listeners(ARGV[5]) or 0) > 0 and ARGV[5] or '')
 redis.call('PEXPIRE', KEYS[1], ARGV[4])
 return {'taken', ARGV[1], next}
 """
@@ -81,7 +92,8 @@ class RedisLeases:
     async def take(self, key: str, name: str, flight: str, waited_for: str) -> Answer:
         """Leases.take."""
         names = (self._names.lease(key, name), self._names.entry(key))
-        said = await self._eval(_TAKE, names, flight, self._lease_us, waited_for, int(REMEMBERED_S * 1000))
+        alive = self._store.alive if isinstance(self._store, NearStore) else ""
+        said = await self._eval(_TAKE, names, flight, self._lease_us, waited_for, int(REMEMBERED_S * 1000), alive)
         state, holder, token = (part.decode() for part in said)
         return Answer(State(state), holder, int(token))
 

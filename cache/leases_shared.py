@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from farthing.cache import lease_rows
+from farthing.cache.alive import Alive
 from farthing.cache.disk import connect
 from farthing.cache.disk_shared import Fence
 from farthing.cache.entry import Entry
@@ -33,13 +34,16 @@ _SWEEP_EVERY_S = 10.0
 
 
 class SharedLeases:
-    """Leases over the file of `store`, at `path`. `lease_s`: how long one lasts that isn't renewed. `deadline_s`: for a
-    look or a change."""
+    """Leases over the file of `store`, at `path`. `alive`: this process's mark, not made yet, and those of the others.
+    `lease_s`: how long a lease lasts that isn't renewed. `deadline_s`: for a look or a change."""
 
-    def __init__(self, store: SharedStore, path: Path, clock: Clock, *, lease_s: float, deadline_s: float) -> None:
+    def __init__(
+        self, store: SharedStore, path: Path, clock: Clock, alive: Alive, *, lease_s: float, deadline_s: float
+    ) -> None:
         self._store = store
         self._path = path
         self._clock = clock
+        self._alive = alive
         self.lease_s = lease_s
         self._deadline_s = deadline_s
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="farthing-leases")
@@ -53,12 +57,13 @@ class SharedLeases:
         now_s = self._clock.now_s()
 
         def ask(db: sqlite3.Connection) -> Answer:
-            known = lease_rows.held_by(db, name, flight, waited_for, now_s)
+            known = lease_rows.held_by(db, name, flight, waited_for, now_s, self._alive.dead)
             if known is not None:
                 return known
             with _change(db):
                 self._sweep(db)
-                return lease_rows.take(db, name, flight, waited_for, now_s, self.lease_s)
+                mark, dead = self._alive.name, self._alive.dead
+                return lease_rows.take(db, name, flight, waited_for, now_s, self.lease_s, mark, dead)
 
         def too_late(given: Answer) -> None:
             if given.state is State.TAKEN and not self._closed:
@@ -101,6 +106,7 @@ class SharedLeases:
         if not self._closed:
             self._closed = True
             await asyncio.to_thread(self._thread.shutdown)
+            self._alive.close()
             if self._db is not None:
                 self._db.close()
 
@@ -129,6 +135,9 @@ class SharedLeases:
                 self._db, self._inode = connect(self._path), inode
                 self._db.execute("PRAGMA wal_autocheckpoint = 0")  # the writing threads do that, for which nobody waits
                 self._db.execute(lease_rows.SCHEMA)
+                self._db.execute(lease_rows.HOLDERS)
+                if not self._alive.name:
+                    self._alive.begin()
             return what(self._db)
         except (sqlite3.Error, OSError) as error:
             if self._db is not None:
@@ -150,6 +159,7 @@ class SharedLeases:
         if not 0 <= now_s - self._swept_s < _SWEEP_EVERY_S:
             self._swept_s = now_s
             lease_rows.sweep(db, now_s)
+            self._alive.sweep()
 
 
 @contextmanager

@@ -220,11 +220,20 @@ def _to_cluster(parts: SplitResult, plain: str, options: dict[str, Any]) -> Way:
     from redis.asyncio import RedisCluster
     from redis.asyncio.cluster import ClusterNode
 
+    class Informed(RedisCluster):
+        """One that knows who has which keys before it sends anything. Those of redis-py 8.1 that are sent before go to
+        any node; of several at once the redirections make it close all connections, and so what is under way fails, the
+        next time too."""
+
+        async def execute_command(self, *args: Any, **kwargs: Any) -> Any:
+            await self.initialize()
+            return await super().execute_command(*args, **kwargs)
+
     if parts.path.strip("/") not in ("", "0"):
         raise ValueError("a cluster has one db, 0: leave it out")
     auth, at, hosts = parts.netloc.rpartition("@")
     first, *others = hosts.split(",")
     nodes = [ClusterNode(*_place(one, _PORT)) for one in others]
     url = f"{plain}://{auth}{at}{first}" + (f"?{parts.query}" if parts.query else "")
-    cluster = RedisCluster.from_url(url, startup_nodes=nodes, **options)
+    cluster = Informed.from_url(url, startup_nodes=nodes, **options)
     return Way(cluster, cluster.aclose)

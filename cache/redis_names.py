@@ -15,7 +15,7 @@ __all__ = ["Names"]
 class Names:
     """`<prefix>:e:{<key>}` holds an encoded entry, `<prefix>:v:{<key>}` the names of its variants,
     `<prefix>:l:{<key>}...` who may write it now. Of a large entry `<prefix>:c:{<key>}` holds the pieces, and
-    `<prefix>:n:{<key>}:<version>` those that are still being written."""
+    `<prefix>:n:{<key>}:<version>` those that are still being written. `<prefix>:alive:<process>` is a channel."""
 
     prefix: str
 
@@ -64,6 +64,10 @@ class Names:
         """Of a lease on the answer under this key: `lease` begins with that key."""
         base = key.partition(".")[0]
         return f"{self.prefix}:l:{{{base}}}{lease.removeprefix(base)}"
+
+    def alive(self, process: str) -> str:
+        """Of the channel that this process listens to as long as it lives, and on which nothing is said."""
+        return f"{self.prefix}:alive:{process}"
 
     def key(self, entry: str) -> str:
         """Of the entry that has this name; '' where it is no entry's."""

@@ -68,8 +68,9 @@ class _Memory(LocalStore):
 
 
 class NearStore:
-    """Store: memory before `behind`. `url`: of that store's server. `memory_bytes`, `max_entries`: what is
-    held here at most; `spawn`: starts what listens to the server. Call `open` first."""
+    """Store: memory before `behind`. `url`: of that store's server. `name`: of this process alone.
+    `memory_bytes`, `max_entries`: what is held here at most; `spawn`: starts what listens to the server. Call `open`
+    first."""
 
     def __init__(
         self,
@@ -80,6 +81,7 @@ class NearStore:
         memory_bytes: int,
         max_entries: int,
         stale_s: float,
+        name: str,
         spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[Any]],
     ) -> None:
         self.behind = behind
@@ -88,12 +90,14 @@ class NearStore:
         self._memory = _Memory(
             None, clock=clock, memory_bytes=memory_bytes, max_bytes=memory_bytes, max_entries=max_entries
         )
+        self._alive = behind.names.alive(name)
         self._readings: dict[str, set[_Reading]] = {}
         self._spawn = spawn
         self._listening: asyncio.Task[Any] | None = None
         self._tracking = Tracking(
             url,
             prefix=behind.names.entries,
+            alive=self._alive,
             stale_s=stale_s,
             clock=clock,
             changed=lambda name: self.changed(behind.names.key(name)),
@@ -115,6 +119,11 @@ class NearStore:
     def fresh(self) -> bool:
         """Whether what is in memory may be served now."""
         return self._clock.tick_s() - self._tracking.as_of_tick <= self._stale_s  # Tracking.fresh, at half of its price
+
+    @property
+    def alive(self) -> str:
+        """The channel that the server sees this process listen to, until it has ended; '' while it doesn't."""
+        return self._alive if self.fresh else ""
 
     def clear(self) -> None:
         """Hold nothing any more."""

@@ -47,16 +47,18 @@ _PINGS = 4  # within the time that memory may be old
 
 
 class Tracking:
-    """`prefix`: of the keys that are told. `stale_s`: how old what is known may become before it is no good; four PINGs
-    are sent in that time. `changed`: called with each key; `lost`: all of them may have changed; `moved`: awaited
-    before `lost` on new connections, which may be to other servers. One connection of its own to each server, two to
-    each of a cluster's. Raises ConfigFault: a URL that redis-py can't read."""
+    """`prefix`: of the keys that are told. `alive`: a channel of this process's own, listened to on each connection so
+    that the servers know whether it lives (leases_redis.py). `stale_s`: how old what is known may become before it is
+    no good; four PINGs are sent in that time. `changed`: called with each key; `lost`: all of them may have changed;
+    `moved`: awaited before `lost` on new connections, which may be to other servers. One connection of its own to each
+    server, two to each of a cluster's. Raises ConfigFault: a URL that redis-py can't read."""
 
     def __init__(
         self,
         url: str,
         *,
         prefix: str,
+        alive: str,
         stale_s: float,
         clock: Clock,
         changed: Callable[[str], None],
@@ -66,6 +68,7 @@ class Tracking:
         self._listened = listened(url)
         self._where = where_of(url)
         self._prefix = prefix
+        self._alive = alive
         self._stale_s = stale_s
         self._beat_s = stale_s / _PINGS
         self._clock = clock
@@ -125,10 +128,14 @@ class Tracking:
                         await line.link.disconnect(nowait=True)
 
     async def _open(self, link: Any) -> None:
+        from redis.exceptions import ResponseError
+
         await link.connect()
         id = await _answer(link, "CLIENT", "ID")
         await _answer(link, "CLIENT", "TRACKING", "ON", "REDIRECT", id, "BCAST", "PREFIX", self._prefix)
         await _answer(link, "SUBSCRIBE", _CHANNEL)
+        with suppress(ResponseError):  # a user that may not listen to it: then leases end by themselves only
+            await _answer(link, "SUBSCRIBE", self._alive)
 
     async def _beat(self, lines: Sequence[_Line], begun_tick: float, over: asyncio.Event) -> None:
         """A PING to each at each beat, and then whether it counts. `begun_tick`: all of them tell since then."""
@@ -165,7 +172,7 @@ class Tracking:
                     continue
                 if said[0] == b"pong":
                     line.answered.set()
-                elif said[0] == b"message":
+                elif said[0] == b"message" and said[1] == _CHANNEL.encode():
                     self._heard(said[2])
         finally:
             over.set()

@@ -212,7 +212,7 @@ async def open_state(
     tasks = TaskGroup()
     store = await open_store(config, clock, randomness, tasks, shared=crew is not None)
     stack.push_async_callback(store.close)
-    leases = open_leases(config, store, clock)
+    leases = open_leases(config, store, clock, randomness)
     if leases is not None:
         stack.push_async_callback(leases.close)
     barred = Refused(config.state_dir / "refused", None if crew is None else crew.peers)

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["open_leases", "open_store"]
 
-_FILE = "answers.db"
+_FILE, _ALIVE = "answers.db", "alive"
+_NAME_BYTES = 8  # of a process, among those that share a store
 
 
 async def open_store(
@@ -33,7 +34,7 @@ async def open_store(
         from farthing.cache.store_redis import RedisStore
 
         server = RedisStore(url, deadline_ms=config.store.deadline_ms, clock=clock, seal=seal)
-        return server if tasks is None else await before(server, config, clock)
+        return server if tasks is None else await before(server, config, clock, randomness)
     from farthing.cache.store_local import LocalStore
     from farthing.cache.store_shared import SharedStore
 
@@ -48,7 +49,7 @@ async def open_store(
     return store
 
 
-async def before(server: RedisStore, config: Config, clock: Clock) -> Store:
+async def before(server: RedisStore, config: Config, clock: Clock, randomness: Randomness) -> Store:
     """Memory before the server, where the configuration has some."""
     from farthing.cache.store_near import NearStore
 
@@ -62,13 +63,14 @@ async def before(server: RedisStore, config: Config, clock: Clock) -> Store:
         memory_bytes=own.memory_bytes,
         max_entries=own.max_entries,
         stale_s=own.stale_s,
+        name=randomness.token(_NAME_BYTES),
         spawn=TaskGroup().spawn,  # of its own: nobody waits for its end, but for the store's
     )
     await store.open()
     return store
 
 
-def open_leases(config: Config, store: Store, clock: Clock) -> Leases | None:
+def open_leases(config: Config, store: Store, clock: Clock, randomness: Randomness) -> Leases | None:
     """Leases in the same place, where other processes have it too."""
     lease_s, deadline_ms = config.cache.join_lease_s, config.store.deadline_ms
     if config.store.url.get_secret_value():
@@ -76,10 +78,12 @@ def open_leases(config: Config, store: Store, clock: Clock) -> Leases | None:
         from farthing.cache.store_near import server_of
 
         return RedisLeases(server_of(store), store, lease_s=lease_s)
+    from farthing.cache.alive import Alive
     from farthing.cache.leases_shared import SharedLeases
     from farthing.cache.store_shared import SharedStore
 
     if not isinstance(store, SharedStore):
         return None
     path = config.state_dir / _FILE
-    return SharedLeases(store, path, clock, lease_s=lease_s, deadline_s=deadline_ms / 1000)
+    alive = Alive(config.state_dir / _ALIVE, randomness.token(_NAME_BYTES))
+    return SharedLeases(store, path, clock, alive, lease_s=lease_s, deadline_s=deadline_ms / 1000)

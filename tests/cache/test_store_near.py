@@ -16,7 +16,7 @@ from farthing.cache.redis_names import Names
 from farthing.cache.store import Selector
 from farthing.cache.store_near import HELD_S, NearStore, server_of
 from farthing.cache.store_redis import RedisStore
-from farthing.proxy.clock import SystemClock
+from farthing.proxy.clock import SystemClock, SystemRandomness
 from farthing.proxy.errors import StoreFault
 from farthing.proxy.tasks import TaskGroup
 from tests.fakes.valkey import ValkeyProcess
@@ -56,6 +56,7 @@ async def replica(
         memory_bytes=10**6,
         max_entries=100,
         stale_s=stale_s,
+        name=SystemRandomness().token(8),
         spawn=TaskGroup().spawn,
     )
     await store.open()
@@ -219,7 +220,7 @@ async def test_a_server_that_tells_nothing_is_asked_each_time() -> None:
         clock = SystemClock()
         store = NearStore(
             RedisStore(server.url, deadline_ms=1000, clock=clock), server.url, clock=clock, memory_bytes=10**6,
-            max_entries=100, stale_s=STALE_S, spawn=TaskGroup().spawn,
+            max_entries=100, stale_s=STALE_S, name="one", spawn=TaskGroup().spawn,
         )  # fmt: skip
         with capture_logs() as logs:
             await store.open()
@@ -228,6 +229,26 @@ async def test_a_server_that_tells_nothing_is_asked_each_time() -> None:
             assert await read(store) is not None and held(store) is None
             await store.close()
     assert len(logs) == 1 and "tracking" in logs[0]["error"]
+
+
+async def test_a_user_that_may_not_listen_to_its_own_channel_hears_of_changes_and_has_no_channel() -> None:
+    with ValkeyProcess() as server:
+        user = "ACL SETUSER default resetchannels &__redis__:invalidate"
+        assert b"OK" in server.command(user)
+        async with replica(server) as store:
+            await store.put(entry())
+            assert await read(store) is not None and held(store) is not None
+            assert b":0" in server.command(f"PUBSUB NUMSUB {store.alive}")
+
+
+async def test_what_others_say_on_its_channel_is_nothing_to_it() -> None:
+    with ValkeyProcess() as server:
+        async with replica(server) as store:
+            await store.put(entry())
+            assert await read(store) is not None and held(store) is not None
+            assert b":1" in server.command(f"PUBLISH {store.alive} anything")
+            await asyncio.sleep(STALE_S)
+            assert store.fresh and held(store) is not None
 
 
 async def test_what_does_not_fit_is_served_and_not_held(two: tuple[NearStore, NearStore]) -> None:

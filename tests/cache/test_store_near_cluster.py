@@ -210,6 +210,13 @@ async def test_what_was_purged_while_one_node_was_not_heard_is_not_served_afterw
     assert held(other, key) is None and await read(other, key) is None
 
 
+async def test_of_many_commands_at_once_before_the_cluster_is_known_each_finds_its_node(cluster: ValkeyCluster) -> None:
+    store = RedisStore(cluster.url, deadline_ms=5000, clock=SystemClock())
+    for _ in range(2):
+        assert await asyncio.gather(*(store.get(key, time.time()) for key in keys_of(cluster) * 20)) == [None] * 60
+    await store.close()
+
+
 @pytest.mark.parametrize("command", ["client|tracking", "cluster|nodes"])
 async def test_where_one_node_does_not_tell_all_are_asked_each_time(cluster: ValkeyCluster, command: str) -> None:
     clock, keys = SystemClock(), keys_of(cluster)
@@ -218,7 +225,7 @@ async def test_where_one_node_does_not_tell_all_are_asked_each_time(cluster: Val
     try:
         store = NearStore(
             RedisStore(cluster.url, deadline_ms=5000, clock=clock), cluster.url, clock=clock, memory_bytes=10**6,
-            max_entries=100, stale_s=STALE_S, spawn=TaskGroup().spawn,
+            max_entries=100, stale_s=STALE_S, name="one", spawn=TaskGroup().spawn,
         )  # fmt: skip
         with capture_logs() as logs:
             await store.open()

@@ -32,6 +32,7 @@ async def test_what_was_purged_at_the_new_primary_is_not_served_by_one_who_hears
             memory_bytes=10**6,
             max_entries=100,
             stale_s=STALE_S,
+            name="one",
             spawn=TaskGroup().spawn,
         )
         await store.open()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -11,17 +13,20 @@ from typing import Any
 
 import pytest
 
+from farthing.cache.alive import Alive
 from farthing.cache.entry import Entry
 from farthing.cache.lease import Answer, Lease, Leases, State, name_of, pause_s
 from farthing.cache.leases_redis import RedisLeases
 from farthing.cache.leases_shared import SharedLeases
 from farthing.cache.store import Selector, Store
+from farthing.cache.store_near import NearStore
 from farthing.cache.store_redis import RedisStore
 from farthing.cache.store_shared import SharedStore
 from farthing.proxy.clock import SystemClock
 from farthing.proxy.errors import StoreFault
 from farthing.proxy.tasks import TaskGroup
 from tests.fakes.valkey import ValkeyProcess
+from tests.fakes.valkey_many import ValkeyCluster
 
 KEY = "a" * 32
 NAME = name_of(KEY, "c" * 64)
@@ -31,18 +36,37 @@ Process = tuple[Leases, Store]
 Another = Callable[..., Awaitable[Process]]
 
 
-@pytest.fixture(params=["redis", "file"])
-async def another(request: pytest.FixtureRequest, tmp_path: Path, valkey: ValkeyProcess) -> AsyncIterator[Another]:
+@pytest.fixture(params=["redis", "memory before redis", "memory before a cluster", "file"])
+async def another(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Another]:
     """Makes processes, each with what it has of its own."""
     clock = SystemClock()
-    valkey.command("FLUSHALL")
+    url = ""
+    if request.param != "file":
+        shared: ValkeyProcess | ValkeyCluster
+        shared = request.getfixturevalue("valkey_cluster" if "cluster" in request.param else "valkey")
+        for node in shared.nodes if isinstance(shared, ValkeyCluster) else [shared]:
+            node.command("FLUSHALL")
+        url = shared.url
+    numbers = itertools.count(1)
     async with AsyncExitStack() as stack:
 
         async def make(lease_s: float = LONG_S) -> Process:
-            if request.param == "redis":
-                server = RedisStore(valkey.url, deadline_ms=5000, clock=clock)
+            name = f"process{next(numbers)}"
+            if request.param != "file":
+                server = RedisStore(url, deadline_ms=5000, clock=clock)
                 stack.push_async_callback(server.close)
-                return RedisLeases(server, server, lease_s=lease_s), server
+                if request.param == "redis":
+                    return RedisLeases(server, server, lease_s=lease_s), server
+                near = NearStore(
+                    server, url, clock=clock, memory_bytes=10**7, max_entries=1000, stale_s=1.0, name=name,
+                    spawn=TaskGroup().spawn,
+                )  # fmt: skip
+                await near.open()
+                stack.push_async_callback(near.close)
+                async with asyncio.timeout(20):
+                    while not near.alive:
+                        await asyncio.sleep(0.01)
+                return RedisLeases(server, near, lease_s=lease_s), near
             path = tmp_path / "answers.db"
             store = SharedStore(
                 path, clock=clock, memory_bytes=10**7, max_bytes=10**8, max_entries=1000, flush_ms=1,
@@ -50,7 +74,8 @@ async def another(request: pytest.FixtureRequest, tmp_path: Path, valkey: Valkey
             )  # fmt: skip
             await store.open()
             stack.push_async_callback(store.close)
-            leases = SharedLeases(store, path, clock, lease_s=lease_s, deadline_s=5.0)
+            alive = Alive(tmp_path / "alive", name)
+            leases = SharedLeases(store, path, clock, alive, lease_s=lease_s, deadline_s=5.0)
             stack.push_async_callback(leases.close)
             return leases, store
 
@@ -113,6 +138,38 @@ async def test_a_holder_that_is_gone_is_replaced_by_one_and_what_it_still_brings
     await store.purge(Selector(key=KEY))
     assert not await gone.land(old, entry(b"stale")), "nor after a purge"
     assert await three.get(KEY, time.time()) is None
+
+
+async def test_a_holder_that_dies_is_replaced_before_its_lease_has_lapsed(another: Another) -> None:
+    (gone, its_store), (two, store), (three, _) = await another(), await another(), await another()
+    if isinstance(its_store, RedisStore):
+        pytest.skip("without memory before it nothing is listened to: there the lapse alone tells")
+    old = await taken(gone, "f1")
+    assert await two.take(KEY, NAME, "f2", "") == Answer(State.HELD, "f1")
+
+    await dies(gone, its_store)
+    async with asyncio.timeout(5):  # far less than LONG_S; the server hears of it when it next looks at its sockets
+        while (found := await two.take(KEY, NAME, "f2", "f1")).state is State.HELD:
+            await asyncio.sleep(0.01)
+    assert found.state is State.TAKEN and found.token > old.token
+    assert await three.take(KEY, NAME, "f3", "f1") == Answer(State.HELD, "f2"), "one of those who waited, not all"
+
+    assert not await gone.land(old, entry(b"stale"))
+    assert await two.land(Lease(KEY, NAME, "f2", found.token), entry(b"newer"))
+    answer = await store.get(KEY, time.time())
+    assert answer is not None and answer.body == b"newer"
+
+
+async def dies(leases: Leases, store: Store) -> None:
+    """What the others see of a process that is killed."""
+    if isinstance(store, NearStore):
+        assert store._listening is not None
+        store._listening.cancel()
+        await asyncio.wait([store._listening])
+    else:
+        assert isinstance(leases, SharedLeases) and leases._alive._lock is not None
+        os.close(leases._alive._lock)
+        leases._alive._lock = None
 
 
 async def test_a_lapsed_lease_that_nobody_took_over_still_lands(another: Another) -> None:

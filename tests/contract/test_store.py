@@ -54,7 +54,7 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock
         made = RedisStore(server.url, deadline_ms=2000, clock=clock, seal=seal)
         if "before" in request.param:
             made = NearStore(
-                made, server.url, clock=clock, memory_bytes=10**7, max_entries=1000, stale_s=1.0,
+                made, server.url, clock=clock, memory_bytes=10**7, max_entries=1000, stale_s=1.0, name="one",
                 spawn=TaskGroup().spawn,
             )  # fmt: skip
     elif "shared" in request.param:
