@@ -84,7 +84,7 @@ class Cache(Section):
     join: bool = True
     join_across: Literal["off", "whole", "all"] = Field("whole", description="with answers of other processes too")
     join_wait_s: float = Field(30.0, ge=0, description="for another process's answer, at most")
-    join_lease_s: float = Field(1.0, ge=0.1, description="after so long a process that hangs, or whose machine is gone, is waited for no more")
+    join_lease_s: float = Field(1.0, ge=0.1, description="after so long a process that hangs is waited for no more")
     remote_urls: bool = False
     responses_never_chained: bool = False
     max_entry_bytes: int = Field(8 * 2**20, ge=1024)
