@@ -25,28 +25,39 @@ class Rows(RuleBasedStateMachine):
         super().__init__()
         self.db = sqlite3.connect(":memory:", isolation_level=None)
         self.db.execute(lease_rows.SCHEMA)
+        self.db.execute(lease_rows.HOLDERS)
         self.now_s = 1_800_000_000.0
         self.flights = 0
         self.tokens: list[int] = []
         self.until_s = 0.0  # of the last one, while it hasn't ended
         self.kept = 0  # the token of the answer that stands
+        self.mark = ""  # of the last one's process, if it has one
+        self.dead: set[str] = set()
 
-    @rule(target=given, waited_for=st.sampled_from(["", "f1", "f2"]))
-    def take(self, waited_for: str) -> tuple[str, int]:
+    @rule(target=given, waited_for=st.sampled_from(["", "f1", "f2"]), marked=st.booleans())
+    def take(self, waited_for: str, *, marked: bool) -> tuple[str, int]:
         self.flights += 1
         flight = f"f{self.flights}"
-        found = lease_rows.take(self.db, NAME, flight, waited_for, self.now_s, LEASE_S)
+        mark = f"process of {flight}" if marked else ""
+        is_dead = self.dead.__contains__
+        found = lease_rows.take(self.db, NAME, flight, waited_for, self.now_s, LEASE_S, mark, is_dead)
         if found.state is State.TAKEN:
-            assert self.now_s >= self.until_s, "while one asks no other may"
+            assert self.now_s >= self.until_s or self.mark in self.dead, "while one asks no other may"
             assert not self.tokens or found.token > self.tokens[-1]
             self.tokens.append(found.token)
             self.until_s = self.now_s + LEASE_S
-            assert lease_rows.take(self.db, NAME, flight, "", self.now_s, LEASE_S) == found
+            self.mark = mark
+            assert lease_rows.take(self.db, NAME, flight, "", self.now_s, LEASE_S, mark, is_dead) == found
         elif found.state is State.HELD:
-            assert self.now_s < self.until_s
+            assert self.now_s < self.until_s and self.mark not in self.dead
         else:
             assert self.until_s == 0.0
         return flight, found.token
+
+    @rule()
+    def the_last_ones_process_dies(self) -> None:
+        if self.mark:
+            self.dead.add(self.mark)
 
     @rule(one=given)
     def renew(self, one: tuple[str, int]) -> None:
