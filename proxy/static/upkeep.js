@@ -14,8 +14,11 @@ const WHICH = {
   all: ['', () => ({}), () => 'every stored answer, and what compression keeps of prompts'],
 };
 
+let answer = () => {}; // to the question that stands
+
 /** Ask; whether the answer was yes. Esc and Cancel are no. */
 export function confirmed(title, words, yes) {
+  answer(false);
   const dialog = $('confirm');
   $('confirm-title').textContent = title;
   $('confirm-words').textContent = words;
@@ -23,12 +26,14 @@ export function confirmed(title, words, yes) {
   dialog.returnValue = '';
   dialog.showModal();
   $('confirm-no').focus();
-  return new Promise((done) => dialog.addEventListener('close', () => done(dialog.returnValue === 'yes'), { once: true }));
+  return new Promise((done) => { answer = done; });
 }
 
 /** `after`: called once something has changed. */
 export function start(after) {
   for (const [id, value] of [['confirm-yes', 'yes'], ['confirm-no', '']]) $(id).addEventListener('click', () => $('confirm').close(value));
+  // The event comes after the closing: by then the next question may stand, which it is no answer to.
+  $('confirm').addEventListener('close', () => { if (!$('confirm').open) answer($('confirm').returnValue === 'yes'); });
   const chosen = () => $('purge-which').value;
   const shown = () => { const [hint] = WHICH[chosen()]; $('purge-value').placeholder = hint; $('purge-value').hidden = !hint; $('purge-value').value = ''; said(''); };
   $('purge-which').addEventListener('change', shown);

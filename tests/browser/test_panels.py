@@ -168,6 +168,28 @@ async def pair(tmp_path: Path) -> AsyncIterator[Proxied]:
         yield await stack.enter_async_context(proxied(replicas[0], tmp_path, upstream__replicas=replicas))
 
 
+async def test_a_question_that_is_asked_before_the_last_ones_end_is_told_gets_its_own_answer(
+    visit: Opener, pair: Proxied
+) -> None:
+    await pair.post(chat())
+    await pair.rows(1)
+    page = await ready(visit, pair)
+    replica = pair.services.pool.replicas[0]
+    await page.evaluate(
+        """() => {
+            const button = document.querySelector("#replicas tbody tr button");
+            const dialog = document.querySelector("#confirm");
+            button.click();
+            dialog.close(""); // its event is told in a moment
+            button.click();
+        }"""
+    )
+    await page.click("#confirm-yes")
+    await playwright.expect(page.locator("#replicas tbody tr").nth(0).locator("button")).to_have_text("Take back")
+    assert replica.draining
+    await page.close()
+
+
 async def test_a_replica_is_drained_and_taken_back_after_a_yes(visit: Opener, pair: Proxied) -> None:
     await pair.post(chat())
     await pair.rows(1)
