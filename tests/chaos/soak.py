@@ -38,7 +38,7 @@ GROWTH = 0.05
 """How much the median of RSS in the last quarter may lie above that of the second quarter, beside 8 MiB."""
 FULL_AFTER = 400_000
 """Every bound is reached by then: those of the store above, and 20,000 prompts that the ledger's sums count by."""
-LEAK_MIB, LEAK_PER = 3.0, 500_000
+LEAK_MIB, LEAK_PER = 2.0, 500_000
 """How much RSS may grow in so many requests of the second half, by the median of the slopes between its samples, where
 everything is full by then."""
 

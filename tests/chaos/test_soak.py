@@ -37,8 +37,8 @@ def test_the_recorded_run_is_full_and_stays() -> None:
 
 
 @pytest.mark.parametrize("flat", [False, True])
-def test_a_leak_of_4_mib_in_half_a_million_of_the_second_half_is_seen(flat: bool) -> None:
-    samples = leaking(4.0, flat=flat)
+def test_a_leak_of_two_and_a_half_mib_in_half_a_million_of_the_second_half_is_seen(flat: bool) -> None:
+    samples = leaking(2.5, flat=flat)
 
     assert any("memory grows by" in claim for claim in soak(samples))
     assert soak(leaking(0.0, flat=flat)) == []
