@@ -14,8 +14,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
 from bench.hot import Effort, Tell, at_most, cost_us, no_errors, ratio, series, speeds, warm
-from bench.load import Timing, Window, chat_body, closed_loop, http_request, percentile
-from bench.machine import Place, front_s, rss_bytes, settle
+from bench.load import Timing, Window, chat_body, closed_loop, http_request, window_of
+from bench.machine import Place, front_s, settle
 from bench.report import Report
 from bench.servers import Running, farthing
 from bench.upstream import fast, requests_seen
@@ -93,24 +93,4 @@ def in_turns(servers: Sequence[Running], concurrency: int, count: int, names: It
             begun_s = time.perf_counter()
             timings[server.name] += uvloop.run(closed_loop(server.port, requests, concurrency, lambda _: 0.0))
             took_s[server.name] += time.perf_counter() - begun_s
-    windows = []
-    for server in servers:
-        mine, (from_s, front_before_s) = timings[server.name], before[server.name]
-        p50_ms, p99_ms, p999_ms = (percentile([one.whole_s for one in mine], p) * 1000 for p in (50, 99, 99.9))
-        windows.append(
-            Window(
-                server=server.name,
-                concurrency=concurrency,
-                requests=len(mine),
-                errors=sum(one.status != 200 for one in mine),
-                per_s=len(mine) / took_s[server.name],
-                p50_ms=p50_ms,
-                p99_ms=p99_ms,
-                from_s=from_s,
-                upto_s=settle(server.pid),
-                p999_ms=p999_ms,
-                rss_bytes=rss_bytes(server.pid),
-                front_s=front_s(server.pid) - front_before_s,
-            )
-        )
-    return windows
+    return [window_of(one, concurrency, timings[one.name], took_s[one.name], *before[one.name]) for one in servers]

@@ -13,7 +13,7 @@ import random
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -165,6 +165,33 @@ def window(
         p999_ms=told["p999_us"] / 1000,
         rss_bytes=rss_bytes(server.pid),
         front_s=front_s(server.pid) - front_before_s,
+    )
+
+
+def window_of(
+    server: Running,
+    concurrency: int,
+    timings: Sequence[Timing],
+    took_s: float,
+    from_s: float,
+    front_from_s: float | None = None,
+) -> Window:
+    """What `closed_loop` saw of a server in `took_s`, once that has come to rest. `from_s`, `front_from_s`: of `settle`
+    and `front_s` before; None: all that it uses in the window is the event loop's. Raises ValueError: no timings."""
+    p50_ms, p99_ms, p999_ms = (percentile([one.whole_s for one in timings], p) * 1000 for p in (50, 99, 99.9))
+    return Window(
+        server=server.name,
+        concurrency=concurrency,
+        requests=len(timings),
+        errors=sum(one.status != 200 for one in timings),
+        per_s=len(timings) / took_s,
+        p50_ms=p50_ms,
+        p99_ms=p99_ms,
+        from_s=from_s,
+        upto_s=settle(server.pid),
+        p999_ms=p999_ms,
+        rss_bytes=rss_bytes(server.pid),
+        front_s=None if front_from_s is None else front_s(server.pid) - front_from_s,
     )
 
 

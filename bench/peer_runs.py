@@ -29,8 +29,8 @@ from bench.hot import (
     series,
     warm,
 )
-from bench.load import Window, chat_body, closed_loop, percentile, window
-from bench.machine import Place, rss_bytes, settle
+from bench.load import Window, chat_body, closed_loop, window, window_of
+from bench.machine import Place, settle
 from bench.peers import NotInstalled
 from bench.report import Report, Target
 from bench.servers import DidNotStart, Running, farthing
@@ -162,22 +162,7 @@ def exactly(server: Running, concurrency: int, count: int, repeated: str) -> Win
     requests = (one_request(f"{repeated}{number % DISTINCT:08d}") for number in range(count))
     before_s, begun_s = settle(server.pid), time.perf_counter()
     timings = uvloop.run(closed_loop(server.port, requests, concurrency, lambda _: 0.0))
-    per_s = count / (time.perf_counter() - begun_s)
-    upto_s = settle(server.pid)
-    p50_ms, p99_ms, p999_ms = (percentile([one.whole_s for one in timings], p) * 1000 for p in (50, 99, 99.9))
-    return Window(
-        server=server.name,
-        concurrency=concurrency,
-        requests=count,
-        errors=sum(one.status != 200 for one in timings),
-        per_s=per_s,
-        p50_ms=p50_ms,
-        p99_ms=p99_ms,
-        from_s=before_s,
-        upto_s=upto_s,
-        p999_ms=p999_ms,
-        rss_bytes=rss_bytes(server.pid),
-    )
+    return window_of(server, concurrency, timings, time.perf_counter() - begun_s, before_s)
 
 
 def started_peers(

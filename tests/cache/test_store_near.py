@@ -238,7 +238,7 @@ async def test_a_user_that_may_not_listen_to_its_own_channel_hears_of_changes_an
         async with replica(server) as store:
             await store.put(entry())
             assert await read(store) is not None and held(store) is not None
-            assert b":0" in server.command(f"PUBSUB NUMSUB {store.alive}")
+            assert server.command(f"PUBSUB NUMSUB {store.alive}").endswith(b":0\r\n")
 
 
 async def test_what_others_say_on_its_channel_is_nothing_to_it() -> None:
