@@ -20,7 +20,6 @@ from bench.servers import Running, farthing, free_port, module, started
 from bench.upstream import fast, requests_seen
 
 __all__ = [
-    "OBSERVE_ROUNDS",
     "Effort",
     "Tell",
     "at_most",
@@ -46,8 +45,6 @@ MOST_PASS_RATIO = 1.3
 MOST_LOW_RATIO = 1.4
 MOST_HIT_RATIO = 1.5
 DISTINCT_HITS = 64
-OBSERVE_ROUNDS = 2
-"""Rounds that the semantic stage in observe takes part in: no target is its own, and its model comes to rest late."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +122,7 @@ def miss(here: Place, effort: Effort, tell: Tell) -> Report:
             warm(server, here, next(names), 1)
         for number, concurrency in itertools.product(range(effort.rounds), effort.concurrencies):
             for server in servers:
-                if server.name == OBSERVE and number >= OBSERVE_ROUNDS:
+                if server.name == OBSERVE and number:
                     continue
                 tell(f"miss: round {number + 1} of {effort.rounds}, {concurrency} at a time, {server.name}")
                 seen = None if server is direct else lambda: requests_seen(direct)
@@ -138,8 +135,8 @@ def miss(here: Place, effort: Effort, tell: Tell) -> Report:
     report.notes.append(
         "Load is a closed loop: from 16 at a time on each server runs at its limit, so that latency there is mostly "
         "queueing, and requests/s is the rate at which it is saturated. 'Added' is against the same client going "
-        "straight to the upstream. RSS is the largest after a window. With the semantic stage in observe there are "
-        f"{OBSERVE_ROUNDS} rounds."
+        "straight to the upstream. RSS is the largest after a window. With the semantic stage in observe there is "
+        "one round: no target is its own, and its model comes to rest late."
     )
     return report
 

@@ -20,7 +20,7 @@ __all__ = ["long_hits"]
 MOST_RATIO = 3.0
 BODIES: dict[str, Callable[[str], bytes]] = {"2.3 KB": chat_body, "112 KB": long_chat_body}
 DISTINCT = 8
-MOST_ROUNDS = 3
+MOST_ROUNDS = 2
 TARGETS_AT = (1, 64)
 """The numbers at a time that have a target."""
 

@@ -1,6 +1,6 @@
 """Small things on the request path, each beside something: prices, token counts, the ledger, the key.
 
-Processor time of loops in this process, medians over the rounds.
+Processor time of loops in this process, medians over the rounds; what is beside each other, in turns.
 """
 
 from __future__ import annotations
@@ -35,13 +35,19 @@ MOST_OF_FIRST = 0.5  # it is remembered, and not worked out again
 
 def each_us(call: Callable[[], object], times: int, rounds: int) -> float:
     """Processor microseconds of a call: the median over rounds of so many."""
-    found = []
+    return in_turns_us(rounds, (call, times))[0]
+
+
+def in_turns_us(rounds: int, *calls: tuple[Callable[[], object], int]) -> list[float]:
+    """The same of several, in turns: where a machine changes its speed meanwhile, it does for all of them."""
+    found: list[list[float]] = [[] for _ in calls]
     for _ in range(rounds):
-        begun_s = time.process_time()
-        for _ in range(times):
-            call()
-        found.append((time.process_time() - begun_s) * 1e6 / times)
-    return median(found)
+        for (call, times), of_call in zip(calls, found, strict=True):
+            begun_s = time.process_time()
+            for _ in range(times):
+                call()
+            of_call.append((time.process_time() - begun_s) * 1e6 / times)
+    return [median(of_call) for of_call in found]
 
 
 def micro(here: Place, effort: Effort, tell: Tell) -> Report:
@@ -52,9 +58,10 @@ def micro(here: Place, effort: Effort, tell: Tell) -> Report:
     usage = Usage(fresh=480, output=62)
     card = RateCard({}, "openai", "https://api.openai.com/v1")
     card.rates(MODEL, AT_S)
-    again_us = each_us(lambda: card.price(MODEL, usage, AT_S), 5_000, rounds)
-    first_us = each_us(
-        lambda: RateCard({}, "openai", "https://api.openai.com/v1").price(MODEL, usage, AT_S), 50, rounds
+    first_us, again_us = in_turns_us(
+        rounds,
+        (lambda: RateCard({}, "openai", "https://api.openai.com/v1").price(MODEL, usage, AT_S), 50),
+        (lambda: card.price(MODEL, usage, AT_S), 5_000),
     )
     add(report, "price of an answer, model met before", again_us, first_us, "the same, model never met")
     report.targets.append(share("price of a model met before", again_us, first_us))
@@ -66,12 +73,15 @@ def micro(here: Place, effort: Effort, tell: Tell) -> Report:
     known: list[Any] = list(row)
     ledger = Ledger(here.folder / "micro.db", buffer_rows=10_000_000, flush_ms=60_000)
     try:
-        append_us = each_us(lambda: ledger.append(row), 2_000, rounds)
-        both_us = each_us(lambda: ledger.append(made_again(known, "id", 1.5)), 2_000, rounds)
+        append_us, both_us, made_us = in_turns_us(
+            rounds,
+            (lambda: ledger.append(row), 2_000),
+            (lambda: ledger.append(made_again(known, "id", 1.5)), 2_000),
+            (lambda: json.dumps({"stage": 1.5}), 2_000),
+        )
     finally:
         ledger._fresh.clear()  # one row again and again: nothing that could be written
         ledger.close()
-    made_us = each_us(lambda: json.dumps({"stage": 1.5}), 2_000, rounds)
     add(report, "ledger: append of a row that is made", append_us, made_us, "json.dumps of a dict of one")
     report.targets.append(
         Target("ledger: append", f"≤ {MOST_APPEND_US:g} µs", f"{append_us:.2f} µs", append_us <= MOST_APPEND_US)
@@ -105,13 +115,16 @@ def of_body(report: Report, size: str, body: bytes, rounds: int) -> None:
     """Counting a request's tokens and telling it apart from others."""
     counter, payload = Tokenizer(), orjson.loads(body)
     counter.count("warm", MODEL)
-    first_us = each_us(lambda: fresh(counter).count_request("chat", payload, MODEL), 5, rounds)
-    counter.count_request("chat", payload, MODEL)
-    known_us = each_us(lambda: counter.count_request("chat", payload, MODEL), 200, rounds)
+    first_us, known_us = in_turns_us(
+        rounds,
+        (lambda: fresh(counter).count_request("chat", payload, MODEL), 5),
+        (lambda: counter.count_request("chat", payload, MODEL), 200),
+    )
     add(report, f"tokens of a request of {size}, counted before", known_us, first_us, "counted for the first time")
     report.targets.append(share(f"tokens of {size} counted before", known_us, first_us))
-    hashed_us = each_us(lambda: hashlib.sha256(body).digest(), 500, rounds)
-    keyed_us = each_us(lambda: canonical(body), 200, rounds)
+    hashed_us, keyed_us = in_turns_us(
+        rounds, (lambda: hashlib.sha256(body).digest(), 500), (lambda: canonical(body), 200)
+    )
     add(report, f"SHA-256 of the bytes of {size}", hashed_us, keyed_us, "parse, sort, digest")
 
 

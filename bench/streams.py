@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from random import Random
 from statistics import median
 
-from bench.hot import OBSERVE, OBSERVE_ROUNDS, OURS, Effort, Tell, one_request, passing
+from bench.hot import OBSERVE, OURS, Effort, Tell, one_request, passing
 from bench.load import Timing, closed_loop, percentile
 from bench.machine import Place, rss_bytes, settle
 from bench.report import Report, Target
@@ -52,7 +52,7 @@ def stream(here: Place, effort: Effort, tell: Tell) -> Report:
         for server in servers:
             drive(server.port, fresh(serials, CONCURRENT * 2), CONCURRENT, spread)
         for number, server in itertools.product(range(effort.rounds), servers):
-            if server.name == OBSERVE and number >= OBSERVE_ROUNDS:
+            if server.name == OBSERVE and number:
                 continue
             tell(f"stream: round {number + 1} of {effort.rounds}, {server.name}")
             before = settle(server.pid)
