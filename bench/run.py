@@ -1,7 +1,7 @@
 """The benchmarks of docs/benchmarks.md: `python -m bench.run EXPERIMENT|all [--quick]`.
 
-Needs wrk and nginx (Debian: `apt install wrk nginx`) and two cores, otherwise idle. A full run took 19:45 on the slow
-machine of docs/benchmarks.md, a quick one 1:52. The first time it installs the other gateways, beside the run over
+Needs wrk and nginx (Debian: `apt install wrk nginx`) and two cores, otherwise idle. A full run took 18:55 on the slow
+machine of docs/benchmarks.md, a quick one 1:49. The first time it installs the other gateways, beside the run over
 memory.
 Exit status 0: every target that was measured was reached; 1: one was missed; 2: an experiment couldn't run; the others
 did.
