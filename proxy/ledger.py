@@ -49,12 +49,13 @@ _OVERRUN_S = 10.0  # without a row refused, until the rows are said to be kept u
 class Ledger:
     """Keeps rows. `append` belongs to the event loop, everything else to any thread.
 
-    `flush_ms`: the longest that a row waits. `buffer_rows`: the most that wait for the disk, and the most that may come
-    between two flushes; beyond it rows are dropped (the oldest, or the new one) and counted. `jsonl`: a file to which
-    each row is appended as well; what it doesn't take is not tried again. `keep_days`: how long rows are kept, beside
-    roll-ups that stay (ledger_upkeep.py); 0: for ever. `on_rows`: called from the writer's thread
-    with each batch, once for every row that got into the buffer, whether or not the disk works. Several processes may
-    write one ledger: each waits up to `lock_wait_s` for the others, and `upkeep` (rolling up, removing) is one's alone.
+    `flush_ms`: the longest that a row waits, but for a step of the upkeep (TARGET_S of ledger_upkeep.py) that is under
+    way. `buffer_rows`: the most that wait for the disk, and the most that may come between two flushes; beyond it rows
+    are dropped (the oldest, or the new one) and counted. `jsonl`: a file to which each row is appended as well; what it
+    doesn't take is not tried again. `keep_days`: how long rows are kept, beside roll-ups that stay (ledger_upkeep.py);
+    0: for ever. `on_rows`: called from the writer's thread with each batch, once for every row that got into the
+    buffer, whether or not the disk works. Several processes may write one ledger: each waits up to `lock_wait_s` for
+    the others, and `upkeep` (rolling up, removing) is one's alone.
 
     Opening never fails: a damaged file is moved aside (`NAME.corrupt-MILLISECONDS.db`), one of another schema likewise
     (`NAME.other-...`), and where nothing can be opened the ledger is unhealthy and tries again.

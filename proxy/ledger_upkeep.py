@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import math
 import sqlite3
+import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 import structlog
@@ -36,6 +39,7 @@ SWEEP_EVERY_S = 600.0
 AFTER_TROUBLE_S = 60.0
 _LEAST_ROWS, _MOST_ROWS = 100, 4_000
 _FREED_PAGES = 100
+_ROLLER = "farthing.proxy.rollup"
 
 
 class Upkeep:
@@ -51,6 +55,7 @@ class Upkeep:
         self._spent_s = spent_s
         self._log = structlog.get_logger("farthing.ledger")
         self._roller: Roller | None = None
+        self._loading: threading.Thread | None = None
         self._conn: sqlite3.Connection | None = None
         self._fresh = 0
         self._stepped_s = 0.0
@@ -99,7 +104,17 @@ class Upkeep:
             self._troubled = True
             self._log.error("ledger_upkeep_failing", error=str(error))
 
+    def _loaded(self) -> bool:
+        """Whether numpy is there for rolling up. It is loaded on a thread of its own, for it takes up to a second, and
+        rows that are to be written would wait as long."""
+        if self._loading is None and _ROLLER not in sys.modules:
+            self._loading = threading.Thread(target=import_module, args=(_ROLLER,), name="ledger-load", daemon=True)
+            self._loading.start()
+        return self._loading is None or not self._loading.is_alive()
+
     def _roll(self, conn: sqlite3.Connection) -> bool:
+        if not self._loaded():
+            return False
         from farthing.proxy.rollup import Roller
 
         if self._roller is None or self._conn is not conn:

@@ -40,7 +40,7 @@ def every_claim_held(line: Line, fault: Fault[Any], record: Property) -> None:
     for part, seconds in line.notes["took_s"].items():
         record(part, seconds)
 
-    assert line.broken == [], line
+    assert line.broken == [], str(line.told())  # whole: of a long repr pytest shows the ends
     assert line.requests > 50
     assert min(line.notes["before"], line.notes["after"]) > FEW, line
     assert line.notes["during"] > 0 or not fault.hold_s, line

@@ -7,6 +7,8 @@ with ValkeyProcess() as server: server.freeze(); server.thaw(); server.kill(); s
 from __future__ import annotations
 
 import contextlib
+import functools
+import itertools
 import os
 import random
 import shutil
@@ -39,17 +41,25 @@ def free_port() -> int:
     It is below those that the system gives to outgoing connections. One of these could be taken by a client while its
     server is down, which then can't come back; or a client that asks for the dead server's port could be given that
     very port for its own end, and be connected to itself. Test processes beside each other have other ports: the nodes
-    of one's cluster would take a node of the other's on a port that they know for one of theirs.
+    of one's cluster would take a node of the other's on a port that they know for one of theirs. None is given twice
+    before all were: nobody listens yet on one that was given just now.
     """
+    while True:
+        port = next(_ports())
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
+@functools.cache
+def _ports() -> Iterator[int]:
+    """This process's, in an order by chance, again and again."""
     mine = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     outgoing = int(_OUTGOING.read_text().split()[0]) if _OUTGOING.exists() else 32_768
     highest = min(outgoing - _CLUSTER_BUS, _LOWEST_PORT + _CLUSTER_BUS)
-    while True:
-        port = random.randrange(_LOWEST_PORT + mine, highest, processes)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
+    mine_all = range(_LOWEST_PORT + mine, highest, processes)
+    return itertools.cycle(random.sample(mine_all, len(mine_all)))
 
 
 class ValkeyProcess(ForAWhile):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
+import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+import pytest
 from structlog.testing import capture_logs
 
 from farthing.proxy import ledger_upkeep
@@ -160,6 +163,25 @@ def test_upkeep_that_fails_is_told_once_and_costs_no_row(tmp_path: Path) -> None
         until(lambda: asked(path, "select value from meta where key = 'rolled'") == 3)
         ledger.close()
     assert [entry["event"] for entry in logs] == ["ledger_upkeep_failing", "ledger_upkeep_recovered"]
+
+
+def test_rows_are_written_while_what_rolls_them_up_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, clock, loaded = tmp_path / "ledger.db", FakeClock(NOW_S), threading.Event()
+    monkeypatch.delitem(sys.modules, "farthing.proxy.rollup", raising=False)
+    monkeypatch.setattr(ledger_upkeep, "import_module", lambda name: loaded.wait(20))
+    ledger = Ledger(path, flush_ms=5, clock=clock)
+    try:
+        clock.advance(61)
+        until(lambda: ledger._upkeep._loading is not None)
+        ledger.append(row(id="a"))
+        assert ledger.flush()
+        assert asked(path, "select count(*) from requests") == 1
+        assert not asked(path, "select count(*) from rollups")
+        loaded.set()
+        until(lambda: asked(path, "select value from meta where key = 'rolled'") == 1)
+    finally:
+        loaded.set()
+        ledger.close()
 
 
 def test_waiting_rows_go_before_upkeep_for_a_second_at_most(tmp_path: Path) -> None:
