@@ -122,7 +122,7 @@ def miss(here: Place, effort: Effort, tell: Tell) -> Report:
             warm(server, here, next(names), 1)
         for number, concurrency in itertools.product(range(effort.rounds), effort.concurrencies):
             for server in servers:
-                if server.name == OBSERVE and number:
+                if server.name == OBSERVE and number > 0:
                     continue
                 tell(f"miss: round {number + 1} of {effort.rounds}, {concurrency} at a time, {server.name}")
                 seen = None if server is direct else lambda: requests_seen(direct)

@@ -54,12 +54,12 @@ def free_port() -> int:
 @functools.cache
 def _ports() -> Iterator[int]:
     """This process's, in an order by chance, again and again."""
-    mine = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    which = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     outgoing = int(_OUTGOING.read_text().split()[0]) if _OUTGOING.exists() else 32_768
     highest = min(outgoing - _CLUSTER_BUS, _LOWEST_PORT + _CLUSTER_BUS)
-    mine_all = range(_LOWEST_PORT + mine, highest, processes)
-    return itertools.cycle(random.sample(mine_all, len(mine_all)))
+    mine = range(_LOWEST_PORT + which, highest, processes)
+    return itertools.cycle(random.sample(mine, len(mine)))
 
 
 class ValkeyProcess(ForAWhile):

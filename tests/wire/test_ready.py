@@ -25,14 +25,14 @@ STRANGERS: list[dict[str, str]] = [
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What the server was asked; but for what replicas agree on through `RedisStore.run`, at times of their own."""
+    """What the server was asked; but for what replicas ask now and then, whatever anybody asks of them."""
     found: list[str] = []
     within = RedisStore._within
 
     async def noted(self: RedisStore, deadline_s: float, command: Any) -> Any:
-        name = getattr(command, "__qualname__", "")
-        if not name.startswith("RedisStore.run."):
-            found.append(name)
+        task = asyncio.current_task()
+        if task is None or not task.get_name().startswith("what replicas agree upon"):
+            found.append(getattr(command, "__qualname__", ""))
         return await within(self, deadline_s, command)
 
     monkeypatch.setattr(RedisStore, "_within", noted)
