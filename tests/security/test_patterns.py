@@ -250,7 +250,13 @@ def taken_s(work: Callable[[], object], times: int) -> float:
 
 
 def grows_too_fast(pattern: Any, way: str, feared: tuple[str, str, str]) -> str:
-    """Why, in words; '' where it doesn't."""
+    """Why, in words; '' where it doesn't. It is looked at a second time: what grows does so again, and a machine that
+    was slow just then doesn't."""
+    return seems_to(pattern, way, feared) and seems_to(pattern, way, feared)
+
+
+def seems_to(pattern: Any, way: str, feared: tuple[str, str, str]) -> str:
+    """The same, of one look."""
     use = WAYS[way]
     begin, unit, end = feared
 
@@ -303,4 +309,5 @@ def test_patterns_that_run_away_are_told(bad: str, way: str) -> None:
 @pytest.mark.parametrize("good", [r"(?<!\s)\s++$", r"a{1,400}?b", r"(?<![a-z])[a-z]++@", r'"[^"\n]{1,400}+"'])
 def test_patterns_that_do_not_are_let_be(good: str) -> None:
     pattern = re.compile(good)
-    assert not any(grows_too_fast(pattern, "finditer", feared) for feared in feared_by(pattern))
+    found = (grows_too_fast(pattern, "finditer", feared) for feared in feared_by(pattern))
+    assert next(filter(None, found), "") == ""
