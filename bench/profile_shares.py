@@ -13,7 +13,18 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
-__all__ = ["UNKNOWN", "WAITING", "Frame", "by_library", "by_part", "by_start", "samples", "shares", "side_by_side"]
+__all__ = [
+    "LEDGERS",
+    "UNKNOWN",
+    "WAITING",
+    "Frame",
+    "by_library",
+    "by_part",
+    "by_start",
+    "samples",
+    "shares",
+    "side_by_side",
+]
 
 UNKNOWN = "not assigned"
 WAITING = ("Condition.wait (threading.py)", "wait (threading.py)", "_worker (thread.py)")
@@ -62,6 +73,8 @@ PARTS: Mapping[str, str] = {
 }
 _PART_OF = {module: part for part, modules in PARTS.items() for module in modules.split()}
 _WRITING = frozenset({"Relay._send", "Relay._prepare", "Relay._pour", "Relay._stream"})
+LEDGERS = ("ledger", "ledger-upkeep")
+"""Threads of the ledger: the one that writes rows, and the one that does all else."""
 _ROLLS = ("proxy/rollup", "proxy/ledger_upkeep", "proxy/sketch")
 OTHER_FARTHING = "farthing, elsewhere"
 _GLUE = frozenset({"proxy/serve", "proxy/cli", "proxy/worker", "proxy/build", "proxy/config"})
@@ -123,9 +136,9 @@ def _told(frame: Frame) -> str:
 
 def by_part(thread: str, stack: Stack) -> str:
     """What farthing was doing."""
-    if thread == "ledger":
+    if thread in LEDGERS:
         rolls = any(one.module.startswith(_ROLLS) for one in stack)
-        return f"ledger's thread: {'roll-up' if rolls else 'writing rows'}"
+        return f"ledger's threads: {'roll-up' if rolls else 'writing rows'}"
     if thread == "watch":
         return "watch's thread: reading answers"
     if thread == "farthing-store-write":

@@ -16,6 +16,7 @@ from typing import Any
 from bench.hot import Effort, Tell
 from bench.load import chat_body, closed_loop, http_request
 from bench.machine import Place, settle
+from bench.profile_shares import LEDGERS
 from bench.report import Report, Target
 from bench.servers import Running, free_port, started
 from bench.upstream import fast
@@ -24,7 +25,7 @@ __all__ = ["budget_rows", "stages"]
 
 WHOLE = "all of the handler"
 APPEND, ROW = "ledger, append", "ledger, row made"
-THREAD, LOOP, LEDGER = "thread ", "MainThread", "ledger"
+THREAD, LOOP = "thread ", "MainThread"
 MOST_APPEND_US = 10.0
 DISTINCT = 16
 LEAST_US = 0.05
@@ -114,10 +115,10 @@ def budget_rows(
     inside_us = sum(
         us for name, us in parts.items() if name.partition(",")[0] not in BACK and name not in (APPEND, ROW)
     )
-    ledgers_us = threads_us.pop(LEDGER, 0.0)
+    ledgers_us = sum(threads_us.pop(name, 0.0) for name in LEDGERS)
     others_us = sum(us for name, us in threads_us.items() if name != LOOP)
     parts["the rest of the handler: pipeline, reading the flight"] = max(0.0, whole_us - inside_us)
-    parts["ledger's thread"] = ledgers_us
+    parts["ledger's threads"] = ledgers_us
     parts["other threads: watch, store, helpers"] = others_us
     parts["the loop: aiohttp, sockets, timers, tasks"] = max(
         0.0, process_us - whole_us - back_us - ledgers_us - others_us

@@ -1,8 +1,9 @@
 """Where rows go: SQLite, through one writer thread, so that no request ever waits for a disk.
 
 Rules of this file: `append` only puts a row into a bounded buffer; the thread writes what has gathered in one
-transaction every `flush_ms`. A disk that fails or is locked keeps the rows in the buffer and is tried again; what no
-longer fits is counted as dropped. Trouble and its end are each logged once.
+transaction every `flush_ms`, before anybody is told of it, and leaves the upkeep to a thread of its own
+(ledger_keeper.py). A disk that fails or is locked keeps the rows in the buffer and is tried again; what no longer fits
+is counted as dropped. Trouble and its end are each logged once.
 
 WAL with synchronous=NORMAL: a killed process loses what wasn't flushed yet and never tears a row; a power cut may lose
 the last transactions too, but not the database. Source: sqlite.org/wal.html, sqlite.org/pragma.html#pragma_synchronous.
@@ -34,6 +35,7 @@ from farthing.proxy.ledger_file import (
     move_aside,
     washed,
 )
+from farthing.proxy.ledger_keeper import Keeper
 from farthing.proxy.ledger_upkeep import Upkeep
 from farthing.proxy.row import Row
 
@@ -49,13 +51,13 @@ _OVERRUN_S = 10.0  # without a row refused, until the rows are said to be kept u
 class Ledger:
     """Keeps rows. `append` belongs to the event loop, everything else to any thread.
 
-    `flush_ms`: the longest that a row waits, but for a step of the upkeep (TARGET_S of ledger_upkeep.py) that is under
-    way. `buffer_rows`: the most that wait for the disk, and the most that may come between two flushes; beyond it rows
-    are dropped (the oldest, or the new one) and counted. `jsonl`: a file to which each row is appended as well; what it
-    doesn't take is not tried again. `keep_days`: how long rows are kept, beside roll-ups that stay (ledger_upkeep.py);
-    0: for ever. `on_rows`: called from the writer's thread with each batch, once for every row that got into the
-    buffer, whether or not the disk works. Several processes may write one ledger: each waits up to `lock_wait_s` for
-    the others, and `upkeep` (rolling up, removing) is one's alone.
+    `flush_ms`: the longest that a row waits, but for the disk and for a transaction of the upkeep. `buffer_rows`: the
+    most that wait for the disk, and the most that may come between two flushes; beyond it rows are dropped (the oldest,
+    or the new one) and counted. `jsonl`: a file to which each row is appended as well; what it doesn't take is not
+    tried again. `keep_days`: how long rows are kept, beside roll-ups that stay (ledger_upkeep.py); 0: for ever.
+    `on_rows`: called from the writer's thread with each batch, once for every row that got into the buffer, whether or
+    not the disk works. Several processes may write one ledger: each waits up to `lock_wait_s` for the others, and
+    `upkeep` (rolling up, removing) is one's alone.
 
     Opening never fails: a damaged file is moved aside (`NAME.corrupt-MILLISECONDS.db`), one of another schema likewise
     (`NAME.other-...`), and where nothing can be opened the ledger is unhealthy and tries again.
@@ -82,8 +84,10 @@ class Ledger:
         self._on_rows = on_rows
         self._clock = clock or SystemClock()
         self._lock_wait_s = lock_wait_s
+        self._pen = threading.Lock()  # whoever in this process writes to the file has it
+        self._upkeep = Upkeep(keep_days, self._clock, self._pen)
         self._keeps_up = upkeep
-        self._upkeep = Upkeep(keep_days, self._clock)
+        self._keeper = Keeper(path, self._upkeep, lambda: len(self._fresh), lock_wait_s)
         self._log = structlog.get_logger("farthing.ledger")
         self._conn: sqlite3.Connection | None = None
         self.aside: tuple[str, ...] = ()
@@ -142,8 +146,10 @@ class Ledger:
     def close(self) -> None:
         """Write what waits and let go; blocks for some two seconds at most where the disk fails. Idempotent."""
         self._closing = True
+        self._keeper.end()
         self._wake.set()
         self._thread.join()
+        self._keeper.close()
 
     def spent_since(self, at_s: float, *, overhead_of: str = "") -> int:
         """Pico-dollars of `cost_usd` on disk from that moment on (seconds since the epoch); 0 where it can't be read.
@@ -175,16 +181,17 @@ class Ledger:
             asked = self._asked
             if not ending:  # what comes after that is refused too, and no overrun
                 self._tell_overrun()
-            self._take()
+            taken = self._take()
             rest -= 1
             if self._works or ending or asked > self._done or rest <= 0:
                 self._try()
                 rest = round(_RETRY_S / self._flush_s)
+            self._tell(taken)
             with self._round:
                 self._done = asked
                 self._round.notify_all()
-            if self._keeps_up and self._works and self._conn is not None and not self._closing:
-                self._keep_up(self._conn, waiting=len(self._fresh))
+            if (fault := self._keeper.fault()) is not None:
+                self._fail(fault)
             if self._clock.tick_s() >= self._look_at_s:
                 self._look()
             tries += ending
@@ -212,9 +219,17 @@ class Ledger:
             self._overrun_s = None
             self._log.info("ledger_overrun_ended", path=str(self.path), dropped=self.dropped)
 
-    def _take(self) -> None:
-        """Move what has come to what is kept, tell others of it, and drop the oldest beyond the bound."""
+    def _take(self) -> list[Row]:
+        """Move what has come to what is kept, and drop the oldest beyond the bound; what has come."""
         taken = [self._fresh.popleft() for _ in range(len(self._fresh))]
+        self._kept.extend(taken)
+        while len(self._kept) > self._most:
+            self._kept.popleft()
+            self._lost += 1
+        return taken
+
+    def _tell(self, taken: list[Row]) -> None:
+        """Tell others of the rows, whether or not the disk works."""
         if not taken:
             return
         if self._on_rows is not None:
@@ -228,10 +243,6 @@ class Ledger:
                 self._log.error("ledger_jsonl_failing", path=str(self._lines.path), error=fault)
             elif not before and not fault:
                 self._log.info("ledger_jsonl_recovered", path=str(self._lines.path), dropped=self._lines.dropped)
-        self._kept.extend(taken)
-        while len(self._kept) > self._most:
-            self._kept.popleft()
-            self._lost += 1
 
     def _try(self) -> None:
         """Write what is kept; what fails stays kept."""
@@ -241,7 +252,8 @@ class Ledger:
             conn = self._conn or self._open()
             while self._kept:
                 count = min(len(self._kept), _BATCH_ROWS)
-                self._insert(conn, [self._kept[i] for i in range(count)])
+                with self._pen:
+                    self._insert(conn, [self._kept[i] for i in range(count)])
                 self._upkeep.written(count)
                 for _ in range(count):
                     self._kept.popleft()
@@ -251,12 +263,6 @@ class Ledger:
         if not self._works:
             self._works = True
             self._log.info("ledger_recovered", path=str(self.path), dropped=self.dropped)
-
-    def _keep_up(self, conn: sqlite3.Connection, waiting: int) -> None:
-        try:
-            self._upkeep.step(conn, waiting)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the thread must live
-            self._fail(error)
 
     def _insert(self, conn: sqlite3.Connection, rows: list[Row]) -> None:
         """All rows in one transaction; where one of them can't be stored, the others are all the same."""
@@ -289,6 +295,7 @@ class Ledger:
             self._let_go()
 
     def _let_go(self) -> None:
+        self._keeper.let_go()
         if self._conn is not None:
             with suppress(sqlite3.Error):
                 self._conn.close()
@@ -315,6 +322,8 @@ class Ledger:
             self._conn, lost = connect(self.path, whole=False, wait_s=self._lock_wait_s)
             self._look()
         self._suspect = False
+        if self._keeps_up:
+            self._keeper.open()
         if lost:
             self._log.error(
                 "ledger_rollups_lost",

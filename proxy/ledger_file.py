@@ -28,6 +28,7 @@ __all__ = [
     "Lines",
     "OtherSchema",
     "connect",
+    "connect_beside",
     "is_busy",
     "is_corrupt",
     "move_aside",
@@ -51,6 +52,9 @@ POISON = (
 
 _KINDS = {int: "integer", float: "real", str: "text"}
 LOCK_WAIT_S = 0.05
+_MOST_PAGES = 32_000
+"""What the log may hold before a commit empties it, which takes as long as the disk does: the upkeep does that long
+before, and nobody waits for it. 128 MB."""
 _CHECKED_BYTES = 64 * 2**20  # a ledger up to here is checked whole when it is opened
 
 
@@ -71,6 +75,7 @@ def connect(path: Path, *, whole: bool, wait_s: float = LOCK_WAIT_S) -> tuple[sq
             conn.execute("pragma auto_vacuum=incremental")  # so that removed rows give their space back
         conn.execute("pragma journal_mode=wal")
         conn.execute("pragma synchronous=normal")
+        conn.execute(f"pragma wal_autocheckpoint={_MOST_PAGES}")
         if whole or size_bytes <= _CHECKED_BYTES:
             verdict = conn.execute("pragma quick_check(1)").fetchone()[0]
             if verdict != "ok":
@@ -94,6 +99,15 @@ def connect(path: Path, *, whole: bool, wait_s: float = LOCK_WAIT_S) -> tuple[sq
         conn.close()
         raise
     return conn, lost
+
+
+def connect_beside(path: Path, wait_s: float) -> sqlite3.Connection:
+    """Another connection to a ledger that is open: nothing is checked or made. Raises sqlite3.Error."""
+    uri = f"{path.absolute().as_uri()}?mode=rw"
+    conn = sqlite3.connect(uri, uri=True, timeout=wait_s, isolation_level=None, check_same_thread=False)
+    conn.execute("pragma synchronous=normal")
+    conn.execute("pragma wal_autocheckpoint=0")
+    return conn
 
 
 def _create(conn: sqlite3.Connection) -> None:

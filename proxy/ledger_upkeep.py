@@ -1,20 +1,19 @@
-"""What the ledger's writer does beside writing: roll rows up, remove those that are past keeping, give the space back.
+"""What is done to the ledger beside writing rows: they are rolled up, those past keeping are removed and their space is
+given back, and what SQLite's log holds is brought into the file.
 
-Rules of this file: one step is short (TARGET_S), so that rows that wait are written in between; a row is removed only
-when it is in the roll-ups; what fails is told once and tried again later, and never stops the writing of rows.
+Rules of this file: rows that wait are written between two steps, and beside all of a step but its transaction, which is
+short (WRITE_S); a row is removed only when it is in the roll-ups; what fails is told once and tried again later, and
+never stops the writing of rows.
 """
 
 from __future__ import annotations
 
 import math
 import sqlite3
-import sys
-import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
-from importlib import import_module
-from typing import TYPE_CHECKING
+from contextlib import AbstractContextManager, nullcontext, suppress
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -29,44 +28,62 @@ if TYPE_CHECKING:
 __all__ = ["ROLL_EVERY_S", "ROLL_ROWS", "Upkeep", "rebuild"]
 
 TARGET_S = 0.1
-"""Processor time that one step should take. What many rows share is paid once, so longer is cheaper (4,000 rows at a
-time cost half of what 500 do), but rows that are to be written wait as long."""
+"""Processor time that rolling up one slice should take. What many rows share is paid once, so longer is cheaper (4,000
+rows at a time cost half of what 500 do)."""
+WRITE_S = 0.05
+"""Processor time that the transaction of a step should take at most, for which rows wait."""
 ROLL_EVERY_S = 60.0
 ROLL_ROWS = 20_000
 """Rows are rolled up when so many are new, or that long after the last time."""
+CHECKPOINT_CHANGES = 10_000
+CHECKPOINT_EVERY_S = 30.0
+"""The log is brought into the file when so many rows and lines of roll-ups were written, or that long after the last
+time. Seldom, since the transaction after it begins the log anew and waits for the disk."""
+_LONG_PAGES = 16_000  # of the log, beyond which no row is written until all of it is in the file; 64 MB
 MANY_ROWS = 200
 SWEEP_EVERY_S = 600.0
 AFTER_TROUBLE_S = 60.0
 _LEAST_ROWS, _MOST_ROWS = 100, 4_000
 _FREED_PAGES = 100
-_ROLLER = "farthing.proxy.rollup"
+_CHECKPOINT = "pragma wal_checkpoint(passive)"
 
 
 class Upkeep:
-    """`keep_days`: how long rows are kept, by whole days (UTC); 0: for ever. `spent_s`: this thread's processor time,
-    by which slices are measured: the clock would make them short, and dear, where the machine is busy.
+    """`keep_days`: how long rows are kept, by whole days (UTC); 0: for ever. `pen`: held by whoever writes to the file.
+    `spent_s`: this thread's processor time, by which slices are measured: the clock would make them short, and dear,
+    where the machine is busy.
 
-    Belongs to the writer's thread.
+    `written` belongs to the writer's thread, all else to the one that keeps the ledger up.
     """
 
-    def __init__(self, keep_days: int, clock: Clock, spent_s: Callable[[], float] = time.thread_time) -> None:
+    def __init__(
+        self,
+        keep_days: int,
+        clock: Clock,
+        pen: AbstractContextManager[object] | None = None,
+        spent_s: Callable[[], float] = time.thread_time,
+    ) -> None:
         self._keep_days = keep_days
         self._clock = clock
+        self._pen = _Pen(pen or nullcontext(), spent_s)
         self._spent_s = spent_s
         self._log = structlog.get_logger("farthing.ledger")
         self._roller: Roller | None = None
-        self._loading: threading.Thread | None = None
         self._conn: sqlite3.Connection | None = None
-        self._fresh = 0
+        self._written = 0  # the writer's own count
+        self._rolled = 0  # what was seen of it when rows were last rolled up
+        self._changes = 0  # of rows and lines, when the log was last brought into the file
         self._stepped_s = 0.0
-        self._rows = 1_000  # of a slice, found by its time
-        self._roll_at_s = self._sweep_at_s = clock.tick_s() + ROLL_EVERY_S
+        self._slice, self._removal = _Portion(1_000), _Portion(500)
+        now_s = clock.tick_s()
+        self._roll_at_s = self._sweep_at_s = now_s + ROLL_EVERY_S
+        self._checkpoint_at_s = now_s + CHECKPOINT_EVERY_S
         self._behind = self._sweeping = False
         self._troubled = False
 
     def written(self, rows: int) -> None:
         """So many rows are new on the disk."""
-        self._fresh += rows
+        self._written += rows
 
     def step(self, conn: sqlite3.Connection, waiting: int = 0) -> bool:
         """Do one short piece of what is due; whether there was anything. Raises sqlite3.Error for a damaged file only.
@@ -79,7 +96,11 @@ class Upkeep:
             return False
         self._stepped_s = now_s
         try:
-            if self._behind or self._fresh >= ROLL_ROWS or now_s >= self._roll_at_s:
+            changes = self._written + conn.total_changes
+            if abs(changes - self._changes) >= CHECKPOINT_CHANGES or now_s >= self._checkpoint_at_s:
+                self._checkpoint(conn)
+                self._changes = changes
+            if self._behind or self._written - self._rolled >= ROLL_ROWS or now_s >= self._roll_at_s:
                 return self._roll(conn)
             if self._sweeping or now_s >= self._sweep_at_s:
                 return self._sweep(conn)
@@ -88,7 +109,7 @@ class Upkeep:
             if is_corrupt(error):
                 raise
             self._roll_at_s = self._sweep_at_s = now_s + (1.0 if is_busy(error) else AFTER_TROUBLE_S)
-            self._fresh, self._behind, self._sweeping = 0, False, False
+            self._rolled, self._behind, self._sweeping = self._written, False, False
             self._tell(conn, error)
         return False
 
@@ -97,37 +118,36 @@ class Upkeep:
             self._log.error(
                 "ledger_rollups_rebuilt", error=str(error), meaning="they are made anew from the rows that are kept"
             )
-            with suppress(sqlite3.Error):
+            with suppress(sqlite3.Error), self._pen:
                 rebuild(conn)
                 self._roll_at_s = self._clock.tick_s()
         elif not is_busy(error) and not self._troubled:
             self._troubled = True
             self._log.error("ledger_upkeep_failing", error=str(error))
 
-    def _loaded(self) -> bool:
-        """Whether numpy is there for rolling up. It is loaded on a thread of its own, for it takes up to a second, and
-        rows that are to be written would wait as long."""
-        if self._loading is None and _ROLLER not in sys.modules:
-            self._loading = threading.Thread(target=import_module, args=(_ROLLER,), name="ledger-load", daemon=True)
-            self._loading.start()
-        return self._loading is None or not self._loading.is_alive()
+    def _checkpoint(self, conn: sqlite3.Connection) -> None:
+        """Bring the log's pages into the file. It begins anew only where all are in it when the next is written: with
+        rows that come all the time it gets long, and then they wait for the last few pages."""
+        self._checkpoint_at_s = self._clock.tick_s() + CHECKPOINT_EVERY_S
+        _, pages, _ = conn.execute(_CHECKPOINT).fetchone()
+        if pages > _LONG_PAGES:
+            with self._pen:
+                conn.execute(_CHECKPOINT).fetchone()
 
     def _roll(self, conn: sqlite3.Connection) -> bool:
-        if not self._loaded():
-            return False
-        from farthing.proxy.rollup import Roller
+        from farthing.proxy.rollup import Roller  # numpy, which a start needn't wait for
 
         if self._roller is None or self._conn is not conn:
-            self._roller, self._conn = Roller(conn), conn
-        begun_s, before_s = self._clock.tick_s(), self._spent_s()
-        rows = self._roller.roll(self._rows)
+            self._roller, self._conn = Roller(conn, self._pen), conn
+        begun_s, before_s, written = self._clock.tick_s(), self._spent_s(), self._written
+        self._pen.held_s = 0.0
+        rows = self._roller.roll(self._slice.rows)
         took_s = self._spent_s() - before_s
-        self._behind = rows == self._rows
-        self._fresh = max(0, self._fresh - rows) if self._behind else 0
+        self._behind = rows == self._slice.rows
+        self._rolled = min(written, self._rolled + rows) if self._behind else written
         self._roll_at_s = begun_s + ROLL_EVERY_S
-        if took_s > 0 and self._behind:
-            better = self._rows * min(2.0, max(0.5, TARGET_S / took_s))
-            self._rows = round(min(_MOST_ROWS, max(_LEAST_ROWS, better)))
+        if self._behind:
+            self._slice.took(max(took_s / TARGET_S, self._pen.held_s / WRITE_S))
         if self._troubled:
             self._troubled = False
             self._log.info("ledger_upkeep_recovered")
@@ -139,13 +159,48 @@ class Upkeep:
         removed = freed = 0
         if self._keep_days:
             before_s = math.floor(self._clock.now_s() / DAY_S - self._keep_days) * DAY_S
-            removed = remove_rows(conn, before_s, most=self._rows // 2)
+            with self._pen:
+                removed = remove_rows(conn, before_s, most=self._removal.rows)
+            if removed == self._removal.rows:
+                self._removal.took(self._pen.held_s / WRITE_S)
         if not removed:
-            removed = remove_minutes(conn)
+            with self._pen:
+                removed = remove_minutes(conn)
         if not removed:
-            freed = free_pages(conn, _FREED_PAGES)
+            with self._pen:
+                freed = free_pages(conn, _FREED_PAGES)
         self._sweeping = bool(removed or freed)
         return self._sweeping
+
+
+class _Pen:
+    """A pen that knows how long it was held last, by the processor time of who held it."""
+
+    def __init__(self, pen: AbstractContextManager[object], spent_s: Callable[[], float]) -> None:
+        self.held_s = 0.0
+        self._pen = pen
+        self._spent_s = spent_s
+        self._since_s = 0.0
+
+    def __enter__(self) -> None:
+        self._pen.__enter__()
+        self._since_s = self._spent_s()
+
+    def __exit__(self, *how: Any) -> None:
+        self.held_s = self._spent_s() - self._since_s
+        self._pen.__exit__(*how)
+
+
+class _Portion:
+    """How many rows to take at once, by how long it took."""
+
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
+
+    def took(self, share: float) -> None:
+        """So much of the time that it should take."""
+        better = self.rows * min(2.0, max(0.5, 1 / share if share > 0 else 2.0))
+        self.rows = round(min(_MOST_ROWS, max(_LEAST_ROWS, better)))
 
 
 def remove_rows(conn: sqlite3.Connection, before_s: float, most: int) -> int:

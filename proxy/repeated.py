@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import sqlite3
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from farthing.proxy.rollup_plan import DAY_S, HOUR_S
-from farthing.proxy.sql_rows import Rows
+from farthing.proxy.sql_rows import Rows, Step
 
 __all__ = ["Coming", "Repeats"]
 
@@ -54,8 +54,8 @@ class Repeats:
     def __init__(self) -> None:
         self._held: dict[int, _Count] = {}  # by the hash of hour and prompt, which is small
 
-    def add(self, conn: sqlite3.Connection, comings: Iterable[Coming]) -> None:
-        """Count the comings and bring the lines up to date, within the caller's transaction."""
+    def add(self, conn: sqlite3.Connection, comings: Iterable[Coming]) -> Iterator[Step]:
+        """Count the comings; the steps that bring the lines up to date. It only reads."""
         touched = {}
         for each in comings:
             place = (each.hour_s, each.key_hash)
@@ -67,15 +67,12 @@ class Repeats:
             touched[place] = count
         due = [(place, count) for place, count in touched.items() if count.repeated]
         for length_s in MOST_WRITTEN:
-            _UPSERT.put(
-                conn,
-                (
-                    (length_s, hour_s // length_s * length_s, key_hash, *count.unwritten())
-                    for (hour_s, key_hash), count in due
-                ),
-            )
             for start_s in {hour_s // length_s * length_s for (hour_s, _), _ in due}:
-                self._prune(conn, length_s, start_s)
+                yield from self._prune(conn, length_s, start_s)
+            yield from _UPSERT.steps(
+                (length_s, hour_s // length_s * length_s, key_hash, *count.unwritten())
+                for (hour_s, key_hash), count in due
+            )
         for _, count in due:
             count.written()
         if len(self._held) > MOST_HELD:
@@ -83,10 +80,10 @@ class Repeats:
             for short in [*self._held][: len(self._held) - MOST_HELD // 2]:
                 del self._held[short]
 
-    def _prune(self, conn: sqlite3.Connection, length_s: int, start_s: int) -> None:
+    def _prune(self, conn: sqlite3.Connection, length_s: int, start_s: int) -> Iterator[Step]:
         query = "select count(*) from repeated where length_s = ? and start_s = ?"
         if conn.execute(query, (length_s, start_s)).fetchone()[0] > 2 * MOST_WRITTEN[length_s]:
-            conn.execute(_PRUNE, (length_s, start_s, MOST_WRITTEN[length_s]))
+            yield _PRUNE, (length_s, start_s, MOST_WRITTEN[length_s])
 
 
 class _Count:

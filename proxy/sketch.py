@@ -14,7 +14,18 @@ from numpy.typing import NDArray
 
 from farthing.proxy.figures_values import Key, Percentiles
 
-__all__ = ["BINS", "ERROR", "PACKED_BYTES", "Tally", "bins_of", "merge", "pack", "percentiles", "unpack"]
+__all__ = [
+    "BINS",
+    "ERROR",
+    "LONGEST_BYTES",
+    "PACKED_BYTES",
+    "Tally",
+    "bins_of",
+    "compacted",
+    "pack",
+    "percentiles",
+    "unpack",
+]
 
 ERROR = 0.02
 GAMMA = (1 + ERROR) / (1 - ERROR)
@@ -22,6 +33,7 @@ LEAST_MS = 0.001
 BINS = 1024  # up to 4e14 ms
 PACKED_BYTES = 8  # of a bin and its count
 LONGEST_BYTES = 512 * PACKED_BYTES
+"""Of a line, until it is compacted."""
 
 Counts = NDArray[np.int64]
 
@@ -46,11 +58,9 @@ def unpack(packed: Iterable[bytes]) -> Counts:
     return np.bincount(pairs[:, 0], weights=pairs[:, 1], minlength=BINS).astype(np.int64)
 
 
-def merge(one: bytes, other: bytes) -> bytes:
-    """Both in one, packed: one after the other, and each bin once only when that gets long."""
-    if len(one) + len(other) <= LONGEST_BYTES:
-        return one + other
-    counts = unpack((one, other))
+def compacted(packed: bytes) -> bytes:
+    """The same with each bin once. What is packed is added up by appending it, and so gets longer."""
+    counts = unpack((packed,))
     bins = np.flatnonzero(counts)
     return pack(bins, counts[bins])
 

@@ -13,7 +13,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any
 
-__all__ = ["Rows"]
+__all__ = ["Rows", "Step"]
+
+Step = tuple[str, Sequence[Any]]
+"""A statement and what it is given."""
 
 _AT_ONCE = 128
 """A power of two. Of 60 columns these are a quarter of the values that SQLite takes by default (32,766)."""
@@ -30,9 +33,14 @@ class Rows:
 
     def put(self, conn: sqlite3.Connection, rows: Iterable[Sequence[Any]]) -> None:
         """Put them in, in their order. Raises what `execute` does; then some of them may be in."""
+        for sql, values in self.steps(rows):
+            conn.execute(sql, values)
+
+    def steps(self, rows: Iterable[Sequence[Any]]) -> Iterator[Step]:
+        """What puts them in, in their order, to be run when the caller likes."""
         given = [*rows]
         for first, count in _portions(len(given)):
-            conn.execute(self._by_count[count], [*chain.from_iterable(given[first : first + count])])
+            yield self._by_count[count], [*chain.from_iterable(given[first : first + count])]
 
 
 def _portions(count: int) -> Iterator[tuple[int, int]]:

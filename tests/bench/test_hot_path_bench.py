@@ -320,7 +320,7 @@ def test_a_budget_adds_up_to_the_process() -> None:
     assert rows["sometimes, in"][0] == "20.0"  # in every second request
     # 100 - 30 - 20 - 20 - 5; the row and its append are within the account's
     assert rows["the rest of the handler: pipeline, reading the flight"][0] == "25.0"
-    assert rows["ledger's thread"][0] == "12.0"
+    assert rows["ledger's threads"][0] == "12.0"
     assert rows["other threads: watch, store, helpers"][0] == "8.0"
     assert rows["the loop: aiohttp, sockets, timers, tasks"][0] == "70.0"  # 250 - 100 - 60 - 12 - 8
     assert rows["whole process"][0] == "250.0"

@@ -61,11 +61,16 @@ HANDLE = Frame("Relay.handle", "/x/proxy/server.py")
             "short way of a hit",
             "farthing, proxy",
         ),
-        ("ledger", [Frame("Ledger._insert", "/x/proxy/ledger.py")], "ledger's thread: writing rows", "farthing, proxy"),
+        (
+            "ledger",
+            [Frame("Ledger._insert", "/x/proxy/ledger.py")],
+            "ledger's threads: writing rows",
+            "farthing, proxy",
+        ),
         (
             "ledger",
             [Frame("Upkeep.step", "/x/proxy/ledger_upkeep.py"), Frame("sum", f"{_SITE}/numpy/core.py")],
-            "ledger's thread: roll-up",
+            "ledger's threads: roll-up",
             "numpy",
         ),
         ("uvloop_1", [Frame("x", "/x/proxy/tokens.py")], "helpers' threads", "farthing, proxy"),

@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,7 +22,7 @@ from farthing.proxy.rollup import Roller
 from farthing.proxy.rollup_plan import DAY_S
 from farthing.proxy.rollup_tables import marks
 from farthing.proxy.row import Row
-from farthing.proxy.sketch import ERROR
+from farthing.proxy.sketch import BINS, ERROR, LONGEST_BYTES, PACKED_BYTES, bins_of, unpack
 from tests.fakes.examples import examples
 from tests.fakes.rows import row
 
@@ -319,3 +320,16 @@ def plain(rows: Sequence[Row]) -> sqlite3.Connection:
     made = fresh()
     made.executemany(INSERT, rows)
     return made
+
+
+def test_a_histogram_is_as_long_as_its_bins_however_often_it_is_added_to(conn: sqlite3.Connection) -> None:
+    roller = Roller(conn)
+    for number in range(40):
+        made = [row(id=f"{number}-{n}", ts=DAY0_S, latency_ms=1.1 ** (n + number)) for n in range(30)]
+        conn.executemany(INSERT, made)
+        assert roller.roll(100) == 30
+    longest, lines = conn.execute("select max(length(counts)), count(*) from rollup_times").fetchone()
+    assert longest <= LONGEST_BYTES + 30 * PACKED_BYTES and lines
+    query = "select counts from rollup_times where cut = '' and length_s = 60 and name = 'latency'"
+    exact = np.bincount(bins_of(np.array([1.1 ** (n + i) for i in range(40) for n in range(30)])), minlength=BINS)
+    assert (unpack(packed for (packed,) in conn.execute(query)) == exact).all()
