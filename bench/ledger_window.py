@@ -1,4 +1,4 @@
-"""How old is a row of the ledger when it is on the disk? `python -m bench.ledger_window [--seconds 75] [--rows 1000]`.
+"""How old is a row of the ledger when it is on the disk? `python -m bench.ledger_window [--seconds 70] [--rows 1000]`.
 
 A kill -9 costs the rows that aren't. One thread appends rows at even times and computes in between, as an event loop
 does that is busy for `--busy` of its time; meanwhile the ledger rolls up (every 20,000 rows, and once a minute). Then
@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,7 @@ class Watched(Ledger):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print; the exit status."""
     asked = argparse.ArgumentParser(prog="python -m bench.ledger_window", description=(__doc__ or "").split("\n\n")[0])
-    asked.add_argument("--seconds", type=float, default=75.0, help="of each of the two parts")
+    asked.add_argument("--seconds", type=float, default=70.0, help="of each of the two parts")
     asked.add_argument("--rows", type=float, default=1000.0, help="a second")
     asked.add_argument("--busy", type=float, default=0.8, help="share of its time that the appending thread computes")
     asked.add_argument("--in", dest="folder", type=Path, default=None, help="a folder on the disk in question")
@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         made.add_column(column, justify="left" if column == "disk" else "right")
     with tempfile.TemporaryDirectory(prefix="farthing-bench-", dir=given.folder) as folder:
         for disk in ("idle", "busy"):
-            with kept_busy(Path(folder) / "other") if disk == "busy" else open(os.devnull):  # noqa: PTH123
+            with kept_busy(Path(folder) / "other") if disk == "busy" else nullcontext():
                 ages_ms = sorted(age_s * 1000 for age_s in run(Path(folder) / disk / "ledger.db", given))
             shown = [ages_ms[math.ceil(len(ages_ms) * share) - 1] for share in (0.5, 0.99, 0.999, 1)]
             late = sum(age_ms > _WINDOW_MS for age_ms in ages_ms)
@@ -94,17 +94,14 @@ def run(path: Path, given: argparse.Namespace) -> list[float]:
     """Ages in seconds, of all rows. Raises RuntimeError where one was lost."""
     rows = itertools.cycle(plausible(5_000, days=0.02))
     ledger = Watched(path)
-    count, begun_s = 0, time.monotonic()
+    count, begun_s = round(given.seconds * given.rows), time.monotonic()
     try:
-        for at_s in itertools.count(0.0, 1 / given.rows):
-            while (left_s := begun_s + at_s - time.monotonic()) > 0:
+        for number in range(count):
+            while (left_s := begun_s + number / given.rows - time.monotonic()) > 0:
                 _compute(min(left_s, _TURN_S) * given.busy)
                 time.sleep(max(0.0, min(left_s, _TURN_S) * (1 - given.busy)))
-            if at_s >= given.seconds:
-                break
             # The moment rides in a column that nothing here reads.
-            ledger.append(next(rows)._replace(id=f"row-{count}", ttft_ms=time.monotonic()))
-            count += 1
+            ledger.append(next(rows)._replace(id=f"row-{number}", ttft_ms=time.monotonic()))
         if not ledger.flush(30) or ledger.dropped or len(ledger.ages_s) != count:
             raise RuntimeError(f"{count} rows were appended and {len(ledger.ages_s)} written")
     finally:
