@@ -100,7 +100,7 @@ def run(path: Path, given: argparse.Namespace) -> list[float]:
             while (left_s := begun_s + number / given.rows - time.monotonic()) > 0:
                 _compute(min(left_s, _TURN_S) * given.busy)
                 time.sleep(max(0.0, min(left_s, _TURN_S) * (1 - given.busy)))
-            # The moment rides in a column that nothing here reads.
+            # The moment rides in a column of which nobody asks a figure here.
             ledger.append(next(rows)._replace(id=f"row-{number}", ttft_ms=time.monotonic()))
         if not ledger.flush(30) or ledger.dropped or len(ledger.ages_s) != count:
             raise RuntimeError(f"{count} rows were appended and {len(ledger.ages_s)} written")

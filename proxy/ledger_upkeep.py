@@ -96,7 +96,7 @@ class Upkeep:
             return False
         self._stepped_s = now_s
         try:
-            changes = self._written + conn.total_changes
+            changes = self._written + conn.total_changes  # of this connection: fewer where it is a new one
             if abs(changes - self._changes) >= CHECKPOINT_CHANGES or now_s >= self._checkpoint_at_s:
                 self._checkpoint(conn)
                 self._changes = changes
