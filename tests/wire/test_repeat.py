@@ -96,7 +96,10 @@ def request(chance: random.Random, theirs: bool) -> tuple[bytes, dict[str, str]]
     return spelt, headers
 
 
-@pytest.mark.parametrize("products", [[], list(PRODUCTS)], ids=["own words", "others' words"])
+@pytest.mark.parametrize(
+    "products",
+    [pytest.param(list(PRODUCTS), id="others' words"), pytest.param([], id="own words", marks=pytest.mark.long)],
+)
 async def test_both_ways_give_one_answer_and_one_row(tmp_path: Path, taken: list[str], products: list[str]) -> None:
     """The same random traffic through a proxy with the short way and through one without."""
     clock, chance = FakeClock(), random.Random(7)
