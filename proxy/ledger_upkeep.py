@@ -13,12 +13,14 @@ import sqlite3
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from farthing.proxy.clock import Clock
 from farthing.proxy.ledger_file import is_busy, is_corrupt
+from farthing.proxy.ledger_log import most_pages, pages_in
 from farthing.proxy.rollup_plan import DAY_S, HOUR_S, MINUTE_S
 from farthing.proxy.rollup_tables import empty, marks, set_mark
 
@@ -35,11 +37,9 @@ WRITE_S = 0.05
 ROLL_EVERY_S = 60.0
 ROLL_ROWS = 20_000
 """Rows are rolled up when so many are new, or that long after the last time."""
-CHECKPOINT_CHANGES = 10_000
 CHECKPOINT_EVERY_S = 30.0
-"""The log is brought into the file when so many rows and lines of roll-ups were written, or that long after the last
-time. Seldom, since the transaction after it begins the log anew and waits for the disk."""
-_LONG_PAGES = 16_000  # of the log, beyond which no row is written until all of it is in the file; 64 MB
+"""How often the log is brought into the file, where it doesn't get too long before. Seldom, since the transaction after
+that begins the log anew and waits for the disk."""
 MANY_ROWS = 200
 SWEEP_EVERY_S = 600.0
 AFTER_TROUBLE_S = 60.0
@@ -96,10 +96,7 @@ class Upkeep:
             return False
         self._stepped_s = now_s
         try:
-            changes = self._written + conn.total_changes  # of this connection: fewer where it is a new one
-            if abs(changes - self._changes) >= CHECKPOINT_CHANGES or now_s >= self._checkpoint_at_s:
-                self._checkpoint(conn)
-                self._changes = changes
+            self._checkpoint(conn, now_s)
             if self._behind or self._written - self._rolled >= ROLL_ROWS or now_s >= self._roll_at_s:
                 return self._roll(conn)
             if self._sweeping or now_s >= self._sweep_at_s:
@@ -125,12 +122,21 @@ class Upkeep:
             self._troubled = True
             self._log.error("ledger_upkeep_failing", error=str(error))
 
-    def _checkpoint(self, conn: sqlite3.Connection) -> None:
-        """Bring the log's pages into the file. It begins anew only where all are in it when the next is written: with
-        rows that come all the time it gets long, and then they wait for the last few pages."""
-        self._checkpoint_at_s = self._clock.tick_s() + CHECKPOINT_EVERY_S
-        _, pages, _ = conn.execute(_CHECKPOINT).fetchone()
-        if pages > _LONG_PAGES:
+    def _checkpoint(self, conn: sqlite3.Connection, now_s: float) -> None:
+        """Bring the log into the file, where it is long or that is due.
+
+        It begins anew only where all of it is in the file when the next row is written: with rows that come all the
+        time it never would, and so they wait for the last few pages of a long one.
+        """
+        changes = self._written + conn.total_changes
+        if changes == self._changes:
+            return
+        path = Path(conn.execute("pragma database_list").fetchone()[2])
+        long = pages_in(path) >= most_pages(path)
+        if long or now_s >= self._checkpoint_at_s:
+            self._checkpoint_at_s, self._changes = now_s + CHECKPOINT_EVERY_S, changes
+            conn.execute(_CHECKPOINT).fetchone()
+        if long:
             with self._pen:
                 conn.execute(_CHECKPOINT).fetchone()
 

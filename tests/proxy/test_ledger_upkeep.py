@@ -19,6 +19,7 @@ from farthing.proxy.ledger import Ledger
 from farthing.proxy.ledger_check import checked
 from farthing.proxy.ledger_file import INSERT, connect, connect_beside
 from farthing.proxy.ledger_keeper import Keeper
+from farthing.proxy.ledger_log import pages_in
 from farthing.proxy.ledger_upkeep import Upkeep
 from farthing.proxy.rollup import Roller
 from farthing.proxy.rollup_plan import DAY_S
@@ -249,24 +250,27 @@ def test_the_log_is_brought_into_the_file_by_the_upkeep_alone(tmp_path: Path) ->
     ledger.close()
 
 
-def test_many_changes_are_brought_into_the_file_before_their_time(tmp_path: Path) -> None:
+def test_a_log_that_gets_long_is_brought_into_the_file_before_its_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path, clock = tmp_path / "ledger.db", FakeClock(NOW_S)
+    monkeypatch.setattr(ledger_upkeep, "most_pages", lambda database: 100)
     conn, _ = connect(path, whole=False)
     upkeep = Upkeep(0, clock)
     made = path.stat().st_size
     with closing(conn):
-        for rows in (ledger_upkeep.CHECKPOINT_CHANGES // 2, ledger_upkeep.CHECKPOINT_CHANGES // 2):
-            assert path.stat().st_size == made
-            conn.executemany(INSERT, plausible(rows))
+        for number in range(200):
+            assert pages_in(path) < 120
+            conn.execute(INSERT, row(id=str(number), decisions="x" * 4_000))
             upkeep.step(conn)
-        assert path.stat().st_size > made
+    assert path.stat().st_size > made + 100 * 4_096
 
 
 def test_the_log_begins_anew_though_rows_come_all_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A log of which only the last page isn't in the file goes on getting longer."""
     path, clock, pen, ended = tmp_path / "ledger.db", FakeClock(NOW_S), threading.Lock(), threading.Event()
     log = path.with_name("ledger.db-wal")
-    monkeypatch.setattr(ledger_upkeep, "_LONG_PAGES", 500)
+    monkeypatch.setattr(ledger_upkeep, "most_pages", lambda database: 500)
     writer, _ = connect(path, whole=False)
 
     def write() -> None:
@@ -280,7 +284,7 @@ def test_the_log_begins_anew_though_rows_come_all_the_time(tmp_path: Path, monke
     with closing(writer), closing(connect_beside(path, 1.0)) as conn:
         writing.start()
         while not ended.wait(0.002):
-            clock.advance(ledger_upkeep.CHECKPOINT_EVERY_S + 1)
+            upkeep.written(1)
             upkeep.step(conn)
         writing.join()
         with log.open("rb") as header:  # sqlite.org/fileformat.html#the_write_ahead_log
