@@ -53,8 +53,8 @@ POISON = (
 _KINDS = {int: "integer", float: "real", str: "text"}
 LOCK_WAIT_S = 0.05
 _MOST_PAGES = 32_000
-"""What the log may hold before a commit empties it, which takes as long as the disk does: the upkeep does that long
-before, and nobody waits for it. 128 MB."""
+"""What the log may hold before a commit empties it, which takes as long as the disk does. The upkeep does that long
+before, and nobody waits for it (ledger_log.py). 128 MB."""
 _CHECKED_BYTES = 64 * 2**20  # a ledger up to here is checked whole when it is opened
 
 

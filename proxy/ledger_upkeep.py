@@ -72,7 +72,7 @@ class Upkeep:
         self._conn: sqlite3.Connection | None = None
         self._written = 0  # the writer's own count
         self._rolled = 0  # what was seen of it when rows were last rolled up
-        self._changes = 0  # of rows and lines, when the log was last brought into the file
+        self._pages = 0  # of the log, when it was last brought into the file
         self._stepped_s = 0.0
         self._slice, self._removal = _Portion(1_000), _Portion(500)
         now_s = clock.tick_s()
@@ -128,17 +128,17 @@ class Upkeep:
         It begins anew only where all of it is in the file when the next row is written: with rows that come all the
         time it never would, and so they wait for the last few pages of a long one.
         """
-        changes = self._written + conn.total_changes
-        if changes == self._changes:
-            return
         path = Path(conn.execute("pragma database_list").fetchone()[2])
-        long = pages_in(path) >= most_pages(path)
+        pages = pages_in(path)
+        if pages == self._pages:  # by whichever process: nothing was written since
+            return
+        long = pages >= most_pages(path)
         if long or now_s >= self._checkpoint_at_s:
-            self._checkpoint_at_s, self._changes = now_s + CHECKPOINT_EVERY_S, changes
-            conn.execute(_CHECKPOINT).fetchone()
+            self._checkpoint_at_s = now_s + CHECKPOINT_EVERY_S
+            self._pages = conn.execute(_CHECKPOINT).fetchone()[1]
         if long:
             with self._pen:
-                conn.execute(_CHECKPOINT).fetchone()
+                self._pages = conn.execute(_CHECKPOINT).fetchone()[1]
 
     def _roll(self, conn: sqlite3.Connection) -> bool:
         from farthing.proxy.rollup import Roller  # numpy, which a start needn't wait for

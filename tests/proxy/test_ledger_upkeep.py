@@ -284,7 +284,6 @@ def test_the_log_begins_anew_though_rows_come_all_the_time(tmp_path: Path, monke
     with closing(writer), closing(connect_beside(path, 1.0)) as conn:
         writing.start()
         while not ended.wait(0.002):
-            upkeep.written(1)
             upkeep.step(conn)
         writing.join()
         with log.open("rb") as header:  # sqlite.org/fileformat.html#the_write_ahead_log
