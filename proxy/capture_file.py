@@ -12,13 +12,14 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from farthing.proxy.capture_record import Line
 from farthing.proxy.ledger_file import is_corrupt, move_aside
 from farthing.proxy.seal import Seal, SealedElsewhere, anew, closed, opened
+from farthing.proxy.sql_transaction import transaction
 
 __all__ = [
     "Selection",
@@ -120,7 +121,7 @@ def connect_anew(path: Path, now_s: float, *, whole: bool = False) -> tuple[sqli
 def insert(conn: sqlite3.Connection, records: Sequence[Line], seal: Seal | None = None) -> None:
     """All of them, in one transaction. Raises sqlite3.Error."""
     stored = [(*one[:5], closed(seal, one.text, _bound(one.id, one.tenant, one.user))) for one in records]
-    with _transaction(conn):
+    with transaction(conn):
         conn.executemany(
             "insert into captured values (?, ?, ?, ?, ?, ?, ?)",
             [(*named, len(text), text) for *named, text in stored],
@@ -132,7 +133,7 @@ def erase(conn: sqlite3.Connection, what: Selection) -> int:
     terms = {"user = ?": what.user, "tenant = ?": what.tenant, "ts < ?": what.before_s}
     chosen = {term: value for term, value in terms.items() if value is not None}
     where = " and ".join(chosen) or "true"
-    with _transaction(conn):
+    with transaction(conn):
         count = conn.execute(f"delete from captured where {where}", tuple(chosen.values())).rowcount
     give_back(conn)
     return count
@@ -140,7 +141,7 @@ def erase(conn: sqlite3.Connection, what: Selection) -> int:
 
 def sweep(conn: sqlite3.Connection, before_s: float, max_bytes: int) -> int:
     """Remove what is older, and the oldest of what is too much: how many. Raises sqlite3.Error."""
-    with _transaction(conn):
+    with transaction(conn):
         count = conn.execute("delete from captured where ts < ?", (before_s,)).rowcount
         held = conn.execute("select coalesce(sum(bytes), 0) from captured indexed by captured_ts").fetchone()[0]
         while held > max_bytes:
@@ -234,15 +235,3 @@ def _bound(id: str, tenant: str, user: str) -> bytes:
 
 def _reading(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5.0)
-
-
-@contextmanager
-def _transaction(conn: sqlite3.Connection) -> Iterator[None]:
-    conn.execute("begin immediate")
-    try:
-        yield
-        conn.execute("commit")
-    except BaseException:
-        with suppress(sqlite3.Error):
-            conn.execute("rollback")
-        raise

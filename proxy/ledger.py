@@ -38,6 +38,7 @@ from farthing.proxy.ledger_file import (
 from farthing.proxy.ledger_keeper import Keeper
 from farthing.proxy.ledger_upkeep import Upkeep
 from farthing.proxy.row import Row
+from farthing.proxy.sql_transaction import transaction
 
 __all__ = ["Ledger"]
 
@@ -266,8 +267,7 @@ class Ledger:
 
     def _insert(self, conn: sqlite3.Connection, rows: list[Row]) -> None:
         """All rows in one transaction; where one of them can't be stored, the others are all the same."""
-        try:
-            conn.execute("begin immediate")
+        with transaction(conn):
             try:
                 INSERTS.put(conn, rows)
             except POISON:
@@ -279,11 +279,6 @@ class Ledger:
                     except POISON as error:
                         self._lost += 1
                         self._log.error("ledger_row_refused", row_id=repr(row.id)[:80], error=str(error)[:200])
-            conn.execute("commit")
-        except BaseException:
-            with suppress(sqlite3.Error):
-                conn.execute("rollback")
-            raise
 
     def _fail(self, error: Exception) -> None:
         if self._works:

@@ -23,6 +23,7 @@ from farthing.proxy.ledger_file import is_busy, is_corrupt
 from farthing.proxy.ledger_log import most_pages, pages_in
 from farthing.proxy.rollup_plan import DAY_S, HOUR_S, MINUTE_S
 from farthing.proxy.rollup_tables import empty, marks, set_mark
+from farthing.proxy.sql_transaction import transaction
 
 if TYPE_CHECKING:
     from farthing.proxy.rollup import Roller
@@ -146,7 +147,6 @@ class Upkeep:
         if self._roller is None or self._conn is not conn:
             self._roller, self._conn = Roller(conn, self._pen), conn
         begun_s, before_s, written = self._clock.tick_s(), self._spent_s(), self._written
-        self._pen.held_s = 0.0
         rows = self._roller.roll(self._slice.rows)
         took_s = self._spent_s() - before_s
         self._behind = rows == self._slice.rows
@@ -205,7 +205,7 @@ class _Portion:
 
     def took(self, share: float) -> None:
         """So much of the time that it should take."""
-        better = self.rows * min(2.0, max(0.5, 1 / share if share > 0 else 2.0))
+        better = self.rows / min(2.0, max(0.5, share))
         self.rows = round(min(_MOST_ROWS, max(_LEAST_ROWS, better)))
 
 
@@ -214,8 +214,7 @@ def remove_rows(conn: sqlite3.Connection, before_s: float, most: int) -> int:
 
     The last row that was rolled up stays, since the mark is on it. The moment is a whole day's beginning (UTC).
     """
-    conn.execute("begin immediate")
-    try:
+    with transaction(conn):
         known = marks(conn)
         done = conn.execute(
             "delete from requests where rowid in (select rowid from requests where ts < ?1 and rowid < ?2 "
@@ -224,11 +223,6 @@ def remove_rows(conn: sqlite3.Connection, before_s: float, most: int) -> int:
         ).rowcount
         if done and before_s > known.swept_s:
             set_mark(conn, "swept_s", int(before_s))
-        conn.execute("commit")
-    except BaseException:
-        with suppress(sqlite3.Error):
-            conn.execute("rollback")
-        raise
     return done
 
 
@@ -240,16 +234,9 @@ def remove_minutes(conn: sqlite3.Connection) -> int:
     if first_s is None:
         return 0
     before_s = min(swept_s, first_s + 6 * HOUR_S)
-    conn.execute("begin immediate")
-    try:
+    with transaction(conn):
         conn.execute(f"delete from rollup_times where {place}", (before_s,))
-        done = conn.execute(f"delete from rollups where {place}", (before_s,)).rowcount
-        conn.execute("commit")
-    except BaseException:
-        with suppress(sqlite3.Error):
-            conn.execute("rollback")
-        raise
-    return done
+        return conn.execute(f"delete from rollups where {place}", (before_s,)).rowcount
 
 
 def free_pages(conn: sqlite3.Connection, most: int) -> int:
@@ -263,15 +250,9 @@ def free_pages(conn: sqlite3.Connection, most: int) -> int:
 
 def rebuild(conn: sqlite3.Connection) -> None:
     """Forget the roll-ups of all days whose rows are kept, so that the next steps make them anew."""
-    conn.execute("begin immediate")
-    try:
+    with transaction(conn):
         told = dict(conn.execute("select key, value from meta"))
         swept_s = float(told.get("swept_s", 0))
         # These are in roll-ups that stay: counted again they would be there twice.
         conn.execute("delete from requests where ts < ? and rowid <= ?", (swept_s, int(told.get("rolled", 0))))
         empty(conn, swept_s)
-        conn.execute("commit")
-    except BaseException:
-        with suppress(sqlite3.Error):
-            conn.execute("rollback")
-        raise

@@ -19,7 +19,7 @@ __all__ = ["Coming", "Repeats"]
 MOST_HELD = 20_000
 """Prompts of late hours that are held in memory, to notice the second coming."""
 MOST_WRITTEN = {HOUR_S: 500, DAY_S: 2000}
-"""Lines that are kept for one start, by length, whenever twice as many are reached."""
+"""Lines that are kept for one start, by length, where a slice of rows finds more than twice as many."""
 
 _UPSERT = Rows(
     "insert into repeated",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sqlite3
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +24,7 @@ from farthing.proxy.rollup_slice import Counted, Numbers, Reader, Slice, sums_of
 from farthing.proxy.rollup_tables import ANY, MOST_TAGS, WIDE, WIDE_GROUPS, marks, set_mark
 from farthing.proxy.sketch import BINS, LONGEST_BYTES, PACKED_BYTES, compacted, pack
 from farthing.proxy.sql_rows import Rows, Step
+from farthing.proxy.sql_transaction import transaction
 
 __all__ = ["LENGTHS_S", "MOST_KEYS", "Roller"]
 
@@ -100,20 +101,13 @@ class Roller:
             if slice is None:
                 return 0
             steps = [*self._steps(slice)]
-            with self._pen:
-                conn.execute("begin immediate")
-                try:
-                    if conn.execute("select value from meta where key = 'rolled'").fetchone() != mark:
-                        raise _Overtaken
-                    for sql, values in steps:
-                        conn.execute(sql, values)
-                    set_mark(conn, "rolled", slice.last[0])
-                    set_mark(conn, "rolled_id", slice.last[1])
-                    conn.execute("commit")
-                except BaseException:
-                    with suppress(sqlite3.Error):
-                        conn.execute("rollback")
-                    raise
+            with self._pen, transaction(conn):
+                if conn.execute("select value from meta where key = 'rolled'").fetchone() != mark:
+                    raise _Overtaken
+                for sql, values in steps:
+                    conn.execute(sql, values)
+                set_mark(conn, "rolled", slice.last[0])
+                set_mark(conn, "rolled_id", slice.last[1])
         except _Overtaken:
             self._forget()
             return 0

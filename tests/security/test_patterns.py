@@ -297,12 +297,11 @@ def test_no_pattern_grows_faster_than_its_text(name: str) -> None:
 @pytest.mark.parametrize(
     ("bad", "way"),
     [
-        pytest.param(r"\s+$", "finditer", marks=pytest.mark.long), (r"x*x*y", "match"),
-        (r"(a|b|ab)*c", "fullmatch"), (r"<!--.*?-->", "finditer"), (r"[\w.]+@[\w.]+\.com", "finditer"),
+        *(pytest.param(slow, "finditer", marks=pytest.mark.long) for slow in (r"\s+$", r"[\w.]+@[\w.]+\.com")),
+        (r"x*x*y", "match"), (r"(a|b|ab)*c", "fullmatch"), (r"<!--.*?-->", "finditer"),
     ],
 )  # fmt: skip
-def test_patterns_that_run_away_are_told(bad: str, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(globals(), "TRIES", 1)  # which tells fewer of them, if any
+def test_patterns_that_run_away_are_told(bad: str, way: str) -> None:
     pattern = re.compile(bad)
     assert any(grows_too_fast(pattern, way, feared) for feared in feared_by(pattern))
 
